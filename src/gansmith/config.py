@@ -1,0 +1,262 @@
+"""Every choice of a training run, as one flat frozen dataclass.
+
+A value comes from the first of: a flag, the environment (GANSMITH_<FIELD>), a TOML file, the recipe's row, the
+default here. All of them pass through `Config`, which is the only place that says what a field may be. Names that
+stand for code (networks, objectives, data sets) are checked by their own tables through `choose`.
+"""
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from gansmith.recipes import RECIPES
+
+# Variables that start like a field's but say where things are.
+RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE")
+# What may change when a run goes on in its own directory.
+LENGTH_AND_INTERVALS = ("images", "schedule_images", "log_every", "sample_every", "evaluate_every", "save_every")
+
+
+def _field(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run's choices; raises ValueError for any value that is out of range or of the wrong type.
+
+    Progress is counted in real images shown to the discriminator. Fractions are of the schedule's length, so a
+    recipe keeps its shape when its budget changes.
+    """
+
+    recipe: str = _field("default", "name of the row these choices started from")
+    # data
+    dataset: str = _field("mnist", "data set to learn; `gansmith list datasets`")
+    data_dir: str = _field("", "folder that holds the IDX files; if given, only it is used")
+    use_all_training_images: bool = _field(False, "train on the validation images too (for a hand-in)")
+    # length and reproducibility
+    images: int = _field(500_000, "training length in images shown to the discriminator", low=1)
+    schedule_images: int = _field(0, "length that schedules refer to (0: the same as images)", low=0)
+    batch: int = _field(64, "real images per step", low=2, high=65_536)
+    seed: int = _field(0, "one number fixes every random choice", low=0, high=2**63 - 1)
+    # networks
+    network: str = _field("residual", "pair of networks; `gansmith list networks`")
+    width: int = _field(64, "channels of the networks' widest maps", low=1, high=4096)
+    z_dim: int = _field(64, "length of the latent vector", low=1, high=65_536)
+    dropout: float = _field(0.0, "share of units dropped in the discriminator", low=0.0, high=0.95)
+    conditioning: str = _field(
+        "auto",
+        "what both players are told of an image: nothing, its label, a cluster found without labels, "
+        "or (auto) labels where the data has them and clusters elsewhere",
+        choices=("none", "labels", "clusters", "auto"),
+    )
+    clusters: int = _field(256, "number of clusters where they are used", low=2, high=65_536)
+    # objective
+    objective: str = _field("non-saturating", "loss pair; `gansmith list objectives`")
+    update: str = _field(
+        "joint",
+        "one pass that serves both players, or the classic discriminator step before the generator step",
+        choices=("joint", "alternating"),
+    )
+    real_target_low: float = _field(1.0, "smallest target for real images", low=0.0, high=1.0)
+    real_target_high: float = _field(1.0, "largest target for real images", low=0.0, high=1.0)
+    fake_target_low: float = _field(0.0, "smallest target for generated images", low=0.0, high=1.0)
+    fake_target_high: float = _field(0.0, "largest target for generated images", low=0.0, high=1.0)
+    flip_probability: float = _field(0.0, "how often real and fake targets swap places", low=0.0, high=1.0)
+    r1: float = _field(0.0, "weight of the gradient penalty on real images at the end of its schedule", low=0.0)
+    r2: float = _field(0.0, "the same on generated images", low=0.0)
+    penalty_boost: float = _field(10.0, "the penalties start this many times stronger", low=1.0)
+    penalty_warmup: float = _field(0.2, "fraction of the schedule over which that boost fades", low=0.0, high=1.0)
+    penalty_every: int = _field(4, "steps between penalties; their weight grows to match", low=1)
+    # optimisation
+    g_optimizer: str = _field("adam", "the generator's optimiser", choices=("adam", "sgd"))
+    d_optimizer: str = _field("adam", "the discriminator's optimiser", choices=("adam", "sgd"))
+    g_learning_rate: float = _field(1e-3, "the generator's learning rate", low=0.0)
+    d_learning_rate: float = _field(1e-3, "the discriminator's learning rate", low=0.0)
+    beta1: float = _field(0.0, "Adam's memory of the gradient", low=0.0, high=0.9999)
+    beta2: float = _field(0.99, "Adam's memory of the squared gradient", low=0.0, high=0.999999)
+    decay_from: float = _field(0.5, "fraction of the schedule after which rates fall to zero", low=0.0, high=1.0)
+    ema: float = _field(
+        0.05, "half-life of the generator's weight average, as a fraction of images seen", low=0.0, high=1.0
+    )
+    # machine
+    precision: str = _field(
+        "auto",
+        "number format of the networks' arithmetic; auto takes bfloat16 where the processor has it",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    threads: int = _field(0, "processor threads (0: one a core)", low=0, high=1024)
+    # intervals, in images; 0 lets the length decide
+    log_every: int = _field(0, "images between log lines", low=0)
+    sample_every: int = _field(0, "images between sample grids", low=0)
+    evaluate_every: int = _field(0, "images between quick scores", low=0)
+    save_every: int = _field(0, "images between checkpoints", low=0)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+        for player in ("real", "fake"):
+            low, high = (getattr(self, f"{player}_target_{end}") for end in ("low", "high"))
+            if low > high:
+                raise ValueError(
+                    f"{player}_target_low is {low} and {player}_target_high is {high}; the low end must not be above "
+                    "the high one: swap them"
+                )
+
+    def replace(self, **changes: Any) -> "Config":
+        """The same choices but for `changes`, checked again."""
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.as_dict())
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def _check(field: "dataclasses.Field[Any]", value: object) -> None:
+    name, kind, rule = field.name, field.type, field.metadata
+    right_type = isinstance(value, int | float) if kind is float else isinstance(value, kind)  # type: ignore[arg-type]
+    if not right_type or (kind is not bool and isinstance(value, bool)):
+        raise ValueError(f"{name} is {value!r}; it must be {_KINDS[kind]}, such as {_example(field)}")
+    if rule["choices"] and value not in rule["choices"]:
+        raise ValueError(_unknown(str(value), rule["choices"], name))
+    if isinstance(value, int | float):
+        low, high = rule["low"], rule["high"]
+        if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
+            bounds = f"between {low} and {high}" if high is not None else f"{low} or more"
+            raise ValueError(f"{name} is {value}; it must be {bounds}: give one such as {_example(field)}")
+
+
+_KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+}
+
+
+def _example(field: "dataclasses.Field[Any]") -> str:
+    return repr(field.default) if field.default != "" else "'.'"
+
+
+def parse_value(name: str, raw: object) -> Any:
+    """The value of field `name` from a flag, a variable or a file; counts may be written 200k or 2M."""
+    field = FIELDS[name]
+    if not isinstance(raw, str) or field.type is str:
+        return float(raw) if field.type is float and isinstance(raw, int) and not isinstance(raw, bool) else raw
+    text = raw.strip()
+    try:
+        if field.type is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        if field.type is int:
+            return parse_count(text)
+        return float(text)
+    except (KeyError, ValueError):
+        kind = _KINDS[field.type]
+        raise ValueError(f"{name} is {raw!r}; it must be {kind}, such as {_example(field)}") from None
+
+
+def parse_count(text: str) -> int:
+    """A whole number, also as 200k or 1.5M; raises ValueError for anything else."""
+    scale = {"k": 1_000, "M": 1_000_000}.get(text[-1:], 1)
+    digits = text[:-1] if scale > 1 else text
+    number = float(digits) * scale if scale > 1 else int(digits)
+    if number != int(number):
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(number)
+
+
+def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
+    """The row called `name`; a ValueError that names the closest rows where there is none."""
+    if name not in table:
+        raise ValueError(_unknown(name, table, what))
+    return table[name]
+
+
+def _unknown(name: str, allowed: Iterable[str], what: str) -> str:
+    allowed = list(allowed)
+    close = difflib.get_close_matches(name, allowed, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "choose one of these"
+    return f"there is no {what} {name!r}; {hint} (allowed: {', '.join(allowed)})"
+
+
+def resolve(
+    recipe: str | None = None,
+    *,
+    file: Path | str | None = None,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> tuple[Config, dict[str, str]]:
+    """The choices that result from all sources, and for each field the source it came from.
+
+    Raises ValueError for an unknown field, recipe or value, FileNotFoundError for a missing file.
+    """
+    layers: list[tuple[str, Mapping[str, object]]] = []
+    if file is not None:
+        layers.append((str(file), _read_toml(Path(file))))
+    layers.append(("environment", _from_environment(environ or {})))
+    layers.append(("flag", flags or {}))
+
+    name = recipe
+    for source, values in reversed(layers):
+        for key in values:
+            if key not in FIELDS:
+                raise ValueError(f"{source}: {_unknown(key, FIELDS, 'field')}")
+        if name is None and "recipe" in values:
+            name = str(values["recipe"])
+    name = name or "default"
+    layers.insert(0, (f"recipe {name}", choose(RECIPES, name, "recipe")))
+
+    chosen: dict[str, Any] = {}
+    origins = dict.fromkeys(FIELDS, "default")
+    for source, values in layers:
+        for key, raw in values.items():
+            chosen[key] = parse_value(key, raw)
+            origins[key] = source
+    chosen["recipe"] = name
+    return Config(**chosen), origins
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; give the path of a TOML file with field = value lines")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid TOML ({error}); write lines such as batch = 64") from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    prefix = "GANSMITH_"
+    return {
+        key.removeprefix(prefix).lower(): value
+        for key, value in sorted(environ.items())
+        if key.startswith(prefix) and key not in RESERVED_VARIABLES
+    }
+
+
+def load_config(path: Path) -> Config:
+    """The choices written in a run's config.toml."""
+    values = _read_toml(path)
+    for key in values:
+        if key not in FIELDS:
+            raise ValueError(f"{path}: {_unknown(key, FIELDS, 'field')}")
+    return Config(**{key: parse_value(key, raw) for key, raw in values.items()})

@@ -1,0 +1,41 @@
+"""Fetching one file from the first mirror that has it whole, checked by SHA-256."""
+
+import gzip
+import hashlib
+import logging
+import os
+import tempfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+OFFLINE = "GANSMITH_OFFLINE"  # any value: never touch the network
+_TIMEOUT_S = 5.0
+_MAX_BYTES = 256 * 2**20
+
+logger = logging.getLogger("gansmith")
+
+
+def download(urls: Sequence[str], path: Path, *, sha256: str) -> bool:
+    """Whether `path` now holds a gzip file whose content has this SHA-256.
+
+    Mirrors are tried in order. The file appears under its name only once it is complete and right.
+    """
+    for url in urls:
+        try:
+            with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
+                body = response.read(_MAX_BYTES + 1)
+            if len(body) > _MAX_BYTES or hashlib.sha256(gzip.decompress(body)).hexdigest() != sha256:
+                logger.warning("%s sent another content than the official one; trying elsewhere", url)
+                continue
+        except (OSError, urllib.error.URLError, EOFError, zlib.error) as error:
+            logger.info("%s could not be fetched: %s", url, error)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
+            file.write(body)
+        os.replace(file.name, path)
+        return True
+    return False

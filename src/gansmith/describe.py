@@ -1,0 +1,91 @@
+"""A recipe as `model.summary()` would show it: layers, shapes, parameters, objective, optimisers, budget."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gansmith.config import Config
+from gansmith.data import ImageSpec
+from gansmith.generate import network_spec
+from gansmith.train import build_players, build_rules
+
+SPEC = ImageSpec(size=28, channels=1, num_classes=10)  # what a recipe is described for
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """What a recipe is made of, for 28x28 grey images of ten classes; "auto" conditioning means labels there."""
+    if config.conditioning == "auto":
+        config = config.replace(conditioning="labels")
+    players = build_players(config, SPEC)
+    build_rules(config, players.D)
+    ids = torch.zeros(2, dtype=torch.int64)
+    images = torch.zeros(2, SPEC.channels, SPEC.size, SPEC.size)
+    latents = torch.zeros(2, config.z_dim)
+    return {
+        "recipe": config.recipe,
+        "network": config.network,
+        "image_shape": [SPEC.channels, SPEC.size, SPEC.size],
+        "z_dim": config.z_dim,
+        "conditional": network_spec(SPEC, config).num_classes > 0,
+        "conditioning": config.conditioning,
+        "g_layers": _layers(players.G, latents, ids),
+        "d_layers": _layers(players.D, images, ids),
+        "g_parameters": _count(players.G),
+        "d_parameters": _count(players.D),
+        "objective": config.objective,
+        "update": config.update,
+        "r1": config.r1,
+        "r2": config.r2,
+        "g_optimizer": _optimizer(config, "g"),
+        "d_optimizer": _optimizer(config, "d"),
+        "batch": config.batch,
+        "images": config.images,
+    }
+
+
+def _optimizer(config: Config, player: str) -> str:
+    name, rate = getattr(config, f"{player}_optimizer"), getattr(config, f"{player}_learning_rate")
+    return f"adam {rate:g}, betas {config.beta1:g} and {config.beta2:g}" if name == "adam" else f"{name} {rate:g}"
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def _layers(network: nn.Module, *inputs: Tensor) -> list[dict[str, Any]]:
+    """One row for each layer in the order it runs: its kind, output shape without the batch, own parameters."""
+    rows: list[dict[str, Any]] = []
+    handles = []
+    for name, layer in network.named_modules():
+        if next(layer.children(), None) is None and not isinstance(layer, nn.Identity):
+
+            def note(layer: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
+                shape = list(output.shape[1:])
+                rows.append({"name": name, "kind": type(layer).__name__, "shape": shape, "parameters": _count(layer)})
+
+            handles.append(layer.register_forward_hook(note))
+    with torch.no_grad():
+        network.eval()(*inputs)
+    for handle in handles:
+        handle.remove()
+    return rows
+
+
+def to_text(facts: dict[str, Any]) -> str:
+    """The same facts as a table for people."""
+    lines = [f"recipe {facts['recipe']}, images {facts['image_shape']}, latent {facts['z_dim']}"]
+    for player, title in (("g", "generator"), ("d", "discriminator")):
+        lines += ["", f"{title} ({facts[f'{player}_parameters']:,} parameters)"]
+        for layer in facts[f"{player}_layers"]:
+            shape = "x".join(map(str, layer["shape"])) or "1"
+            lines.append(f"  {layer['name']:<24} {layer['kind']:<18} {shape:<14} {layer['parameters']:>10,}")
+    lines += [
+        "",
+        f"conditioning   {facts['conditioning']}",
+        f"objective      {facts['objective']}, {facts['update']} update, R1 {facts['r1']:g}, R2 {facts['r2']:g}",
+        f"generator      {facts['g_optimizer']}",
+        f"discriminator  {facts['d_optimizer']}",
+        f"budget         {facts['images']:,} images, batch {facts['batch']}",
+    ]
+    return "\n".join(lines)

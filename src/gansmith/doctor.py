@@ -1,0 +1,35 @@
+"""What the machine offers, so that a report of trouble can start from facts."""
+
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from gansmith.data.idx import cache_dir, places
+from gansmith.train import has_fast_bf16
+
+
+def examine() -> dict[str, str]:
+    """Facts of this machine as one line each."""
+    found = torch.cpu.get_capabilities()
+    return {
+        "gansmith": metadata.version("gansmith"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "processor": f"{found.get('cpu_name', platform.processor())}, {os.cpu_count()} cores",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": "yes" if has_fast_bf16() else "no (float32 is used)",
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "free disk": f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB",
+        "data cache": str(cache_dir("").resolve()),
+        **{name: _where(name) for name in ("mnist", "fashion-mnist")},
+    }
+
+
+def _where(name: str) -> str:
+    found = [str(folder) for folder in places(name) if folder.is_dir() and any(folder.iterdir())]
+    missing = "not on this machine; will be downloaded" + (" or come from the embedded subset" if name == "mnist" else "")
+    return found[0] if found else missing

@@ -1,0 +1,219 @@
+"""From seeds to images: a trained generator, what it is told, and grids of what it draws.
+
+Sample k depends on its own seed alone. Sampling runs in float32, in chunks of one fixed size, with the statistics
+stored in the file, so sample 17 is the same image whatever else is drawn with it.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from gansmith.config import Config, choose
+from gansmith.data import ImageSpec, to_uint8
+from gansmith.networks import NETWORKS
+from gansmith.runs import open_run, read_metadata
+
+CHUNK = 64  # images per pass; smaller requests are padded
+STATISTICS_SAMPLES = 1024
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator ready to draw.
+
+    Attributes:
+        G: in evaluation mode, float32.
+        config: the choices it was trained with.
+        spec: of the images it draws; `num_classes` counts labels, 0 where it was trained without.
+        frequencies: (K,) share of each id in training, for the ids G is told; (1,) where it is told none.
+    """
+
+    G: nn.Module
+    config: Config
+    spec: ImageSpec
+    frequencies: Tensor
+
+    @property
+    def is_labelled(self) -> bool:
+        return self.spec.num_classes > 0
+
+
+def rng(*key: int | str) -> torch.Generator:
+    """A source of random numbers that is a function of what it is for and of nothing else."""
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def draw_latents(z_dim: int, *, seed: int, count: int) -> Tensor:
+    """(count, z_dim) standard normal latents, row k a function of (seed, k)."""
+    rows = [torch.randn(z_dim, generator=rng(seed, k, "latent")) for k in range(count)]
+    return torch.stack(rows) if rows else torch.empty(0, z_dim)
+
+
+def draw_ids(frequencies: Tensor, *, seed: int, count: int) -> Tensor:
+    """(count,) ids by training frequency, entry k a function of (seed, k)."""
+    points = [torch.rand((), generator=rng(seed, k, "id"), dtype=torch.float64) for k in range(count)]
+    edges = frequencies.double().cumsum(0)
+    drawn = torch.searchsorted(edges, torch.tensor(points, dtype=torch.float64) * edges[-1], right=True)
+    return drawn.clamp_(max=len(frequencies) - 1)
+
+
+def numpy_latents(z_dim: int, *, seed: int, count: int) -> Tensor:
+    """(count, z_dim) latents of NumPy's legacy generator, RandomState(seed).normal, as assignments ask for."""
+    return torch.from_numpy(np.random.RandomState(seed).normal(size=(count, z_dim))).float()
+
+
+@torch.no_grad()
+def generate(model: Model, latents: Tensor, ids: Tensor) -> Tensor:
+    """uint8 (N, C, H, W) images for latents (N, z_dim) and ids (N,)."""
+    drawn = []
+    for z, told in zip(latents.split(CHUNK), ids.split(CHUNK), strict=True):
+        n = len(z)
+        z = torch.cat([z, z.new_zeros(CHUNK - n, z.shape[1])])
+        told = torch.cat([told, told.new_zeros(CHUNK - n)])
+        drawn.append(to_uint8(model.G(z, told)[:n]).contiguous())
+    return torch.cat(drawn) if drawn else torch.empty(0, model.spec.channels, model.spec.size, model.spec.size).byte()
+
+
+def sample(model: Model, *, seed: int, count: int, labels: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    """Images 0 to count - 1 of a seed, and the label each was told, -1 where the model knows no labels.
+
+    Args:
+        labels: repeated in turn; without them labels follow their training frequencies.
+    """
+    ids = choose_ids(model, seed=seed, count=count, labels=labels)
+    images = generate(model, draw_latents(model.config.z_dim, seed=seed, count=count), ids)
+    return images, ids if model.is_labelled else torch.full_like(ids, -1)
+
+
+def choose_ids(model: Model, *, seed: int, count: int, labels: Sequence[int] | None) -> Tensor:
+    """(count,) ids for G. Raises ValueError for labels a model does not know."""
+    if labels is None:
+        return draw_ids(model.frequencies, seed=seed, count=count)
+    if not model.is_labelled:
+        raise ValueError("this model was trained without labels, so it cannot draw a chosen one; leave --labels away")
+    wrong = [label for label in labels if not 0 <= label < model.spec.num_classes]
+    if wrong or not labels:
+        raise ValueError(
+            f"there is no label {wrong[0] if wrong else '(none given)'}; this model knows 0 to {model.spec.num_classes - 1}"
+        )
+    return torch.tensor([labels[k % len(labels)] for k in range(count)], dtype=torch.int64)
+
+
+def network_spec(spec: ImageSpec, config: Config) -> ImageSpec:
+    """The spec networks are built for: as many ids as the conditioning tells them."""
+    ids = {"labels": spec.num_classes, "clusters": config.clusters, "none": 0}[config.conditioning]
+    return ImageSpec(spec.size, spec.channels, ids)
+
+
+@torch.no_grad()
+def recompute_statistics(G: nn.Module, z_dim: int, frequencies: Tensor) -> None:
+    """Give every normalisation layer the mean and variance that these very weights produce.
+
+    Averaged weights never ran on a training batch, so the running statistics they carry belong to other weights.
+    The latents are fixed, so equal weights get equal statistics.
+    """
+    layers = [layer for layer in G.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain average over all batches
+    was_training = G.training
+    G.train()
+    draw = rng("statistics")
+    for _ in range(STATISTICS_SAMPLES // 128):
+        ids = torch.multinomial(frequencies.double(), 128, replacement=True, generator=draw)
+        G(torch.randn(128, z_dim, generator=draw), ids)
+    G.train(was_training)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def describe_model(config: Config, spec: ImageSpec, frequencies: Tensor) -> dict[str, str]:
+    """What a generator file must say of itself to be used alone."""
+    return {
+        "config": json.dumps(config.as_dict(), sort_keys=True),
+        "spec": json.dumps(asdict(spec), sort_keys=True),
+        "frequencies": json.dumps(frequencies.tolist()),
+    }
+
+
+def load_model(path: Path | str) -> Model:
+    """The generator of a run directory (its newest checkpoint), of a checkpoint, or of a file.
+
+    Raises FileNotFoundError where there is none yet, ValueError for a file that is not a generator.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if (path / "generator.safetensors").is_file():
+            path = path / "generator.safetensors"
+        else:
+            latest = open_run(path).latest()
+            if latest is None:
+                raise FileNotFoundError(f"{path} has no checkpoint yet; let it train until its first save")
+            path = latest / "generator.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file or run {str(path)!r}; give a run directory or a generator.safetensors")
+    metadata = read_metadata(path)
+    try:
+        config = Config(**json.loads(metadata["config"]))
+        spec = ImageSpec(**json.loads(metadata["spec"]))
+        frequencies = torch.tensor(json.loads(metadata["frequencies"]), dtype=torch.float64)
+        G, _ = choose(NETWORKS, config.network, "network")(network_spec(spec, config), config)
+        G.load_state_dict(safetensors.torch.load_file(path))
+    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} does not fit this version of Gansmith ({reason}); use the version that wrote it") from None
+    return Model(G.eval(), config, spec, frequencies)
+
+
+def grid(images: Tensor, *, columns: int | None = None) -> Image.Image:
+    """Images uint8 (N, C, H, W) side by side without gaps, row by row, on black."""
+    n, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    canvas = torch.zeros(rows * columns, channels, height, width, dtype=torch.uint8)
+    canvas[:n] = images
+    tiles = canvas.view(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
+    pixels = tiles.reshape(rows * height, columns * width, channels).numpy()
+    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+
+
+def enlarge(image: Image.Image, *, at_least_px: int = 400) -> Image.Image:
+    """The picture with each pixel repeated a whole number of times, until its short side is this long."""
+    factor = max(1, math.ceil(at_least_px / min(image.size)))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def read_latents(path: Path, z_dim: int) -> Tensor:
+    """(N, z_dim) float32 latents from a .npy file; ValueError for another shape, type or a damaged file."""
+    try:
+        latents = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a .npy file of numbers ({error}); save one with numpy.save") from None
+    if not isinstance(latents, np.ndarray) or latents.ndim != 2 or latents.shape[1] != z_dim or not len(latents):
+        shape = getattr(latents, "shape", "unknown")
+        raise ValueError(f"{path} has shape {shape}; this model needs (count, {z_dim})")
+    if latents.dtype.kind not in "fiu" or not np.isfinite(latents).all():
+        raise ValueError(f"{path} holds {latents.dtype} values, not all finite numbers; save finite floats")
+    return torch.from_numpy(latents.astype(np.float32))
+
+
+def write_npz(path: Path, images: Tensor, labels: Tensor) -> None:
+    """Images as uint8 (N, H, W, C) and labels as int64 (N,), at once or not at all."""
+    partial = path.with_name(f".partial-{path.name}")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, images=images.permute(0, 2, 3, 1).numpy(), labels=labels.long().numpy())
+    os.replace(partial, path)

@@ -1,0 +1,21 @@
+"""Pairs of networks, one architecture per file with both players in it.
+
+A row builds `(G, D)` for images of a given spec. `spec.num_classes` is the number of ids both players are told of
+an image, labels or clusters alike; 0 means that the ids are ignored.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from gansmith.config import Config
+from gansmith.data import ImageSpec
+from gansmith.networks.dcgan import dcgan
+from gansmith.networks.mlp import mlp
+from gansmith.networks.residual import residual
+
+NETWORKS: dict[str, Callable[[ImageSpec, Config], tuple[nn.Module, nn.Module]]] = {
+    "residual": residual,
+    "mlp": mlp,
+    "dcgan": dcgan,
+}

@@ -1,0 +1,86 @@
+"""What a person or a script sees while a run trains: a live bar, plain lines, or JSON."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+STYLES = ("auto", "plain", "json")
+_PLAIN_EVERY_S = 5.0
+
+Show = Callable[[dict[str, Any]], None]
+
+
+@contextmanager
+def show_progress(total_images: int, style: str) -> Iterator[Show]:
+    """A function that shows one report of `train`; `auto` draws a bar on a terminal and plain lines elsewhere."""
+    if style == "json":
+        yield _print_json
+    elif style == "plain" or not sys.stdout.isatty():
+        yield _plain(total_images)
+    else:
+        with _bar(total_images) as show:
+            yield show
+
+
+def _print_json(report: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.flush()
+
+
+def _plain(total_images: int) -> Show:
+    last_shown_at = -_PLAIN_EVERY_S
+
+    def show(report: dict[str, Any]) -> None:
+        nonlocal last_shown_at
+        if report["kind"] == "score":
+            line = _score(report)
+        elif report["kind"] == "log" and time.monotonic() - last_shown_at >= _PLAIN_EVERY_S:
+            last_shown_at = time.monotonic()
+            done = f"{report['images_seen']:>9,} of {total_images:,} images"
+            line = f"{done}  {report['images_per_s']:7,.0f} a second  {_losses(report)}"
+        else:
+            return
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    return show
+
+
+@contextmanager
+def _bar(total_images: int) -> Iterator[Show]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.percentage:3.0f}%"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} images"),
+        TextColumn("{task.fields[rate]:,.0f}/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task("", total=total_images, rate=0.0, losses="")
+
+        def show(report: dict[str, Any]) -> None:
+            if report["kind"] == "log":
+                progress.update(
+                    task, completed=report["images_seen"], rate=report["images_per_s"], losses=_losses(report)
+                )
+            elif report["kind"] == "score":
+                progress.console.print(_score(report))
+
+        yield show
+
+
+def _losses(report: dict[str, Any]) -> str:
+    return f"D {report.get('d_loss', float('nan')):.3f}  G {report.get('g_loss', float('nan')):.3f}"
+
+
+def _score(report: dict[str, Any]) -> str:
+    return (
+        f"{report['images_seen']:>9,} images: {report['ratio']:.2f} times real "
+        f"(distance {report['frechet']:.3f}, real data {report['floor']:.3f}, {report['n']:,} images a side)"
+    )

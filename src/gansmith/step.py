@@ -1,0 +1,193 @@
+"""The algorithm on one screen: one step of each player.
+
+`joint_step` serves both players from one pass through D; `discriminator_step` and `generator_step` are the classic
+pair. A step draws nothing: images, latents, ids and weights come in, numbers to log go out.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gansmith.losses import SteppedLoss, squared_slope
+
+
+@dataclass
+class Players:
+    """The two networks, the generator's running average, and their optimisers."""
+
+    G: nn.Module
+    D: nn.Module
+    G_ema: nn.Module
+    g_optimizer: torch.optim.Optimizer
+    d_optimizer: torch.optim.Optimizer
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step consumes: real images (N, C, H, W) in [-1, 1], latents (N, z_dim), ids (N,) of each."""
+
+    real: Tensor
+    real_ids: Tensor
+    z: Tensor
+    fake_ids: Tensor
+    rng: torch.Generator
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the config attaches to a step, built once.
+
+    Attributes:
+        d_loss, g_loss: the losses, targets included.
+        g_sees_real: the generator's loss needs fresh logits of real images.
+        one_pass: D treats every image alone, so real and fake may share a pass.
+        autocast: run the networks in bfloat16.
+    """
+
+    d_loss: SteppedLoss
+    g_loss: SteppedLoss
+    g_sees_real: bool
+    one_pass: bool
+    autocast: bool
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """Weights gamma of R1 and R2 for this step; both zero on steps without."""
+
+    r1: float = 0.0
+    r2: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.r1 > 0 or self.r2 > 0
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss that is no longer a number, found before any weight was changed by it."""
+
+
+def joint_step(players: Players, batch: Batch, rules: Rules, penalties: Penalties) -> dict[str, float]:
+    """Both players from one pass of G and one of D, each against the other as it was before the step.
+
+    D judges each image alone, so the gradient of a generated image's logit with respect to its pixels is the same
+    for both losses but for one factor per image: the slope of the loss at that logit. The generator's gradient is
+    therefore D's own, rescaled.
+    """
+    n = len(batch.real)
+    with _precision(rules):
+        fake = players.G(batch.z, batch.fake_ids)
+        images = torch.cat([batch.real, fake.detach().float()]).requires_grad_()
+        logits = players.D(images, torch.cat([batch.real_ids, batch.fake_ids])).float()
+    real_logits, fake_logits = logits[:n], logits[n:]
+    d_loss = rules.d_loss(real_logits, fake_logits, batch.rng)
+    g_loss = rules.g_loss(real_logits, fake_logits, batch.rng)
+    _require_finite(d_loss=d_loss, g_loss=g_loss)
+    (g_slope,) = torch.autograd.grad(g_loss, fake_logits, retain_graph=True)
+
+    players.d_optimizer.zero_grad()
+    if penalties:
+        (slopes,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        penalty = 0.5 * (penalties.r1 * squared_slope(slopes[:n]) + penalties.r2 * squared_slope(slopes[n:])).mean()
+        _require_finite(penalty=penalty)
+        (d_loss + penalty).backward()
+        toward_real = slopes[n:].detach() * g_slope.view(-1, 1, 1, 1)
+    else:
+        (d_slope,) = torch.autograd.grad(d_loss, fake_logits, retain_graph=True)
+        d_loss.backward()
+        assert images.grad is not None
+        toward_real = images.grad[n:] * (g_slope / d_slope.clamp(min=1e-30)).view(-1, 1, 1, 1)
+    players.d_optimizer.step()
+
+    players.g_optimizer.zero_grad()
+    fake.backward(toward_real.to(fake.dtype))
+    players.g_optimizer.step()
+    return _numbers(d_loss, g_loss, real_logits, fake_logits)
+
+
+def discriminator_step(
+    players: Players, batch: Batch, rules: Rules, penalties: Penalties, fake: Tensor
+) -> dict[str, float]:
+    """D learns to tell the real images from these generated ones (N, C, H, W), which stay untouched."""
+    n = len(batch.real)
+    real, fake = batch.real, fake.detach().float()
+    if penalties:
+        real, fake = real.clone().requires_grad_(), fake.requires_grad_()
+    with _precision(rules):
+        if rules.one_pass:
+            logits = players.D(torch.cat([real, fake]), torch.cat([batch.real_ids, batch.fake_ids])).float()
+            real_logits, fake_logits = logits[:n], logits[n:]
+        else:
+            real_logits = players.D(real, batch.real_ids).float()
+            fake_logits = players.D(fake, batch.fake_ids).float()
+    loss = d_loss = rules.d_loss(real_logits, fake_logits, batch.rng)
+    if penalties:
+        slopes = torch.autograd.grad(real_logits.sum() + fake_logits.sum(), (real, fake), create_graph=True)
+        r1, r2 = (squared_slope(slope).mean() for slope in slopes)
+        loss = d_loss + 0.5 * (penalties.r1 * r1 + penalties.r2 * r2)
+    _require_finite(d_loss=loss)
+    players.d_optimizer.zero_grad()
+    loss.backward()
+    players.d_optimizer.step()
+    return {"d_loss": d_loss.item(), **_confidence(real_logits, fake_logits)}
+
+
+def generator_step(players: Players, batch: Batch, rules: Rules, fake: Tensor) -> dict[str, float]:
+    """G learns to make these images of its own (N, C, H, W, still attached to it) pass for real."""
+    players.D.requires_grad_(False)
+    with _precision(rules):
+        fake_logits = players.D(fake.float(), batch.fake_ids).float()
+        real_logits = players.D(batch.real, batch.real_ids).float() if rules.g_sees_real else fake_logits
+    g_loss = rules.g_loss(real_logits, fake_logits, batch.rng)
+    _require_finite(g_loss=g_loss)
+    players.g_optimizer.zero_grad()
+    g_loss.backward()
+    players.g_optimizer.step()
+    players.D.requires_grad_(True)
+    return {"g_loss": g_loss.item()}
+
+
+def alternating_step(players: Players, batch: Batch, rules: Rules, penalties: Penalties) -> dict[str, float]:
+    """The classic order: D on fresh fakes, then G on the same fakes against the D just updated."""
+    with _precision(rules):
+        fake = players.G(batch.z, batch.fake_ids)
+    numbers = discriminator_step(players, batch, rules, penalties, fake)
+    return numbers | generator_step(players, batch, rules, fake)
+
+
+UPDATES = {"joint": joint_step, "alternating": alternating_step}
+
+
+def update_ema(G_ema: nn.Module, G: nn.Module, decay: float) -> None:
+    """Move the average's weights towards G's; its normalisation statistics are recomputed when it is used."""
+    with torch.no_grad():
+        torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - decay)
+
+
+def has_batch_statistics(modules: Iterable[nn.Module]) -> bool:
+    """Whether any of these layers lets images of one batch see each other."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
+
+
+def _precision(rules: Rules) -> torch.autocast:
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=rules.autocast)
+
+
+def _numbers(d_loss: Tensor, g_loss: Tensor, real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
+    return {"d_loss": d_loss.item(), "g_loss": g_loss.item(), **_confidence(real_logits, fake_logits)}
+
+
+def _confidence(real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
+    """How often D calls real images real, and generated images real."""
+    return {
+        "d_real": real_logits.detach().sigmoid().mean().item(),
+        "d_fake": fake_logits.detach().sigmoid().mean().item(),
+    }
+
+
+def _require_finite(**values: Tensor) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value.item()):
+            raise NotFiniteError(name)

@@ -1,0 +1,465 @@
+"""Training, from a config to a run directory: `prepare` gathers what a run needs, `train` is the loop.
+
+Every random choice is a function of (seed, images seen, purpose), so a run that continues from a checkpoint is the
+run that was never interrupted.
+"""
+
+import contextlib
+import copy
+import itertools
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gansmith.config import Config, choose
+from gansmith.data import Images, ImageSpec, load_data, split, to_float
+from gansmith.data.clusters import find_clusters
+from gansmith.generate import (
+    Model,
+    describe_model,
+    draw_latents,
+    enlarge,
+    generate,
+    grid,
+    network_spec,
+    recompute_statistics,
+    rng,
+    sample,
+)
+from gansmith.losses import OBJECTIVES, build_losses
+from gansmith.metrics import Judge
+from gansmith.networks import NETWORKS
+from gansmith.runs import Run, cut_back, load_checkpoint, save_checkpoint
+from gansmith.schedule import decay, ema_decay, fading_boost
+from gansmith.step import (
+    UPDATES,
+    Batch,
+    NotFiniteError,
+    Penalties,
+    Players,
+    Rules,
+    has_batch_statistics,
+    update_ema,
+)
+
+GRID_COLUMNS, GRID_ROWS = 10, 8
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run learns from.
+
+    Attributes:
+        fit: the images shown.
+        validation: the images held out; None when all are trained on.
+        ids: (N,) what both players are told of each fit image; zeros where they are told nothing.
+        frequencies: (K,) share of each id.
+        data_sha256: hash of the whole training split.
+    """
+
+    fit: Images
+    validation: Images | None
+    ids: Tensor
+    frequencies: Tensor
+    data_sha256: str
+
+    @property
+    def spec(self) -> ImageSpec:
+        return self.fit.spec
+
+
+def prepare(config: Config) -> tuple[Config, Material]:
+    """The config with nothing left open, and the data it speaks of; writes nothing.
+
+    Raises ValueError or FileNotFoundError for choices or data that cannot be trained on.
+    """
+    use_threads(config)
+    images = load_data(config.dataset, data_dir=config.data_dir or None)
+    fit, validation = (images, None) if config.use_all_training_images else split(images)
+    conditioning = config.conditioning
+    if conditioning == "auto":
+        conditioning = "labels" if images.labels is not None else "clusters"
+    if conditioning == "labels" and images.labels is None:
+        raise ValueError(f"{images.source} has no labels; use --conditioning clusters or none")
+    if len(fit) < 2:
+        raise ValueError(f"{images.source} holds {len(images)} images, too few to learn from; give at least 3")
+    if conditioning == "clusters":
+        # As many clusters as the data can fill with a dozen images each.
+        config = config.replace(clusters=max(2, min(config.clusters, len(fit) // 12)))
+        ids = find_clusters(fit.pixels, config.clusters)
+    elif conditioning == "labels":
+        assert fit.labels is not None
+        ids = fit.labels
+    else:
+        ids = torch.zeros(len(fit), dtype=torch.int64)
+        fit, validation = _unlabelled(fit), validation and _unlabelled(validation)
+    if conditioning == "clusters":
+        fit, validation = _unlabelled(fit), validation and _unlabelled(validation)
+    config = config.replace(conditioning=conditioning)
+    choose(UPDATES, config.update, "update")
+    build_players(config, fit.spec)  # refuses impossible combinations before anything is written
+    build_rules(config, nn.ModuleList())
+    counts = torch.bincount(ids, minlength=max(1, network_spec(fit.spec, config).num_classes))
+    return config, Material(fit, validation, ids, counts.double() / len(ids), images.sha256)
+
+
+def _unlabelled(images: Images) -> Images:
+    return Images(images.name, images.pixels, None, images.source, images.notices)
+
+
+def use_threads(config: Config) -> None:
+    """Give torch the number of threads asked for, or one a core."""
+    torch.set_num_threads(config.threads or torch.cpu.get_capabilities().get("num_physical_cores") or 1)
+
+
+def build_players(config: Config, spec: ImageSpec) -> Players:
+    """Both networks with their first weights, a function of the seed, and their optimisers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng(config.seed, "weights").initial_seed())
+        G, D = choose(NETWORKS, config.network, "network")(network_spec(spec, config), config)
+    G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
+    return Players(
+        G,
+        D,
+        copy.deepcopy(G),
+        _optimizer(config.g_optimizer, G, config.g_learning_rate, config),
+        _optimizer(config.d_optimizer, D, config.d_learning_rate, config),
+    )
+
+
+def _optimizer(name: str, network: nn.Module, rate: float, config: Config) -> torch.optim.Optimizer:
+    if name == "adam":
+        return torch.optim.Adam(network.parameters(), rate, betas=(config.beta1, config.beta2), fused=True)
+    return torch.optim.SGD(network.parameters(), rate, fused=True)
+
+
+def build_rules(config: Config, D: nn.Module) -> Rules:
+    """What the config attaches to each step. Raises ValueError for combinations that make no sense."""
+    objective = choose(OBJECTIVES, config.objective, "objective")
+    one_pass = not has_batch_statistics(D.modules())
+    if config.update == "joint" and not objective.joint:
+        raise ValueError(
+            f"one pass cannot serve both players under the {config.objective} objective; use --update alternating"
+        )
+    if config.update == "joint" and not one_pass:
+        raise ValueError(
+            f"one pass cannot serve both players when D normalises over the batch, as in {config.network}; "
+            "use --update alternating"
+        )
+    if (config.r1 or config.r2) and not one_pass:
+        raise ValueError(
+            f"a gradient penalty per image is undefined when D normalises over the batch, as in {config.network}; "
+            "set --r1 0 --r2 0 or choose another network"
+        )
+    d_loss, g_loss = build_losses(config)
+    wants_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and has_fast_bf16())
+    return Rules(d_loss, g_loss, objective.g_sees_real, one_pass, wants_bf16 and config.network != "mlp")
+
+
+def has_fast_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 numbers itself; emulation is slower than float32."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+class _Sums:
+    """Means of what the steps since the last log line reported; part of a checkpoint, so no line is lost."""
+
+    def __init__(self, totals: dict[str, float] | None = None, steps: int = 0) -> None:
+        self.totals, self.steps = totals or {}, steps
+
+    def add(self, numbers: dict[str, float]) -> None:
+        for name, value in numbers.items():
+            self.totals[name] = self.totals.get(name, 0.0) + value
+        self.steps += 1
+
+    def take_means(self) -> dict[str, float]:
+        means = {name: total / self.steps for name, total in self.totals.items()}
+        self.totals, self.steps = {}, 0
+        return means
+
+
+def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
+    """Train a run to its length, or until `stop()` says so, and report on the way.
+
+    Continues from the newest checkpoint where there is one. Yields what happened as dicts with a "kind": "log",
+    "score", "sampled" or "saved". Raises NotFiniteError, with the last checkpoint intact, when a loss is no number.
+    """
+    config = run.config
+    use_threads(config)
+    players = build_players(config, material.spec)
+    rules = build_rules(config, players.D)
+    images_seen, sums, resumed = _restore(run, players)
+    batches = _Batches(config, material)
+    schedule_length = config.schedule_images or config.images
+    judge = Judge(material.fit, material.validation) if material.validation and len(material.validation) > 1 else None
+    frame_ids = _frame_ids(material)
+    frame_latents = draw_latents(config.z_dim, seed=config.seed, count=len(frame_ids))
+    clock = _Clock()
+    if not resumed:
+        enlarge(grid(material.fit.pixels[:25])).save(run.directory / "real.png")
+
+    def log() -> dict[str, Any]:
+        row = {"images_seen": images_seen, **sums.take_means(), **clock.lap(images_seen)}
+        run.append(run.log_path, row)
+        return {"kind": "log", **row}
+
+    def draw() -> dict[str, Any]:
+        frame = generate(averaged(), frame_latents, frame_ids)
+        path = run.samples_dir / f"{images_seen:09d}.png"
+        grid(frame, columns=GRID_COLUMNS).save(path)
+        return {"kind": "sampled", "path": str(path)}
+
+    def evaluate() -> dict[str, Any]:
+        assert judge is not None
+        row = {"images_seen": images_seen, **judge.score(sample(averaged(), seed=1, count=judge.count)[0])}
+        run.append(run.metrics_path, row)
+        return {"kind": "score", **row}
+
+    def save() -> dict[str, Any]:
+        path = save_checkpoint(
+            run,
+            images_seen,
+            generator=averaged().G.state_dict(),
+            generator_metadata=describe_model(config, material.spec, material.frequencies),
+            state=_state(players),
+            counters={
+                "images_seen": images_seen,
+                "log_bytes": _size(run.log_path),
+                "metrics_bytes": _size(run.metrics_path),
+                "sums": sums.totals,
+                "sums_steps": sums.steps,
+            },
+        )
+        return {"kind": "saved", "path": str(path)}
+
+    averages: dict[int, Model] = {}
+
+    def averaged() -> Model:
+        """The generator as it is sampled now: averaged weights with statistics of their own."""
+        if images_seen not in averages:
+            averages.clear()
+            G = players.G_ema if config.ema else copy.deepcopy(players.G)
+            recompute_statistics(G, config.z_dim, material.frequencies)
+            averages[images_seen] = Model(G.eval(), config, material.spec, material.frequencies)
+        return averages[images_seen]
+
+    chores = [(config.log_every or _share(config, 200), log), (config.sample_every or _share(config, 12), draw)]
+    if judge is not None:
+        chores.append((config.evaluate_every or _share(config, 3), evaluate))
+    chores.append((config.save_every or _share(config, 4), save))
+
+    while True:
+        finished = images_seen >= config.images
+        interrupted = not finished and stop()
+        if images_seen == 0:
+            yield draw()
+        elif not resumed:
+            for every, chore in chores:
+                if finished or images_seen // every > (images_seen - config.batch) // every:
+                    yield chore()
+            if interrupted:
+                yield save()
+        if finished or interrupted:
+            return
+        resumed = False
+
+        progress = min(images_seen / schedule_length, 1.0 - config.batch / schedule_length)
+        _set_rates(players, config, decay(progress, config.decay_from))
+        batch = batches.at(images_seen)
+        with batches.dropout_at(images_seen):
+            try:
+                sums.add(UPDATES[config.update](players, batch, rules, _penalties(config, images_seen, progress)))
+            except NotFiniteError as error:
+                raise NotFiniteError(
+                    f"{error} is no longer a number after {images_seen} images; the last checkpoint is intact: "
+                    "lower the learning rates or raise r1 and r2, and train again"
+                ) from None
+        images_seen += config.batch
+        if config.ema:
+            update_ema(players.G_ema, players.G, ema_decay(images_seen, config.batch, config.ema))
+
+
+def measure_images(config: Config, material: Material, seconds: float) -> int:
+    """How many images this machine trains on in so many seconds, chores left out; trains throw-away networks."""
+    probe = config.replace(images=max(config.batch, 10**9), schedule_images=0)
+    players = build_players(probe, material.spec)
+    rules, batches = build_rules(probe, players.D), _Batches(probe, material)
+    cycle = probe.penalty_every if probe.r1 or probe.r2 else 1
+    images_seen, spent_s, counted, budget_s = 0, 0.0, 0, min(6.0, max(1.0, 0.03 * seconds))
+    while spent_s < budget_s or counted == 0:
+        started_at = time.perf_counter()
+        for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
+            batch = batches.at(images_seen)
+            with batches.dropout_at(images_seen):
+                UPDATES[probe.update](players, batch, rules, _penalties(probe, images_seen, 0.5))
+            images_seen += probe.batch
+            if probe.ema:
+                update_ema(players.G_ema, players.G, 0.99)
+        if images_seen > cycle * probe.batch or cycle * probe.batch > 4096:  # the first cycle warms caches up
+            spent_s += time.perf_counter() - started_at
+            counted += cycle * probe.batch
+    return max(config.batch, int(seconds * counted / spent_s))
+
+
+class _Batches:
+    """Batch number after batch number of a run, each a function of the images seen before it."""
+
+    def __init__(self, config: Config, material: Material) -> None:
+        self.config, self.material = config, material
+        self.orders: dict[int, Tensor] = {}
+        self.has_dropout = config.dropout > 0
+
+    def at(self, images_seen: int) -> Batch:
+        rows = self._rows(images_seen)
+        real = to_float(self.material.fit.pixels[rows])
+        ids = self.material.ids[rows]
+        draw = rng(self.config.seed, images_seen, "latent")
+        z = torch.randn(self.config.batch, self.config.z_dim, generator=draw)
+        return Batch(real, ids, z, ids, draw)
+
+    def _rows(self, images_seen: int) -> Tensor:
+        """The next rows of this epoch's permutation, and of the next ones where a batch crosses an end."""
+        n, rows, position = len(self.material.fit), [], images_seen
+        while position < images_seen + self.config.batch:
+            epoch, start = divmod(position, n)
+            taken = self._order(epoch)[start : start + images_seen + self.config.batch - position]
+            rows.append(taken)
+            position += len(taken)
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self.orders:
+            self.orders = {
+                epoch: torch.randperm(len(self.material.fit), generator=rng(self.config.seed, epoch, "order"))
+            }
+        return self.orders[epoch]
+
+    def dropout_at(self, images_seen: int) -> contextlib.AbstractContextManager[None]:
+        """Dropout draws from torch's global state: seed it for this step and give it back afterwards."""
+        return _seeded(rng(self.config.seed, images_seen, "dropout")) if self.has_dropout else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _seeded(source: torch.Generator) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(source.initial_seed())
+        yield
+
+
+def _penalties(config: Config, images_seen: int, progress: float) -> Penalties:
+    """This step's weights: zero but every few steps, and then as much larger."""
+    if not (config.r1 or config.r2) or (images_seen // config.batch) % config.penalty_every:
+        return Penalties()
+    factor = config.penalty_every * fading_boost(progress, config.penalty_boost, config.penalty_warmup)
+    return Penalties(config.r1 * factor, config.r2 * factor)
+
+
+def _set_rates(players: Players, config: Config, factor: float) -> None:
+    for optimizer, rate in (
+        (players.g_optimizer, config.g_learning_rate),
+        (players.d_optimizer, config.d_learning_rate),
+    ):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * factor
+
+
+def _share(config: Config, parts: int) -> int:
+    """An interval that divides the schedule's length into so many parts."""
+    return max(config.batch, math.ceil((config.schedule_images or config.images) / parts))
+
+
+def _frame_ids(material: Material) -> Tensor:
+    """Ids of the fixed grid: each class a column where there are ten or fewer, else by frequency."""
+    count = GRID_COLUMNS * GRID_ROWS
+    known = torch.nonzero(material.frequencies).flatten()
+    if 1 < len(known) <= GRID_COLUMNS:
+        return known[torch.arange(count) % GRID_COLUMNS % len(known)]
+    return torch.multinomial(material.frequencies, count, replacement=True, generator=rng("frames"))
+
+
+class _Clock:
+    """Seconds and images per second; the only fields of a log line that differ between equal runs."""
+
+    def __init__(self) -> None:
+        self.started_at = self.lap_at = time.perf_counter()
+        self.lap_images: int | None = None
+
+    def lap(self, images_seen: int) -> dict[str, float]:
+        now = time.perf_counter()
+        rate = 0.0 if self.lap_images is None else (images_seen - self.lap_images) / (now - self.lap_at)
+        rate = rate or images_seen / (now - self.started_at)
+        self.lap_at, self.lap_images = now, images_seen
+        return {"images_per_s": round(rate, 1), "elapsed_s": round(now - self.started_at, 1)}
+
+
+def _size(path: Any) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _state(players: Players) -> dict[str, Tensor]:
+    """Every tensor a run needs to go on, but for the averaged weights, which the generator file holds."""
+    tensors = {}
+    for name, network in (("G", players.G), ("D", players.D)):
+        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+    for name, optimizer in (("g_optimizer", players.g_optimizer), ("d_optimizer", players.d_optimizer)):
+        for index, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": value for key, value in slots.items() if value is not None}
+    return tensors
+
+
+def _restore(run: Run, players: Players) -> tuple[int, _Sums, bool]:
+    """Put the newest checkpoint into the players and cut the logs back to it."""
+    latest = run.latest()
+    if latest is None:
+        cut_back(run.log_path, 0)
+        cut_back(run.metrics_path, 0)
+        return 0, _Sums(), False
+    generator, state, counters = load_checkpoint(latest)
+    players.G_ema.load_state_dict(generator)
+    for name, network in (("G", players.G), ("D", players.D)):
+        network.load_state_dict({key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")})
+    for name, optimizer in (("g_optimizer", players.g_optimizer), ("d_optimizer", players.d_optimizer)):
+        parameters = list(itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            if key.startswith(f"{name}."):
+                _, index, slot = key.split(".")
+                like = parameters[int(index)]
+                # The fused optimisers walk memory: a slot must be laid out as its parameter is.
+                slots.setdefault(int(index), {})[slot] = torch.empty_like(like).copy_(value) if value.dim() else value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    cut_back(run.log_path, counters["log_bytes"])
+    cut_back(run.metrics_path, counters["metrics_bytes"])
+    return counters["images_seen"], _Sums(counters["sums"], counters["sums_steps"]), True
+
+
+def record_start(run: Run, material: Material, *, command: list[str]) -> None:
+    """Say in run.json what is about to train, on what, and on which machine."""
+    run.record(
+        status="running",
+        command=command,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={name: metadata.version(name) for name in ("gansmith", "torch", "numpy")},
+        python=platform.python_version(),
+        machine={
+            "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
+            "threads": torch.get_num_threads(),
+            "bfloat16": has_fast_bf16(),
+        },
+        data={
+            "source": material.fit.source,
+            "sha256": material.data_sha256,
+            "fit": len(material.fit),
+            "validation": len(material.validation) if material.validation else 0,
+            "notices": material.fit.notices,
+        },
+    )
