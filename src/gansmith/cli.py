@@ -64,7 +64,7 @@ def main() -> None:
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        code = app(exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         _complain(" ".join(str(error).split()))
         code = 2

@@ -11,6 +11,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -178,10 +179,10 @@ def parse_count(text: str) -> int:
     """A whole number, also as 200k or 1.5M; raises ValueError for anything else."""
     scale = {"k": 1_000, "M": 1_000_000}.get(text[-1:], 1)
     digits = text[:-1] if scale > 1 else text
-    number = float(digits) * scale if scale > 1 else int(digits)
-    if number != int(number):
+    number = Fraction(digits) * scale if scale > 1 else Fraction(int(digits))
+    if number.denominator != 1:
         raise ValueError(f"{text!r} is not a whole number")
-    return int(number)
+    return number.numerator
 
 
 def choose(table: Mapping[str, Any], name: str, what: str) -> Any:

@@ -1,0 +1,110 @@
+"""Small real things that several tests share: a folder of IDX files, a short config, a finished run."""
+
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+os.environ["GANSMITH_OFFLINE"] = "1"
+for _name in ("GANSMITH_DATA", "XDG_CACHE_HOME"):
+    os.environ.pop(_name, None)
+
+from gansmith.cli import main  # noqa: E402
+from gansmith.config import Config, resolve  # noqa: E402
+from gansmith.data.embedded import embedded_mnist  # noqa: E402
+from gansmith.runs import Run, create_run  # noqa: E402
+from gansmith.train import prepare, train  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees this machine's data cache, or leaves anything in the working directory."""
+    monkeypatch.setenv("GANSMITH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    header = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+    data = header + values.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def write_set(folder: Path, images: np.ndarray, labels: np.ndarray | None, stem: str = "train") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_idx(folder / f"{stem}-images-idx3-ubyte.gz", images)
+    if labels is not None:
+        write_idx(folder / f"{stem}-labels-idx1-ubyte.gz", labels)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """400 real digits (N, 28, 28) and their labels, 40 of each class, shuffled."""
+    embedded = embedded_mnist()
+    rows = torch.arange(0, 5000, 12)[:400]
+    rows = rows[torch.randperm(400, generator=torch.Generator().manual_seed(0))]
+    return embedded.pixels[rows, 0].numpy(), embedded.labels[rows].numpy()
+
+
+@pytest.fixture(scope="session")
+def digit_dir(tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray, np.ndarray]) -> Path:
+    """A folder with those digits as IDX files."""
+    return write_set(tmp_path_factory.mktemp("digits"), *digits)
+
+
+TINY = {
+    "images": 256, "batch": 16, "width": 8, "z_dim": 8, "clusters": 4, "threads": 1, "log_every": 32,
+    "sample_every": 96, "evaluate_every": 128, "save_every": 64,
+}  # fmt: skip
+
+
+@pytest.fixture
+def tiny(digit_dir: Path) -> Callable[..., Config]:
+    """A config of any recipe that trains in a moment."""
+
+    def make(recipe: str = "default", **changes: object) -> Config:
+        return resolve(recipe, flags={**TINY, "data_dir": str(digit_dir), **changes})[0]
+
+    return make
+
+
+@pytest.fixture
+def run_training(tmp_path: Path) -> Callable[..., Run]:
+    """Train a config in a directory of its own (or a named one) and give the run."""
+
+    def go(config: Config, name: str = "run", *, stop_after: int | None = None) -> Run:
+        config, material = prepare(config)
+        run = create_run(tmp_path / name, config)
+        seen = 0
+
+        def stop() -> bool:
+            nonlocal seen
+            seen += 1
+            return stop_after is not None and seen > stop_after
+
+        for _ in train(run, material, stop=stop):
+            pass
+        return run
+
+    return go
+
+
+@pytest.fixture
+def gansmith(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process; gives (exit code, stdout, stderr)."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["gansmith", *map(str, words)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = capsys.readouterr()
+        return int(exit_.value.code or 0), out, err
+
+    return call

@@ -1,0 +1,217 @@
+"""The front door: what a person types, and what comes back."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, write_set
+from PIL import Image
+
+from gansmith.cli import parse_labels
+from gansmith.recipes import RECIPES
+
+GANSMITH = str(Path(sys.executable).with_name("gansmith"))
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def flags(**changes):
+    merged = {**TINY, **changes}
+    return [word for name, value in merged.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+@pytest.fixture
+def run_dir(gansmith, digit_dir, tmp_path):
+    code, _, err = gansmith("train", *flags(data_dir=digit_dir), "--out", tmp_path / "run")
+    assert (code, err) == (0, "")
+    return tmp_path / "run"
+
+
+def test_help_imports_no_torch():
+    probe = (
+        "import sys; sys.argv = ['gansmith', '--help']\n"
+        "from gansmith.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as exit: assert not exit.code\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'sklearn', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert "train" in shown.stdout
+
+
+def test_training_ends_with_everything_promised(gansmith, run_dir, digit_dir):
+    names = {path.name for path in run_dir.iterdir()}
+    assert {"config.toml", "run.json", "log.jsonl", "metrics.jsonl", "real.png", "grid.png", "loss.png"} <= names
+    facts = json.loads((run_dir / "run.json").read_text())
+    assert facts["status"] == "finished" and facts["data"]["source"] == str(digit_dir)
+    assert re.fullmatch("[0-9a-f]{64}", facts["data"]["sha256"])
+    assert pixels(run_dir / "grid.png").shape == (420, 420)
+    assert pixels(run_dir / "samples" / "000000256.png").shape == (224, 280)
+    code, out, _ = gansmith("train", *flags(data_dir=digit_dir), "--out", run_dir)
+    assert code == 0 and "times real" in out and str(run_dir / "grid.png") in out
+
+
+def test_resume_needs_no_flags(gansmith, run_dir):
+    code, out, _ = gansmith("resume", run_dir, "--images", "288")
+    assert code == 0 and "000000288" in out
+    code, _, err = gansmith("resume", run_dir, "--images", "no")
+    assert code == 2 and "whole number" in err
+
+
+def test_samples_come_as_grid_folder_and_arrays(gansmith, run_dir, tmp_path):
+    assert gansmith("sample", run_dir, "--count", 30, "--out", tmp_path / "a.npz")[0] == 0
+    assert gansmith("sample", run_dir, "--count", 7, "--out", tmp_path / "folder")[0] == 0
+    assert gansmith("sample", run_dir, "--labels", "2024", "--count", 4, "--out", tmp_path / "g.png")[0] == 0
+    with np.load(tmp_path / "a.npz") as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    assert images.shape == (30, 28, 28, 1) and images.dtype == np.uint8
+    assert labels.shape == (30,) and labels.dtype == np.int64 and set(labels) <= set(range(10))
+    files = sorted((tmp_path / "folder").iterdir())
+    assert len(files) == 7
+    for k, file in enumerate(files):
+        np.testing.assert_array_equal(pixels(file), images[k, :, :, 0])
+    assert pixels(tmp_path / "g.png").shape[0] >= 400
+
+
+def test_latents_set_the_count_and_numpy_seeds_the_course_grid(gansmith, run_dir, tmp_path):
+    np.save(tmp_path / "z.npy", np.random.RandomState(504).normal(size=(25, TINY["z_dim"])))
+    gansmith("sample", run_dir, "--latents", tmp_path / "z.npy", "--labels", "0-9", "--out", tmp_path / "a.npz")
+    gansmith("sample", run_dir, "--numpy-seed", 504, "--labels", "0-9", "--out", tmp_path / "b.npz")
+    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
+        np.testing.assert_array_equal(a["images"], b["images"])
+        assert b["labels"].tolist() == [k % 10 for k in range(25)]
+
+
+@pytest.mark.parametrize(("text", "labels"), [("0-3", [0, 1, 2, 3]), ("2024", [2, 0, 2, 4]), ("3,11,7-8", [3, 11, 7, 8])])
+def test_labels_are_ranges_lists_or_digits(text, labels):
+    assert parse_labels(text) == labels
+
+
+def test_real_images_are_exported_in_the_same_form(gansmith, digit_dir, tmp_path):
+    for part, count in (("fit", 360), ("validation", 40)):
+        out = tmp_path / f"{part}.npz"
+        assert gansmith("data", "export", "idx", "--split", part, "--data-dir", digit_dir, "--out", out)[0] == 0
+        with np.load(out) as arrays:
+            assert arrays["images"].shape == (count, 28, 28, 1) and arrays["labels"].dtype == np.int64
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_describe_themselves(gansmith, recipe):
+    facts = json.loads(gansmith("describe", recipe, "--json")[1])
+    assert {"g_parameters", "d_parameters", "z_dim", "conditional", "image_shape", "images"} <= facts.keys()
+    code, out, _ = gansmith("describe", recipe)
+    assert code == 0 and f"{facts['g_parameters']:,}" in out
+
+
+def test_lists_doctor_and_data_answer(gansmith, digit_dir):
+    assert gansmith("list", "recipes")[1].split() == list(RECIPES)
+    out = gansmith("list")[1]
+    assert all(kind in out for kind in ("recipes:", "datasets:", "networks:", "objectives:", "metrics:"))
+    assert "torch" in gansmith("doctor")[1]
+    out = gansmith("data", "check", "idx", "--data-dir", digit_dir)[1]
+    assert "400 images" in out and re.search("[0-9a-f]{64}", out)
+
+
+def test_print_config_shows_sources_and_reads_back(gansmith, tmp_path):
+    code, out, _ = gansmith("train", "mlp-small", "--batch", "32", "--print-config")
+    assert code == 0
+    assert re.search(r"^batch = 32 +# flag$", out, re.M) and re.search(r"^width = 256 +# recipe mlp-small$", out, re.M)
+    (tmp_path / "c.toml").write_text(out)
+    again = gansmith("train", "--config", tmp_path / "c.toml", "--print-config")[1]
+    assert [line.split("#")[0] for line in again.splitlines()] == [line.split("#")[0] for line in out.splitlines()]
+
+
+def test_progress_for_scripts_is_json_alone(gansmith, digit_dir, tmp_path):
+    code, out, err = gansmith("train", *flags(data_dir=digit_dir), "--out", tmp_path / "r", "--progress", "json")
+    assert code == 0 and "grid" in err
+    kinds = [json.loads(line)["kind"] for line in out.splitlines()]
+    assert {"log", "score", "sampled", "saved"} == set(kinds)
+
+
+BAD = {
+    "unknown recipe": (["train", "defalt"], "did you mean 'default'"),
+    "unknown dataset": (["train", "--dataset", "minst"], "did you mean 'mnist'"),
+    "unknown field": (["train", "--btach", "3"], "--batch"),
+    "unknown command": (["trian"], "train"),
+    "wrong type": (["train", "--batch", "many"], "whole number"),
+    "out of range": (["train", "--ema", "2"], "between 0.0 and 1.0"),
+    "zero images": (["train", "--images", "0"], "1 or more"),
+    "zero minutes": (["train", "--minutes", "0"], "more than 0"),
+    "negative minutes": (["train", "--minutes", "-3"], "more than 0"),
+    "two lengths": (["train", "--minutes", "1", "--images", "9"], "give one"),
+    "missing file": (["train", "--config", "none.toml"], "no file"),
+    "sample of nothing": (["sample", "nothing"], "no file or run"),
+    "zero samples": (["sample", "nothing", "--count", "0"], "1 or more"),
+    "resume of nothing": (["resume", "nothing"], "holds no run"),
+    "describe of nothing": (["describe", "nothing"], "no recipe"),
+    "fetch of nothing": (["data", "fetch", "kmnist"], "cannot be downloaded"),
+    "no test images": (["data", "export", "mnist", "--split", "test", "--out", "x.npz"], "--data-dir"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_requests_get_one_sentence(gansmith, tmp_path, case):
+    words, expected = BAD[case]
+    code, out, err = gansmith(*words)
+    assert code == 2 and out == ""
+    assert expected in err and len(err.strip().splitlines()) == 1 and err.startswith("gansmith: ")
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_bad_data_leaves_nothing_behind(gansmith, tmp_path, digits):
+    images, labels = digits
+    (tmp_path / "empty").mkdir()
+    write_set(tmp_path / "short", images, labels[:-1])
+    cut = write_set(tmp_path / "cut", images, labels) / "train-images-idx3-ubyte.gz"
+    cut.write_bytes(cut.read_bytes()[:-20])
+    write_set(tmp_path / "none", images[:0], labels[:0])
+    for name in ("empty", "short", "cut", "none", "absent"):
+        code, _, err = gansmith("train", *flags(data_dir=tmp_path / name), "--out", tmp_path / "run")
+        assert code == 2 and len(err.strip().splitlines()) == 1, name
+        assert not (tmp_path / "run").exists()
+
+
+def test_bad_places_are_refused(gansmith, tmp_path, digit_dir, run_dir):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter").write_text("dear")
+    for out, word in ((tmp_path / "file", "is a file"), (tmp_path / "full", "holds no run"), (run_dir, "other choices")):
+        code, _, err = gansmith("train", *flags(data_dir=digit_dir, batch=8), "--out", out)
+        assert code == 2 and word in err
+    assert gansmith("sample", run_dir, "--out", tmp_path / "no" / "x.png")[0] == 2
+    assert gansmith("sample", run_dir, "--labels", "0-12", "--out", tmp_path / "x.png")[0] == 2
+    assert gansmith("sample", run_dir, "--labels", "cat", "--out", tmp_path / "x.png")[0] == 2
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_labels_asked_of_an_unlabelled_model_are_refused(gansmith, digit_dir, tmp_path):
+    gansmith("train", "mlp-small", *flags(data_dir=digit_dir), "--out", tmp_path / "run")
+    code, _, err = gansmith("sample", tmp_path / "run", "--labels", "3", "--out", tmp_path / "x.png")
+    assert code == 2 and "without labels" in err and not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_leaves(digit_dir, tmp_path, number, code):
+    words = flags(data_dir=digit_dir, images="1M", sample_every="1M", evaluate_every="1M", save_every="1M")
+    process = subprocess.Popen(
+        [GANSMITH, "train", *words, "--out", tmp_path / "run"], stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    log = tmp_path / "run" / "log.jsonl"
+    while not log.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "gansmith resume" in out
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1

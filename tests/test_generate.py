@@ -1,0 +1,136 @@
+"""Sample k is one image, whatever is drawn around it."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from gansmith.config import resolve
+from gansmith.data import ImageSpec
+from gansmith.generate import (
+    Model,
+    choose_ids,
+    draw_ids,
+    draw_latents,
+    enlarge,
+    generate,
+    grid,
+    load_model,
+    network_spec,
+    numpy_latents,
+    read_latents,
+    recompute_statistics,
+    sample,
+)
+from gansmith.networks import NETWORKS
+from gansmith.train import build_players
+
+
+def model(**flags):
+    config = resolve(flags.pop("recipe", "default"), flags={"width": 8, "z_dim": 8, "conditioning": "labels", **flags})[0]
+    spec = ImageSpec(size=28, channels=1, num_classes=10 if config.conditioning == "labels" else 0)
+    G = NETWORKS[config.network](network_spec(spec, config), config)[0].eval()
+    ids = max(1, network_spec(spec, config).num_classes)
+    return Model(G, config, spec, torch.ones(ids, dtype=torch.float64) / ids)
+
+
+@pytest.mark.parametrize("recipe", ["default", "mlp-small", "dcgan-sgd"])
+def test_sample_k_is_the_same_image_at_any_count(recipe):
+    drawer = model(recipe=recipe, **({} if recipe == "default" else {"conditioning": "none"}))
+    images, labels = sample(drawer, seed=7, count=130)
+    for count in (1, 25, 64, 65):
+        fewer, fewer_labels = sample(drawer, seed=7, count=count)
+        assert torch.equal(fewer, images[:count]) and torch.equal(fewer_labels, labels[:count])
+    assert not torch.equal(sample(drawer, seed=8, count=130)[0], images)
+
+
+def test_latents_and_ids_follow_their_distributions():
+    latents = draw_latents(16, seed=0, count=2000)
+    assert latents.mean().item() == pytest.approx(0, abs=0.02) and latents.std().item() == pytest.approx(1, abs=0.02)
+    shares = torch.bincount(draw_ids(torch.tensor([0.2, 0.0, 0.5, 0.3]), seed=0, count=4000), minlength=4) / 4000
+    torch.testing.assert_close(shares, torch.tensor([0.2, 0.0, 0.5, 0.3]), atol=0.025, rtol=0)
+
+
+def test_numpy_latents_are_those_of_the_legacy_generator():
+    expected = np.random.RandomState(504).normal(size=(25, 100))
+    torch.testing.assert_close(numpy_latents(100, seed=504, count=25).double().numpy(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_chosen_labels_repeat_and_unknown_ones_are_refused():
+    drawer = model()
+    assert choose_ids(drawer, seed=0, count=5, labels=[2, 0]).tolist() == [2, 0, 2, 0, 2]
+    for wrong in ([10], [-1], []):
+        with pytest.raises(ValueError, match="knows 0 to 9"):
+            choose_ids(drawer, seed=0, count=5, labels=wrong)
+    for conditioning in ("none", "clusters"):
+        with pytest.raises(ValueError, match="trained without labels"):
+            choose_ids(model(conditioning=conditioning), seed=0, count=5, labels=[1])
+        assert sample(model(conditioning=conditioning), seed=0, count=3)[1].tolist() == [-1, -1, -1]
+
+
+def test_averaged_weights_need_statistics_of_their_own():
+    """The reason to recompute: an average of weights carries none of the statistics that its maps really have."""
+    config = resolve("dcgan-sgd", flags={"width": 16, "z_dim": 8})[0]
+    spec = ImageSpec(size=28, channels=1, num_classes=0)
+    ends = [build_players(config.replace(seed=seed), spec).G for seed in (0, 1)]
+    for G in ends:
+        recompute_statistics(G, config.z_dim, torch.ones(1))
+    average = copy.deepcopy(ends[0])
+    with torch.no_grad():
+        for parameter, other in zip(average.parameters(), ends[1].parameters(), strict=True):
+            parameter.lerp_(other, 0.5)
+    z, ids = torch.randn(256, 8, generator=torch.Generator().manual_seed(3)), torch.zeros(256, dtype=torch.int64)
+
+    def spread_after_first_norm(G):
+        G.eval()
+        with torch.no_grad():
+            return G.layers[:3](z).std((0, 2, 3)).mean().item()
+
+    stale = spread_after_first_norm(average)
+    recompute_statistics(average, config.z_dim, torch.ones(1))
+    assert spread_after_first_norm(average) == pytest.approx(1.0, abs=0.1)
+    assert stale < 0.85  # maps come out too weak with statistics that belong to other weights
+    first = copy.deepcopy(average.state_dict())
+    recompute_statistics(average, config.z_dim, torch.ones(1))
+    torch.testing.assert_close(average.state_dict(), first, rtol=0, atol=0)
+
+
+def test_grids_hold_each_image_in_its_place():
+    images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1).expand(7, 1, 2, 2)
+    pixels = np.asarray(grid(images, columns=3))
+    assert pixels.shape == (6, 6)
+    assert pixels[::2, ::2].tolist() == [[0, 1, 2], [3, 4, 5], [6, 0, 0]]
+    assert grid(torch.zeros(25, 1, 28, 28, dtype=torch.uint8)).size == (140, 140)
+    assert np.asarray(grid(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))).shape == (4, 8, 3)
+    assert enlarge(grid(images, columns=3), at_least_px=13).size == (18, 18)
+
+
+def test_latent_files_are_checked(tmp_path):
+    path = tmp_path / "z.npy"
+    np.save(path, np.ones((3, 8)))
+    assert read_latents(path, 8).shape == (3, 8)
+    for wrong in (np.ones((3, 7)), np.ones(8), np.full((2, 8), np.nan), np.array([["a"] * 8]), np.ones((0, 8))):
+        np.save(path, wrong)
+        with pytest.raises(ValueError, match=str(path)):
+            read_latents(path, 8)
+    np.save(path, np.array([[object()] * 8]), allow_pickle=True)
+    with pytest.raises(ValueError, match="not a .npy file of numbers"):
+        read_latents(path, 8)
+
+
+def test_chunks_are_padded_not_shared():
+    drawer = model()
+    z, ids = draw_latents(8, seed=1, count=70), torch.zeros(70, dtype=torch.int64)
+    whole = generate(drawer, z, ids)
+    other = z.clone()
+    other[1:] += 5
+    assert torch.equal(generate(drawer, other, ids)[0], whole[0])
+    assert generate(drawer, z[:0], ids[:0]).shape == (0, 1, 28, 28)
+
+
+def test_missing_models_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file or run"):
+        load_model(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        load_model(tmp_path)

@@ -1,0 +1,129 @@
+"""The run directory: whole files, strict lines, one run a directory."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from gansmith.config import resolve
+from gansmith.runs import (
+    create_run,
+    cut_back,
+    load_checkpoint,
+    next_directory,
+    open_run,
+    read_metadata,
+    save_checkpoint,
+    save_tensors,
+    to_json,
+)
+
+CONFIG = resolve("mlp-small")[0]
+
+
+def save(run, images_seen, value=1.0):
+    return save_checkpoint(
+        run,
+        images_seen,
+        generator={"w": torch.full((2, 2), value)},
+        generator_metadata={"b": "2", "a": "1"},
+        state={"G.w": torch.full((2,), value)},
+        counters={"images_seen": images_seen, "log_bytes": 0},
+    )
+
+
+def test_numbers_that_json_lacks_become_null():
+    assert json.loads(to_json({"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}})) == {
+        "a": None,
+        "b": [None, 1.5],
+        "c": {"d": None},
+    }
+
+
+def test_a_checkpoint_comes_back_and_equal_ones_have_equal_bytes(tmp_path):
+    a, b = (save(create_run(tmp_path / name, CONFIG), 64) for name in "ab")
+    for file in ("generator.safetensors", "state.safetensors", "state.json"):
+        assert (a / file).read_bytes() == (b / file).read_bytes()
+    generator, state, counters = load_checkpoint(a)
+    assert generator["w"].tolist() == [[1, 1], [1, 1]] and state["G.w"].tolist() == [1, 1]
+    assert counters["images_seen"] == 64
+    assert read_metadata(a / "generator.safetensors") == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "no json"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog, damage):
+    run = create_run(tmp_path / "run", CONFIG)
+    older, newer = save(run, 64), save(run, 128, 2.0)
+    assert run.latest() == newer
+    file = newer / "state.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    if damage == "flip":
+        file.write_bytes(content)
+    elif damage == "cut":
+        file.write_bytes(content[:-3])
+    elif damage == "remove":
+        file.unlink()
+    else:
+        (newer / "state.json").write_text("{")
+    assert run.latest() == older and run.checkpoints() == [older]
+    assert "damaged" in caplog.text
+
+
+def test_unfinished_writes_are_invisible(tmp_path):
+    run = create_run(tmp_path / "run", CONFIG)
+    (run.directory / "checkpoints" / ".partial-000000064").mkdir()
+    assert run.latest() is None
+    assert save(run, 64) == run.latest()
+
+
+def test_logs_are_cut_back_and_broken_lines_passed_over(tmp_path, caplog):
+    run = create_run(tmp_path / "run", CONFIG)
+    run.append(run.log_path, {"images_seen": 1})
+    size = run.log_path.stat().st_size
+    run.append(run.log_path, {"images_seen": 2})
+    cut_back(run.log_path, size)
+    with run.log_path.open("a") as file:
+        file.write('{"images_seen": 3, "d_lo')
+    assert run.log() == [{"images_seen": 1}]
+    assert "broken line" in caplog.text
+
+
+def test_a_directory_holds_one_run(tmp_path):
+    create_run(tmp_path / "run", CONFIG)
+    with pytest.raises(ValueError, match="batch 64 -> 32"):
+        create_run(tmp_path / "run", CONFIG.replace(batch=32))
+    longer = create_run(tmp_path / "run", CONFIG.replace(images=20_000_000, log_every=5))
+    assert (longer.config.images, longer.config.schedule_images) == (20_000_000, CONFIG.images)
+    assert open_run(tmp_path / "run").config == longer.config
+    again = create_run(tmp_path / "run", CONFIG.replace(images=30_000_000))
+    assert again.config.schedule_images == CONFIG.images
+
+
+def test_places_that_cannot_hold_a_run_are_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="is a file"):
+        create_run(tmp_path / "file", CONFIG)
+    with pytest.raises(ValueError, match="cannot be written"):
+        create_run(tmp_path / "file" / "below", CONFIG)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="holds no run"):
+        create_run(tmp_path / "other", CONFIG)
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        open_run(tmp_path / "other")
+
+
+def test_directories_are_numbered_onwards(tmp_path):
+    assert next_directory(tmp_path, CONFIG).name == "0001-mlp-small-mnist"
+    (tmp_path / "0041-x").mkdir()
+    assert next_directory(tmp_path, CONFIG).name == "0042-mlp-small-mnist"
+
+
+def test_a_foreign_file_is_not_a_generator(tmp_path):
+    (tmp_path / "junk").write_bytes(b"\x80\x04junk")
+    save_tensors(tmp_path / "bare", {"w": torch.ones(1)}, {})
+    for name in ("junk", "bare"):
+        with pytest.raises(ValueError, match="not a Gansmith generator"):
+            read_metadata(tmp_path / name)

@@ -1,0 +1,22 @@
+"""Schedules at their ends and in between."""
+
+import pytest
+
+from gansmith.schedule import decay, ema_decay, fading_boost
+
+
+def test_decay_is_flat_then_straight_to_zero():
+    assert [decay(p, 0.5) for p in (0, 0.5, 0.75, 1.0)] == pytest.approx([1, 1, 0.5, 0])
+    assert decay(0.9, 1.0) == pytest.approx(1)
+    assert decay(0.25, 0.0) == pytest.approx(0.75)
+
+
+def test_boost_fades_by_half_a_cosine():
+    assert [fading_boost(p, 10, 0.2) for p in (0, 0.1, 0.2, 1)] == pytest.approx([10, 5.5, 1, 1])
+    assert fading_boost(0.0, 10, 0.0) == pytest.approx(1)
+
+
+def test_the_average_halves_in_its_half_life():
+    assert ema_decay(1000, 50, 0.05) == pytest.approx(0.5)
+    assert ema_decay(64, 64, 0.05) ** 0.05 == pytest.approx(0.5)
+    assert ema_decay(0, 64, 0.05) == pytest.approx(0)

@@ -1,0 +1,113 @@
+"""One step of each player, against the same step written out by hand."""
+
+import copy
+
+import pytest
+import torch
+
+from gansmith.config import resolve
+from gansmith.data import ImageSpec
+from gansmith.step import UPDATES, Batch, NotFiniteError, Penalties, alternating_step, joint_step, update_ema
+from gansmith.train import build_players, build_rules
+
+SPEC = ImageSpec(size=8, channels=1, num_classes=3)
+
+
+def setting(**flags):
+    """Players that learn by plain SGD of rate one, so that a step's change is its gradient."""
+    base = {"width": 8, "z_dim": 4, "batch": 6, "g_optimizer": "sgd", "d_optimizer": "sgd", "conditioning": "labels"}
+    config = resolve("default", flags={**base, "g_learning_rate": 1.0, "d_learning_rate": 1.0, **flags})[0]
+    players = build_players(config, SPEC)
+    rng = torch.Generator().manual_seed(1)
+    ids = torch.tensor([0, 1, 2, 0, 1, 2])
+    batch = Batch(torch.rand(6, 1, 8, 8, generator=rng) * 2 - 1, ids, torch.randn(6, 4, generator=rng), ids, rng)
+    for network in (players.G, players.D):  # zero-initialised layers would hide mistakes
+        for parameter in network.parameters():
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)
+    return players, build_rules(config, players.D), batch
+
+
+def weights(network):
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+@pytest.mark.parametrize("objective", ["non-saturating", "relativistic"])
+@pytest.mark.parametrize("penalties", [Penalties(), Penalties(r1=0.7, r2=0.3)])
+def test_the_joint_step_is_two_separate_gradients(objective, penalties):
+    players, rules, batch = setting(objective=objective)
+    G, D = copy.deepcopy(players.G), copy.deepcopy(players.D)
+    fake = G(batch.z, batch.fake_ids)
+    g_loss = rules.g_loss(D(batch.real, batch.real_ids), D(fake, batch.fake_ids), batch.rng)
+    g_grad = torch.autograd.grad(g_loss, list(G.parameters()))
+    real, fake = batch.real.clone().requires_grad_(), fake.detach().requires_grad_()
+    real_logits, fake_logits = D(real, batch.real_ids), D(fake, batch.fake_ids)
+    d_loss = rules.d_loss(real_logits, fake_logits, batch.rng)
+    (r1,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+    (r2,) = torch.autograd.grad(fake_logits.sum(), fake, create_graph=True)
+    penalty = penalties.r1 / 2 * r1.square().sum((1, 2, 3)).mean() + penalties.r2 / 2 * r2.square().sum((1, 2, 3)).mean()
+    d_grad = torch.autograd.grad(d_loss + penalty, list(D.parameters()), allow_unused=True)
+
+    before = weights(players.G), weights(players.D)
+    numbers = joint_step(players, batch, rules, penalties)
+    flat = [torch.cat([g.flatten() for g in grads if g is not None]) for grads in (g_grad, d_grad)]
+    torch.testing.assert_close(before[0] - weights(players.G), flat[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(before[1] - weights(players.D), flat[1], rtol=1e-4, atol=1e-5)
+    assert numbers["d_loss"] == pytest.approx(d_loss.item(), rel=1e-5)
+    assert numbers["g_loss"] == pytest.approx(g_loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["non-saturating", "least-squares", "relativistic"])
+@pytest.mark.parametrize("penalties", [Penalties(), Penalties(r1=0.7, r2=0.3)])
+def test_the_alternating_step_is_the_textbook_loop(objective, penalties):
+    players, rules, batch = setting(objective=objective, update="alternating")
+    G, D = copy.deepcopy(players.G), copy.deepcopy(players.D)
+    optimizers = [torch.optim.SGD(network.parameters(), 1.0) for network in (G, D)]
+    fake = G(batch.z, batch.fake_ids)
+    real, still = batch.real.clone().requires_grad_(), fake.detach().requires_grad_()
+    real_logits, fake_logits = D(real, batch.real_ids), D(still, batch.fake_ids)
+    loss = rules.d_loss(real_logits, fake_logits, batch.rng)
+    if penalties:
+        for logits, images, weight in ((real_logits, real, 0.7), (fake_logits, still, 0.3)):
+            (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+            loss = loss + weight / 2 * slope.square().sum((1, 2, 3)).mean()
+    optimizers[1].zero_grad()
+    loss.backward()
+    optimizers[1].step()
+    g_loss = rules.g_loss(D(batch.real, batch.real_ids), D(fake, batch.fake_ids), batch.rng)
+    optimizers[0].zero_grad()
+    g_loss.backward()
+    optimizers[0].step()
+
+    alternating_step(players, batch, rules, penalties)
+    torch.testing.assert_close(weights(players.D), weights(D), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(weights(players.G), weights(G), rtol=1e-4, atol=1e-5)
+    assert all(parameter.requires_grad for parameter in players.D.parameters())
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_a_loss_that_is_no_number_changes_no_weight(update):
+    players, rules, batch = setting(update=update)
+    batch.real[0] = float("nan")
+    before = weights(players.G), weights(players.D)
+    with pytest.raises(NotFiniteError):
+        UPDATES[update](players, batch, rules, Penalties())
+    torch.testing.assert_close((weights(players.G), weights(players.D)), before, rtol=0, atol=0)
+
+
+def test_very_confident_discriminators_do_not_poison_the_joint_step():
+    players, rules, batch = setting()
+    with torch.no_grad():
+        list(players.D.parameters())[-1].zero_()
+        players.D.judge.bias.fill_(-500.0)
+    joint_step(players, batch, rules, Penalties())
+    assert weights(players.G).isfinite().all()
+
+
+def test_ema_moves_the_average_by_its_share():
+    players, _, _ = setting()
+    with torch.no_grad():
+        for average, parameter in zip(players.G_ema.parameters(), players.G.parameters(), strict=True):
+            average.fill_(1.0)
+            parameter.fill_(3.0)
+    update_ema(players.G_ema, players.G, 0.75)
+    torch.testing.assert_close(weights(players.G_ema), torch.full_like(weights(players.G_ema), 1.5))

@@ -1,0 +1,183 @@
+"""The loop: the same run every time, interrupted or not, and what it leaves behind."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_set
+
+from gansmith.generate import load_model, sample
+from gansmith.recipes import RECIPES
+from gansmith.runs import create_run, load_checkpoint, open_run
+from gansmith.step import NotFiniteError
+from gansmith.train import measure_images, prepare, train
+
+TIMINGS = ("images_per_s", "elapsed_s")
+
+
+def log_without_times(run):
+    return [{key: value for key, value in row.items() if key not in TIMINGS} for row in run.log()]
+
+
+def assert_same_run(a, b):
+    assert log_without_times(a) == log_without_times(b)
+    assert a.metrics() == b.metrics()
+    for file in ("generator.safetensors", "state.safetensors"):
+        assert (a.latest() / file).read_bytes() == (b.latest() / file).read_bytes()
+    frames = sorted(path.name for path in a.samples_dir.iterdir())
+    assert frames == sorted(path.name for path in b.samples_dir.iterdir())
+    assert all((a.samples_dir / name).read_bytes() == (b.samples_dir / name).read_bytes() for name in frames)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_resume_continues_the_same_run(recipe, tiny, run_training):
+    whole = run_training(tiny(recipe), "whole")
+    run_training(tiny(recipe), "parts", stop_after=3)  # stops between two of its intervals
+    run_training(tiny(recipe), "parts", stop_after=5)
+    parts = run_training(tiny(recipe), "parts")
+    assert_same_run(whole, parts)
+    assert [row["images_seen"] for row in whole.log()] == list(range(32, 257, 32))
+    assert len(whole.checkpoints()) == 4
+
+
+def test_a_run_killed_between_checkpoints_goes_back_to_the_last(tiny, run_training):
+    whole = run_training(tiny(), "whole")
+    killed = create_run(whole.directory.parent / "killed", whole.config)
+    reports = train(killed, prepare(whole.config)[1])
+    for report in reports:
+        if report["kind"] == "log" and report["images_seen"] == 160:
+            break
+    reports.close()
+    assert killed.latest().name == "000000128"
+    for _ in train(killed, prepare(whole.config)[1]):
+        pass
+    assert_same_run(whole, killed)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tiny, run_training):
+    whole = run_training(tiny(), "whole")
+    killed = create_run(whole.directory.parent / "killed", whole.config)
+    reports = train(killed, prepare(whole.config)[1])
+    for report in reports:
+        if report["kind"] == "log":
+            break
+    reports.close()
+    assert killed.latest() is None and killed.log()
+    for _ in train(killed, prepare(whole.config)[1]):
+        pass
+    assert_same_run(whole, killed)
+
+
+def test_another_seed_is_another_run(tiny, run_training):
+    a, b = (run_training(tiny(seed=seed), f"seed{seed}") for seed in (0, 1))
+    assert log_without_times(a) != log_without_times(b)
+
+
+def test_a_finished_run_is_extended_at_its_last_rates(tiny, run_training):
+    run = run_training(tiny(), "run")
+    longer = run_training(tiny(images=320), "run")
+    assert longer.config.schedule_images == run.config.images
+    assert [row["images_seen"] for row in longer.log()][-1] == 320
+    assert longer.latest().name == "000000320"
+    assert all(np.isfinite(row["d_loss"]) for row in longer.log())
+
+
+def test_the_unlabelled_recipe_never_reads_a_label(tiny, run_training, tmp_path, digits):
+    images, labels = digits
+    with_labels = run_training(tiny("default-unlabelled"), "labels")
+    zeroed = write_set(tmp_path / "zeroed", images, np.zeros_like(labels))
+    without = run_training(tiny("default-unlabelled", data_dir=str(zeroed)), "zeroed")
+    missing = write_set(tmp_path / "missing", images, None)
+    none = run_training(tiny("default-unlabelled", data_dir=str(missing)), "missing")
+    weights = [load_checkpoint(run.latest())[:2] for run in (with_labels, without, none)]
+    for other in weights[1:]:
+        torch.testing.assert_close(other, weights[0], rtol=0, atol=0)
+
+
+def test_labels_change_what_the_default_learns_and_draws(tiny, run_training):
+    run = run_training(tiny(), "run")
+    assert open_run(run.directory).config.conditioning == "labels"
+    model = load_model(run.directory)
+    assert model.is_labelled and model.spec.num_classes == 10
+    images, labels = sample(model, seed=0, count=12, labels=list(range(10)))
+    assert labels.tolist() == [*range(10), 0, 1] and images.shape == (12, 1, 28, 28)
+
+
+def test_without_labels_the_default_takes_clusters(tiny, tmp_path, digits):
+    folder = write_set(tmp_path / "none", digits[0], None)
+    config, material = prepare(tiny(data_dir=str(folder)))
+    assert config.conditioning == "clusters"
+    assert len(material.frequencies) == 4 and material.frequencies.sum().item() == pytest.approx(1)
+    with pytest.raises(ValueError, match="has no labels"):
+        prepare(tiny(data_dir=str(folder), conditioning="labels"))
+
+
+def test_all_training_images_leave_nothing_to_score_on(tiny, run_training):
+    run = run_training(tiny(use_all_training_images=True), "all")
+    assert run.metrics() == []
+    assert len(prepare(tiny(use_all_training_images=True))[1].fit) == 400
+
+
+def test_a_loss_that_is_no_number_stops_with_the_checkpoint_intact(tiny, run_training, monkeypatch):
+    config, material = prepare(tiny("mlp-small"))
+    run = create_run(run_training(config, "good").directory.parent / "bad", config)
+    import gansmith.train as module
+
+    real_step = module.UPDATES["alternating"]
+
+    def poisoned(players, batch, rules, penalties):
+        poisoned.steps += 1
+        if poisoned.steps == 10:
+            batch.real.fill_(float("nan"))
+        return real_step(players, batch, rules, penalties)
+
+    poisoned.steps = 0
+    monkeypatch.setitem(module.UPDATES, "alternating", poisoned)
+    with pytest.raises(NotFiniteError, match="d_loss is no longer a number after 144 images"):
+        for _ in train(run, material):
+            pass
+    assert run.latest().name == "000000128"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"network": "dcgan"}, "normalises over the batch"),
+        ({"objective": "least-squares"}, "cannot serve both players"),
+        ({"network": "residul"}, "did you mean 'residual'"),
+        ({"objective": "hinges"}, "no objective"),
+        ({"network": "dcgan", "update": "alternating"}, "gradient penalty"),
+        ({"dataset": "minst"}, "did you mean 'mnist'"),
+    ],
+)
+def test_impossible_choices_are_refused_before_anything_is_written(tiny, flags, words):
+    with pytest.raises(ValueError, match=words):
+        prepare(tiny(**flags))
+
+
+def test_dropout_leaves_the_global_random_state_alone(tiny, run_training):
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    run_training(tiny("dcgan-sgd"), "run")
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+def test_minutes_become_a_whole_number_of_images(tiny):
+    config, material = prepare(tiny("mlp-small"))
+    short, long = (measure_images(config, material, seconds) for seconds in (5.0, 50.0))
+    assert isinstance(short, int) and short >= config.batch
+    assert long > short
+
+
+def test_the_directory_tells_the_whole_story(tiny, run_training):
+    run = run_training(tiny(), "run")
+    names = sorted(path.name for path in run.directory.iterdir())
+    assert names == ["checkpoints", "config.toml", "log.jsonl", "metrics.jsonl", "real.png", "samples"]
+    row = run.log()[0]
+    assert set(row) == {"images_seen", "d_loss", "g_loss", "d_real", "d_fake", *TIMINGS}
+    score = run.metrics()[-1]
+    assert score["ratio"] == pytest.approx(score["frechet"] / score["floor"])
+    counters = json.loads((run.latest() / "state.json").read_text())
+    assert counters["log_bytes"] == run.log_path.stat().st_size
