@@ -96,7 +96,9 @@ def run_training(tmp_path: Path) -> Callable[..., Run]:
 
 
 @pytest.fixture
-def gansmith(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def gansmith(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     """Run the command line in this process; gives (exit code, stdout, stderr)."""
 
     def call(*words: object) -> tuple[int, str, str]:

@@ -52,7 +52,15 @@ def test_help_imports_no_torch():
 
 def test_training_ends_with_everything_promised(gansmith, run_dir, digit_dir):
     names = {path.name for path in run_dir.iterdir()}
-    assert {"config.toml", "run.json", "log.jsonl", "metrics.jsonl", "real.png", "grid.png", "loss.png"} <= names
+    assert {
+        "config.toml",
+        "run.json",
+        "log.jsonl",
+        "metrics.jsonl",
+        "real.png",
+        "grid.png",
+        "loss.png",
+    } <= names
     facts = json.loads((run_dir / "run.json").read_text())
     assert facts["status"] == "finished" and facts["data"]["source"] == str(digit_dir)
     assert re.fullmatch("[0-9a-f]{64}", facts["data"]["sha256"])
@@ -93,7 +101,9 @@ def test_latents_set_the_count_and_numpy_seeds_the_course_grid(gansmith, run_dir
         assert b["labels"].tolist() == [k % 10 for k in range(25)]
 
 
-@pytest.mark.parametrize(("text", "labels"), [("0-3", [0, 1, 2, 3]), ("2024", [2, 0, 2, 4]), ("3,11,7-8", [3, 11, 7, 8])])
+@pytest.mark.parametrize(
+    ("text", "labels"), [("0-3", [0, 1, 2, 3]), ("2024", [2, 0, 2, 4]), ("3,11,7-8", [3, 11, 7, 8])]
+)
 def test_labels_are_ranges_lists_or_digits(text, labels):
     assert parse_labels(text) == labels
 
@@ -186,7 +196,11 @@ def test_bad_places_are_refused(gansmith, tmp_path, digit_dir, run_dir):
     (tmp_path / "file").write_text("x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter").write_text("dear")
-    for out, word in ((tmp_path / "file", "is a file"), (tmp_path / "full", "holds no run"), (run_dir, "other choices")):
+    for out, word in (
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "full", "holds no run"),
+        (run_dir, "other choices"),
+    ):
         code, _, err = gansmith("train", *flags(data_dir=digit_dir, batch=8), "--out", out)
         assert code == 2 and word in err
     assert gansmith("sample", run_dir, "--out", tmp_path / "no" / "x.png")[0] == 2
@@ -205,7 +219,10 @@ def test_labels_asked_of_an_unlabelled_model_are_refused(gansmith, digit_dir, tm
 def test_a_signal_saves_and_leaves(digit_dir, tmp_path, number, code):
     words = flags(data_dir=digit_dir, images="1M", sample_every="1M", evaluate_every="1M", save_every="1M")
     process = subprocess.Popen(
-        [GANSMITH, "train", *words, "--out", tmp_path / "run"], stdout=subprocess.PIPE, text=True, env=os.environ
+        [GANSMITH, "train", *words, "--out", tmp_path / "run"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ,
     )
     log = tmp_path / "run" / "log.jsonl"
     while not log.exists() and process.poll() is None:

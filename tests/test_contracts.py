@@ -1,6 +1,7 @@
 """What every row of every table promises."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -108,4 +109,4 @@ def test_source_is_plain_ascii_and_never_pickles():
     for path in SOURCE.rglob("*.py"):
         text = path.read_text()
         assert text.isascii(), path
-        assert "import pickle" not in text and "torch.load(" not in text and "torch.save(" not in text, path
+        assert not re.search(r"import pickle|(?<!safetensors\.)torch\.(load|save)\(", text), path

@@ -31,7 +31,9 @@ def test_idx_files_hold_what_was_written(tmp_path, suffix):
     write_idx(tmp_path / f"a{suffix}", values)
     read, digest = read_idx(tmp_path / f"a{suffix}")
     np.testing.assert_array_equal(read, values)
-    assert digest == hashlib.sha256(bytes([0, 0, 8, 3, 0, 0, 0, 5, 0, 0, 0, 4, 0, 0, 0, 4]) + values.tobytes()).hexdigest()
+    assert (
+        digest == hashlib.sha256(bytes([0, 0, 8, 3, 0, 0, 0, 5, 0, 0, 0, 4, 0, 0, 0, 4]) + values.tobytes()).hexdigest()
+    )
 
 
 def whole_file():

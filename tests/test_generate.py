@@ -28,7 +28,9 @@ from gansmith.train import build_players
 
 
 def model(**flags):
-    config = resolve(flags.pop("recipe", "default"), flags={"width": 8, "z_dim": 8, "conditioning": "labels", **flags})[0]
+    config = resolve(flags.pop("recipe", "default"), flags={"width": 8, "z_dim": 8, "conditioning": "labels", **flags})[
+        0
+    ]
     spec = ImageSpec(size=28, channels=1, num_classes=10 if config.conditioning == "labels" else 0)
     G = NETWORKS[config.network](network_spec(spec, config), config)[0].eval()
     ids = max(1, network_spec(spec, config).num_classes)
@@ -80,7 +82,7 @@ def test_averaged_weights_need_statistics_of_their_own():
     with torch.no_grad():
         for parameter, other in zip(average.parameters(), ends[1].parameters(), strict=True):
             parameter.lerp_(other, 0.5)
-    z, ids = torch.randn(256, 8, generator=torch.Generator().manual_seed(3)), torch.zeros(256, dtype=torch.int64)
+    z = torch.randn(256, 8, generator=torch.Generator().manual_seed(3))
 
     def spread_after_first_norm(G):
         G.eval()
@@ -110,7 +112,13 @@ def test_latent_files_are_checked(tmp_path):
     path = tmp_path / "z.npy"
     np.save(path, np.ones((3, 8)))
     assert read_latents(path, 8).shape == (3, 8)
-    for wrong in (np.ones((3, 7)), np.ones(8), np.full((2, 8), np.nan), np.array([["a"] * 8]), np.ones((0, 8))):
+    for wrong in (
+        np.ones((3, 7)),
+        np.ones(8),
+        np.full((2, 8), np.nan),
+        np.array([["a"] * 8]),
+        np.ones((0, 8)),
+    ):
         np.save(path, wrong)
         with pytest.raises(ValueError, match=str(path)):
             read_latents(path, 8)

@@ -8,14 +8,21 @@ import torch
 from gansmith.config import resolve
 from gansmith.data import ImageSpec
 from gansmith.step import UPDATES, Batch, NotFiniteError, Penalties, alternating_step, joint_step, update_ema
-from gansmith.train import build_players, build_rules
+from gansmith.train import build_players, build_rules, side_by_side
 
 SPEC = ImageSpec(size=8, channels=1, num_classes=3)
 
 
 def setting(**flags):
     """Players that learn by plain SGD of rate one, so that a step's change is its gradient."""
-    base = {"width": 8, "z_dim": 4, "batch": 6, "g_optimizer": "sgd", "d_optimizer": "sgd", "conditioning": "labels"}
+    base = {
+        "width": 8,
+        "z_dim": 4,
+        "batch": 6,
+        "g_optimizer": "sgd",
+        "d_optimizer": "sgd",
+        "conditioning": "labels",
+    }
     config = resolve("default", flags={**base, "g_learning_rate": 1.0, "d_learning_rate": 1.0, **flags})[0]
     players = build_players(config, SPEC)
     rng = torch.Generator().manual_seed(1)
@@ -44,7 +51,9 @@ def test_the_joint_step_is_two_separate_gradients(objective, penalties):
     d_loss = rules.d_loss(real_logits, fake_logits, batch.rng)
     (r1,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
     (r2,) = torch.autograd.grad(fake_logits.sum(), fake, create_graph=True)
-    penalty = penalties.r1 / 2 * r1.square().sum((1, 2, 3)).mean() + penalties.r2 / 2 * r2.square().sum((1, 2, 3)).mean()
+    penalty = (
+        penalties.r1 / 2 * r1.square().sum((1, 2, 3)).mean() + penalties.r2 / 2 * r2.square().sum((1, 2, 3)).mean()
+    )
     d_grad = torch.autograd.grad(d_loss + penalty, list(D.parameters()), allow_unused=True)
 
     before = weights(players.G), weights(players.D)
@@ -111,3 +120,18 @@ def test_ema_moves_the_average_by_its_share():
             parameter.fill_(3.0)
     update_ema(players.G_ema, players.G, 0.75)
     torch.testing.assert_close(weights(players.G_ema), torch.full_like(weights(players.G_ema), 1.5))
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("penalties", [Penalties(), Penalties(r1=0.7, r2=0.3)])
+def test_shards_add_up_to_the_whole_batch(update, penalties):
+    """Where nothing is normalised over a batch, parts learned from on two threads make the same step."""
+    whole, rules, batch = setting(network="mlp", conditioning="none", update=update)
+    parts, _, _ = setting(network="mlp", conditioning="none", update=update)
+    config = resolve("mlp-small", flags={"shards": 2, "update": update})[0]
+    numbers = UPDATES[update](whole, batch, rules, penalties)
+    with side_by_side(config) as mapper:
+        sharded = UPDATES[update](parts, batch, build_rules(config, parts.D, mapper), penalties)
+    assert sharded == pytest.approx(numbers, rel=1e-5)
+    torch.testing.assert_close(weights(parts.G), weights(whole.G), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(weights(parts.D), weights(whole.D), rtol=1e-4, atol=1e-6)

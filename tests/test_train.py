@@ -86,9 +86,9 @@ def test_a_finished_run_is_extended_at_its_last_rates(tiny, run_training):
 def test_the_unlabelled_recipe_never_reads_a_label(tiny, run_training, tmp_path, digits):
     images, labels = digits
     with_labels = run_training(tiny("default-unlabelled"), "labels")
-    zeroed = write_set(tmp_path / "zeroed", images, np.zeros_like(labels))
+    zeroed = write_set(tmp_path / "zeroed-data", images, np.zeros_like(labels))
     without = run_training(tiny("default-unlabelled", data_dir=str(zeroed)), "zeroed")
-    missing = write_set(tmp_path / "missing", images, None)
+    missing = write_set(tmp_path / "missing-data", images, None)
     none = run_training(tiny("default-unlabelled", data_dir=str(missing)), "missing")
     weights = [load_checkpoint(run.latest())[:2] for run in (with_labels, without, none)]
     for other in weights[1:]:

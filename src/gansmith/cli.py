@@ -195,8 +195,14 @@ def _train(run: "Run", material: Any, progress: str) -> int:
     scores = run.metrics()
     if scores:
         last = scores[-1]
-        _say(progress, f"score        {last['ratio']:.2f} times real: Frechet distance {last['frechet']:.3f} to")
-        _say(progress, f"             {last['n']:,} held-out images, where other real images score {last['floor']:.3f}")
+        _say(
+            progress,
+            f"score        {last['ratio']:.2f} times real: Frechet distance {last['frechet']:.3f} to",
+        )
+        _say(
+            progress,
+            f"             {last['n']:,} held-out images, where other real images score {last['floor']:.3f}",
+        )
     else:
         _say(progress, "score        none: no validation images were held out")
     for name, path in (
@@ -324,7 +330,9 @@ def parse_labels_part(text: str) -> list[int]:
 
 def _require_parent(out: Path) -> None:
     if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(out.absolute().parent)!r} to write {out.name} in; make it first")
+        raise FileNotFoundError(
+            f"there is no folder {str(out.absolute().parent)!r} to write {out.name} in; make it first"
+        )
     if out.suffix not in (".png", ".npz") and out.is_file():
         raise ValueError(f"{out} is a file; end --out in .png or .npz, or name a folder")
 

@@ -22,7 +22,14 @@ from gansmith.recipes import RECIPES
 # Variables that start like a field's but say where things are.
 RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE")
 # What may change when a run goes on in its own directory.
-LENGTH_AND_INTERVALS = ("images", "schedule_images", "log_every", "sample_every", "evaluate_every", "save_every")
+LENGTH_AND_INTERVALS = (
+    "images",
+    "schedule_images",
+    "log_every",
+    "sample_every",
+    "evaluate_every",
+    "save_every",
+)
 
 
 def _field(
@@ -100,6 +107,7 @@ class Config:
         "number format of the networks' arithmetic; auto takes bfloat16 where the processor has it",
         choices=("auto", "float32", "bfloat16"),
     )
+    shards: int = _field(1, "parts of a batch learned from side by side, each normalised alone", low=1, high=64)
     threads: int = _field(0, "processor threads (0: one a core)", low=0, high=1024)
     # intervals, in images; 0 lets the length decide
     log_every: int = _field(0, "images between log lines", low=0)
@@ -238,7 +246,9 @@ def resolve(
 
 def _read_toml(path: Path) -> dict[str, object]:
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}; give the path of a TOML file with field = value lines")
+        raise FileNotFoundError(
+            f"there is no file {str(path)!r}; give the path of a TOML file with field = value lines"
+        )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

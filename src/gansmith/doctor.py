@@ -31,5 +31,7 @@ def examine() -> dict[str, str]:
 
 def _where(name: str) -> str:
     found = [str(folder) for folder in places(name) if folder.is_dir() and any(folder.iterdir())]
-    missing = "not on this machine; will be downloaded" + (" or come from the embedded subset" if name == "mnist" else "")
+    missing = "not on this machine; will be downloaded" + (
+        " or come from the embedded subset" if name == "mnist" else ""
+    )
     return found[0] if found else missing

@@ -104,9 +104,8 @@ def choose_ids(model: Model, *, seed: int, count: int, labels: Sequence[int] | N
         raise ValueError("this model was trained without labels, so it cannot draw a chosen one; leave --labels away")
     wrong = [label for label in labels if not 0 <= label < model.spec.num_classes]
     if wrong or not labels:
-        raise ValueError(
-            f"there is no label {wrong[0] if wrong else '(none given)'}; this model knows 0 to {model.spec.num_classes - 1}"
-        )
+        missing = wrong[0] if wrong else "(none given)"
+        raise ValueError(f"there is no label {missing}; this model knows 0 to {model.spec.num_classes - 1}")
     return torch.tensor([labels[k % len(labels)] for k in range(count)], dtype=torch.int64)
 
 
@@ -128,6 +127,7 @@ def recompute_statistics(G: nn.Module, z_dim: int, frequencies: Tensor) -> None:
         return
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
+        layer.track_running_stats = True
         layer.reset_running_stats()
         layer.momentum = None  # a plain average over all batches
     was_training = G.training
@@ -165,17 +165,22 @@ def load_model(path: Path | str) -> Model:
                 raise FileNotFoundError(f"{path} has no checkpoint yet; let it train until its first save")
             path = latest / "generator.safetensors"
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file or run {str(path)!r}; give a run directory or a generator.safetensors")
+        raise FileNotFoundError(
+            f"there is no file or run {str(path)!r}; give a run directory or a generator.safetensors"
+        )
     metadata = read_metadata(path)
     try:
         config = Config(**json.loads(metadata["config"]))
         spec = ImageSpec(**json.loads(metadata["spec"]))
         frequencies = torch.tensor(json.loads(metadata["frequencies"]), dtype=torch.float64)
-        G, _ = choose(NETWORKS, config.network, "network")(network_spec(spec, config), config)
-        G.load_state_dict(safetensors.torch.load_file(path))
+        with torch.device("meta"):  # no first weights are drawn for those of the file to replace
+            G, _ = choose(NETWORKS, config.network, "network")(network_spec(spec, config), config)
+        G.load_state_dict(safetensors.torch.load_file(path), assign=True)
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} does not fit this version of Gansmith ({reason}); use the version that wrote it") from None
+        raise ValueError(
+            f"{path} does not fit this version of Gansmith ({reason}); use the version that wrote it"
+        ) from None
     return Model(G.eval(), config, spec, frequencies)
 
 

@@ -194,7 +194,9 @@ def read_metadata(path: Path) -> dict[str, str]:
             metadata = file.metadata() or {}
         found = json.loads(metadata["gansmith"])
     except (safetensors.SafetensorError, KeyError, json.JSONDecodeError):
-        raise ValueError(f"{path} is not a Gansmith generator; give a generator.safetensors that `train` wrote") from None
+        raise ValueError(
+            f"{path} is not a Gansmith generator; give a generator.safetensors that `train` wrote"
+        ) from None
     return dict(found)
 
 

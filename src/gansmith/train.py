@@ -8,9 +8,11 @@ import contextlib
 import copy
 import itertools
 import math
+import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -104,9 +106,7 @@ def prepare(config: Config) -> tuple[Config, Material]:
     if conditioning == "clusters":
         fit, validation = _unlabelled(fit), validation and _unlabelled(validation)
     config = config.replace(conditioning=conditioning)
-    choose(UPDATES, config.update, "update")
-    build_players(config, fit.spec)  # refuses impossible combinations before anything is written
-    build_rules(config, nn.ModuleList())
+    build_rules(config, build_players(config, fit.spec).D)  # refuses what cannot be built before anything is written
     counts = torch.bincount(ids, minlength=max(1, network_spec(fit.spec, config).num_classes))
     return config, Material(fit, validation, ids, counts.double() / len(ids), images.sha256)
 
@@ -117,7 +117,21 @@ def _unlabelled(images: Images) -> Images:
 
 def use_threads(config: Config) -> None:
     """Give torch the number of threads asked for, or one a core."""
-    torch.set_num_threads(config.threads or torch.cpu.get_capabilities().get("num_physical_cores") or 1)
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+
+
+@contextlib.contextmanager
+def side_by_side(config: Config) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` that runs each shard on a thread of its own.
+
+    Small layers gain little from sharing one operation between threads: two shards on a thread each were 1.5 times as
+    fast as one batch on two threads (docs/log.md).
+    """
+    if config.shards == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(config.shards, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool.map
 
 
 def build_players(config: Config, spec: ImageSpec) -> Players:
@@ -126,6 +140,9 @@ def build_players(config: Config, spec: ImageSpec) -> Players:
         torch.manual_seed(rng(config.seed, "weights").initial_seed())
         G, D = choose(NETWORKS, config.network, "network")(network_spec(spec, config), config)
     G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
+    for layer in itertools.chain(G.modules(), D.modules()):
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.track_running_stats = False  # nothing samples with them: see recompute_statistics
     return Players(
         G,
         D,
@@ -141,7 +158,7 @@ def _optimizer(name: str, network: nn.Module, rate: float, config: Config) -> to
     return torch.optim.SGD(network.parameters(), rate, fused=True)
 
 
-def build_rules(config: Config, D: nn.Module) -> Rules:
+def build_rules(config: Config, D: nn.Module, side_by_side: Callable[..., Iterable[Any]] = map) -> Rules:
     """What the config attaches to each step. Raises ValueError for combinations that make no sense."""
     objective = choose(OBJECTIVES, config.objective, "objective")
     one_pass = not has_batch_statistics(D.modules())
@@ -159,9 +176,15 @@ def build_rules(config: Config, D: nn.Module) -> Rules:
             f"a gradient penalty per image is undefined when D normalises over the batch, as in {config.network}; "
             "set --r1 0 --r2 0 or choose another network"
         )
+    if config.shards > 1 and (not one_pass or config.dropout or config.batch % config.shards):
+        raise ValueError(
+            f"a batch of {config.batch} cannot be learned from in {config.shards} shards when D normalises over the "
+            "batch, when units are dropped, or when it does not divide evenly; use --shards 1"
+        )
     d_loss, g_loss = build_losses(config)
     wants_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and has_fast_bf16())
-    return Rules(d_loss, g_loss, objective.g_sees_real, one_pass, wants_bf16 and config.network != "mlp")
+    autocast = wants_bf16 and config.network != "mlp"  # conversions cost an MLP more than they save
+    return Rules(d_loss, g_loss, objective.g_sees_real, one_pass, autocast, config.shards, side_by_side)
 
 
 def has_fast_bf16() -> bool:
@@ -196,7 +219,6 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
     config = run.config
     use_threads(config)
     players = build_players(config, material.spec)
-    rules = build_rules(config, players.D)
     images_seen, sums, resumed = _restore(run, players)
     batches = _Batches(config, material)
     schedule_length = config.schedule_images or config.images
@@ -252,61 +274,68 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
             averages[images_seen] = Model(G.eval(), config, material.spec, material.frequencies)
         return averages[images_seen]
 
-    chores = [(config.log_every or _share(config, 200), log), (config.sample_every or _share(config, 12), draw)]
+    chores = [
+        (config.log_every or _share(config, 200), log),
+        (config.sample_every or _share(config, 12), draw),
+    ]
     if judge is not None:
         chores.append((config.evaluate_every or _share(config, 3), evaluate))
     chores.append((config.save_every or _share(config, 4), save))
 
-    while True:
-        finished = images_seen >= config.images
-        interrupted = not finished and stop()
-        if images_seen == 0:
-            yield draw()
-        elif not resumed:
-            for every, chore in chores:
-                if finished or images_seen // every > (images_seen - config.batch) // every:
-                    yield chore()
-            if interrupted:
-                yield save()
-        if finished or interrupted:
-            return
-        resumed = False
+    with side_by_side(config) as mapper:
+        rules = build_rules(config, players.D, mapper)
+        while True:
+            finished = images_seen >= config.images
+            interrupted = not finished and stop()
+            if images_seen == 0:
+                yield draw()
+            elif not resumed:
+                for every, chore in chores:
+                    if finished or images_seen // every > (images_seen - config.batch) // every:
+                        yield chore()
+                if interrupted:
+                    yield save()
+            if finished or interrupted:
+                return
+            resumed = False
 
-        progress = min(images_seen / schedule_length, 1.0 - config.batch / schedule_length)
-        _set_rates(players, config, decay(progress, config.decay_from))
-        batch = batches.at(images_seen)
-        with batches.dropout_at(images_seen):
-            try:
-                sums.add(UPDATES[config.update](players, batch, rules, _penalties(config, images_seen, progress)))
-            except NotFiniteError as error:
-                raise NotFiniteError(
-                    f"{error} is no longer a number after {images_seen} images; the last checkpoint is intact: "
-                    "lower the learning rates or raise r1 and r2, and train again"
-                ) from None
-        images_seen += config.batch
-        if config.ema:
-            update_ema(players.G_ema, players.G, ema_decay(images_seen, config.batch, config.ema))
+            progress = min(images_seen / schedule_length, 1.0 - config.batch / schedule_length)
+            _set_rates(players, config, decay(progress, config.decay_from))
+            batch = batches.at(images_seen)
+            with batches.dropout_at(images_seen):
+                try:
+                    sums.add(UPDATES[config.update](players, batch, rules, _penalties(config, images_seen, progress)))
+                except NotFiniteError as error:
+                    raise NotFiniteError(
+                        f"{error} is no longer a number after {images_seen} images; the last checkpoint is intact: "
+                        "lower the learning rates or raise r1 and r2, and train again"
+                    ) from None
+            images_seen += config.batch
+            if config.ema:
+                update_ema(players.G_ema, players.G, ema_decay(images_seen, config.batch, config.ema))
 
 
 def measure_images(config: Config, material: Material, seconds: float) -> int:
     """How many images this machine trains on in so many seconds, chores left out; trains throw-away networks."""
     probe = config.replace(images=max(config.batch, 10**9), schedule_images=0)
     players = build_players(probe, material.spec)
-    rules, batches = build_rules(probe, players.D), _Batches(probe, material)
+    batches = _Batches(probe, material)
     cycle = probe.penalty_every if probe.r1 or probe.r2 else 1
     images_seen, spent_s, counted, budget_s = 0, 0.0, 0, min(6.0, max(1.0, 0.03 * seconds))
-    while spent_s < budget_s or counted == 0:
-        started_at = time.perf_counter()
-        for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
-            batch = batches.at(images_seen)
-            with batches.dropout_at(images_seen):
-                UPDATES[probe.update](players, batch, rules, _penalties(probe, images_seen, 0.5))
-            images_seen += probe.batch
-            if probe.ema:
-                update_ema(players.G_ema, players.G, 0.99)
-        if images_seen > cycle * probe.batch or cycle * probe.batch > 4096:  # the first cycle warms caches up
-            spent_s += time.perf_counter() - started_at
-            counted += cycle * probe.batch
+    with side_by_side(probe) as mapper:
+        rules = build_rules(probe, players.D, mapper)
+        while spent_s < budget_s or counted == 0:
+            started_at = time.perf_counter()
+            for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
+                batch = batches.at(images_seen)
+                with batches.dropout_at(images_seen):
+                    UPDATES[probe.update](players, batch, rules, _penalties(probe, images_seen, 0.5))
+                images_seen += probe.batch
+                if probe.ema:
+                    update_ema(players.G_ema, players.G, 0.99)
+            if images_seen > cycle * probe.batch or cycle * probe.batch > 4096:  # the first cycle warms caches up
+                spent_s += time.perf_counter() - started_at
+                counted += cycle * probe.batch
     return max(config.batch, int(seconds * counted / spent_s))
 
 
@@ -407,7 +436,7 @@ def _size(path: Any) -> int:
 
 def _state(players: Players) -> dict[str, Tensor]:
     """Every tensor a run needs to go on, but for the averaged weights, which the generator file holds."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, network in (("G", players.G), ("D", players.D)):
         tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
     for name, optimizer in (("g_optimizer", players.g_optimizer), ("d_optimizer", players.d_optimizer)):
@@ -426,7 +455,9 @@ def _restore(run: Run, players: Players) -> tuple[int, _Sums, bool]:
     generator, state, counters = load_checkpoint(latest)
     players.G_ema.load_state_dict(generator)
     for name, network in (("G", players.G), ("D", players.D)):
-        network.load_state_dict({key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")})
+        network.load_state_dict(
+            {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
+        )
     for name, optimizer in (("g_optimizer", players.g_optimizer), ("d_optimizer", players.d_optimizer)):
         parameters = list(itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups))
         slots: dict[int, dict[str, Tensor]] = {}

@@ -72,7 +72,7 @@ class Images:
 
 def to_float(pixels: Tensor) -> Tensor:
     """Stored bytes as networks see them: uint8 0..255 to float32 [-1, 1]."""
-    return pixels.float().div_(127.5).sub_(1.0)
+    return torch.sub(pixels, 127.5).div_(127.5)
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -116,10 +116,9 @@ def load(name: str, root: Path | None, part: str, *, transposed: bool = False) -
             return _read(name, part, *found, transposed=transposed)
     if name == "mnist" and part == "train":
         return embedded_mnist()
-    tried = ", ".join(str(folder) for folder in places(name))
+    tried = [str(folder) for folder in places(name)] + ["the network"] * (name in _OFFICIAL)
     raise FileNotFoundError(
-        f"no {part} images of {name} were found (looked in {tried}{' and on the network' if name in _OFFICIAL else ''});"
-        " give their folder with --data-dir"
+        f"no {part} images of {name} were found (looked in {', '.join(tried)}); give their folder with --data-dir"
     )
 
 
@@ -173,9 +172,7 @@ def _find(folder: Path, name: str, part: str) -> tuple[Path, Path | None] | None
 def _read(name: str, part: str, images_path: Path, labels_path: Path | None, *, transposed: bool) -> Images:
     pixels, images_hash = read_idx(images_path)
     if pixels.ndim != 3 or pixels.shape[1] != pixels.shape[2]:
-        raise ValueError(
-            f"{images_path} has shape {pixels.shape}; square grey images (count, size, size) are needed"
-        )
+        raise ValueError(f"{images_path} has shape {pixels.shape}; square grey images (count, size, size) are needed")
     labels, labels_hash = (None, None) if labels_path is None else read_idx(labels_path)
     if labels is not None and labels.shape != pixels.shape[:1]:
         raise ValueError(
@@ -186,7 +183,9 @@ def _read(name: str, part: str, images_path: Path, labels_path: Path | None, *, 
     official = _OFFICIAL[name].sha256 if name in _OFFICIAL else {}
     for what, digest in (("images", images_hash), ("labels", labels_hash)):
         if official and digest is not None and digest not in official.values():
-            notices.append(f"the {what} in {images_path.parent} are not the official {name} {part} set; used as they are")
+            notices.append(
+                f"the {what} in {images_path.parent} are not the official {name} {part} set; used as they are"
+            )
     if labels is None:
         notices.append(f"{images_path.parent} holds no {part} labels; the images are used without")
     if transposed:

@@ -26,6 +26,8 @@ class FeatureNetwork(nn.Module):
     Early layers notice noise, blur and grey levels, which a classifier's last layer ignores.
     """
 
+    scale: Tensor
+
     def __init__(self, spec: ImageSpec, *, num_classes: int, name: str) -> None:
         super().__init__()
         self.name = name
@@ -75,15 +77,17 @@ def load_feature_network(dataset: str, spec: ImageSpec) -> FeatureNetwork:
         name = f"{dataset}-{hashlib.sha256(data).hexdigest()[:12]}"
         classes, channels = weights["classifier.bias"].shape[0], weights["convolutions.0.weight"].shape[1]
         if (channels, weights["hidden.weight"].shape[1]) == (spec.channels, 128 * (-(-spec.size // 8)) ** 2):
-            network = FeatureNetwork(spec, num_classes=classes, name=name)
-            network.load_state_dict(weights)
+            with torch.device("meta"):
+                network = FeatureNetwork(spec, num_classes=classes, name=name)
+            network.load_state_dict(weights, assign=True)
             return network.eval()
     return random_feature_network(spec)
 
 
 def random_feature_network(spec: ImageSpec) -> FeatureNetwork:
     """The same shape with weights drawn from a fixed seed."""
-    network = FeatureNetwork(spec, num_classes=0, name="random-504")
+    with torch.random.fork_rng(devices=[]):
+        network = FeatureNetwork(spec, num_classes=0, name="random-504")
     rng = torch.Generator().manual_seed(504)
     with torch.no_grad():
         for parameter in network.parameters():

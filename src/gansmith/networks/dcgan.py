@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
+from gansmith.networks.layers import Dropout
 
 
 def dcgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -46,11 +47,11 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(spec.channels, narrow, kernel_size=4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1),
             nn.BatchNorm2d(wide),
             nn.LeakyReLU(0.2),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Conv2d(wide, 1, kernel_size=spec.size // 4),
             nn.Flatten(),
         )

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
+from gansmith.networks.layers import Dropout
 
 
 def mlp(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -37,7 +38,7 @@ class Discriminator(nn.Module):
             nn.Flatten(),
             nn.Linear(math.prod(shape), config.width),
             nn.LeakyReLU(0.2),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(config.width, 1),
         )
 

@@ -1,0 +1,213 @@
+"""Images per second of each recipe under Gansmith against two plain loops of the same recipe, in one run.
+
+    python bench/throughput.py [--seconds 4] [--rounds 5] [RECIPE ...]
+
+*stock* reads images one by one through Pillow in a DataLoader, as tutorials do; *bare* keeps them in one tensor.
+Both run eager float32 in the textbook order: D on real and on fake, then G. The three take turns, and each ratio is
+the median over the rounds, since these machines are shared. The share of peak counts only the multiplications a
+step cannot avoid, against what a large float32 matrix product reaches.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+
+from gansmith.config import Config, resolve
+from gansmith.data import to_float
+from gansmith.generate import network_spec
+from gansmith.networks import NETWORKS
+from gansmith.networks.layers import Dropout
+from gansmith.recipes import RECIPES
+from gansmith.step import UPDATES, update_ema
+from gansmith.train import Material, _Batches, _penalties, build_players, build_rules, prepare
+
+Stepper = Callable[[], int]
+
+
+def ours(config: Config, material: Material) -> Stepper:
+    """Steps as `gansmith train` takes them, averaged weights and dropout seeds included."""
+    players = build_players(config, material.spec)
+    pool = ThreadPoolExecutor(config.shards, initializer=torch.set_num_threads, initargs=(1,))
+    rules = build_rules(config, players.D, pool.map if config.shards > 1 else map)
+    batches = _Batches(config, material)
+    seen = 0
+
+    def step() -> int:
+        nonlocal seen
+        batch = batches.at(seen)
+        with batches.dropout_at(seen):
+            UPDATES[config.update](players, batch, rules, _penalties(config, seen, 0.5))
+        seen += config.batch
+        if config.ema:
+            update_ema(players.G_ema, players.G, 0.99)
+        return config.batch
+
+    return step
+
+
+def plain(config: Config, material: Material, next_real: Callable[[], tuple[Tensor, Tensor]]) -> Stepper:
+    """The textbook loop: D on real, D on fake, one D update, then G through D; nothing fused, nothing shared."""
+    G, D = NETWORKS[config.network](network_spec(material.spec, config), config)
+    for network in (G, D):
+        for layer in network.modules():
+            for name, child in layer.named_children():
+                if isinstance(child, Dropout):  # torch's own, as a plain loop would have
+                    setattr(layer, name, nn.Dropout(config.dropout))
+    make = {
+        "adam": lambda network, rate: torch.optim.Adam(network.parameters(), rate, betas=(config.beta1, config.beta2)),
+        "sgd": lambda network, rate: torch.optim.SGD(network.parameters(), rate),
+    }
+    g_optimizer = make[config.g_optimizer](G, config.g_learning_rate)
+    d_optimizer = make[config.d_optimizer](D, config.d_learning_rate)
+    average = [parameter.detach().clone() for parameter in G.parameters()]
+    steps = 0
+
+    def targets(low: float, high: float, n: int) -> Tensor:
+        return low + (high - low) * torch.rand(n)
+
+    real_range = (config.real_target_low, config.real_target_high)
+    fake_range = (config.fake_target_low, config.fake_target_high)
+    if config.flip_probability == 1:
+        real_range, fake_range = fake_range, real_range
+
+    def step() -> int:
+        nonlocal steps
+        real, ids = next_real()
+        n = len(real)
+        fake = G(torch.randn(n, config.z_dim), ids)
+        penalised = (config.r1 or config.r2) and steps % config.penalty_every == 0
+        still = fake.detach().requires_grad_(bool(penalised))
+        real.requires_grad_(bool(penalised))
+        real_logits, fake_logits = D(real, ids), D(still, ids)
+        d_loss = cross_entropy(real_logits, targets(*real_range, n)) + cross_entropy(
+            fake_logits, targets(*fake_range, n)
+        )
+        if penalised:
+            for logits, images, weight in ((real_logits, real, config.r1), (fake_logits, still, config.r2)):
+                (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+                d_loss = d_loss + config.penalty_every * weight / 2 * slope.square().sum((1, 2, 3)).mean()
+        d_optimizer.zero_grad()
+        d_loss.backward()
+        d_optimizer.step()
+        g_loss = cross_entropy(D(fake, ids), targets(*real_range, n))
+        g_optimizer.zero_grad()
+        g_loss.backward()
+        g_optimizer.step()
+        if config.ema:
+            with torch.no_grad():
+                for kept, parameter in zip(average, G.parameters(), strict=True):
+                    kept.lerp_(parameter, 0.01)
+        steps += 1
+        _ = d_loss.item(), g_loss.item()
+        return n
+
+    return step
+
+
+def bare(config: Config, material: Material) -> Stepper:
+    def next_real() -> tuple[Tensor, Tensor]:
+        rows = torch.randint(len(material.fit), (config.batch,))
+        return to_float(material.fit.pixels[rows]), material.ids[rows]
+
+    return plain(config, material, next_real)
+
+
+def stock(config: Config, material: Material) -> Stepper:
+    class OneByOne(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return len(material.fit)
+
+        def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+            image = Image.fromarray(material.fit.pixels[row, 0].numpy())
+            pixels = torch.from_numpy(np.array(image, copy=True)).float().div(255)[None]
+            return (pixels - 0.5) / 0.5, material.ids[row]
+
+    loader = torch.utils.data.DataLoader(OneByOne(), batch_size=config.batch, shuffle=True, drop_last=True)
+    stream = iter(loader)
+
+    def next_real() -> tuple[Tensor, Tensor]:
+        nonlocal stream
+        try:
+            real, ids = next(stream)
+        except StopIteration:
+            stream = iter(loader)
+            real, ids = next(stream)
+        return real, ids
+
+    return plain(config, material, next_real)
+
+
+def rate(step: Stepper, seconds: float) -> float:
+    started_at, images = time.perf_counter(), 0
+    while time.perf_counter() - started_at < seconds:
+        images += step()
+    return images / (time.perf_counter() - started_at)
+
+
+def multiplications(network: nn.Module, *inputs: Tensor) -> int:
+    """Multiply-adds of one image's forward pass through convolutions and linear layers."""
+    total = 0
+
+    def count(layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        nonlocal total
+        places = given[0][0, 0].numel() if isinstance(layer, nn.ConvTranspose2d) else made[0, 0].numel()
+        total += layer.weight.numel() * (places if made.dim() == 4 else 1)
+
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, kinds)]
+    with torch.no_grad():
+        network.eval()(*inputs)
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def peak_gflops() -> float:
+    """What a large float32 matrix product reaches on the threads in use."""
+    a = torch.randn(1536, 1536)
+    best = 0.0
+    for _ in range(6):
+        started_at = time.perf_counter()
+        a @ a
+        best = max(best, 2 * 1536**3 / (time.perf_counter() - started_at) / 1e9)
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipes", nargs="*", default=list(RECIPES))
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    peak = None
+    print("| recipe | Gansmith, images/s | x stock | x bare | share of matrix peak |")
+    print("|---|---|---|---|---|")
+    for name in arguments.recipes:
+        config, material = prepare(resolve(name)[0])
+        peak = peak or peak_gflops()
+        G, D = NETWORKS[config.network](network_spec(material.spec, config), config)
+        ids = material.ids[:1]
+        g_work = multiplications(G, torch.zeros(1, config.z_dim), ids)
+        d_work = multiplications(D, torch.zeros(1, *material.fit.pixels.shape[1:]), ids)
+        steppers = [make(config, material) for make in (ours, stock, bare)]
+        for stepper in steppers:
+            rate(stepper, 0.5)
+        rounds = [[rate(stepper, arguments.seconds) for stepper in steppers] for _ in range(arguments.rounds)]
+        mine = statistics.median(row[0] for row in rounds)
+        to_stock, to_bare = (statistics.median(row[0] / row[k] for row in rounds) for k in (1, 2))
+        # Forward and both backward halves: G three times its forward work; D three times, on real and on fake.
+        share = 2 * (3 * g_work + 6 * d_work) * mine / 1e9 / peak
+        print(f"| {name} | {mine:,.0f} | {to_stock:.2f} | {to_bare:.2f} | {share:.0%} |", flush=True)
+    print(f"\nmatrix peak {peak:,.0f} GFLOP/s in float32 on {torch.get_num_threads()} threads")
+
+
+if __name__ == "__main__":
+    main()
