@@ -34,7 +34,7 @@ Stepper = Callable[[], int]
 
 def ours(config: Config, material: Material) -> Stepper:
     """Steps as `gansmith train` takes them, averaged weights and dropout seeds included."""
-    players = build_players(config, material.spec)
+    players = build_players(config, material.spec, material.codes)
     pool = ThreadPoolExecutor(config.shards, initializer=torch.set_num_threads, initargs=(1,))
     rules = build_rules(config, players.D, pool.map if config.shards > 1 else map)
     batches = _Batches(config, material)

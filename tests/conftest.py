@@ -59,7 +59,7 @@ def digit_dir(tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray
 
 
 TINY = {
-    "images": 256, "batch": 16, "width": 8, "z_dim": 8, "clusters": 4, "threads": 1, "log_every": 32,
+    "images": 256, "batch": 16, "g_width": 8, "d_width": 8, "z_dim": 8, "clusters": 4, "threads": 1, "log_every": 32,
     "sample_every": 96, "evaluate_every": 128, "save_every": 64,
 }  # fmt: skip
 

@@ -136,7 +136,9 @@ def test_lists_doctor_and_data_answer(gansmith, digit_dir):
 def test_print_config_shows_sources_and_reads_back(gansmith, tmp_path):
     code, out, _ = gansmith("train", "mlp-small", "--batch", "32", "--print-config")
     assert code == 0
-    assert re.search(r"^batch = 32 +# flag$", out, re.M) and re.search(r"^width = 256 +# recipe mlp-small$", out, re.M)
+    assert re.search(r"^batch = 32 +# flag$", out, re.M) and re.search(
+        r"^g_width = 256 +# recipe mlp-small$", out, re.M
+    )
     (tmp_path / "c.toml").write_text(out)
     again = gansmith("train", "--config", tmp_path / "c.toml", "--print-config")[1]
     assert [line.split("#")[0] for line in again.splitlines()] == [line.split("#")[0] for line in out.splitlines()]

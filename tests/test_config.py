@@ -12,14 +12,14 @@ def test_sources_win_in_order(tmp_path):
     file = tmp_path / "my.toml"
     file.write_text('recipe = "mlp-small"\nbatch = 8\nz_dim = 9\nseed = 3\n')
     config, origins = resolve(file=file, environ={"GANSMITH_Z_DIM": "10", "GANSMITH_SEED": "4"}, flags={"seed": "5"})
-    assert (config.recipe, config.width, config.batch, config.z_dim, config.seed) == (
+    assert (config.recipe, config.g_width, config.batch, config.z_dim, config.seed) == (
         "mlp-small",
         256,
         8,
         10,
         5,
     )
-    assert origins["width"] == "recipe mlp-small"
+    assert origins["g_width"] == "recipe mlp-small"
     assert (origins["batch"], origins["z_dim"], origins["seed"]) == (str(file), "environment", "flag")
     assert origins["ema"] == "recipe mlp-small" and origins["dropout"] == "default"
 

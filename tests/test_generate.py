@@ -28,9 +28,10 @@ from gansmith.train import build_players
 
 
 def model(**flags):
-    config = resolve(flags.pop("recipe", "default"), flags={"width": 8, "z_dim": 8, "conditioning": "labels", **flags})[
-        0
-    ]
+    config = resolve(
+        flags.pop("recipe", "default"),
+        flags={"g_width": 8, "d_width": 8, "z_dim": 8, "conditioning": "labels", **flags},
+    )[0]
     spec = ImageSpec(size=28, channels=1, num_classes=10 if config.conditioning == "labels" else 0)
     G = NETWORKS[config.network](network_spec(spec, config), config)[0].eval()
     ids = max(1, network_spec(spec, config).num_classes)
@@ -73,7 +74,7 @@ def test_chosen_labels_repeat_and_unknown_ones_are_refused():
 
 def test_averaged_weights_need_statistics_of_their_own():
     """The reason to recompute: an average of weights carries none of the statistics that its maps really have."""
-    config = resolve("dcgan-sgd", flags={"width": 16, "z_dim": 8})[0]
+    config = resolve("dcgan-sgd", flags={"g_width": 16, "d_width": 16, "z_dim": 8})[0]
     spec = ImageSpec(size=28, channels=1, num_classes=0)
     ends = [build_players(config.replace(seed=seed), spec).G for seed in (0, 1)]
     for G in ends:

@@ -16,12 +16,14 @@ SPEC = ImageSpec(size=8, channels=1, num_classes=3)
 def setting(**flags):
     """Players that learn by plain SGD of rate one, so that a step's change is its gradient."""
     base = {
-        "width": 8,
+        "g_width": 8,
+        "d_width": 8,
         "z_dim": 4,
         "batch": 6,
         "g_optimizer": "sgd",
         "d_optimizer": "sgd",
         "conditioning": "labels",
+        "shards": 1,
     }
     config = resolve("default", flags={**base, "g_learning_rate": 1.0, "d_learning_rate": 1.0, **flags})[0]
     players = build_players(config, SPEC)

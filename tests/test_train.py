@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_stops_with_the_checkpoint_intact(tiny, run_tra
     [
         ({"network": "dcgan"}, "normalises over the batch"),
         ({"objective": "least-squares"}, "cannot serve both players"),
-        ({"network": "residul"}, "did you mean 'residual'"),
+        ({"network": "compcat"}, "did you mean 'compact'"),
         ({"objective": "hinges"}, "no objective"),
         ({"network": "dcgan", "update": "alternating"}, "gradient penalty"),
         ({"dataset": "minst"}, "did you mean 'mnist'"),

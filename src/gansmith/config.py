@@ -62,8 +62,9 @@ class Config:
     batch: int = _field(64, "real images per step", low=2, high=65_536)
     seed: int = _field(0, "one number fixes every random choice", low=0, high=2**63 - 1)
     # networks
-    network: str = _field("residual", "pair of networks; `gansmith list networks`")
-    width: int = _field(64, "channels of the networks' widest maps", low=1, high=4096)
+    network: str = _field("compact", "pair of networks; `gansmith list networks`")
+    g_width: int = _field(48, "channels or units of the generator's wide layers", low=1, high=4096)
+    d_width: int = _field(64, "the same of the discriminator", low=1, high=4096)
     z_dim: int = _field(64, "length of the latent vector", low=1, high=65_536)
     dropout: float = _field(0.0, "share of units dropped in the discriminator", low=0.0, high=0.95)
     conditioning: str = _field(
@@ -72,7 +73,7 @@ class Config:
         "or (auto) labels where the data has them and clusters elsewhere",
         choices=("none", "labels", "clusters", "auto"),
     )
-    clusters: int = _field(256, "number of clusters where they are used", low=2, high=65_536)
+    clusters: int = _field(1000, "number of clusters where they are used", low=2, high=65_536)
     # objective
     objective: str = _field("non-saturating", "loss pair; `gansmith list objectives`")
     update: str = _field(
@@ -93,10 +94,10 @@ class Config:
     # optimisation
     g_optimizer: str = _field("adam", "the generator's optimiser", choices=("adam", "sgd"))
     d_optimizer: str = _field("adam", "the discriminator's optimiser", choices=("adam", "sgd"))
-    g_learning_rate: float = _field(1e-3, "the generator's learning rate", low=0.0)
-    d_learning_rate: float = _field(1e-3, "the discriminator's learning rate", low=0.0)
+    g_learning_rate: float = _field(3e-3, "the generator's learning rate", low=0.0)
+    d_learning_rate: float = _field(3e-3, "the discriminator's learning rate", low=0.0)
     beta1: float = _field(0.0, "Adam's memory of the gradient", low=0.0, high=0.9999)
-    beta2: float = _field(0.99, "Adam's memory of the squared gradient", low=0.0, high=0.999999)
+    beta2: float = _field(0.95, "Adam's memory of the squared gradient", low=0.0, high=0.999999)
     decay_from: float = _field(0.5, "fraction of the schedule after which rates fall to zero", low=0.0, high=1.0)
     ema: float = _field(
         0.05, "half-life of the generator's weight average, as a fraction of images seen", low=0.0, high=1.0

@@ -113,7 +113,8 @@ def joint_step(players: Players, batch: Batch, rules: Rules, penalties: Penaltie
             (d_slope,) = torch.autograd.grad(d_loss, fake_logits, retain_graph=True)
             wanted = [images, *_parameters(players.d_optimizer)]
             through, *d_gradients = torch.autograd.grad(loss, wanted, materialize_grads=True)
-            rise = through[n:] * (g_slope / d_slope.clamp(min=1e-30)).view(-1, 1, 1, 1)
+            least = 1e-5 / (n * rules.shards)  # beyond, D is surer than its gradient is precise
+            rise = through[n:] * (g_slope / d_slope.clamp(min=least)).view(-1, 1, 1, 1)
         g_gradients = torch.autograd.grad(
             fake, _parameters(players.g_optimizer), rise.to(fake.dtype), materialize_grads=True
         )

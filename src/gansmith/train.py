@@ -25,6 +25,7 @@ from gansmith.config import Config, choose
 from gansmith.data import Images, ImageSpec, load_data, split, to_float
 from gansmith.data.clusters import find_clusters
 from gansmith.generate import (
+    STATISTICS_SAMPLES,
     Model,
     describe_model,
     draw_latents,
@@ -37,7 +38,8 @@ from gansmith.generate import (
     sample,
 )
 from gansmith.losses import OBJECTIVES, build_losses
-from gansmith.metrics import Judge
+from gansmith.metrics import QUICK, Judge
+from gansmith.metrics.features import load_feature_network
 from gansmith.networks import NETWORKS
 from gansmith.runs import Run, cut_back, load_checkpoint, save_checkpoint
 from gansmith.schedule import decay, ema_decay, fading_boost
@@ -53,6 +55,9 @@ from gansmith.step import (
 )
 
 GRID_COLUMNS, GRID_ROWS = 10, 8
+# Where the config leaves the intervals open: so many of each in a run.
+LOG_LINES, GRIDS, SCORES, SAVES = 200, 12, 3, 4
+LAST_PICTURES_S = 3.0  # the last grid, the plot and leaving, on a slow core
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Material:
         validation: the images held out; None when all are trained on.
         ids: (N,) what both players are told of each fit image; zeros where they are told nothing.
         frequencies: (K,) share of each id.
+        codes: (K, d) what is known of each id beforehand; None where ids are mere names.
         data_sha256: hash of the whole training split.
     """
 
@@ -71,6 +77,7 @@ class Material:
     validation: Images | None
     ids: Tensor
     frequencies: Tensor
+    codes: Tensor | None
     data_sha256: str
 
     @property
@@ -93,10 +100,11 @@ def prepare(config: Config) -> tuple[Config, Material]:
         raise ValueError(f"{images.source} has no labels; use --conditioning clusters or none")
     if len(fit) < 2:
         raise ValueError(f"{images.source} holds {len(images)} images, too few to learn from; give at least 3")
+    codes = None
     if conditioning == "clusters":
         # As many clusters as the data can fill with a dozen images each.
         config = config.replace(clusters=max(2, min(config.clusters, len(fit) // 12)))
-        ids = find_clusters(fit.pixels, config.clusters)
+        ids, codes = find_clusters(fit.pixels, config.clusters)
     elif conditioning == "labels":
         assert fit.labels is not None
         ids = fit.labels
@@ -108,7 +116,7 @@ def prepare(config: Config) -> tuple[Config, Material]:
     config = config.replace(conditioning=conditioning)
     build_rules(config, build_players(config, fit.spec).D)  # refuses what cannot be built before anything is written
     counts = torch.bincount(ids, minlength=max(1, network_spec(fit.spec, config).num_classes))
-    return config, Material(fit, validation, ids, counts.double() / len(ids), images.sha256)
+    return config, Material(fit, validation, ids, counts.double() / len(ids), codes, images.sha256)
 
 
 def _unlabelled(images: Images) -> Images:
@@ -134,8 +142,12 @@ def side_by_side(config: Config) -> Iterator[Callable[..., Iterable[Any]]]:
         yield pool.map
 
 
-def build_players(config: Config, spec: ImageSpec) -> Players:
-    """Both networks with their first weights, a function of the seed, and their optimisers."""
+def build_players(config: Config, spec: ImageSpec, codes: Tensor | None = None) -> Players:
+    """Both networks with their first weights, a function of the seed, and their optimisers.
+
+    Args:
+        codes: (K, d) first values of every embedding of ids, zeros after them; None keeps the random ones.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng(config.seed, "weights").initial_seed())
         G, D = choose(NETWORKS, config.network, "network")(network_spec(spec, config), config)
@@ -143,6 +155,10 @@ def build_players(config: Config, spec: ImageSpec) -> Players:
     for layer in itertools.chain(G.modules(), D.modules()):
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.track_running_stats = False  # nothing samples with them: see recompute_statistics
+        if isinstance(layer, nn.Embedding) and codes is not None:
+            used = min(codes.shape[1], layer.embedding_dim)
+            with torch.no_grad():
+                layer.weight.zero_()[:, :used] = codes[:, :used]
     return Players(
         G,
         D,
@@ -218,7 +234,7 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
     """
     config = run.config
     use_threads(config)
-    players = build_players(config, material.spec)
+    players = build_players(config, material.spec, material.codes)
     images_seen, sums, resumed = _restore(run, players)
     batches = _Batches(config, material)
     schedule_length = config.schedule_images or config.images
@@ -275,12 +291,12 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
         return averages[images_seen]
 
     chores = [
-        (config.log_every or _share(config, 200), log),
-        (config.sample_every or _share(config, 12), draw),
+        (config.log_every or _share(config, LOG_LINES), log),
+        (config.sample_every or _share(config, GRIDS), draw),
     ]
     if judge is not None:
-        chores.append((config.evaluate_every or _share(config, 3), evaluate))
-    chores.append((config.save_every or _share(config, 4), save))
+        chores.append((config.evaluate_every or _share(config, SCORES), evaluate))
+    chores.append((config.save_every or _share(config, SAVES), save))
 
     with side_by_side(config) as mapper:
         rules = build_rules(config, players.D, mapper)
@@ -316,16 +332,20 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
 
 
 def measure_images(config: Config, material: Material, seconds: float) -> int:
-    """How many images this machine trains on in so many seconds, chores left out; trains throw-away networks."""
-    probe = config.replace(images=max(config.batch, 10**9), schedule_images=0)
-    players = build_players(probe, material.spec)
+    """How many images this machine can train on, chores included, in so many seconds; at least one batch.
+
+    Trains throw-away networks for about three hundredths of the time.
+    """
+    probe = config.replace(images=10**12, schedule_images=0)
+    players = build_players(probe, material.spec, material.codes)
     batches = _Batches(probe, material)
     cycle = probe.penalty_every if probe.r1 or probe.r2 else 1
-    images_seen, spent_s, counted, budget_s = 0, 0.0, 0, min(6.0, max(1.0, 0.03 * seconds))
+    images_seen, images_per_s = 0, 0.0
+    measured_s = min(6.0, max(0.5, 0.03 * seconds))
+    warm_at = started_at = time.perf_counter()
     with side_by_side(probe) as mapper:
         rules = build_rules(probe, players.D, mapper)
-        while spent_s < budget_s or counted == 0:
-            started_at = time.perf_counter()
+        while images_per_s == 0.0 or time.perf_counter() - started_at < measured_s:
             for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
                 batch = batches.at(images_seen)
                 with batches.dropout_at(images_seen):
@@ -333,10 +353,28 @@ def measure_images(config: Config, material: Material, seconds: float) -> int:
                 images_seen += probe.batch
                 if probe.ema:
                     update_ema(players.G_ema, players.G, 0.99)
-            if images_seen > cycle * probe.batch or cycle * probe.batch > 4096:  # the first cycle warms caches up
-                spent_s += time.perf_counter() - started_at
-                counted += cycle * probe.batch
-    return max(config.batch, int(seconds * counted / spent_s))
+            if images_seen == cycle * probe.batch:  # the first cycle is slow: memory is fetched, kernels are chosen
+                warm_at = time.perf_counter()
+            else:
+                images_per_s = (images_seen - cycle * probe.batch) / (time.perf_counter() - warm_at)
+    left_s = seconds - (time.perf_counter() - started_at) - _chores_s(config, players, material)
+    return max(config.batch, int(max(left_s, 0.0) * images_per_s))
+
+
+def _chores_s(config: Config, players: Players, material: Material) -> float:
+    """Seconds that grids, scores and the last pictures of a run of this config will take."""
+    started_at = time.perf_counter()
+    recompute_statistics(players.G_ema, config.z_dim, material.frequencies)
+    statistics_s = time.perf_counter() - started_at
+    per_sample_s = statistics_s / STATISTICS_SAMPLES
+    total_s = GRIDS * (statistics_s + GRID_COLUMNS * GRID_ROWS * per_sample_s) + LAST_PICTURES_S
+    if material.validation:
+        network = load_feature_network(material.fit.name, material.spec)
+        started_at = time.perf_counter()
+        network.features(material.fit.pixels[:500])
+        per_feature_s = (time.perf_counter() - started_at) / min(500, len(material.fit))
+        total_s += QUICK * (SCORES * (per_sample_s + per_feature_s) + 2 * per_feature_s)
+    return total_s
 
 
 class _Batches:

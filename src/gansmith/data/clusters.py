@@ -9,12 +9,20 @@ from torch import Tensor
 COMPONENTS = 50
 
 
-def find_clusters(pixels: Tensor, count: int) -> Tensor:
-    """(N,) int64 cluster of each image: k-means on the leading principal components of uint8 (N, C, H, W)."""
+def find_clusters(pixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The cluster of each image, and a code for each cluster, by k-means on the leading principal components.
+
+    Args:
+        pixels: uint8 (N, C, H, W).
+
+    Returns:
+        (N,) int64 clusters, and (count, d) centres with each component scaled to unit variance. As first values of
+        an embedding the codes let similar clusters share what is learnt, which random ones do not.
+    """
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.decomposition import PCA
 
     flat = pixels.flatten(1).numpy().astype("float32") / 255
     codes = PCA(min(COMPONENTS, *flat.shape), svd_solver="randomized", random_state=0).fit_transform(flat)
     means = MiniBatchKMeans(count, random_state=0, n_init=3, batch_size=4096).fit(codes)
-    return torch.from_numpy(means.labels_).long()
+    return torch.from_numpy(means.labels_).long(), torch.from_numpy(means.cluster_centers_ / codes.std(axis=0)).float()

@@ -10,12 +10,12 @@ from torch import nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
+from gansmith.networks.compact import compact
 from gansmith.networks.dcgan import dcgan
 from gansmith.networks.mlp import mlp
-from gansmith.networks.residual import residual
 
 NETWORKS: dict[str, Callable[[ImageSpec, Config], tuple[nn.Module, nn.Module]]] = {
-    "residual": residual,
+    "compact": compact,
     "mlp": mlp,
     "dcgan": dcgan,
 }

@@ -11,18 +11,19 @@ from gansmith.networks.layers import Dropout
 
 
 def dcgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """Maps of `width` channels at a quarter of the image's size and half as many at half; ids are ignored."""
+    """`g_width` and `d_width` maps at a quarter of the image's size, half as many at half; ids are ignored."""
     if spec.size % 4:
         raise ValueError(f"images are {spec.size} pixels wide; the dcgan network needs a multiple of 4: resize them")
-    if config.width % 2:
-        raise ValueError(f"width is {config.width}; the dcgan network halves it: give an even number such as 256")
+    for name, width in (("g_width", config.g_width), ("d_width", config.d_width)):
+        if width % 2:
+            raise ValueError(f"{name} is {width}; the dcgan network halves it: give an even number such as 256")
     return Generator(spec, config), Discriminator(spec, config)
 
 
 class Generator(nn.Module):
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
-        wide, narrow = config.width, config.width // 2
+        wide, narrow = config.g_width, config.g_width // 2
         self.layers = nn.Sequential(
             nn.Unflatten(1, (config.z_dim, 1, 1)),
             nn.ConvTranspose2d(config.z_dim, wide, kernel_size=spec.size // 4),
@@ -43,7 +44,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
-        wide, narrow = config.width, config.width // 2
+        wide, narrow = config.d_width, config.d_width // 2
         self.layers = nn.Sequential(
             nn.Conv2d(spec.channels, narrow, kernel_size=4, stride=2, padding=1),
             nn.LeakyReLU(0.2),

@@ -10,7 +10,7 @@ from gansmith.networks.layers import Dropout
 
 
 def mlp(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """One hidden layer of `width` units in each player; ids are ignored."""
+    """One hidden layer in each player, of `g_width` and `d_width` units; ids are ignored."""
     shape = (spec.channels, spec.size, spec.size)
     return Generator(shape, config), Discriminator(shape, config)
 
@@ -19,9 +19,9 @@ class Generator(nn.Module):
     def __init__(self, shape: tuple[int, int, int], config: Config) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(config.z_dim, config.width),
+            nn.Linear(config.z_dim, config.g_width),
             nn.ReLU(),
-            nn.Linear(config.width, math.prod(shape)),
+            nn.Linear(config.g_width, math.prod(shape)),
             nn.Tanh(),
             nn.Unflatten(1, shape),
         )
@@ -36,10 +36,10 @@ class Discriminator(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(math.prod(shape), config.width),
+            nn.Linear(math.prod(shape), config.d_width),
             nn.LeakyReLU(0.2),
             Dropout(config.dropout),
-            nn.Linear(config.width, 1),
+            nn.Linear(config.d_width, 1),
         )
 
     def forward(self, images: Tensor, ids: Tensor) -> Tensor:

@@ -1,0 +1,96 @@
+"""The default pair: as few multiplications an image as good digits allow.
+
+Wide maps live at a quarter of the image's size, where a 3x3 convolution costs a sixteenth of what it costs at full
+size; the last doublings are pixel shuffles. Nothing is residual: in runs of minutes, branches that start at zero
+cost time and learn late (docs/log.md).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+from gansmith.config import Config
+from gansmith.data import ImageSpec
+
+SLOPE = 0.2
+
+
+def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
+    """G has `g_width` maps at a quarter of the image's size and half as many at half; D `d_width`, then twice as many."""
+    if spec.size % 4:
+        raise ValueError(f"images are {spec.size} pixels wide; the compact network needs a multiple of 4: resize them")
+    if config.g_width % 2:
+        raise ValueError(f"g_width is {config.g_width}; the compact network halves it: give an even number such as 48")
+    return Generator(spec, config), Discriminator(spec, config)
+
+
+class Generator(nn.Module):
+    """Latent and id embedding to an image, with batch normalisation before every activation."""
+
+    def __init__(self, spec: ImageSpec, config: Config) -> None:
+        super().__init__()
+        wide, narrow, side = config.g_width, config.g_width // 2, spec.size // 4
+        self.embedding = nn.Embedding(max(spec.num_classes, 1), 64)
+        self.layers = nn.Sequential(
+            nn.Linear(config.z_dim + 64, wide * side**2),
+            nn.Unflatten(1, (wide, side, side)),
+            nn.BatchNorm2d(wide),
+            nn.LeakyReLU(SLOPE),
+            _convolution(wide, wide),
+            nn.BatchNorm2d(wide),
+            nn.LeakyReLU(SLOPE),
+            _convolution(wide, narrow, kernel_size=1),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+            nn.BatchNorm2d(narrow),
+            nn.LeakyReLU(SLOPE),
+            _convolution(narrow, narrow),
+            nn.BatchNorm2d(narrow),
+            nn.LeakyReLU(SLOPE),
+            _convolution(narrow, 4 * spec.channels),
+            nn.PixelShuffle(2),
+            nn.Tanh(),
+        )
+
+    def forward(self, z: Tensor, ids: Tensor) -> Tensor:
+        images: Tensor = self.layers(torch.cat([z, self.embedding(ids)], dim=1))
+        return images  # (N, C, H, W)
+
+
+class Discriminator(nn.Module):
+    """Two convolutions and a hidden layer, with no normalisation; ids enter by projection.
+
+    Source of the projection: Miyato and Koyama, arXiv:1802.05637, eq. 5.
+    """
+
+    def __init__(self, spec: ImageSpec, config: Config) -> None:
+        super().__init__()
+        wide, side = config.d_width, -(-spec.size // 8)
+        self.layers = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            _convolution(16 * spec.channels, wide),
+            nn.LeakyReLU(SLOPE),
+            _convolution(wide, 2 * wide, stride=2),
+            nn.LeakyReLU(SLOPE),
+            nn.Flatten(),
+            nn.Linear(2 * wide * side**2, 128),
+        )
+        self.judge = nn.Linear(128, 1)
+        self.embedding = nn.Embedding(max(spec.num_classes, 1), 128)
+
+    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
+        features = leaky_relu(self.layers(images), SLOPE)  # (N, 128)
+        match = (self.embedding(ids) * features).sum(1) / features.shape[1] ** 0.5
+        logits: Tensor = self.judge(features).squeeze(1) + match
+        return logits  # (N,)
+
+
+def _convolution(inputs: int, outputs: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the size (or halves it), with weights that keep the signal's strength.
+
+    Source of the first weights: He et al., arXiv:1502.01852, eq. 14.
+    """
+    layer = nn.Conv2d(inputs, outputs, kernel_size=kernel_size, stride=stride, padding=kernel_size // 2)
+    nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
