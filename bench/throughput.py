@@ -12,7 +12,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -35,8 +34,7 @@ Stepper = Callable[[], int]
 def ours(config: Config, material: Material) -> Stepper:
     """Steps as `gansmith train` takes them, averaged weights and dropout seeds included."""
     players = build_players(config, material.spec, material.codes)
-    pool = ThreadPoolExecutor(config.shards, initializer=torch.set_num_threads, initargs=(1,))
-    rules = build_rules(config, players.D, pool.map if config.shards > 1 else map)
+    rules = build_rules(config, players.D)
     batches = _Batches(config, material)
     seen = 0
 

@@ -8,7 +8,7 @@ import torch
 from gansmith.config import resolve
 from gansmith.data import ImageSpec
 from gansmith.step import UPDATES, Batch, NotFiniteError, Penalties, alternating_step, joint_step, update_ema
-from gansmith.train import build_players, build_rules, side_by_side
+from gansmith.train import build_players, build_rules
 
 SPEC = ImageSpec(size=8, channels=1, num_classes=3)
 
@@ -23,7 +23,6 @@ def setting(**flags):
         "g_optimizer": "sgd",
         "d_optimizer": "sgd",
         "conditioning": "labels",
-        "shards": 1,
     }
     config = resolve("default", flags={**base, "g_learning_rate": 1.0, "d_learning_rate": 1.0, **flags})[0]
     players = build_players(config, SPEC)
@@ -122,18 +121,3 @@ def test_ema_moves_the_average_by_its_share():
             parameter.fill_(3.0)
     update_ema(players.G_ema, players.G, 0.75)
     torch.testing.assert_close(weights(players.G_ema), torch.full_like(weights(players.G_ema), 1.5))
-
-
-@pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("penalties", [Penalties(), Penalties(r1=0.7, r2=0.3)])
-def test_shards_add_up_to_the_whole_batch(update, penalties):
-    """Where nothing is normalised over a batch, parts learned from on two threads make the same step."""
-    whole, rules, batch = setting(network="mlp", conditioning="none", update=update)
-    parts, _, _ = setting(network="mlp", conditioning="none", update=update)
-    config = resolve("mlp-small", flags={"shards": 2, "update": update})[0]
-    numbers = UPDATES[update](whole, batch, rules, penalties)
-    with side_by_side(config) as mapper:
-        sharded = UPDATES[update](parts, batch, build_rules(config, parts.D, mapper), penalties)
-    assert sharded == pytest.approx(numbers, rel=1e-5)
-    torch.testing.assert_close(weights(parts.G), weights(whole.G), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(weights(parts.D), weights(whole.D), rtol=1e-4, atol=1e-6)

@@ -108,7 +108,6 @@ class Config:
         "number format of the networks' arithmetic; auto takes bfloat16 where the processor has it",
         choices=("auto", "float32", "bfloat16"),
     )
-    shards: int = _field(1, "parts of a batch learned from side by side, each normalised alone", low=1, high=64)
     threads: int = _field(0, "processor threads (0: one a core)", low=0, high=1024)
     # intervals, in images; 0 lets the length decide
     log_every: int = _field(0, "images between log lines", low=0)

@@ -4,11 +4,9 @@
 pair. A step draws nothing: images, latents, ids and weights come in, numbers to log go out.
 """
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +37,6 @@ class Batch:
     fake_ids: Tensor
     rng: torch.Generator
 
-    def shards(self, count: int) -> "list[Batch]":
-        """Equal parts, in order."""
-        parts = (tensor.chunk(count) for tensor in (self.real, self.real_ids, self.z, self.fake_ids))
-        return [Batch(real, told, z, ids, self.rng) for real, told, z, ids in zip(*parts, strict=True)]
-
 
 @dataclass(frozen=True)
 class Rules:
@@ -54,8 +47,6 @@ class Rules:
         g_sees_real: the generator's loss needs fresh logits of real images.
         one_pass: D treats every image alone, so real and fake may share a pass.
         autocast: run the networks in bfloat16.
-        shards: parts of a batch whose gradients are found apart and added up.
-        side_by_side: `map`, or the same on several threads.
     """
 
     d_loss: SteppedLoss
@@ -63,8 +54,6 @@ class Rules:
     g_sees_real: bool
     one_pass: bool
     autocast: bool
-    shards: int
-    side_by_side: Callable[..., Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -89,111 +78,84 @@ def joint_step(players: Players, batch: Batch, rules: Rules, penalties: Penaltie
     for both losses but for one factor per image: the slope of the loss at that logit. The generator's gradient is
     therefore D's own, rescaled.
     """
-
-    def gradients(part: Batch) -> tuple[Gradients, Gradients, dict[str, float]]:
-        n = len(part.real)
-        with _precision(rules):
-            fake = players.G(part.z, part.fake_ids)
-            images = torch.cat([part.real, fake.detach().float()]).requires_grad_()
-            logits = players.D(images, torch.cat([part.real_ids, part.fake_ids])).float()
-        real_logits, fake_logits = logits[:n], logits[n:]
-        d_loss = rules.d_loss(real_logits, fake_logits, part.rng) / rules.shards
-        g_loss = rules.g_loss(real_logits, fake_logits, part.rng) / rules.shards
-        numbers = {"d_loss": _finite("d_loss", d_loss), "g_loss": _finite("g_loss", g_loss)}
-        (g_slope,) = torch.autograd.grad(g_loss, fake_logits, retain_graph=True)
-        loss = d_loss
-        if penalties:
-            (slopes,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-            lengths = penalties.r1 * squared_slope(slopes[:n]) + penalties.r2 * squared_slope(slopes[n:])
-            loss = d_loss + 0.5 * lengths.mean() / rules.shards
-            _finite("d_loss", loss)
-            d_gradients: Gradients = torch.autograd.grad(loss, _parameters(players.d_optimizer), materialize_grads=True)
-            rise = slopes[n:].detach() * g_slope.view(-1, 1, 1, 1)
-        else:
-            (d_slope,) = torch.autograd.grad(d_loss, fake_logits, retain_graph=True)
-            wanted = [images, *_parameters(players.d_optimizer)]
-            through, *d_gradients = torch.autograd.grad(loss, wanted, materialize_grads=True)
-            least = 1e-5 / (n * rules.shards)  # beyond, D is surer than its gradient is precise
-            rise = through[n:] * (g_slope / d_slope.clamp(min=least)).view(-1, 1, 1, 1)
-        g_gradients = torch.autograd.grad(
-            fake, _parameters(players.g_optimizer), rise.to(fake.dtype), materialize_grads=True
-        )
-        return d_gradients, g_gradients, numbers | _confidence(real_logits, fake_logits, rules.shards)
-
-    found = list(rules.side_by_side(gradients, batch.shards(rules.shards)))
-    d_gradients, g_gradients, numbers = zip(*found, strict=True)
+    n = len(batch.real)
+    with _precision(rules):
+        fake = players.G(batch.z, batch.fake_ids)
+        images = torch.cat([batch.real, fake.detach().float()]).requires_grad_()
+        logits = players.D(images, torch.cat([batch.real_ids, batch.fake_ids])).float()
+    real_logits, fake_logits = logits[:n], logits[n:]
+    d_loss = rules.d_loss(real_logits, fake_logits, batch.rng)
+    g_loss = rules.g_loss(real_logits, fake_logits, batch.rng)
+    numbers = {"d_loss": _finite("d_loss", d_loss), "g_loss": _finite("g_loss", g_loss)}
+    (g_slope,) = torch.autograd.grad(g_loss, fake_logits, retain_graph=True)
+    d_parameters, g_parameters = (_parameters(o) for o in (players.d_optimizer, players.g_optimizer))
+    if penalties:
+        (slopes,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        lengths = penalties.r1 * squared_slope(slopes[:n]) + penalties.r2 * squared_slope(slopes[n:])
+        loss = d_loss + 0.5 * lengths.mean()
+        _finite("d_loss", loss)
+        d_gradients: Gradients = torch.autograd.grad(loss, d_parameters, materialize_grads=True)
+        rise = slopes[n:].detach() * g_slope.view(-1, 1, 1, 1)
+    else:
+        (d_slope,) = torch.autograd.grad(d_loss, fake_logits, retain_graph=True)
+        through, *d_gradients = torch.autograd.grad(d_loss, [images, *d_parameters], materialize_grads=True)
+        # Beyond the least slope, D is surer than its gradient is precise.
+        rise = through[n:] * (g_slope / d_slope.clamp(min=1e-5 / n)).view(-1, 1, 1, 1)
+    g_gradients = torch.autograd.grad(fake, g_parameters, rise.to(fake.dtype), materialize_grads=True)
     _learn(players.d_optimizer, d_gradients)
     _learn(players.g_optimizer, g_gradients)
-    return _sum_up(numbers)
+    return numbers | _confidence(real_logits, fake_logits)
 
 
 def alternating_step(players: Players, batch: Batch, rules: Rules, penalties: Penalties) -> dict[str, float]:
     """The classic order: D on fresh fakes, then G on the same fakes against the D just updated."""
-    parts = batch.shards(rules.shards)
-
-    def draw(part: Batch) -> Tensor:
-        with _precision(rules):
-            fake: Tensor = players.G(part.z, part.fake_ids)
-        return fake
-
-    fakes = list(rules.side_by_side(draw, parts))
-    numbers = discriminator_step(players, parts, rules, penalties, fakes)
-    return numbers | generator_step(players, parts, rules, fakes)
+    with _precision(rules):
+        fake = players.G(batch.z, batch.fake_ids)
+    numbers = discriminator_step(players, batch, rules, penalties, fake)
+    return numbers | generator_step(players, batch, rules, fake)
 
 
 def discriminator_step(
-    players: Players, parts: list[Batch], rules: Rules, penalties: Penalties, fakes: list[Tensor]
+    players: Players, batch: Batch, rules: Rules, penalties: Penalties, fake: Tensor
 ) -> dict[str, float]:
     """D learns to tell the real images from these generated ones (N, C, H, W), which stay untouched."""
-
-    def gradients(part: Batch, fake: Tensor) -> tuple[Gradients, dict[str, float]]:
-        n = len(part.real)
-        real, fake = part.real, fake.detach().float()
-        if penalties:
-            real, fake = real.clone().requires_grad_(), fake.requires_grad_()
-        with _precision(rules):
-            if rules.one_pass:
-                logits = players.D(torch.cat([real, fake]), torch.cat([part.real_ids, part.fake_ids])).float()
-                real_logits, fake_logits = logits[:n], logits[n:]
-            else:
-                real_logits = players.D(real, part.real_ids).float()
-                fake_logits = players.D(fake, part.fake_ids).float()
-        loss = d_loss = rules.d_loss(real_logits, fake_logits, part.rng) / rules.shards
-        if penalties:
-            slopes = torch.autograd.grad(real_logits.sum() + fake_logits.sum(), (real, fake), create_graph=True)
-            r1, r2 = (squared_slope(slope).mean() for slope in slopes)
-            loss = d_loss + 0.5 * (penalties.r1 * r1 + penalties.r2 * r2) / rules.shards
-        numbers = {"d_loss": _finite("d_loss", d_loss)}
-        if penalties:
-            _finite("d_loss", loss)
-        found = torch.autograd.grad(loss, _parameters(players.d_optimizer), materialize_grads=True)
-        return found, numbers | _confidence(real_logits, fake_logits, rules.shards)
-
-    found = list(rules.side_by_side(gradients, parts, fakes))
-    d_gradients, numbers = zip(*found, strict=True)
-    _learn(players.d_optimizer, d_gradients)
-    return _sum_up(numbers)
+    n = len(batch.real)
+    real, fake = batch.real, fake.detach().float()
+    if penalties:
+        real, fake = real.clone().requires_grad_(), fake.requires_grad_()
+    with _precision(rules):
+        if rules.one_pass:
+            logits = players.D(torch.cat([real, fake]), torch.cat([batch.real_ids, batch.fake_ids])).float()
+            real_logits, fake_logits = logits[:n], logits[n:]
+        else:
+            real_logits = players.D(real, batch.real_ids).float()
+            fake_logits = players.D(fake, batch.fake_ids).float()
+    loss = d_loss = rules.d_loss(real_logits, fake_logits, batch.rng)
+    numbers = {"d_loss": _finite("d_loss", d_loss)}
+    if penalties:
+        slopes = torch.autograd.grad(real_logits.sum() + fake_logits.sum(), (real, fake), create_graph=True)
+        r1, r2 = (squared_slope(slope).mean() for slope in slopes)
+        loss = d_loss + 0.5 * (penalties.r1 * r1 + penalties.r2 * r2)
+        _finite("d_loss", loss)
+    _learn(players.d_optimizer, torch.autograd.grad(loss, _parameters(players.d_optimizer), materialize_grads=True))
+    return numbers | _confidence(real_logits, fake_logits)
 
 
-def generator_step(players: Players, parts: list[Batch], rules: Rules, fakes: list[Tensor]) -> dict[str, float]:
+def generator_step(players: Players, batch: Batch, rules: Rules, fake: Tensor) -> dict[str, float]:
     """G learns to make these images of its own (N, C, H, W, still attached to it) pass for real."""
-
-    def gradients(part: Batch, fake: Tensor) -> tuple[Gradients, dict[str, float]]:
-        with _precision(rules):
-            fake_logits = players.D(fake.float(), part.fake_ids).float()
-            real_logits = players.D(part.real, part.real_ids).float() if rules.g_sees_real else fake_logits
-        g_loss = rules.g_loss(real_logits, fake_logits, part.rng) / rules.shards
-        numbers = {"g_loss": _finite("g_loss", g_loss)}
-        return torch.autograd.grad(g_loss, _parameters(players.g_optimizer), materialize_grads=True), numbers
-
     players.D.requires_grad_(False)
     try:
-        found = list(rules.side_by_side(gradients, parts, fakes))
+        with _precision(rules):
+            fake_logits = players.D(fake.float(), batch.fake_ids).float()
+            real_logits = players.D(batch.real, batch.real_ids).float() if rules.g_sees_real else fake_logits
+        g_loss = rules.g_loss(real_logits, fake_logits, batch.rng)
+        numbers = {"g_loss": _finite("g_loss", g_loss)}
+        _learn(
+            players.g_optimizer, torch.autograd.grad(g_loss, _parameters(players.g_optimizer), materialize_grads=True)
+        )
     finally:
         players.D.requires_grad_(True)
-    g_gradients, numbers = zip(*found, strict=True)
-    _learn(players.g_optimizer, g_gradients)
-    return _sum_up(numbers)
+    return numbers
 
 
 UPDATES = {"joint": joint_step, "alternating": alternating_step}
@@ -219,26 +181,21 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return parameters
 
 
-def _learn(optimizer: torch.optim.Optimizer, shares: Sequence[Gradients]) -> None:
-    """One step of an optimiser along the sum of the shards' gradients."""
-    total = functools.reduce(lambda some, more: torch._foreach_add(list(some), list(more)), shares)
-    for parameter, gradient in zip(_parameters(optimizer), total, strict=True):
+def _learn(optimizer: torch.optim.Optimizer, gradients: Gradients) -> None:
+    """One step of an optimiser along these gradients."""
+    for parameter, gradient in zip(_parameters(optimizer), gradients, strict=True):
         # The fused optimisers walk memory: a gradient must be laid out as its parameter is.
         same = gradient.stride() == parameter.stride()
         parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
     optimizer.step()
 
 
-def _confidence(real_logits: Tensor, fake_logits: Tensor, shards: int) -> dict[str, float]:
-    """A shard's share of how often D calls real images real, and generated images real."""
+def _confidence(real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
+    """How often D calls real images real, and generated images real."""
     return {
-        "d_real": real_logits.detach().sigmoid().mean().item() / shards,
-        "d_fake": fake_logits.detach().sigmoid().mean().item() / shards,
+        "d_real": real_logits.detach().sigmoid().mean().item(),
+        "d_fake": fake_logits.detach().sigmoid().mean().item(),
     }
-
-
-def _sum_up(numbers: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(part[name] for part in numbers) for name in numbers[0]}
 
 
 def _finite(name: str, value: Tensor) -> float:

@@ -11,8 +11,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -128,20 +127,6 @@ def use_threads(config: Config) -> None:
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
 
 
-@contextlib.contextmanager
-def side_by_side(config: Config) -> Iterator[Callable[..., Iterable[Any]]]:
-    """A `map` that runs each shard on a thread of its own.
-
-    Small layers gain little from sharing one operation between threads: two shards on a thread each were 1.5 times as
-    fast as one batch on two threads (docs/log.md).
-    """
-    if config.shards == 1:
-        yield map
-        return
-    with ThreadPoolExecutor(config.shards, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield pool.map
-
-
 def build_players(config: Config, spec: ImageSpec, codes: Tensor | None = None) -> Players:
     """Both networks with their first weights, a function of the seed, and their optimisers.
 
@@ -174,7 +159,7 @@ def _optimizer(name: str, network: nn.Module, rate: float, config: Config) -> to
     return torch.optim.SGD(network.parameters(), rate, fused=True)
 
 
-def build_rules(config: Config, D: nn.Module, side_by_side: Callable[..., Iterable[Any]] = map) -> Rules:
+def build_rules(config: Config, D: nn.Module) -> Rules:
     """What the config attaches to each step. Raises ValueError for combinations that make no sense."""
     objective = choose(OBJECTIVES, config.objective, "objective")
     one_pass = not has_batch_statistics(D.modules())
@@ -192,15 +177,10 @@ def build_rules(config: Config, D: nn.Module, side_by_side: Callable[..., Iterab
             f"a gradient penalty per image is undefined when D normalises over the batch, as in {config.network}; "
             "set --r1 0 --r2 0 or choose another network"
         )
-    if config.shards > 1 and (not one_pass or config.dropout or config.batch % config.shards):
-        raise ValueError(
-            f"a batch of {config.batch} cannot be learned from in {config.shards} shards when D normalises over the "
-            "batch, when units are dropped, or when it does not divide evenly; use --shards 1"
-        )
     d_loss, g_loss = build_losses(config)
     wants_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and has_fast_bf16())
     autocast = wants_bf16 and config.network != "mlp"  # conversions cost an MLP more than they save
-    return Rules(d_loss, g_loss, objective.g_sees_real, one_pass, autocast, config.shards, side_by_side)
+    return Rules(d_loss, g_loss, objective.g_sees_real, one_pass, autocast)
 
 
 def has_fast_bf16() -> bool:
@@ -298,37 +278,36 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
         chores.append((config.evaluate_every or _share(config, SCORES), evaluate))
     chores.append((config.save_every or _share(config, SAVES), save))
 
-    with side_by_side(config) as mapper:
-        rules = build_rules(config, players.D, mapper)
-        while True:
-            finished = images_seen >= config.images
-            interrupted = not finished and stop()
-            if images_seen == 0:
-                yield draw()
-            elif not resumed:
-                for every, chore in chores:
-                    if finished or images_seen // every > (images_seen - config.batch) // every:
-                        yield chore()
-                if interrupted:
-                    yield save()
-            if finished or interrupted:
-                return
-            resumed = False
+    rules = build_rules(config, players.D)
+    while True:
+        finished = images_seen >= config.images
+        interrupted = not finished and stop()
+        if images_seen == 0:
+            yield draw()
+        elif not resumed:
+            for every, chore in chores:
+                if finished or images_seen // every > (images_seen - config.batch) // every:
+                    yield chore()
+            if interrupted:
+                yield save()
+        if finished or interrupted:
+            return
+        resumed = False
 
-            progress = min(images_seen / schedule_length, 1.0 - config.batch / schedule_length)
-            _set_rates(players, config, decay(progress, config.decay_from))
-            batch = batches.at(images_seen)
-            with batches.dropout_at(images_seen):
-                try:
-                    sums.add(UPDATES[config.update](players, batch, rules, _penalties(config, images_seen, progress)))
-                except NotFiniteError as error:
-                    raise NotFiniteError(
-                        f"{error} is no longer a number after {images_seen} images; the last checkpoint is intact: "
-                        "lower the learning rates or raise r1 and r2, and train again"
-                    ) from None
-            images_seen += config.batch
-            if config.ema:
-                update_ema(players.G_ema, players.G, ema_decay(images_seen, config.batch, config.ema))
+        progress = min(images_seen / schedule_length, 1.0 - config.batch / schedule_length)
+        _set_rates(players, config, decay(progress, config.decay_from))
+        batch = batches.at(images_seen)
+        with batches.dropout_at(images_seen):
+            try:
+                sums.add(UPDATES[config.update](players, batch, rules, _penalties(config, images_seen, progress)))
+            except NotFiniteError as error:
+                raise NotFiniteError(
+                    f"{error} is no longer a number after {images_seen} images; the last checkpoint is intact: "
+                    "lower the learning rates or raise r1 and r2, and train again"
+                ) from None
+        images_seen += config.batch
+        if config.ema:
+            update_ema(players.G_ema, players.G, ema_decay(images_seen, config.batch, config.ema))
 
 
 def measure_images(config: Config, material: Material, seconds: float) -> int:
@@ -343,20 +322,19 @@ def measure_images(config: Config, material: Material, seconds: float) -> int:
     images_seen, images_per_s = 0, 0.0
     measured_s = min(6.0, max(0.5, 0.03 * seconds))
     warm_at = started_at = time.perf_counter()
-    with side_by_side(probe) as mapper:
-        rules = build_rules(probe, players.D, mapper)
-        while images_per_s == 0.0 or time.perf_counter() - started_at < measured_s:
-            for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
-                batch = batches.at(images_seen)
-                with batches.dropout_at(images_seen):
-                    UPDATES[probe.update](players, batch, rules, _penalties(probe, images_seen, 0.5))
-                images_seen += probe.batch
-                if probe.ema:
-                    update_ema(players.G_ema, players.G, 0.99)
-            if images_seen == cycle * probe.batch:  # the first cycle is slow: memory is fetched, kernels are chosen
-                warm_at = time.perf_counter()
-            else:
-                images_per_s = (images_seen - cycle * probe.batch) / (time.perf_counter() - warm_at)
+    rules = build_rules(probe, players.D)
+    while images_per_s == 0.0 or time.perf_counter() - started_at < measured_s:
+        for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
+            batch = batches.at(images_seen)
+            with batches.dropout_at(images_seen):
+                UPDATES[probe.update](players, batch, rules, _penalties(probe, images_seen, 0.5))
+            images_seen += probe.batch
+            if probe.ema:
+                update_ema(players.G_ema, players.G, 0.99)
+        if images_seen == cycle * probe.batch:  # the first cycle is slow: memory is fetched, kernels are chosen
+            warm_at = time.perf_counter()
+        else:
+            images_per_s = (images_seen - cycle * probe.batch) / (time.perf_counter() - warm_at)
     left_s = seconds - (time.perf_counter() - started_at) - _chores_s(config, players, material)
     return max(config.batch, int(max(left_s, 0.0) * images_per_s))
 

@@ -16,9 +16,17 @@ SLOPE = 0.2
 
 
 def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """G has `g_width` maps at a quarter of the image's size and half as many at half; D `d_width`, then twice as many."""
+    """Maps at a half, a quarter and (in D) an eighth of the image's size.
+
+    G has `g_width` maps at a quarter and half as many at half. D has a quarter of `d_width` at half, `d_width` at a
+    quarter, and twice as many at an eighth.
+    """
     if spec.size % 4:
         raise ValueError(f"images are {spec.size} pixels wide; the compact network needs a multiple of 4: resize them")
+    if config.d_width % 4:
+        raise ValueError(
+            f"d_width is {config.d_width}; the compact network quarters it: give a multiple of 4 such as 64"
+        )
     if config.g_width % 2:
         raise ValueError(f"g_width is {config.g_width}; the compact network halves it: give an even number such as 48")
     return Generator(spec, config), Discriminator(spec, config)
@@ -32,7 +40,7 @@ class Generator(nn.Module):
         wide, narrow, side = config.g_width, config.g_width // 2, spec.size // 4
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 64)
         self.layers = nn.Sequential(
-            nn.Linear(config.z_dim + 64, wide * side**2),
+            _scaled(nn.Linear(config.z_dim + 64, wide * side**2)),
             nn.Unflatten(1, (wide, side, side)),
             nn.BatchNorm2d(wide),
             nn.LeakyReLU(SLOPE),
@@ -57,7 +65,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Two convolutions and a hidden layer, with no normalisation; ids enter by projection.
+    """Three convolutions and a hidden layer, with no normalisation; ids enter by projection.
 
     Source of the projection: Miyato and Koyama, arXiv:1802.05637, eq. 5.
     """
@@ -66,13 +74,15 @@ class Discriminator(nn.Module):
         super().__init__()
         wide, side = config.d_width, -(-spec.size // 8)
         self.layers = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            _convolution(16 * spec.channels, wide),
+            nn.PixelUnshuffle(2),
+            _convolution(4 * spec.channels, wide // 4),
+            nn.LeakyReLU(SLOPE),
+            _convolution(wide // 4, wide, kernel_size=4, stride=2),
             nn.LeakyReLU(SLOPE),
             _convolution(wide, 2 * wide, stride=2),
             nn.LeakyReLU(SLOPE),
             nn.Flatten(),
-            nn.Linear(2 * wide * side**2, 128),
+            _scaled(nn.Linear(2 * wide * side**2, 128)),
         )
         self.judge = nn.Linear(128, 1)
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 128)
@@ -84,12 +94,14 @@ class Discriminator(nn.Module):
         return logits  # (N,)
 
 
-def _convolution(inputs: int, outputs: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the size (or halves it), with weights that keep the signal's strength.
+def _convolution(inputs: int, outputs: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Module:
+    """A convolution that keeps the size, or halves it."""
+    padding = (kernel_size - 1) // 2
+    return _scaled(nn.Conv2d(inputs, outputs, kernel_size=kernel_size, stride=stride, padding=padding))
 
-    Source of the first weights: He et al., arXiv:1502.01852, eq. 14.
-    """
-    layer = nn.Conv2d(inputs, outputs, kernel_size=kernel_size, stride=stride, padding=kernel_size // 2)
+
+def _scaled(layer: nn.Conv2d | nn.Linear) -> nn.Module:
+    """The layer with first weights that keep the signal's strength. Source: He et al., arXiv:1502.01852, eq. 14."""
     nn.init.kaiming_normal_(layer.weight, a=SLOPE)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
