@@ -5,7 +5,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 STYLES = ("auto", "plain", "json")
 _PLAIN_EVERY_S = 5.0
@@ -51,7 +54,10 @@ def _plain(total_images: int) -> Show:
 
 @contextmanager
 def _bar(total_images: int) -> Iterator[Show]:
+    from rich.console import Group
+    from rich.live import Live
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
     columns = (
         TextColumn("{task.percentage:3.0f}%"),
@@ -61,8 +67,9 @@ def _bar(total_images: int) -> Iterator[Show]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[losses]}"),
     )
-    with Progress(*columns) as progress:
-        task = progress.add_task("", total=total_images, rate=0.0, losses="")
+    progress = Progress(*columns)
+    task = progress.add_task("", total=total_images, rate=0.0, losses="")
+    with Live(Group(progress, Text()), refresh_per_second=4) as live:
 
         def show(report: dict[str, Any]) -> None:
             if report["kind"] == "log":
@@ -70,9 +77,30 @@ def _bar(total_images: int) -> Iterator[Show]:
                     task, completed=report["images_seen"], rate=report["images_per_s"], losses=_losses(report)
                 )
             elif report["kind"] == "score":
-                progress.console.print(_score(report))
+                live.console.print(_score(report))
+            elif report["kind"] == "sampled" and live.console.color_system in ("256", "truecolor"):
+                live.update(Group(progress, draw_in_text(report["path"], report["tile_px"])))
 
         yield show
+
+
+def draw_in_text(path: str, tile_px: int, *, tiles: int = 5) -> "Text":
+    """The first tiles of a grid at half their size, two pixels to a character."""
+    import numpy as np
+    from PIL import Image
+    from rich.text import Text
+
+    upper_half = "\u2580"  # the foreground paints the upper pixel, the background the lower one
+    with Image.open(path) as picture:
+        strip = picture.convert("RGB").crop((0, 0, tiles * tile_px, tile_px))
+    strip = strip.resize((tiles * tile_px // 2, tile_px // 2 // 2 * 2), Image.Resampling.BOX)
+    text = Text()
+    rows = np.asarray(strip).tolist()
+    for above, below in zip(rows[::2], rows[1::2], strict=True):
+        for upper, lower in zip(above, below, strict=True):
+            text.append(upper_half, style="#{:02x}{:02x}{:02x} on #{:02x}{:02x}{:02x}".format(*upper, *lower))
+        text.append("\n")
+    return text
 
 
 def _losses(report: dict[str, Any]) -> str:

@@ -234,7 +234,7 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
         frame = generate(averaged(), frame_latents, frame_ids)
         path = run.samples_dir / f"{images_seen:09d}.png"
         grid(frame, columns=GRID_COLUMNS).save(path)
-        return {"kind": "sampled", "path": str(path)}
+        return {"kind": "sampled", "path": str(path), "tile_px": material.spec.size}
 
     def evaluate() -> dict[str, Any]:
         assert judge is not None
@@ -288,8 +288,8 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
             for every, chore in chores:
                 if finished or images_seen // every > (images_seen - config.batch) // every:
                     yield chore()
-            if interrupted:
-                yield save()
+        if interrupted:
+            yield save()
         if finished or interrupted:
             return
         resumed = False

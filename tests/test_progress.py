@@ -1,0 +1,47 @@
+"""What shows while a run trains."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from conftest import TINY
+from PIL import Image
+
+from gansmith.progress import draw_in_text
+
+GANSMITH = str(Path(sys.executable).with_name("gansmith"))
+
+
+def test_a_small_sample_is_painted_two_pixels_to_a_character(tmp_path):
+    pixels = np.zeros((8, 40), np.uint8)
+    pixels[:4, :8] = 255  # the upper half of the first tile
+    Image.fromarray(pixels).save(tmp_path / "grid.png")
+    text = draw_in_text(str(tmp_path / "grid.png"), 8)
+    lines = text.plain.splitlines()
+    assert [len(line) for line in lines] == [20, 20]
+    styles = {str(span.style) for span in text.spans}
+    assert styles == {"#ffffff on #ffffff", "#000000 on #000000"}
+
+
+def test_a_terminal_gets_a_bar_and_a_picture(digit_dir, tmp_path):
+    flags = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    ours, theirs = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "120", "LINES": "40"}
+    command = [GANSMITH, "train", *flags, "--data-dir", str(digit_dir), "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environ) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # Linux says so when the other end has closed
+                break
+            if not part:
+                break
+            shown += part
+        assert process.wait() == 0
+    os.close(ours)
+    assert b"100%" in shown and b"times real" in shown and "\u2580".encode() in shown
