@@ -60,9 +60,6 @@ Progress = Literal["auto", "plain", "json"]
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 training went wrong, 2 a mistake in the request, 130 interrupted."""
-    import logging
-
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         code = app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

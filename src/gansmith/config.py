@@ -2,20 +2,16 @@
 
 A value comes from the first of: a flag, the environment (GANSMITH_<FIELD>), a TOML file, the recipe's row, the
 default here. All of them pass through `Config`, which is the only place that says what a field may be. Names that
-stand for code (networks, objectives, data sets) are checked by their own tables through `choose`.
+stand for code (networks, objectives, data sets) are checked by their own tables through `choose`. What `--help` does
+not need is imported where it is used.
 """
 
 import dataclasses
-import difflib
 import math
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
-
-import tomli_w
 
 from gansmith.recipes import RECIPES
 
@@ -73,7 +69,7 @@ class Config:
         "or (auto) labels where the data has them and clusters elsewhere",
         choices=("none", "labels", "clusters", "auto"),
     )
-    clusters: int = _field(1000, "number of clusters where they are used", low=2, high=65_536)
+    clusters: int = _field(256, "number of clusters where they are used", low=2, high=65_536)
     # objective
     objective: str = _field("non-saturating", "loss pair; `gansmith list objectives`")
     update: str = _field(
@@ -134,6 +130,8 @@ class Config:
         return dataclasses.asdict(self)
 
     def to_toml(self) -> str:
+        import tomli_w
+
         return tomli_w.dumps(self.as_dict())
 
 
@@ -185,6 +183,8 @@ def parse_value(name: str, raw: object) -> Any:
 
 def parse_count(text: str) -> int:
     """A whole number, also as 200k or 1.5M; raises ValueError for anything else."""
+    from fractions import Fraction
+
     scale = {"k": 1_000, "M": 1_000_000}.get(text[-1:], 1)
     digits = text[:-1] if scale > 1 else text
     number = Fraction(digits) * scale if scale > 1 else Fraction(int(digits))
@@ -201,6 +201,8 @@ def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
 
 
 def _unknown(name: str, allowed: Iterable[str], what: str) -> str:
+    import difflib
+
     allowed = list(allowed)
     close = difflib.get_close_matches(name, allowed, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "choose one of these"
@@ -245,6 +247,8 @@ def resolve(
 
 
 def _read_toml(path: Path) -> dict[str, object]:
+    import tomllib
+
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no file {str(path)!r}; give the path of a TOML file with field = value lines"
