@@ -25,8 +25,7 @@ from gansmith.generate import network_spec
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import Dropout
 from gansmith.recipes import RECIPES
-from gansmith.step import UPDATES, update_ema
-from gansmith.train import Material, _Batches, _penalties, build_players, build_rules, prepare
+from gansmith.train import Batches, Material, build_players, build_rules, prepare, take_step
 
 Stepper = Callable[[], int]
 
@@ -35,17 +34,13 @@ def ours(config: Config, material: Material) -> Stepper:
     """Steps as `gansmith train` takes them, averaged weights and dropout seeds included."""
     players = build_players(config, material.spec, material.codes)
     rules = build_rules(config, players.D)
-    batches = _Batches(config, material)
+    batches = Batches(config, material)
     seen = 0
 
     def step() -> int:
         nonlocal seen
-        batch = batches.at(seen)
-        with batches.dropout_at(seen):
-            UPDATES[config.update](players, batch, rules, _penalties(config, seen, 0.5))
+        take_step(players, rules, batches, seen, 0.5)
         seen += config.batch
-        if config.ema:
-            update_ema(players.G_ema, players.G, 0.99)
         return config.batch
 
     return step

@@ -122,7 +122,7 @@ def train(
     if minutes is not None and not 0 < minutes < 100_000:
         raise ValueError(f"minutes is {minutes}; it must be more than 0, such as 3")
 
-    from gansmith.runs import create_run, next_directory, open_run
+    from gansmith.runs import create_run, next_directory, open_run, refuse_occupied
     from gansmith.train import measure_images, prepare
 
     directory = out or next_directory(RUNS, chosen)
@@ -130,7 +130,7 @@ def train(
     if minutes is not None and known:
         chosen = chosen.replace(images=open_run(directory).config.images)
     if not known:
-        _refuse_occupied(directory)
+        refuse_occupied(directory)
     chosen, material = prepare(chosen)
     _say(progress, f"{chosen.dataset}: {len(material.fit):,} images to train on, from {material.fit.source}")
     for notice in material.fit.notices:
@@ -216,17 +216,6 @@ def _train(run: "Run", material: Any, progress: str) -> int:
 def _say(progress: str, line: str) -> None:
     """A line for people; scripts that read JSON get it on the other stream."""
     print(line, file=sys.stderr if progress == "json" else sys.stdout, flush=True)
-
-
-def _refuse_occupied(directory: Path) -> None:
-    """Say what is wrong with an output directory before any work is done for it."""
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"{directory} is a file; give a directory for the run with --out")
-    if directory.is_dir() and any(directory.iterdir()):
-        raise ValueError(f"{directory} is not empty and holds no run; give an empty or a new directory with --out")
-    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"{directory} cannot be written; give another place with --out")
 
 
 @contextmanager

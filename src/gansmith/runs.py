@@ -89,12 +89,9 @@ def create_run(directory: Path, config: Config) -> Run:
     Raises ValueError where the directory holds another run, anything else, or is a file; OSError is turned into a
     ValueError that says what cannot be written.
     """
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"{directory} is a file; give a directory for the run with --out")
     if (directory / "config.toml").is_file():
         return _continued(open_run(directory), config)
-    if directory.is_dir() and any(directory.iterdir()):
-        raise ValueError(f"{directory} is not empty and holds no run; give an empty or a new directory with --out")
+    refuse_occupied(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name in ("samples", "checkpoints"):
@@ -103,6 +100,17 @@ def create_run(directory: Path, config: Config) -> Run:
     except OSError as error:
         raise ValueError(f"{directory} cannot be written ({error.strerror}); give another place with --out") from None
     return Run(directory, config)
+
+
+def refuse_occupied(directory: Path) -> None:
+    """Raise ValueError where a new run cannot go: a file, a folder with other things, a place that is read-only."""
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory} is a file; give a directory for the run with --out")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ValueError(f"{directory} is not empty and holds no run; give an empty or a new directory with --out")
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"{directory} cannot be written; give another place with --out")
 
 
 def _continued(run: Run, config: Config) -> Run:

@@ -109,8 +109,7 @@ def prepare(config: Config) -> tuple[Config, Material]:
         ids = fit.labels
     else:
         ids = torch.zeros(len(fit), dtype=torch.int64)
-        fit, validation = _unlabelled(fit), validation and _unlabelled(validation)
-    if conditioning == "clusters":
+    if conditioning != "labels":
         fit, validation = _unlabelled(fit), validation and _unlabelled(validation)
     config = config.replace(conditioning=conditioning)
     build_rules(config, build_players(config, fit.spec).D)  # refuses what cannot be built before anything is written
@@ -216,7 +215,7 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
     use_threads(config)
     players = build_players(config, material.spec, material.codes)
     images_seen, sums, resumed = _restore(run, players)
-    batches = _Batches(config, material)
+    batches = Batches(config, material)
     schedule_length = config.schedule_images or config.images
     judge = Judge(material.fit, material.validation) if material.validation and len(material.validation) > 1 else None
     frame_ids = _frame_ids(material)
@@ -296,18 +295,27 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
 
         progress = min(images_seen / schedule_length, 1.0 - config.batch / schedule_length)
         _set_rates(players, config, decay(progress, config.decay_from))
-        batch = batches.at(images_seen)
-        with batches.dropout_at(images_seen):
-            try:
-                sums.add(UPDATES[config.update](players, batch, rules, _penalties(config, images_seen, progress)))
-            except NotFiniteError as error:
-                raise NotFiniteError(
-                    f"{error} is no longer a number after {images_seen} images; the last checkpoint is intact: "
-                    "lower the learning rates or raise r1 and r2, and train again"
-                ) from None
+        try:
+            sums.add(take_step(players, rules, batches, images_seen, progress))
+        except NotFiniteError as error:
+            raise NotFiniteError(
+                f"{error} is no longer a number after {images_seen} images; the last checkpoint is intact: "
+                "lower the learning rates or raise r1 and r2, and train again"
+            ) from None
         images_seen += config.batch
-        if config.ema:
-            update_ema(players.G_ema, players.G, ema_decay(images_seen, config.batch, config.ema))
+
+
+def take_step(
+    players: Players, rules: Rules, batches: "Batches", images_seen: int, progress: float
+) -> dict[str, float]:
+    """Both players and the average one step further, from `images_seen` to a batch more; the step's numbers."""
+    config = batches.config
+    with batches.dropout_at(images_seen):
+        update, batch = UPDATES[config.update], batches.at(images_seen)
+        numbers = update(players, batch, rules, _penalties(config, images_seen, progress))
+    if config.ema:
+        update_ema(players.G_ema, players.G, ema_decay(images_seen + config.batch, config.batch, config.ema))
+    return numbers
 
 
 def measure_images(config: Config, material: Material, seconds: float) -> int:
@@ -317,7 +325,7 @@ def measure_images(config: Config, material: Material, seconds: float) -> int:
     """
     probe = config.replace(images=10**12, schedule_images=0)
     players = build_players(probe, material.spec, material.codes)
-    batches = _Batches(probe, material)
+    batches = Batches(probe, material)
     cycle = probe.penalty_every if probe.r1 or probe.r2 else 1
     images_seen, images_per_s = 0, 0.0
     measured_s = min(6.0, max(0.5, 0.03 * seconds))
@@ -325,12 +333,8 @@ def measure_images(config: Config, material: Material, seconds: float) -> int:
     rules = build_rules(probe, players.D)
     while images_per_s == 0.0 or time.perf_counter() - started_at < measured_s:
         for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
-            batch = batches.at(images_seen)
-            with batches.dropout_at(images_seen):
-                UPDATES[probe.update](players, batch, rules, _penalties(probe, images_seen, 0.5))
+            take_step(players, rules, batches, images_seen, 0.5)
             images_seen += probe.batch
-            if probe.ema:
-                update_ema(players.G_ema, players.G, 0.99)
         if images_seen == cycle * probe.batch:  # the first cycle is slow: memory is fetched, kernels are chosen
             warm_at = time.perf_counter()
         else:
@@ -355,7 +359,7 @@ def _chores_s(config: Config, players: Players, material: Material) -> float:
     return total_s
 
 
-class _Batches:
+class Batches:
     """Batch number after batch number of a run, each a function of the images seen before it."""
 
     def __init__(self, config: Config, material: Material) -> None:
