@@ -1,0 +1,62 @@
+"""The command `gansmith`: one table of commands, and what a mistake looks like.
+
+Each command parses, calls the library, prints. Nothing heavy is imported until a command needs it, so `--help`
+answers at once.
+"""
+
+import sys
+from collections.abc import Callable
+
+from cyclopts import App, CycloptsError
+
+from gansmith.cli.data import check, export, fetch
+from gansmith.cli.drawing import sample
+from gansmith.cli.looking import describe, doctor, list_
+from gansmith.cli.training import resume, train
+
+app = App(
+    name="gansmith",
+    help="Train, measure and ship small image generators (GANs) on this machine.",
+    version_flags=["--version"],
+    help_format="plaintext",  # Markdown would import a parser first
+    help_epilogue="Start with: gansmith train --minutes 3",
+)
+data_app = App(name="data", help="Fetch, check or export the real images of a data set.")
+app.command(data_app)
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "train": train,
+    "resume": resume,
+    "sample": sample,
+    "list": list_,
+    "describe": describe,
+    "doctor": doctor,
+}
+DATA_COMMANDS: dict[str, Callable[..., int]] = {"fetch": fetch, "check": check, "export": export}
+for _name, _command in COMMANDS.items():
+    app.command(_command, name=_name)
+for _name, _command in DATA_COMMANDS.items():
+    data_app.command(_command, name=_name)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 training went wrong, 2 a mistake in the request, 130 interrupted."""
+    try:
+        code = app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        _complain(" ".join(str(error).split()))
+        code = 2
+    except ArithmeticError as error:
+        _complain(str(error))
+        code = 1
+    except (ValueError, FileNotFoundError) as error:
+        _complain(str(error))
+        code = 2
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}; choose a place that can be read and written, with space left")
+        code = 2
+    sys.exit(code or 0)
+
+
+def _complain(sentence: str) -> None:
+    print(f"gansmith: {sentence}", file=sys.stderr)

@@ -1,0 +1,35 @@
+"""What several commands print and write."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def say(progress: str, line: str) -> None:
+    """A line for people; scripts that read JSON get it on the other stream."""
+    print(line, file=sys.stderr if progress == "json" else sys.stdout, flush=True)
+
+
+def require_parent(out: Path) -> None:
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {str(out.absolute().parent)!r} to write {out.name} in; make it first"
+        )
+    if out.suffix not in (".png", ".npz") and out.is_file():
+        raise ValueError(f"{out} is a file; end --out in .png or .npz, or name a folder")
+
+
+def write_images(images: "Tensor", labels: "Tensor", out: Path) -> None:
+    from gansmith.generate import enlarge, grid, write_npz
+
+    if out.suffix == ".png":
+        enlarge(grid(images)).save(out)
+    elif out.suffix == ".npz":
+        write_npz(out, images, labels)
+    else:
+        out.mkdir(exist_ok=True)
+        for k in range(len(images)):
+            grid(images[k : k + 1]).save(out / f"{k:05d}.png")
