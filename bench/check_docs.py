@@ -30,7 +30,7 @@ def problems() -> list[str]:
                 found.append(f"README.md: the map of the files lacks {path.name}")
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    latest = re.search(r"^## (\S+)", changelog, re.MULTILINE)
+    latest = re.search(r"^## (\d\S*)", changelog, re.MULTILINE)
     if latest is None or latest[1] != version:
         found.append(f"CHANGELOG.md: its newest section is not version {version}")
     return found

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from cyclopts import App, CycloptsError
 
+from gansmith.cli.benching import gaussians, stacked_mnist
 from gansmith.cli.data import check, export, fetch
 from gansmith.cli.drawing import sample
 from gansmith.cli.looking import describe, doctor, list_
@@ -23,6 +24,8 @@ app = App(
 )
 data_app = App(name="data", help="Fetch, check or export the real images of a data set.")
 app.command(data_app)
+bench_app = App(name="bench", help="Train on a published test and print the figures of its table.")
+app.command(bench_app)
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": train,
@@ -33,10 +36,13 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "doctor": doctor,
 }
 DATA_COMMANDS: dict[str, Callable[..., int]] = {"fetch": fetch, "check": check, "export": export}
+BENCH_COMMANDS: dict[str, Callable[..., int]] = {"stacked-mnist": stacked_mnist, "gaussians": gaussians}
 for _name, _command in COMMANDS.items():
     app.command(_command, name=_name)
 for _name, _command in DATA_COMMANDS.items():
     data_app.command(_command, name=_name)
+for _name, _command in BENCH_COMMANDS.items():
+    bench_app.command(_command, name=_name)
 
 
 def main() -> None:

@@ -80,7 +80,7 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-from gansmith.data import idx, synthetic  # noqa: E402  (the rows below need the types above)
+from gansmith.data import idx, stacked, synthetic  # noqa: E402  (the rows below need the types above)
 
 DATASETS: dict[str, Callable[[Path | None, str], Images]] = {
     "mnist":            partial(idx.load, "mnist"),
@@ -93,6 +93,7 @@ DATASETS: dict[str, Callable[[Path | None, str], Images]] = {
     "emnist-letters":   partial(idx.load, "emnist-letters", transposed=True),
     "emnist-mnist":     partial(idx.load, "emnist-mnist", transposed=True),
     "idx":              partial(idx.load, "idx"),
+    "stacked-mnist":    stacked.stacked_mnist,
     "gaussian-ring":    synthetic.ring,
     "gaussian-grid":    synthetic.grid,
 }  # fmt: skip

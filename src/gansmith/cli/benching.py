@@ -1,0 +1,166 @@
+"""`bench ...`: train a recipe on a published test and print the figures of its table."""
+
+import contextlib
+import json as json_
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from gansmith.cli.training import RUNS, Overrides, Progress, train
+from gansmith.config import resolve
+
+if TYPE_CHECKING:
+    from gansmith.generate import Model
+
+Json = Annotated[bool, Parameter(name="--json", negative=())]
+
+
+def stacked_mnist(
+    *,
+    minutes: float | None = None,
+    images: str | None = None,
+    seed: int = 0,
+    samples: int = 26_000,
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    progress: Progress = "auto",
+    json: Json = False,
+) -> int:
+    """Train on triples of digits, without labels or clusters, and count the kinds that come out.
+
+    Parameters
+    ----------
+    minutes
+        Wall time to train for; counting takes some seconds more.
+    images
+        Training length instead, such as 500k.
+    seed
+        Of the training; the counted images are the first of seed 0.
+    samples
+        How many images to count; published tables use 26,000.
+    data_dir
+        Folder that holds MNIST's IDX files.
+    out
+        Run directory; one that holds this run already is continued, or only counted where it is finished.
+    progress
+        Live bar, plain lines, or one JSON object a line.
+    json
+        One JSON object instead of a table; progress goes to the other stream.
+    """
+    from gansmith.bench.stacked_mnist import measure
+    from gansmith.generate import sample
+
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; it must be 1 or more, such as 26000")
+    folder = str(data_dir) if data_dir else None
+    flags = {"images": images, "seed": str(seed), "data_dir": folder}
+    code, facts, model = _train("stacked", out, minutes, flags, progress, json)
+    if model is None:
+        return code
+    drawn, _ = sample(model, seed=0, count=samples)
+    result = {"benchmark": "stacked-mnist", **facts, **measure(drawn, data_dir=folder)}
+    if json:
+        print(json_.dumps(result))
+        return 0
+    real = result["real"]
+    print(f"{'':<24}{'samples':>9}{'real':>9}{'even':>9}")
+    print(f"{'modes':<24}{result['modes']:>9,}{real['modes']:>9,}{1000:>9,}")
+    print(f"{'KL to even, nats':<24}{result['kl']:>9.4f}{real['kl']:>9.4f}{result['floor']:>9.4f}")
+    print(f"{'of it, single digits':<24}{result['kl_colours']:>9.4f}{real['kl_colours']:>9.4f}")
+    print(f"{'KL above the floor':<24}{result['kl_above_floor']:>9.4f}{real['kl'] - result['floor']:>9.4f}")
+    accuracy = result["classifier_accuracy"]
+    known = "unknown: no test images" if accuracy is None else f"{accuracy:.2%} on MNIST's test images"
+    print(f"{result['samples']:,} images counted by {result['classifier']} (accuracy {known})")
+    _print_training(facts)
+    return 0
+
+
+def gaussians(
+    *,
+    minutes: float | None = None,
+    images: str | None = None,
+    seed: int = 0,
+    samples: int = 2_500,
+    out: Path | None = None,
+    progress: Progress = "auto",
+    json: Json = False,
+) -> int:
+    """Train on eight Gaussians on a ring and on 25 on a grid, and count the modes that come out.
+
+    Parameters
+    ----------
+    minutes
+        Wall time to train for, for each of the two.
+    images
+        Training length instead, such as 100k.
+    seed
+        Of the training; the counted images are the first of seed 0.
+    samples
+        How many images to count; published tables use 2,500.
+    out
+        Folder for the two run directories; runs that are there already are continued.
+    progress
+        Live bar, plain lines, or one JSON object a line.
+    json
+        One JSON object instead of a table; progress goes to the other stream.
+    """
+    from gansmith.bench.gaussians import CENTRES, measure
+    from gansmith.generate import sample
+
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; it must be 1 or more, such as 2500")
+    results: dict[str, Any] = {}
+    for dataset in CENTRES:
+        flags = {"images": images, "seed": str(seed), "dataset": dataset}
+        code, facts, model = _train("gaussians", out and out / dataset, minutes, flags, progress, json)
+        if model is None:
+            return code
+        drawn, _ = sample(model, seed=0, count=samples)
+        results[dataset] = {**facts, **measure(dataset, drawn)}
+    if json:
+        print(json_.dumps({"benchmark": "gaussians", **results}))
+        return 0
+    print(f"{'':<16}{'modes':>9}{'near one':>10}{'real':>8}")
+    for dataset, result in results.items():
+        modes = f"{result['modes']} of {result['of']}"
+        print(f"{dataset:<16}{modes:>9}{result['high_quality']:>10.1%}{result['real']['high_quality']:>8.1%}")
+    for result in results.values():
+        _print_training(result)
+    return 0
+
+
+def _train(
+    recipe: str,
+    out: Path | None,
+    minutes: float | None,
+    flags: dict[str, str | None],
+    progress: Progress,
+    json: bool,
+) -> tuple[int, dict[str, Any], "Model | None"]:
+    """Train as the command `train` does; its exit code, what to say of the run, and the generator if it is done."""
+    from gansmith.generate import load_model
+    from gansmith.runs import next_directory, open_run
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    directory = out or next_directory(RUNS, resolve(recipe, flags=given)[0])
+    started_at = time.perf_counter()
+    with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+        code = train(recipe, minutes=minutes, out=directory, progress=progress, overrides=Overrides(**given))
+    if code:
+        return code, {}, None
+    run = open_run(directory)
+    facts = {
+        "run": str(directory),
+        "recipe": recipe,
+        "seed": run.config.seed,
+        "images": run.config.images,
+        "minutes": round((time.perf_counter() - started_at) / 60, 2),
+    }
+    return 0, facts, load_model(directory)
+
+
+def _print_training(facts: dict[str, Any]) -> None:
+    print(f"{facts['run']}: seed {facts['seed']}, {facts['images']:,} images, {facts['minutes']} minutes just now")
