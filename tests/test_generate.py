@@ -11,17 +11,20 @@ from gansmith.data import ImageSpec
 from gansmith.generate import (
     Model,
     choose_ids,
+    class_walk,
     draw_ids,
     draw_latents,
     enlarge,
     generate,
     grid,
+    latent_walk,
     load_model,
     network_spec,
     numpy_latents,
     read_latents,
     recompute_statistics,
     sample,
+    slerp,
 )
 from gansmith.networks import NETWORKS
 from gansmith.train import build_players
@@ -143,3 +146,33 @@ def test_missing_models_are_named(tmp_path):
         load_model(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="holds no run"):
         load_model(tmp_path)
+
+
+def test_the_arc_between_two_latents_keeps_their_length_and_turns_evenly():
+    start, end = torch.tensor([2.0, 0.0, 0.0]), torch.tensor([0.0, 2.0, 0.0])
+    for share in (0.0, 0.25, 1.0):
+        angle = torch.tensor(share * torch.pi / 2)
+        expected = 2 * torch.stack([angle.cos(), angle.sin(), torch.tensor(0.0)])
+        torch.testing.assert_close(slerp(start, end, share), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(slerp(start, 3 * start, 0.5), 2 * start)
+
+
+def test_a_latent_walk_passes_each_seed_and_closes():
+    drawer = model()
+    walk = latent_walk(drawer, seeds=[3, 5], steps=4, label=2)
+    assert walk.shape == (8, 1, 28, 28)
+    for k, seed in ((0, 3), (4, 5)):
+        assert torch.equal(walk[k], sample(drawer, seed=seed, count=1, labels=[2])[0][0])
+
+
+def test_a_class_walk_passes_each_class_and_leaves_the_generator_alone():
+    drawer = model()
+    before = {name: value.clone() for name, value in drawer.G.state_dict().items()}
+    walk = class_walk(drawer, seed=3, ids=[1, 7], steps=5)
+    assert walk.shape == (10, 1, 28, 28)
+    for k, label in ((0, 1), (5, 7)):
+        assert torch.equal(walk[k], sample(drawer, seed=3, count=1, labels=[label])[0][0])
+    assert not torch.equal(walk[2], walk[0])
+    assert all(torch.equal(value, before[name]) for name, value in drawer.G.state_dict().items())
+    with pytest.raises(ValueError, match="cannot walk between"):
+        class_walk(model(conditioning="none"), seed=0, ids=[0, 1], steps=2)

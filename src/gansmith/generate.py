@@ -1,15 +1,16 @@
-"""From seeds to images: a trained generator, what it is told, and grids of what it draws.
+"""From seeds to images: a trained generator, what it is told, grids of what it draws, walks between samples.
 
 Sample k depends on its own seed alone. Sampling runs in float32, in chunks of one fixed size, with the statistics
 stored in the file, so sample 17 is the same image whatever else is drawn with it.
 """
 
+import copy
 import hashlib
 import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,53 @@ def choose_ids(model: Model, *, seed: int, count: int, labels: Sequence[int] | N
         missing = wrong[0] if wrong else "(none given)"
         raise ValueError(f"there is no label {missing}; this model knows 0 to {model.spec.num_classes - 1}")
     return torch.tensor([labels[k % len(labels)] for k in range(count)], dtype=torch.int64)
+
+
+@torch.no_grad()
+def latent_walk(model: Model, *, seeds: Sequence[int], steps: int, label: int | None = None) -> Tensor:
+    """uint8 (steps * stops, C, H, W): from each seed's sample 0 to the next one's and back to the first.
+
+    Latents move along the great circle between two ends, where a normal latent is likely, not through the middle,
+    where none ever is. The id stays the first seed's, or `label`.
+    """
+    ends = torch.cat([draw_latents(model.config.z_dim, seed=seed, count=1) for seed in seeds])
+    shares = torch.arange(steps, dtype=torch.float32) / steps
+    path = [slerp(a, b, share) for a, b in zip(ends, ends.roll(-1, 0), strict=True) for share in shares]
+    told = choose_ids(model, seed=seeds[0], count=1, labels=None if label is None else [label])
+    return generate(model, torch.stack(path), told.expand(len(path)))
+
+
+def slerp(start: Tensor, end: Tensor, share: float | Tensor) -> Tensor:
+    """The vector that lies this share of the way from `start` to `end`, both (d,), along the arc between them.
+
+    Source: Shoemake 1985, Animating rotation with quaternion curves, section 3.3. Parallel ends are joined by a line.
+    """
+    angle = torch.acos(torch.cosine_similarity(start, end, dim=0).clamp(-1, 1))
+    if angle.sin() < 1e-6:
+        return torch.lerp(start, end, torch.as_tensor(share, dtype=start.dtype))
+    return (torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * end) / torch.sin(angle)
+
+
+@torch.no_grad()
+def class_walk(model: Model, *, seed: int, ids: Sequence[int], steps: int) -> Tensor:
+    """uint8 (steps * len(ids), C, H, W): one latent on its way through these ids and back to the first.
+
+    Every embedding of ids is walked in a straight line from one row to the next. Raises ValueError for a generator
+    that is told nothing, or not by embeddings.
+    """
+    G = copy.deepcopy(model.G)
+    tables = [layer for layer in G.modules() if isinstance(layer, nn.Embedding)]
+    if not tables or len(model.frequencies) < 2:
+        raise ValueError("this generator is told nothing of classes, so it cannot walk between them; walk latents")
+    stops = torch.tensor(ids)
+    for table in tables:
+        ends = table.weight[stops]
+        rows = [torch.lerp(a, b, k / steps) for a, b in zip(ends, ends.roll(-1, 0), strict=True) for k in range(steps)]
+        table.weight = nn.Parameter(torch.stack(rows), requires_grad=False)
+        table.num_embeddings = len(rows)
+    count = steps * len(ids)
+    z = draw_latents(model.config.z_dim, seed=seed, count=1).expand(count, -1)
+    return generate(replace(model, G=G), z, torch.arange(count))
 
 
 def network_spec(spec: ImageSpec, config: Config) -> ImageSpec:

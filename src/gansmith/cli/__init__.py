@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError
 
 from gansmith.cli.benching import gaussians, stacked_mnist
 from gansmith.cli.data import check, export, fetch
-from gansmith.cli.drawing import sample
+from gansmith.cli.drawing import film, plot, sample, walk
 from gansmith.cli.looking import describe, doctor, list_
 from gansmith.cli.training import resume, train
 
@@ -31,6 +31,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": train,
     "resume": resume,
     "sample": sample,
+    "walk": walk,
+    "film": film,
+    "plot": plot,
     "list": list_,
     "describe": describe,
     "doctor": doctor,

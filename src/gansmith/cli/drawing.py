@@ -1,6 +1,7 @@
-"""`sample`: images from a trained generator."""
+"""`sample`, `walk`, `film` and `plot`: pictures of a generator and of its training."""
 
 from pathlib import Path
+from typing import Literal
 
 from gansmith.cli.output import require_parent, write_images
 
@@ -74,3 +75,135 @@ def parse_labels(text: str) -> list[int]:
 def parse_labels_part(text: str) -> list[int]:
     first, dash, last = text.partition("-")
     return list(range(int(first), int(last) + 1)) if dash else [int(first)]
+
+
+def walk(
+    source: Path,
+    /,
+    *,
+    seeds: str = "0,1,2,3",
+    label: int | None = None,
+    classes: str | None = None,
+    steps: int = 12,
+    out: Path = Path("walk.gif"),
+) -> int:
+    """Walk from one sample to the next and back to the first, as an animation or a strip.
+
+    Parameters
+    ----------
+    source
+        Run directory or generator.safetensors.
+    seeds
+        Samples to visit, such as 0,1,2,3 or 0-3; a walk through classes stays at the first.
+    label
+        Class to stay in; by default the one that the first seed draws.
+    classes
+        Walk through these classes with one latent instead: 0-9, 2024 or 3,11,12.
+    steps
+        Pictures from one stop to the next.
+    out
+        A .gif, .webp or .mp4 animation, or a .png with one row a stop.
+    """
+    from gansmith.film import FORMATS, write_film
+    from gansmith.generate import choose_ids, class_walk, enlarge, grid, latent_walk, load_model
+
+    if not 2 <= steps <= 1000:
+        raise ValueError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
+    _require_kind(out, (*FORMATS, ".png"))
+    visited = parse_labels(seeds)
+    if len(visited) < 2 and classes is None:
+        raise ValueError(f"seeds are {seeds!r}; a walk needs two or more, such as 0,1")
+    model = load_model(source)
+    if classes is None:
+        images = latent_walk(model, seeds=visited, steps=steps, label=label)
+    else:
+        stops = choose_ids(model, seed=0, count=len(parse_labels(classes)), labels=parse_labels(classes))
+        images = class_walk(model, seed=visited[0], ids=stops.tolist(), steps=steps)
+    if out.suffix == ".png":
+        enlarge(grid(images, columns=steps)).save(out)
+    else:
+        frames = [enlarge(grid(image[None]), at_least_px=224).convert("RGB") for image in images]
+        write_film(frames, out, frame_ms=80, hold_ms=80)
+    print(f"{len(images)} images -> {out}")
+    return 0
+
+
+def film(
+    run: Path,
+    /,
+    *,
+    out: Path | None = None,
+    frame_ms: int = 200,
+) -> int:
+    """Make a film of a run's training from the grids it saved: the same latents, seen again and again.
+
+    Parameters
+    ----------
+    run
+        Run directory.
+    out
+        A .gif, .webp or .mp4 file; by default film.gif in the run directory.
+    frame_ms
+        Milliseconds for each grid; the last stays for two seconds.
+    """
+    from gansmith.film import FORMATS, film_frames, write_film
+    from gansmith.runs import open_run
+
+    if not 20 <= frame_ms <= 10_000:
+        raise ValueError(f"frame_ms is {frame_ms}; it must be between 20 and 10000, such as 200")
+    opened = open_run(run)
+    out = out or opened.directory / "film.gif"
+    _require_kind(out, FORMATS)
+    frames = film_frames(opened)
+    write_film(frames, out, frame_ms=frame_ms)
+    print(f"{len(frames)} frames -> {out}")
+    return 0
+
+
+def plot(
+    run: Path,
+    what: Literal["curves", "classes", "neighbours"] = "curves",
+    /,
+    *,
+    seed: int = 0,
+    out: Path | None = None,
+) -> int:
+    """Draw a run's curves, its classes in several styles, or samples beside the nearest training images.
+
+    Parameters
+    ----------
+    run
+        Run directory.
+    what
+        curves (losses and scores), classes (a row each, one style a column), or neighbours (each sample, then the
+        training images closest to it).
+    seed
+        Of the latents or samples shown.
+    out
+        A .png, for curves also .svg or .pdf; by default loss.png, classes.png or neighbours.png in the run directory.
+    """
+    from gansmith.generate import enlarge, grid, load_model, sample
+    from gansmith.plot import classes_by_styles, neighbours, plot_curves
+    from gansmith.runs import open_run
+
+    opened = open_run(run)
+    out = out or opened.directory / {"curves": "loss.png"}.get(what, f"{what}.png")
+    _require_kind(out, (".png", ".svg", ".pdf") if what == "curves" else (".png",))
+    if what == "curves":
+        plot_curves(opened, out)
+    elif what == "classes":
+        enlarge(grid(classes_by_styles(load_model(run), seed=seed), columns=10)).save(out)
+    else:
+        from gansmith.data import load_split
+
+        images, _ = sample(load_model(run), seed=seed, count=10)
+        fit = load_split(opened.config.dataset, "fit", data_dir=opened.config.data_dir or None)
+        enlarge(grid(neighbours(images, fit.pixels), columns=5)).save(out)
+    print(f"{what} -> {out}")
+    return 0
+
+
+def _require_kind(out: Path, kinds: tuple[str, ...]) -> None:
+    require_parent(out)
+    if out.suffix not in kinds:
+        raise ValueError(f"{out} does not end in one of {', '.join(kinds)}; choose one of these")

@@ -131,7 +131,7 @@ def resume(
 
 def _train(run: "Run", material: Any, progress: str) -> int:
     from gansmith.generate import enlarge, grid, load_model, sample
-    from gansmith.plot import plot_losses
+    from gansmith.plot import plot_curves
     from gansmith.progress import show_progress
     from gansmith.train import record_start
     from gansmith.train import train as train_run
@@ -147,7 +147,7 @@ def _train(run: "Run", material: Any, progress: str) -> int:
     model = load_model(run.directory)
     images, _ = sample(model, seed=0, count=25)
     enlarge(grid(images)).save(run.directory / "grid.png")
-    plot_losses(run)
+    plot_curves(run)
     run.record(status="finished")
     scores = run.metrics()
     if scores:

@@ -1,0 +1,80 @@
+"""Moving pictures: the training film from a run's saved grids, and walks from one sample to another.
+
+Animations are GIF or WebP by Pillow, or MP4 with the extra `video`.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from gansmith.generate import enlarge
+from gansmith.runs import Run
+
+FORMATS = (".gif", ".webp", ".mp4")
+FRAME_MS, HOLD_MS = 200, 2_000  # each frame; the last one again, so that the eye can rest on the result
+_CAPTION_PX = 22
+
+
+def film_frames(run: Run) -> list[Image.Image]:
+    """One frame for each grid the run saved, oldest first, with a caption and a bar of the images seen.
+
+    Raises FileNotFoundError where the run saved none.
+    """
+    paths = sorted(run.samples_dir.glob("*.png"))
+    if not paths:
+        raise FileNotFoundError(f"{run.directory} has no pictures in samples/ yet; let it train longer")
+    frames = []
+    for path in paths:
+        with Image.open(path) as saved:
+            grid = enlarge(saved.convert("RGB"))
+        images_seen = int(path.stem)
+        frame = Image.new("RGB", (grid.width, grid.height + _CAPTION_PX))
+        frame.paste(grid)
+        draw = ImageDraw.Draw(frame)
+        text = f"{images_seen:,} images seen"
+        draw.text((6, grid.height + 4), text, fill="white", font=ImageFont.load_default(size=12))
+        done = min(1.0, images_seen / run.config.images)
+        draw.rectangle((0, frame.height - 3, round(done * frame.width), frame.height), fill="#56B4E9")
+        frames.append(frame)
+    return frames
+
+
+def write_film(frames: Sequence[Image.Image], path: Path, *, frame_ms: int = FRAME_MS, hold_ms: int = HOLD_MS) -> None:
+    """An endless animation of these frames, all of one size; the last one stays for `hold_ms`.
+
+    Raises ValueError for another kind of file than `FORMATS`, also where MP4 lacks its extra.
+    """
+    durations = [frame_ms] * (len(frames) - 1) + [hold_ms]
+    if path.suffix == ".gif":
+        # Pillow gives equal neighbours one frame of their summed time, which looks the same.
+        first, *rest = (frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames)
+        first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
+    elif path.suffix == ".webp":
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, lossless=True)
+    elif path.suffix == ".mp4":
+        _write_mp4(frames, durations, path)
+    else:
+        raise ValueError(f"{path.name} does not end in one of {', '.join(FORMATS)}; choose one of these")
+
+
+def _write_mp4(frames: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
+    """H.264 with a constant rate of 20 frames a second, each picture repeated for its time."""
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise ValueError(
+            "MP4 needs the extra `video`: pip install 'gansmith[video]', or choose .gif or .webp"
+        ) from None
+    rate = 20
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate))
+        stream.width, stream.height = (side + side % 2 for side in frames[0].size)  # the codec wants even sides
+        stream.pix_fmt = "yuv420p"
+        for picture, duration_ms in zip(frames, durations, strict=True):
+            canvas = Image.new("RGB", (stream.width, stream.height))
+            canvas.paste(picture)
+            for _ in range(max(1, round(duration_ms * rate / 1000))):
+                container.mux(stream.encode(av.VideoFrame.from_image(canvas)))
+        container.mux(stream.encode(None))

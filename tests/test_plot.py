@@ -1,0 +1,72 @@
+"""Curves drawn from a log, and grids of what a generator knows."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gansmith.plot import neighbours, plot_curves, smoothed
+from gansmith.runs import create_run
+
+
+def colours(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).reshape(-1, 3)
+
+
+def has(path, hexadecimal):
+    wanted = [int(hexadecimal[k : k + 2], 16) for k in (1, 3, 5)]
+    return bool((colours(path) == wanted).all(1).any())
+
+
+@pytest.fixture
+def run(tmp_path, tiny):
+    made = create_run(tmp_path / "run", tiny())
+    for k in range(40):
+        made.append(made.log_path, {"images_seen": 32 * k, "d_loss": 1 + k % 2, "g_loss": 2 - 0.02 * k})
+    return made
+
+
+def test_smoothing_keeps_lines_and_averages_noise():
+    line = [2.0 * k for k in range(50)]
+    assert smoothed(line, share=0.2) == pytest.approx(line)
+    inner = smoothed([0.0, 1.0] * 50, share=0.2)[20:-20]
+    assert all(abs(value - 0.5) < 0.05 for value in inner)
+    assert smoothed([3.0]) == [3.0] and smoothed([]) == []
+
+
+def test_both_players_are_drawn_and_equal_runs_have_equal_pictures(run):
+    path = plot_curves(run)
+    assert has(path, "#0072B2") and has(path, "#D55E00") and not has(path, "#CC79A7")
+    first = path.read_bytes()
+    assert plot_curves(run).read_bytes() == first
+
+
+def test_a_panel_of_scores_appears_with_the_first_score(run):
+    with Image.open(plot_curves(run)) as without:
+        low = without.height
+    run.append(run.metrics_path, {"images_seen": 640, "ratio": 3.5})
+    with Image.open(plot_curves(run)) as scored:
+        assert scored.height > low
+
+
+def test_troubles_are_marked_and_gaps_left_out(run):
+    run.append(run.log_path, {"images_seen": 640, "kind": "trouble", "trouble": "collapse", "sentence": "x"})
+    run.append(run.log_path, {"images_seen": 1280, "d_loss": float("nan"), "g_loss": 1.0})
+    assert has(plot_curves(run), "#CC79A7")
+
+
+@pytest.mark.parametrize("kind", [".svg", ".pdf"])
+def test_curves_for_print_carry_no_date(run, tmp_path, kind):
+    first = plot_curves(run, tmp_path / f"a{kind}").read_bytes()
+    assert plot_curves(run, tmp_path / f"b{kind}").read_bytes() == first and b"Date>20" not in first
+
+
+def test_an_empty_log_still_gives_a_picture(tmp_path, tiny):
+    assert plot_curves(create_run(tmp_path / "run", tiny())).is_file()
+
+
+def test_neighbours_follow_their_sample_nearest_first():
+    training = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1) * 40
+    shown = neighbours(torch.tensor([[[[85]]], [[[0]]]], dtype=torch.uint8), training, count=2).flatten().tolist()
+    assert shown == [85, 80, 120, 0, 0, 40]
