@@ -25,7 +25,8 @@ from gansmith.generate import network_spec
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import Dropout
 from gansmith.recipes import RECIPES
-from gansmith.train import Batches, Material, build_players, build_rules, prepare, take_step
+from gansmith.rules import build_rules
+from gansmith.train import Batches, Material, build_players, prepare, take_step
 
 Stepper = Callable[[], int]
 

@@ -21,7 +21,7 @@ def test_sources_win_in_order(tmp_path):
     )
     assert origins["g_width"] == "recipe mlp-small"
     assert (origins["batch"], origins["z_dim"], origins["seed"]) == (str(file), "environment", "flag")
-    assert origins["ema"] == "recipe mlp-small" and origins["dropout"] == "default"
+    assert origins["beta1"] == "recipe mlp-small" and origins["dropout"] == "default"
 
 
 def test_variables_that_name_places_are_not_fields():

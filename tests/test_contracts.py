@@ -14,8 +14,9 @@ from gansmith.describe import describe
 from gansmith.losses import OBJECTIVES
 from gansmith.networks import NETWORKS
 from gansmith.recipes import RECIPES
-from gansmith.step import UPDATES, Batch, Penalties
-from gansmith.train import build_players, build_rules
+from gansmith.rules import build_rules, penalties_at
+from gansmith.step import UPDATES, Batch
+from gansmith.train import build_players
 
 SPECS = [ImageSpec(28, 1, 10), ImageSpec(32, 3, 4), ImageSpec(28, 1, 0)]
 SOURCE = Path(gansmith.__file__).parent
@@ -47,36 +48,108 @@ def test_objectives_take_logits_and_give_one_number(name):
     real, fake = torch.randn(7, requires_grad=True), torch.randn(7, requires_grad=True)
     for loss in (OBJECTIVES[name].d_loss(real, fake), OBJECTIVES[name].g_loss(real, fake)):
         assert loss.shape == ()
-        loss.backward()
-    assert fake.grad.abs().sum() > 0
+        (slope,) = torch.autograd.grad(loss, fake)
+        assert slope.abs().sum() > 0
+
+
+def players_and_batches(config, spec, count):
+    """A config's players and rules, and batches of drawn noise to step on."""
+    players = build_players(config, spec)
+    draw = torch.Generator().manual_seed(0)
+    batches = []
+    for _ in range(count):
+        ids = torch.randint(0, 1 if config.conditioning == "none" else spec.num_classes, (4,), generator=draw)
+        real = torch.rand(4, spec.channels, spec.size, spec.size, generator=draw) * 2 - 1
+        batches.append(Batch(real, ids, torch.randn(4, config.z_dim, generator=draw), ids, draw))
+    return players, build_rules(config, players.D), batches
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_train_two_steps(recipe):
     config = resolve(recipe, flags={"batch": 4, "clusters": 3})[0]
     config = config.replace(conditioning="labels") if config.conditioning == "auto" else config
-    spec = ImageSpec(28, 1, 3)
-    players = build_players(config, spec)
-    rules = build_rules(config, players.D)
-    for step in range(2):
-        draw = torch.Generator().manual_seed(step)
-        ids = torch.randint(0, 1 if config.conditioning == "none" else 3, (4,), generator=draw)
-        batch = Batch(torch.rand(4, 1, 28, 28) * 2 - 1, ids, torch.randn(4, config.z_dim), ids, draw)
-        numbers = UPDATES[config.update](players, batch, rules, Penalties(config.r1, config.r2))
+    players, rules, batches = players_and_batches(config, ImageSpec(28, 1, 3), 2)
+    for batch in batches:
+        numbers = UPDATES[config.update](players, batch, rules, penalties_at(config, 0, 0.0))
         assert set(numbers) == {"d_loss", "g_loss", "d_real", "d_fake"}
         assert all(torch.isfinite(torch.tensor(value)) for value in numbers.values())
 
 
-@pytest.mark.parametrize(("recipe", "g", "d"), [("mlp-small", 227_344, 201_217), ("dcgan-sgd", None, None)])
-def test_descriptions_count_trainable_parameters(recipe, g, d):
+# What an objective needs beside its name.
+COMPANIONS = {
+    "wasserstein": {"clip_weights": 0.01},
+    "auxiliary-classifier": {"conditioning": "labels", "d_conditioning": "classifier"},
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_objectives_move_every_weight_of_both_players(objective):
+    flags = {"objective": objective, "g_width": 8, "d_width": 8, "z_dim": 6, **COMPANIONS.get(objective, {})}
+    config = resolve("mlp-small", flags=flags)[0]
+    players, rules, batches = players_and_batches(config, ImageSpec(8, 1, 3), 3)
+    before = [[p.detach().clone() for p in network.parameters()] for network in (players.G, players.D)]
+    for batch in batches:
+        UPDATES[config.update](players, batch, rules, penalties_at(config, 0, 0.0))
+    for network, was in zip((players.G, players.D), before, strict=True):
+        for (name, parameter), old in zip(network.named_parameters(), was, strict=True):
+            if name != "judge.bias":  # many losses compare scores, so that what shifts them all has no slope
+                assert not torch.equal(parameter, old), name
+
+
+# Trainable parameters, counted by hand from the lists of layers: weights and biases of each, gains and shifts.
+PARAMETERS = {
+    "mlp-small": (100 * 256 + 256 + 256 * 784 + 784, 784 * 256 + 256 + 256 + 1),
+    "mlp-keras": (
+        100 * 256 + 3 * 256 + 256 * 512 + 3 * 512 + 512 * 1024 + 3 * 1024 + 1024 * 784 + 784,
+        784 * 512 + 512 + 512 * 256 + 256 + 256 + 1,
+    ),
+    "cgan-keras": (
+        10 * 100 + 100 * 256 + 3 * 256 + 256 * 512 + 3 * 512 + 512 * 1024 + 3 * 1024 + 1024 * 784 + 784,
+        10 * 784 + 784 * 512 + 512 + 2 * (512 * 512 + 512) + 512 + 1,
+    ),
+    "dcgan-keras": (
+        101 * 6272 + (9 * 128 * 128 + 3 * 128) + (9 * 128 * 64 + 3 * 64) + (9 * 64 + 1),
+        (9 * 32 + 32) + (9 * 32 * 64 + 3 * 64) + (9 * 64 * 128 + 3 * 128) + (9 * 128 * 256 + 3 * 256) + 4096 + 1,
+    ),
+    "vanilla-cs231n": (
+        96 * 1024 + 1024 + 1024 * 1024 + 1024 + 1024 * 784 + 784,
+        784 * 256 + 256 + 256 * 256 + 256 + 256 + 1,
+    ),
+    "lsgan-cs231n": (
+        96 * 1024 + 1024 + 1024 * 1024 + 1024 + 1024 * 784 + 784,
+        784 * 256 + 256 + 256 * 256 + 256 + 256 + 1,
+    ),
+    "dcgan-cs231n": (
+        (96 * 1024 + 3 * 1024) + (1024 * 6272 + 3 * 6272) + (16 * 128 * 64 + 3 * 64) + (16 * 64 + 1),
+        (25 * 32 + 32) + (25 * 32 * 64 + 64) + (1024 * 1024 + 1024) + 1024 + 1,
+    ),
+    "dcgan-sgd": (
+        (100 * 256 * 49 + 3 * 256) + (256 * 128 * 16 + 3 * 128) + (128 * 16 + 1),
+        (128 * 16 + 128) + (128 * 256 * 16 + 3 * 256) + (256 * 49 + 1),
+    ),
+}
+BUDGETS = {
+    "mlp-small": 200 * 60_000,
+    "mlp-keras": 50_000 * 64,
+    "cgan-keras": 50_000 * 64,
+    "dcgan-keras": 10_000 * 64,
+    "vanilla-cs231n": 10 * 60_000,
+    "lsgan-cs231n": 10 * 60_000,
+    "dcgan-cs231n": 10 * 60_000,
+    "dcgan-sgd": 200 * 60_000,
+}
+
+
+@pytest.mark.parametrize("recipe", PARAMETERS)
+def test_descriptions_count_trainable_parameters(recipe):
     facts = describe(resolve(recipe)[0])
-    if recipe == "dcgan-sgd":
-        g = (100 * 256 * 49 + 256) + 2 * 256 + (256 * 128 * 16 + 128) + 2 * 128 + (128 * 16 + 1)
-        d = (128 * 16 + 128) + (128 * 256 * 16 + 256) + 2 * 256 + (256 * 49 + 1)
-    assert (facts["g_parameters"], facts["d_parameters"]) == (g, d)
-    assert (facts["z_dim"], facts["conditional"], facts["image_shape"]) == (100, False, [1, 28, 28])
-    assert facts["images"] == 12_000_000
-    assert sum(layer["parameters"] for layer in facts["g_layers"]) == facts["g_parameters"]
+    assert (facts["g_parameters"], facts["d_parameters"]) == PARAMETERS[recipe]
+    assert facts["z_dim"] == (96 if recipe.endswith("cs231n") else 100)
+    assert facts["conditional"] == (recipe == "cgan-keras")
+    assert facts["image_shape"] == [1, 28, 28]
+    assert facts["images"] == BUDGETS[recipe]
+    for player in ("g", "d"):
+        assert sum(layer["parameters"] for layer in facts[f"{player}_layers"]) == facts[f"{player}_parameters"]
 
 
 def test_public_names_are_sorted_and_exist():
@@ -93,7 +166,7 @@ FLOW = [
     ["data"],
     ["networks", "losses", "schedule", "augment"],
     ["step", "runs", "metrics"],
-    ["generate"],
+    ["optimizers", "rules", "generate"],
     ["train"],
     ["describe", "doctor", "film", "plot", "progress", "bench"],
     ["cli"],

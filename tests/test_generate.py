@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansmith.config import resolve
+from gansmith.config import Config, resolve
 from gansmith.data import ImageSpec
 from gansmith.generate import (
     Model,
@@ -52,7 +52,7 @@ def test_sample_k_is_the_same_image_at_any_count(recipe):
 
 
 def test_latents_and_ids_follow_their_distributions():
-    latents = draw_latents(16, seed=0, count=2000)
+    latents = draw_latents(Config(z_dim=16), seed=0, count=2000)
     assert latents.mean().item() == pytest.approx(0, abs=0.02) and latents.std().item() == pytest.approx(1, abs=0.02)
     shares = torch.bincount(draw_ids(torch.tensor([0.2, 0.0, 0.5, 0.3]), seed=0, count=4000), minlength=4) / 4000
     torch.testing.assert_close(shares, torch.tensor([0.2, 0.0, 0.5, 0.3]), atol=0.025, rtol=0)
@@ -60,7 +60,9 @@ def test_latents_and_ids_follow_their_distributions():
 
 def test_numpy_latents_are_those_of_the_legacy_generator():
     expected = np.random.RandomState(504).normal(size=(25, 100))
-    torch.testing.assert_close(numpy_latents(100, seed=504, count=25).double().numpy(), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        numpy_latents(Config(z_dim=100), seed=504, count=25).double().numpy(), expected, rtol=1e-6, atol=1e-7
+    )
 
 
 def test_chosen_labels_repeat_and_unknown_ones_are_refused():
@@ -81,7 +83,7 @@ def test_averaged_weights_need_statistics_of_their_own():
     spec = ImageSpec(size=28, channels=1, num_classes=0)
     ends = [build_players(config.replace(seed=seed), spec).G for seed in (0, 1)]
     for G in ends:
-        recompute_statistics(G, config.z_dim, torch.ones(1))
+        recompute_statistics(G, config, torch.ones(1))
     average = copy.deepcopy(ends[0])
     with torch.no_grad():
         for parameter, other in zip(average.parameters(), ends[1].parameters(), strict=True):
@@ -94,11 +96,11 @@ def test_averaged_weights_need_statistics_of_their_own():
             return G.layers[:3](z).std((0, 2, 3)).mean().item()
 
     stale = spread_after_first_norm(average)
-    recompute_statistics(average, config.z_dim, torch.ones(1))
+    recompute_statistics(average, config, torch.ones(1))
     assert spread_after_first_norm(average) == pytest.approx(1.0, abs=0.1)
     assert stale < 0.85  # maps come out too weak with statistics that belong to other weights
     first = copy.deepcopy(average.state_dict())
-    recompute_statistics(average, config.z_dim, torch.ones(1))
+    recompute_statistics(average, config, torch.ones(1))
     torch.testing.assert_close(average.state_dict(), first, rtol=0, atol=0)
 
 
@@ -133,7 +135,7 @@ def test_latent_files_are_checked(tmp_path):
 
 def test_chunks_are_padded_not_shared():
     drawer = model()
-    z, ids = draw_latents(8, seed=1, count=70), torch.zeros(70, dtype=torch.int64)
+    z, ids = draw_latents(Config(z_dim=8), seed=1, count=70), torch.zeros(70, dtype=torch.int64)
     whole = generate(drawer, z, ids)
     other = z.clone()
     other[1:] += 5

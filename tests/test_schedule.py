@@ -1,14 +1,30 @@
 """Schedules at their ends and in between."""
 
+import math
+
 import pytest
 
 from gansmith.schedule import decay, ema_decay, fading_boost
 
 
-def test_decay_is_flat_then_straight_to_zero():
-    assert [decay(p, 0.5) for p in (0, 0.5, 0.75, 1.0)] == pytest.approx([1, 1, 0.5, 0])
-    assert decay(0.9, 1.0) == pytest.approx(1)
-    assert decay(0.25, 0.0) == pytest.approx(0.75)
+def test_linear_decay_is_flat_then_straight_to_zero():
+    assert [decay(p, "linear", 0.5, 0.1) for p in (0, 0.5, 0.75, 1.0)] == pytest.approx([1, 1, 0.5, 0])
+    assert decay(0.25, "linear", 0.0, 0.1) == pytest.approx(0.75)
+
+
+def test_cosine_decay_is_flat_then_half_a_cosine():
+    shares = [decay(p, "cosine", 0.4, 0.1) for p in (0.4, 0.55, 0.7, 1.0)]
+    assert shares == pytest.approx([1, 0.5 + math.sqrt(0.125), 0.5, 0])
+
+
+def test_step_decay_falls_again_and_again():
+    assert [decay(p, "step", 0.3, 0.5) for p in (0, 0.29, 0.3, 0.61, 0.95)] == pytest.approx([1, 1, 0.5, 0.25, 0.125])
+    assert decay(0.4, "step", 0.0, 0.5) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "step"])
+def test_rates_that_never_decay_stay(kind):
+    assert decay(1.0, kind, 1.0, 0.1) == pytest.approx(1)
 
 
 def test_boost_fades_by_half_a_cosine():

@@ -7,8 +7,9 @@ import torch
 
 from gansmith.config import resolve
 from gansmith.data import ImageSpec
+from gansmith.rules import build_rules
 from gansmith.step import UPDATES, Batch, NotFiniteError, Penalties, alternating_step, joint_step, update_ema
-from gansmith.train import build_players, build_rules
+from gansmith.train import build_players
 
 SPEC = ImageSpec(size=8, channels=1, num_classes=3)
 # Float32 sums in another order differ by a few 1e-5 here; a term that is missing or doubled, by 1e-2 and more.
@@ -78,7 +79,7 @@ def test_the_alternating_step_is_the_textbook_loop(objective, penalties):
     real, still = batch.real.clone().requires_grad_(), fake.detach().requires_grad_()
     real_logits, fake_logits = D(real, batch.real_ids), D(still, batch.fake_ids)
     loss = rules.d_loss(real_logits, fake_logits, batch.rng)
-    if penalties:
+    if penalties.at_images:
         for logits, images, weight in ((real_logits, real, 0.7), (fake_logits, still, 0.3)):
             (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
             loss = loss + weight / 2 * slope.square().sum((1, 2, 3)).mean()

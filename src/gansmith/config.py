@@ -44,7 +44,8 @@ class Config:
     """One run's choices; raises ValueError for any value that is out of range or of the wrong type.
 
     Progress is counted in real images shown to the discriminator. Fractions are of the schedule's length, so a
-    recipe keeps its shape when its budget changes.
+    recipe keeps its shape when its budget changes. Defaults leave every technique out: a recipe's row says what it
+    uses, and a file written before a technique existed still means what it meant.
     """
 
     recipe: str = _field("default", "name of the row these choices started from")
@@ -62,41 +63,107 @@ class Config:
     g_width: int = _field(48, "channels or units of the generator's wide layers", low=1, high=4096)
     d_width: int = _field(64, "the same of the discriminator", low=1, high=4096)
     z_dim: int = _field(64, "length of the latent vector", low=1, high=65_536)
+    latent: str = _field(
+        "normal",
+        "distribution of latents: normal, uniform between -1 and 1, or spread over a sphere",
+        choices=("normal", "uniform", "sphere"),
+    )
+    initialisation: str = _field(
+        "own",
+        "first weights: the network's own, or one scheme for all its layers",
+        choices=("own", "normal", "glorot", "he", "orthogonal"),
+    )
+    g_activation: str = _field(
+        "own",
+        "activation between the generator's layers: the network's own, or one for all",
+        choices=("own", "relu", "leaky-relu", "elu", "selu", "silu", "gelu", "tanh"),
+    )
+    d_activation: str = _field(
+        "own",
+        "the same of the discriminator",
+        choices=("own", "relu", "leaky-relu", "elu", "selu", "silu", "gelu", "tanh"),
+    )
+    g_dropout: float = _field(
+        0.0, "share of units dropped in the generator, while training and while sampling", low=0.0, high=0.95
+    )
     dropout: float = _field(0.0, "share of units dropped in the discriminator", low=0.0, high=0.95)
+    spectral_norm: bool = _field(False, "divide each weight of the discriminator by its largest singular value")
+    minibatch_stddev: bool = _field(False, "show the discriminator how much the images of a batch differ")
     conditioning: str = _field(
-        "auto",
+        "none",
         "what both players are told of an image: nothing, its label, a cluster found without labels, "
         "or (auto) labels where the data has them and clusters elsewhere",
         choices=("none", "labels", "clusters", "auto"),
     )
     clusters: int = _field(256, "number of clusters where they are used", low=2, high=65_536)
+    g_conditioning: str = _field(
+        "auto",
+        "how the generator is told: the network's own way, or an embedding multiplied with the latent or put beside it",
+        choices=("auto", "multiplied", "concatenated"),
+    )
+    d_conditioning: str = _field(
+        "auto",
+        "how the discriminator is told: the network's own way, an embedding multiplied with the image, put beside it "
+        "or projected on the features; or not told, and asked to name the class",
+        choices=("auto", "multiplied", "concatenated", "projection", "classifier"),
+    )
     # objective
     objective: str = _field("non-saturating", "loss pair; `gansmith list objectives`")
     update: str = _field(
-        "joint",
-        "one pass that serves both players, or the classic discriminator step before the generator step",
-        choices=("joint", "alternating"),
+        "alternating",
+        "the classic discriminator step before the generator step, or one pass that serves both players",
+        choices=("alternating", "joint"),
     )
     real_target_low: float = _field(1.0, "smallest target for real images", low=0.0, high=1.0)
     real_target_high: float = _field(1.0, "largest target for real images", low=0.0, high=1.0)
     fake_target_low: float = _field(0.0, "smallest target for generated images", low=0.0, high=1.0)
     fake_target_high: float = _field(0.0, "largest target for generated images", low=0.0, high=1.0)
     flip_probability: float = _field(0.0, "how often real and fake targets swap places", low=0.0, high=1.0)
+    g_targets: str = _field(
+        "hard",
+        "whether the generator steps towards 1, or towards the soft range that the discriminator gives real images",
+        choices=("hard", "soft"),
+    )
+    feature_matching: float = _field(
+        0.0, "share of the generator's loss that compares the discriminator's features", low=0.0, high=1.0
+    )
     r1: float = _field(0.0, "weight of the gradient penalty on real images at the end of its schedule", low=0.0)
     r2: float = _field(0.0, "the same on generated images", low=0.0)
-    penalty_boost: float = _field(10.0, "the penalties start this many times stronger", low=1.0)
+    gradient_penalty: float = _field(
+        0.0, "weight of the penalty on slopes other than one between real and generated images", low=0.0
+    )
+    dragan: float = _field(0.0, "weight of the same penalty around real images", low=0.0)
+    penalty_boost: float = _field(1.0, "the penalties start this many times stronger", low=1.0)
     penalty_warmup: float = _field(0.2, "fraction of the schedule over which that boost fades", low=0.0, high=1.0)
-    penalty_every: int = _field(4, "steps between penalties; their weight grows to match", low=1)
+    penalty_every: int = _field(1, "steps between penalties; their weight grows to match", low=1)
+    # images into the discriminator
+    d_noise: float = _field(
+        0.0, "standard deviation of the noise on the discriminator's images at the start", low=0.0, high=10.0
+    )
+    d_noise_until: float = _field(1.0, "fraction of the schedule over which that noise fades", low=0.0, high=1.0)
+    replay: float = _field(0.0, "share of the discriminator's generated images that are old ones", low=0.0, high=0.95)
+    replay_images: int = _field(1_000, "how many old images are kept", low=1, high=1_000_000)
+    # who steps when
+    d_steps: int = _field(1, "discriminator steps, each on a fresh batch, for each turn of the generator", low=1)
+    g_steps: int = _field(1, "generator steps in each of its turns", low=1, high=100)
+    d_loss_bound: float = _field(0.0, "the discriminator rests while its loss is below this", low=0.0)
+    g_loss_bound: float = _field(0.0, "the generator rests while its loss is below this", low=0.0)
     # optimisation
-    g_optimizer: str = _field("adam", "the generator's optimiser", choices=("adam", "sgd"))
-    d_optimizer: str = _field("adam", "the discriminator's optimiser", choices=("adam", "sgd"))
-    g_learning_rate: float = _field(3e-3, "the generator's learning rate", low=0.0)
-    d_learning_rate: float = _field(3e-3, "the discriminator's learning rate", low=0.0)
-    beta1: float = _field(0.0, "Adam's memory of the gradient", low=0.0, high=0.9999)
-    beta2: float = _field(0.95, "Adam's memory of the squared gradient", low=0.0, high=0.999999)
-    decay_from: float = _field(0.5, "fraction of the schedule after which rates fall to zero", low=0.0, high=1.0)
+    g_optimizer: str = _field("adam", "the generator's optimiser", choices=("adam", "adamw", "rmsprop", "sgd"))
+    d_optimizer: str = _field("adam", "the discriminator's optimiser", choices=("adam", "adamw", "rmsprop", "sgd"))
+    g_learning_rate: float = _field(2e-4, "the generator's learning rate", low=0.0)
+    d_learning_rate: float = _field(2e-4, "the discriminator's learning rate", low=0.0)
+    beta1: float = _field(0.5, "Adam's memory of the gradient", low=0.0, high=0.9999)
+    beta2: float = _field(0.999, "Adam's and RMSprop's memory of the squared gradient", low=0.0, high=0.999999)
+    momentum: float = _field(0.0, "SGD's memory of the gradient", low=0.0, high=0.9999)
+    weight_decay: float = _field(0.0, "AdamW's pull of the weights towards zero", low=0.0)
+    clip_gradient: float = _field(0.0, "longest gradient a player may step along (0: any)", low=0.0)
+    clip_weights: float = _field(0.0, "largest weight of the discriminator (0: any)", low=0.0)
+    decay: str = _field("linear", "how learning rates fall", choices=("linear", "cosine", "step"))
+    decay_from: float = _field(1.0, "fraction of the schedule after which rates fall (1: never)", low=0.0, high=1.0)
+    decay_factor: float = _field(0.1, "what each fall of a step decay leaves of the rates", low=0.0, high=1.0)
     ema: float = _field(
-        0.05, "half-life of the generator's weight average, as a fraction of images seen", low=0.0, high=1.0
+        0.0, "half-life of the generator's weight average, as a fraction of images seen (0: none)", low=0.0, high=1.0
     )
     # machine
     precision: str = _field(

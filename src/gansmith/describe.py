@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from gansmith.config import Config
 from gansmith.data import ImageSpec
 from gansmith.generate import network_spec
-from gansmith.train import build_players, build_rules
+from gansmith.rules import build_rules
+from gansmith.train import build_players
 
 SPEC = ImageSpec(size=28, channels=1, num_classes=10)  # what a recipe is described for
 

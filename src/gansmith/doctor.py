@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from gansmith.data.idx import cache_dir, places
-from gansmith.train import has_fast_bf16
+from gansmith.rules import has_fast_bf16
 
 
 def examine() -> dict[str, str]:

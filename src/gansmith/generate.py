@@ -4,12 +4,13 @@ Sample k depends on its own seed alone. Sampling runs in float32, in chunks of o
 stored in the file, so sample 17 is the same image whatever else is drawn with it.
 """
 
+import contextlib
 import copy
 import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from gansmith.config import Config, choose
 from gansmith.data import ImageSpec, to_uint8
 from gansmith.networks import NETWORKS
+from gansmith.networks.layers import Dropout
 from gansmith.runs import open_run, read_metadata
 
 CHUNK = 64  # images per pass; smaller requests are padded
@@ -55,10 +57,23 @@ def rng(*key: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
-def draw_latents(z_dim: int, *, seed: int, count: int) -> Tensor:
-    """(count, z_dim) standard normal latents, row k a function of (seed, k)."""
-    rows = [torch.randn(z_dim, generator=rng(seed, k, "latent")) for k in range(count)]
-    return torch.stack(rows) if rows else torch.empty(0, z_dim)
+def shape_latents(normal: Tensor, distribution: str) -> Tensor:
+    """Standard normal numbers (N, z_dim) as latents of another distribution; equal numbers give equal latents.
+
+    uniform: each number between -1 and 1. sphere: each row on the sphere of radius sqrt(z_dim), where normal rows
+    nearly lie and where a line between two of them need not pass near the middle. Source: arXiv:1609.04468, section 2.
+    """
+    if distribution == "uniform":
+        return torch.erf(normal / math.sqrt(2))
+    if distribution == "sphere":
+        return math.sqrt(normal.shape[1]) * torch.nn.functional.normalize(normal, dim=1)
+    return normal
+
+
+def draw_latents(config: Config, *, seed: int, count: int) -> Tensor:
+    """(count, z_dim) latents of the config's distribution, row k a function of (seed, k)."""
+    rows = [torch.randn(config.z_dim, generator=rng(seed, k, "latent")) for k in range(count)]
+    return shape_latents(torch.stack(rows) if rows else torch.empty(0, config.z_dim), config.latent)
 
 
 def draw_ids(frequencies: Tensor, *, seed: int, count: int) -> Tensor:
@@ -69,20 +84,31 @@ def draw_ids(frequencies: Tensor, *, seed: int, count: int) -> Tensor:
     return drawn.clamp_(max=len(frequencies) - 1)
 
 
-def numpy_latents(z_dim: int, *, seed: int, count: int) -> Tensor:
-    """(count, z_dim) latents of NumPy's legacy generator, RandomState(seed).normal, as assignments ask for."""
-    return torch.from_numpy(np.random.RandomState(seed).normal(size=(count, z_dim))).float()
+def numpy_latents(config: Config, *, seed: int, count: int) -> Tensor:
+    """(count, z_dim) latents from NumPy's legacy generator, RandomState(seed).normal, as assignments ask for."""
+    normal = np.random.RandomState(seed).normal(size=(count, config.z_dim))
+    return shape_latents(torch.from_numpy(normal).float(), config.latent)
 
 
 @torch.no_grad()
 def generate(model: Model, latents: Tensor, ids: Tensor) -> Tensor:
-    """uint8 (N, C, H, W) images for latents (N, z_dim) and ids (N,)."""
+    """uint8 (N, C, H, W) images for latents (N, z_dim) and ids (N,).
+
+    Dropout in the generator stays on, as a second source of chance; an image's mask is a function of its latent.
+    Source: arXiv:1611.07004, section 3.2.1.
+    """
     drawn = []
+    dropouts = [layer for layer in model.G.modules() if isinstance(layer, Dropout)]
     for z, told in zip(latents.split(CHUNK), ids.split(CHUNK), strict=True):
         n = len(z)
         z = torch.cat([z, z.new_zeros(CHUNK - n, z.shape[1])])
         told = torch.cat([told, told.new_zeros(CHUNK - n)])
+        sources = [rng("dropout", row.numpy().tobytes().hex()) for row in z] if dropouts else None
+        for layer in dropouts:
+            layer.sources = sources
         drawn.append(to_uint8(model.G(z, told)[:n]).contiguous())
+    for layer in dropouts:
+        layer.sources = None
     return torch.cat(drawn) if drawn else torch.empty(0, model.spec.channels, model.spec.size, model.spec.size).byte()
 
 
@@ -93,7 +119,7 @@ def sample(model: Model, *, seed: int, count: int, labels: Sequence[int] | None 
         labels: repeated in turn; without them labels follow their training frequencies.
     """
     ids = choose_ids(model, seed=seed, count=count, labels=labels)
-    images = generate(model, draw_latents(model.config.z_dim, seed=seed, count=count), ids)
+    images = generate(model, draw_latents(model.config, seed=seed, count=count), ids)
     return images, ids if model.is_labelled else torch.full_like(ids, -1)
 
 
@@ -117,7 +143,7 @@ def latent_walk(model: Model, *, seeds: Sequence[int], steps: int, label: int | 
     Latents move along the great circle between two ends, where a normal latent is likely, not through the middle,
     where none ever is. The id stays the first seed's, or `label`.
     """
-    ends = torch.cat([draw_latents(model.config.z_dim, seed=seed, count=1) for seed in seeds])
+    ends = torch.cat([draw_latents(model.config, seed=seed, count=1) for seed in seeds])
     shares = torch.arange(steps, dtype=torch.float32) / steps
     path = [slerp(a, b, share) for a, b in zip(ends, ends.roll(-1, 0), strict=True) for share in shares]
     told = choose_ids(model, seed=seeds[0], count=1, labels=None if label is None else [label])
@@ -153,7 +179,7 @@ def class_walk(model: Model, *, seed: int, ids: Sequence[int], steps: int) -> Te
         table.weight = nn.Parameter(torch.stack(rows), requires_grad=False)
         table.num_embeddings = len(rows)
     count = steps * len(ids)
-    z = draw_latents(model.config.z_dim, seed=seed, count=1).expand(count, -1)
+    z = draw_latents(model.config, seed=seed, count=1).expand(count, -1)
     return generate(replace(model, G=G), z, torch.arange(count))
 
 
@@ -164,7 +190,7 @@ def network_spec(spec: ImageSpec, config: Config) -> ImageSpec:
 
 
 @torch.no_grad()
-def recompute_statistics(G: nn.Module, z_dim: int, frequencies: Tensor) -> None:
+def recompute_statistics(G: nn.Module, config: Config, frequencies: Tensor) -> None:
     """Give every normalisation layer the mean and variance that these very weights produce.
 
     Averaged weights never ran on a training batch, so the running statistics they carry belong to other weights.
@@ -181,12 +207,21 @@ def recompute_statistics(G: nn.Module, z_dim: int, frequencies: Tensor) -> None:
     was_training = G.training
     G.train()
     draw = rng("statistics")
-    for _ in range(STATISTICS_SAMPLES // 128):
-        ids = torch.multinomial(frequencies.double(), 128, replacement=True, generator=draw)
-        G(torch.randn(128, z_dim, generator=draw), ids)
+    with seeded(rng("statistics", "dropout")):
+        for _ in range(STATISTICS_SAMPLES // 128):
+            ids = torch.multinomial(frequencies.double(), 128, replacement=True, generator=draw)
+            G(shape_latents(torch.randn(128, config.z_dim, generator=draw), config.latent), ids)
     G.train(was_training)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
+
+
+@contextlib.contextmanager
+def seeded(source: torch.Generator) -> Iterator[None]:
+    """Give torch's global state, which dropout draws from, the seed of `source`, and put it back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(source.initial_seed())
+        yield
 
 
 def describe_model(config: Config, spec: ImageSpec, frequencies: Tensor) -> dict[str, str]:

@@ -105,7 +105,7 @@ def classes_by_styles(model: Model, *, seed: int, styles: int = 10) -> Tensor:
     Clusters are many, so only the 16 most frequent ids get a row.
     """
     ids = model.frequencies.argsort(descending=True, stable=True)[:16].sort().values
-    latents = draw_latents(model.config.z_dim, seed=seed, count=styles)
+    latents = draw_latents(model.config, seed=seed, count=styles)
     return generate(model, latents.repeat(len(ids), 1), ids.repeat_interleave(styles))
 
 

@@ -1,39 +1,74 @@
-"""Named starting points: each row lists only what differs from the defaults of `Config`.
+"""Named starting points: each row lists what it adds to the defaults of `Config`, which leave every technique out.
 
-Where a source counts in epochs or iterations, the row converts to images of full MNIST's 60,000.
+Where a source counts in epochs or iterations, the row converts to images: 60,000 an epoch, a batch an iteration.
+Unless a row says otherwise, its source fixes all of it but Adam's rate and memory, taken here as 2e-4, 0.5 and 0.999.
 """
 
 from typing import Any
 
+# What the rows on the compact pair share.
+_COMPACT: dict[str, Any] = dict(
+    network="compact", g_width=48, d_width=64, z_dim=64, conditioning="auto", update="joint",
+    g_learning_rate=3e-3, d_learning_rate=3e-3, beta1=0.0, beta2=0.95, decay_from=0.5, ema=0.05,
+)  # fmt: skip
+
 RECIPES: dict[str, dict[str, Any]] = {
     # The house recipe: labels where the data has them, clusters elsewhere. docs/log.md says how it was found.
-    "default": dict(network="compact", r1=0.05, r2=0.05, penalty_boost=40.0, penalty_every=8),
+    "default": dict(_COMPACT, r1=0.05, r2=0.05, penalty_boost=40.0, penalty_every=8),
     # The same, and no label is ever read: clusters take their place.
     "default-unlabelled": dict(
-        network="compact", r1=0.05, r2=0.05, penalty_boost=40.0, penalty_every=8, conditioning="clusters",
+        _COMPACT, r1=0.05, r2=0.05, penalty_boost=40.0, penalty_every=8, conditioning="clusters",
     ),
     # Stacked MNIST, told neither labels nor clusters; pairs of real and generated images keep rare kinds alive.
     "stacked": dict(
-        dataset="stacked-mnist", conditioning="none", use_all_training_images=True, objective="relativistic",
-        network="compact", g_learning_rate=2e-3, d_learning_rate=2e-3, r1=0.1, r2=0.1, penalty_every=4,
+        _COMPACT, dataset="stacked-mnist", conditioning="none", use_all_training_images=True, objective="relativistic",
+        g_learning_rate=2e-3, d_learning_rate=2e-3, r1=0.1, r2=0.1, penalty_boost=10.0, penalty_every=4,
     ),
     # Mixtures of Gaussians drawn as pictures, told neither labels nor clusters.
     "gaussians": dict(
-        dataset="gaussian-ring", conditioning="none", objective="relativistic", network="compact", g_width=16,
-        d_width=16, g_learning_rate=2e-3, d_learning_rate=2e-3, r1=0.1, r2=0.1, images=200_000,
+        _COMPACT, dataset="gaussian-ring", conditioning="none", objective="relativistic", g_width=16, d_width=16,
+        g_learning_rate=2e-3, d_learning_rate=2e-3, r1=0.1, r2=0.1, penalty_boost=10.0, penalty_every=4,
+        images=200_000,
     ),
-    # The two-layer pair of introductory tutorials: Adam 2e-4, batch 64, 200 epochs.
+    # The two-layer pair of introductory tutorials: 200 epochs, a log line every 400 batches, a grid every 3 epochs.
+    # Adam's settings are the source's.
     "mlp-small": dict(
-        network="mlp", g_width=256, d_width=256, z_dim=100, conditioning="none", update="alternating",
-        g_learning_rate=2e-4, d_learning_rate=2e-4, beta1=0.9, beta2=0.999, decay_from=1.0, ema=0.0,
-        images=12_000_000,
+        network="mlp", g_width=256, d_width=256, z_dim=100, beta1=0.9, images=12_000_000,
+        log_every=25_600, sample_every=180_000,
     ),
-    # A convolutional pair whose discriminator learns by SGD from soft, swapped targets: batch 32, 200 epochs.
-    # Chosen here, left open by the source: beta1 0.5, and G's target, the range D gives to real images.
+    # A deeper normalised pair of Keras examples: 50,000 iterations. Chosen here: D's soft target for real images, 0.9.
+    "mlp-keras": dict(
+        network="mlp-keras", g_width=256, d_width=512, z_dim=100, initialisation="glorot", images=3_200_000,
+        real_target_low=0.9, real_target_high=0.9,
+    ),
+    # Keras' upsampling pair: 10,000 iterations.
+    "dcgan-keras": dict(
+        network="dcgan-keras", g_width=128, d_width=32, z_dim=100, initialisation="glorot", images=640_000,
+        dropout=0.25,
+    ),
+    # Keras' conditional pair, labels multiplied into latents and images: 50,000 iterations.
+    "cgan-keras": dict(
+        network="cgan-keras", g_width=256, d_width=512, z_dim=100, initialisation="glorot", images=3_200_000,
+        conditioning="labels", g_conditioning="multiplied", d_conditioning="multiplied", dropout=0.4,
+    ),
+    # The pairs of a university course: 10 epochs. Chosen here, being the course's own values: the latents, Adam's
+    # settings and the batch. The course samples in training mode; here the batch statistics are recorded ones.
+    "vanilla-cs231n": dict(
+        network="mlp-deep", g_width=1024, d_width=256, z_dim=96, latent="uniform", images=600_000, batch=128,
+        g_learning_rate=1e-3, d_learning_rate=1e-3,
+    ),
+    "lsgan-cs231n": dict(
+        network="mlp-deep", g_width=1024, d_width=256, z_dim=96, latent="uniform", images=600_000, batch=128,
+        g_learning_rate=1e-3, d_learning_rate=1e-3, objective="least-squares",
+    ),
+    "dcgan-cs231n": dict(
+        network="dcgan-pooled", g_width=64, d_width=32, z_dim=96, latent="uniform", images=600_000, batch=128,
+        g_learning_rate=1e-3, d_learning_rate=1e-3,
+    ),
+    # A convolutional pair whose discriminator learns by SGD from soft, swapped targets: 200 epochs.
+    # Chosen here: beta1, and G's target, the range D gives to real images.
     "dcgan-sgd": dict(
-        network="dcgan", g_width=256, d_width=256, z_dim=100, conditioning="none", update="alternating", dropout=0.3,
-        g_learning_rate=2e-4, d_learning_rate=2e-4, beta1=0.5, beta2=0.999, decay_from=1.0, ema=0.0,
-        d_optimizer="sgd", real_target_low=0.7, fake_target_high=0.3, flip_probability=1.0,
-        images=12_000_000, batch=32,
+        network="dcgan", g_width=256, d_width=256, z_dim=100, dropout=0.3, d_optimizer="sgd", images=12_000_000,
+        batch=32, real_target_low=0.7, fake_target_high=0.3, flip_probability=1.0, g_targets="soft",
     ),
 }  # fmt: skip

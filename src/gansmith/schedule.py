@@ -3,9 +3,19 @@
 import math
 
 
-def decay(progress: float, start: float) -> float:
-    """1 until `start`, then a straight line to 0 at the end; beyond the end it stays at its last step's value."""
-    return 1.0 if start >= 1.0 else min(1.0, max(0.0, 1.0 - progress) / (1.0 - start))
+def decay(progress: float, kind: str, start: float, factor: float) -> float:
+    """What is left of a learning rate: all of it until `start`, 1 being never, then
+
+    - linear: a straight line to 0 at the end,
+    - cosine: half a cosine to 0 at the end. Source: arXiv:1608.03983, eq. 5, without restarts,
+    - step: `factor` of it, and again after each further `start` of the schedule.
+    """
+    if progress < start or start >= 1.0:
+        return 1.0
+    if kind == "step":
+        return factor ** (int(progress / start) if start else 1)
+    left = max(0.0, 1.0 - progress) / (1.0 - start)
+    return left if kind == "linear" else 0.5 * (1.0 - math.cos(math.pi * left))
 
 
 def fading_boost(progress: float, boost: float, until: float) -> float:

@@ -1,41 +1,74 @@
 """The algorithm on one screen: one step of each player.
 
 `joint_step` serves both players from one pass through D; `discriminator_step` and `generator_step` are the classic
-pair. A step draws nothing: images, latents, ids and weights come in, numbers to log go out.
+pair. What a run adds to the algorithm comes in through `Rules`, in the order a step meets it: the images D is shown,
+the losses and what stands beside them, penalties, gradients, weights, and who rests.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gansmith.losses import SteppedLoss, squared_slope
+from gansmith.losses import Penalty, SteppedLoss, squared_slope
+from gansmith.networks.layers import MinibatchStddev
 
 Gradients = Sequence[Tensor]
+Memory = dict[str, Tensor]
 
 
 @dataclass
 class Players:
-    """The two networks, the generator's running average, and their optimisers."""
+    """The two networks, the generator's running average, their optimisers, and tensors that outlast a step."""
 
     G: nn.Module
     D: nn.Module
     G_ema: nn.Module
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
+    memory: Memory = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step consumes: real images (N, C, H, W) in [-1, 1], latents (N, z_dim), ids (N,) of each."""
+    """What one step consumes.
+
+    Attributes:
+        real: (N, C, H, W) in [-1, 1].
+        z: (N, z_dim) latents.
+        real_ids, fake_ids: (N,) what the players are told of each.
+        rng: draws whatever the rules leave to chance.
+        progress: share of the schedule that is over, 0 to 1.
+        g_rests: the generator skips this batch.
+        more_z: latents for each further step of the generator in its turn.
+    """
 
     real: Tensor
     real_ids: Tensor
     z: Tensor
     fake_ids: Tensor
     rng: torch.Generator
+    progress: float = 0.0
+    g_rests: bool = False
+    more_z: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What D makes of a batch told (N,) ids: (N,) logits, and where asked for, features and (N, K) class logits."""
+
+    logits: Tensor
+    ids: Tensor
+    features: Tensor | None = None
+    class_logits: Tensor | None = None
+
+    def rows(self, part: slice) -> "Seen":
+        """What D makes of some of these images."""
+        features, class_logits = (None if t is None else t[part] for t in (self.features, self.class_logits))
+        return Seen(self.logits[part], self.ids[part], features, class_logits)
 
 
 @dataclass(frozen=True)
@@ -47,6 +80,13 @@ class Rules:
         g_sees_real: the generator's loss needs fresh logits of real images.
         one_pass: D treats every image alone, so real and fake may share a pass.
         autocast: run the networks in bfloat16.
+        recall: which generated images D gets, and their ids: the fresh ones, or some of those in memory.
+        show: every batch of images on its way into D.
+        wants_features, wants_classes: D's features, and its class logits, are looked at too.
+        d_beside, g_beside: from a loss and what D saw of real and fake images, the loss with more beside it.
+        limit: gradients before an optimiser uses them.
+        settle: D's weights after its optimiser moved them.
+        d_bound, g_bound: a player whose loss is below rests.
     """
 
     d_loss: SteppedLoss
@@ -54,16 +94,36 @@ class Rules:
     g_sees_real: bool
     one_pass: bool
     autocast: bool
+    recall: Callable[[Memory, Tensor, Batch], tuple[Tensor, Tensor]] = lambda memory, fake, batch: (
+        fake,
+        batch.fake_ids,
+    )
+    show: Callable[[Tensor, Batch], Tensor] = lambda images, batch: images
+    wants_features: bool = False
+    wants_classes: bool = False
+    d_beside: Callable[[Tensor, Seen, Seen], Tensor] = lambda loss, real, fake: loss
+    g_beside: Callable[[Tensor, Seen, Seen], Tensor] = lambda loss, real, fake: loss
+    limit: Callable[[Gradients], Gradients] = lambda gradients: gradients
+    settle: Callable[[Sequence[Tensor]], None] = lambda parameters: None
+    d_bound: float = -math.inf
+    g_bound: float = -math.inf
 
 
 @dataclass(frozen=True)
 class Penalties:
-    """Weights gamma of R1 and R2 for this step; both zero on steps without."""
+    """Weights of this step's penalties on D's slope; nothing on steps without.
+
+    Attributes:
+        r1, r2: gamma of the penalties at real and at generated images.
+        elsewhere: weights and penalties that look at images of their own.
+    """
 
     r1: float = 0.0
     r2: float = 0.0
+    elsewhere: tuple[tuple[float, Penalty], ...] = ()
 
-    def __bool__(self) -> bool:
+    @property
+    def at_images(self) -> bool:
         return self.r1 > 0 or self.r2 > 0
 
 
@@ -82,14 +142,14 @@ def joint_step(players: Players, batch: Batch, rules: Rules, penalties: Penaltie
     with _precision(rules):
         fake = players.G(batch.z, batch.fake_ids)
         images = torch.cat([batch.real, fake.detach().float()]).requires_grad_()
-        logits = players.D(images, torch.cat([batch.real_ids, batch.fake_ids])).float()
+        logits = players.D(rules.show(images, batch), torch.cat([batch.real_ids, batch.fake_ids])).float()
     real_logits, fake_logits = logits[:n], logits[n:]
     d_loss = rules.d_loss(real_logits, fake_logits, batch.rng)
     g_loss = rules.g_loss(real_logits, fake_logits, batch.rng)
     numbers = {"d_loss": _finite("d_loss", d_loss), "g_loss": _finite("g_loss", g_loss)}
     (g_slope,) = torch.autograd.grad(g_loss, fake_logits, retain_graph=True)
     d_parameters, g_parameters = (_parameters(o) for o in (players.d_optimizer, players.g_optimizer))
-    if penalties:
+    if penalties.at_images:
         (slopes,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
         lengths = penalties.r1 * squared_slope(slopes[:n]) + penalties.r2 * squared_slope(slopes[n:])
         loss = d_loss + 0.5 * lengths.mean()
@@ -102,17 +162,25 @@ def joint_step(players: Players, batch: Batch, rules: Rules, penalties: Penaltie
         # Beyond the least slope, D is surer than its gradient is precise.
         rise = through[n:] * (g_slope / d_slope.clamp(min=1e-5 / n)).view(-1, 1, 1, 1)
     g_gradients = torch.autograd.grad(fake, g_parameters, rise.to(fake.dtype), materialize_grads=True)
-    _learn(players.d_optimizer, d_gradients)
-    _learn(players.g_optimizer, g_gradients)
+    _learn(players.d_optimizer, d_gradients, rules)
+    rules.settle(d_parameters)
+    _learn(players.g_optimizer, g_gradients, rules)
     return numbers | _confidence(real_logits, fake_logits)
 
 
 def alternating_step(players: Players, batch: Batch, rules: Rules, penalties: Penalties) -> dict[str, float]:
     """The classic order: D on fresh fakes, then G on the same fakes against the D just updated."""
-    with _precision(rules):
+    with _precision(rules), torch.set_grad_enabled(not batch.g_rests):
         fake = players.G(batch.z, batch.fake_ids)
     numbers = discriminator_step(players, batch, rules, penalties, fake)
-    return numbers | generator_step(players, batch, rules, fake)
+    if batch.g_rests:
+        return numbers
+    numbers |= generator_step(players, batch, rules, fake)
+    for z in batch.more_z:
+        with _precision(rules):
+            fake = players.G(z, batch.fake_ids)
+        numbers |= generator_step(players, batch, rules, fake)
+    return numbers
 
 
 def discriminator_step(
@@ -120,25 +188,34 @@ def discriminator_step(
 ) -> dict[str, float]:
     """D learns to tell the real images from these generated ones (N, C, H, W), which stay untouched."""
     n = len(batch.real)
-    real, fake = batch.real, fake.detach().float()
-    if penalties:
+    real, (fake, fake_ids) = batch.real, rules.recall(players.memory, fake.detach().float(), batch)
+    if penalties.at_images:
         real, fake = real.clone().requires_grad_(), fake.requires_grad_()
     with _precision(rules):
         if rules.one_pass:
-            logits = players.D(torch.cat([real, fake]), torch.cat([batch.real_ids, batch.fake_ids])).float()
-            real_logits, fake_logits = logits[:n], logits[n:]
+            both = _look(players.D, torch.cat([real, fake]), torch.cat([batch.real_ids, fake_ids]), batch, rules)
+            seen_real, seen_fake = both.rows(slice(n)), both.rows(slice(n, None))
         else:
-            real_logits = players.D(real, batch.real_ids).float()
-            fake_logits = players.D(fake, batch.fake_ids).float()
-    loss = d_loss = rules.d_loss(real_logits, fake_logits, batch.rng)
-    numbers = {"d_loss": _finite("d_loss", d_loss)}
-    if penalties:
-        slopes = torch.autograd.grad(real_logits.sum() + fake_logits.sum(), (real, fake), create_graph=True)
-        r1, r2 = (squared_slope(slope).mean() for slope in slopes)
-        loss = d_loss + 0.5 * (penalties.r1 * r1 + penalties.r2 * r2)
-        _finite("d_loss", loss)
-    _learn(players.d_optimizer, torch.autograd.grad(loss, _parameters(players.d_optimizer), materialize_grads=True))
-    return numbers | _confidence(real_logits, fake_logits)
+            seen_real = _look(players.D, real, batch.real_ids, batch, rules)
+            seen_fake = _look(players.D, fake, fake_ids, batch, rules)
+    d_loss = rules.d_loss(seen_real.logits, seen_fake.logits, batch.rng)
+    loss = rules.d_beside(d_loss, seen_real, seen_fake)
+    numbers = {"d_loss": _finite("d_loss", d_loss)} | _confidence(seen_real.logits, seen_fake.logits)
+    if numbers["d_loss"] < rules.d_bound:
+        return numbers
+    if penalties.at_images:
+        total = seen_real.logits.sum() + seen_fake.logits.sum()
+        r1, r2 = (squared_slope(slope).mean() for slope in torch.autograd.grad(total, (real, fake), create_graph=True))
+        loss = loss + 0.5 * (penalties.r1 * r1 + penalties.r2 * r2)
+    for weight, penalty in penalties.elsewhere:
+        with _precision(rules):
+            values = penalty(lambda images: players.D(images, batch.real_ids).float(), real, fake, batch.rng)
+        loss = loss + weight * values.mean()
+    _finite("d_loss", loss)
+    parameters = _parameters(players.d_optimizer)
+    _learn(players.d_optimizer, torch.autograd.grad(loss, parameters, materialize_grads=True), rules)
+    rules.settle(parameters)
+    return numbers
 
 
 def generator_step(players: Players, batch: Batch, rules: Rules, fake: Tensor) -> dict[str, float]:
@@ -146,16 +223,28 @@ def generator_step(players: Players, batch: Batch, rules: Rules, fake: Tensor) -
     players.D.requires_grad_(False)
     try:
         with _precision(rules):
-            fake_logits = players.D(fake.float(), batch.fake_ids).float()
-            real_logits = players.D(batch.real, batch.real_ids).float() if rules.g_sees_real else fake_logits
-        g_loss = rules.g_loss(real_logits, fake_logits, batch.rng)
+            seen_fake = _look(players.D, fake.float(), batch.fake_ids, batch, rules)
+            seen_real = _look(players.D, batch.real, batch.real_ids, batch, rules) if rules.g_sees_real else seen_fake
+        g_loss = rules.g_loss(seen_real.logits, seen_fake.logits, batch.rng)
+        loss = rules.g_beside(g_loss, seen_real, seen_fake)
         numbers = {"g_loss": _finite("g_loss", g_loss)}
-        _learn(
-            players.g_optimizer, torch.autograd.grad(g_loss, _parameters(players.g_optimizer), materialize_grads=True)
-        )
+        _finite("g_loss", loss)
+        if numbers["g_loss"] >= rules.g_bound:
+            parameters = _parameters(players.g_optimizer)
+            _learn(players.g_optimizer, torch.autograd.grad(loss, parameters, materialize_grads=True), rules)
     finally:
         players.D.requires_grad_(True)
     return numbers
+
+
+def _look(D: Any, images: Tensor, ids: Tensor, batch: Batch, rules: Rules) -> Seen:
+    """D on images (N, C, H, W), with all that the rules want to know; CONTRIBUTING says what D then has to offer."""
+    images = rules.show(images, batch)
+    if not (rules.wants_features or rules.wants_classes):
+        return Seen(D(images, ids).float(), ids)
+    features = D.features(images, ids)
+    class_logits = D.classify(features).float() if rules.wants_classes else None
+    return Seen(D.score(features, ids).float(), ids, features.float(), class_logits)
 
 
 UPDATES = {"joint": joint_step, "alternating": alternating_step}
@@ -168,8 +257,13 @@ def update_ema(G_ema: nn.Module, G: nn.Module, decay: float) -> None:
 
 
 def has_batch_statistics(modules: Iterable[nn.Module]) -> bool:
-    """Whether any of these layers lets images of one batch see each other."""
+    """Whether any of these layers normalises over the batch."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
+
+
+def judges_alone(D: nn.Module) -> bool:
+    """Whether what D says of an image does not depend on the others of its batch."""
+    return not has_batch_statistics(D.modules()) and not any(isinstance(m, MinibatchStddev) for m in D.modules())
 
 
 def _precision(rules: Rules) -> torch.autocast:
@@ -181,9 +275,9 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return parameters
 
 
-def _learn(optimizer: torch.optim.Optimizer, gradients: Gradients) -> None:
+def _learn(optimizer: torch.optim.Optimizer, gradients: Gradients, rules: Rules) -> None:
     """One step of an optimiser along these gradients."""
-    for parameter, gradient in zip(_parameters(optimizer), gradients, strict=True):
+    for parameter, gradient in zip(_parameters(optimizer), rules.limit(gradients), strict=True):
         # The fused optimisers walk memory: a gradient must be laid out as its parameter is.
         same = gradient.stride() == parameter.stride()
         parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)

@@ -35,21 +35,23 @@ from gansmith.generate import (
     recompute_statistics,
     rng,
     sample,
+    seeded,
+    shape_latents,
 )
-from gansmith.losses import OBJECTIVES, build_losses
 from gansmith.metrics import QUICK, Judge
 from gansmith.metrics.features import load_feature_network
 from gansmith.networks import NETWORKS
+from gansmith.networks.layers import initialise, normalise_spectrally
+from gansmith.optimizers import build_optimizer
+from gansmith.rules import build_rules, empty_memory, has_fast_bf16, penalties_at
 from gansmith.runs import Run, cut_back, load_checkpoint, save_checkpoint
-from gansmith.schedule import decay, ema_decay, fading_boost
+from gansmith.schedule import decay, ema_decay
 from gansmith.step import (
     UPDATES,
     Batch,
     NotFiniteError,
-    Penalties,
     Players,
     Rules,
-    has_batch_statistics,
     update_ema,
 )
 
@@ -127,14 +129,17 @@ def use_threads(config: Config) -> None:
 
 
 def build_players(config: Config, spec: ImageSpec, codes: Tensor | None = None) -> Players:
-    """Both networks with their first weights, a function of the seed, and their optimisers.
+    """Both networks with their first weights, a function of the seed, their optimisers, and room for memory.
 
     Args:
         codes: (K, d) first values of every embedding of ids, zeros after them; None keeps the random ones.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng(config.seed, "weights").initial_seed())
+    with seeded(rng(config.seed, "weights")):
         G, D = choose(NETWORKS, config.network, "network")(network_spec(spec, config), config)
+        for network in (G, D):
+            initialise(network, config.initialisation)
+        if config.spectral_norm:
+            normalise_spectrally(D)
     G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
     for layer in itertools.chain(G.modules(), D.modules()):
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
@@ -147,61 +152,26 @@ def build_players(config: Config, spec: ImageSpec, codes: Tensor | None = None) 
         G,
         D,
         copy.deepcopy(G),
-        _optimizer(config.g_optimizer, G, config.g_learning_rate, config),
-        _optimizer(config.d_optimizer, D, config.d_learning_rate, config),
+        build_optimizer(config.g_optimizer, G, config.g_learning_rate, config),
+        build_optimizer(config.d_optimizer, D, config.d_learning_rate, config),
+        empty_memory(config, (spec.channels, spec.size, spec.size)),
     )
-
-
-def _optimizer(name: str, network: nn.Module, rate: float, config: Config) -> torch.optim.Optimizer:
-    if name == "adam":
-        return torch.optim.Adam(network.parameters(), rate, betas=(config.beta1, config.beta2), fused=True)
-    return torch.optim.SGD(network.parameters(), rate, fused=True)
-
-
-def build_rules(config: Config, D: nn.Module) -> Rules:
-    """What the config attaches to each step. Raises ValueError for combinations that make no sense."""
-    objective = choose(OBJECTIVES, config.objective, "objective")
-    one_pass = not has_batch_statistics(D.modules())
-    if config.update == "joint" and not objective.joint:
-        raise ValueError(
-            f"one pass cannot serve both players under the {config.objective} objective; use --update alternating"
-        )
-    if config.update == "joint" and not one_pass:
-        raise ValueError(
-            f"one pass cannot serve both players when D normalises over the batch, as in {config.network}; "
-            "use --update alternating"
-        )
-    if (config.r1 or config.r2) and not one_pass:
-        raise ValueError(
-            f"a gradient penalty per image is undefined when D normalises over the batch, as in {config.network}; "
-            "set --r1 0 --r2 0 or choose another network"
-        )
-    d_loss, g_loss = build_losses(config)
-    wants_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and has_fast_bf16())
-    autocast = wants_bf16 and config.network != "mlp"  # conversions cost an MLP more than they save
-    return Rules(d_loss, g_loss, objective.g_sees_real, one_pass, autocast)
-
-
-def has_fast_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 numbers itself; emulation is slower than float32."""
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 class _Sums:
     """Means of what the steps since the last log line reported; part of a checkpoint, so no line is lost."""
 
-    def __init__(self, totals: dict[str, float] | None = None, steps: int = 0) -> None:
-        self.totals, self.steps = totals or {}, steps
+    def __init__(self, totals: dict[str, float] | None = None, counts: dict[str, int] | None = None) -> None:
+        self.totals, self.counts = totals or {}, counts or {}
 
     def add(self, numbers: dict[str, float]) -> None:
         for name, value in numbers.items():
             self.totals[name] = self.totals.get(name, 0.0) + value
-        self.steps += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def take_means(self) -> dict[str, float]:
-        means = {name: total / self.steps for name, total in self.totals.items()}
-        self.totals, self.steps = {}, 0
+        means = {name: total / self.counts[name] for name, total in self.totals.items()}
+        self.totals, self.counts = {}, {}
         return means
 
 
@@ -219,7 +189,7 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
     schedule_length = config.schedule_images or config.images
     judge = Judge(material.fit, material.validation) if material.validation and len(material.validation) > 1 else None
     frame_ids = _frame_ids(material)
-    frame_latents = draw_latents(config.z_dim, seed=config.seed, count=len(frame_ids))
+    frame_latents = draw_latents(config, seed=config.seed, count=len(frame_ids))
     clock = _Clock()
     if not resumed:
         enlarge(grid(material.fit.pixels[:25])).save(run.directory / "real.png")
@@ -253,7 +223,7 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
                 "log_bytes": _size(run.log_path),
                 "metrics_bytes": _size(run.metrics_path),
                 "sums": sums.totals,
-                "sums_steps": sums.steps,
+                "sums_counts": sums.counts,
             },
         )
         return {"kind": "saved", "path": str(path)}
@@ -265,7 +235,7 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
         if images_seen not in averages:
             averages.clear()
             G = players.G_ema if config.ema else copy.deepcopy(players.G)
-            recompute_statistics(G, config.z_dim, material.frequencies)
+            recompute_statistics(G, config, material.frequencies)
             averages[images_seen] = Model(G.eval(), config, material.spec, material.frequencies)
         return averages[images_seen]
 
@@ -294,7 +264,7 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
         resumed = False
 
         progress = min(images_seen / schedule_length, 1.0 - config.batch / schedule_length)
-        _set_rates(players, config, decay(progress, config.decay_from))
+        _set_rates(players, config, decay(progress, config.decay, config.decay_from, config.decay_factor))
         try:
             sums.add(take_step(players, rules, batches, images_seen, progress))
         except NotFiniteError as error:
@@ -311,8 +281,8 @@ def take_step(
     """Both players and the average one step further, from `images_seen` to a batch more; the step's numbers."""
     config = batches.config
     with batches.dropout_at(images_seen):
-        update, batch = UPDATES[config.update], batches.at(images_seen)
-        numbers = update(players, batch, rules, _penalties(config, images_seen, progress))
+        update, batch = UPDATES[config.update], batches.at(images_seen, progress)
+        numbers = update(players, batch, rules, penalties_at(config, images_seen, progress))
     if config.ema:
         update_ema(players.G_ema, players.G, ema_decay(images_seen + config.batch, config.batch, config.ema))
     return numbers
@@ -326,7 +296,7 @@ def measure_images(config: Config, material: Material, seconds: float) -> int:
     probe = config.replace(images=10**12, schedule_images=0)
     players = build_players(probe, material.spec, material.codes)
     batches = Batches(probe, material)
-    cycle = probe.penalty_every if probe.r1 or probe.r2 else 1
+    cycle = math.lcm(probe.penalty_every, probe.d_steps)
     images_seen, images_per_s = 0, 0.0
     measured_s = min(6.0, max(0.5, 0.03 * seconds))
     warm_at = started_at = time.perf_counter()
@@ -346,7 +316,7 @@ def measure_images(config: Config, material: Material, seconds: float) -> int:
 def _chores_s(config: Config, players: Players, material: Material) -> float:
     """Seconds that grids, scores and the last pictures of a run of this config will take."""
     started_at = time.perf_counter()
-    recompute_statistics(players.G_ema, config.z_dim, material.frequencies)
+    recompute_statistics(players.G_ema, config, material.frequencies)
     statistics_s = time.perf_counter() - started_at
     per_sample_s = statistics_s / STATISTICS_SAMPLES
     total_s = GRIDS * (statistics_s + GRID_COLUMNS * GRID_ROWS * per_sample_s) + LAST_PICTURES_S
@@ -365,15 +335,23 @@ class Batches:
     def __init__(self, config: Config, material: Material) -> None:
         self.config, self.material = config, material
         self.orders: dict[int, Tensor] = {}
-        self.has_dropout = config.dropout > 0
+        self.has_dropout = config.dropout > 0 or config.g_dropout > 0
 
-    def at(self, images_seen: int) -> Batch:
+    def at(self, images_seen: int, progress: float = 0.0) -> Batch:
+        config = self.config
         rows = self._rows(images_seen)
         real = to_float(self.material.fit.pixels[rows])
         ids = self.material.ids[rows]
-        draw = rng(self.config.seed, images_seen, "latent")
-        z = torch.randn(self.config.batch, self.config.z_dim, generator=draw)
-        return Batch(real, ids, z, ids, draw)
+        draw = rng(config.seed, images_seen, "latent")
+        z = shape_latents(torch.randn(config.batch, config.z_dim, generator=draw), config.latent)
+        g_rests = (images_seen // config.batch + 1) % config.d_steps > 0
+        more_z = () if g_rests else tuple(self._more_z(images_seen, turn) for turn in range(1, config.g_steps))
+        return Batch(real, ids, z, ids, draw, progress, g_rests, more_z)
+
+    def _more_z(self, images_seen: int, turn: int) -> Tensor:
+        draw = rng(self.config.seed, images_seen, "latent", turn)
+        normal = torch.randn(self.config.batch, self.config.z_dim, generator=draw)
+        return shape_latents(normal, self.config.latent)
 
     def _rows(self, images_seen: int) -> Tensor:
         """The next rows of this epoch's permutation, and of the next ones where a batch crosses an end."""
@@ -394,22 +372,7 @@ class Batches:
 
     def dropout_at(self, images_seen: int) -> contextlib.AbstractContextManager[None]:
         """Dropout draws from torch's global state: seed it for this step and give it back afterwards."""
-        return _seeded(rng(self.config.seed, images_seen, "dropout")) if self.has_dropout else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _seeded(source: torch.Generator) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(source.initial_seed())
-        yield
-
-
-def _penalties(config: Config, images_seen: int, progress: float) -> Penalties:
-    """This step's weights: zero but every few steps, and then as much larger."""
-    if not (config.r1 or config.r2) or (images_seen // config.batch) % config.penalty_every:
-        return Penalties()
-    factor = config.penalty_every * fading_boost(progress, config.penalty_boost, config.penalty_warmup)
-    return Penalties(config.r1 * factor, config.r2 * factor)
+        return seeded(rng(self.config.seed, images_seen, "dropout")) if self.has_dropout else contextlib.nullcontext()
 
 
 def _set_rates(players: Players, config: Config, factor: float) -> None:
@@ -462,7 +425,7 @@ def _state(players: Players) -> dict[str, Tensor]:
     for name, optimizer in (("g_optimizer", players.g_optimizer), ("d_optimizer", players.d_optimizer)):
         for index, slots in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}.{index}.{key}": value for key, value in slots.items() if value is not None}
-    return tensors
+    return tensors | {f"memory.{name}": value for name, value in players.memory.items()}
 
 
 def _restore(run: Run, players: Players) -> tuple[int, _Sums, bool]:
@@ -478,6 +441,7 @@ def _restore(run: Run, players: Players) -> tuple[int, _Sums, bool]:
         network.load_state_dict(
             {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
         )
+    players.memory = {name: state[f"memory.{name}"] for name in players.memory}
     for name, optimizer in (("g_optimizer", players.g_optimizer), ("d_optimizer", players.d_optimizer)):
         parameters = list(itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups))
         slots: dict[int, dict[str, Tensor]] = {}
@@ -490,7 +454,7 @@ def _restore(run: Run, players: Players) -> tuple[int, _Sums, bool]:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
     cut_back(run.log_path, counters["log_bytes"])
     cut_back(run.metrics_path, counters["metrics_bytes"])
-    return counters["images_seen"], _Sums(counters["sums"], counters["sums_steps"]), True
+    return counters["images_seen"], _Sums(counters["sums"], counters["sums_counts"]), True
 
 
 def record_start(run: Run, material: Material, *, command: list[str]) -> None:

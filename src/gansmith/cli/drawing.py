@@ -46,14 +46,13 @@ def sample(
         raise ValueError("a seed must be a whole number from 0 (to 4294967295 for NumPy's), such as 504")
     require_parent(out)
     model = load_model(source)
-    z_dim = model.config.z_dim
     if latents is not None:
-        z = read_latents(latents, z_dim)
+        z = read_latents(latents, model.config.z_dim)
         count = len(z)
     elif numpy_seed is not None:
-        z = numpy_latents(z_dim, seed=numpy_seed, count=count)
+        z = numpy_latents(model.config, seed=numpy_seed, count=count)
     else:
-        z = draw_latents(z_dim, seed=seed, count=count)
+        z = draw_latents(model.config, seed=seed, count=count)
     wanted = None if labels is None else parse_labels(labels)
     ids = choose_ids(model, seed=seed if numpy_seed is None else numpy_seed, count=count, labels=wanted)
     images = generate(model, z, ids)

@@ -11,11 +11,16 @@ from torch import nn
 from gansmith.config import Config
 from gansmith.data import ImageSpec
 from gansmith.networks.compact import compact
-from gansmith.networks.dcgan import dcgan
-from gansmith.networks.mlp import mlp
+from gansmith.networks.dcgan import dcgan, dcgan_keras, dcgan_pooled
+from gansmith.networks.mlp import cgan_keras, mlp, mlp_deep, mlp_keras
 
 NETWORKS: dict[str, Callable[[ImageSpec, Config], tuple[nn.Module, nn.Module]]] = {
     "compact": compact,
     "mlp": mlp,
+    "mlp-deep": mlp_deep,
+    "mlp-keras": mlp_keras,
+    "cgan-keras": cgan_keras,
     "dcgan": dcgan,
+    "dcgan-keras": dcgan_keras,
+    "dcgan-pooled": dcgan_pooled,
 }

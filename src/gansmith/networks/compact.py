@@ -11,8 +11,12 @@ from torch.nn.functional import leaky_relu
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
+from gansmith.networks.layers import refuse_unheeded
 
 SLOPE = 0.2
+UNHEEDED = (
+    "g_conditioning", "d_conditioning", "g_activation", "d_activation", "g_dropout", "dropout", "minibatch_stddev",
+)  # fmt: skip
 
 
 def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -29,6 +33,7 @@ def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
         )
     if config.g_width % 2:
         raise ValueError(f"g_width is {config.g_width}; the compact network halves it: give an even number such as 48")
+    refuse_unheeded(config, *UNHEEDED)
     return Generator(spec, config), Discriminator(spec, config)
 
 
@@ -88,7 +93,12 @@ class Discriminator(nn.Module):
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 128)
 
     def forward(self, images: Tensor, ids: Tensor) -> Tensor:
-        features = leaky_relu(self.layers(images), SLOPE)  # (N, 128)
+        return self.score(self.features(images, ids), ids)
+
+    def features(self, images: Tensor, ids: Tensor) -> Tensor:
+        return leaky_relu(self.layers(images), SLOPE)  # (N, 128)
+
+    def score(self, features: Tensor, ids: Tensor) -> Tensor:
         match = (self.embedding(ids) * features).sum(1) / features.shape[1] ** 0.5
         logits: Tensor = self.judge(features).squeeze(1) + match
         return logits  # (N,)

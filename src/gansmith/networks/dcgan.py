@@ -1,62 +1,160 @@
-"""Strided convolutions down and transposed convolutions up, with batch normalisation: the DCGAN family.
+"""Convolutional pairs with batch normalisation in two scales: the DCGAN family.
 
-Source: Radford, Metz and Chintala, arXiv:1511.06434, here in two scales for small images.
+Source of the family: Radford, Metz and Chintala, arXiv:1511.06434. `dcgan` is strided and transposed, `dcgan_keras`
+upsamples and pads as Keras examples do, `dcgan_pooled` is the network of InfoGAN (arXiv:1606.03657, table 1) against
+a D that pools, as in a course.
 """
 
-from torch import Tensor, nn
+from torch import nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import Dropout
+from gansmith.networks.layers import PadSame, activation, dropout
+from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
 
 def dcgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """`g_width` and `d_width` maps at a quarter of the image's size, half as many at half; ids are ignored."""
+    """`g_width` and `d_width` maps at a quarter of the image's size, half as many at half."""
+    _refuse_sizes(spec, config)
+    wide, narrow, side = config.g_width, config.g_width // 2, spec.size // 4
+    inputs = latent_inputs(spec, config)
+    G = nn.Sequential(
+        nn.Unflatten(1, (inputs, 1, 1)),
+        nn.ConvTranspose2d(inputs, wide, kernel_size=side),
+        nn.BatchNorm2d(wide),
+        activation(config.g_activation, nn.ReLU()),
+        *dropout(config.g_dropout),
+        nn.ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1),
+        nn.BatchNorm2d(narrow),
+        activation(config.g_activation, nn.ReLU()),
+        *dropout(config.g_dropout),
+        nn.ConvTranspose2d(narrow, spec.channels, kernel_size=4, stride=2, padding=1),
+        nn.Tanh(),
+    )
+    wide, narrow = config.d_width, config.d_width // 2
+    D = nn.Sequential(
+        nn.Conv2d(image_channels(spec, config), narrow, kernel_size=4, stride=2, padding=1),
+        activation(config.d_activation, nn.LeakyReLU(0.2)),
+        *dropout(config.dropout),
+        nn.Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1),
+        nn.BatchNorm2d(wide),
+        activation(config.d_activation, nn.LeakyReLU(0.2)),
+        *dropout(config.dropout),
+    )
+    judge = nn.Conv2d(wide + config.minibatch_stddev, 1, kernel_size=side)
+    return Generator(G, spec, config), Discriminator(D, judge, wide * side**2, spec, config)
+
+
+def dcgan_keras(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
+    """G repeats pixels and convolves: `g_width` maps, then half; D halves thrice, from `d_width` maps to eight times.
+
+    Normalisation has Keras' epsilon and a momentum of 0.8, which torch counts as 0.2.
+    """
+    _refuse_sizes(spec, config)
+    wide, narrow, side = config.g_width, config.g_width // 2, spec.size // 4
+    G = nn.Sequential(
+        nn.Linear(latent_inputs(spec, config), wide * side**2),
+        activation(config.g_activation, nn.ReLU()),
+        nn.Unflatten(1, (wide, side, side)),
+        *dropout(config.g_dropout),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(wide, wide, kernel_size=3, padding=1),
+        nn.BatchNorm2d(wide, eps=1e-3, momentum=0.2),
+        activation(config.g_activation, nn.ReLU()),
+        *dropout(config.g_dropout),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(wide, narrow, kernel_size=3, padding=1),
+        nn.BatchNorm2d(narrow, eps=1e-3, momentum=0.2),
+        activation(config.g_activation, nn.ReLU()),
+        *dropout(config.g_dropout),
+        nn.Conv2d(narrow, spec.channels, kernel_size=3, padding=1),
+        nn.Tanh(),
+    )
+    maps, last = config.d_width, -(-(spec.size // 4 + 1) // 2)
+    D = nn.Sequential(
+        PadSame(kernel_size=3, stride=2),
+        nn.Conv2d(image_channels(spec, config), maps, kernel_size=3, stride=2),
+        activation(config.d_activation, nn.LeakyReLU(0.2)),
+        *dropout(config.dropout),
+        PadSame(kernel_size=3, stride=2),
+        nn.Conv2d(maps, 2 * maps, kernel_size=3, stride=2),
+        nn.ZeroPad2d((0, 1, 0, 1)),
+        nn.BatchNorm2d(2 * maps, eps=1e-3, momentum=0.2),
+        activation(config.d_activation, nn.LeakyReLU(0.2)),
+        *dropout(config.dropout),
+        PadSame(kernel_size=3, stride=2),
+        nn.Conv2d(2 * maps, 4 * maps, kernel_size=3, stride=2),
+        nn.BatchNorm2d(4 * maps, eps=1e-3, momentum=0.2),
+        activation(config.d_activation, nn.LeakyReLU(0.2)),
+        *dropout(config.dropout),
+        nn.Conv2d(4 * maps, 8 * maps, kernel_size=3, padding=1),
+        nn.BatchNorm2d(8 * maps, eps=1e-3, momentum=0.2),
+        activation(config.d_activation, nn.LeakyReLU(0.2)),
+        *dropout(config.dropout),
+        nn.Flatten(),
+    )
+    features = 8 * maps * last**2
+    judge = nn.Linear(features + config.minibatch_stddev, 1)
+    return Generator(G, spec, config), Discriminator(D, judge, features, spec, config)
+
+
+def dcgan_pooled(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
+    """G from eight times `g_width` units to twice and then once as many maps; D convolves and pools, without padding.
+
+    G normalises after its activations. D has `d_width` maps, twice as many, and a hidden layer as wide as its input.
+    """
+    _refuse_sizes(spec, config)
+    if spec.size < 16:
+        raise ValueError(
+            f"images are {spec.size} pixels wide; the dcgan-pooled network convolves without padding and needs 16 or "
+            "more: resize them or choose another network"
+        )
+    maps, side = config.g_width, spec.size // 4
+    G = nn.Sequential(
+        nn.Linear(latent_inputs(spec, config), 16 * maps),
+        activation(config.g_activation, nn.ReLU()),
+        nn.BatchNorm1d(16 * maps),
+        *dropout(config.g_dropout),
+        nn.Linear(16 * maps, 2 * maps * side**2),
+        activation(config.g_activation, nn.ReLU()),
+        nn.BatchNorm1d(2 * maps * side**2),
+        *dropout(config.g_dropout),
+        nn.Unflatten(1, (2 * maps, side, side)),
+        nn.ConvTranspose2d(2 * maps, maps, kernel_size=4, stride=2, padding=1),
+        activation(config.g_activation, nn.ReLU()),
+        nn.BatchNorm2d(maps),
+        *dropout(config.g_dropout),
+        nn.ConvTranspose2d(maps, spec.channels, kernel_size=4, stride=2, padding=1),
+        nn.Tanh(),
+    )
+    maps, last = config.d_width, ((spec.size - 4) // 2 - 4) // 2
+    features = 2 * maps * last**2
+    D = nn.Sequential(
+        nn.Conv2d(image_channels(spec, config), maps, kernel_size=5),
+        activation(config.d_activation, nn.LeakyReLU(0.01)),
+        nn.MaxPool2d(2),
+        *dropout(config.dropout),
+        nn.Conv2d(maps, 2 * maps, kernel_size=5),
+        activation(config.d_activation, nn.LeakyReLU(0.01)),
+        nn.MaxPool2d(2),
+        *dropout(config.dropout),
+        nn.Flatten(),
+        nn.Linear(features, features),
+        activation(config.d_activation, nn.LeakyReLU(0.01)),
+        *dropout(config.dropout),
+    )
+    judge = nn.Linear(features + config.minibatch_stddev, 1)
+    return Generator(G, spec, config), Discriminator(D, judge, features, spec, config)
+
+
+def _refuse_sizes(spec: ImageSpec, config: Config) -> None:
+    """Raise ValueError for images and widths that do not divide as these networks need."""
     if spec.size % 4:
-        raise ValueError(f"images are {spec.size} pixels wide; the dcgan network needs a multiple of 4: resize them")
+        raise ValueError(
+            f"images are {spec.size} pixels wide; the {config.network} network needs a multiple of 4: resize them"
+        )
     for name, width in (("g_width", config.g_width), ("d_width", config.d_width)):
         if width % 2:
-            raise ValueError(f"{name} is {width}; the dcgan network halves it: give an even number such as 256")
-    return Generator(spec, config), Discriminator(spec, config)
-
-
-class Generator(nn.Module):
-    def __init__(self, spec: ImageSpec, config: Config) -> None:
-        super().__init__()
-        wide, narrow = config.g_width, config.g_width // 2
-        self.layers = nn.Sequential(
-            nn.Unflatten(1, (config.z_dim, 1, 1)),
-            nn.ConvTranspose2d(config.z_dim, wide, kernel_size=spec.size // 4),
-            nn.BatchNorm2d(wide),
-            nn.ReLU(),
-            nn.ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1),
-            nn.BatchNorm2d(narrow),
-            nn.ReLU(),
-            nn.ConvTranspose2d(narrow, spec.channels, kernel_size=4, stride=2, padding=1),
-            nn.Tanh(),
-        )
-
-    def forward(self, z: Tensor, ids: Tensor) -> Tensor:
-        images: Tensor = self.layers(z)
-        return images  # (N, C, H, W)
-
-
-class Discriminator(nn.Module):
-    def __init__(self, spec: ImageSpec, config: Config) -> None:
-        super().__init__()
-        wide, narrow = config.d_width, config.d_width // 2
-        self.layers = nn.Sequential(
-            nn.Conv2d(spec.channels, narrow, kernel_size=4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-            Dropout(config.dropout),
-            nn.Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1),
-            nn.BatchNorm2d(wide),
-            nn.LeakyReLU(0.2),
-            Dropout(config.dropout),
-            nn.Conv2d(wide, 1, kernel_size=spec.size // 4),
-            nn.Flatten(),
-        )
-
-    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
-        logits: Tensor = self.layers(images)
-        return logits.squeeze(1)  # (N,)
+            raise ValueError(
+                f"{name} is {width}; the {config.network} network halves it: give an even number such as 64"
+            )

@@ -1,21 +1,35 @@
-"""Layers that several networks share."""
+"""Layers that several networks share, and the choices of activation and first weights."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from gansmith.config import FIELDS, Config
+
 
 class Dropout(nn.Module):
-    """Sets each number to zero with a given probability while training, and scales up the others to match.
+    """Sets each number to zero with a given probability, and scales up the others to match.
 
     The same as torch's, which draws one random number for each; this draws 16 bits for each, several times faster on
     processors. The probability is therefore a multiple of 1/65536. Source: Srivastava et al., JMLR 15 (2014).
+
+    Attributes:
+        sources: one random source for each image, which a sampler sets so that an image's mask is its own; None
+            leaves the numbers alone outside training.
     """
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.dropped = round(probability * 2**16)
+        self.sources: Sequence[torch.Generator] | None = None
 
     def forward(self, values: Tensor) -> Tensor:
+        if self.sources is not None:
+            drawn = torch.stack([torch.randint(2**16, values.shape[1:], generator=source) for source in self.sources])
+            return values * (drawn >= self.dropped) / (1 - self.dropped / 2**16)
         if not self.training or not self.dropped:
             return values
         words = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
@@ -27,3 +41,95 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.dropped / 2**16:.4g}"
+
+
+class MinibatchStddev(nn.Module):
+    """One more feature, the same for the whole batch: how much its images differ, so that a collapse shows.
+
+    It is the standard deviation over the batch, averaged over all places of all maps.
+    Source: Karras et al., arXiv:1710.10196, section 3.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        spread = (features.var(dim=0, unbiased=False) + 1e-8).sqrt().mean()
+        return torch.cat([features, spread.expand_as(features[:, :1])], dim=1)  # (N, F + 1) or (N, C + 1, H, W)
+
+
+class PadSame(nn.Module):
+    """The zeros Keras puts around an image for `padding="same"`: the odd one goes to the right and to the bottom."""
+
+    def __init__(self, *, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = (self._total(size) for size in images.shape[2:])
+        return nn.functional.pad(images, (width // 2, -(-width // 2), height // 2, -(-height // 2)))
+
+    def _total(self, size: int) -> int:
+        return max(0, (math.ceil(size / self.stride) - 1) * self.stride + self.kernel_size - size)
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky-relu": partial(nn.LeakyReLU, 0.2),
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+}
+
+
+def activation(choice: str, own: nn.Module) -> nn.Module:
+    """The activation a player was given, or the network's own."""
+    return own if choice == "own" else ACTIVATIONS[choice]()
+
+
+def dropout(probability: float) -> list[nn.Module]:
+    """A dropout layer, or none where nothing is dropped."""
+    return [Dropout(probability)] if probability else []
+
+
+def initialise(network: nn.Module, scheme: str) -> None:
+    """Draw all weights of linear layers, convolutions and embeddings anew and set their biases to zero.
+
+    normal: N(0, 0.02), arXiv:1511.06434, section 4. glorot: uniform, as Keras starts its layers, with embeddings
+    between -0.05 and 0.05. he: arXiv:1502.01852, eq. 10. orthogonal: arXiv:1312.6120. "own" does nothing.
+    """
+    draw: dict[str, Callable[[Tensor], Tensor]] = {
+        "normal": partial(nn.init.normal_, std=0.02),
+        "glorot": nn.init.xavier_uniform_,
+        "he": nn.init.kaiming_normal_,
+        "orthogonal": nn.init.orthogonal_,
+    }
+    if scheme == "own":
+        return
+    for layer in network.modules():
+        if isinstance(layer, nn.Embedding):
+            nn.init.uniform_(layer.weight, -0.05, 0.05) if scheme == "glorot" else draw[scheme](layer.weight)
+        elif isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            draw[scheme](layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def normalise_spectrally(network: nn.Module) -> None:
+    """Divide each weight by its largest singular value, found by one power iteration a pass.
+
+    Source: Miyato et al., arXiv:1802.05957, algorithm 1.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
+            nn.utils.parametrizations.spectral_norm(layer)
+
+
+def refuse_unheeded(config: Config, *fields: str) -> None:
+    """Raise ValueError where one of these fields, which a network has no place for, was set."""
+    for name in fields:
+        value = getattr(config, name)
+        if value != FIELDS[name].default:
+            raise ValueError(
+                f"{name} is {value!r}, which the {config.network} network has no place for; leave it at "
+                f"{FIELDS[name].default!r} or choose another network"
+            )

@@ -1,47 +1,63 @@
-"""Two fully connected layers on each side: the pair of introductory tutorials."""
+"""Fully connected pairs: the one of introductory tutorials, and three of courses and Keras examples."""
 
 import math
 
-from torch import Tensor, nn
+from torch import nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import Dropout
+from gansmith.networks.layers import activation, dropout
+from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
 
 def mlp(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """One hidden layer in each player, of `g_width` and `d_width` units; ids are ignored."""
+    """One hidden layer in each player, of `g_width` and `d_width` units."""
+    return _generator(spec, config, [config.g_width], nn.ReLU()), _discriminator(spec, config, [config.d_width])
+
+
+def mlp_deep(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
+    """Two hidden layers in each player, of `g_width` and `d_width` units, and a D that is nearly flat below zero."""
+    G = _generator(spec, config, 2 * [config.g_width], nn.ReLU())
+    return G, _discriminator(spec, config, 2 * [config.d_width], slope=0.01)
+
+
+def mlp_keras(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
+    """Three normalised layers in G, of one, two and four times `g_width`; `d_width` and half of it in D."""
+    return _keras_generator(spec, config), _discriminator(spec, config, [config.d_width, -(-config.d_width // 2)])
+
+
+def cgan_keras(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
+    """The same G; three layers of `d_width` units in D, with dropout after the second and the third."""
+    return _keras_generator(spec, config), _discriminator(spec, config, 3 * [config.d_width], undropped=1)
+
+
+def _keras_generator(spec: ImageSpec, config: Config) -> nn.Module:
+    widths = [config.g_width, 2 * config.g_width, 4 * config.g_width]
+    return _generator(spec, config, widths, nn.LeakyReLU(0.2), is_normalised=True)
+
+
+def _generator(
+    spec: ImageSpec, config: Config, widths: list[int], own: nn.Module, *, is_normalised: bool = False
+) -> nn.Module:
     shape = (spec.channels, spec.size, spec.size)
-    return Generator(shape, config), Discriminator(shape, config)
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip([latent_inputs(spec, config), *widths], widths, strict=False):
+        layers += [nn.Linear(inputs, outputs), activation(config.g_activation, own)]
+        # Keras' own epsilon; its momentum of 0.8 is the share that stays, torch's the share that is new.
+        layers += [nn.BatchNorm1d(outputs, eps=1e-3, momentum=0.2)] if is_normalised else []
+        layers += dropout(config.g_dropout)
+    layers += [nn.Linear(widths[-1], math.prod(shape)), nn.Tanh(), nn.Unflatten(1, shape)]
+    return Generator(nn.Sequential(*layers), spec, config)
 
 
-class Generator(nn.Module):
-    def __init__(self, shape: tuple[int, int, int], config: Config) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(config.z_dim, config.g_width),
-            nn.ReLU(),
-            nn.Linear(config.g_width, math.prod(shape)),
-            nn.Tanh(),
-            nn.Unflatten(1, shape),
-        )
-
-    def forward(self, z: Tensor, ids: Tensor) -> Tensor:
-        images: Tensor = self.layers(z)
-        return images  # (N, C, H, W)
-
-
-class Discriminator(nn.Module):
-    def __init__(self, shape: tuple[int, int, int], config: Config) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(math.prod(shape), config.d_width),
-            nn.LeakyReLU(0.2),
-            Dropout(config.dropout),
-            nn.Linear(config.d_width, 1),
-        )
-
-    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
-        logits: Tensor = self.layers(images)
-        return logits.squeeze(1)  # (N,)
+def _discriminator(
+    spec: ImageSpec, config: Config, widths: list[int], *, slope: float = 0.2, undropped: int = 0
+) -> nn.Module:
+    inputs = image_channels(spec, config) * spec.size**2
+    layers: list[nn.Module] = [nn.Flatten()]
+    for index, outputs in enumerate(widths):
+        layers += [nn.Linear(inputs, outputs), activation(config.d_activation, nn.LeakyReLU(slope))]
+        layers += dropout(config.dropout) if index >= undropped else []
+        inputs = outputs
+    judge = nn.Linear(inputs + config.minibatch_stddev, 1)
+    return Discriminator(nn.Sequential(*layers), judge, inputs, spec, config)

@@ -1,0 +1,45 @@
+"""The optimisers a player may learn by, each from its parameters, its learning rate and the config."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gansmith.config import Config, choose
+
+
+def adam(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
+    """Source: Kingma and Ba, arXiv:1412.6980, algorithm 1."""
+    return torch.optim.Adam(parameters, rate, betas=(config.beta1, config.beta2), fused=True)
+
+
+def adamw(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
+    """Adam with a pull towards zero that it does not scale. Source: Loshchilov and Hutter, arXiv:1711.05101."""
+    return torch.optim.AdamW(
+        parameters, rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay, fused=True
+    )
+
+
+def rmsprop(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
+    """Steps over a running root mean square of the gradient; beta2 is its memory. WGAN's choice, arXiv:1701.07875."""
+    return torch.optim.RMSprop(parameters, rate, alpha=config.beta2, foreach=True)
+
+
+def sgd(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
+    """Plain gradient descent, with momentum where the config has some."""
+    return torch.optim.SGD(parameters, rate, momentum=config.momentum, fused=True)
+
+
+OPTIMIZERS: dict[str, Callable[[Iterable[Tensor], float, Config], Optimizer]] = {
+    "adam": adam,
+    "adamw": adamw,
+    "rmsprop": rmsprop,
+    "sgd": sgd,
+}
+
+
+def build_optimizer(name: str, network: torch.nn.Module, rate: float, config: Config) -> Optimizer:
+    """The optimiser called `name` for all parameters of a network."""
+    optimizer: Optimizer = choose(OPTIMIZERS, name, "optimizer")(network.parameters(), rate, config)
+    return optimizer

@@ -1,0 +1,229 @@
+"""From a config to the rules of a step: each technique as a pure function, and what cannot go together.
+
+Nothing here knows the loop; `step` applies the rules and names no technique.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gansmith.config import Config, choose
+from gansmith.losses import (
+    OBJECTIVES,
+    Objective,
+    build_losses,
+    class_loss,
+    dragan_penalty,
+    feature_distance,
+    gradient_penalty,
+)
+from gansmith.schedule import fading_boost
+from gansmith.step import Batch, Gradients, Memory, Penalties, Rules, Seen, has_batch_statistics, judges_alone
+
+
+def build_rules(config: Config, D: nn.Module) -> Rules:
+    """What the config attaches to each step. Raises ValueError for combinations that make no sense."""
+    objective: Objective = choose(OBJECTIVES, config.objective, "objective")
+    _refuse_unheeded(config)
+    _refuse_slopes(config, objective, D)
+    _refuse_losses(config, objective, D)
+    if config.update == "joint":
+        _refuse_joint(config, objective, D)
+    d_loss, g_loss = build_losses(config)
+    wants_classes = config.d_conditioning == "classifier" and config.conditioning != "none"
+    wants_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and has_fast_bf16())
+    is_convolutional = any(isinstance(layer, nn.Conv2d) for layer in D.modules())
+    return Rules(
+        d_loss,
+        g_loss,
+        g_sees_real=objective.g_sees_real or config.feature_matching > 0,
+        one_pass=judges_alone(D),
+        autocast=wants_bf16 and is_convolutional,  # conversions cost an MLP more than they save
+        recall=replay(config.replay) if config.replay else Rules.recall,
+        show=noise(config.d_noise, config.d_noise_until) if config.d_noise else Rules.show,
+        wants_features=config.feature_matching > 0,
+        wants_classes=wants_classes,
+        d_beside=d_names_classes if wants_classes else Rules.d_beside,
+        g_beside=g_beside(config.feature_matching, wants_classes),
+        limit=clip_gradient(config.clip_gradient) if config.clip_gradient else Rules.limit,
+        settle=clip_weights(config.clip_weights) if config.clip_weights else Rules.settle,
+        d_bound=config.d_loss_bound or Rules.d_bound,
+        g_bound=config.g_loss_bound or Rules.g_bound,
+    )
+
+
+def has_fast_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 numbers itself; emulation is slower than float32."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def penalties_at(config: Config, images_seen: int, progress: float) -> Penalties:
+    """This step's penalties: none but every few steps, and then as much stronger."""
+    if (images_seen // config.batch) % config.penalty_every:
+        return Penalties()
+    factor = config.penalty_every * fading_boost(progress, config.penalty_boost, config.penalty_warmup)
+    weighted = ((config.gradient_penalty, gradient_penalty), (config.dragan, dragan_penalty))
+    elsewhere = tuple((weight * factor, penalty) for weight, penalty in weighted if weight)
+    return Penalties(config.r1 * factor, config.r2 * factor, elsewhere)
+
+
+def noise(start: float, until: float) -> Callable[[Tensor, Batch], Tensor]:
+    """Normal noise on all that D is shown, fading along a straight line, so that real and fake overlap at first.
+
+    Source: Arjovsky and Bottou, arXiv:1701.04862, section 3; instance noise, arXiv:1610.04490, section 2.1.
+    """
+
+    def show(images: Tensor, batch: Batch) -> Tensor:
+        scale = start * max(0.0, 1.0 - batch.progress / until) if until else 0.0
+        return images + scale * torch.randn(images.shape, generator=batch.rng) if scale else images
+
+    return show
+
+
+def empty_memory(config: Config, shape: Sequence[int]) -> Memory:
+    """Room for what outlasts a step, for images of this shape (C, H, W); empty where nothing does."""
+    if not config.replay:
+        return {}
+    return {
+        "replay_images": torch.zeros(config.replay_images, *shape),
+        "replay_ids": torch.zeros(config.replay_images, dtype=torch.int64),
+        "replay_filled": torch.zeros((), dtype=torch.int64),
+    }
+
+
+def replay(share: float) -> Callable[[Memory, Tensor, Batch], tuple[Tensor, Tensor]]:
+    """D meets generated images of the past again, so that G cannot win by going round in circles.
+
+    That share of a batch (rounded down) is swapped for images of the memory, and the images they displace are kept in
+    their places; until the memory is full, each batch is only added to it.
+    Source: Shrivastava et al., arXiv:1612.07828, section 2.3, where the share is a half.
+    """
+
+    def recall(memory: Memory, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        images, ids, filled = memory["replay_images"], memory["replay_ids"], int(memory["replay_filled"])
+        if filled < len(images):
+            added = min(len(fake), len(images) - filled)
+            images[filled : filled + added], ids[filled : filled + added] = fake[:added], batch.fake_ids[:added]
+            memory["replay_filled"] += added
+            return fake, batch.fake_ids
+        swapped = min(int(share * len(fake)), len(images))
+        places = torch.randperm(len(images), generator=batch.rng)[:swapped]
+        old, old_ids = images[places], ids[places]
+        images[places], ids[places] = fake[:swapped], batch.fake_ids[:swapped]
+        return torch.cat([old, fake[swapped:]]), torch.cat([old_ids, batch.fake_ids[swapped:]])
+
+    return recall
+
+
+def d_names_classes(loss: Tensor, real: Seen, fake: Seen) -> Tensor:
+    """D's loss, and its cost of naming the classes of real and generated images. Source: arXiv:1610.09585, eq. 3."""
+    assert real.class_logits is not None and fake.class_logits is not None
+    return loss + class_loss(real.class_logits, real.ids) + class_loss(fake.class_logits, fake.ids)
+
+
+def g_beside(feature_matching: float, wants_classes: bool) -> Callable[[Tensor, Seen, Seen], Tensor]:
+    """G's loss, a share of it replaced by the distance of D's mean features, and the cost of being classed wrongly.
+
+    Sources: arXiv:1606.03498, section 3.1, where the share is one; arXiv:1610.09585, section 3.
+    """
+
+    def beside(loss: Tensor, real: Seen, fake: Seen) -> Tensor:
+        if feature_matching:
+            assert real.features is not None and fake.features is not None
+            loss = (1 - feature_matching) * loss + feature_matching * feature_distance(real.features, fake.features)
+        if wants_classes:
+            assert fake.class_logits is not None
+            loss = loss + class_loss(fake.class_logits, fake.ids)
+        return loss
+
+    return beside
+
+
+def clip_gradient(longest: float) -> Callable[[Gradients], Gradients]:
+    """All gradients of a player, shortened together where they are longer. Source: Pascanu et al., arXiv:1211.5063."""
+
+    def limit(gradients: Gradients) -> Gradients:
+        length = torch.nn.utils.get_total_norm(list(gradients))
+        factor = (longest / (length + 1e-6)).clamp(max=1.0)
+        return [gradient * factor for gradient in gradients]
+
+    return limit
+
+
+def clip_weights(largest: float) -> Callable[[Sequence[Tensor]], None]:
+    """D's weights, each brought back between two bounds, which bounds its slope. Source: WGAN, arXiv:1701.07875."""
+
+    def settle(parameters: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.clamp_(-largest, largest)
+
+    return settle
+
+
+def _refuse_unheeded(config: Config) -> None:
+    """Raise ValueError for choices that neither optimiser would heed."""
+    for field, name in (("weight_decay", "adamw"), ("momentum", "sgd")):
+        if getattr(config, field) and name not in (config.g_optimizer, config.d_optimizer):
+            raise ValueError(
+                f"{field} is {getattr(config, field):g}, which only {name} heeds; set it to 0, or "
+                f"--g-optimizer or --d-optimizer to {name}"
+            )
+
+
+def _refuse_slopes(config: Config, objective: Objective, D: nn.Module) -> None:
+    """Raise ValueError for penalties that are undefined, and for losses that fall without end."""
+    penalised = [name for name in ("r1", "r2", "gradient_penalty", "dragan") if getattr(config, name)]
+    if penalised and has_batch_statistics(D.modules()):
+        raise ValueError(
+            f"a gradient penalty per image ({', '.join(penalised)}) is undefined when D normalises over the batch, as "
+            f"in {config.network}; set it to 0 or choose another network"
+        )
+    if objective.needs_slope_limit and not (penalised or config.clip_weights or config.spectral_norm):
+        raise ValueError(
+            f"the {config.objective} objective falls without end unless D's slope is limited; add "
+            "--clip-weights 0.01, --gradient-penalty 10 or --spectral-norm"
+        )
+
+
+def _refuse_losses(config: Config, objective: Objective, D: nn.Module) -> None:
+    """Raise ValueError for losses and bounds that have nothing to hold on to."""
+    for name in ("d_loss_bound", "g_loss_bound"):
+        if getattr(config, name) and not objective.is_positive:
+            raise ValueError(
+                f"{name} is {getattr(config, name):g}, but losses of the {config.objective} objective have no floor to "
+                "measure from; set it to 0 or choose another objective"
+            )
+    asks_classes = config.d_conditioning == "classifier"
+    if objective.classifies and not (asks_classes and config.conditioning != "none"):
+        raise ValueError(
+            f"the {config.objective} objective needs a D that names classes; add --d-conditioning classifier and "
+            "--conditioning labels or clusters"
+        )
+    if config.feature_matching and not hasattr(D, "features"):
+        raise ValueError(
+            f"feature_matching is {config.feature_matching:g}, but the {config.network} network shows no features; set "
+            "it to 0 or choose another network"
+        )
+
+
+def _refuse_joint(config: Config, objective: Objective, D: nn.Module) -> None:
+    """Raise ValueError where one pass through D cannot serve both players."""
+    reasons = {
+        f"under the {config.objective} objective": not objective.joint,
+        f"when D normalises over the batch, as in {config.network}": has_batch_statistics(D.modules()),
+        "when D sees how the images of a batch differ (minibatch_stddev)": config.minibatch_stddev,
+        "when they take different numbers of steps (d_steps, g_steps)": (config.d_steps, config.g_steps) != (1, 1),
+        "when one of them may rest (d_loss_bound, g_loss_bound)": config.d_loss_bound or config.g_loss_bound,
+        "when D meets old images (replay)": config.replay,
+        "when D may want a generated image's logit higher (fake_target_high, flip_probability)": config.fake_target_high
+        or config.flip_probability,
+        "when the generator matches features (feature_matching)": config.feature_matching,
+        "when D names classes (d_conditioning)": config.d_conditioning == "classifier",
+        "with penalties between or around images (gradient_penalty, dragan)": config.gradient_penalty or config.dragan,
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise ValueError(f"one pass cannot serve both players {reason}; use --update alternating")
