@@ -1,0 +1,95 @@
+"""What a classifier's answers say of generated images: recognisable, every class there, as varied as real ones.
+
+Probabilities are (N, K) rows that sum to one, from a classifier whose temperature the caller has applied. A
+classifier gives confident answers to some garbage too, so none of these stands alone.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Ids = NDArray[np.int64]
+
+CONFIDENT = 0.9
+
+
+def recognised(real: Array, fake: Array, *, threshold: float = CONFIDENT) -> dict[str, float]:
+    """The share of images whose most probable class reaches `threshold`.
+
+    Returns:
+        {"recognised": share of fake, "recognised_excess": that minus the share of real, in [-1, 1]}. The excess has
+        null 0 with standard error sqrt(p (1 - p) (1/N + 1/M)); below it is garbage, above it are images nearer to
+        the class's prototype than real ones, as from shrunken latents.
+    """
+    share = float((fake.max(axis=1) >= threshold).mean())
+    return {"recognised": share, "recognised_excess": share - float((real.max(axis=1) >= threshold).mean())}
+
+
+def class_balance(real: Array, fake: Array) -> dict[str, float]:
+    """Whether every class is there in its share, by the most probable class of each image.
+
+    Returns:
+        {"rarest_class": the smallest share of fake over share of real, over the classes of real; null below 1, by
+        about 1.5 sqrt(K (1/N + 1/M)) for K equal classes,
+        "modes": the number of classes whose ratio is at least a half,
+        "class_kl": KL(fake || real) in nats, null `class_kl_null`; infinite where fake has a class that real lacks}.
+    """
+    p, q = (np.bincount(x.argmax(axis=1), minlength=x.shape[1]) / len(x) for x in (fake, real))
+    ratios = p[q > 0] / q[q > 0]
+    with np.errstate(divide="ignore"):
+        divergence = float((p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum())
+    return {
+        "rarest_class": float(ratios.min()),
+        "modes": float((ratios >= 0.5).sum()),
+        "class_kl": divergence,
+    }
+
+
+def class_kl_null(num_classes: int, num_real: int, num_fake: int) -> float:
+    """The divergence of class shares two real draws are expected to show: (K - 1)/2 (1/N + 1/M), to first order."""
+    return (num_classes - 1) / 2 * (1 / num_real + 1 / num_fake)
+
+
+def label_accuracy(probabilities: Array, labels: Ids) -> dict[str, float]:
+    """The share of images that are read as the class they were asked to show ("GAN-test").
+
+    Returns:
+        {"label_accuracy": share in [0, 1]}; the ceiling is the classifier's accuracy on real images.
+
+    Source: Shmelkov et al., arXiv:1807.09499, section 3.
+    """
+    return {"label_accuracy": float((probabilities.argmax(axis=1) == labels).mean())}
+
+
+def class_diversity(real: Array, fake: Array, real_ids: Ids, fake_ids: Ids) -> dict[str, float]:
+    """How spread out each class is beside the same class of real images.
+
+    The root mean square distance between two images of a class is sqrt(2 tr S), S being its covariance, so no pair
+    is ever formed. One image repeated scores 0; repeats of many images hardly lower it, which coverage notices.
+
+    Args:
+        real, fake: (N, d) and (M, d) features; ids are their classes, as read by one classifier.
+
+    Returns:
+        {"diversity": mean over classes of spread of fake / spread of real, "diversity_worst": the smallest}. Null 1;
+        a class with fewer than two generated images counts as 0, one with fewer than two real images is left out.
+    """
+    ratios = []
+    for class_ in np.unique(real_ids):
+        ours, theirs = fake[fake_ids == class_], real[real_ids == class_]
+        if len(theirs) > 1:
+            ratios.append(np.sqrt(_variance(ours) / _variance(theirs)) if len(ours) > 1 else 0.0)
+    return {"diversity": float(np.mean(ratios)), "diversity_worst": float(np.min(ratios))}
+
+
+def _variance(features: Array) -> float:
+    return float(features.var(axis=0, ddof=1).sum())
+
+
+def disagreement(first: Array, second: Array) -> dict[str, float]:
+    """The share of the same images that two classifiers, trained apart, put into different classes.
+
+    Returns:
+        {"disagreement": share in [0, 1]}; the null is the same on real images. Garbage divides them more.
+    """
+    return {"disagreement": float((first.argmax(axis=1) != second.argmax(axis=1)).mean())}

@@ -1,0 +1,74 @@
+"""Class metrics at hand-made probabilities and at random draws."""
+
+import numpy as np
+import pytest
+
+from gansmith.metrics.classes import (
+    class_balance,
+    class_diversity,
+    class_kl_null,
+    disagreement,
+    label_accuracy,
+    recognised,
+)
+
+RNG = np.random.default_rng(2)
+
+
+def _answers(classes, *, sure=0.99, num_classes=3):
+    """Probabilities that give each image its class."""
+    rows = np.full((len(classes), num_classes), (1 - sure) / (num_classes - 1))
+    rows[np.arange(len(classes)), classes] = sure
+    return rows
+
+
+def test_recognised_counts_confident_answers_of_both_sets():
+    real, fake = _answers([0, 1, 2, 0]), np.concatenate([_answers([0]), _answers([1, 2], sure=0.5), _answers([0])])
+    assert recognised(real, fake) == {"recognised": 0.5, "recognised_excess": -0.5}
+    assert recognised(fake, real)["recognised_excess"] == 0.5
+    assert recognised(real, _answers([0], sure=0.9))["recognised"] == 1
+
+
+def test_a_missing_class_empties_a_mode_and_has_a_known_divergence():
+    real = _answers([0, 1, 2] * 10)
+    assert class_balance(real, real) == {"rarest_class": 1, "modes": 3, "class_kl": 0}
+    found = class_balance(real, _answers([0, 1] * 10))
+    assert found == pytest.approx({"rarest_class": 0, "modes": 2, "class_kl": np.log(1.5)})
+
+
+def test_a_class_that_real_images_never_have_is_infinitely_far():
+    assert class_balance(_answers([0, 1]), _answers([0, 2]))["class_kl"] == np.inf
+
+
+def test_the_null_of_the_class_divergence_is_what_draws_score():
+    draws = []
+    for _ in range(200):
+        real, fake = (_answers(RNG.integers(0, 3, size)) for size in (900, 600))
+        draws.append(class_balance(real, fake)["class_kl"])
+    assert np.mean(draws) == pytest.approx(class_kl_null(3, 900, 600), rel=0.3)  # 200 draws of a skewed law: 7 % error
+
+
+def test_label_accuracy_and_disagreement_count():
+    assert label_accuracy(_answers([0, 1, 2, 2]), np.array([0, 1, 2, 0])) == {"label_accuracy": 0.75}
+    assert disagreement(_answers([0, 1, 2, 2]), _answers([0, 1, 1, 1])) == {"disagreement": 0.5}
+
+
+def test_diversity_is_the_root_mean_square_distance_of_pairs():
+    real, fake = RNG.normal(size=(8, 3)), RNG.normal(size=(6, 3))
+    ids = np.zeros(8, int)
+
+    def spread(x):
+        return np.sqrt(np.mean([((a - b) ** 2).sum() for i, a in enumerate(x) for j, b in enumerate(x) if i != j]))
+
+    found = class_diversity(real, fake, ids, ids[:6])
+    assert found["diversity"] == found["diversity_worst"] == pytest.approx(spread(fake) / spread(real), rel=1e-12)
+
+
+def test_diversity_finds_the_class_that_collapsed():
+    real = RNG.normal(size=(300, 4))
+    ids = np.arange(300) % 3
+    fake = real.copy()
+    fake[ids == 1] *= 0.5
+    fake[ids == 2] = fake[2]
+    assert class_diversity(real, fake, ids, ids) == pytest.approx({"diversity": 0.5, "diversity_worst": 0}, abs=1e-12)
+    assert class_diversity(real, fake[ids == 0], ids, ids[ids == 0])["diversity_worst"] == 0
