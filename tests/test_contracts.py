@@ -4,6 +4,7 @@ import ast
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from gansmith.config import resolve
 from gansmith.data import ImageSpec
 from gansmith.describe import describe
 from gansmith.losses import OBJECTIVES
+from gansmith.metrics import METRICS
 from gansmith.networks import NETWORKS
 from gansmith.recipes import RECIPES
 from gansmith.rules import build_rules, penalties_at
@@ -62,6 +64,17 @@ def players_and_batches(config, spec, count):
         real = torch.rand(4, spec.channels, spec.size, spec.size, generator=draw) * 2 - 1
         batches.append(Batch(real, ids, torch.randn(4, config.z_dim, generator=draw), ids, draw))
     return players, build_rules(config, players.D), batches
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_take_two_feature_sets_of_any_sizes_and_change_neither(name):
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(60, 4)), rng.normal(size=(50, 4)) + 1
+    before = real.copy(), fake.copy()
+    found = METRICS[name](real, fake)
+    assert found and all(type(value) is float and np.isfinite(value) for value in found.values())
+    assert found == METRICS[name](real, fake)
+    np.testing.assert_array_equal(np.concatenate([real, fake]), np.concatenate(before))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

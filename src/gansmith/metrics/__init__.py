@@ -11,11 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gansmith.data import Images
-from gansmith.metrics.distances import frechet_distance
+from gansmith.metrics.distances import frechet_distance, frechet_infinity, kid
 from gansmith.metrics.features import FeatureNetwork, load_feature_network
+from gansmith.metrics.neighbours import density_coverage, precision_recall
 
 METRICS: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], dict[str, float]]] = {
     "frechet": frechet_distance,
+    "frechet_infinity": frechet_infinity,
+    "kid": kid,
+    "precision_recall": precision_recall,
+    "density_coverage": density_coverage,
 }
 
 QUICK = 2_000  # images a side during training
