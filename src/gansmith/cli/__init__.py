@@ -13,6 +13,7 @@ from gansmith.cli.benching import gaussians, stacked_mnist
 from gansmith.cli.data import check, export, fetch
 from gansmith.cli.drawing import film, plot, sample, walk
 from gansmith.cli.looking import describe, doctor, list_
+from gansmith.cli.shipping import report
 from gansmith.cli.training import resume, train
 
 app = App(
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "walk": walk,
     "film": film,
     "plot": plot,
+    "report": report,
     "list": list_,
     "describe": describe,
     "doctor": doctor,
