@@ -182,7 +182,6 @@ FLOW = [
     ["optimizers", "rules", "generate"],
     ["train"],
     ["describe", "doctor", "film", "plot", "progress", "bench"],
-    ["report"],
     ["cli"],
     ["__main__", "__init__"],
 ]

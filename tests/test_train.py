@@ -23,7 +23,7 @@ def log_without_times(run):
 def assert_same_run(a, b):
     assert log_without_times(a) == log_without_times(b)
     assert a.metrics() == b.metrics()
-    for file in ("generator.safetensors", "state.safetensors"):
+    for file in ("generator.safetensors", "state.safetensors", "state.json"):
         assert (a.latest() / file).read_bytes() == (b.latest() / file).read_bytes()
     frames = sorted(path.name for path in a.samples_dir.iterdir())
     assert frames == sorted(path.name for path in b.samples_dir.iterdir())
@@ -174,10 +174,16 @@ def test_minutes_become_a_whole_number_of_images(tiny):
 def test_the_directory_tells_the_whole_story(tiny, run_training):
     run = run_training(tiny(), "run")
     names = sorted(path.name for path in run.directory.iterdir())
-    assert names == ["checkpoints", "config.toml", "log.jsonl", "metrics.jsonl", "real.png", "samples"]
+    assert names == [
+        ".lock", "best", "checkpoints", "config.toml", "log.jsonl", "metrics.jsonl", "real.png", "run.json", "samples",
+    ]  # fmt: skip
     row = run.log()[0]
     assert set(row) == {"images_seen", "d_loss", "g_loss", "d_real", "d_fake", *TIMINGS}
     score = run.metrics()[-1]
     assert score["ratio"] == pytest.approx(score["frechet"] / score["floor"])
     counters = json.loads((run.latest() / "state.json").read_text())
-    assert counters["log_bytes"] == run.log_path.stat().st_size
+    assert counters["log_lines"] == len(run.log())
+    assert counters["best"] == {
+        "images_seen": int(run.best().name),
+        "ratio": min(row["ratio"] for row in run.metrics()),
+    }

@@ -25,6 +25,8 @@ LENGTH_AND_INTERVALS = (
     "sample_every",
     "evaluate_every",
     "save_every",
+    "keep_last",
+    "keep_every",
 )
 
 
@@ -177,6 +179,8 @@ class Config:
     sample_every: int = _field(0, "images between sample grids", low=0)
     evaluate_every: int = _field(0, "images between quick scores", low=0)
     save_every: int = _field(0, "images between checkpoints", low=0)
+    keep_last: int = _field(0, "newest checkpoints to keep beside the best one (0: all)", low=0)
+    keep_every: int = _field(0, "where keep_last is set, also keep one checkpoint each so many images", low=0)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -7,6 +7,7 @@ stored in the file, so sample 17 is the same image whatever else is drawn with i
 import contextlib
 import copy
 import hashlib
+import io
 import json
 import math
 import os
@@ -283,6 +284,13 @@ def enlarge(image: Image.Image, *, at_least_px: int = 400) -> Image.Image:
     """The picture with each pixel repeated a whole number of times, until its short side is this long."""
     factor = max(1, math.ceil(at_least_px / min(image.size)))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def to_png(image: Image.Image) -> bytes:
+    """The picture as a PNG file's bytes."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def read_latents(path: Path, z_dim: int) -> Tensor:

@@ -2,11 +2,17 @@
 
     config.toml  run.json  log.jsonl  metrics.jsonl  real.png  samples/  loss.png
     checkpoints/000128000/  generator.safetensors  state.safetensors  state.json
+    best -> checkpoints/000128000
 
 Whatever must not be half-written goes to a temporary name first, is flushed to disk, then renamed. Nothing is
-pickled. A checkpoint holds no path and no time, so equal runs have equal files.
+pickled. A checkpoint holds no path and no time, so equal runs have equal files. docs/run-directory.md is the page for
+readers of such a directory.
 """
 
+import contextlib
+import errno
+import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -25,10 +31,17 @@ from torch import Tensor
 
 from gansmith.config import LENGTH_AND_INTERVALS, Config, load_config
 
-FORMAT = 1  # of the directory; raised when an older reader could no longer make sense of it
+FORMAT = 2  # of the directory; raised when an older reader could no longer make sense of it
 _CHECKPOINT_FILES = ("generator.safetensors", "state.safetensors")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_CHECKPOINT_NAME = re.compile(r"\d{9,19}")
+_SPARE_BYTES = 2**20  # left free by a save, for the log lines that follow it
 
 logger = logging.getLogger("gansmith")
+
+
+class NotSavedError(RuntimeError):
+    """Something that a run must keep could not be written; what was there before is intact."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +64,16 @@ class Run:
         return self.directory / "samples"
 
     def facts(self) -> dict[str, Any]:
-        """What run.json says: versions, command, data, hardware, status."""
+        """What run.json says: versions, command, data, hardware, status; nothing where it is missing or damaged."""
         path = self.directory / "run.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            _warn_once(f"{path} is damaged ({error}); what it said is lost")
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def record(self, **facts: Any) -> None:
         """Add facts to run.json."""
@@ -71,16 +91,69 @@ class Run:
         return list(_read_lines(self.metrics_path))
 
     def checkpoints(self) -> list[Path]:
-        """Complete and undamaged checkpoints, oldest first; others are skipped with a warning."""
-        folder = self.directory / "checkpoints"
-        names = sorted(path for path in folder.glob("*") if re.fullmatch(r"\d{9,}", path.name))
-        return [path for path in names if _is_whole(path)]
+        """Complete and undamaged checkpoints, oldest first; others are passed over with a warning."""
+        return [path for path in self._named() if _is_whole(path)]
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint, without reading older ones."""
-        folder = self.directory / "checkpoints"
-        names = sorted((path for path in folder.glob("*") if re.fullmatch(r"\d{9,}", path.name)), reverse=True)
-        return next((path for path in names if _is_whole(path)), None)
+        return next((path for path in reversed(self._named()) if _is_whole(path)), None)
+
+    def best(self) -> Path | None:
+        """The checkpoint with the best validation score; None where no score was taken or it is damaged."""
+        try:
+            name = Path(os.readlink(self.directory / "best")).name  # the name alone: no link leads out
+        except OSError:
+            return None
+        path = self.directory / "checkpoints" / name
+        return path if path in self._named() and _is_whole(path) else None
+
+    def _named(self) -> list[Path]:
+        found = (self.directory / "checkpoints").glob("*")
+        return sorted(
+            (path for path in found if _CHECKPOINT_NAME.fullmatch(path.name)), key=lambda path: int(path.name)
+        )
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Be the only process that trains in a directory; ValueError where another one does.
+
+    The kernel takes the lock back when its holder ends, however it ends, so no lock is ever stale.
+    """
+    try:
+        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise ValueError(
+            f"{directory} cannot be written ({error.strerror}); make it writable, or copy the run to another place"
+        ) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+            raise ValueError(
+                f"{directory} is being trained by process {holder}; wait for it or stop it, or give another --out"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether some process is training in a directory now."""
+    try:
+        descriptor = os.open(directory / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def create_run(directory: Path, config: Config) -> Run:
@@ -89,24 +162,33 @@ def create_run(directory: Path, config: Config) -> Run:
     Raises ValueError where the directory holds another run, anything else, or is a file; OSError is turned into a
     ValueError that says what cannot be written.
     """
-    if (directory / "config.toml").is_file():
+    if holds_run(directory):
         return _continued(open_run(directory), config)
     refuse_occupied(directory)
+    name = directory.resolve().name
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot name a run; a name is 1 to 64 letters, digits, dots, dashes and underscores, "
+            "such as my-run: give another --out"
+        )
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name in ("samples", "checkpoints"):
-            (directory / name).mkdir(exist_ok=True)
-        write_text(directory / "config.toml", config.to_toml())
+        for part in ("samples", "checkpoints"):
+            (directory / part).mkdir(exist_ok=True)
+        with locked(directory):
+            if not holds_run(directory):
+                write_text(directory / "config.toml", config.to_toml())
     except OSError as error:
         raise ValueError(f"{directory} cannot be written ({error.strerror}); give another place with --out") from None
-    return Run(directory, config)
+    return _continued(open_run(directory), config)  # another process may have been first
 
 
 def refuse_occupied(directory: Path) -> None:
     """Raise ValueError where a new run cannot go: a file, a folder with other things, a place that is read-only."""
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; give a directory for the run with --out")
-    if directory.is_dir() and any(directory.iterdir()):
+    begun = {".lock", ".partial-config.toml", "checkpoints", "samples"}  # all that a start killed at once leaves
+    if directory.is_dir() and not {path.name for path in directory.iterdir()} <= begun:
         raise ValueError(f"{directory} is not empty and holds no run; give an empty or a new directory with --out")
     existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -114,34 +196,85 @@ def refuse_occupied(directory: Path) -> None:
 
 
 def _continued(run: Run, config: Config) -> Run:
-    """The run with the new length and intervals; schedules keep the length they began with."""
-    old, new = run.config.as_dict(), config.as_dict()
+    """The run with the new length and intervals; schedules keep the length they began with.
+
+    Compared are the choices its newest checkpoint was trained with, so an edited config.toml is noticed.
+    """
+    latest = run.latest()
+    begun = run.config if latest is None else _config_of(latest)
+    old, new = begun.as_dict(), config.as_dict()
     changed = [name for name in old if old[name] != new[name] and name not in LENGTH_AND_INTERVALS]
     if changed:
         listing = ", ".join(f"{name} {old[name]!r} -> {new[name]!r}" for name in changed)
         raise ValueError(
-            f"{run.directory} holds a run with other choices ({listing}); give another --out, or the same choices"
+            f"{run.directory} holds a run with other choices ({listing}); give the same ones (put config.toml back if "
+            "it was edited), or another --out"
         )
-    if config.images != run.config.images:
-        config = config.replace(schedule_images=run.config.schedule_images or run.config.images)
-    else:
-        config = config.replace(schedule_images=run.config.schedule_images)
-    if config != run.config:
-        write_text(run.directory / "config.toml", config.to_toml())
-    return Run(run.directory, config)
+    schedule = begun.schedule_images or (begun.images if config.images != begun.images else 0)
+    return Run(run.directory, config.replace(schedule_images=schedule))
 
 
 def open_run(directory: Path) -> Run:
-    """The run in a directory; FileNotFoundError where there is none."""
-    if not (directory / "config.toml").is_file():
+    """The run in a directory; FileNotFoundError where there is none, ValueError where a link leads out of it.
+
+    A config.toml that was deleted is read from the newest checkpoint.
+    """
+    if not holds_run(directory):
         raise FileNotFoundError(f"{directory} holds no run (no config.toml); give a directory that `train` wrote")
-    return Run(directory, load_config(directory / "config.toml"))
+    _refuse_links(directory)
+    path = directory / "config.toml"
+    if path.is_file():
+        return Run(directory, load_config(path))
+    latest = Run(directory, Config()).latest()
+    if latest is None:
+        raise FileNotFoundError(
+            f"{path} is missing and no checkpoint holds a copy; give a directory that `train` wrote"
+        )
+    _warn_once(f"{path} is missing; its choices are those of checkpoint {latest.name}")
+    return Run(directory, _config_of(latest))
+
+
+def holds_run(directory: Path) -> bool:
+    """Whether a run was begun in a directory, even if its config.toml was deleted since."""
+    return (directory / "config.toml").is_file() or any((directory / "checkpoints").glob("*"))
+
+
+def _refuse_links(directory: Path) -> None:
+    """Raise ValueError for a link out of the directory: whoever made it would choose what is read or written."""
+    root = directory.resolve()
+    for folder, folders, files in os.walk(directory, followlinks=False):
+        for path in (Path(folder) / name for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise ValueError(f"{path} is a link that leads out of the run; remove it, or put the file itself there")
+
+
+def _config_of(checkpoint: Path) -> Config:
+    """The choices a checkpoint was trained with."""
+    return Config(**json.loads(read_metadata(checkpoint / "generator.safetensors")["config"]))
 
 
 def next_directory(root: Path, config: Config) -> Path:
     """A new numbered name, such as runs/0007-default-mnist."""
     numbers = [int(match[1]) for path in root.glob("*") if (match := re.match(r"(\d{4,})-", path.name))]
     return root / f"{max(numbers, default=0) + 1:04d}-{config.recipe}-{config.dataset}"
+
+
+def sweep(run: Run, images_seen: int) -> None:
+    """Make a directory what it was at `images_seen`: no unfinished writes, and nothing from later on.
+
+    The caller holds the lock. Log lines and frames of later happened after the checkpoint that is continued, and
+    will happen again; -1 forgets all of them.
+    """
+    for path in (*run.directory.glob(".partial-*"), *run.directory.glob("*/.partial-*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in run.samples_dir.glob("*.png"):
+        if _CHECKPOINT_NAME.fullmatch(path.stem) and int(path.stem) > images_seen:
+            path.unlink()
+    for path in (run.log_path, run.metrics_path):
+        rows = list(_read_lines(path))
+        kept = "".join(to_json(row) + "\n" for row in rows if row.get("images_seen", 0) <= images_seen)
+        if path.is_file() and path.read_text(encoding="utf-8") != kept:
+            write_text(path, kept)
 
 
 def save_checkpoint(
@@ -153,19 +286,52 @@ def save_checkpoint(
     state: Mapping[str, Tensor],
     counters: Mapping[str, Any],
 ) -> Path:
-    """Write one checkpoint so that it is either wholly there or not at all."""
+    """Write one checkpoint so that it is either wholly there or not at all; OSError where there is no room for it."""
     final = run.directory / "checkpoints" / f"{images_seen:09d}"
     partial = final.with_name(f".partial-{final.name}")
+    size = sum(tensor.nbytes for tensor in (*generator.values(), *state.values())) + _SPARE_BYTES
+    free = shutil.disk_usage(run.directory).free
+    if free < size:
+        raise OSError(errno.ENOSPC, f"{free / 1e6:.1f} MB free, a checkpoint takes {size / 1e6:.1f} MB", str(final))
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_tensors(partial / "generator.safetensors", generator, generator_metadata)
-    save_tensors(partial / "state.safetensors", state, {})
-    hashes = {name: _sha256(partial / name) for name in _CHECKPOINT_FILES}
-    _write_flushed(partial / "state.json", to_json({"format": FORMAT, **counters, "sha256": hashes}).encode() + b"\n")
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
-    _flush_directory(final.parent)
+    try:
+        partial.mkdir(parents=True)
+        save_tensors(partial / "generator.safetensors", generator, generator_metadata)
+        save_tensors(partial / "state.safetensors", state, {})
+        hashes = {name: _sha256(partial / name) for name in _CHECKPOINT_FILES}
+        counters = {"format": FORMAT, **counters}
+        hashes["counters"] = _counters_hash(counters)
+        _write_flushed(partial / "state.json", to_json({**counters, "sha256": hashes}).encode() + b"\n")
+        _flush(partial)
+        for log in (run.log_path, run.metrics_path):  # whose lines the checkpoint takes as written
+            if log.exists():
+                _flush(log)
+        shutil.rmtree(final, ignore_errors=True)  # only ever a damaged one, or the same
+        os.replace(partial, final)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)  # its bytes may be what the next write lacks
+        raise
+    _flush(final.parent)
     return final
+
+
+def point_best(run: Run, checkpoint: Path) -> None:
+    """Let the link `best` name this checkpoint."""
+    partial = run.directory / ".partial-best"
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(Path("checkpoints") / checkpoint.name)
+    os.replace(partial, run.directory / "best")
+    _flush(run.directory)
+
+
+def prune(run: Run, *, keep_last: int, keep_every: int, batch: int) -> None:
+    """Remove all checkpoints but the newest `keep_last`, the best, and the first past each multiple of `keep_every`."""
+    best = run.best()
+    for path in run._named()[:-keep_last]:
+        images_seen = int(path.name)
+        milestone = keep_every and images_seen // keep_every > (images_seen - batch) // keep_every
+        if path != best and not milestone:
+            shutil.rmtree(path)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
@@ -176,13 +342,6 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], d
         safetensors.torch.load_file(path / "state.safetensors"),
         counters,
     )
-
-
-def cut_back(path: Path, length: int) -> None:
-    """Forget what a log says beyond this byte: it happened after the checkpoint that is continued."""
-    if path.exists() and path.stat().st_size > length:
-        with path.open("r+b") as file:
-            file.truncate(length)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -210,10 +369,19 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file at once."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file at once."""
     partial = path.with_name(f".partial-{path.name}")
-    _write_flushed(partial, text.encode("utf-8"))
-    os.replace(partial, path)
-    _flush_directory(path.parent)
+    try:
+        _write_flushed(partial, data)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    _flush(path.parent)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -239,22 +407,52 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The complete lines of a log; a last line that was cut off by a crash is passed over."""
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in filter(None, path.read_text(encoding="utf-8", errors="replace").split("\n")):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            yield row
+        else:
             logger.warning("%s has a broken line, passed over: %.40s", path, line)
 
 
 def _is_whole(path: Path) -> bool:
+    damage = _damage(path)
+    if damage:
+        _warn_once(f"checkpoint {path} is damaged and passed over: {damage}")
+    return not damage
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a checkpoint, in words; empty where nothing is. ValueError for another format's."""
+    broken = "state.json"
     try:
         counters = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        whole = all(_sha256(path / name) == counters["sha256"][name] for name in _CHECKPOINT_FILES)
-    except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        logger.warning("checkpoint %s is incomplete or damaged; passed over", path)
-    return whole
+        hashes = counters.pop("sha256")
+        if hashes.get("counters") in (None, _counters_hash(counters)):
+            broken = next((name for name in _CHECKPOINT_FILES if _sha256(path / name) != hashes[name]), "")
+        written_in = counters["format"]
+    except OSError as error:
+        return f"{Path(error.filename).name} cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "state.json is not what was saved"
+    if not broken and written_in != FORMAT:
+        raise ValueError(
+            f"{path} has format {written_in}, and this version reads {FORMAT}; use the version that wrote it"
+        )
+    return broken and f"{broken} is not what was saved"
+
+
+def _counters_hash(counters: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_finite(counters), sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _warn_once(sentence: str) -> None:
+    """Several commands look at the same checkpoint more than once."""
+    logger.warning(sentence)
 
 
 def _sha256(path: Path) -> str:
@@ -269,7 +467,8 @@ def _write_flushed(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _flush_directory(path: Path) -> None:
+def _flush(path: Path) -> None:
+    """Have the disk hold what was written to a file or a directory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

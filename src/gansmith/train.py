@@ -7,14 +7,17 @@ run that was never interrupted.
 import contextlib
 import copy
 import itertools
+import logging
 import math
 import os
 import platform
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +40,7 @@ from gansmith.generate import (
     sample,
     seeded,
     shape_latents,
+    to_png,
 )
 from gansmith.metrics import QUICK, Judge
 from gansmith.metrics.features import load_feature_network
@@ -44,7 +48,18 @@ from gansmith.networks import NETWORKS
 from gansmith.networks.layers import initialise, normalise_spectrally
 from gansmith.optimizers import build_optimizer
 from gansmith.rules import build_rules, empty_memory, has_fast_bf16, penalties_at
-from gansmith.runs import Run, cut_back, load_checkpoint, save_checkpoint
+from gansmith.runs import (
+    NotSavedError,
+    Run,
+    load_checkpoint,
+    locked,
+    point_best,
+    prune,
+    save_checkpoint,
+    sweep,
+    write_bytes,
+    write_text,
+)
 from gansmith.schedule import decay, ema_decay
 from gansmith.step import (
     UPDATES,
@@ -58,7 +73,10 @@ from gansmith.step import (
 GRID_COLUMNS, GRID_ROWS = 10, 8
 # Where the config leaves the intervals open: so many of each in a run.
 LOG_LINES, GRIDS, SCORES, SAVES = 200, 12, 3, 4
+SAFETY_S = 300.0  # no more than this is lost to a crash: a save between the scheduled ones, gone at the next
 LAST_PICTURES_S = 3.0  # the last grid, the plot and leaving, on a slow core
+
+logger = logging.getLogger("gansmith")
 
 
 @dataclass(frozen=True)
@@ -175,24 +193,57 @@ class _Sums:
         return means
 
 
-def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
+def train(
+    run: Run,
+    material: Material,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    command: Sequence[str] = (),
+) -> Iterator[dict[str, Any]]:
     """Train a run to its length, or until `stop()` says so, and report on the way.
 
     Continues from the newest checkpoint where there is one. Yields what happened as dicts with a "kind": "log",
-    "score", "sampled" or "saved". Raises NotFiniteError, with the last checkpoint intact, when a loss is no number.
+    "score", "sampled" or "saved". The run's directory is locked meanwhile.
+
+    Args:
+        command: what was typed, for run.json.
+
+    Raises ValueError where another process trains in the directory or the data are not those it began with;
+    NotFiniteError when a loss is no number and NotSavedError when the disk takes no more, both with the last
+    checkpoint intact.
     """
+    with locked(run.directory):
+        try:
+            finished = yield from _loop(run, material, stop, command)
+        except (NotFiniteError, NotSavedError) as error:
+            with contextlib.suppress(OSError):
+                run.record(status="failed", reason=str(error))
+            raise
+        run.record(status="finished" if finished else "stopped")
+
+
+def _loop(
+    run: Run, material: Material, stop: Callable[[], bool], command: Sequence[str]
+) -> Generator[dict[str, Any], None, bool]:
+    """What `train` yields; returns whether the run reached its length."""
     config = run.config
     use_threads(config)
     players = build_players(config, material.spec, material.codes)
-    images_seen, sums, resumed = _restore(run, players)
+    counters = _restore(run, players, material)
+    record_start(run, material, command)
+    images_seen: int = counters["images_seen"]
+    resumed = images_seen > 0
+    sums, best = _Sums(counters["sums"], counters["sums_counts"]), counters["best"]
     batches = Batches(config, material)
     schedule_length = config.schedule_images or config.images
     judge = Judge(material.fit, material.validation) if material.validation and len(material.validation) > 1 else None
     frame_ids = _frame_ids(material)
     frame_latents = draw_latents(config, seed=config.seed, count=len(frame_ids))
     clock = _Clock()
+    saved_images, saved_at = images_seen, time.monotonic()
+    spare: Path | None = None  # the last save made for safety alone
     if not resumed:
-        enlarge(grid(material.fit.pixels[:25])).save(run.directory / "real.png")
+        write_bytes(run.directory / "real.png", to_png(enlarge(grid(material.fit.pixels[:25]))))
 
     def log() -> dict[str, Any]:
         row = {"images_seen": images_seen, **sums.take_means(), **clock.lap(images_seen)}
@@ -202,16 +253,20 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
     def draw() -> dict[str, Any]:
         frame = generate(averaged(), frame_latents, frame_ids)
         path = run.samples_dir / f"{images_seen:09d}.png"
-        grid(frame, columns=GRID_COLUMNS).save(path)
+        write_bytes(path, to_png(grid(frame, columns=GRID_COLUMNS)))
         return {"kind": "sampled", "path": str(path), "tile_px": material.spec.size}
 
     def evaluate() -> dict[str, Any]:
+        nonlocal best
         assert judge is not None
         row = {"images_seen": images_seen, **judge.score(sample(averaged(), seed=1, count=judge.count)[0])}
         run.append(run.metrics_path, row)
+        if best is None or row["ratio"] < best["ratio"]:
+            best = {"images_seen": images_seen, "ratio": row["ratio"]}
         return {"kind": "score", **row}
 
-    def save() -> dict[str, Any]:
+    def save(*, for_safety: bool = False) -> dict[str, Any]:
+        nonlocal saved_images, saved_at, spare
         path = save_checkpoint(
             run,
             images_seen,
@@ -220,12 +275,21 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
             state=_state(players),
             counters={
                 "images_seen": images_seen,
-                "log_bytes": _size(run.log_path),
-                "metrics_bytes": _size(run.metrics_path),
+                "log_lines": len(run.log()),
                 "sums": sums.totals,
                 "sums_counts": sums.counts,
+                "best": best,
+                "data_sha256": material.data_sha256,
             },
         )
+        if best is not None and best["images_seen"] == images_seen:
+            point_best(run, path)
+        if config.keep_last:
+            prune(run, keep_last=config.keep_last, keep_every=config.keep_every, batch=config.batch)
+        if spare is not None:
+            shutil.rmtree(spare, ignore_errors=True)
+        spare = path if for_safety else None
+        saved_images, saved_at = images_seen, time.monotonic()
         return {"kind": "saved", "path": str(path)}
 
     averages: dict[int, Model] = {}
@@ -251,16 +315,21 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
     while True:
         finished = images_seen >= config.images
         interrupted = not finished and stop()
-        if images_seen == 0:
-            yield draw()
-        elif not resumed:
-            for every, chore in chores:
-                if finished or images_seen // every > (images_seen - config.batch) // every:
-                    yield chore()
-        if interrupted:
-            yield save()
+        try:
+            if images_seen == 0:
+                yield draw()
+            elif not resumed:
+                for every, chore in chores:
+                    newly_best = chore is save and best is not None and best["images_seen"] == images_seen
+                    if finished or newly_best or images_seen // every > (images_seen - config.batch) // every:
+                        yield chore()
+                overdue = time.monotonic() - saved_at > SAFETY_S
+                if saved_images < images_seen and (interrupted or overdue):
+                    yield save(for_safety=not interrupted)
+        except OSError as error:
+            raise NotSavedError(_what_to_do(run, error)) from error
         if finished or interrupted:
-            return
+            return finished
         resumed = False
 
         progress = min(images_seen / schedule_length, 1.0 - config.batch / schedule_length)
@@ -273,6 +342,15 @@ def train(run: Run, material: Material, *, stop: Callable[[], bool] = lambda: Fa
                 "lower the learning rates or raise r1 and r2, and train again"
             ) from None
         images_seen += config.batch
+
+
+def _what_to_do(run: Run, error: OSError) -> str:
+    latest = run.latest()
+    kept = f"the checkpoint of {int(latest.name):,} images is intact" if latest else "no checkpoint was saved before"
+    return (
+        f"{error.filename or run.directory} could not be written ({error.strerror}), and {kept}; make room, then "
+        f"continue with: gansmith resume {run.directory}"
+    )
 
 
 def take_step(
@@ -413,10 +491,6 @@ class _Clock:
         return {"images_per_s": round(rate, 1), "elapsed_s": round(now - self.started_at, 1)}
 
 
-def _size(path: Any) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 def _state(players: Players) -> dict[str, Tensor]:
     """Every tensor a run needs to go on, but for the averaged weights, which the generator file holds."""
     tensors: dict[str, Tensor] = {}
@@ -428,14 +502,18 @@ def _state(players: Players) -> dict[str, Tensor]:
     return tensors | {f"memory.{name}": value for name, value in players.memory.items()}
 
 
-def _restore(run: Run, players: Players) -> tuple[int, _Sums, bool]:
-    """Put the newest checkpoint into the players and cut the logs back to it."""
+def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
+    """Put the newest checkpoint into the players and take the directory back to it; its counters."""
     latest = run.latest()
     if latest is None:
-        cut_back(run.log_path, 0)
-        cut_back(run.metrics_path, 0)
-        return 0, _Sums(), False
+        sweep(run, -1)
+        return {"images_seen": 0, "sums": {}, "sums_counts": {}, "best": None}
     generator, state, counters = load_checkpoint(latest)
+    if counters["data_sha256"] != material.data_sha256:
+        raise ValueError(
+            f"{run.directory} learnt from data with SHA-256 {counters['data_sha256']}, and {material.fit.source} now "
+            f"has {material.data_sha256}; bring the old data back, or train a new run with another --out"
+        )
     players.G_ema.load_state_dict(generator)
     for name, network in (("G", players.G), ("D", players.D)):
         network.load_state_dict(
@@ -452,24 +530,39 @@ def _restore(run: Run, players: Players) -> tuple[int, _Sums, bool]:
                 # The fused optimisers walk memory: a slot must be laid out as its parameter is.
                 slots.setdefault(int(index), {})[slot] = torch.empty_like(like).copy_(value) if value.dim() else value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    cut_back(run.log_path, counters["log_bytes"])
-    cut_back(run.metrics_path, counters["metrics_bytes"])
-    return counters["images_seen"], _Sums(counters["sums"], counters["sums_counts"]), True
+    sweep(run, counters["images_seen"])
+    missing = counters["log_lines"] - len(run.log())
+    if missing > 0:
+        logger.warning("%s lacks %d of %d lines; the run goes on without them", run.log_path, missing, missing)
+    return counters
 
 
-def record_start(run: Run, material: Material, *, command: list[str]) -> None:
-    """Say in run.json what is about to train, on what, and on which machine."""
-    run.record(
-        status="running",
-        command=command,
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={name: metadata.version(name) for name in ("gansmith", "torch", "numpy")},
-        python=platform.python_version(),
-        machine={
+def record_start(run: Run, material: Material, command: Sequence[str]) -> None:
+    """Say in config.toml and run.json what is about to train, on what, and on which machine.
+
+    Warns where versions or the machine differ from the last time: the run then goes on, but not bit for bit.
+    """
+    here = {
+        "versions": {name: metadata.version(name) for name in ("gansmith", "torch", "numpy")},
+        "python": platform.python_version(),
+        "machine": {
             "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
             "threads": torch.get_num_threads(),
             "bfloat16": has_fast_bf16(),
         },
+    }
+    before = run.facts()
+    changed = [name for name in here if name in before and before[name] != here[name]]
+    if changed:
+        listing = ", ".join(f"{name} {before[name]} -> {here[name]}" for name in changed)
+        logger.warning("%s goes on, but not bit for bit as it would have: %s", run.directory, listing)
+    write_text(run.directory / "config.toml", run.config.to_toml())
+    run.record(
+        status="running",
+        reason=None,
+        command=list(command),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        **here,
         data={
             "source": material.fit.source,
             "sha256": material.data_sha256,

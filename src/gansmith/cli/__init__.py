@@ -13,7 +13,7 @@ from gansmith.cli.benching import gaussians, stacked_mnist
 from gansmith.cli.data import check, export, fetch
 from gansmith.cli.drawing import film, plot, sample, walk
 from gansmith.cli.looking import describe, doctor, list_
-from gansmith.cli.shipping import report
+from gansmith.cli.output import complain
 from gansmith.cli.training import resume, train
 
 app = App(
@@ -35,7 +35,6 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "walk": walk,
     "film": film,
     "plot": plot,
-    "report": report,
     "list": list_,
     "describe": describe,
     "doctor": doctor,
@@ -55,19 +54,15 @@ def main() -> None:
     try:
         code = app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        _complain(" ".join(str(error).split()))
+        complain(" ".join(str(error).split()))
         code = 2
     except ArithmeticError as error:
-        _complain(str(error))
+        complain(str(error))
         code = 1
     except (ValueError, FileNotFoundError) as error:
-        _complain(str(error))
+        complain(str(error))
         code = 2
     except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}; choose a place that can be read and written, with space left")
+        complain(f"{error.filename}: {error.strerror}; choose a place that can be read and written, with space left")
         code = 2
     sys.exit(code or 0)
-
-
-def _complain(sentence: str) -> None:
-    print(f"gansmith: {sentence}", file=sys.stderr)

@@ -13,6 +13,10 @@ def say(progress: str, line: str) -> None:
     print(line, file=sys.stderr if progress == "json" else sys.stdout, flush=True)
 
 
+def complain(sentence: str) -> None:
+    print(f"gansmith: {sentence}", file=sys.stderr)
+
+
 def require_parent(out: Path) -> None:
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from gansmith.cli.output import say
+from gansmith.cli.output import complain, say
 from gansmith.config import FIELDS, Config, resolve
 
 if TYPE_CHECKING:
@@ -83,11 +83,11 @@ def train(
     if minutes is not None and not 0 < minutes < 100_000:
         raise ValueError(f"minutes is {minutes}; it must be more than 0, such as 3")
 
-    from gansmith.runs import create_run, next_directory, open_run, refuse_occupied
+    from gansmith.runs import create_run, holds_run, next_directory, open_run, refuse_occupied
     from gansmith.train import measure_images, prepare
 
     directory = out or next_directory(RUNS, chosen)
-    known = out is not None and (out / "config.toml").is_file()
+    known = out is not None and holds_run(out)
     if minutes is not None and known:
         chosen = chosen.replace(images=open_run(directory).config.images)
     if not known:
@@ -133,22 +133,24 @@ def _train(run: "Run", material: Any, progress: str) -> int:
     from gansmith.generate import enlarge, grid, load_model, sample
     from gansmith.plot import plot_curves
     from gansmith.progress import show_progress
-    from gansmith.train import record_start
+    from gansmith.runs import NotSavedError
     from gansmith.train import train as train_run
 
-    record_start(run, material, command=["gansmith", *sys.argv[1:]])
-    with _signals() as caught, show_progress(run.config.images, progress) as show:
-        for report in train_run(run, material, stop=lambda: bool(caught)):
-            show(report)
+    command = ["gansmith", *sys.argv[1:]]
+    try:
+        with _signals() as caught, show_progress(run.config.images, progress) as show:
+            for report in train_run(run, material, stop=lambda: bool(caught), command=command):
+                show(report)
+    except NotSavedError as error:
+        complain(str(error))
+        return 1
     if caught:
-        run.record(status="stopped")
         say(progress, f"stopped and saved; go on with: gansmith resume {run.directory}")
         return 128 + caught[0]
     model = load_model(run.directory)
     images, _ = sample(model, seed=0, count=25)
     enlarge(grid(images)).save(run.directory / "grid.png")
     plot_curves(run)
-    run.record(status="finished")
     scores = run.metrics()
     if scores:
         last = scores[-1]

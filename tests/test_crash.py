@@ -1,0 +1,386 @@
+"""A run survives what happens to runs: kills, full disks, damaged files, and hands that edit them."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY, write_set
+from test_cli import flags
+from test_train import assert_same_run, log_without_times
+
+import gansmith.train as train_module
+from gansmith.config import resolve
+from gansmith.runs import NotSavedError, Run, create_run, is_locked, load_checkpoint, locked, open_run
+from gansmith.train import prepare, train
+
+CHECKPOINT_FILES = ("generator.safetensors", "state.safetensors", "state.json")
+
+
+def start(*words):
+    """The command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gansmith", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def fork(directory, config, material):
+    """The id of a new process that trains here; the same as the command line, without its seconds of start-up."""
+    child = os.fork()
+    if child == 0:
+        try:
+            train_all(create_run(directory, config), material)
+        finally:
+            os._exit(0)
+    return child
+
+
+def is_saving(directory):
+    return bool(list((directory / "checkpoints").glob(".partial-*")))
+
+
+def kill_at_random(directory, kill, is_running, draw, longest_s):
+    """SIGKILL a trainer at a random moment, every second time in the middle of a save; whether it was saving."""
+    while not is_locked(directory) and is_running():
+        time.sleep(0.001)
+    if draw.random() < 0.5:
+        while is_running() and not is_saving(directory):
+            pass
+        time.sleep(draw.uniform(0, 0.01))
+    else:
+        time.sleep(draw.uniform(0, longest_s))
+    kill()
+    return is_saving(directory)
+
+
+def test_kills_at_random_moments_change_nothing(tiny, run_training, tmp_path):
+    config, material = prepare(tiny("mlp-small", images=512, log_every=16, save_every=32, evaluate_every=512))
+    whole = run_training(config, "whole")
+    directory, draw, torn = tmp_path / "killed", random.Random(0), 0
+    for _ in range(12):
+        child = fork(directory, config, material)
+        torn += kill_at_random(
+            directory,
+            kill=lambda child=child: os.kill(child, signal.SIGKILL),
+            is_running=lambda child=child: os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None,
+            draw=draw,
+            longest_s=0.3,
+        )
+        os.waitpid(child, 0)
+    assert torn > 2
+    run = create_run(directory, config)
+    train_all(run, material)
+    assert_same_run(whole, run)
+    assert [row["images_seen"] for row in run.log()] == list(range(16, 513, 16))
+    assert not list(directory.rglob(".partial-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["default", "mlp-small", "dcgan-sgd"])
+def test_thirty_kills_of_the_command_change_nothing(recipe, digit_dir, tmp_path):
+    words = flags(data_dir=digit_dir, images=2048, save_every=16, log_every=16)
+    whole = start("train", recipe, *words, "--out", tmp_path / "whole")
+    whole.communicate()
+    directory, draw = tmp_path / "killed", random.Random(1)
+    torn = 0
+    for _ in range(30):
+        process = start("train", recipe, *words, "--out", directory)
+        torn += kill_at_random(
+            directory, process.kill, is_running=lambda p=process: p.poll() is None, draw=draw, longest_s=1.0
+        )
+        process.communicate()
+    assert torn > 5
+    last = start("train", recipe, *words, "--out", directory)
+    assert last.communicate()[1] == "" and last.returncode == 0
+    assert_same_run(open_run(tmp_path / "whole"), open_run(directory))
+    assert [row["images_seen"] for row in open_run(directory).log()] == list(range(16, 2049, 16))
+
+
+def train_all(run: Run, material, *, until: int | None = None) -> None:
+    reports = train(run, material)
+    for report in reports:
+        if until is not None and report["kind"] == "log" and report["images_seen"] >= until:
+            reports.close()
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory, digit_dir):
+    """A run cut off at 160 of 256 images, its newest checkpoints at 64 and 128, and the whole one beside it."""
+    config = resolve("mlp-small", flags={**TINY, "data_dir": str(digit_dir)})[0]
+    config, material = prepare(config)
+    folder = tmp_path_factory.mktemp("originals")
+    train_all(create_run(folder / "whole", config), material)
+    train_all(create_run(folder / "half", config), material, until=160)
+    return folder, material
+
+
+@pytest.fixture
+def half(originals, tmp_path):
+    """Copies of both: the half run, its material, the whole run."""
+    folder, material = originals
+    shutil.copytree(folder, tmp_path / "runs", symlinks=True)
+    return open_run(tmp_path / "runs" / "half"), material, open_run(tmp_path / "runs" / "whole")
+
+
+@pytest.mark.parametrize("file", CHECKPOINT_FILES)
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "remove", "link"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(half, caplog, tmp_path, file, damage):
+    run, material, whole = half
+    path = run.latest() / file
+    content = path.read_bytes()
+    if damage == "flip":
+        path.write_bytes(
+            content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1 :]
+        )
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "remove":
+        path.unlink()
+    else:
+        (tmp_path / "elsewhere").write_bytes(content)
+        path.unlink()
+        path.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(ValueError, match="leads out of the run"):
+            open_run(run.directory)
+        return
+    assert run.latest().name == "000000064"
+    assert [record.message for record in caplog.records] == [
+        next(
+            record.message for record in caplog.records if str(path.parent) in record.message and file in record.message
+        )
+    ]
+    train_all(open_run(run.directory), material)
+    assert_same_run(whole, run)
+
+
+def test_every_flipped_bit_of_the_counters_is_noticed(half):
+    run, _, _ = half
+    path = run.latest() / "state.json"
+    content = path.read_bytes()
+
+    def counters():
+        return {key: value for key, value in load_checkpoint(path.parent)[2].items() if key != "sha256"}
+
+    before, draw = counters(), random.Random(0)
+    for position in draw.sample(range(len(content)), 80):
+        path.write_bytes(
+            content[:position] + bytes([content[position] ^ (1 << draw.randrange(8))]) + content[position + 1 :]
+        )
+        try:
+            assert run.latest().name == "000000064" or counters() == before, position
+        except ValueError as refusal:
+            assert "format" in str(refusal)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "metrics.jsonl", "run.json", "config.toml", "best", "real.png", ".lock"])
+def test_a_deleted_file_costs_only_itself(half, name, caplog):
+    run, material, whole = half
+    (run.directory / name).unlink()
+    train_all(create_run(run.directory, run.config), material)
+    for file in CHECKPOINT_FILES[:2]:
+        assert (run.latest() / file).read_bytes() == (whole.latest() / file).read_bytes()
+    if name == "log.jsonl":
+        assert "lacks 4 of 4 lines" in caplog.text
+        assert [row["images_seen"] for row in run.log()] == [160, 192, 224, 256]
+    else:
+        assert log_without_times(run) == log_without_times(whole)
+    if name == "config.toml":
+        assert "its choices are those of checkpoint 000000128" in caplog.text
+        assert (run.directory / name).read_bytes() == (whole.directory / name).read_bytes()
+
+
+def test_clocks_do_not_matter(half):
+    run, material, whole = half
+    for path in run.directory.rglob("*"):
+        os.utime(path, (2e9, 2e9))  # as if the clock had been set back since
+    train_all(run, material)
+    assert_same_run(whole, run)
+
+
+def test_an_edited_config_is_refused_or_taken_as_an_extension(half, gansmith):
+    run, _, _ = half
+    path = run.directory / "config.toml"
+    text = path.read_text()
+    path.write_text(text.replace("batch = 16", "batch = 32"))
+    code, _, err = gansmith("resume", run.directory)
+    assert code == 2 and "batch 16 -> 32" in err and "config.toml" in err
+    path.write_text(text.replace("images = 256", "images = 320"))
+    assert gansmith("resume", run.directory)[0] == 0
+    config = open_run(run.directory).config
+    assert (config.images, config.schedule_images) == (320, 256)
+    path.write_text("batch =")
+    code, _, err = gansmith("resume", run.directory)
+    assert code == 2 and "not valid TOML" in err
+
+
+def test_changed_data_are_refused_with_both_hashes(half, gansmith, digits, tmp_path):
+    run, material, _ = half
+    moved = write_set(tmp_path / "moved", *digits)
+    config = run.directory / "config.toml"
+    images = digits[0].copy()
+    images[7, 3, 3] ^= 1
+    write_set(Path(run.config.data_dir), images, digits[1])
+    try:
+        code, _, err = gansmith("resume", run.directory)
+        assert code == 2 and material.data_sha256 in err and prepare(run.config)[1].data_sha256 in err
+        assert not is_locked(run.directory)
+    finally:
+        write_set(Path(run.config.data_dir), *digits)
+    assert moved.is_dir() and config.is_file()
+    assert gansmith("resume", run.directory)[0] == 0
+
+
+def test_other_versions_are_warned_of(half, caplog):
+    run, material, whole = half
+    facts = run.facts()
+    run.record(versions=facts["versions"] | {"torch": "1.0"})
+    train_all(run, material)
+    assert "not bit for bit" in caplog.text and "'torch': '1.0'" in caplog.text
+    assert run.facts()["versions"] == facts["versions"]
+
+
+def test_the_second_trainer_is_refused(half, gansmith):
+    run, material, _ = half
+    child = fork(run.directory, run.config.replace(images=10**9), material)
+    try:
+        while not (run.directory / ".lock").read_text() == f"{child}\n":
+            time.sleep(0.01)
+        before = (run.directory / "run.json").read_bytes()
+        code, _, err = gansmith("resume", run.directory, "--images", "20M")
+        assert code == 2 and f"process {child}" in err
+        assert (run.directory / "run.json").read_bytes() == before
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    with locked(run.directory):  # the kernel has taken the lock back
+        pass
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(half, tmp_path):
+    run, material, whole = half
+    limit = sum((run.latest() / file).stat().st_size for file in CHECKPOINT_FILES) // 3
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # no file may grow beyond it, as on a full disk
+    try:
+        with pytest.raises(NotSavedError, match=r"checkpoint of 128 images is intact; make room, .* gansmith resume"):
+            train_all(run, material)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(run.directory.rglob(".partial-*"))
+    assert run.facts()["status"] == "failed"
+    train_all(run, material)
+    assert_same_run(whole, run)
+    assert run.facts()["status"] == "finished" and run.facts()["reason"] is None
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of two megabytes; skipped where this process may not mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder]).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_disk_without_room_is_noticed_before_a_save(small_disk, tiny, gansmith):
+    config, material = prepare(tiny("mlp-small", keep_last=1))
+    run = create_run(small_disk / "run", config)
+    train_all(run, material, until=96)
+    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 100_000))
+    code, _, err = gansmith("resume", run.directory)
+    assert code == 1 and "MB free" in err and "checkpoint of 64 images is intact" in err
+    (small_disk / "filler").unlink()
+    assert gansmith("resume", run.directory)[0] == 0
+    assert {path.name for path in run.checkpoints()} == {run.best().name, "000000256"}
+
+
+def test_a_read_only_directory_is_refused(half, gansmith):
+    run, _, _ = half
+    if os.geteuid():
+        run.directory.chmod(0o500)
+        (run.directory / ".lock").chmod(0o400)
+    elif subprocess.run(["mount", "--bind", run.directory, run.directory]).returncode:
+        pytest.skip("root ignores permissions, and may not mount here")
+    else:
+        subprocess.run(["mount", "-o", "remount,ro,bind", run.directory], check=True)
+    try:
+        before = {path: path.read_bytes() for path in run.directory.rglob("*") if path.is_file()}
+        code, _, err = gansmith("resume", run.directory)
+        assert code == 2 and "cannot be written" in err and len(err.splitlines()) == 1
+        assert before == {path: path.read_bytes() for path in run.directory.rglob("*") if path.is_file()}
+    finally:
+        if os.geteuid():
+            run.directory.chmod(0o700)
+        else:
+            subprocess.run(["umount", "--lazy", run.directory], check=True)
+
+
+def test_a_second_interrupt_quits_at_once(half, gansmith, monkeypatch):
+    run, _, _ = half
+
+    def interrupted_twice(*arguments):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second interrupt was only noted")
+
+    monkeypatch.setattr(train_module, "take_step", interrupted_twice)
+    assert gansmith("resume", run.directory)[::2] == (130, "")
+    assert run.latest().name == "000000128" and not is_locked(run.directory)
+
+
+def test_retention_keeps_the_newest_the_best_and_milestones(tiny, run_training):
+    run = run_training(tiny("mlp-small", save_every=16, keep_last=2, keep_every=100), "run")
+    kept = [path.name for path in run.checkpoints()]
+    assert set(kept) == {"000000112", "000000208", "000000240", "000000256", run.best().name}
+
+
+def test_a_save_for_safety_lasts_until_the_next(tiny, run_training, monkeypatch):
+    whole = run_training(tiny("mlp-small", save_every=128), "whole")
+    monkeypatch.setattr(train_module, "SAFETY_S", 0.0)
+    run = create_run(whole.directory.parent / "safe", whole.config)
+    seen = []
+    for report in train(run, prepare(whole.config)[1]):
+        if report["kind"] == "saved":
+            seen.append(Path(report["path"]).name)
+    assert seen == [f"{images:09d}" for images in range(16, 257, 16)]
+    assert [path.name for path in run.checkpoints()] == [path.name for path in whole.checkpoints()]
+    assert_same_run(whole, run)
+
+
+def test_a_link_out_of_a_run_is_refused(half, tmp_path):
+    run, _, _ = half
+    (tmp_path / "diary").write_text("dear diary")
+    run.log_path.unlink()
+    run.log_path.symlink_to(tmp_path / "diary")
+    with pytest.raises(ValueError, match="leads out of the run"):
+        create_run(run.directory, run.config)
+    assert (tmp_path / "diary").read_text() == "dear diary"
+
+
+@pytest.mark.parametrize("name", ["a run", "x" * 65, "r;n", "caf\u00e9"])
+def test_names_of_runs_are_plain(tmp_path, tiny, name):
+    with pytest.raises(ValueError, match="cannot name a run"):
+        create_run(tmp_path / name, tiny())
+    assert not (tmp_path / name).exists()
+
+
+def test_a_start_killed_at_once_is_no_obstacle(tmp_path, tiny):
+    for part in (".lock", ".partial-config.toml"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / part).write_text("")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    assert create_run(tmp_path / "run", tiny()).config == tiny()
