@@ -182,6 +182,7 @@ FLOW = [
     ["optimizers", "rules", "generate"],
     ["train"],
     ["describe", "doctor", "film", "plot", "progress", "bench"],
+    ["report"],
     ["cli"],
     ["__main__", "__init__"],
 ]

@@ -19,6 +19,11 @@ def has(path, hexadecimal):
     return bool((colours(path) == wanted).all(1).any())
 
 
+def drawn(run, name="loss.png"):
+    plot_curves(run, run.directory / name)
+    return run.directory / name
+
+
 @pytest.fixture
 def run(tmp_path, tiny):
     made = create_run(tmp_path / "run", tiny())
@@ -36,34 +41,34 @@ def test_smoothing_keeps_lines_and_averages_noise():
 
 
 def test_both_players_are_drawn_and_equal_runs_have_equal_pictures(run):
-    path = plot_curves(run)
+    path = drawn(run)
     assert has(path, "#0072B2") and has(path, "#D55E00") and not has(path, "#CC79A7")
     first = path.read_bytes()
-    assert plot_curves(run).read_bytes() == first
+    assert drawn(run).read_bytes() == first
 
 
 def test_a_panel_of_scores_appears_with_the_first_score(run):
-    with Image.open(plot_curves(run)) as without:
+    with Image.open(drawn(run)) as without:
         low = without.height
     run.append(run.metrics_path, {"images_seen": 640, "ratio": 3.5})
-    with Image.open(plot_curves(run)) as scored:
+    with Image.open(drawn(run)) as scored:
         assert scored.height > low
 
 
 def test_troubles_are_marked_and_gaps_left_out(run):
     run.append(run.log_path, {"images_seen": 640, "kind": "trouble", "trouble": "collapse", "sentence": "x"})
     run.append(run.log_path, {"images_seen": 1280, "d_loss": float("nan"), "g_loss": 1.0})
-    assert has(plot_curves(run), "#CC79A7")
+    assert has(drawn(run), "#CC79A7")
 
 
 @pytest.mark.parametrize("kind", [".svg", ".pdf"])
-def test_curves_for_print_carry_no_date(run, tmp_path, kind):
-    first = plot_curves(run, tmp_path / f"a{kind}").read_bytes()
-    assert plot_curves(run, tmp_path / f"b{kind}").read_bytes() == first and b"Date>20" not in first
+def test_curves_for_print_carry_no_date(run, kind):
+    first = drawn(run, f"a{kind}").read_bytes()
+    assert drawn(run, f"b{kind}").read_bytes() == first and b"Date>20" not in first
 
 
 def test_an_empty_log_still_gives_a_picture(tmp_path, tiny):
-    assert plot_curves(create_run(tmp_path / "run", tiny())).is_file()
+    assert drawn(create_run(tmp_path / "run", tiny())).is_file()
 
 
 def test_neighbours_follow_their_sample_nearest_first():

@@ -14,21 +14,21 @@ from gansmith.train import build_players
 SPEC = ImageSpec(size=28, channels=1, num_classes=10)  # what a recipe is described for
 
 
-def describe(config: Config) -> dict[str, Any]:
-    """What a recipe is made of, for 28x28 grey images of ten classes; "auto" conditioning means labels there."""
+def describe(config: Config, spec: ImageSpec = SPEC) -> dict[str, Any]:
+    """What a recipe is made of, for images like `spec`; "auto" conditioning means labels there."""
     if config.conditioning == "auto":
         config = config.replace(conditioning="labels")
-    players = build_players(config, SPEC)
+    players = build_players(config, spec)
     build_rules(config, players.D)
     ids = torch.zeros(2, dtype=torch.int64)
-    images = torch.zeros(2, SPEC.channels, SPEC.size, SPEC.size)
+    images = torch.zeros(2, spec.channels, spec.size, spec.size)
     latents = torch.zeros(2, config.z_dim)
     return {
         "recipe": config.recipe,
         "network": config.network,
-        "image_shape": [SPEC.channels, SPEC.size, SPEC.size],
+        "image_shape": [spec.channels, spec.size, spec.size],
         "z_dim": config.z_dim,
-        "conditional": network_spec(SPEC, config).num_classes > 0,
+        "conditional": network_spec(spec, config).num_classes > 0,
         "conditioning": config.conditioning,
         "g_layers": _layers(players.G, latents, ids),
         "d_layers": _layers(players.D, images, ids),

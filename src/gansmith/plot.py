@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,13 +25,13 @@ _WINDOW = 0.05
 Point = tuple[float, float]
 
 
-def plot_curves(run: Run, path: Path | None = None) -> Path:
+def plot_curves(run: Run, target: Path | IO[bytes] | None = None) -> None:
     """Losses, and scores where there are any, against images seen; written as loss.png in the run's directory.
 
     Raw values are faint, their moving means strong; a dotted line marks each trouble the log tells of.
 
     Args:
-        path: another place and kind of picture, .png, .svg or .pdf.
+        target: another place, whose suffix .png, .svg or .pdf says the kind, or an open file for a PNG.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -68,12 +68,12 @@ def plot_curves(run: Run, path: Path | None = None) -> Path:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     panels[-1].set_xlabel("thousand images seen")
-    path = path or run.directory / "loss.png"
+    target = target or run.directory / "loss.png"
+    kind = target.suffix if isinstance(target, Path) else ".png"
     # No dates, versions or random ids inside, so equal runs have equal pictures.
     silent = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     with rc_context({"svg.hashsalt": "gansmith"}):
-        figure.savefig(path, metadata=silent[path.suffix])
-    return path
+        figure.savefig(target, format=kind[1:], metadata=silent[kind])
 
 
 def _points(rows: Sequence[dict[str, Any]], name: str) -> list[Point]:
@@ -85,7 +85,8 @@ def _draw_smoothed(axes: "Axes", points: list[Point], *, colour: str, style: str
     smooth = smoothed([value for _, value in points])
     seen = [images for images, _ in points]
     axes.plot(seen, [value for _, value in points], color=colour, linestyle=style, alpha=0.25, linewidth=0.8)
-    axes.plot(seen, smooth, color=colour, linestyle=style, label=label)
+    # A line needs two points.
+    axes.plot(seen, smooth, color=colour, linestyle=style, marker="o" if len(seen) == 1 else None, label=label)
 
 
 def smoothed(values: Sequence[float], *, share: float = _WINDOW) -> list[float]:

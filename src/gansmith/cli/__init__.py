@@ -14,6 +14,7 @@ from gansmith.cli.data import check, export, fetch
 from gansmith.cli.drawing import film, plot, sample, walk
 from gansmith.cli.looking import describe, doctor, list_
 from gansmith.cli.output import complain
+from gansmith.cli.shipping import report
 from gansmith.cli.training import resume, train
 
 app = App(
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "walk": walk,
     "film": film,
     "plot": plot,
+    "report": report,
     "list": list_,
     "describe": describe,
     "doctor": doctor,

@@ -1,0 +1,389 @@
+"""What a report says: blocks of text, tables and pictures from run directories.
+
+A block is a dict with a "kind": heading (level, text), text, list (items), table (header, rows) or pictures (each
+with name, alt and its width in percent of the page). All cells are text by the time they get here.
+"""
+
+import io
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from gansmith.config import FIELDS, Config
+from gansmith.generate import enlarge
+from gansmith.report.structure import describe_run, draw_structure
+from gansmith.runs import Run
+
+Block = dict[str, Any]
+
+# What every run must choose, in the order a reader asks; what else differs from its default is a technique.
+_HYPERPARAMETERS = (
+    "images", "batch", "network", "g_width", "d_width", "z_dim", "objective", "update", "g_optimizer",
+    "g_learning_rate", "d_optimizer", "d_learning_rate", "beta1", "beta2", "conditioning", "initialisation", "seed",
+)  # fmt: skip
+# Where and how often, not what: runs that differ in these or in the seed alone repeat one experiment.
+_CIRCUMSTANCES = (
+    "recipe", "dataset", "data_dir", "schedule_images", "precision", "threads", "log_every", "sample_every",
+    "evaluate_every", "save_every",
+)  # fmt: skip
+_REPEATS = ("seed", "images", *_CIRCUMSTANCES[2:])
+
+_TOLD = {
+    "labels": "Both players are told each image's label.",
+    "clusters": "No label is read: similar images were grouped beforehand, and both players are told the group.",
+    "none": "No label is read, and the players are told nothing.",
+}
+FRAMES = 8  # moments of the training film on paper
+
+
+def compose(runs: Sequence[Run]) -> tuple[str, list[Block], dict[str, bytes]]:
+    """Title, blocks and PNG pictures of a report; the first run is shown in full, all of them are compared.
+
+    Args:
+        runs: at least one; none need be finished or have made a single picture.
+    """
+    main = runs[0]
+    pictures: dict[str, bytes] = {}
+    rows = [_summary(run) for run in runs]
+    blocks = [
+        *_question(main),
+        _heading(1, "Experiments"),
+        *_comparison(runs, rows),
+        *_structures(main, pictures),
+        *_hyperparameters(main.config),
+        *_techniques(main.config),
+        *_visualisation(main, pictures),
+        *_scores(main),
+        *_troubles(runs),
+        *_environment(main, rows),
+    ]
+    return f"{main.config.recipe} on {main.config.dataset}", blocks, pictures
+
+
+def _heading(level: int, text: str) -> Block:
+    return {"kind": "heading", "level": level, "text": text}
+
+
+def _text(text: str) -> Block:
+    return {"kind": "text", "text": text}
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Block:
+    return {"kind": "table", "header": list(header), "rows": [[_show(cell) for cell in row] for row in rows]}
+
+
+def _show(value: object) -> str:
+    """A value as a table shows it."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _meaning(field: str) -> str:
+    text: str = FIELDS[field].metadata["help"]
+    return text.partition(";")[0].replace("`", "")
+
+
+def _question(run: Run) -> list[Block]:
+    data, score = run.facts().get("data", {}), _last_score(run)
+    if score is None:
+        answer = "No score was recorded, so the question stays open."
+    else:
+        answer = (
+            f"After {score['images_seen']:,} images the answer is {score['ratio']:.2f} times real: generated images "
+            f"lie {score['ratio']:.2f} times as far from real images as other real images do (Frechet distance in a "
+            f"small feature network, {score['n']:,} images a side). 1 would be as close as real images to each other."
+        )
+        if score.get("valid") is False:
+            failed = [name for name, gate in score.get("gates", {}).items() if gate.get("ok") is False]
+            answer += f" This headline does not count, because a check failed: {', '.join(failed)}."
+    return [
+        _heading(1, "Question and data"),
+        _text(
+            "How well does a small generative adversarial network, trained in the way described below, draw images "
+            f"like those of {run.config.dataset}?"
+        ),
+        _text(answer),
+        _text(
+            f"It learned from {_show(data.get('fit'))} images; {_show(data.get('validation'))} others were held out to "
+            f"judge it and never trained on. {_TOLD.get(run.config.conditioning, '')}"
+        ),
+        *(_text(f"Note: {notice}.") for notice in data.get("notices", ())),
+        _text(f"SHA-256 of the training split: {data.get('sha256', 'not recorded')}"),
+    ]
+
+
+def _score_rows(run: Run) -> list[dict[str, Any]]:
+    return [row for row in run.metrics() if isinstance(row.get("ratio"), int | float) and math.isfinite(row["ratio"])]
+
+
+def _last_score(run: Run) -> dict[str, Any] | None:
+    """The newest score of the most images a side; scores of different counts do not compare."""
+    return max(_score_rows(run), key=lambda row: (row["n"], row["images_seen"]), default=None)
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    """What the tables of runs say of one run."""
+    facts, log = run.facts(), run.log()
+    score = _last_score(run)
+    return {
+        "name": run.directory.resolve().name,
+        "seed": run.config.seed,
+        "images": max((row["images_seen"] for row in log), default=0),
+        "minutes": next((row["elapsed_s"] / 60 for row in reversed(log) if row.get("elapsed_s")), 0.0),
+        "ratio": score["ratio"] if score else None,
+        "n": score["n"] if score else None,
+        "status": facts.get("status", "never started"),
+        "command": " ".join(map(str, facts.get("command", ["not recorded"]))),
+    }
+
+
+def _comparison(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[Block]:
+    """All runs, and before them, where there are several experiments, what each changed and what that did."""
+    blocks = []
+    lines = _experiments(runs, rows)
+    if len(lines) > 1:
+        blocks += [
+            _heading(2, "What was tried"),
+            _text(
+                "Runs that differ by their seed alone repeat one experiment and share a line: mean, and half the "
+                "distance between best and worst. The first line is the experiment shown in full below. An effect is a "
+                "line's mean divided by the first one's: below 1, the change brought images closer to real ones."
+            ),
+            _table(
+                ("experiment", "change", "images", "times real", "effect"),
+                [(line["runs"], line["change"], line["images"], line["score"], line["effect"]) for line in lines],
+            ),
+            {"kind": "list", "items": [_verdict(line, lines[0]) for line in lines[1:]]},
+        ]
+    blocks += [
+        _heading(2, "All runs"),
+        _table(
+            ("run", "seed", "images", "minutes", "times real", "images judged", "status"),
+            [(r["name"], r["seed"], r["images"], f"{r['minutes']:.1f}", r["ratio"], r["n"], r["status"]) for r in rows],
+        ),
+    ]
+    return blocks
+
+
+def _experiments(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    groups: dict[str, list[int]] = {}
+    for k, run in enumerate(runs):
+        choices = {name: value for name, value in run.config.as_dict().items() if name not in (*_REPEATS, "recipe")}
+        groups.setdefault(json.dumps(choices, sort_keys=True), []).append(k)
+    lines: list[dict[str, Any]] = []
+    for members in groups.values():
+        ratios = [rows[k]["ratio"] for k in members if rows[k]["ratio"] is not None]
+        mean = statistics.fmean(ratios) if ratios else None
+        spread = (max(ratios) - min(ratios)) / 2 if len(ratios) > 1 else 0.0
+        base = lines[0]["mean"] if lines else None
+        lines.append(
+            {
+                "runs": ", ".join(rows[k]["name"] for k in members),
+                "change": _change(runs[0].config, runs[members[0]].config) if lines else "as described",
+                "images": max(rows[k]["images"] for k in members),
+                "mean": mean,
+                "spread": spread,
+                "score": None if mean is None else f"{mean:.2f}" + (f" +- {spread:.2f}" if len(ratios) > 1 else ""),
+                "effect": f"x {mean / base:.2g}" if mean and base else None,
+            }
+        )
+    return lines
+
+
+def _change(first: Config, other: Config) -> str:
+    if other.recipe != first.recipe:
+        return f"recipe {other.recipe}"
+    changed = [
+        f"{name} {_show(getattr(first, name))} -> {_show(getattr(other, name))}"
+        for name in FIELDS
+        if name not in _REPEATS and getattr(first, name) != getattr(other, name)
+    ]
+    return ", ".join(changed)
+
+
+def _verdict(line: dict[str, Any], first: dict[str, Any]) -> str:
+    """What a change did, in one sentence; differences within the spread of repeats are not told as effects."""
+    if line["mean"] is None or first["mean"] is None:
+        return f"{line['change']}: no score, so nothing can be said."
+    difference = line["mean"] - first["mean"]
+    if abs(difference) <= line["spread"] + first["spread"]:
+        verdict = "no clear difference"
+    else:
+        verdict = "helped" if difference < 0 else "did harm"
+    length = (
+        "" if line["images"] == first["images"] else f", but after {line['images']:,} images, not {first['images']:,}"
+    )
+    return (
+        f"{line['change']}: {verdict}, {line['score']} against {first['score']} times real ({line['effect']}{length})."
+    )
+
+
+def _structures(run: Run, pictures: dict[str, bytes]) -> list[Block]:
+    facts = describe_run(run)
+    blocks = [_heading(2, "Structures")]
+    for player in ("generator", "discriminator"):
+        layers = facts[player]
+        pictures[f"{player}.png"] = draw_structure(layers)
+        ends = "latent to image" if player == "generator" else "image to logit"
+        blocks += [
+            _heading(3, f"The {player}, {facts[f'{player}_parameters']:,} parameters"),
+            _pictures((f"{player}.png", f"Diagram of the {player}: sizes and channels from {ends}.", 100)),
+            _table(
+                ("layer", "kind", "output", "parameters"),
+                [
+                    (row["name"], row["kind"], " x ".join(map(str, row["shape"])) or "1", row["parameters"])
+                    for row in layers
+                ],
+            ),
+        ]
+    return blocks
+
+
+def _pictures(*shown: tuple[str, str, int]) -> Block:
+    """Pictures side by side: (name, alternative text, width in percent of the page)."""
+    return {"kind": "pictures", "pictures": [{"name": name, "alt": alt, "width": width} for name, alt, width in shown]}
+
+
+def _hyperparameters(config: Config) -> list[Block]:
+    rows = [(name, getattr(config, name), _meaning(name)) for name in _HYPERPARAMETERS if name in FIELDS]
+    return [
+        _heading(2, "Hyperparameters, losses, optimisers and first weights"),
+        _table(("choice", "value", "meaning"), rows),
+    ]
+
+
+def _techniques(config: Config) -> list[Block]:
+    used = [
+        (name, value, _meaning(name))
+        for name, value in config.as_dict().items()
+        if name not in (*_HYPERPARAMETERS, *_CIRCUMSTANCES) and value != FIELDS[name].default
+    ]
+    if not used:
+        return [_heading(1, "Special skills"), _text("No technique beyond the plain algorithm was used.")]
+    return [
+        _heading(1, "Special skills"),
+        _text(
+            "Techniques beyond the plain algorithm, with what each is for. What was tried, above, tells what changing "
+            "them did wherever a run of this report does without."
+        ),
+        _table(("technique", "value", "what it does"), used),
+    ]
+
+
+def _visualisation(run: Run, pictures: dict[str, bytes]) -> list[Block]:
+    from gansmith.plot import plot_curves
+
+    blocks = [_heading(1, "Visualisation")]
+    log = [row for row in run.log() if row.get("d_loss") is not None]
+    if log:
+        buffer = io.BytesIO()
+        plot_curves(run, buffer)
+        pictures["loss.png"] = buffer.getvalue()
+        ends = f"At the end they are {log[-1]['d_loss']:.2f} and {log[-1]['g_loss']:.2f}."
+        alt = f"Losses of discriminator and generator, and scores where there are any, against images seen. {ends}"
+        blocks.append(_pictures(("loss.png", alt, 85)))
+    grids = sorted(run.samples_dir.glob("*.png"))
+    if len(grids) > 1:
+        frames = min(FRAMES, len(grids))
+        chosen = [grids[k * (len(grids) - 1) // (frames - 1)] for k in range(frames)]
+        pictures["film.png"] = _strip(chosen)
+        seen = ", ".join(f"{int(path.stem):,}" for path in chosen)
+        blocks.append(_pictures(("film.png", f"The same nine latents after {seen} images seen.", 100)))
+    moments = sorted({grids[0], grids[len(grids) // 2], grids[-1]}) if grids else []
+    for path in moments:
+        pictures[path.name] = _png(path)
+    if moments:
+        shown = [(path.name, f"Samples after {int(path.stem):,} images seen.", 33) for path in moments]
+        blocks.append(_pictures(*shown))
+    known = {"real": "Real training images.", "grid": "25 samples of the finished generator, seed 0, unfiltered."}
+    there = [(name, alt) for name, alt in known.items() if (run.directory / f"{name}.png").is_file()]
+    for name, _ in there:
+        pictures[f"{name}.png"] = _png(run.directory / f"{name}.png")
+    if there:
+        blocks.append(_pictures(*((f"{name}.png", alt, 40) for name, alt in there)))
+    if len(blocks) == 1:
+        blocks.append(_text("The run stopped before it could draw anything."))
+    return blocks
+
+
+def _png(path: Path) -> bytes:
+    with Image.open(path) as image:
+        return _encode(enlarge(image))
+
+
+def _strip(paths: Sequence[Path]) -> bytes:
+    """The upper left part of each of these grids, three tiles by three, side by side."""
+    corners = []
+    for path in paths:
+        with Image.open(path) as grid:
+            side = min(grid.size) * 3 // 8  # a saved grid has eight rows
+            corners.append(grid.crop((0, 0, side, side)).convert("RGB"))
+    side = corners[0].width
+    strip = Image.new("RGB", (len(corners) * (side + 4) - 4, side), "white")
+    for k, corner in enumerate(corners):
+        strip.paste(corner, (k * (side + 4), 0))
+    return _encode(enlarge(strip, at_least_px=2 * side))
+
+
+def _encode(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _scores(run: Run) -> list[Block]:
+    score = _last_score(run)
+    if score is None:
+        return [_heading(1, "Scores beside their floors"), _text("No score was recorded.")]
+    blocks = [
+        _heading(1, "Scores beside their floors"),
+        _text(f"{score['ratio']:.3f} times real at {score['n']:,} images a side. A floor is what real images score."),
+    ]
+    if metrics := score.get("metrics"):
+        rows = [(name, entry["value"], entry["floor"]) for name, entry in metrics.items()]
+        blocks.append(_table(("metric", "generated", "real (floor)"), rows))
+    if gates := score.get("gates"):
+        passed = {True: "passed", False: "FAILED", None: "not run"}
+        gate_rows = [(name, passed[gate["ok"]], gate["meaning"]) for name, gate in gates.items()]
+        blocks.append(_table(("check", "result", "meaning"), gate_rows))
+    return blocks
+
+
+def _troubles(runs: Sequence[Run]) -> list[Block]:
+    items = [
+        f"{run.directory.resolve().name}, after {row['images_seen']:,} images: {row['sentence']}"
+        for run in runs
+        for row in run.log()
+        if row.get("kind") == "trouble"
+    ]
+    told = {"kind": "list", "items": items} if items else _text("None was noticed.")
+    return [_heading(1, "Troubles"), told]
+
+
+def _environment(run: Run, rows: Sequence[dict[str, Any]]) -> list[Block]:
+    facts = run.facts()
+    machine = facts.get("machine", {})
+    pairs = {
+        **facts.get("versions", {}),
+        "python": facts.get("python"),
+        "processor": machine.get("processor"),
+        "threads": machine.get("threads"),
+        "started": facts.get("started_at"),
+    }
+    return [
+        _heading(1, "Environment and commands"),
+        _table(("what", "value"), [(name, value) for name, value in pairs.items() if value is not None]),
+        _table(("run", "command"), [(row["name"], row["command"]) for row in rows]),
+        _text(f"Made by Gansmith {metadata.version('gansmith')} from the run directories alone."),
+    ]

@@ -1,0 +1,123 @@
+"""Reports, read back: by a PDF library, as HTML, and for runs that never got far."""
+
+import html.parser
+import io
+
+import pypdf
+import pytest
+from PIL import Image
+
+from gansmith.report import to_html, to_pdf, write_report
+from gansmith.report.compose import compose
+from gansmith.runs import create_run, open_run
+
+
+@pytest.fixture
+def project(run_training, tiny):
+    """Three runs: two seeds of one experiment, and the same without its weight average."""
+    base = {"ema": 0.05, "network": "mlp", "update": "alternating", "r1": 0.0, "r2": 0.0}
+    runs = [
+        run_training(tiny(**base, seed=0), "a"),
+        run_training(tiny(**base, seed=1), "b"),
+        run_training(tiny(**{**base, "ema": 0.0}, seed=0), "c"),
+    ]
+    for run, ratio in zip(runs, (4.0, 6.0, 10.0), strict=True):
+        run.append(run.metrics_path, {"images_seen": 256, "ratio": ratio, "n": 10_000})
+    return runs
+
+
+def texts(blocks):
+    return " ".join(
+        [
+            *(block["text"] for block in blocks if "text" in block),
+            *(item for block in blocks if block["kind"] == "list" for item in block["items"]),
+            *(cell for block in blocks if block["kind"] == "table" for row in block["rows"] for cell in row),
+        ]
+    )
+
+
+def test_a_report_says_what_was_tried_what_helped_and_by_how_much(project):
+    title, blocks, pictures = compose(project)
+    said = texts(blocks)
+    assert title == "default on mnist"
+    assert "ema 0.05 -> 0: did harm, 10.00 against 5.00 +- 1.00 times real (x 2)." in said
+    for section in ("Question and data", "Experiments", "Special skills", "Visualisation", "Troubles"):
+        assert section in [block["text"] for block in blocks if block["kind"] == "heading"]
+    shown = [shown["name"] for block in blocks if block["kind"] == "pictures" for shown in block["pictures"]]
+    assert sorted(shown) == sorted(pictures) and {"loss.png", "film.png", "real.png"} <= set(pictures)
+    for data in pictures.values():
+        with Image.open(io.BytesIO(data)) as picture:
+            assert picture.format == "PNG"
+
+
+def test_differences_within_the_spread_of_repeats_are_no_effects(project):
+    run = project[2]
+    run.append(run.metrics_path, {"images_seen": 256, "ratio": 5.5, "n": 20_000})
+    assert "no clear difference, 5.50 against 5.00 +- 1.00" in texts(compose(project)[1])
+
+
+def test_the_pdf_is_tagged_repeatable_and_readable(project, tmp_path):
+    for name in ("one.pdf", "two.pdf"):
+        write_report(project, tmp_path / name)
+    assert (tmp_path / "one.pdf").read_bytes() == (tmp_path / "two.pdf").read_bytes()
+    pdf = pypdf.PdfReader(tmp_path / "one.pdf")
+    assert pdf.trailer["/Root"]["/MarkInfo"]["/Marked"] and "/StructTreeRoot" in pdf.trailer["/Root"]
+    text = " ".join(page.extract_text() for page in pdf.pages)
+    assert "What was tried" in text and "did harm" in text and "Losses of discriminator" in text
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.images, self.links, self.open = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        if tag == "img":
+            self.images.append(found)
+        self.links += [value for name, value in attributes if name in ("href", "src")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_html_needs_no_other_file_and_escapes_what_it_shows(project, tmp_path):
+    write_report(project, tmp_path / "a.html")
+    page = Page()
+    page.feed((tmp_path / "a.html").read_text())
+    assert not page.open and page.images and all(image["alt"] for image in page.images)
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    shown = to_html({"title": "<script>", "blocks": [{"kind": "text", "text": "a < b & c"}]}, {}).decode()
+    assert "<script>" not in shown and "a &lt; b &amp; c" in shown
+    assert b"/StructTreeRoot" in to_pdf({"title": "#x", "blocks": [{"kind": "text", "text": "#panic() $x$ *"}]}, {})
+
+
+def test_a_run_that_never_got_anywhere_still_has_a_report(tmp_path, tiny):
+    run = create_run(tmp_path / "dead", tiny("dcgan-sgd"))
+    run.append(run.log_path, {"images_seen": 0, "kind": "trouble", "trouble": "nan", "sentence": "the loss broke"})
+    said = texts(compose([run])[1])
+    assert "stays open" in said and "the loss broke" in said and "before it could draw" in said
+    write_report([run], tmp_path / "dead.pdf")
+
+
+def test_twenty_runs_fit_in_one_report(tmp_path, tiny):
+    runs = [create_run(tmp_path / f"r{k:02d}", tiny("mlp-small", seed=k, batch=16 + k // 10)) for k in range(20)]
+    write_report(runs, tmp_path / "all.pdf")
+    text = " ".join(page.extract_text() for page in pypdf.PdfReader(tmp_path / "all.pdf").pages)
+    assert all(f"r{k:02d}" in text for k in range(20))
+
+
+def test_the_command_names_what_it_cannot_do(gansmith, run_training, tiny, tmp_path):
+    run = run_training(tiny("mlp-small", g_width=8, d_width=8))
+    code, out, err = gansmith("report", run.directory)
+    assert (code, err) == (0, "") and "report of 1 run ->" in out
+    assert (run.directory / "report.pdf").is_file() and open_run(run.directory)
+    for words, reason in (
+        ((run.directory, "--out", "report.docx"), "does not end in one of .pdf, .html"),
+        ((tmp_path,), "holds no run"),
+        ((run.directory, "--out", "missing/report.pdf"), "there is no folder"),
+    ):
+        code, _, err = gansmith("report", *words)
+        assert code == 2 and reason in err and len(err.splitlines()) == 1
