@@ -83,7 +83,7 @@ def test_recipes_train_two_steps(recipe):
     config = config.replace(conditioning="labels") if config.conditioning == "auto" else config
     players, rules, batches = players_and_batches(config, ImageSpec(28, 1, 3), 2)
     for batch in batches:
-        numbers = UPDATES[config.update](players, batch, rules, penalties_at(config, 0, 0.0))
+        numbers = UPDATES[config.update](players, batch, rules, penalties_at(config, 0, 0.0, players.memory))
         assert set(numbers) == {"d_loss", "g_loss", "d_real", "d_fake"}
         assert all(torch.isfinite(torch.tensor(value)) for value in numbers.values())
 
@@ -102,7 +102,7 @@ def test_objectives_move_every_weight_of_both_players(objective):
     players, rules, batches = players_and_batches(config, ImageSpec(8, 1, 3), 3)
     before = [[p.detach().clone() for p in network.parameters()] for network in (players.G, players.D)]
     for batch in batches:
-        UPDATES[config.update](players, batch, rules, penalties_at(config, 0, 0.0))
+        UPDATES[config.update](players, batch, rules, penalties_at(config, 0, 0.0, players.memory))
     for network, was in zip((players.G, players.D), before, strict=True):
         for (name, parameter), old in zip(network.named_parameters(), was, strict=True):
             if name != "judge.bias":  # many losses compare scores, so that what shifts them all has no slope

@@ -69,6 +69,15 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tiny, run_trainin
     assert_same_run(whole, killed)
 
 
+def test_a_steered_penalty_survives_an_interruption(tiny, run_training):
+    config = tiny(d_loss_target=1.0)
+    whole = run_training(config, "whole")
+    boosts = [row["penalty_boost"] for row in whole.log()]
+    assert len(set(boosts)) == len(boosts)
+    run_training(config, "parts", stop_after=3)
+    assert_same_run(whole, run_training(config, "parts"))
+
+
 def test_another_seed_is_another_run(tiny, run_training):
     a, b = (run_training(tiny(seed=seed), f"seed{seed}") for seed in (0, 1))
     assert log_without_times(a) != log_without_times(b)
@@ -149,6 +158,7 @@ def test_a_loss_that_is_no_number_stops_with_the_checkpoint_intact(tiny, run_tra
         ({"objective": "hinges"}, "no objective"),
         ({"network": "dcgan", "update": "alternating"}, "gradient penalty"),
         ({"dataset": "minst"}, "did you mean 'mnist'"),
+        ({"r1": 0.0, "r2": 0.0, "d_loss_target": 1.0}, "no penalty to steer"),
     ],
 )
 def test_impossible_choices_are_refused_before_anything_is_written(tiny, flags, words):

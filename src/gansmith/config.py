@@ -137,6 +137,9 @@ class Config:
     dragan: float = _field(0.0, "weight of the same penalty around real images", low=0.0)
     penalty_boost: float = _field(1.0, "the penalties start this many times stronger", low=1.0)
     penalty_warmup: float = _field(0.2, "fraction of the schedule over which that boost fades", low=0.0, high=1.0)
+    d_loss_target: float = _field(
+        0.0, "the discriminator's loss that steers that boost, instead of the schedule (0: the schedule)", low=0.0
+    )
     penalty_every: int = _field(1, "steps between penalties; their weight grows to match", low=1)
     # images into the discriminator
     d_noise: float = _field(

@@ -18,7 +18,7 @@ from gansmith.losses import (
     feature_distance,
     gradient_penalty,
 )
-from gansmith.schedule import fading_boost
+from gansmith.schedule import fading_boost, steered_boost
 from gansmith.step import Batch, Gradients, Memory, Penalties, Rules, Seen, has_batch_statistics, judges_alone
 
 
@@ -59,14 +59,27 @@ def has_fast_bf16() -> bool:
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
-def penalties_at(config: Config, images_seen: int, progress: float) -> Penalties:
+def penalties_at(config: Config, images_seen: int, progress: float, memory: Memory) -> Penalties:
     """This step's penalties: none but every few steps, and then as much stronger."""
     if (images_seen // config.batch) % config.penalty_every:
         return Penalties()
-    factor = config.penalty_every * fading_boost(progress, config.penalty_boost, config.penalty_warmup)
+    if config.d_loss_target:
+        boost = memory["penalty_boost"].item()
+    else:
+        boost = fading_boost(progress, config.penalty_boost, config.penalty_warmup)
+    factor = config.penalty_every * boost
     weighted = ((config.gradient_penalty, gradient_penalty), (config.dragan, dragan_penalty))
     elsewhere = tuple((weight * factor, penalty) for weight, penalty in weighted if weight)
     return Penalties(config.r1 * factor, config.r2 * factor, elsewhere)
+
+
+def steer_penalties(config: Config, memory: Memory, d_loss: float) -> dict[str, float]:
+    """Strengthen or weaken the penalties of the steps to come; the boost of this one, to log."""
+    if not config.d_loss_target:
+        return {}
+    boost = memory["penalty_boost"].item()
+    memory["penalty_boost"].fill_(steered_boost(boost, d_loss, config.d_loss_target, config.batch))
+    return {"penalty_boost": boost}
 
 
 def noise(start: float, until: float) -> Callable[[Tensor, Batch], Tensor]:
@@ -84,13 +97,16 @@ def noise(start: float, until: float) -> Callable[[Tensor, Batch], Tensor]:
 
 def empty_memory(config: Config, shape: Sequence[int]) -> Memory:
     """Room for what outlasts a step, for images of this shape (C, H, W); empty where nothing does."""
-    if not config.replay:
-        return {}
-    return {
-        "replay_images": torch.zeros(config.replay_images, *shape),
-        "replay_ids": torch.zeros(config.replay_images, dtype=torch.int64),
-        "replay_filled": torch.zeros((), dtype=torch.int64),
-    }
+    memory: Memory = {}
+    if config.replay:
+        memory |= {
+            "replay_images": torch.zeros(config.replay_images, *shape),
+            "replay_ids": torch.zeros(config.replay_images, dtype=torch.int64),
+            "replay_filled": torch.zeros((), dtype=torch.int64),
+        }
+    if config.d_loss_target:
+        memory["penalty_boost"] = torch.tensor(config.penalty_boost, dtype=torch.float64)
+    return memory
 
 
 def replay(share: float) -> Callable[[Memory, Tensor, Batch], tuple[Tensor, Tensor]]:
@@ -190,7 +206,12 @@ def _refuse_slopes(config: Config, objective: Objective, D: nn.Module) -> None:
 
 def _refuse_losses(config: Config, objective: Objective, D: nn.Module) -> None:
     """Raise ValueError for losses and bounds that have nothing to hold on to."""
-    for name in ("d_loss_bound", "g_loss_bound"):
+    penalised = config.r1 or config.r2 or config.gradient_penalty or config.dragan
+    if config.d_loss_target and not penalised:
+        raise ValueError(
+            f"d_loss_target is {config.d_loss_target:g}, but there is no penalty to steer; set it to 0 or add --r1 0.1"
+        )
+    for name in ("d_loss_bound", "g_loss_bound", "d_loss_target"):
         if getattr(config, name) and not objective.is_positive:
             raise ValueError(
                 f"{name} is {getattr(config, name):g}, but losses of the {config.objective} objective have no floor to "

@@ -47,7 +47,7 @@ from gansmith.metrics.features import load_feature_network
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import initialise, normalise_spectrally
 from gansmith.optimizers import build_optimizer
-from gansmith.rules import build_rules, empty_memory, has_fast_bf16, penalties_at
+from gansmith.rules import build_rules, empty_memory, has_fast_bf16, penalties_at, steer_penalties
 from gansmith.runs import (
     NotSavedError,
     Run,
@@ -360,10 +360,10 @@ def take_step(
     config = batches.config
     with batches.dropout_at(images_seen):
         update, batch = UPDATES[config.update], batches.at(images_seen, progress)
-        numbers = update(players, batch, rules, penalties_at(config, images_seen, progress))
+        numbers = update(players, batch, rules, penalties_at(config, images_seen, progress, players.memory))
     if config.ema:
         update_ema(players.G_ema, players.G, ema_decay(images_seen + config.batch, config.batch, config.ema))
-    return numbers
+    return numbers | steer_penalties(config, players.memory, numbers["d_loss"])
 
 
 def measure_images(config: Config, material: Material, seconds: float) -> int:
