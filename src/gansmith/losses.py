@@ -158,7 +158,7 @@ def build_losses(config: Config) -> tuple[SteppedLoss, SteppedLoss]:
 
     def cost(logits: Tensor, target_range: tuple[float, float], rng: torch.Generator) -> Tensor:
         low, high = target_range
-        target = low + (high - low) * torch.rand(logits.shape, generator=rng)
+        target = low + (high - low) * torch.rand(logits.shape, generator=rng, dtype=logits.dtype)
         return (target * toward_real(logits) + (1 - target) * toward_fake(logits)).mean()
 
     def d_loss(real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:

@@ -141,8 +141,8 @@ def joint_step(players: Players, batch: Batch, rules: Rules, penalties: Penaltie
     n = len(batch.real)
     with _precision(rules):
         fake = players.G(batch.z, batch.fake_ids)
-        images = torch.cat([batch.real, fake.detach().float()]).requires_grad_()
-        logits = players.D(rules.show(images, batch), torch.cat([batch.real_ids, batch.fake_ids])).float()
+        images = torch.cat([batch.real, fake.detach().to(batch.real)]).requires_grad_()
+        logits = players.D(rules.show(images, batch), torch.cat([batch.real_ids, batch.fake_ids])).to(batch.real)
     real_logits, fake_logits = logits[:n], logits[n:]
     d_loss = rules.d_loss(real_logits, fake_logits, batch.rng)
     g_loss = rules.g_loss(real_logits, fake_logits, batch.rng)
@@ -188,7 +188,7 @@ def discriminator_step(
 ) -> dict[str, float]:
     """D learns to tell the real images from these generated ones (N, C, H, W), which stay untouched."""
     n = len(batch.real)
-    real, (fake, fake_ids) = batch.real, rules.recall(players.memory, fake.detach().float(), batch)
+    real, (fake, fake_ids) = batch.real, rules.recall(players.memory, fake.detach().to(batch.real), batch)
     if penalties.at_images:
         real, fake = real.clone().requires_grad_(), fake.requires_grad_()
     with _precision(rules):
@@ -209,7 +209,7 @@ def discriminator_step(
         loss = loss + 0.5 * (penalties.r1 * r1 + penalties.r2 * r2)
     for weight, penalty in penalties.elsewhere:
         with _precision(rules):
-            values = penalty(lambda images: players.D(images, batch.real_ids).float(), real, fake, batch.rng)
+            values = penalty(lambda images: players.D(images, batch.real_ids).to(real), real, fake, batch.rng)
         loss = loss + weight * values.mean()
     _finite("d_loss", loss)
     parameters = _parameters(players.d_optimizer)
@@ -223,7 +223,7 @@ def generator_step(players: Players, batch: Batch, rules: Rules, fake: Tensor) -
     players.D.requires_grad_(False)
     try:
         with _precision(rules):
-            seen_fake = _look(players.D, fake.float(), batch.fake_ids, batch, rules)
+            seen_fake = _look(players.D, fake.to(batch.real), batch.fake_ids, batch, rules)
             seen_real = _look(players.D, batch.real, batch.real_ids, batch, rules) if rules.g_sees_real else seen_fake
         g_loss = rules.g_loss(seen_real.logits, seen_fake.logits, batch.rng)
         loss = rules.g_beside(g_loss, seen_real, seen_fake)
@@ -241,10 +241,10 @@ def _look(D: Any, images: Tensor, ids: Tensor, batch: Batch, rules: Rules) -> Se
     """D on images (N, C, H, W), with all that the rules want to know; CONTRIBUTING says what D then has to offer."""
     images = rules.show(images, batch)
     if not (rules.wants_features or rules.wants_classes):
-        return Seen(D(images, ids).float(), ids)
+        return Seen(D(images, ids).to(images), ids)
     features = D.features(images, ids)
-    class_logits = D.classify(features).float() if rules.wants_classes else None
-    return Seen(D.score(features, ids).float(), ids, features.float(), class_logits)
+    class_logits = D.classify(features).to(images) if rules.wants_classes else None
+    return Seen(D.score(features, ids).to(images), ids, features.to(images), class_logits)
 
 
 UPDATES = {"joint": joint_step, "alternating": alternating_step}
