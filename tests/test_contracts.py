@@ -15,6 +15,7 @@ from gansmith.describe import describe
 from gansmith.losses import OBJECTIVES
 from gansmith.metrics import METRICS
 from gansmith.networks import NETWORKS
+from gansmith.networks.progressive import grow
 from gansmith.recipes import RECIPES
 from gansmith.rules import build_rules, penalties_at
 from gansmith.step import UPDATES, Batch
@@ -34,12 +35,15 @@ def test_networks_keep_their_shapes_and_every_weight_learns(name, spec):
         for network in (G, D):
             for parameter in network.parameters():
                 parameter += 0.02 * torch.randn(parameter.shape)
-    images = G(z, ids)
-    assert images.shape == (6, spec.channels, spec.size, spec.size)
-    assert images.abs().max() <= 1
-    logits = D(images, ids)
-    assert logits.shape == (6,)
-    (logits * torch.arange(1.0, 7.0)).sum().backward()
+    for progress in (0.3, 0.7):  # a pair that grows uses all of its layers in these two fades together
+        grow(G, progress)
+        grow(D, progress)
+        images = G(z, ids)
+        assert images.shape == (6, spec.channels, spec.size, spec.size)
+        assert images.abs().max() <= 1
+        logits = D(images, ids)
+        assert logits.shape == (6,)
+        (logits * torch.arange(1.0, 7.0)).sum().backward()
     for network in (G, D):
         for parameter_name, parameter in network.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name

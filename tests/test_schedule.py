@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gansmith.schedule import decay, ema_decay, fading_boost, steered_boost
+from gansmith.schedule import decay, ema_decay, ramp, steered_boost
 
 
 def test_linear_decay_is_flat_then_straight_to_zero():
@@ -28,8 +28,8 @@ def test_rates_that_never_decay_stay(kind):
 
 
 def test_boost_fades_by_half_a_cosine():
-    assert [fading_boost(p, 10, 0.2) for p in (0, 0.1, 0.2, 1)] == pytest.approx([10, 5.5, 1, 1])
-    assert fading_boost(0.0, 10, 0.0) == pytest.approx(1)
+    assert [ramp(p, 10, 1, 0.2) for p in (0, 0.1, 0.2, 1)] == pytest.approx([10, 5.5, 1, 1])
+    assert ramp(0.0, 10, 1, 0.0) == pytest.approx(1)
 
 
 def test_a_sure_discriminator_is_penalised_more():

@@ -41,6 +41,16 @@ def test_resume_continues_the_same_run(recipe, tiny, run_training):
     assert len(whole.checkpoints()) == 4
 
 
+def test_resume_remembers_how_often_images_are_changed(tiny, run_training):
+    config = tiny(augment="adaptive")
+    whole = run_training(config, "whole")
+    run_training(config, "parts", stop_after=5)
+    assert_same_run(whole, run_training(config, "parts"))
+    memory = load_checkpoint(whole.latest())[1]["memory.augment_probability"].item()
+    assert 0 < memory <= 256 / 500_000
+    assert all(0 <= row["augment_probability"] <= memory for row in whole.log())
+
+
 def test_a_run_killed_between_checkpoints_goes_back_to_the_last(tiny, run_training):
     whole = run_training(tiny(), "whole")
     killed = create_run(whole.directory.parent / "killed", whole.config)

@@ -90,6 +90,9 @@ class Config:
     )
     dropout: float = _field(0.0, "share of units dropped in the discriminator", low=0.0, high=0.95)
     spectral_norm: bool = _field(False, "divide each weight of the discriminator by its largest singular value")
+    style_mixing: float = _field(
+        0.0, "share of generated images that train with the styles of two latents", low=0.0, high=1.0
+    )
     minibatch_stddev: bool = _field(False, "show the discriminator how much the images of a batch differ")
     conditioning: str = _field(
         "none",
@@ -142,6 +145,11 @@ class Config:
     )
     penalty_every: int = _field(1, "steps between penalties; their weight grows to match", low=1)
     # images into the discriminator
+    augment: str = _field(
+        "none",
+        "random changes to all images the discriminator sees: always, or as often as it knows its images too well",
+        choices=("none", "always", "adaptive"),
+    )
     d_noise: float = _field(
         0.0, "standard deviation of the noise on the discriminator's images at the start", low=0.0, high=10.0
     )
@@ -160,6 +168,10 @@ class Config:
     d_learning_rate: float = _field(2e-4, "the discriminator's learning rate", low=0.0)
     beta1: float = _field(0.5, "Adam's memory of the gradient", low=0.0, high=0.9999)
     beta2: float = _field(0.999, "Adam's and RMSprop's memory of the squared gradient", low=0.0, high=0.999999)
+    rate_boost: float = _field(1.0, "learning rates start this many times higher and fall over penalty_warmup", low=1.0)
+    beta2_start: float = _field(
+        0.0, "beta2 at the start, rising to beta2 over penalty_warmup (0: beta2 from the start)", low=0.0, high=0.999999
+    )
     momentum: float = _field(0.0, "SGD's memory of the gradient", low=0.0, high=0.9999)
     weight_decay: float = _field(0.0, "AdamW's pull of the weights towards zero", low=0.0)
     clip_gradient: float = _field(0.0, "longest gradient a player may step along (0: any)", low=0.0)
@@ -169,6 +181,11 @@ class Config:
     decay_factor: float = _field(0.1, "what each fall of a step decay leaves of the rates", low=0.0, high=1.0)
     ema: float = _field(
         0.0, "half-life of the generator's weight average, as a fraction of images seen (0: none)", low=0.0, high=1.0
+    )
+    ema_growth: str = _field(
+        "linear",
+        "how that half-life grows: with the images seen, or over penalty_warmup to its share of the whole schedule",
+        choices=("linear", "cosine"),
     )
     # machine
     precision: str = _field(

@@ -59,11 +59,11 @@ def _layers(network: nn.Module, *inputs: Tensor) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     handles = []
     for name, layer in network.named_modules():
-        if next(layer.children(), None) is None and not isinstance(layer, nn.Identity):
+        if _is_row(layer) and ".parametrizations." not in f".{name}":
 
             def note(layer: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
                 shape = list(output.shape[1:])
-                rows.append({"name": name, "kind": type(layer).__name__, "shape": shape, "parameters": _count(layer)})
+                rows.append({"name": name, "kind": _kind(layer), "shape": shape, "parameters": _own_count(layer)})
 
             handles.append(layer.register_forward_hook(note))
     with torch.no_grad():
@@ -71,6 +71,26 @@ def _layers(network: nn.Module, *inputs: Tensor) -> list[dict[str, Any]]:
     for handle in handles:
         handle.remove()
     return rows
+
+
+def _is_row(layer: nn.Module) -> bool:
+    """Whether a layer has no parts, or weights of its own beside them."""
+    if isinstance(layer, nn.Identity | nn.ParameterList):
+        return False
+    return not _parts(layer) or next(layer.parameters(recurse=False), None) is not None
+
+
+def _parts(layer: nn.Module) -> list[nn.Module]:
+    return [child for name, child in layer.named_children() if name != "parametrizations"]
+
+
+def _own_count(layer: nn.Module) -> int:
+    return _count(layer) - sum(_count(part) for part in _parts(layer))
+
+
+def _kind(layer: nn.Module) -> str:
+    """The class of a layer, also of one whose weight is computed from another."""
+    return type(layer).__name__.removeprefix("Parametrized")
 
 
 def to_text(facts: dict[str, Any]) -> str:

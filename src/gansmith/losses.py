@@ -37,6 +37,7 @@ class Objective:
         is_zero_sum: whether the generator only wants the discriminator's loss on its images to rise.
         needs_slope_limit: whether D's loss is unbounded unless D's slope is limited.
         classifies: whether D must also name the class of an image.
+        splits_at_zero: whether D calls an image real by a logit above zero.
     """
 
     d_loss: Loss
@@ -48,6 +49,7 @@ class Objective:
     is_zero_sum: bool = False
     needs_slope_limit: bool = False
     classifies: bool = False
+    splits_at_zero: bool = False
 
 
 def non_saturating_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -114,15 +116,25 @@ _CROSS_ENTROPY: tuple[PerLogit, PerLogit] = (lambda x: softplus(-x), softplus)
 _SQUARES: tuple[PerLogit, PerLogit] = (lambda x: 0.5 * (x - 1).square(), lambda x: 0.5 * x.square())
 
 OBJECTIVES: dict[str, Objective] = {
-    "non-saturating": Objective(non_saturating_d, non_saturating_g, _CROSS_ENTROPY, joint=True),
-    "minimax": Objective(non_saturating_d, minimax_g, _CROSS_ENTROPY, joint=True, is_positive=False, is_zero_sum=True),
+    "non-saturating": Objective(non_saturating_d, non_saturating_g, _CROSS_ENTROPY, joint=True, splits_at_zero=True),
+    "minimax": Objective(
+        non_saturating_d,
+        minimax_g,
+        _CROSS_ENTROPY,
+        joint=True,
+        is_positive=False,
+        is_zero_sum=True,
+        splits_at_zero=True,
+    ),
     "least-squares": Objective(least_squares_d, least_squares_g, _SQUARES),
     "wasserstein": Objective(wasserstein_d, wasserstein_g, joint=True, is_positive=False, needs_slope_limit=True),
-    "hinge": Objective(hinge_d, wasserstein_g, is_positive=False),
+    "hinge": Objective(hinge_d, wasserstein_g, is_positive=False, splits_at_zero=True),
     "relativistic": Objective(relativistic_d, relativistic_g, g_sees_real=True, joint=True),
     "relativistic-average": Objective(relativistic_average_d, relativistic_average_g, g_sees_real=True, joint=True),
     # ACGAN: the non-saturating pair, and D names the class of every image. Source: Odena et al., arXiv:1610.09585.
-    "auxiliary-classifier": Objective(non_saturating_d, non_saturating_g, _CROSS_ENTROPY, classifies=True),
+    "auxiliary-classifier": Objective(
+        non_saturating_d, non_saturating_g, _CROSS_ENTROPY, classifies=True, splits_at_zero=True
+    ),
 }
 
 

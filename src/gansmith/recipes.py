@@ -71,4 +71,41 @@ RECIPES: dict[str, dict[str, Any]] = {
         network="dcgan", g_width=256, d_width=256, z_dim=100, dropout=0.3, d_optimizer="sgd", images=12_000_000,
         batch=32, real_target_low=0.7, fake_target_high=0.3, flip_probability=1.0, g_targets="soft",
     ),
+    # The systems of papers, each as its source trains it; widths are chosen for two cores and are the first thing to
+    # raise on more. WGAN-GP, arXiv:1704.00028 and its code for MNIST, widths too: 200,000 steps of G, batch 50.
+    "wgan-gp": dict(
+        network="wgan-gp", g_width=64, d_width=64, z_dim=128, images=50_000_000, batch=50,
+        objective="wasserstein", gradient_penalty=10.0, d_steps=5,
+        g_learning_rate=1e-4, d_learning_rate=1e-4, beta2=0.9,
+    ),
+    # SNGAN, arXiv:1802.05957 (CIFAR-10): 100,000 steps of G. Its widths are 256 and 128.
+    "sngan": dict(
+        network="sngan", g_width=32, d_width=32, z_dim=128, images=32_000_000,
+        objective="hinge", spectral_norm=True, d_steps=5, beta1=0.0, beta2=0.9,
+    ),
+    # ACGAN, arXiv:1610.09585 (CIFAR-10): 50,000 steps, batch 100. Its widths are 192 and 512.
+    "acgan": dict(
+        network="acgan", g_width=96, d_width=256, z_dim=100, images=5_000_000, batch=100, initialisation="normal",
+        conditioning="labels", objective="auxiliary-classifier", d_conditioning="classifier", dropout=0.5,
+    ),
+    # Progressive growing, arXiv:1710.10196: five phases of 600,000 images. Left out: its drift penalty.
+    "progressive": dict(
+        network="progressive", g_width=64, d_width=64, z_dim=128, images=3_000_000,
+        objective="wasserstein", gradient_penalty=10.0, minibatch_stddev=True,
+        g_learning_rate=1e-3, d_learning_rate=1e-3, beta1=0.0, beta2=0.99, ema=0.05,
+    ),
+    # StyleGAN2, arXiv:1912.04958, with the settings of arXiv:2006.06676 for CIFAR-10. Chosen here: R1's weight.
+    "stylegan-lite": dict(
+        network="stylegan-lite", g_width=64, d_width=64, z_dim=64, images=3_000_000,
+        r1=0.1, penalty_every=16, style_mixing=0.9, minibatch_stddev=True,
+        g_learning_rate=2.5e-3, d_learning_rate=2.5e-3, beta1=0.0, beta2=0.99, ema=0.05,
+    ),
+    # R3GAN, arXiv:2501.05441, table 4 and its code: weights, rates, Adam's memory and the average's half-life all
+    # move by half a cosine. Chosen here: batch 64 (source: 512), widths (768), and how much of the run they move for.
+    "r3gan": dict(
+        network="r3gan", g_width=64, d_width=64, z_dim=64, images=2_000_000, conditioning="auto",
+        objective="relativistic", r1=0.1, r2=0.1, penalty_boost=10.0,
+        g_learning_rate=5e-5, d_learning_rate=5e-5, rate_boost=4.0, beta1=0.0, beta2=0.99, beta2_start=0.9,
+        ema=0.02, ema_growth="cosine",
+    ),
 }  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from gansmith.augment import adapt, augment
 from gansmith.config import Config, choose
 from gansmith.losses import (
     OBJECTIVES,
@@ -18,7 +19,7 @@ from gansmith.losses import (
     feature_distance,
     gradient_penalty,
 )
-from gansmith.schedule import fading_boost, steered_boost
+from gansmith.schedule import ramp, steered_boost
 from gansmith.step import Batch, Gradients, Memory, Penalties, Rules, Seen, has_batch_statistics, judges_alone
 
 
@@ -26,6 +27,8 @@ def build_rules(config: Config, D: nn.Module) -> Rules:
     """What the config attaches to each step. Raises ValueError for combinations that make no sense."""
     objective: Objective = choose(OBJECTIVES, config.objective, "objective")
     _refuse_unheeded(config)
+    _refuse_mixing(config)
+    _refuse_adaptive(config, objective)
     _refuse_slopes(config, objective, D)
     _refuse_losses(config, objective, D)
     if config.update == "joint":
@@ -41,7 +44,8 @@ def build_rules(config: Config, D: nn.Module) -> Rules:
         one_pass=judges_alone(D),
         autocast=wants_bf16 and is_convolutional,  # conversions cost an MLP more than they save
         recall=replay(config.replay) if config.replay else Rules.recall,
-        show=noise(config.d_noise, config.d_noise_until) if config.d_noise else Rules.show,
+        show=shown(config) if config.d_noise or config.augment != "none" else Rules.show,
+        remember=adapt_augmentation if config.augment == "adaptive" else Rules.remember,
         wants_features=config.feature_matching > 0,
         wants_classes=wants_classes,
         d_beside=d_names_classes if wants_classes else Rules.d_beside,
@@ -66,7 +70,7 @@ def penalties_at(config: Config, images_seen: int, progress: float, memory: Memo
     if config.d_loss_target:
         boost = memory["penalty_boost"].item()
     else:
-        boost = fading_boost(progress, config.penalty_boost, config.penalty_warmup)
+        boost = ramp(progress, config.penalty_boost, 1.0, config.penalty_warmup)
     factor = config.penalty_every * boost
     weighted = ((config.gradient_penalty, gradient_penalty), (config.dragan, dragan_penalty))
     elsewhere = tuple((weight * factor, penalty) for weight, penalty in weighted if weight)
@@ -80,6 +84,26 @@ def steer_penalties(config: Config, memory: Memory, d_loss: float) -> dict[str, 
     boost = memory["penalty_boost"].item()
     memory["penalty_boost"].fill_(steered_boost(boost, d_loss, config.d_loss_target, config.batch))
     return {"penalty_boost": boost}
+
+
+def shown(config: Config) -> Callable[[Memory, Tensor, Batch], Tensor]:
+    """What becomes of images on their way into D: noise, then changes that hide which images the training set has."""
+    blur = noise(config.d_noise, config.d_noise_until)
+
+    def show(memory: Memory, images: Tensor, batch: Batch) -> Tensor:
+        images = blur(images, batch) if config.d_noise else images
+        probability = memory["augment_probability"].item() if config.augment == "adaptive" else 1.0
+        return images if config.augment == "none" else augment(images, batch.rng, probability=probability)
+
+    return show
+
+
+def adapt_augmentation(memory: Memory, real_logits: Tensor) -> dict[str, float]:
+    """Change images more often from now on if D is too sure of real ones, less often if not; how often that is."""
+    sure = real_logits.sign().mean().item()
+    probability = adapt(memory["augment_probability"].item(), sure, len(real_logits))
+    memory["augment_probability"].fill_(probability)
+    return {"augment_probability": probability}
 
 
 def noise(start: float, until: float) -> Callable[[Tensor, Batch], Tensor]:
@@ -98,6 +122,8 @@ def noise(start: float, until: float) -> Callable[[Tensor, Batch], Tensor]:
 def empty_memory(config: Config, shape: Sequence[int]) -> Memory:
     """Room for what outlasts a step, for images of this shape (C, H, W); empty where nothing does."""
     memory: Memory = {}
+    if config.augment == "adaptive":
+        memory["augment_probability"] = torch.zeros((), dtype=torch.float64)
     if config.replay:
         memory |= {
             "replay_images": torch.zeros(config.replay_images, *shape),
@@ -187,6 +213,24 @@ def _refuse_unheeded(config: Config) -> None:
                 f"{field} is {getattr(config, field):g}, which only {name} heeds; set it to 0, or "
                 f"--g-optimizer or --d-optimizer to {name}"
             )
+
+
+def _refuse_mixing(config: Config) -> None:
+    """Raise ValueError for style mixing where there are no styles."""
+    if config.style_mixing and config.network != "stylegan-lite":
+        raise ValueError(
+            f"style_mixing is {config.style_mixing:g}, but the {config.network} network has no styles; set it to 0 or "
+            "choose --network stylegan-lite"
+        )
+
+
+def _refuse_adaptive(config: Config, objective: Objective) -> None:
+    """Raise ValueError where the sign of a logit does not say what D takes an image for."""
+    if config.augment == "adaptive" and not objective.splits_at_zero:
+        raise ValueError(
+            f"adaptive augmentation watches how often real images' logits are above zero, which means nothing under "
+            f"the {config.objective} objective; use --augment always or another objective"
+        )
 
 
 def _refuse_slopes(config: Config, objective: Objective, D: nn.Module) -> None:

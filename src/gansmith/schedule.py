@@ -18,11 +18,11 @@ def decay(progress: float, kind: str, start: float, factor: float) -> float:
     return left if kind == "linear" else 0.5 * (1.0 - math.cos(math.pi * left))
 
 
-def fading_boost(progress: float, boost: float, until: float) -> float:
-    """A factor that falls from `boost` to 1 by half a cosine, reached at `until`."""
+def ramp(progress: float, first: float, last: float, until: float) -> float:
+    """From `first` to `last` by half a cosine, reached at `until`."""
     if progress >= until:
-        return 1.0
-    return 1.0 + (boost - 1.0) * 0.5 * (1.0 + math.cos(math.pi * progress / until))
+        return last
+    return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * progress / until))
 
 
 def steered_boost(boost: float, d_loss: float, target: float, images: int) -> float:
@@ -35,7 +35,7 @@ def steered_boost(boost: float, d_loss: float, target: float, images: int) -> fl
     return min(1000.0, max(1.0, boost * math.exp2((target - d_loss) * images / 400.0)))
 
 
-def ema_decay(images_seen: int, batch: int, half_life_fraction: float) -> float:
+def ema_decay(images_seen: float, batch: int, half_life_fraction: float) -> float:
     """How much of the average survives one step, for a half-life that grows with the images seen so far."""
     half_life = half_life_fraction * images_seen
     return float(0.5 ** (batch / half_life)) if half_life > 0 else 0.0

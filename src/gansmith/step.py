@@ -82,6 +82,7 @@ class Rules:
         autocast: run the networks in bfloat16.
         recall: which generated images D gets, and their ids: the fresh ones, or some of those in memory.
         show: every batch of images on its way into D.
+        remember: what D made of real images, for the steps to come; gives more numbers to log.
         wants_features, wants_classes: D's features, and its class logits, are looked at too.
         d_beside, g_beside: from a loss and what D saw of real and fake images, the loss with more beside it.
         limit: gradients before an optimiser uses them.
@@ -98,7 +99,8 @@ class Rules:
         fake,
         batch.fake_ids,
     )
-    show: Callable[[Tensor, Batch], Tensor] = lambda images, batch: images
+    show: Callable[[Memory, Tensor, Batch], Tensor] = lambda memory, images, batch: images
+    remember: Callable[[Memory, Tensor], dict[str, float]] = lambda memory, real_logits: {}
     wants_features: bool = False
     wants_classes: bool = False
     d_beside: Callable[[Tensor, Seen, Seen], Tensor] = lambda loss, real, fake: loss
@@ -142,7 +144,8 @@ def joint_step(players: Players, batch: Batch, rules: Rules, penalties: Penaltie
     with _precision(rules):
         fake = players.G(batch.z, batch.fake_ids)
         images = torch.cat([batch.real, fake.detach().to(batch.real)]).requires_grad_()
-        logits = players.D(rules.show(images, batch), torch.cat([batch.real_ids, batch.fake_ids])).to(batch.real)
+        shown = rules.show(players.memory, images, batch)
+        logits = players.D(shown, torch.cat([batch.real_ids, batch.fake_ids])).to(batch.real)
     real_logits, fake_logits = logits[:n], logits[n:]
     d_loss = rules.d_loss(real_logits, fake_logits, batch.rng)
     g_loss = rules.g_loss(real_logits, fake_logits, batch.rng)
@@ -165,7 +168,7 @@ def joint_step(players: Players, batch: Batch, rules: Rules, penalties: Penaltie
     _learn(players.d_optimizer, d_gradients, rules)
     rules.settle(d_parameters)
     _learn(players.g_optimizer, g_gradients, rules)
-    return numbers | _confidence(real_logits, fake_logits)
+    return numbers | _confidence(real_logits, fake_logits) | rules.remember(players.memory, real_logits.detach())
 
 
 def alternating_step(players: Players, batch: Batch, rules: Rules, penalties: Penalties) -> dict[str, float]:
@@ -193,14 +196,15 @@ def discriminator_step(
         real, fake = real.clone().requires_grad_(), fake.requires_grad_()
     with _precision(rules):
         if rules.one_pass:
-            both = _look(players.D, torch.cat([real, fake]), torch.cat([batch.real_ids, fake_ids]), batch, rules)
+            both = _look(players, torch.cat([real, fake]), torch.cat([batch.real_ids, fake_ids]), batch, rules)
             seen_real, seen_fake = both.rows(slice(n)), both.rows(slice(n, None))
         else:
-            seen_real = _look(players.D, real, batch.real_ids, batch, rules)
-            seen_fake = _look(players.D, fake, fake_ids, batch, rules)
+            seen_real = _look(players, real, batch.real_ids, batch, rules)
+            seen_fake = _look(players, fake, fake_ids, batch, rules)
     d_loss = rules.d_loss(seen_real.logits, seen_fake.logits, batch.rng)
     loss = rules.d_beside(d_loss, seen_real, seen_fake)
     numbers = {"d_loss": _finite("d_loss", d_loss)} | _confidence(seen_real.logits, seen_fake.logits)
+    numbers |= rules.remember(players.memory, seen_real.logits.detach())
     if numbers["d_loss"] < rules.d_bound:
         return numbers
     if penalties.at_images:
@@ -223,8 +227,8 @@ def generator_step(players: Players, batch: Batch, rules: Rules, fake: Tensor) -
     players.D.requires_grad_(False)
     try:
         with _precision(rules):
-            seen_fake = _look(players.D, fake.to(batch.real), batch.fake_ids, batch, rules)
-            seen_real = _look(players.D, batch.real, batch.real_ids, batch, rules) if rules.g_sees_real else seen_fake
+            seen_fake = _look(players, fake.to(batch.real), batch.fake_ids, batch, rules)
+            seen_real = _look(players, batch.real, batch.real_ids, batch, rules) if rules.g_sees_real else seen_fake
         g_loss = rules.g_loss(seen_real.logits, seen_fake.logits, batch.rng)
         loss = rules.g_beside(g_loss, seen_real, seen_fake)
         numbers = {"g_loss": _finite("g_loss", g_loss)}
@@ -237,9 +241,10 @@ def generator_step(players: Players, batch: Batch, rules: Rules, fake: Tensor) -
     return numbers
 
 
-def _look(D: Any, images: Tensor, ids: Tensor, batch: Batch, rules: Rules) -> Seen:
+def _look(players: Players, images: Tensor, ids: Tensor, batch: Batch, rules: Rules) -> Seen:
     """D on images (N, C, H, W), with all that the rules want to know; CONTRIBUTING says what D then has to offer."""
-    images = rules.show(images, batch)
+    D: Any = players.D
+    images = rules.show(players.memory, images, batch)
     if not (rules.wants_features or rules.wants_classes):
         return Seen(D(images, ids).to(images), ids)
     features = D.features(images, ids)

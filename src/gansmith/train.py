@@ -46,6 +46,7 @@ from gansmith.metrics import QUICK, Judge
 from gansmith.metrics.features import load_feature_network
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import initialise, normalise_spectrally
+from gansmith.networks.progressive import grow
 from gansmith.optimizers import build_optimizer
 from gansmith.rules import build_rules, empty_memory, has_fast_bf16, penalties_at, steer_penalties
 from gansmith.runs import (
@@ -60,7 +61,7 @@ from gansmith.runs import (
     write_bytes,
     write_text,
 )
-from gansmith.schedule import decay, ema_decay
+from gansmith.schedule import decay, ema_decay, ramp
 from gansmith.step import (
     UPDATES,
     Batch,
@@ -74,6 +75,7 @@ GRID_COLUMNS, GRID_ROWS = 10, 8
 # Where the config leaves the intervals open: so many of each in a run.
 LOG_LINES, GRIDS, SCORES, SAVES = 200, 12, 3, 4
 SAFETY_S = 300.0  # no more than this is lost to a crash: a save between the scheduled ones, gone at the next
+GOLDEN = 0.618  # multiples of it, less whole numbers, soon lie evenly between 0 and 1
 LAST_PICTURES_S = 3.0  # the last grid, the plot and leaving, on a slow core
 
 logger = logging.getLogger("gansmith")
@@ -333,7 +335,7 @@ def _loop(
         resumed = False
 
         progress = min(images_seen / schedule_length, 1.0 - config.batch / schedule_length)
-        _set_rates(players, config, decay(progress, config.decay, config.decay_from, config.decay_factor))
+        set_rates(players, config, progress)
         try:
             sums.add(take_step(players, rules, batches, images_seen, progress))
         except NotFiniteError as error:
@@ -358,11 +360,16 @@ def take_step(
 ) -> dict[str, float]:
     """Both players and the average one step further, from `images_seen` to a batch more; the step's numbers."""
     config = batches.config
-    with batches.dropout_at(images_seen):
+    for network in (players.G, players.D, players.G_ema):
+        grow(network, progress)
+    with batches.chance_at(images_seen):
         update, batch = UPDATES[config.update], batches.at(images_seen, progress)
         numbers = update(players, batch, rules, penalties_at(config, images_seen, progress, players.memory))
     if config.ema:
-        update_ema(players.G_ema, players.G, ema_decay(images_seen + config.batch, config.batch, config.ema))
+        counted = float(images_seen + config.batch)
+        if config.ema_growth == "cosine":
+            counted = (config.schedule_images or config.images) * ramp(progress, 0.0, 1.0, config.penalty_warmup)
+        update_ema(players.G_ema, players.G, ema_decay(counted, config.batch, config.ema))
     return numbers | steer_penalties(config, players.memory, numbers["d_loss"])
 
 
@@ -381,7 +388,8 @@ def measure_images(config: Config, material: Material, seconds: float) -> int:
     rules = build_rules(probe, players.D)
     while images_per_s == 0.0 or time.perf_counter() - started_at < measured_s:
         for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
-            take_step(players, rules, batches, images_seen, 0.5)
+            # All over the schedule, since a pair that grows is slower when it is large.
+            take_step(players, rules, batches, images_seen, GOLDEN * (images_seen // probe.batch) % 1)
             images_seen += probe.batch
         if images_seen == cycle * probe.batch:  # the first cycle is slow: memory is fetched, kernels are chosen
             warm_at = time.perf_counter()
@@ -413,7 +421,7 @@ class Batches:
     def __init__(self, config: Config, material: Material) -> None:
         self.config, self.material = config, material
         self.orders: dict[int, Tensor] = {}
-        self.has_dropout = config.dropout > 0 or config.g_dropout > 0
+        self.is_random = config.dropout > 0 or config.g_dropout > 0 or config.style_mixing > 0
 
     def at(self, images_seen: int, progress: float = 0.0) -> Batch:
         config = self.config
@@ -448,18 +456,24 @@ class Batches:
             }
         return self.orders[epoch]
 
-    def dropout_at(self, images_seen: int) -> contextlib.AbstractContextManager[None]:
-        """Dropout draws from torch's global state: seed it for this step and give it back afterwards."""
-        return seeded(rng(self.config.seed, images_seen, "dropout")) if self.has_dropout else contextlib.nullcontext()
+    def chance_at(self, images_seen: int) -> contextlib.AbstractContextManager[None]:
+        """Dropout and style mixing draw from torch's global state: seed it for this step, then give it back."""
+        return seeded(rng(self.config.seed, images_seen, "dropout")) if self.is_random else contextlib.nullcontext()
 
 
-def _set_rates(players: Players, config: Config, factor: float) -> None:
+def set_rates(players: Players, config: Config, progress: float) -> None:
+    """Give both optimisers the learning rates and the memory of this point of the schedule."""
+    factor = decay(progress, config.decay, config.decay_from, config.decay_factor)
+    factor *= ramp(progress, config.rate_boost, 1.0, config.penalty_warmup)
+    beta2 = ramp(progress, config.beta2_start or config.beta2, config.beta2, config.penalty_warmup)
     for optimizer, rate in (
         (players.g_optimizer, config.g_learning_rate),
         (players.d_optimizer, config.d_learning_rate),
     ):
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
+            if "betas" in group:
+                group["betas"] = (config.beta1, beta2)
 
 
 def _share(config: Config, parts: int) -> int:

@@ -10,9 +10,15 @@ from torch import nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
+from gansmith.networks.acgan import acgan
 from gansmith.networks.compact import compact
 from gansmith.networks.dcgan import dcgan, dcgan_keras, dcgan_pooled
 from gansmith.networks.mlp import cgan_keras, mlp, mlp_deep, mlp_keras
+from gansmith.networks.progressive import progressive
+from gansmith.networks.r3gan import r3gan
+from gansmith.networks.sngan import sngan
+from gansmith.networks.stylegan_lite import stylegan_lite
+from gansmith.networks.wgan_gp import wgan_gp
 
 NETWORKS: dict[str, Callable[[ImageSpec, Config], tuple[nn.Module, nn.Module]]] = {
     "compact": compact,
@@ -23,4 +29,10 @@ NETWORKS: dict[str, Callable[[ImageSpec, Config], tuple[nn.Module, nn.Module]]] 
     "dcgan": dcgan,
     "dcgan-keras": dcgan_keras,
     "dcgan-pooled": dcgan_pooled,
+    "wgan-gp": wgan_gp,
+    "sngan": sngan,
+    "acgan": acgan,
+    "progressive": progressive,
+    "stylegan-lite": stylegan_lite,
+    "r3gan": r3gan,
 }

@@ -1,0 +1,51 @@
+"""The pair of auxiliary classifier GANs: G is told a class, and D must name it.
+
+Source: Odena, Olah and Shlens, arXiv:1610.09585, table 2 (CIFAR-10), with G in two doublings for small images. The
+classifier itself is a choice of the config.
+"""
+
+from torch import nn
+
+from gansmith.config import Config
+from gansmith.data import ImageSpec
+from gansmith.networks.layers import activation, dropout
+from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
+
+SLOPE = 0.2
+STRIDES = (2, 1, 2, 1, 2, 1)
+
+
+def acgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
+    """`g_width` channels at half the image's size and twice as many at a quarter; D's six layers end at `d_width`."""
+    if spec.size % 4:
+        raise ValueError(f"images are {spec.size} pixels wide; the acgan network needs a multiple of 4: resize them")
+    return _generator(spec, config), _discriminator(spec, config)
+
+
+def _generator(spec: ImageSpec, config: Config) -> nn.Module:
+    width, side = config.g_width, spec.size // 4
+    layers = nn.Sequential(
+        nn.Linear(latent_inputs(spec, config), 2 * width * side**2),
+        activation(config.g_activation, nn.ReLU()),
+        nn.Unflatten(1, (2 * width, side, side)),
+        nn.ConvTranspose2d(2 * width, width, kernel_size=5, stride=2, padding=2, output_padding=1),
+        nn.BatchNorm2d(width),
+        activation(config.g_activation, nn.ReLU()),
+        nn.ConvTranspose2d(width, spec.channels, kernel_size=5, stride=2, padding=2, output_padding=1),
+        nn.Tanh(),
+    )
+    return Generator(layers, spec, config)
+
+
+def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
+    layers: list[nn.Module] = []
+    inputs, side = image_channels(spec, config), spec.size
+    for index, stride in enumerate(STRIDES):
+        outputs = max(1, config.d_width >> (len(STRIDES) - 1 - index))
+        layers += [nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1)]
+        layers += [nn.BatchNorm2d(outputs)] if index else []
+        layers += [activation(config.d_activation, nn.LeakyReLU(SLOPE)), *dropout(config.dropout)]
+        inputs, side = outputs, -(-side // stride)
+    num_features = config.d_width * side**2
+    judge = nn.Linear(num_features + config.minibatch_stddev, 1)
+    return Discriminator(nn.Sequential(*layers, nn.Flatten()), judge, num_features, spec, config)

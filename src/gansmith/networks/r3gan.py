@@ -1,0 +1,97 @@
+"""The R3GAN pair: residual blocks with grouped convolutions, nothing that normalises, D the mirror image of G.
+
+Source: Huang et al., arXiv:2501.05441, section 4, and its published code. Here in three scales with one block each,
+and halved width at each doubling, for small images on few cores; G ends in a tanh where the source leaves its images
+unbounded; images are resampled with the usual bilinear weights; ids reach D by a projection beside its own judgement.
+"""
+
+from torch import Tensor, nn
+
+from gansmith.config import Config
+from gansmith.data import ImageSpec
+from gansmith.networks.layers import activation
+from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
+
+SLOPE = 0.2
+SCALES = 3
+GROUP = 16  # channels of each group of a 3x3 convolution, as published
+
+
+def r3gan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
+    """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
+    if spec.size % 4:
+        raise ValueError(f"images are {spec.size} pixels wide; the r3gan network needs a multiple of 4: resize them")
+    for name, width in (("g_width", config.g_width), ("d_width", config.d_width)):
+        if width % 32 and width not in (4, 8, 16):
+            raise ValueError(f"{name} is {width}; r3gan's groups of 16 channels need a multiple of 32 such as 64")
+    return _generator(spec, config), _discriminator(spec, config)
+
+
+def _generator(spec: ImageSpec, config: Config) -> nn.Module:
+    wide, half, quarter, side = config.g_width, config.g_width // 2, config.g_width // 4, spec.size // 4
+    layers = nn.Sequential(
+        _scaled(nn.Linear(latent_inputs(spec, config), wide, bias=False)),
+        nn.Unflatten(1, (wide, 1, 1)),
+        # A learned picture for each channel, times one number: D's last convolution the other way round.
+        _scaled(nn.Conv2d(wide, wide, kernel_size=side, padding=side - 1, groups=wide, bias=False), gain=side),
+        Block(wide, config.g_activation),
+        _scaled(nn.Conv2d(wide, half, kernel_size=1, bias=False)),
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+        Block(half, config.g_activation),
+        _scaled(nn.Conv2d(half, quarter, kernel_size=1, bias=False)),
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+        Block(quarter, config.g_activation),
+        _scaled(nn.Conv2d(quarter, spec.channels, kernel_size=1, bias=False)),
+        nn.Tanh(),
+    )
+    return Generator(layers, spec, config)
+
+
+def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
+    wide, half, quarter, side = config.d_width, config.d_width // 2, config.d_width // 4, spec.size // 4
+    layers = nn.Sequential(
+        _scaled(nn.Conv2d(image_channels(spec, config), quarter, kernel_size=1, bias=False)),
+        Block(quarter, config.d_activation),
+        nn.AvgPool2d(2),
+        _scaled(nn.Conv2d(quarter, half, kernel_size=1, bias=False)),
+        Block(half, config.d_activation),
+        nn.AvgPool2d(2),
+        _scaled(nn.Conv2d(half, wide, kernel_size=1, bias=False)),
+        Block(wide, config.d_activation),
+        _scaled(nn.Conv2d(wide, wide, kernel_size=side, groups=wide, bias=False)),
+        nn.Flatten(),
+    )
+    judge = _scaled(nn.Linear(wide + config.minibatch_stddev, 1, bias=False))
+    return Discriminator(layers, judge, wide, spec, config)
+
+
+class Block(nn.Module):
+    """Widen twofold, convolve in groups, narrow again, and add to the input; at first it adds nothing.
+
+    The weights start small enough for the branches of all blocks together to keep the signal's strength, which is
+    what lets the pair do without normalisation: Zhang et al. (Fixup), arXiv:1901.09321, section 3.
+    """
+
+    def __init__(self, width: int, choice: str) -> None:
+        super().__init__()
+        gain = nn.init.calculate_gain("leaky_relu", SLOPE) * SCALES ** (-1 / 4)  # three layers: -1 / (2 * 3 - 2)
+        groups = max(1, 2 * width // GROUP)
+        self.layers = nn.Sequential(
+            _scaled(nn.Conv2d(width, 2 * width, kernel_size=1), gain),
+            activation(choice, nn.LeakyReLU(SLOPE)),
+            _scaled(nn.Conv2d(2 * width, 2 * width, kernel_size=3, padding=1, groups=groups), gain),
+            activation(choice, nn.LeakyReLU(SLOPE)),
+            _scaled(nn.Conv2d(2 * width, width, kernel_size=1, bias=False), 0.0),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        changed: Tensor = maps + self.layers(maps)
+        return changed
+
+
+def _scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
+    """The layer with normal first weights that multiply the signal's strength by `gain`."""
+    nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

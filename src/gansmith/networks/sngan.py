@@ -1,0 +1,122 @@
+"""The residual pair of spectrally normalised GANs; the normalisation itself is a choice of the config.
+
+Source: Miyato et al., arXiv:1802.05957, section 4 and appendix B.4 (CIFAR-10). Here G starts at a quarter of the
+image's size and doubles twice.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from gansmith.config import Config
+from gansmith.data import ImageSpec
+from gansmith.networks.layers import activation
+from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
+
+
+def sngan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
+    """`g_width` channels in all of G's blocks, `d_width` in all of D's."""
+    if spec.size % 4:
+        raise ValueError(f"images are {spec.size} pixels wide; the sngan network needs a multiple of 4: resize them")
+    return _generator(spec, config), _discriminator(spec, config)
+
+
+def _generator(spec: ImageSpec, config: Config) -> nn.Module:
+    width, side = config.g_width, spec.size // 4
+    layers = nn.Sequential(
+        _drawn(nn.Linear(latent_inputs(spec, config), width * side**2)),
+        nn.Unflatten(1, (width, side, side)),
+        UpBlock(width, config.g_activation),
+        UpBlock(width, config.g_activation),
+        nn.BatchNorm2d(width),
+        activation(config.g_activation, nn.ReLU()),
+        _drawn(nn.Conv2d(width, spec.channels, kernel_size=3, padding=1)),
+        nn.Tanh(),
+    )
+    return Generator(layers, spec, config)
+
+
+def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
+    width, choice = config.d_width, config.d_activation
+    layers = nn.Sequential(
+        FirstBlock(image_channels(spec, config), width, choice),
+        DownBlock(width, choice, halves=True),
+        DownBlock(width, choice),
+        DownBlock(width, choice),
+        activation(choice, nn.ReLU()),
+        SumOverPlaces(),
+    )
+    judge = _drawn(nn.Linear(width + config.minibatch_stddev, 1))
+    return Discriminator(layers, judge, width, spec, config)
+
+
+class UpBlock(nn.Module):
+    """Twice the size: two convolutions after normalisation and ReLU, beside a convolution of single pixels."""
+
+    def __init__(self, width: int, choice: str) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(width),
+            activation(choice, nn.ReLU()),
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            _drawn(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
+            nn.BatchNorm2d(width),
+            activation(choice, nn.ReLU()),
+            _drawn(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
+        )
+        self.shortcut = nn.Sequential(
+            nn.Upsample(scale_factor=2, mode="nearest"), _drawn(nn.Conv2d(width, width, kernel_size=1))
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        larger: Tensor = self.layers(maps) + self.shortcut(maps)
+        return larger
+
+
+class FirstBlock(nn.Module):
+    """Half the size, from pixels: no ReLU before the first convolution, and the shortcut shrinks before it mixes."""
+
+    def __init__(self, inputs: int, width: int, choice: str) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            _drawn(nn.Conv2d(inputs, width, kernel_size=3, padding=1), gain=2**0.5),
+            activation(choice, nn.ReLU()),
+            _drawn(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
+            nn.AvgPool2d(2),
+        )
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), _drawn(nn.Conv2d(inputs, width, kernel_size=1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.layers(images) + self.shortcut(images)
+        return maps
+
+
+class DownBlock(nn.Module):
+    """Two convolutions, each after a ReLU, beside the input itself or, where the size is halved, a mixture of it."""
+
+    def __init__(self, width: int, choice: str, *, halves: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            activation(choice, nn.ReLU()),
+            _drawn(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
+            activation(choice, nn.ReLU()),
+            _drawn(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
+        )
+        self.shortcut = _drawn(nn.Conv2d(width, width, kernel_size=1)) if halves else nn.Identity()
+        self.pool = nn.AvgPool2d(2) if halves else nn.Identity()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        changed: Tensor = self.pool(self.layers(maps) + self.shortcut(maps))
+        return changed
+
+
+class SumOverPlaces(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return torch.sum(maps, dim=(2, 3))  # (N, C)
+
+
+def _drawn(layer: nn.Conv2d | nn.Linear, *, gain: float = 1.0) -> nn.Module:
+    """The layer with uniform first weights after Glorot and Bengio (2010), and no bias at first."""
+    nn.init.xavier_uniform_(layer.weight, gain=gain)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer

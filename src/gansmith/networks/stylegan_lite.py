@@ -1,0 +1,198 @@
+"""A small StyleGAN2: a mapping network, and convolutions whose weights each image's style modulates.
+
+Source: Karras et al., arXiv:1912.04958, sections 2.2 and 4.1, and StyleGAN, arXiv:1812.04948, sections 3.1
+(mixing) and appendix B (truncation). Here in three scales, with four mapping layers instead of eight, no noise inputs
+(an image is a function of its latent alone), first weights of He instead of the equalised learning rate, and no path
+length penalty.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+from gansmith.config import Config
+from gansmith.data import ImageSpec
+from gansmith.networks.layers import activation
+from gansmith.networks.players import Discriminator, image_channels
+
+SLOPE = 0.2
+MAPPING_LAYERS = 4
+
+
+def stylegan_lite(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
+    """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
+    if spec.size % 4:
+        raise ValueError(
+            f"images are {spec.size} pixels wide; the stylegan-lite network needs a multiple of 4: resize them"
+        )
+    for name, width in (("g_width", config.g_width), ("d_width", config.d_width)):
+        if width % 4:
+            raise ValueError(f"{name} is {width}; the stylegan-lite network halves it twice: give a multiple of 4")
+    if config.g_conditioning != "auto" or config.g_activation != "own":
+        raise ValueError(
+            "stylegan-lite's generator tells ids to its mapping network and has its own activation; "
+            "leave g_conditioning at auto and g_activation at own"
+        )
+    return Generator(spec, config), _discriminator(spec, config)
+
+
+class Generator(nn.Module):
+    """Latent and id to a style, a style to an image.
+
+    Attributes:
+        truncation: how far styles may lie from `centres`, their mean for each id: 1 leaves them alone.
+    """
+
+    def __init__(self, spec: ImageSpec, config: Config) -> None:
+        super().__init__()
+        style_dim, side = config.z_dim, spec.size // 4
+        widths = [config.g_width >> level for level in range(3)]
+        self.mixing = config.style_mixing
+        self.embedding = nn.Embedding(max(spec.num_classes, 1), config.z_dim)
+        mapping: list[nn.Module] = []
+        for inputs in [2 * config.z_dim] + (MAPPING_LAYERS - 1) * [style_dim]:
+            mapping += [_scaled(nn.Linear(inputs, style_dim)), nn.LeakyReLU(SLOPE)]
+        self.mapping = nn.Sequential(*mapping)
+        self.start = nn.Parameter(torch.randn(widths[0], side, side))
+        channels = [widths[0], widths[0], widths[1], widths[1], widths[2], widths[2]]
+        self.layers = nn.ModuleList(
+            StyledConvolution(inputs, outputs, style_dim)
+            for inputs, outputs in zip([widths[0], *channels], channels, strict=False)
+        )
+        self.to_image = nn.ModuleList(ToImage(width, spec.channels, style_dim) for width in widths)
+        self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.truncation = 1.0
+        self.centres: Tensor | None = None
+
+    def forward(self, z: Tensor, ids: Tensor) -> Tensor:
+        style = self.style(z, ids)
+        if self.centres is not None:
+            style = torch.lerp(self.centres[ids], style, self.truncation)
+        styles = self._mixed(style, z, ids) if self.training and self.mixing else [style] * len(self.layers)
+        maps = self.start.expand(len(z), -1, -1, -1)
+        images: Tensor | None = None
+        for level, to_image in enumerate(self.to_image):
+            first, second = 2 * level, 2 * level + 1
+            maps = self.layers[first](self.enlarge(maps) if level else maps, styles[first])
+            maps = self.layers[second](maps, styles[second])
+            drawn = to_image(maps, styles[second])
+            images = drawn if images is None else self.enlarge(images) + drawn
+        assert images is not None
+        return images.tanh()  # (N, C, H, W)
+
+    def style(self, z: Tensor, ids: Tensor) -> Tensor:
+        """(N, style_dim) styles of latents scaled to one length, beside their ids' embeddings."""
+        z = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        style: Tensor = self.mapping(torch.cat([z, self.embedding(ids)], dim=1))
+        return style
+
+    def _mixed(self, style: Tensor, z: Tensor, ids: Tensor) -> list[Tensor]:
+        """One style a layer; a share of the images takes the later ones from another latent of the batch."""
+        other = self.style(z.roll(1, 0), ids)
+        layers = len(self.layers)
+        first_of_other = torch.randint(1, layers, (len(z), 1))
+        first_of_other = first_of_other.where(torch.rand(len(z), 1) < self.mixing, layers)
+        return [torch.where(first_of_other > layer, style, other) for layer in range(layers)]
+
+    def truncate(self, strength: float) -> None:
+        """From now on draw styles nearer to each id's mean style, 0 being that mean, 1 where they are."""
+        draw = torch.Generator().manual_seed(0)
+        z = torch.randn(1024, self.embedding.embedding_dim, generator=draw)
+        with torch.no_grad():
+            ids = torch.arange(self.embedding.num_embeddings)
+            self.centres = torch.stack([self.style(z, i.expand(len(z))).mean(0) for i in ids])
+        self.truncation = strength
+
+
+class Modulated(nn.Module):
+    """A convolution whose weights are scaled, for each image, by the style of each input channel.
+
+    Scaling weights is scaling inputs, and dividing by the length of each output's scaled weights is scaling outputs:
+    the same numbers as in the source's grouped convolution, from one ordinary convolution. Source: eq. 1 and 3.
+    """
+
+    def __init__(self, inputs: int, outputs: int, style_dim: int, *, kernel_size: int, demodulates: bool) -> None:
+        super().__init__()
+        self.style = nn.Linear(style_dim, inputs)
+        nn.init.normal_(self.style.weight, std=style_dim**-0.5)
+        nn.init.ones_(self.style.bias)
+        self.convolution = nn.Conv2d(inputs, outputs, kernel_size=kernel_size, padding=kernel_size // 2, bias=False)
+        nn.init.normal_(self.convolution.weight, std=(inputs * kernel_size**2) ** -0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs, 1, 1))
+        self.demodulates = demodulates
+
+    def forward(self, maps: Tensor, style: Tensor) -> Tensor:
+        scale = self.style(style)  # (N, inputs)
+        maps = self.convolution(maps * scale[:, :, None, None])
+        if self.demodulates:
+            lengths = self.convolution.weight.square().sum((2, 3))  # (outputs, inputs)
+            maps = maps * (scale.square() @ lengths.T + 1e-8).rsqrt()[:, :, None, None]
+        return maps + self.bias
+
+
+class StyledConvolution(Modulated):
+    """A modulated and demodulated 3x3 convolution with its activation."""
+
+    def __init__(self, inputs: int, outputs: int, style_dim: int) -> None:
+        super().__init__(inputs, outputs, style_dim, kernel_size=3, demodulates=True)
+
+    def forward(self, maps: Tensor, style: Tensor) -> Tensor:
+        return leaky_relu(super().forward(maps, style), SLOPE) * 2**0.5
+
+
+class ToImage(Modulated):
+    """A modulated convolution of single pixels to colours."""
+
+    def __init__(self, inputs: int, channels: int, style_dim: int) -> None:
+        super().__init__(inputs, channels, style_dim, kernel_size=1, demodulates=False)
+
+
+def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
+    widths, side = [config.d_width >> level for level in (2, 1, 0)], spec.size // 4
+    choice = config.d_activation
+    layers = nn.Sequential(
+        _convolution(image_channels(spec, config), widths[0], 1),
+        activation(choice, nn.LeakyReLU(SLOPE)),
+        DownBlock(widths[0], widths[1], choice),
+        DownBlock(widths[1], widths[2], choice),
+    )
+    judge = nn.Sequential(
+        _convolution(widths[2] + config.minibatch_stddev, widths[2], 3),
+        activation(choice, nn.LeakyReLU(SLOPE)),
+        nn.Flatten(),
+        _scaled(nn.Linear(widths[2] * side**2, widths[2])),
+        activation(choice, nn.LeakyReLU(SLOPE)),
+        nn.Linear(widths[2], 1),
+    )
+    return Discriminator(layers, judge, widths[2] * side**2, spec, config)
+
+
+class DownBlock(nn.Module):
+    """Half the size: two convolutions beside a convolution of single pixels, scaled so that the strength stays."""
+
+    def __init__(self, inputs: int, outputs: int, choice: str) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            _convolution(inputs, inputs, 3),
+            activation(choice, nn.LeakyReLU(SLOPE)),
+            _convolution(inputs, outputs, 3),
+            activation(choice, nn.LeakyReLU(SLOPE)),
+            nn.AvgPool2d(2),
+        )
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(inputs, outputs, kernel_size=1, bias=False))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        changed: Tensor = (self.layers(maps) + self.shortcut(maps)) * 0.5**0.5
+        return changed
+
+
+def _convolution(inputs: int, outputs: int, kernel_size: int) -> nn.Module:
+    return _scaled(nn.Conv2d(inputs, outputs, kernel_size=kernel_size, padding=kernel_size // 2))
+
+
+def _scaled(layer: nn.Conv2d | nn.Linear) -> nn.Module:
+    """The layer with first weights that keep the signal's strength. Source: He et al., arXiv:1502.01852, eq. 14."""
+    nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
