@@ -11,9 +11,10 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import safetensors.torch
@@ -37,7 +38,7 @@ class Model:
 
     Attributes:
         G: in evaluation mode, float32.
-        config: the choices it was trained with.
+        config: the choices it was trained with; of a file that does not say, only `z_dim` and `conditioning` are known.
         spec: of the images it draws; `num_classes` counts labels, 0 where it was trained without.
         frequencies: (K,) share of each id in training, for the ids G is told; (1,) where it is told none.
     """
@@ -237,35 +238,106 @@ def describe_model(config: Config, spec: ImageSpec, frequencies: Tensor) -> dict
 def load_model(path: Path | str) -> Model:
     """The generator of a run directory (its newest checkpoint), of a checkpoint, or of a file.
 
+    Files may be .safetensors, .onnx, or a Keras pair .json and .h5, also one that Gansmith did not write.
+
     Raises FileNotFoundError where there is none yet, ValueError for a file that is not a generator.
     """
-    path = Path(path)
+    path = find_model(Path(path))
+    G: Any = None
+    if path.suffix == ".onnx":
+        from gansmith.readers.onnx import read_onnx
+
+        G, notes = read_onnx(path)
+    elif path.suffix in (".json", ".h5"):
+        from gansmith.readers.keras import read_keras
+
+        G, notes = read_keras(path)
+    else:
+        notes = read_metadata(path)
+    try:
+        if notes:
+            config, spec, frequencies = _read_notes(notes)
+        else:
+            config, spec, frequencies = _infer_notes(G)
+        if G is None:
+            G = _build(config, spec, safetensors.torch.load_file(path))
+        model = Model(G.eval(), config, spec, frequencies)
+        _try_out(model)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} does not fit this version of Gansmith ({reason}); use the version that wrote it"
+        ) from None
+    return model
+
+
+def find_model(path: Path) -> Path:
+    """The generator file that a run directory, a checkpoint or a folder of exports stands for."""
     if path.is_dir():
         if (path / "generator.safetensors").is_file():
-            path = path / "generator.safetensors"
-        else:
-            latest = open_run(path).latest()
-            if latest is None:
-                raise FileNotFoundError(f"{path} has no checkpoint yet; let it train until its first save")
-            path = latest / "generator.safetensors"
+            return path / "generator.safetensors"
+        latest = open_run(path).latest()
+        if latest is None:
+            raise FileNotFoundError(f"{path} has no checkpoint yet; let it train until its first save")
+        return latest / "generator.safetensors"
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no file or run {str(path)!r}; give a run directory or a generator.safetensors"
         )
-    metadata = read_metadata(path)
-    try:
-        config = Config(**json.loads(metadata["config"]))
-        spec = ImageSpec(**json.loads(metadata["spec"]))
-        frequencies = torch.tensor(json.loads(metadata["frequencies"]), dtype=torch.float64)
-        with torch.device("meta"):  # no first weights are drawn for those of the file to replace
-            G, _ = choose(NETWORKS, config.network, "network")(network_spec(spec, config), config)
-        G.load_state_dict(safetensors.torch.load_file(path), assign=True)
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path} does not fit this version of Gansmith ({reason}); use the version that wrote it"
-        ) from None
-    return Model(G.eval(), config, spec, frequencies)
+    return path
+
+
+def _read_notes(notes: Mapping[str, str]) -> tuple[Config, ImageSpec, Tensor]:
+    """What `describe_model` wrote, checked; raises one of many errors where it was not that."""
+    config = Config(**json.loads(notes["config"]))
+    spec = ImageSpec(**json.loads(notes["spec"]))
+    for name, low, high in (("size", 1, 1024), ("channels", 1, 64), ("num_classes", 0, 65_536)):
+        value = getattr(spec, name)
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"{name} is {value!r}, not a number from {low} to {high}")
+    frequencies = torch.tensor(json.loads(notes["frequencies"]), dtype=torch.float64)
+    if frequencies.shape != (max(1, network_spec(spec, config).num_classes),) or not (
+        frequencies.isfinite().all() and frequencies.min() >= 0 and frequencies.sum() > 0
+    ):
+        raise ValueError("its frequencies are not one share for each id")
+    return config, spec, frequencies
+
+
+@torch.no_grad()
+def _infer_notes(G: Any) -> tuple[Config, ImageSpec, Tensor]:
+    """The same for a file that says nothing of itself: all that its inputs and outputs tell; ids pass for labels."""
+    if G.num_ids < 0:
+        raise ValueError("it takes ids and does not say how many there are")
+    _, channels, size, _ = G(torch.zeros(1, G.z_dim), torch.zeros(1, dtype=torch.int64)).shape
+    config = Config(z_dim=G.z_dim, conditioning="labels" if G.num_ids else "none")
+    count = max(1, G.num_ids)
+    return config, ImageSpec(size, channels, G.num_ids), torch.full((count,), 1 / count, dtype=torch.float64)
+
+
+def _build(config: Config, spec: ImageSpec, tensors: dict[str, Tensor]) -> nn.Module:
+    """The generator that these tensors are the weights of."""
+    with torch.device("meta"):  # no first weights are drawn for those of the file to replace
+        G, _ = choose(NETWORKS, config.network, "network")(network_spec(spec, config), config)
+    expected = G.state_dict()
+    for name, values in tensors.items():
+        if name in expected and values.dtype != expected[name].dtype:
+            raise ValueError(f"{name} is {values.dtype}, not {expected[name].dtype}")
+        if not values.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    G.load_state_dict(tensors, assign=True)
+    return cast(nn.Module, G)
+
+
+@torch.no_grad()
+def _try_out(model: Model) -> None:
+    """Raise ValueError where the model does not draw images of its spec for its first and its last id."""
+    z, ids = draw_latents(model.config, seed=0, count=2), torch.tensor([0, len(model.frequencies) - 1])
+    images = model.G(z, ids)
+    size = model.spec.size
+    if images.shape != (2, model.spec.channels, size, size):
+        raise ValueError(f"it draws {tuple(images.shape[1:])}, not {(model.spec.channels, size, size)}")
+    if not images.isfinite().all():
+        raise ValueError("it draws numbers that are not finite")
 
 
 def grid(images: Tensor, *, columns: int | None = None) -> Image.Image:

@@ -14,6 +14,7 @@ from gansmith.cli.data import check, export, fetch
 from gansmith.cli.drawing import film, plot, sample, walk
 from gansmith.cli.looking import describe, doctor, list_
 from gansmith.cli.output import complain
+from gansmith.cli.shipping import export as export_model
 from gansmith.cli.shipping import report
 from gansmith.cli.training import resume, train
 
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "film": film,
     "plot": plot,
     "report": report,
+    "export": export_model,
     "list": list_,
     "describe": describe,
     "doctor": doctor,

@@ -22,7 +22,7 @@ def sample(
     Parameters
     ----------
     source
-        Run directory or generator.safetensors.
+        Run directory, or a generator as .safetensors, .onnx, or a Keras pair .json and .h5.
     count
         How many images.
     seed

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from gansmith.config import resolve
 
 
-def list_(what: Literal["recipes", "datasets", "networks", "objectives", "metrics"] | None = None, /) -> int:
+def list_(what: Literal["recipes", "datasets", "networks", "objectives", "metrics", "formats"] | None = None, /) -> int:
     """Show the names this version knows.
 
     Parameters
@@ -21,11 +21,13 @@ def list_(what: Literal["recipes", "datasets", "networks", "objectives", "metric
     tables: dict[str, Any] = {"recipes": RECIPES}
     if what != "recipes":
         from gansmith.data import DATASETS
+        from gansmith.export import EXPORTERS
         from gansmith.losses import OBJECTIVES
         from gansmith.metrics import METRICS
         from gansmith.networks import NETWORKS
 
         tables |= {"datasets": DATASETS, "networks": NETWORKS, "objectives": OBJECTIVES, "metrics": METRICS}
+        tables["formats"] = EXPORTERS
     for kind, table in tables.items():
         if what in (None, kind):
             if what is None:

@@ -1,8 +1,13 @@
-"""`report`: what a run or a project is shown and handed in with."""
+"""`report` and `export`: what a run or a project is shown, handed in and deployed with."""
 
 from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from gansmith.cli.output import require_parent
+
+Format = Literal["safetensors", "onnx", "keras", "pt2", "all"]
 
 
 def report(run: Path, /, *others: Path, out: Path | None = None) -> int:
@@ -24,4 +29,33 @@ def report(run: Path, /, *others: Path, out: Path | None = None) -> int:
     require_parent(out)
     write_report([open_run(path) for path in (run, *others)], out)
     print(f"report of {1 + len(others)} run{'s' if others else ''} -> {out}")
+    return 0
+
+
+def export(
+    source: Path,
+    /,
+    *,
+    format: Annotated[list[Format], Parameter(negative=())],
+    out: Path | None = None,
+) -> int:
+    """Write a generator for other libraries, each file read back and compared.
+
+    Parameters
+    ----------
+    source
+        Run directory, checkpoint or generator.safetensors.
+    format
+        What to write; may be given several times.
+    out
+        Folder for the files, a manifest and a model card; by default exports in the run, or beside the file.
+    """
+    from gansmith.export import EXPORTERS
+    from gansmith.export import export as export_model
+
+    out = out or (source if source.is_dir() else source.parent) / "exports"
+    names = list(EXPORTERS) if "all" in format else format
+    for name, difference in export_model(source, names, out).items():
+        print(f"{name:<12} differs by {difference:.1e} at most")
+    print(f"files        {out}")
     return 0

@@ -1,0 +1,65 @@
+"""A generator as the graph of tensor operations that every exporter reads, and the check that closes every export."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gansmith.generate import Model, draw_latents
+from gansmith.networks.layers import Dropout
+
+CHECKED_IMAGES = 67  # more than one chunk, and no multiple of anything a batch size could be mistaken for
+
+Draw = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32]]
+
+
+def trace(model: Model) -> torch.export.ExportedProgram:
+    """G in evaluation mode as a graph with a free batch size; its last inputs are z and, where G heeds them, ids.
+
+    Raises ValueError for a generator that draws with dropout: a graph cannot hold a mask that is each image's own.
+    """
+    if any(isinstance(layer, Dropout) for layer in model.G.modules()):
+        raise ValueError(
+            "this generator draws with dropout, which no other format can repeat; export it as safetensors"
+        )
+    z, ids = torch.zeros(2, model.config.z_dim), torch.zeros(2, dtype=torch.int64)
+    free = {0: torch.export.Dim("batch")}
+    if len(model.frequencies) > 1:
+        program = torch.export.export(model.G, (z, ids), dynamic_shapes=(free, free))
+        if program.graph.find_nodes(op="placeholder")[-1].users:
+            return _without_traces(program)
+    return _without_traces(torch.export.export(_FromLatents(model.G), (z,), dynamic_shapes=(free,)))
+
+
+class _FromLatents(nn.Module):
+    """G as a function of latents alone: every image has id 0."""
+
+    def __init__(self, G: nn.Module) -> None:
+        super().__init__()
+        self.G = G
+
+    def forward(self, z: Tensor) -> Tensor:
+        images: Tensor = self.G(z, torch.zeros(z.shape[0], dtype=torch.int64))
+        return images
+
+
+def _without_traces(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The graph without the paths of source files that torch notes at every operation."""
+    for node in program.graph.nodes:
+        for note in ("stack_trace", "nn_module_stack", "source_fn_stack"):
+            node.meta.pop(note, None)
+    return program
+
+
+@torch.no_grad()
+def largest_difference(model: Model, draw: Draw) -> float:
+    """The largest difference of any pixel in [-1, 1] between G's images and those of `draw(latents, ids)`."""
+    z = draw_latents(model.config, seed=0, count=CHECKED_IMAGES)
+    ids = torch.linspace(0, len(model.frequencies) - 1, CHECKED_IMAGES).round().long()
+    drawn = draw(z.numpy(), ids.numpy())
+    expected: NDArray[np.float32] = model.G(z, ids).numpy()
+    if drawn.shape != expected.shape:
+        raise RuntimeError(f"the exported generator draws {drawn.shape}, not {expected.shape}: a bug in the exporter")
+    return float(np.abs(drawn - expected).max())

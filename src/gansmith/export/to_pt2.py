@@ -1,0 +1,26 @@
+"""torch.export's own format: torch runs it without Gansmith's source."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gansmith.export.graph import largest_difference, trace
+from gansmith.generate import Model
+
+
+def to_pt2(model: Model, path: Path) -> float:
+    """Write `path` with the suffix .pt2 and give the largest pixel difference of what torch.export.load reads back."""
+    path = path.with_suffix(".pt2")
+    program = trace(model)
+    program.example_inputs = None  # torch would pickle them into the file
+    torch.export.save(program, path)
+    G = torch.export.load(path).module()
+    num_inputs = len(program.graph_signature.user_inputs)
+
+    def draw(z: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        images: NDArray[np.float32] = G(*(torch.from_numpy(values) for values in (z, ids)[:num_inputs])).numpy()
+        return images
+
+    return largest_difference(model, draw)

@@ -1,0 +1,24 @@
+"""Our own format: weights, and what `gansmith sample` must know to draw with them, in one file without code."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gansmith.export.graph import largest_difference
+from gansmith.generate import Model, describe_model, load_model
+from gansmith.runs import save_tensors
+
+
+def to_safetensors(model: Model, path: Path) -> float:
+    """Write `path` with the suffix .safetensors and give the largest pixel difference of what is read back."""
+    path = path.with_suffix(".safetensors")
+    save_tensors(path, model.G.state_dict(), describe_model(model.config, model.spec, model.frequencies))
+    G = load_model(path).G
+
+    def draw(z: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        images: NDArray[np.float32] = G(torch.from_numpy(z), torch.from_numpy(ids)).numpy()
+        return images
+
+    return largest_difference(model, draw)

@@ -1,0 +1,285 @@
+"""Every generator, in every format, draws what Gansmith draws."""
+
+import json
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gansmith.config import resolve
+from gansmith.data import ImageSpec
+from gansmith.export import EXPORTERS, export
+from gansmith.export.graph import largest_difference
+from gansmith.export.to_keras import to_keras
+from gansmith.export.to_onnx import to_onnx
+from gansmith.export.to_pt2 import to_pt2
+from gansmith.generate import Model, draw_latents, load_model, network_spec, recompute_statistics, sample
+from gansmith.networks import NETWORKS
+
+TIGHT = 1e-5  # of what float32 can promise in networks of this size
+
+
+@pytest.fixture(autouse=True)
+def _own_keras_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+
+
+def model(network, *, conditioning="labels", spec=None, **flags):
+    spec = spec or ImageSpec(28, 1, 10 if conditioning == "labels" else 0)
+    flags = {"network": network, "g_width": 16, "d_width": 16, "z_dim": 12, "clusters": 5, **flags}
+    config = resolve(flags={**flags, "conditioning": conditioning})[0]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        G = NETWORKS[network](network_spec(spec, config), config)[0]
+        for parameter in G.parameters():  # layers that start at zero would hide a mistake
+            parameter.data += 0.1 * torch.randn(parameter.shape)
+    count = max(1, network_spec(spec, config).num_classes)
+    frequencies = torch.arange(1, count + 1).double() / sum(range(1, count + 1))
+    recompute_statistics(G, config, frequencies)
+    return Model(G.eval(), config, spec, frequencies)
+
+
+SLOW_NETWORKS = [name if name == "compact" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+
+
+@pytest.mark.parametrize(
+    ("network", "conditioning"),
+    [
+        *((name, "labels") for name in NETWORKS),
+        ("compact", "clusters"),
+        *(pytest.param(name, "none", marks=pytest.mark.slow if name != "compact" else ()) for name in NETWORKS),
+    ],
+)
+def test_keras_draws_the_same_images(network, conditioning, tmp_path):
+    assert to_keras(model(network, conditioning=conditioning), tmp_path / "generator") <= TIGHT
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["generator.h5", "generator.json"]
+    text = (tmp_path / "generator.json").read_text()
+    assert "Lambda" not in text and json.loads(text)["class_name"] == "Model"
+
+
+@pytest.mark.parametrize("network", SLOW_NETWORKS)
+def test_pt2_draws_the_same_images(network, tmp_path):
+    assert to_pt2(model(network), tmp_path / "generator") <= TIGHT
+
+
+@pytest.mark.parametrize("network", SLOW_NETWORKS)
+def test_onnx_runtime_draws_the_same_images(network, tmp_path):
+    assert to_onnx(model(network), tmp_path / "generator") <= TIGHT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPORTERS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_colour_images_of_another_size_export_too(network, name, tmp_path):
+    drawer = model(network, conditioning="none", spec=ImageSpec(32, 3, 0))
+    assert EXPORTERS[name](drawer, tmp_path / "generator") <= TIGHT
+
+
+def test_the_comparison_sees_one_wrong_pixel():
+    drawer = model("mlp")
+
+    def draw(z, ids):
+        with torch.no_grad():
+            images = drawer.G(torch.from_numpy(z), torch.from_numpy(ids)).numpy()
+        images[40, 0, 3, 4] += 0.25
+        return images
+
+    assert largest_difference(drawer, draw) == pytest.approx(0.25, abs=1e-6)
+    with pytest.raises(RuntimeError, match="a bug in the exporter"):
+        largest_difference(drawer, lambda z, ids: draw(z, ids)[:, :, 1:])
+
+
+class Operations(nn.Module):
+    """One of each operation that no shipped network may happen to use."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Linear(12, 8 * 3 * 5)
+        self.grouped = nn.Conv2d(8, 12, kernel_size=(3, 2), stride=(1, 2), padding=(1, 1), groups=4)
+        self.wide = nn.Conv2d(12, 12, kernel_size=3, padding=2, dilation=2, bias=False)
+        self.up = nn.ConvTranspose2d(12, 6, kernel_size=3, stride=2, padding=1, output_padding=1, groups=3)
+        self.thin = nn.ConvTranspose2d(6, 4, kernel_size=1, stride=2)
+        self.scale = nn.Parameter(torch.randn(4, 1, 1))
+        self.shift = nn.Parameter(torch.randn(4, 1, 1))
+        self.plain = nn.BatchNorm2d(4, affine=False)
+        self.register_buffer("weight", torch.tensor(0.5))
+
+    def forward(self, z, ids):
+        maps = self.rows(z * 0.5 + 0.25).view(-1, 8, 3, 5)
+        maps = nn.functional.silu(self.wide(self.grouped(maps)))
+        maps = nn.functional.gelu(self.up(maps))
+        maps = nn.functional.elu(self.thin(maps)) * self.scale + self.shift
+        maps = nn.functional.softplus(self.plain(maps) * self.weight)
+        maps = nn.functional.pad(maps, (1, 2, 0, 3)) + nn.functional.pad(maps, (2, 1, 3, 0))
+        maps = torch.cat([maps, maps * maps], dim=1)
+        maps = nn.functional.interpolate(maps, scale_factor=2, mode="nearest").flatten(1).reshape(-1, 8, 28, 28)
+        return torch.sigmoid(nn.functional.dropout(maps, training=self.training))
+
+
+def test_operations_without_a_module_export_too(tmp_path):
+    drawer = model("mlp", conditioning="none")
+    torch.manual_seed(1)
+    G = Operations().eval()
+    assert G(torch.zeros(2, 12), None).shape == (2, 8, 28, 28)
+    drawer = Model(G, drawer.config, ImageSpec(28, 8, 0), torch.ones(1))
+    assert to_keras(drawer, tmp_path / "generator") <= TIGHT
+    layers = json.loads((tmp_path / "generator.json").read_text())["config"]["layers"]
+    kinds = {layer["class_name"] for layer in layers}
+    assert {"Rescaling", "Cropping2D", "ZeroPadding2D", "Add", "Multiply", "Concatenate"} <= kinds
+
+
+class Squares(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Linear(8, 784)
+
+    def forward(self, z, ids):
+        return self.rows(z).square().tanh().view(-1, 1, 28, 28)
+
+
+@pytest.fixture
+def finished(tiny, run_training):
+    return run_training(tiny())
+
+
+def test_what_keras_cannot_do_is_refused_and_nothing_is_written(tiny, run_training, monkeypatch, gansmith):
+    monkeypatch.setitem(NETWORKS, "squares", lambda spec, config: (Squares(), NETWORKS["mlp"](spec, config)[1]))
+    run = run_training(tiny("mlp-small", network="squares"))
+    before = sorted(run.directory.rglob("*"))
+    code, _, err = gansmith("export", run.directory, "--format", "safetensors", "--format", "keras")
+    assert code == 2 and "the squares network computes aten.square.default" in err and "onnx or pt2" in err
+    assert sorted(run.directory.rglob("*")) == before
+    assert gansmith("export", run.directory, "--format", "pt2")[0] == 0
+
+
+def test_dropout_at_sampling_stays_with_the_format_that_keeps_it(tmp_path):
+    drawer = model("mlp", g_dropout=0.5)
+    for name, exporter in EXPORTERS.items():
+        if name != "safetensors":
+            with pytest.raises(ValueError, match="export it as safetensors"):
+                exporter(drawer, tmp_path / "generator")
+    assert not list(tmp_path.iterdir())
+    EXPORTERS["safetensors"](drawer, tmp_path / "generator")
+    read = load_model(tmp_path / "generator.safetensors")
+    assert torch.equal(sample(read, seed=0, count=9)[0], sample(drawer, seed=0, count=9)[0])
+
+
+def test_exports_are_described_by_a_manifest_and_a_card(finished, gansmith):
+    finished.record(data={"source": "a drawer", "sha256": "ab" * 32, "fit": 360, "validation": 40})
+    code, out, err = gansmith("export", finished.directory, "--format", "safetensors", "--format", "keras")
+    assert (code, err) == (0, "") and "keras" in out
+    assert gansmith("export", finished.directory, "--format", "pt2")[0] == 0
+    folder = finished.directory / "exports"
+    manifest = json.loads((folder / "manifest.json").read_text())["formats"]
+    assert set(manifest) == {"safetensors", "keras", "pt2"}
+    for entry in manifest.values():
+        assert 0 <= entry["largest_difference"] <= TIGHT
+        for name, digest in entry["files"].items():
+            hashed = subprocess.run(["sha256sum", folder / name], capture_output=True, text=True, check=True)
+            assert hashed.stdout.split()[0] == digest
+    card = (folder / "model-card.md").read_text()
+    assert "ab" * 32 in card and "360 images; 40 held out" in card and "| ratio |" in card and "`default`" in card
+    assert not list(finished.directory.glob(".partial*"))
+
+
+def test_a_file_alone_draws_the_grid_of_its_card(finished, tmp_path, gansmith):
+    export(finished.directory, ["safetensors"])
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    folder = finished.directory / "exports"
+    (folder / "generator.safetensors").rename(alone / "generator.safetensors")
+    command = next(line for line in (folder / "model-card.md").read_text().splitlines() if "gansmith sample" in line)
+    words = [str(alone / word) if "." in word else word for word in command.split()[1:]]
+    assert gansmith(*words)[0] == 0
+    assert (alone / "grid.png").read_bytes() == (folder / "grid.png").read_bytes()
+
+
+def test_files_hold_no_code_and_no_paths_of_this_machine(tmp_path):
+    drawer = model("compact")
+    for exporter in EXPORTERS.values():
+        exporter(drawer, tmp_path / "generator")
+    source = str(Path(nn.__file__).parents[2]).encode()
+    for path in tmp_path.glob("generator.*"):
+        data = path.read_bytes()
+        assert source not in data and b"gansmith/networks" not in data and str(tmp_path).encode() not in data, path
+    with zipfile.ZipFile(tmp_path / "generator.pt2") as archive:
+        pickled = [entry.filename for entry in archive.infolist() if entry.filename.endswith((".pt", ".pkl"))]
+        assert not any(archive.read(name) for name in pickled)
+
+
+@pytest.mark.parametrize("name", ["generator.onnx", "generator.json", "generator.h5"])
+def test_other_formats_are_sampled_with_the_same_seeds(name, tmp_path, gansmith):
+    drawer = model("compact", conditioning="clusters")
+    (to_onnx if name.endswith("onnx") else to_keras)(drawer, tmp_path / "generator")
+    read = load_model(tmp_path / name)
+    assert (read.config, read.spec) == (drawer.config, drawer.spec)
+    images, labels = sample(read, seed=3, count=70)
+    expected, _ = sample(drawer, seed=3, count=70)
+    assert (images.int() - expected.int()).abs().max() <= 1 and labels.eq(-1).all()
+    code, out, _ = gansmith("sample", tmp_path / name, "--count", 4, "--out", tmp_path / "x.npz")
+    assert code == 0 and np.load(tmp_path / "x.npz")["images"].shape == (4, 28, 28, 1)
+
+
+def test_mistakes_get_one_sentence(finished, tmp_path, gansmith):
+    assert gansmith("export", finished.directory, "--format", "tflite")[0] == 2
+    code, _, err = gansmith("export", finished.directory, "--format", "pt2", "--out", tmp_path / "no" / "such")
+    assert code == 2 and "make it first" in err and not (tmp_path / "no").exists()
+    to_keras(model("mlp"), tmp_path / "generator")
+    code, _, err = gansmith("export", tmp_path / "generator.json", "--format", "pt2")
+    assert code == 2 and "is an export itself" in err
+    (tmp_path / "file").write_text("")
+    code, _, err = gansmith("export", finished.directory, "--format", "pt2", "--out", tmp_path / "file")
+    assert code == 2 and "is a file" in err
+    code, out, _ = gansmith("list", "formats")
+    assert code == 0 and out.split() == list(EXPORTERS)
+
+
+CHECK = """
+import sys
+from pathlib import Path
+import numpy as np
+
+if sys.argv[2] == "keras":
+    import keras
+else:
+    import tf_keras as keras
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    G = keras.models.model_from_json((folder / "generator.json").read_text())
+    G.load_weights(folder / "generator.h5")
+    known = np.load(folder / "known.npz")
+    inputs = [known["z"], known["ids"][:, None].astype("int32")][: len(G.inputs)]
+    images = np.moveaxis(G.predict(inputs if len(inputs) > 1 else inputs[0], verbose=0), -1, 1)
+    print(folder.name, float(np.abs(images - known["images"]).max()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("TF_PYTHON" not in os.environ, reason="name a Python with tensorflow and tf_keras in TF_PYTHON")
+@pytest.mark.parametrize("library", ["keras", "tf_keras"])
+def test_tensorflow_draws_the_same_images(library, tmp_path):
+    folders = tmp_path / "pairs"
+    for network in NETWORKS:
+        for conditioning in ("labels", "none"):
+            drawer = model(network, conditioning=conditioning)
+            folder = folders / f"{network}-{conditioning}"
+            folder.mkdir(parents=True)
+            to_keras(drawer, folder / "generator")
+            z, ids = draw_latents(drawer.config, seed=1, count=20), torch.arange(20) % len(drawer.frequencies)
+            with torch.no_grad():
+                np.savez(folder / "known.npz", z=z, ids=ids, images=drawer.G(z, ids))
+    script = tmp_path / "check.py"
+    script.write_text(CHECK)
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [os.environ["TF_PYTHON"], script, folders, library], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    differences = {name: float(value) for name, value in map(str.split, done.stdout.splitlines())}
+    assert len(differences) == 2 * len(NETWORKS)
+    assert max(differences.values()) <= TIGHT, differences
