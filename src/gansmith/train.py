@@ -158,8 +158,6 @@ def build_players(config: Config, spec: ImageSpec, codes: Tensor | None = None) 
         G, D = choose(NETWORKS, config.network, "network")(network_spec(spec, config), config)
         for network in (G, D):
             initialise(network, config.initialisation)
-        if config.spectral_norm:
-            normalise_spectrally(D)
     G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
     for layer in itertools.chain(G.modules(), D.modules()):
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
@@ -168,6 +166,9 @@ def build_players(config: Config, spec: ImageSpec, codes: Tensor | None = None) 
             used = min(codes.shape[1], layer.embedding_dim)
             with torch.no_grad():
                 layer.weight.zero_()[:, :used] = codes[:, :used]
+    if config.spectral_norm:
+        with seeded(rng(config.seed, "spectral norm")):
+            normalise_spectrally(D)
     return Players(
         G,
         D,

@@ -1,0 +1,314 @@
+"""Techniques: what each does to images, gradients and weights, and which combinations are refused."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gansmith.config import resolve
+from gansmith.data import ImageSpec
+from gansmith.networks.layers import ACTIVATIONS, MinibatchStddev, initialise, normalise_spectrally
+from gansmith.optimizers import OPTIMIZERS, build_optimizer
+from gansmith.rules import (
+    build_rules,
+    clip_gradient,
+    clip_weights,
+    empty_memory,
+    g_beside,
+    noise,
+    penalties_at,
+    replay,
+)
+from gansmith.step import Batch, Penalties, Seen, alternating_step, discriminator_step, generator_step
+from gansmith.train import build_players
+
+SPEC = ImageSpec(8, 1, 3)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def config_of(recipe="mlp-small", **flags):
+    small = {"g_width": 8, "d_width": 8, "z_dim": 4, "batch": 6}
+    return resolve(recipe, flags={**small, **flags})[0]
+
+
+def setting(recipe="mlp-small", **flags):
+    config = config_of(recipe, **flags)
+    players = build_players(config, SPEC)
+    return players, build_rules(config, players.D), config
+
+
+def batch_of(seed=0, **changes):
+    draw, ids = rng(seed), torch.tensor([0, 1, 2, 0, 1, 2])
+    real, z = torch.rand(6, 1, 8, 8, generator=draw) * 2 - 1, torch.randn(6, 4, generator=draw)
+    return Batch(real, ids, z, ids, draw, **changes)
+
+
+def weights(network):
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def test_noise_has_its_strength_and_fades_along_a_line():
+    images = torch.zeros(50, 1, 20, 20)
+    show = noise(0.8, until=0.5)
+    for progress, strength in ((0.0, 0.8), (0.25, 0.4), (0.4, 0.16)):
+        shown = show(images, Batch(images, None, None, None, rng(), progress))
+        assert shown.std().item() == pytest.approx(strength, rel=0.02)
+        assert shown.mean().item() == pytest.approx(0, abs=0.02)
+    for progress in (0.5, 1.0):
+        assert torch.equal(show(images, Batch(images, None, None, None, rng(), progress)), images)
+
+
+def test_the_discriminator_sees_the_noise_and_the_generator_learns_through_it():
+    players, rules, _ = setting(d_noise=0.3)
+    seen = []
+    players.D.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
+    batch = batch_of()
+    before = weights(players.G)
+    alternating_step(players, batch, rules, Penalties())
+    assert (seen[0][:6] - batch.real).std().item() == pytest.approx(0.3, rel=0.15)
+    assert not torch.equal(weights(players.G), before)
+
+
+def test_old_images_come_back_with_their_ids_and_new_ones_take_their_places():
+    config = config_of(replay=0.5, replay_images=6)
+    memory, recall = empty_memory(config, (1, 1, 1)), replay(0.5)
+    for step in range(40):
+        fake = torch.arange(6.0).view(6, 1, 1, 1) + 10 * step
+        images, ids = recall(memory, fake, Batch(fake, None, None, torch.arange(6) + 10 * step, rng(step)))
+        assert (images.flatten() == ids).all()  # a picture is never told another's id
+        old = int((images.flatten() < 10 * step).sum())
+        assert old == (0 if step == 0 else 3)
+        assert int(memory["replay_filled"]) == 6
+    assert torch.equal(memory["replay_images"].flatten().long(), memory["replay_ids"])
+    assert len(memory["replay_ids"].unique()) == 6
+
+
+def test_memory_fills_before_anything_is_swapped():
+    memory, recall = empty_memory(config_of(replay=0.5, replay_images=10), (1, 1, 1)), replay(0.5)
+    for start, filled in ((0, 6), (6, 10)):
+        fake = torch.arange(6.0).view(6, 1, 1, 1) + start
+        images, _ = recall(memory, fake, Batch(fake, None, None, torch.zeros(6, dtype=torch.int64), rng()))
+        assert torch.equal(images, fake) and int(memory["replay_filled"]) == filled
+    assert memory["replay_images"].flatten().tolist() == list(range(10))
+
+
+def test_gradients_are_shortened_together_and_only_when_long():
+    gradients = [torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])]
+    short, same = clip_gradient(1.0)(gradients), clip_gradient(6.0)(gradients)
+    torch.testing.assert_close([g.flatten() for g in short], [torch.tensor([0.6]), torch.tensor([0.0, 0.8])])
+    torch.testing.assert_close(same, gradients)
+
+
+def test_weights_are_clipped_after_the_discriminators_step():
+    parameters = [torch.tensor([-3.0, 0.005, 2.0])]
+    clip_weights(0.01)(parameters)
+    torch.testing.assert_close(parameters[0], torch.tensor([-0.01, 0.005, 0.01]))
+    players, rules, config = setting(objective="wasserstein", clip_weights=0.02)
+    assert weights(players.D).abs().max().item() > 0.02
+    alternating_step(players, batch_of(), rules, penalties_at(config, 0, 0.0, {}))
+    assert weights(players.D).abs().max().item() == pytest.approx(0.02)
+    assert weights(players.G).abs().max().item() > 0.02
+
+
+def test_feature_matching_replaces_its_share_of_the_generators_loss():
+    real = Seen(torch.zeros(2), torch.zeros(2), torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+    fake = Seen(torch.zeros(2), torch.zeros(2), torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+    for share, total in ((0.25, 0.75 * 7 + 0.25 * 5), (1.0, 5.0)):
+        assert g_beside(share, False)(torch.tensor(7.0), real, fake).item() == pytest.approx(total)
+    players, rules, config = setting(feature_matching=1.0)
+    before = weights(players.G)
+    alternating_step(players, batch_of(), rules, penalties_at(config, 0, 0.0, {}))
+    assert not torch.equal(weights(players.G), before)
+
+
+def test_an_auxiliary_classifier_adds_its_losses_to_both_players():
+    players, rules, _ = setting(
+        objective="auxiliary-classifier", conditioning="labels", d_conditioning="classifier",
+        g_optimizer="sgd", d_optimizer="sgd", g_learning_rate=1.0, d_learning_rate=1.0,
+    )  # fmt: skip
+    G, D, batch = players.G, players.D, batch_of()
+    fake = G(batch.z, batch.fake_ids).detach()
+    bce, ce = nn.functional.binary_cross_entropy_with_logits, nn.functional.cross_entropy
+    loss = 0.0
+    for images, target in ((batch.real, torch.ones(6)), (fake, torch.zeros(6))):
+        features = D.layers(images)
+        loss = loss + bce(D.judge(features).flatten(), target) + ce(D.classifier(features), batch.real_ids)
+    gradients = torch.autograd.grad(loss, list(D.parameters()))
+    before = weights(D)
+    discriminator_step(players, batch, rules, Penalties(), fake)
+    torch.testing.assert_close(before - weights(D), torch.cat([g.flatten() for g in gradients]), rtol=1e-4, atol=1e-5)
+
+    judged = D.layers(G(batch.z, batch.fake_ids))
+    g_loss = bce(D.judge(judged).flatten(), torch.ones(6)) + ce(D.classifier(judged), batch.fake_ids)
+    gradients = torch.autograd.grad(g_loss, list(G.parameters()))
+    before = weights(G)
+    generator_step(players, batch, rules, G(batch.z, batch.fake_ids))
+    torch.testing.assert_close(before - weights(G), torch.cat([g.flatten() for g in gradients]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gradient_penalty", "dragan"])
+def test_penalties_elsewhere_enter_the_discriminators_loss_with_their_weight(name):
+    """Under SGD of rate one, two weights of the penalty differ by the penalty's own gradient."""
+    moves = []
+    for weight in (0.0, 1.0, 3.0):
+        players, rules, config = setting(**{name: weight}, d_optimizer="sgd", d_learning_rate=1.0)
+        before = weights(players.D)
+        fake = players.G(batch_of().z, batch_of().fake_ids)
+        discriminator_step(players, batch_of(), rules, penalties_at(config, 0, 0.0, {}), fake)
+        moves.append(weights(players.D) - before)
+    torch.testing.assert_close(moves[2] - moves[0], 3 * (moves[1] - moves[0]), rtol=1e-3, atol=1e-6)
+    assert (moves[1] - moves[0]).abs().max() > 1e-3
+
+
+def test_penalties_keep_their_mean_weight_when_they_are_rare():
+    config = config_of("default", r1=0.5, penalty_every=4, penalty_boost=3.0, penalty_warmup=0.0)
+    total = sum(penalties_at(config, step * config.batch, 0.5, {}).r1 for step in range(8))
+    assert total == pytest.approx(8 * 0.5)
+
+
+def test_the_generator_rests_and_takes_several_steps():
+    players, rules, config = setting(g_optimizer="sgd", g_learning_rate=1.0)
+    before = weights(players.G)
+    numbers = alternating_step(players, batch_of(g_rests=True), rules, penalties_at(config, 0, 0.0, {}))
+    assert torch.equal(weights(players.G), before) and "g_loss" not in numbers
+    batch = batch_of()
+    alternating_step(players, batch, rules, penalties_at(config, 0, 0.0, {}))
+    once = weights(players.G)
+    twin = setting(g_optimizer="sgd", g_learning_rate=1.0)[0]
+    alternating_step(twin, batch_of(g_rests=True), rules, penalties_at(config, 0, 0.0, {}))
+    alternating_step(twin, batch_of(more_z=(torch.ones(6, 4),)), rules, penalties_at(config, 0, 0.0, {}))
+    assert not torch.equal(weights(twin.G), once)
+    torch.testing.assert_close(weights(twin.D), weights(players.D))
+
+
+@pytest.mark.parametrize(("bound", "rests"), [(100.0, True), (1e-6, False)])
+def test_a_player_rests_while_its_loss_is_below_its_bound(bound, rests):
+    players, rules, config = setting(g_loss_bound=bound, d_loss_bound=bound)
+    before = weights(players.G), weights(players.D)
+    numbers = alternating_step(players, batch_of(), rules, penalties_at(config, 0, 0.0, {}))
+    assert numbers["g_loss"] > 0 and numbers["d_loss"] > 0
+    assert torch.equal(weights(players.G), before[0]) == rests
+    assert torch.equal(weights(players.D), before[1]) == rests
+
+
+@pytest.mark.parametrize(
+    ("name", "by_hand"),
+    [
+        # The first step from gradient 0.5 at weight 2, rate 0.1: by the formulas of the papers.
+        ("sgd", 2 - 0.1 * 0.5),
+        ("adam", 2 - 0.1),
+        ("adamw", 2 - 0.1 * 0.01 * 2 - 0.1),
+        ("rmsprop", 2 - 0.1 * 0.5 / math.sqrt(0.1 * 0.5**2)),
+    ],
+)
+def test_optimisers_take_their_first_step(name, by_hand):
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 2.0)
+    config = config_of(g_optimizer=name, beta2=0.9, weight_decay=0.01 if name == "adamw" else 0.0)
+    optimizer = build_optimizer(name, network, 0.1, config)
+    network.weight.grad = torch.full((1, 1), 0.5)
+    optimizer.step()
+    assert network.weight.item() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_momentum_remembers_the_last_gradient():
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 2.0)
+    optimizer = build_optimizer("sgd", network, 0.1, config_of(d_optimizer="sgd", momentum=0.5))
+    for _ in range(2):
+        network.weight.grad = torch.full((1, 1), 1.0)
+        optimizer.step()
+    assert network.weight.item() == pytest.approx(2 - 0.1 - 0.15)
+    assert set(OPTIMIZERS) == {"adam", "adamw", "rmsprop", "sgd"}
+
+
+def test_minibatch_stddev_is_the_mean_spread_over_the_batch():
+    features = torch.tensor([[1.0, 4.0], [3.0, 4.0]])
+    torch.testing.assert_close(MinibatchStddev()(features)[:, 2], torch.tensor([0.5, 0.5]), rtol=0, atol=1e-4)
+    maps = torch.randn(4, 3, 5, 5)
+    shown = MinibatchStddev()(maps)
+    assert shown.shape == (4, 4, 5, 5)
+    torch.testing.assert_close(shown[0, 3, 0, 0], maps.std(0, unbiased=False).mean())
+
+
+def test_spectral_norm_makes_the_largest_singular_value_one():
+    network = nn.Sequential(nn.Linear(6, 5), nn.Conv2d(2, 3, 3))
+    normalise_spectrally(network)
+    for _ in range(200):  # one power iteration a pass
+        network[0](torch.randn(2, 6)), network[1](torch.randn(1, 2, 5, 5))
+    for layer in network:
+        matrix = layer.weight.detach().flatten(1)
+        assert torch.linalg.matrix_norm(matrix, 2).item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "spread"),
+    [
+        ("normal", 0.02),
+        ("glorot", math.sqrt(2 / (400 + 300))),
+        ("he", math.sqrt(2 / 400)),
+        ("orthogonal", 1 / math.sqrt(400)),
+    ],
+)
+def test_first_weights_have_the_spread_of_their_scheme(scheme, spread):
+    network = nn.Sequential(nn.Linear(400, 300), nn.Embedding(20, 50))
+    initialise(network, scheme)
+    assert network[0].weight.std().item() == pytest.approx(spread, rel=0.02)
+    assert network[0].bias.abs().max().item() == pytest.approx(0)
+    if scheme == "orthogonal":
+        torch.testing.assert_close(network[0].weight @ network[0].weight.T, torch.eye(300), rtol=0, atol=1e-5)
+    if scheme == "glorot":
+        assert network[1].weight.abs().max().item() == pytest.approx(0.05, rel=0.02)
+
+
+def test_networks_keep_their_own_first_weights_unless_asked():
+    network = nn.Linear(4, 4)
+    before = network.weight.detach().clone()
+    initialise(network, "own")
+    assert torch.equal(network.weight, before)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_a_chosen_activation_replaces_the_networks_own(name):
+    players, _, _ = setting("mlp-keras", g_activation=name, d_activation=name)
+    kind = type(ACTIVATIONS[name]())
+    assert sum(isinstance(layer, kind) for layer in players.D.modules()) == 2
+    assert sum(isinstance(layer, kind) for layer in players.G.modules()) == 3 + (name == "tanh")
+    assert not any(isinstance(layer, nn.LeakyReLU) for layer in players.D.modules()) or name == "leaky-relu"
+
+
+REFUSED = [
+    ({"gradient_penalty": 10.0}, "dcgan-sgd", "undefined when D normalises"),
+    ({"dragan": 10.0}, "dcgan-keras", "undefined when D normalises"),
+    ({"r1": 1.0}, "dcgan-keras", "undefined when D normalises"),
+    ({"objective": "wasserstein"}, "mlp-small", "falls without end"),
+    ({"objective": "hinge", "g_loss_bound": 0.5}, "mlp-small", "no floor"),
+    ({"objective": "minimax", "d_loss_bound": 0.5}, "mlp-small", "no floor"),
+    ({"objective": "wasserstein", "clip_weights": 0.01, "flip_probability": 0.1}, "mlp-small", "knows no targets"),
+    ({"objective": "auxiliary-classifier"}, "mlp-small", "needs a D that names classes"),
+    ({"objective": "auxiliary-classifier", "conditioning": "labels"}, "mlp-small", "needs a D that names classes"),
+    ({"weight_decay": 0.1}, "mlp-small", "only adamw heeds"),
+    ({"momentum": 0.9}, "mlp-small", "only sgd heeds"),
+    ({"g_dropout": 0.1}, "default", "no place for"),
+    ({"d_conditioning": "multiplied"}, "default", "no place for"),
+    ({"d_steps": 2}, "default", "different numbers of steps"),
+    ({"g_loss_bound": 0.5}, "default", "may rest"),
+    ({"replay": 0.5}, "default", "old images"),
+    ({"flip_probability": 0.05}, "default", "logit higher"),
+    ({"fake_target_high": 0.1}, "default", "logit higher"),
+    ({"feature_matching": 0.5}, "default", "matches features"),
+    ({"gradient_penalty": 1.0}, "default", "between or around"),
+    ({"minibatch_stddev": True, "update": "joint"}, "mlp-small", "images of a batch differ"),
+    ({"update": "joint"}, "dcgan-sgd", "normalises over the batch"),
+]
+
+
+@pytest.mark.parametrize(("flags", "recipe", "reason"), REFUSED, ids=lambda value: str(value)[:60])
+def test_senseless_combinations_are_refused_with_the_reason(flags, recipe, reason):
+    with pytest.raises(ValueError, match=reason) as refusal:
+        setting(recipe, **{"conditioning": "none", **flags})
+    assert "\n" not in str(refusal.value)
