@@ -38,6 +38,13 @@ def test_a_config_survives_its_own_toml(recipe, tmp_path):
     assert resolve(file=path)[0] == config
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_flags_alone_reproduce_any_row(recipe):
+    expected = resolve(recipe)[0].as_dict()
+    flags = {name: str(value) for name, value in expected.items() if name != "recipe"}
+    assert {**resolve(flags=flags)[0].as_dict(), "recipe": recipe} == expected
+
+
 @pytest.mark.parametrize(("text", "number"), [("7", 7), ("200k", 200_000), ("1.5M", 1_500_000), ("2M", 2_000_000)])
 def test_counts_may_be_abbreviated(text, number):
     assert parse_count(text) == number

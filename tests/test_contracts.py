@@ -49,6 +49,38 @@ def test_networks_keep_their_shapes_and_every_weight_learns(name, spec):
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
 
 
+@pytest.mark.parametrize("form", ["multiplied", "concatenated", "projection", "classifier"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_way_of_telling_ids_reaches_every_weight(name, form):
+    """Or the network has its own way and says so."""
+    flags = {"network": name, "g_width": 8, "d_width": 8, "z_dim": 5, "minibatch_stddev": True, "d_conditioning": form}
+    g_form = form if form in ("multiplied", "concatenated") else "auto"
+    config = resolve("mlp-small", flags={**flags, "g_conditioning": g_form})[0]
+    try:
+        G, D = NETWORKS[name](ImageSpec(28, 1, 3), config)
+    except ValueError as refusal:
+        assert "no place for" in str(refusal)
+        return
+    with torch.no_grad():  # zero-initialised layers would block gradients at the very first step
+        for parameter in (*G.parameters(), *D.parameters()):
+            parameter += 0.02 * torch.randn(parameter.shape)
+    ids = torch.tensor([0, 1, 2, 0])
+    images = G(torch.randn(4, 5), ids)
+    features = D.features(images, ids)
+    torch.testing.assert_close(D.score(features, ids), D(images, ids))
+    total = (D.score(features, ids) * torch.arange(1.0, 5.0)).sum()
+    if form == "classifier":
+        assert D.classify(features).shape == (4, 3)
+        torch.testing.assert_close(D(images, ids), D(images, ids.flip(0)))  # it is not told
+        total = total + (D.classify(features) * torch.arange(1.0, 4.0)).sum()
+    else:
+        assert not torch.allclose(D(images, ids), D(images, ids.roll(1)))
+    total.backward()
+    for network in (G, D):
+        for parameter_name, parameter in network.named_parameters():
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_take_logits_and_give_one_number(name):
     real, fake = torch.randn(7, requires_grad=True), torch.randn(7, requires_grad=True)

@@ -1,13 +1,14 @@
 """Sample k is one image, whatever is drawn around it."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from gansmith.config import Config, resolve
-from gansmith.data import ImageSpec
+from gansmith.data import ImageSpec, to_uint8
 from gansmith.generate import (
     Model,
     choose_ids,
@@ -24,9 +25,11 @@ from gansmith.generate import (
     read_latents,
     recompute_statistics,
     sample,
+    shape_latents,
     slerp,
 )
 from gansmith.networks import NETWORKS
+from gansmith.networks.layers import Dropout
 from gansmith.train import build_players
 
 
@@ -49,6 +52,39 @@ def test_sample_k_is_the_same_image_at_any_count(recipe):
         fewer, fewer_labels = sample(drawer, seed=7, count=count)
         assert torch.equal(fewer, images[:count]) and torch.equal(fewer_labels, labels[:count])
     assert not torch.equal(sample(drawer, seed=8, count=130)[0], images)
+
+
+def test_dropout_while_sampling_is_a_function_of_the_latent():
+    drawer = model(recipe="mlp-small", conditioning="none", g_dropout=0.5)
+    images, _ = sample(drawer, seed=7, count=70)
+    assert torch.equal(sample(drawer, seed=7, count=3)[0], images[:3])
+    latents = draw_latents(drawer.config, seed=7, count=2)
+    latents[1] = latents[0]
+    twins = generate(drawer, latents, torch.zeros(2, dtype=torch.int64))
+    assert torch.equal(twins[0], twins[1]) and torch.equal(twins[0], images[0])
+    dropouts = [layer for layer in drawer.G.modules() if isinstance(layer, Dropout)]
+    assert dropouts and all(layer.sources is None for layer in dropouts)
+    with torch.no_grad():  # no mask is left behind, and none was the mean network's
+        assert not torch.equal(to_uint8(drawer.G(latents[:1], torch.zeros(1, dtype=torch.int64))), images[:1])
+
+
+def test_sampled_dropout_drops_its_share_of_each_image():
+    layer = Dropout(0.25).eval()
+    layer.sources = [torch.Generator().manual_seed(k) for k in range(3)]
+    kept = layer(torch.ones(3, 4000))
+    torch.testing.assert_close((kept == 0).float().mean(1), torch.full((3,), 0.25), rtol=0, atol=0.03)
+    assert kept.unique().tolist() == pytest.approx([0, 1 / 0.75])
+
+
+def test_latents_have_the_distribution_asked_for():
+    normal = draw_latents(Config(z_dim=50), seed=0, count=400)
+    sphere = draw_latents(Config(z_dim=50, latent="sphere"), seed=0, count=400)
+    torch.testing.assert_close(sphere.norm(dim=1), torch.full((400,), math.sqrt(50)))
+    torch.testing.assert_close(sphere / sphere[:, :1], normal / normal[:, :1], rtol=1e-3, atol=1e-3)
+    uniform = draw_latents(Config(z_dim=50, latent="uniform"), seed=0, count=400)
+    counts = torch.histc(uniform, bins=4, min=-1, max=1) / uniform.numel()
+    torch.testing.assert_close(counts, torch.full((4,), 0.25), rtol=0, atol=0.01)
+    assert torch.equal(shape_latents(normal, "normal"), normal)
 
 
 def test_latents_and_ids_follow_their_distributions():

@@ -11,7 +11,7 @@ from gansmith.generate import load_model, sample
 from gansmith.recipes import RECIPES
 from gansmith.runs import create_run, load_checkpoint, open_run
 from gansmith.step import NotFiniteError
-from gansmith.train import measure_images, prepare, train
+from gansmith.train import Batches, measure_images, prepare, train
 
 TIMINGS = ("images_per_s", "elapsed_s")
 
@@ -49,6 +49,41 @@ def test_resume_remembers_how_often_images_are_changed(tiny, run_training):
     memory = load_checkpoint(whole.latest())[1]["memory.augment_probability"].item()
     assert 0 < memory <= 256 / 500_000
     assert all(0 <= row["augment_probability"] <= memory for row in whole.log())
+
+
+# As many techniques at once as go together, in two sets.
+CROWDS = {
+    "old images and noise": {
+        "replay": 0.5, "replay_images": 40, "d_noise": 0.2, "g_dropout": 0.2, "dropout": 0.2, "d_steps": 2,
+        "g_steps": 2, "g_optimizer": "adamw", "d_optimizer": "rmsprop", "weight_decay": 0.01, "decay": "step",
+        "decay_from": 0.3, "flip_probability": 0.1, "real_target_low": 0.8, "latent": "sphere", "clip_gradient": 1.0,
+        "ema": 0.1,
+    },
+    "classes and slopes": {
+        "objective": "hinge", "spectral_norm": True, "gradient_penalty": 1.0, "dragan": 1.0, "feature_matching": 0.5,
+        "minibatch_stddev": True, "conditioning": "labels", "d_conditioning": "classifier", "d_optimizer": "sgd",
+        "momentum": 0.5, "decay": "cosine", "decay_from": 0.2, "initialisation": "orthogonal", "g_activation": "silu",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("crowd", CROWDS)
+def test_a_run_with_many_techniques_continues_as_well(crowd, tiny, run_training):
+    whole = run_training(tiny("mlp-small", **CROWDS[crowd]), "whole")
+    for stop_after in (3, 6):
+        run_training(tiny("mlp-small", **CROWDS[crowd]), "parts", stop_after=stop_after)
+    parts = run_training(tiny("mlp-small", **CROWDS[crowd]), "parts")
+    assert_same_run(whole, parts)
+    assert all(np.isfinite(row["g_loss"]) for row in whole.log())
+
+
+def test_the_generator_takes_its_turn_after_so_many_discriminator_steps(tiny):
+    config, material = prepare(tiny("mlp-small", d_steps=3, g_steps=2))
+    batches = Batches(config, material)
+    turns = [batches.at(step * config.batch) for step in range(6)]
+    assert [batch.g_rests for batch in turns] == [True, True, False] * 2
+    assert [len(batch.more_z) for batch in turns] == [0, 0, 1] * 2
+    assert not torch.equal(turns[2].more_z[0], turns[2].z)
 
 
 def test_a_run_killed_between_checkpoints_goes_back_to_the_last(tiny, run_training):
