@@ -106,14 +106,25 @@ def players_and_batches(config, spec, count):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_metrics_take_two_feature_sets_of_any_sizes_and_change_neither(name):
+def test_metrics_take_sets_of_any_sizes_change_neither_and_give_finite_figures(name):
     rng = np.random.default_rng(0)
     real, fake = rng.normal(size=(60, 4)), rng.normal(size=(50, 4)) + 1
-    before = real.copy(), fake.copy()
-    found = METRICS[name](real, fake)
+    probabilities = [np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (real, fake)]
+    pixels = [rng.integers(0, 256, (n, 1, 6, 6), dtype=np.uint8) for n in (60, 50)]
+    given = {
+        "features": (real, fake),
+        "probabilities": probabilities,
+        "classes": (real, fake, *(x.argmax(1) for x in probabilities)),
+        "asked": (probabilities[1], probabilities[1].argmax(1)),
+        "pixels": pixels,
+        "fit": (rng.normal(size=(70, 4)), real, fake),
+    }[METRICS[name].takes]
+    before = [array.copy() for array in given]
+    found = METRICS[name].function(*given)
     assert found and all(type(value) is float and np.isfinite(value) for value in found.values())
-    assert found == METRICS[name](real, fake)
-    np.testing.assert_array_equal(np.concatenate([real, fake]), np.concatenate(before))
+    assert found == METRICS[name].function(*given)
+    for array, copy in zip(given, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -220,7 +231,7 @@ FLOW = [
     ["step", "runs", "metrics"],
     ["optimizers", "rules", "generate"],
     ["train"],
-    ["describe", "doctor", "export", "film", "plot", "progress", "bench"],
+    ["describe", "doctor", "evaluate", "export", "film", "plot", "progress", "bench"],
     ["report"],
     ["cli"],
     ["__main__", "__init__"],

@@ -38,7 +38,7 @@ def plot_curves(run: Run, target: Path | IO[bytes] | None = None) -> None:
     from matplotlib.figure import Figure
 
     rows = run.log()
-    scores = _points(run.metrics(), "ratio")
+    scores = _points(run.scores(), "ratio")
     figure = Figure(figsize=(7, 6 if scores else 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2 if scores else 1, 1, sharex=True, squeeze=False)[:, 0]

@@ -88,7 +88,12 @@ class Run:
         return list(_read_lines(self.log_path))
 
     def metrics(self) -> list[dict[str, Any]]:
+        """The quick scores of training and the verdicts of `evaluate`, told apart by their "tier"."""
         return list(_read_lines(self.metrics_path))
+
+    def scores(self) -> list[dict[str, Any]]:
+        """The quick scores of training alone; they compare with nothing else."""
+        return [row for row in self.metrics() if row.get("tier", "validation") == "validation"]
 
     def checkpoints(self) -> list[Path]:
         """Complete and undamaged checkpoints, oldest first; others are passed over with a warning."""

@@ -42,8 +42,8 @@ from gansmith.generate import (
     shape_latents,
     to_png,
 )
-from gansmith.metrics import QUICK, Judge
-from gansmith.metrics.features import load_feature_network
+from gansmith.metrics.features import load_evaluators
+from gansmith.metrics.validation import COUNT, Judge
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import initialise, normalise_spectrally
 from gansmith.networks.progressive import grow
@@ -408,11 +408,12 @@ def _chores_s(config: Config, players: Players, material: Material) -> float:
     per_sample_s = statistics_s / STATISTICS_SAMPLES
     total_s = GRIDS * (statistics_s + GRID_COLUMNS * GRID_ROWS * per_sample_s) + LAST_PICTURES_S
     if material.validation:
-        network = load_feature_network(material.fit.name, material.spec)
+        networks = load_evaluators(material.fit).values()
         started_at = time.perf_counter()
-        network.features(material.fit.pixels[:500])
+        for network in networks:
+            network.features(material.fit.pixels[:500])
         per_feature_s = (time.perf_counter() - started_at) / min(500, len(material.fit))
-        total_s += QUICK * (SCORES * (per_sample_s + per_feature_s) + 2 * per_feature_s)
+        total_s += COUNT * (SCORES * (per_sample_s + per_feature_s) + 2 * per_feature_s)
     return total_s
 
 

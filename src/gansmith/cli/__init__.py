@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 from gansmith.cli.benching import gaussians, stacked_mnist
 from gansmith.cli.data import check, export, fetch
 from gansmith.cli.drawing import film, plot, sample, walk
+from gansmith.cli.judging import compare, evaluate
 from gansmith.cli.looking import describe, doctor, list_
 from gansmith.cli.output import complain
 from gansmith.cli.shipping import export as export_model
@@ -37,6 +38,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "walk": walk,
     "film": film,
     "plot": plot,
+    "evaluate": evaluate,
+    "compare": compare,
     "report": report,
     "export": export_model,
     "list": list_,

@@ -151,19 +151,19 @@ def _train(run: "Run", material: Any, progress: str) -> int:
     images, _ = sample(model, seed=0, count=25)
     enlarge(grid(images)).save(run.directory / "grid.png")
     plot_curves(run)
-    scores = run.metrics()
+    scores = run.scores()
     if scores:
         last = scores[-1]
         say(
             progress,
-            f"score        {last['ratio']:.2f} times real: Frechet distance {last['frechet']:.3f} to",
+            f"score        {last['ratio']:.2f} times real, quick: Frechet distance {last['frechet']:.3f} to",
         )
         say(
             progress,
             f"             {last['n']:,} held-out images, where other real images score {last['floor']:.3f}",
         )
     else:
-        say(progress, "score        none: no validation images were held out")
+        say(progress, "score        none: no images were held out, so no checkpoint is called best")
     for name, path in (
         ("grid", "grid.png"),
         ("losses", "loss.png"),
@@ -171,6 +171,7 @@ def _train(run: "Run", material: Any, progress: str) -> int:
         ("generator", f"checkpoints/{run.latest().name}/generator.safetensors"),  # type: ignore[union-attr]
     ):
         say(progress, f"{name:<12} {run.directory / path}")
+    say(progress, f"judge        gansmith evaluate {run.directory}")
     say(progress, f"more digits  gansmith sample {run.directory} --count 100 --out more.png")
     return 0
 

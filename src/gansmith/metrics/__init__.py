@@ -1,68 +1,45 @@
 """How far generated images are from real ones, beside how far real ones are from each other.
 
-`METRICS` are pure functions of feature arrays; `Judge` puts a Frechet distance beside its real-data floor.
+`METRICS` are pure functions of arrays; `protocol.judge` runs them on samples and puts other real images' figures beside
+them; `gates.GATES` says which figures make a headline count; `validation` is the quick score during training.
 """
 
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
-
-from gansmith.data import Images
+from gansmith.metrics.classes import class_balance, class_diversity, label_accuracy, recognised
 from gansmith.metrics.distances import frechet_distance, frechet_infinity, kid
-from gansmith.metrics.features import FeatureNetwork, load_feature_network
+from gansmith.metrics.memorisation import memorisation
 from gansmith.metrics.neighbours import density_coverage, precision_recall
-
-METRICS: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], dict[str, float]]] = {
-    "frechet": frechet_distance,
-    "frechet_infinity": frechet_infinity,
-    "kid": kid,
-    "precision_recall": precision_recall,
-    "density_coverage": density_coverage,
-}
-
-QUICK = 2_000  # images a side during training
+from gansmith.metrics.pixels import pixel_statistics
 
 
-class Judge:
-    """Scores samples of one data set; the features of real images are computed once.
+@dataclass(frozen=True)
+class Metric:
+    """A function of real and generated images, what it is given of them, and whether the quick tier has time for it.
 
-    Args:
-        fit, validation: disjoint real images; the feature network saw at most the former.
-        count: images a side, fewer where validation has fewer. Scores of different counts do not compare.
+    Attributes:
+        takes: "features" (N, 224) or "probabilities" (N, K) of real and of fake; "classes": features of both, then
+            the most probable class of each; "asked": probabilities and asked-for labels of fake; "pixels": uint8 of
+            both; "fit": flat pixels of the training, the held-out and the generated images.
     """
 
-    def __init__(self, fit: Images, validation: Images, *, count: int = QUICK) -> None:
-        self.count = min(count, len(fit), len(validation))
-        self._fit, self._validation = fit, validation
-
-    @cached_property
-    def network(self) -> FeatureNetwork:
-        return load_feature_network(self._fit.name, self._fit.spec)
-
-    @cached_property
-    def _real(self) -> tuple[NDArray[np.float64], float]:
-        """Features of the validation images, and the distance of as many fit images to them."""
-        validation = self.network.features(_spread(self._validation, self.count))
-        fit = self.network.features(_spread(self._fit, self.count))
-        return validation, frechet_distance(fit, validation)["frechet"]
-
-    def score(self, samples: Tensor) -> dict[str, float | int | str]:
-        """Distance, floor and their ratio of samples uint8 (N, C, H, W): 1 is as close as other real images."""
-        validation, floor = self._real
-        distance = frechet_distance(self.network.features(samples[: self.count]), validation)["frechet"]
-        return {
-            "frechet": distance,
-            "floor": floor,
-            "ratio": distance / floor,
-            "n": self.count,
-            "features": self.network.name,
-        }
+    function: Callable[..., dict[str, float]]
+    takes: Literal["features", "probabilities", "classes", "asked", "pixels", "fit"]
+    is_quick: bool = True
 
 
-def _spread(images: Images, count: int) -> Tensor:
-    """`count` images, evenly from the whole set, since stored sets may be sorted by label."""
-    step = len(images) // count
-    return images.pixels[::step][:count]
+METRICS: dict[str, Metric] = {
+    "frechet":          Metric(frechet_distance, "features"),
+    "frechet_infinity": Metric(frechet_infinity, "features", is_quick=False),
+    "kid":              Metric(kid, "features", is_quick=False),
+    "precision_recall": Metric(precision_recall, "features", is_quick=False),
+    "density_coverage": Metric(density_coverage, "features"),
+    "recognised":       Metric(recognised, "probabilities"),
+    "class_balance":    Metric(class_balance, "probabilities"),
+    "label_accuracy":   Metric(label_accuracy, "asked"),
+    "class_diversity":  Metric(class_diversity, "classes"),
+    "pixels":           Metric(pixel_statistics, "pixels"),
+    "memorisation":     Metric(memorisation, "fit", is_quick=False),
+}  # fmt: skip

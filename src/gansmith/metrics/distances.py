@@ -117,3 +117,27 @@ def _kernel_mean(a: Array, b: Array) -> float:
         return total / (len(a) * len(b))
     own = float((((a * a).sum(axis=1) / a.shape[1] + 1) ** 3).sum())
     return (total - own) / (len(a) * (len(a) - 1))
+
+
+def kid_against_splits(real: Array, fake: Array, *, splits: int = 20, seed: int = 0) -> dict[str, float]:
+    """How far generated images are from a few real ones, in units of how far halves of the real ones are apart.
+
+    Features are projected onto the leading N/10 principal components of `real`. Each of `splits` random halves of
+    `real` is compared by squared MMD with the other half, and with as many random rows of `fake`.
+
+    Returns:
+        {"kid_z": (mean MMD of fake - mean MMD of halves) / standard deviation of the latter}; null 0, spread about 1.
+        For sets too small for a covariance in all dimensions.
+    """
+    rng = np.random.default_rng(seed)
+    size = min(len(real) // 2, len(fake))
+    centre = real.mean(axis=0)
+    axes = np.linalg.svd(real - centre, full_matrices=False)[2][: max(1, len(real) // 10)]
+    real, fake = (real - centre) @ axes.T, (fake - centre) @ axes.T
+    nulls, found = [], []
+    for _ in range(splits):
+        order = rng.permutation(len(real))
+        half = real[order[:size]]
+        nulls.append(squared_mmd(half, real[order[size : 2 * size]]))
+        found.append(squared_mmd(half, fake[rng.permutation(len(fake))[:size]]))
+    return {"kid_z": float((np.mean(found) - np.mean(nulls)) / np.std(nulls))}

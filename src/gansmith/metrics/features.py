@@ -1,11 +1,13 @@
-"""Small networks that turn images into the vectors distances are measured on.
+"""Small networks that turn images into the vectors distances are measured on, and read their classes.
 
 A trained one ships for each well-known data set, frozen, its weights named by their hash; bench/train_evaluator.py
-made it from the fit split alone. Any other data set gets the same network with random weights, which needs no
-labels and measures texture and layout instead of identity.
+made it from the fit split alone. The same network with random weights needs no labels, works for every data set and
+stands beside the trained one: training cannot have been tuned to it, and it notices layout and texture instead of
+identity.
 """
 
 import hashlib
+from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
@@ -15,18 +17,52 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from gansmith.data import ImageSpec, to_float
+from gansmith.data import Images, ImageSpec, to_float
 
-_CHUNK = 500
+RANDOM_SEED = 504
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """SHA-256 of a file in evaluators/, and of the image sets whose figures in that file hold."""
+
+    file: str
+    data: tuple[str, ...]
+
+
+# As bench/train_evaluator.py printed it.
+SHIPPED = {
+    "mnist": Shipped(
+        "b00c1e0835ebcd14de16a13b76c38eee8f45d3358dd68493027dbbec18d4f9c6",
+        (
+            "71d3be42f93ad20da73bb4a9744d0bebdaa6832be56dc010e21940e72c4c8b1e",  # training images
+            "4718853ea946af656684509414983beff2e65cf414265c27966161014c003b8b",  # test images
+            "d3d0083f1c091e7c9d76974f9d3fbb92b521258ccebc03de8bbd6c3c226e8239",  # the embedded 5,000
+        ),
+    ),
+    "fashion-mnist": Shipped(
+        "01f20c6b89fa0618b2c8a66c464eb6926d1b253a26a61468b0e73f30fd5b3aba",
+        (
+            "a8007d7be041707b663947cf4c2d8a73d1704ccde85043273b866d5181bde6c2",  # training images
+            "3581bf52f521803120533f28e81ae934decd1771980630083c739dc6da7d3bc6",  # test images
+        ),
+    ),
+}
+_CHUNK = 100  # small enough for the first maps to stay in the processor's cache
 
 
 class FeatureNetwork(nn.Module):
     """Three strided convolutions and a hidden layer; features from every depth, 224 numbers an image.
 
     Early layers notice noise, blur and grey levels, which a classifier's last layer ignores.
+
+    Attributes:
+        scale: (224,) what each feature is divided by, its standard deviation on real images.
+        temperature: what logits are divided by, so that confidence matches accuracy on held-out images.
     """
 
     scale: Tensor
+    temperature: Tensor
 
     def __init__(self, spec: ImageSpec, *, num_classes: int, name: str) -> None:
         super().__init__()
@@ -42,6 +78,11 @@ class FeatureNetwork(nn.Module):
         self.hidden = nn.Linear(128 * side * side, 128)
         self.classifier = nn.Linear(128, max(num_classes, 1))
         self.register_buffer("scale", torch.ones(224))
+        self.register_buffer("temperature", torch.ones(()))
+
+    @property
+    def num_classes(self) -> int:
+        return self.classifier.out_features
 
     def layers(self, images: Tensor) -> list[Tensor]:
         """Activations of (N, C, H, W) in [-1, 1] at every depth; the last is the hidden layer, (N, 128)."""
@@ -57,41 +98,89 @@ class FeatureNetwork(nn.Module):
         logits: Tensor = self.classifier(self.layers(images)[-1])
         return logits
 
-    @torch.no_grad()
     def features(self, pixels: Tensor) -> NDArray[np.float64]:
         """(N, 224) of uint8 (N, C, H, W): pooled first and second maps and the hidden layer, each scaled."""
-        rows = []
+        return self.observe(pixels)[0]
+
+    @torch.no_grad()
+    def observe(self, pixels: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Features (N, 224) and class probabilities (N, num_classes) of uint8 (N, C, H, W)."""
+        rows, logits = [], []
         for chunk in pixels.split(_CHUNK):
             first, second, _, hidden = self.layers(to_float(chunk))
             rows.append(torch.cat([first.mean((2, 3)), second.mean((2, 3)), hidden], dim=1) / self.scale)
-        found: NDArray[np.float64] = torch.cat(rows).double().numpy()
-        return found
+            logits.append(self.classifier(hidden))
+        probabilities = (torch.cat(logits).double() / self.temperature).softmax(1)
+        return torch.cat(rows).double().numpy(), probabilities.numpy()
+
+    @torch.no_grad()
+    def fit_scale(self, pixels: Tensor) -> None:
+        """Divide features from now on by their standard deviation over these images.
+
+        Half the median of its layer at least, or units that hardly ever fire would rule every distance: with them the
+        floor of random weights is 6.6 instead of 1.0, on MNIST with 10,000 images.
+        """
+        self.scale.fill_(1.0)
+        deviations = torch.from_numpy(self.features(pixels).std(axis=0)).float().split([32, 64, 128])
+        self.scale.copy_(torch.cat([layer.clamp(min=layer.median().item() / 2) for layer in deviations]))
+
+
+def load_evaluators(fit: Images) -> dict[str, FeatureNetwork]:
+    """The frozen networks that judge images of a data set: "trained", where one ships, and "random"."""
+    shipped = load_shipped(fit.name, fit.spec)
+    random = random_feature_network(fit.spec)
+    if not shipped:
+        random.fit_scale(spread(fit.pixels, 2_000))
+        return {"random": random}
+    random.scale.copy_(shipped["random.scale"])
+    return {"trained": load_feature_network(fit.name, fit.spec), "random": random}
 
 
 def load_feature_network(dataset: str, spec: ImageSpec) -> FeatureNetwork:
     """The frozen network of a data set, or the one with random weights where none ships."""
-    file = resources.files("gansmith.metrics") / "evaluators" / f"{dataset}.safetensors"
-    if file.is_file():
-        data = file.read_bytes()
-        weights = safetensors.torch.load(data)
-        name = f"{dataset}-{hashlib.sha256(data).hexdigest()[:12]}"
-        classes, channels = weights["classifier.bias"].shape[0], weights["convolutions.0.weight"].shape[1]
-        if (channels, weights["hidden.weight"].shape[1]) == (spec.channels, 128 * (-(-spec.size // 8)) ** 2):
-            with torch.device("meta"):
-                network = FeatureNetwork(spec, num_classes=classes, name=name)
-            network.load_state_dict(weights, assign=True)
-            return network.eval()
-    return random_feature_network(spec)
+    shipped = load_shipped(dataset, spec)
+    weights = {key.removeprefix("trained."): value for key, value in shipped.items() if key.startswith("trained.")}
+    if not weights:
+        return random_feature_network(spec)
+    return network_of(weights, spec, name=f"{dataset}-{SHIPPED[dataset].file[:12]}")
+
+
+def network_of(weights: dict[str, Tensor], spec: ImageSpec, *, name: str) -> FeatureNetwork:
+    """A network in evaluation mode with these weights."""
+    with torch.device("meta"):
+        network = FeatureNetwork(spec, num_classes=len(weights["classifier.bias"]), name=name)
+    network.load_state_dict(weights, assign=True)
+    return network.eval()
+
+
+def load_shipped(dataset: str, spec: ImageSpec) -> dict[str, Tensor]:
+    """What ships for a data set: the trained network and what real images score; empty for other images.
+
+    Raises ValueError where the file is not the one this version was released with.
+    """
+    if dataset not in SHIPPED:
+        return {}
+    data = (resources.files("gansmith.metrics") / "evaluators" / f"{dataset}.safetensors").read_bytes()
+    if hashlib.sha256(data).hexdigest() != SHIPPED[dataset].file:
+        raise ValueError(f"the evaluator of {dataset} is damaged; install Gansmith again")
+    shipped = safetensors.torch.load(data)
+    shape = (shipped["trained.convolutions.0.weight"].shape[1], shipped["trained.hidden.weight"].shape[1])
+    return shipped if shape == (spec.channels, 128 * (-(-spec.size // 8)) ** 2) else {}
 
 
 def random_feature_network(spec: ImageSpec) -> FeatureNetwork:
-    """The same shape with weights drawn from a fixed seed."""
+    """The same shape with weights drawn from a fixed seed, features not scaled yet."""
     with torch.random.fork_rng(devices=[]):
-        network = FeatureNetwork(spec, num_classes=0, name="random-504")
-    rng = torch.Generator().manual_seed(504)
+        network = FeatureNetwork(spec, num_classes=0, name=f"random-{RANDOM_SEED}")
+    rng = torch.Generator().manual_seed(RANDOM_SEED)
     with torch.no_grad():
         for parameter in network.parameters():
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 0
             scale = (2 / fan_in) ** 0.5 if fan_in else 0.0
             parameter.copy_(scale * torch.randn(parameter.shape, generator=rng))
     return network.eval()
+
+
+def spread(pixels: Tensor, count: int) -> Tensor:
+    """At most `count` of the images, a fixed random choice, since stored sets may be sorted by label."""
+    return pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))[:count]]

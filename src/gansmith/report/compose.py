@@ -124,7 +124,7 @@ def _question(run: Run) -> list[Block]:
 
 
 def _score_rows(run: Run) -> list[dict[str, Any]]:
-    return [row for row in run.metrics() if isinstance(row.get("ratio"), int | float) and math.isfinite(row["ratio"])]
+    return [row for row in run.scores() if isinstance(row.get("ratio"), int | float) and math.isfinite(row["ratio"])]
 
 
 def _last_score(run: Run) -> dict[str, Any] | None:

@@ -1,0 +1,111 @@
+"""What images must pass before their headline counts: one table of limits, with its version.
+
+Each limit is on a figure of METRICS. Where a figure's null depends on the data or on the number of images, the limit
+is on its difference from what other real images score, and the table says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+VERSION = 1  # raised with every change of a limit: verdicts of different versions do not compare
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The range of one figure, or of its difference from `null`: its floor, or another figure of the samples."""
+
+    figure: str
+    low: float | None = None
+    high: float | None = None
+    null: str | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Limits that together stop one way of fooling a distance, and what failing means in plain words."""
+
+    meaning: str
+    limits: tuple[Limit, ...]
+
+
+GATES: dict[str, Gate] = {
+    "memorisation": Gate(
+        "some samples are copies of training images, or all lie nearer to them than fresh real images do",
+        (
+            Limit("near_copies", high=0.006),
+            Limit("nearer", high=0.55),
+            Limit("authentic", low=-0.05, null="authentic_real"),
+        ),
+    ),
+    "coverage": Gate(
+        "parts of the real variety are missing, or samples crowd where real images are dense",
+        (
+            Limit("coverage", low=0.80),
+            Limit("density", low=0.7, high=1.3),
+        ),
+    ),
+    "classes": Gate(
+        "some classes are drawn far too seldom or too often",
+        (
+            Limit("rarest_class", low=0.5),
+            Limit("class_kl", high=0.02, null="floor"),
+        ),
+    ),
+    "recognisability": Gate(
+        "too many samples belong to no class, or they are more typical of their class than real images are",
+        (Limit("recognised", low=-0.03, high=0.03, null="floor"),),
+    ),
+    "diversity": Gate(
+        "samples of one class look more alike than real ones do",
+        (Limit("diversity_worst", low=0.85),),
+    ),
+    "pixels": Gate(
+        "grey levels, sharpness or position differ from real images: lifted greys, blur, noise or an offset",
+        (
+            Limit("brightness", low=-6.0, high=6.0),
+            Limit("black", low=-0.15, high=0.15),
+            Limit("bright", low=-0.05, high=0.05),
+            Limit("histogram", high=0.05),
+            Limit("offset_px", high=0.25),
+            Limit("contrast", low=0.9, high=1.1),
+            Limit("sharpness", low=0.75, high=1.25),
+        ),
+    ),
+}
+
+
+def apply_gates(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
+    """Each gate's verdict on figures name -> {"value", "floor"}, a floor None where there is none.
+
+    Returns:
+        name -> {"ok": whether all its limits hold, None where a figure they need is missing, "figure", "value",
+        "limit": the figure that is furthest beyond its limit or nearest to it, and that limit, "meaning"}.
+    """
+    return {name: _apply(gate, metrics) for name, gate in GATES.items()}
+
+
+def _apply(gate: Gate, metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
+    checks = []
+    for limit in gate.limits:
+        found = metrics.get(limit.figure)
+        if found is None or found["value"] is None:
+            continue
+        base = 0.0
+        if limit.null is not None:
+            base = (found["floor"] if limit.null == "floor" else metrics[limit.null]["value"]) or 0.0
+        for bound, sign in ((limit.low, 1.0), (limit.high, -1.0)):
+            if bound is not None:
+                room = sign * (found["value"] - (base + bound))
+                # How much of the allowed distance is left, so that figures of different units compare.
+                checks.append((room / abs(bound), limit.figure, found["value"], base + bound))
+    if not checks:
+        return {
+            "ok": None,
+            "figure": None,
+            "value": None,
+            "limit": None,
+            "meaning": "not run: it takes more images, or the full tier",
+        }
+    room, figure, value, bound = min(checks)
+    return {"ok": room >= 0, "figure": figure, "value": value, "limit": bound, "meaning": gate.meaning}

@@ -1,0 +1,253 @@
+"""The protocol that turns samples and real images into a headline that means something.
+
+    ratio = FD(samples, test) / FD(validation, test)
+
+is measured under every evaluator, with as many samples as validation images, and the worst is the headline: 1 is as
+close as other real images of the training distribution, more is worse. It counts only where every gate passes. No
+generator trains on validation or test images and no evaluator has seen them; samples that are themselves among them
+are taken out of the real side first, so nothing is compared with itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gansmith.data import Images
+from gansmith.metrics import METRICS, gates
+from gansmith.metrics.distances import frechet_of_moments, kid_against_splits, moments
+from gansmith.metrics.features import FeatureNetwork
+from gansmith.metrics.reference import COUNTS, Reference, measure_reference
+
+Array = NDArray[np.float64]
+
+FULL, QUICK = 10_000, 2_000  # samples of the two tiers
+SMALLEST_TEST_HALF = 1_000  # where no test images exist, validation images are halved if the halves keep this many
+
+
+@dataclass(frozen=True)
+class Real:
+    """The real images of one data set, in disjoint parts; `test` is None where it is not at hand.
+
+    Attributes:
+        fit: what generators train on. A run that also trained on validation images is still compared with these.
+        references: shipped ones, by evaluator, used where the test images are the official ones or absent.
+    """
+
+    fit: Images
+    validation: Images
+    test: Images | None
+    references: Mapping[str, Reference] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the protocol says of one set of samples.
+
+    Attributes:
+        ratio: the headline, the largest of `ratios`; None where there are too few images for one.
+        ratios: by evaluator.
+        metrics: name -> {"value", "floor"}, the floor being the same figure of real images, or None.
+        gates: see `gates.apply_gates`.
+        n: samples judged.
+        notices: a sentence for each thing a reader should know.
+    """
+
+    ratio: float | None
+    ratios: dict[str, float]
+    metrics: dict[str, dict[str, float | None]]
+    gates: dict[str, dict[str, Any]]
+    n: int
+    evaluators: dict[str, str]
+    notices: list[str]
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether no gate failed; one that could not run does not count as failed."""
+        return all(gate["ok"] is not False for gate in self.gates.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "ratio": self.ratio,
+            "ratios": self.ratios,
+            "valid": self.is_valid,
+            "gates": self.gates,
+            "metrics": self.metrics,
+            "n": self.n,
+            "protocol": gates.VERSION,
+            "evaluators": self.evaluators,
+            "notices": self.notices,
+        }
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Images and what the evaluators see in them."""
+
+    images: Images
+    features: dict[str, Array]
+    probabilities: Array | None
+
+    def first(self, count: int) -> "_Seen":
+        return _Seen(
+            self.images.take(torch.arange(min(count, len(self.images)))),
+            {name: rows[:count] for name, rows in self.features.items()},
+            None if self.probabilities is None else self.probabilities[:count],
+        )
+
+    @property
+    def leading(self) -> Array:
+        """Features of the trained evaluator where there is one."""
+        return next(iter(self.features.values()))
+
+
+def judge(samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *, quick: bool = False) -> Verdict:
+    """Measure everything that the images at hand allow.
+
+    Args:
+        samples: in any order; the count used is the largest of COUNTS that both they and the real images fill.
+        networks: the evaluators by name, the one that reads classes first.
+
+    Raises ValueError for samples of another shape than the real images.
+    """
+    shape = tuple(real.fit.pixels.shape[1:])
+    if tuple(samples.pixels.shape[1:]) != shape:
+        raise ValueError(
+            f"{samples.source} holds images of {tuple(samples.pixels.shape[1:])} and the data set is of {shape} "
+            "(channels, height, width); give samples of the same shape, or name their data set"
+        )
+    notices: list[str] = []
+    validation, test, references = _real_side(samples, real, notices)
+    if references:
+        limit = max(next(iter(references.values())).floors)
+    elif test is not None:
+        limit = len(validation)
+    else:
+        limit = 0
+    count = max((count for count in COUNTS if count <= min(len(samples), limit)), default=0)
+    fake = _look(shuffled(samples, count or len(samples)), networks)
+    metrics: dict[str, dict[str, float | None]] = {}
+
+    ratios = {}
+    if count:
+        held_out = None if references else _look(shuffled(validation, len(validation)), networks)
+        seen_test = None if references or test is None else _look(shuffled(test, len(test)), networks)
+        for name in networks:
+            if held_out is None or seen_test is None:
+                reference = references[name]
+            else:
+                reference = measure_reference(seen_test.features[name], held_out.features[name])
+            distance = frechet_of_moments(reference.moments, moments(fake.features[name]))
+            floor = reference.floors[count]
+            metrics["frechet" if name == "trained" else f"frechet_{name}"] = {"value": distance, "floor": floor}
+            ratios[name] = distance / floor
+    else:
+        notices.append(
+            f"no ratio: it takes {COUNTS[0]:,} samples and as many held-out images "
+            f"({len(samples):,} and {len(validation):,} are at hand)"
+        )
+
+    target, null = (test, validation) if test is not None else (validation, None)
+    size = min(len(fake.images), len(target), len(null) if null is not None else len(target))
+    if size > 5:
+        seen_real = _look(shuffled(target, size), networks)
+        seen_null = None if null is None else _look(shuffled(null, size), networks)
+        metrics |= _measure(real.fit, validation, seen_real, seen_null, fake.first(size), quick=quick)
+        if not count:
+            metrics["kid_z"] = {"value": kid_against_splits(seen_real.leading, fake.leading)["kid_z"], "floor": 0.0}
+    return Verdict(
+        ratio=max(ratios.values(), default=None),
+        ratios=ratios,
+        metrics=metrics,
+        gates=gates.apply_gates(metrics),
+        n=count or size,
+        evaluators={name: network.name for name, network in networks.items()},
+        notices=notices,
+    )
+
+
+def _real_side(
+    samples: Images, real: Real, notices: list[str]
+) -> tuple[Images, Images | None, Mapping[str, Reference]]:
+    """Validation and test images that are not among the samples, and the shipped references where they hold."""
+    taken = {image.tobytes() for image in samples.pixels.numpy()}
+    validation, test = (part and _without(part, taken, notices) for part in (real.validation, real.test))
+    assert validation is not None
+    if test is None and not real.references and len(validation) >= 2 * SMALLEST_TEST_HALF:
+        mixed = shuffled(validation, len(validation))
+        half = len(validation) // 2
+        test, validation = mixed.take(torch.arange(half)), mixed.take(torch.arange(half, len(mixed)))
+        notices.append("no test images are at hand: half of the validation images stand in for them")
+    # Shipped figures speak of the official images, all of them: with some of these taken out, others must be measured.
+    is_whole = test is None or (validation is real.validation and test is real.test)
+    return validation, test, real.references if is_whole else {}
+
+
+def _without(images: Images, taken: set[bytes], notices: list[str]) -> Images:
+    """The images that are not among the samples, unless that leaves too few to compare with."""
+    kept = [row for row, image in enumerate(images.pixels.numpy()) if image.tobytes() not in taken]
+    if len(kept) == len(images):
+        return images
+    if len(kept) < min(COUNTS[0], len(images) // 2):
+        notices.append(f"the samples hold nearly all real images they are compared with ({images.source})")
+        return images
+    notices.append(f"{len(images) - len(kept):,} real images that are among the samples were left out of the real side")
+    return images.take(torch.tensor(kept))
+
+
+def shuffled(images: Images, count: int) -> Images:
+    """So many of the images, a fixed random choice, since stored sets may be sorted by label."""
+    return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count])
+
+
+def _look(images: Images, networks: Mapping[str, FeatureNetwork]) -> _Seen:
+    features, probabilities = {}, None
+    for name, network in networks.items():
+        features[name], found = network.observe(images.pixels)
+        if network.num_classes > 1:
+            probabilities = found
+    return _Seen(images, features, probabilities)
+
+
+def _measure(
+    fit: Images, held_out: Images, real: _Seen, null: _Seen | None, fake: _Seen, *, quick: bool
+) -> dict[str, dict[str, float | None]]:
+    """Every metric but the headline's, of the samples and of real images in their place."""
+    found: dict[str, dict[str, float | None]] = {}
+    for name, metric in METRICS.items():
+        if name == "frechet" or (quick and not metric.is_quick):
+            continue
+        given = _arguments(metric.takes, fit, held_out, real, fake)
+        if given is None:
+            continue
+        values, floors = metric.function(*given), {}
+        if null is not None and metric.takes != "fit":  # its nulls are known, or among its figures
+            floors = metric.function(*(_arguments(metric.takes, fit, held_out, real, null) or ()))
+        found |= {figure: {"value": value, "floor": floors.get(figure)} for figure, value in values.items()}
+    return found
+
+
+def _arguments(takes: str, fit: Images, held_out: Images, real: _Seen, fake: _Seen) -> tuple[Any, ...] | None:
+    """What a metric is given; None where it is missing."""
+    if takes == "features":
+        return real.leading, fake.leading
+    if takes == "pixels":
+        return real.images.pixels.numpy(), fake.images.pixels.numpy()
+    if takes == "fit":
+        return _flat(fit), _flat(held_out), _flat(fake.images)
+    if real.probabilities is None or fake.probabilities is None:
+        return None
+    if takes == "probabilities":
+        return real.probabilities, fake.probabilities
+    if takes == "classes":
+        return real.leading, fake.leading, real.probabilities.argmax(1), fake.probabilities.argmax(1)
+    return None if fake.images.labels is None else (fake.probabilities, fake.images.labels.numpy())
+
+
+def _flat(images: Images) -> NDArray[np.float32]:
+    """(N, C * H * W) in [0, 1]; single precision, for a whole training set in double would take gigabytes."""
+    flat: NDArray[np.float32] = images.pixels.flatten(1).float().div_(255).numpy()
+    return flat
