@@ -84,21 +84,32 @@ def train(
         raise ValueError(f"minutes is {minutes}; it must be more than 0, such as 3")
 
     from gansmith.runs import create_run, holds_run, next_directory, open_run, refuse_occupied
-    from gansmith.train import measure_images, prepare
+    from gansmith.train import measure_images, prepare, settle_widths
 
     directory = out or next_directory(RUNS, chosen)
     known = out is not None and holds_run(out)
-    if minutes is not None and known:
-        chosen = chosen.replace(images=open_run(directory).config.images)
-    if not known:
+    if known:
+        found = open_run(directory).config
+        chosen = chosen.replace(
+            images=chosen.images if minutes is None else found.images,
+            g_width=chosen.g_width or found.g_width,
+            d_width=chosen.d_width or found.d_width,
+        )
+    else:
         refuse_occupied(directory)
-    chosen, material = prepare(chosen)
+    asked = chosen
+    chosen, material = prepare(asked)
     say(progress, f"{chosen.dataset}: {len(material.fit):,} images to train on, from {material.fit.source}")
     for notice in material.fit.notices:
         say(progress, f"note: {notice}")
     if minutes is not None and not known:
-        seconds = 60 * minutes - (time.perf_counter() - _STARTED_AT)
-        chosen = chosen.replace(images=measure_images(chosen, material, seconds))
+        ends_at = _STARTED_AT + 60 * minutes
+        images = measure_images(chosen, material, ends_at - time.perf_counter())
+        widths = settle_widths(asked, images)
+        if (widths.g_width, widths.d_width) != (chosen.g_width, chosen.d_width):
+            chosen = chosen.replace(g_width=widths.g_width, d_width=widths.d_width)
+            images = measure_images(chosen, material, ends_at - time.perf_counter())
+        chosen = chosen.replace(images=images)
     return _train(create_run(directory, chosen), material, progress)
 
 
