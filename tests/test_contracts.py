@@ -11,7 +11,7 @@ import torch
 import gansmith
 from gansmith.config import resolve
 from gansmith.data import ImageSpec
-from gansmith.describe import describe
+from gansmith.describe import describe, to_text
 from gansmith.losses import OBJECTIVES
 from gansmith.metrics import METRICS
 from gansmith.networks import NETWORKS
@@ -214,6 +214,23 @@ def test_descriptions_count_trainable_parameters(recipe):
     assert facts["images"] == BUDGETS[recipe]
     for player in ("g", "d"):
         assert sum(layer["parameters"] for layer in facts[f"{player}_layers"]) == facts[f"{player}_parameters"]
+        names = [layer["name"] for layer in facts[f"{player}_layers"]]
+        assert len(names) == len(set(names))  # no layer stands for two
+
+
+def test_descriptions_name_what_is_in_use():
+    facts = describe(resolve("dcgan-sgd")[0])
+    assert facts["techniques"] == {
+        "dropout": 0.3, "real_target_low": 0.7, "fake_target_high": 0.3, "flip_probability": 1.0, "g_targets": "soft",
+    }  # fmt: skip
+    assert (facts["g_optimizer"], facts["d_optimizer"]) == (
+        "adam 0.0002, betas 0.5 and 0.999", "sgd 0.0002, momentum 0",
+    )  # fmt: skip
+    kinds = [(layer["kind"], layer["settings"]) for layer in facts["d_layers"]]
+    assert ("LeakyReLU", "negative_slope=0.2") in kinds and ("Dropout", "0.3") in kinds
+    text = to_text(facts)
+    assert "flip_probability     1.0        how often" in text and "SGD" not in text
+    assert describe(resolve("vanilla-cs231n")[0])["techniques"] == {"latent": "uniform"}
 
 
 def test_public_names_are_sorted_and_exist():

@@ -28,6 +28,12 @@ LENGTH_AND_INTERVALS = (
     "keep_last",
     "keep_every",
 )
+# What every run chooses in some way; whatever else differs from its default is a technique in use.
+CHOICES = (
+    "recipe", "dataset", "data_dir", "use_all_training_images", "batch", "seed", "network", "g_width", "d_width",
+    "z_dim", "conditioning", "clusters", "objective", "update", "g_optimizer", "d_optimizer", "g_learning_rate",
+    "d_learning_rate", "beta1", "beta2", "precision", "threads", *LENGTH_AND_INTERVALS,
+)  # fmt: skip
 
 
 def _field(
@@ -219,6 +225,14 @@ class Config:
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    def techniques(self) -> dict[str, Any]:
+        """The techniques in use, each with its value; empty for the plain algorithm."""
+        return {
+            name: value
+            for name, value in self.as_dict().items()
+            if name not in CHOICES and value != FIELDS[name].default
+        }
 
     def to_toml(self) -> str:
         import tomli_w

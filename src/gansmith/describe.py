@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gansmith.config import Config
+from gansmith.config import FIELDS, Config
 from gansmith.data import ImageSpec
 from gansmith.generate import network_spec
 from gansmith.rules import build_rules
@@ -41,6 +41,7 @@ def describe(config: Config, spec: ImageSpec = SPEC) -> dict[str, Any]:
         "r2": config.r2,
         "g_optimizer": _optimizer(config, "g"),
         "d_optimizer": _optimizer(config, "d"),
+        "techniques": config.techniques(),
         "batch": config.batch,
         "images": config.images,
     }
@@ -48,7 +49,14 @@ def describe(config: Config, spec: ImageSpec = SPEC) -> dict[str, Any]:
 
 def _optimizer(config: Config, player: str) -> str:
     name, rate = getattr(config, f"{player}_optimizer"), getattr(config, f"{player}_learning_rate")
-    return f"adam {rate:g}, betas {config.beta1:g} and {config.beta2:g}" if name == "adam" else f"{name} {rate:g}"
+    betas = f"betas {config.beta1:g} and {config.beta2:g}"
+    heeded = {
+        "adam": betas,
+        "adamw": f"{betas}, weight decay {config.weight_decay:g}",
+        "rmsprop": f"memory {config.beta2:g}",
+        "sgd": f"momentum {config.momentum:g}",
+    }
+    return f"{name} {rate:g}, {heeded[name]}"
 
 
 def _count(network: nn.Module) -> int:
@@ -56,15 +64,22 @@ def _count(network: nn.Module) -> int:
 
 
 def _layers(network: nn.Module, *inputs: Tensor) -> list[dict[str, Any]]:
-    """One row for each layer in the order it runs: its kind, output shape without the batch, own parameters."""
+    """One row for each layer in the order it runs: kind, settings, output shape without the batch, own parameters."""
     rows: list[dict[str, Any]] = []
     handles = []
     for name, layer in network.named_modules():
         if _is_row(layer) and ".parametrizations." not in f".{name}":
 
             def note(layer: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
-                shape = list(output.shape[1:])
-                rows.append({"name": name, "kind": _kind(layer), "shape": shape, "parameters": _own_count(layer)})
+                rows.append(
+                    {
+                        "name": name,
+                        "kind": _kind(layer),
+                        "settings": layer.extra_repr().split(", affine=")[0],  # the rest is the same everywhere
+                        "shape": list(output.shape[1:]),
+                        "parameters": _own_count(layer),
+                    }
+                )
 
             handles.append(layer.register_forward_hook(note))
     with torch.no_grad():
@@ -101,13 +116,19 @@ def to_text(facts: dict[str, Any]) -> str:
         lines += ["", f"{title} ({facts[f'{player}_parameters']:,} parameters)"]
         for layer in facts[f"{player}_layers"]:
             shape = "x".join(map(str, layer["shape"])) or "1"
-            lines.append(f"  {layer['name']:<24} {layer['kind']:<18} {shape:<14} {layer['parameters']:>10,}")
+            lines.append(
+                f"  {layer['name']:<24} {layer['kind']:<18} {shape:<14} {layer['parameters']:>10,}  {layer['settings']}"
+            )
     lines += [
         "",
         f"conditioning   {facts['conditioning']}",
-        f"objective      {facts['objective']}, {facts['update']} update, R1 {facts['r1']:g}, R2 {facts['r2']:g}",
+        f"objective      {facts['objective']}, {facts['update']} update",
         f"generator      {facts['g_optimizer']}",
         f"discriminator  {facts['d_optimizer']}",
         f"budget         {facts['images']:,} images, batch {facts['batch']}",
+        "techniques     " + ("none" if not facts["techniques"] else ""),
     ]
-    return "\n".join(lines)
+    lines += [
+        f"  {name:<20} {value!s:<10} {FIELDS[name].metadata['help']}" for name, value in facts["techniques"].items()
+    ]
+    return "\n".join(line.rstrip() for line in lines)

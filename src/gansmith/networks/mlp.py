@@ -1,6 +1,8 @@
 """Fully connected pairs: the one of introductory tutorials, and three of courses and Keras examples."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
@@ -12,12 +14,12 @@ from gansmith.networks.players import Discriminator, Generator, image_channels, 
 
 def mlp(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """One hidden layer in each player, of `g_width` and `d_width` units."""
-    return _generator(spec, config, [config.g_width], nn.ReLU()), _discriminator(spec, config, [config.d_width])
+    return _generator(spec, config, [config.g_width], nn.ReLU), _discriminator(spec, config, [config.d_width])
 
 
 def mlp_deep(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """Two hidden layers in each player, of `g_width` and `d_width` units, and a D that is nearly flat below zero."""
-    G = _generator(spec, config, 2 * [config.g_width], nn.ReLU())
+    G = _generator(spec, config, 2 * [config.g_width], nn.ReLU)
     return G, _discriminator(spec, config, 2 * [config.d_width], slope=0.01)
 
 
@@ -33,16 +35,16 @@ def cgan_keras(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
 
 def _keras_generator(spec: ImageSpec, config: Config) -> nn.Module:
     widths = [config.g_width, 2 * config.g_width, 4 * config.g_width]
-    return _generator(spec, config, widths, nn.LeakyReLU(0.2), is_normalised=True)
+    return _generator(spec, config, widths, partial(nn.LeakyReLU, 0.2), is_normalised=True)
 
 
 def _generator(
-    spec: ImageSpec, config: Config, widths: list[int], own: nn.Module, *, is_normalised: bool = False
+    spec: ImageSpec, config: Config, widths: list[int], own: Callable[[], nn.Module], *, is_normalised: bool = False
 ) -> nn.Module:
     shape = (spec.channels, spec.size, spec.size)
     layers: list[nn.Module] = []
     for inputs, outputs in zip([latent_inputs(spec, config), *widths], widths, strict=False):
-        layers += [nn.Linear(inputs, outputs), activation(config.g_activation, own)]
+        layers += [nn.Linear(inputs, outputs), activation(config.g_activation, own())]
         # Keras' own epsilon; its momentum of 0.8 is the share that stays, torch's the share that is new.
         layers += [nn.BatchNorm1d(outputs, eps=1e-3, momentum=0.2)] if is_normalised else []
         layers += dropout(config.g_dropout)

@@ -22,7 +22,7 @@ from gansmith.runs import Run
 
 Block = dict[str, Any]
 
-# What every run must choose, in the order a reader asks; what else differs from its default is a technique.
+# What every run must choose, in the order a reader asks.
 _HYPERPARAMETERS = (
     "images", "batch", "network", "g_width", "d_width", "z_dim", "objective", "update", "g_optimizer",
     "g_learning_rate", "d_optimizer", "d_learning_rate", "beta1", "beta2", "conditioning", "initialisation", "seed",
@@ -264,11 +264,7 @@ def _hyperparameters(config: Config) -> list[Block]:
 
 
 def _techniques(config: Config) -> list[Block]:
-    used = [
-        (name, value, _meaning(name))
-        for name, value in config.as_dict().items()
-        if name not in (*_HYPERPARAMETERS, *_CIRCUMSTANCES) and value != FIELDS[name].default
-    ]
+    used = [(name, value, _meaning(name)) for name, value in config.techniques().items()]
     if not used:
         return [_heading(1, "Special skills"), _text("No technique beyond the plain algorithm was used.")]
     return [
