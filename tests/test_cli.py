@@ -14,7 +14,7 @@ import pytest
 from conftest import TINY, write_set
 from PIL import Image
 
-from gansmith.cli.drawing import parse_labels
+from gansmith.config import parse_labels
 from gansmith.recipes import RECIPES
 
 GANSMITH = str(Path(sys.executable).with_name("gansmith"))

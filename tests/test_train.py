@@ -10,8 +10,7 @@ from conftest import write_set
 from gansmith.generate import load_model, sample
 from gansmith.recipes import RECIPES
 from gansmith.runs import create_run, load_checkpoint, open_run
-from gansmith.step import NotFiniteError
-from gansmith.train import Batches, measure_images, prepare, train
+from gansmith.train import Batches, TroubleError, measure_images, prepare, train
 
 TIMINGS = ("images_per_s", "elapsed_s")
 
@@ -198,7 +197,7 @@ def test_a_loss_that_is_no_number_stops_with_the_checkpoint_intact(tiny, run_tra
 
     poisoned.steps = 0
     monkeypatch.setitem(module.UPDATES, "alternating", poisoned)
-    with pytest.raises(NotFiniteError, match="d_loss is no longer a number after 144 images"):
+    with pytest.raises(TroubleError, match="d_loss is no longer a number after 144 images"):
         for _ in train(run, material):
             pass
     assert run.latest().name == "000000128"
@@ -243,7 +242,8 @@ def test_the_directory_tells_the_whole_story(tiny, run_training):
         ".lock", "best", "checkpoints", "config.toml", "log.jsonl", "metrics.jsonl", "real.png", "run.json", "samples",
     ]  # fmt: skip
     row = run.log()[0]
-    assert set(row) == {"images_seen", "d_loss", "g_loss", "d_real", "d_fake", *TIMINGS}
+    signs = {"spread_within", "spread_across", "classes_drawn", "copy_distance", "g_grad", "d_grad"}
+    assert set(row) == {"images_seen", "d_loss", "g_loss", "d_real", "d_fake", *signs, *TIMINGS}
     score = run.metrics()[-1]
     assert score["ratio"] == pytest.approx(score["frechet"] / score["floor"])
     counters = json.loads((run.latest() / "state.json").read_text())

@@ -27,6 +27,7 @@ LENGTH_AND_INTERVALS = (
     "save_every",
     "keep_last",
     "keep_every",
+    "on_trouble",
 )
 # What every run chooses in some way; whatever else differs from its default is a technique in use.
 CHOICES = (
@@ -60,6 +61,8 @@ class Config:
     # data
     dataset: str = _field("mnist", "data set to learn; `gansmith list datasets`")
     data_dir: str = _field("", "folder that holds the IDX files; if given, only it is used")
+    classes: str = _field("", "labels to train on, such as 3 or 0-4; scores still compare with all (empty: every one)")
+    limit_images: int = _field(0, "train on so many images only, spread over the stored order (0: all)", low=0)
     use_all_training_images: bool = _field(False, "train on the validation images too (for a hand-in)")
     # length and reproducibility
     images: int = _field(500_000, "training length in images shown to the discriminator", low=1)
@@ -200,6 +203,12 @@ class Config:
         choices=("auto", "float32", "bfloat16"),
     )
     threads: int = _field(0, "processor threads (0: one a core)", low=0, high=1024)
+    on_trouble: str = _field(
+        "warn",
+        "what to do when a run goes wrong: say so, say so and stop, or go back to the best checkpoint with half the "
+        "learning rates, three times at most",
+        choices=("warn", "stop", "rollback"),
+    )
     # intervals, in images; 0 lets the length decide
     log_every: int = _field(0, "images between log lines", low=0)
     sample_every: int = _field(0, "images between sample grids", low=0)
@@ -296,6 +305,23 @@ def parse_count(text: str) -> int:
     if number.denominator != 1:
         raise ValueError(f"{text!r} is not a whole number")
     return number.numerator
+
+
+def parse_labels(text: str) -> list[int]:
+    """Labels from 0-9 (a range), 3,11,12 (a list) or 2024 (one digit each)."""
+    try:
+        if "," in text:
+            return [label for part in text.split(",") for label in _parse_range(part)]
+        return _parse_range(text) if "-" in text else [int(digit) for digit in text]
+    except ValueError:
+        raise ValueError(f"labels are {text!r}; write a range 0-9, a list 3,11,12 or digits 2024") from None
+
+
+def _parse_range(text: str) -> list[int]:
+    first, dash, last = text.partition("-")
+    if dash and int(last) - int(first) >= 65_536:
+        raise ValueError("no data set has so many labels")
+    return list(range(int(first), int(last) + 1)) if dash else [int(first)]
 
 
 def choose(table: Mapping[str, Any], name: str, what: str) -> Any:

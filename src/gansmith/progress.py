@@ -40,6 +40,8 @@ def _plain(total_images: int) -> Show:
         nonlocal last_shown_at
         if report["kind"] == "score":
             line = _score(report)
+        elif report["kind"] == "trouble":
+            line = report["sentence"]
         elif report["kind"] == "log" and time.monotonic() - last_shown_at >= _PLAIN_EVERY_S:
             last_shown_at = time.monotonic()
             done = f"{report['images_seen']:>9,} of {total_images:,} images"
@@ -78,6 +80,8 @@ def _bar(total_images: int) -> Iterator[Show]:
                 )
             elif report["kind"] == "score":
                 live.console.print(_score(report))
+            elif report["kind"] == "trouble":
+                live.console.print(report["sentence"])
             elif report["kind"] == "sampled" and live.console.color_system in ("256", "truecolor"):
                 live.update(Group(progress, draw_in_text(report["path"], report["tile_px"])))
 

@@ -341,12 +341,17 @@ def prune(run: Run, *, keep_last: int, keep_every: int, batch: int) -> None:
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
     """The generator's tensors, the training state's tensors, and the counters of a checkpoint."""
-    counters = json.loads((path / "state.json").read_text(encoding="utf-8"))
     return (
         safetensors.torch.load_file(path / "generator.safetensors"),
         safetensors.torch.load_file(path / "state.safetensors"),
-        counters,
+        load_counters(path),
     )
+
+
+def load_counters(path: Path) -> dict[str, Any]:
+    """What state.json of a checkpoint says."""
+    counters: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    return counters
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

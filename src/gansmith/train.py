@@ -23,9 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gansmith.config import Config, choose
+from gansmith.config import Config, choose, parse_labels
 from gansmith.data import Images, ImageSpec, load_data, split, to_float
 from gansmith.data.clusters import find_clusters
+from gansmith.diagnose import Trouble, describe, diagnose
 from gansmith.generate import (
     STATISTICS_SAMPLES,
     Model,
@@ -53,6 +54,7 @@ from gansmith.runs import (
     NotSavedError,
     Run,
     load_checkpoint,
+    load_counters,
     locked,
     point_best,
     prune,
@@ -62,6 +64,7 @@ from gansmith.runs import (
     write_text,
 )
 from gansmith.schedule import decay, ema_decay, ramp
+from gansmith.signals import Signals, gradient_length
 from gansmith.step import (
     UPDATES,
     Batch,
@@ -74,15 +77,26 @@ from gansmith.step import (
 GRID_COLUMNS, GRID_ROWS = 10, 8
 # Where the config leaves the intervals open: so many of each in a run.
 LOG_LINES, GRIDS, SCORES, SAVES = 200, 12, 3, 4
+SIGNS = 100  # measurements of what `diagnose` reads
 SAFETY_S = 300.0  # no more than this is lost to a crash: a save between the scheduled ones, gone at the next
 GOLDEN = 0.618  # multiples of it, less whole numbers, soon lie evenly between 0 and 1
 LAST_PICTURES_S = 3.0  # the last grid, the plot and leaving, on a slow core
+
+ROLLBACK_FACTOR, MOST_ROLLBACKS = 0.5, 3  # of the learning rates each time, and how often
 
 logger = logging.getLogger("gansmith")
 # Widths where the config leaves them open: in fewer images than these, a narrow pair, which sees twice as many in the
 # same time, draws better digits (docs/log.md).
 WIDE, NARROW = {"g_width": 48, "d_width": 64}, {"g_width": 32, "d_width": 32}
 WIDE_FROM_IMAGES = 150_000
+
+
+class TroubleError(ArithmeticError):
+    """A run that went wrong and was stopped for it; its last checkpoint is intact."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(f"{trouble.sentence}; the last checkpoint is intact")
+        self.trouble = trouble
 
 
 @dataclass(frozen=True)
@@ -119,13 +133,14 @@ def prepare(config: Config) -> tuple[Config, Material]:
     config = settle_widths(config, config.images)
     images = load_data(config.dataset, data_dir=config.data_dir or None)
     fit, validation = (images, None) if config.use_all_training_images else split(images)
+    fit = _chosen(fit, config)
     conditioning = config.conditioning
     if conditioning == "auto":
         conditioning = "labels" if images.labels is not None else "clusters"
     if conditioning == "labels" and images.labels is None:
         raise ValueError(f"{images.source} has no labels; use --conditioning clusters or none")
     if len(fit) < 2:
-        raise ValueError(f"{images.source} holds {len(images)} images, too few to learn from; give at least 3")
+        raise ValueError(f"{images.source} holds {len(fit)} images to show, too few to learn from; give at least 3")
     codes = None
     if conditioning == "clusters":
         # As many clusters as the data can fill with a dozen images each.
@@ -148,6 +163,18 @@ def settle_widths(config: Config, wide_images: int) -> Config:
     """The config with a width in place of each 0, for a run in which the wide pair would see so many images."""
     widths = WIDE if wide_images >= WIDE_FROM_IMAGES else NARROW
     return config.replace(**{name: width for name, width in widths.items() if not getattr(config, name)})
+
+
+def _chosen(fit: Images, config: Config) -> Images:
+    """The images the config wants shown, in their stored order."""
+    if config.classes:
+        if fit.labels is None:
+            raise ValueError(f"{fit.source} has no labels, so no classes can be chosen; leave --classes away")
+        wanted = torch.isin(fit.labels, torch.tensor(parse_labels(config.classes)))
+        fit = fit.take(torch.nonzero(wanted).flatten())
+    if 0 < config.limit_images < len(fit):
+        fit = fit.take(torch.arange(config.limit_images) * len(fit) // config.limit_images)
+    return fit
 
 
 def _unlabelled(images: Images) -> Images:
@@ -217,22 +244,28 @@ def train(
     """Train a run to its length, or until `stop()` says so, and report on the way.
 
     Continues from the newest checkpoint where there is one. Yields what happened as dicts with a "kind": "log",
-    "score", "sampled" or "saved". The run's directory is locked meanwhile.
+    "score", "sampled", "saved" or "trouble". The run's directory is locked meanwhile.
 
     Args:
         command: what was typed, for run.json.
 
     Raises ValueError where another process trains in the directory or the data are not those it began with;
-    NotFiniteError when a loss is no number and NotSavedError when the disk takes no more, both with the last
-    checkpoint intact.
+    TroubleError when a loss is no number, or at any trouble if the config says stop; NotSavedError when the disk takes
+    no more; both with the last checkpoint intact.
     """
     with locked(run.directory):
-        try:
-            finished = yield from _loop(run, material, stop, command)
-        except (NotFiniteError, NotSavedError) as error:
-            with contextlib.suppress(OSError):
-                run.record(status="failed", reason=str(error))
-            raise
+        finished = None
+        while finished is None:
+            try:
+                finished = yield from _loop(run, material, stop, command)
+            except TroubleError as error:
+                if run.config.on_trouble != "rollback" or not roll_back(run, error.trouble):
+                    run.record(status="failed", reason=str(error))
+                    raise
+            except NotSavedError as error:
+                with contextlib.suppress(OSError):
+                    run.record(status="failed", reason=str(error))
+                raise
         run.record(status="finished" if finished else "stopped")
 
 
@@ -245,6 +278,8 @@ def _loop(
     players = build_players(config, material.spec, material.codes)
     counters = _restore(run, players, material)
     record_start(run, material, command)
+    rows, rollbacks = run.log(), counters["rollbacks"]
+    signals = Signals(config, material.fit, material.validation, material.ids, material.frequencies)
     images_seen: int = counters["images_seen"]
     resumed = images_seen > 0
     sums, best = _Sums(counters["sums"], counters["sums_counts"]), counters["best"]
@@ -255,14 +290,35 @@ def _loop(
     frame_latents = draw_latents(config, seed=config.seed, count=len(frame_ids))
     clock = _Clock()
     saved_images, saved_at = images_seen, time.monotonic()
+    fresh: Trouble | None = None  # found since the last step
     spare: Path | None = None  # the last save made for safety alone
     if not resumed:
         write_bytes(run.directory / "real.png", to_png(enlarge(grid(material.fit.pixels[:25]))))
 
     def log() -> dict[str, Any]:
         row = {"images_seen": images_seen, **sums.take_means(), **clock.lap(images_seen)}
+        looks = config.images // SIGNS or 1
+        if images_seen // looks > (rows[-1]["images_seen"] if rows else 0) // looks:
+            row |= signals.measure(players.G, images_seen)
+            row |= {
+                "g_grad": gradient_length(players.G.parameters()),
+                "d_grad": gradient_length(players.D.parameters()),
+            }
         run.append(run.log_path, row)
+        rows.append(row)
         return {"kind": "log", **row}
+
+    def look() -> dict[str, Any] | None:
+        known = {row["trouble"] for row in rows if row.get("kind") == "trouble"}
+        troubles = [trouble for trouble in diagnose(rows, run.scores(), config) if trouble.name not in known]
+        return report(troubles[0]) if troubles else None
+
+    def report(trouble: Trouble) -> dict[str, Any]:
+        nonlocal fresh
+        fresh = trouble
+        run.append(run.log_path, trouble.as_row())
+        rows.append(trouble.as_row())
+        return trouble.as_row()
 
     def draw() -> dict[str, Any]:
         frame = generate(averaged(), frame_latents, frame_ids)
@@ -281,18 +337,22 @@ def _loop(
 
     def save(*, for_safety: bool = False) -> dict[str, Any]:
         nonlocal saved_images, saved_at, spare
+        state = _state(players)
+        if not all(value.isfinite().all() for value in state.values()):
+            raise NotFiniteError("a weight")
         path = save_checkpoint(
             run,
             images_seen,
             generator=averaged().G.state_dict(),
             generator_metadata=describe_model(config, material.spec, material.frequencies),
-            state=_state(players),
+            state=state,
             counters={
                 "images_seen": images_seen,
                 "log_lines": len(run.log()),
                 "sums": sums.totals,
                 "sums_counts": sums.counts,
                 "best": best,
+                "rollbacks": rollbacks,
                 "data_sha256": material.data_sha256,
             },
         )
@@ -313,12 +373,16 @@ def _loop(
         if images_seen not in averages:
             averages.clear()
             G = players.G_ema if config.ema else copy.deepcopy(players.G)
+            if not all(parameter.isfinite().all() for parameter in G.parameters()):
+                raise NotFiniteError("a weight of the generator")
             recompute_statistics(G, config, material.frequencies)
             averages[images_seen] = Model(G.eval(), config, material.spec, material.frequencies)
         return averages[images_seen]
 
-    chores = [
-        (config.log_every or _share(config, LOG_LINES), log),
+    log_every = config.log_every or _share(config, LOG_LINES)
+    chores: list[tuple[int, Callable[[], dict[str, Any] | None]]] = [
+        (log_every, log),
+        (log_every, look),
         (config.sample_every or _share(config, GRIDS), draw),
     ]
     if judge is not None:
@@ -336,26 +400,43 @@ def _loop(
                 for every, chore in chores:
                     newly_best = chore is save and best is not None and best["images_seen"] == images_seen
                     if finished or newly_best or images_seen // every > (images_seen - config.batch) // every:
-                        yield chore()
+                        done = chore()
+                        if done is not None:
+                            yield done
                 overdue = time.monotonic() - saved_at > SAFETY_S
-                if saved_images < images_seen and (interrupted or overdue):
-                    yield save(for_safety=not interrupted)
+                stopping = interrupted or (fresh is not None and config.on_trouble == "stop")
+                if saved_images < images_seen and (stopping or overdue):
+                    yield save(for_safety=not stopping)
+            if fresh is not None and config.on_trouble != "warn":
+                raise TroubleError(fresh)
+            if finished or interrupted:
+                return finished
+            resumed, fresh = False, None
+
+            progress = min(images_seen / schedule_length, 1.0 - config.batch / schedule_length)
+            set_rates(players, config, progress, slower=ROLLBACK_FACTOR ** len(rollbacks))
+            sums.add(take_step(players, rules, batches, images_seen, progress))
+            images_seen += config.batch
+        except NotFiniteError as error:
+            trouble = describe("not-finite", images_seen, f"{error} is no longer a number")
+            yield report(trouble)
+            raise TroubleError(trouble) from None
         except OSError as error:
             raise NotSavedError(_what_to_do(run, error)) from error
-        if finished or interrupted:
-            return finished
-        resumed = False
 
-        progress = min(images_seen / schedule_length, 1.0 - config.batch / schedule_length)
-        set_rates(players, config, progress)
-        try:
-            sums.add(take_step(players, rules, batches, images_seen, progress))
-        except NotFiniteError as error:
-            raise NotFiniteError(
-                f"{error} is no longer a number after {images_seen} images; the last checkpoint is intact: "
-                "lower the learning rates or raise r1 and r2, and train again"
-            ) from None
-        images_seen += config.batch
+
+def roll_back(run: Run, trouble: Trouble) -> bool:
+    """Take a run back to its best checkpoint, to go on with lower rates; whether there is one and a try is left.
+
+    What it does is written down before it is done, so a run killed in between does the rest when it continues.
+    """
+    target = run.best() or run.latest()
+    rollbacks = run.facts().get("rollbacks", [])
+    if target is None or len(rollbacks) >= MOST_ROLLBACKS:
+        return False
+    step = {"from": trouble.images_seen, "to": int(target.name), "trouble": trouble.name, "sentence": trouble.sentence}
+    run.record(rollbacks=[*rollbacks, step])
+    return True
 
 
 def _what_to_do(run: Run, error: OSError) -> str:
@@ -474,9 +555,9 @@ class Batches:
         return seeded(rng(self.config.seed, images_seen, "dropout")) if self.is_random else contextlib.nullcontext()
 
 
-def set_rates(players: Players, config: Config, progress: float) -> None:
+def set_rates(players: Players, config: Config, progress: float, *, slower: float = 1.0) -> None:
     """Give both optimisers the learning rates and the memory of this point of the schedule."""
-    factor = decay(progress, config.decay, config.decay_from, config.decay_factor)
+    factor = slower * decay(progress, config.decay, config.decay_from, config.decay_factor)
     factor *= ramp(progress, config.rate_boost, 1.0, config.penalty_warmup)
     beta2 = ramp(progress, config.beta2_start or config.beta2, config.beta2, config.penalty_warmup)
     for optimizer, rate in (
@@ -531,10 +612,14 @@ def _state(players: Players) -> dict[str, Tensor]:
 
 def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
     """Put the newest checkpoint into the players and take the directory back to it; its counters."""
+    rollbacks = run.facts().get("rollbacks", [])
+    for path in reversed(run.checkpoints() if rollbacks else []):
+        if int(path.name) > rollbacks[-1]["to"] and len(load_counters(path)["rollbacks"]) < len(rollbacks):
+            shutil.rmtree(path)  # of the way that was given up
     latest = run.latest()
     if latest is None:
         sweep(run, -1)
-        return {"images_seen": 0, "sums": {}, "sums_counts": {}, "best": None}
+        return {"images_seen": 0, "sums": {}, "sums_counts": {}, "best": None, "rollbacks": []}
     generator, state, counters = load_checkpoint(latest)
     if counters["data_sha256"] != material.data_sha256:
         raise ValueError(
@@ -557,7 +642,11 @@ def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
                 # The fused optimisers walk memory: a slot must be laid out as its parameter is.
                 slots.setdefault(int(index), {})[slot] = torch.empty_like(like).copy_(value) if value.dim() else value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    counters["rollbacks"] = max(counters["rollbacks"], rollbacks, key=len)  # run.json may have been deleted
     sweep(run, counters["images_seen"])
+    noted = sum(row.get("kind") == "rollback" for row in run.log())
+    for step in counters["rollbacks"][noted:]:
+        run.append(run.log_path, {"kind": "rollback", "images_seen": step["to"], **step})
     missing = counters["log_lines"] - len(run.log())
     if missing > 0:
         logger.warning("%s lacks %d of %d lines; the run goes on without them", run.log_path, missing, missing)

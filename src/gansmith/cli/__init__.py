@@ -13,7 +13,7 @@ from gansmith.cli.benching import gaussians, stacked_mnist
 from gansmith.cli.data import check, export, fetch
 from gansmith.cli.drawing import film, plot, sample, walk
 from gansmith.cli.judging import compare, evaluate
-from gansmith.cli.looking import describe, doctor, list_
+from gansmith.cli.looking import describe, diagnose, doctor, list_
 from gansmith.cli.output import complain
 from gansmith.cli.shipping import export as export_model
 from gansmith.cli.shipping import report
@@ -44,6 +44,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "export": export_model,
     "list": list_,
     "describe": describe,
+    "diagnose": diagnose,
     "doctor": doctor,
 }
 DATA_COMMANDS: dict[str, Callable[..., int]] = {"fetch": fetch, "check": check, "export": export}

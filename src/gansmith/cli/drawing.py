@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from gansmith.cli.output import require_parent, write_images
+from gansmith.config import parse_labels
 
 
 def sample(
@@ -59,21 +60,6 @@ def sample(
     write_images(images, ids if model.is_labelled else torch.full_like(ids, -1), out)
     print(f"{count} images -> {out}")
     return 0
-
-
-def parse_labels(text: str) -> list[int]:
-    """Labels from 0-9 (a range), 3,11,12 (a list) or 2024 (one digit each)."""
-    try:
-        if "," in text:
-            return [label for part in text.split(",") for label in parse_labels_part(part)]
-        return parse_labels_part(text) if "-" in text else [int(digit) for digit in text]
-    except ValueError:
-        raise ValueError(f"labels are {text!r}; write a range 0-9, a list 3,11,12 or digits 2024") from None
-
-
-def parse_labels_part(text: str) -> list[int]:
-    first, dash, last = text.partition("-")
-    return list(range(int(first), int(last) + 1)) if dash else [int(first)]
 
 
 def walk(

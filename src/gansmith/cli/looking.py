@@ -1,6 +1,7 @@
-"""`list`, `describe` and `doctor`: what there is, without changing anything."""
+"""`list`, `describe`, `diagnose` and `doctor`: what there is, without changing anything."""
 
 import json as json_
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -53,6 +54,59 @@ def describe(recipe: str, /, *, json: Annotated[bool, Parameter(name="--json", n
     facts = describe_config(resolve(recipe)[0])
     print(json_.dumps(facts) if json else to_text(facts))
     return 0
+
+
+def diagnose(run: Path, /, *, json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
+    """Say how a run ended or where it stands, and what went wrong in it.
+
+    Parameters
+    ----------
+    run
+        Run directory.
+    json
+        One JSON object instead of sentences.
+    """
+    from gansmith.diagnose import diagnose as find_troubles
+    from gansmith.runs import is_locked, open_run
+
+    opened = open_run(run)
+    facts, rows = opened.facts(), opened.log()
+    status = facts.get("status", "unknown")
+    if status == "running" and not is_locked(run):
+        status = "killed"
+    latest = opened.latest()
+    seen = {row["trouble"]: row["sentence"] for row in rows if row.get("kind") == "trouble"}
+    seen |= {trouble.name: trouble.sentence for trouble in find_troubles(rows, opened.scores(), opened.config)} | seen
+    found = {
+        "status": status,
+        "images_seen": max((row["images_seen"] for row in rows), default=0),
+        "images": opened.config.images,
+        "saved_images": int(latest.name) if latest else 0,
+        "troubles": seen,
+        "rollbacks": facts.get("rollbacks", []),
+    }
+    if json:
+        print(json_.dumps(found))
+        return 0
+    print(f"{run}: {_STATUS[status]}, {found['images_seen']:,} of {found['images']:,} images seen")
+    if status == "failed":
+        print(f"it stopped because {facts.get('reason')}")
+    for step in found["rollbacks"]:
+        print(f"rolled back from {step['from']:,} to {step['to']:,} images: {step['sentence']}")
+    print("\n".join(seen.values()) or "no trouble was seen")
+    if status != "finished" and status != "running":
+        print(f"go on from {found['saved_images']:,} images with: gansmith resume {run}")
+    return 0
+
+
+_STATUS = {
+    "running": "training now",
+    "killed": "killed, or its machine went down",
+    "stopped": "stopped on request",
+    "failed": "stopped by itself",
+    "finished": "finished",
+    "unknown": "without a record of how it ended",
+}
 
 
 def doctor() -> int:

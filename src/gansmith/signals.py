@@ -1,0 +1,108 @@
+"""Cheap signs of how a run is doing, measured a hundred times a run: what `diagnose` reads in the log.
+
+They change nothing: latents are fixed, no state moves, and no weight learns from them.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from gansmith.config import Config
+from gansmith.data import Images, to_float, to_uint8
+from gansmith.generate import rng, seeded, shape_latents
+from gansmith.metrics.features import load_feature_network
+
+GROUPS, EACH = 8, 8  # kinds of image that are drawn, and how many of each
+SMALL = 6_000  # up to so many training images are compared with what is drawn
+
+
+class Signals:
+    """What a few dozen images say of a generator.
+
+    Args:
+        fit, validation: the images shown in training, and others; None where there are no others.
+        ids: (N,) what G is told of each fit image.
+        frequencies: (K,) share of each id.
+    """
+
+    def __init__(
+        self, config: Config, fit: Images, validation: Images | None, ids: Tensor, frequencies: Tensor
+    ) -> None:
+        draw = rng("signals")
+        self.config = config
+        self.told = _kinds(frequencies, draw)
+        self.latents = shape_latents(torch.randn(GROUPS * EACH, config.z_dim, generator=draw), config.latent)
+        self.real_within, self.real_across = _spreads(_alike(fit, ids, self.told), self.told)
+        classifier = load_feature_network(fit.name, fit.spec)
+        self.classifier = classifier if classifier.classifier.out_features > 1 else None
+        self.known: Tensor | None = None
+        if validation is not None and len(validation) and len(fit) <= SMALL:
+            self.known = _flat(fit.pixels)
+            others = _flat(validation.pixels[:: max(1, len(validation) // 128)])
+            self.real_nearest = torch.cdist(others, self.known).amin(1).median().item()
+
+    @torch.no_grad()
+    def measure(self, G: nn.Module, images_seen: int) -> dict[str, float]:
+        """Signs of G as it trains.
+
+        Returns:
+            spread_within: standard deviation of pixels among images told the same, over that of such real images.
+            spread_across: the same of the means of images told the same; only where G is told more than one thing.
+            classes_drawn: exp(entropy) of the classes a shipped classifier sees in them, as a share of its classes;
+                only where one ships. 1 is all, equally often.
+            copy_distance: median distance to the nearest training image, over that of real images held out; only for
+                small data.
+        """
+        buffers = {name: buffer.clone() for name, buffer in G.named_buffers()}
+        with seeded(rng(self.config.seed, images_seen, "signals")):
+            drawn = torch.func.functional_call(G, buffers, (self.latents, self.told))
+        pixels = to_uint8(drawn)
+        within, across = _spreads(pixels, self.told)
+        found = {"spread_within": within / max(self.real_within, 1e-9)}
+        if len(self.told.unique()) > 1:
+            found["spread_across"] = across / max(self.real_across, 1e-9)
+        if self.classifier is not None:
+            seen = self.classifier(to_float(pixels)).argmax(1)
+            shares = torch.bincount(seen, minlength=self.classifier.classifier.out_features) / len(seen)
+            found["classes_drawn"] = torch.special.entr(shares).sum().exp().item() / len(shares)
+        if self.known is not None:
+            nearest = torch.cdist(_flat(pixels), self.known).amin(1).median().item()
+            found["copy_distance"] = nearest / max(self.real_nearest, 1e-9)
+        return found
+
+
+def gradient_length(parameters: Iterable[Tensor]) -> float:
+    """Euclidean length of the last gradient a player stepped along."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()
+
+
+def _kinds(frequencies: Tensor, draw: torch.Generator) -> Tensor:
+    """(GROUPS * EACH,) ids in groups of equal ones, different groups different where there are as many."""
+    known = torch.nonzero(frequencies).flatten()
+    chosen = known[torch.randperm(len(known), generator=draw)]
+    return chosen[torch.arange(GROUPS) % len(chosen)].repeat_interleave(EACH)
+
+
+def _alike(fit: Images, ids: Tensor, told: Tensor) -> Tensor:
+    """A real image for each entry of `told`, with that id; repeated only where an id has fewer."""
+    counts: dict[int, int] = {}
+    rows = []
+    for kind in told.tolist():
+        of_kind = torch.nonzero(ids == kind).flatten()
+        rows.append(of_kind[counts.get(kind, 0) % len(of_kind)])
+        counts[kind] = counts.get(kind, 0) + 1
+    return fit.pixels[torch.stack(rows)]
+
+
+def _spreads(pixels: Tensor, told: Tensor) -> tuple[float, float]:
+    """Standard deviations within the groups told the same, and of the groups' means, over all pixels."""
+    flat = pixels.flatten(1).float()
+    groups = [flat[told == kind] for kind in told.unique()]
+    within = torch.stack([group.var(0).mean() for group in groups]).mean().sqrt().item()
+    means = torch.stack([group.mean(0) for group in groups])
+    return within, means.var(0).mean().sqrt().item() if len(groups) > 1 else 0.0
+
+
+def _flat(pixels: Tensor) -> Tensor:
+    return pixels.flatten(1).float().div_(255)
