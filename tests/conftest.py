@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+DATA_DIR = Path(os.environ.get("GANSMITH_DATA", "no-data"))  # for slow tests that need a whole data set
 os.environ["GANSMITH_OFFLINE"] = "1"
 for _name in ("GANSMITH_DATA", "XDG_CACHE_HOME"):
     os.environ.pop(_name, None)
