@@ -243,7 +243,7 @@ def test_the_directory_tells_the_whole_story(tiny, run_training):
     ]  # fmt: skip
     row = run.log()[0]
     signs = {"spread_within", "spread_across", "classes_drawn", "copy_distance", "g_grad", "d_grad"}
-    assert set(row) == {"images_seen", "d_loss", "g_loss", "d_real", "d_fake", *signs, *TIMINGS}
+    assert set(row) == {"images_seen", "d_loss", "g_loss", "d_real", "d_fake", "penalty_boost", *signs, *TIMINGS}
     score = run.metrics()[-1]
     assert score["ratio"] == pytest.approx(score["frechet"] / score["floor"])
     counters = json.loads((run.latest() / "state.json").read_text())
