@@ -16,7 +16,7 @@ from gansmith.cli.judging import compare, evaluate
 from gansmith.cli.looking import describe, diagnose, doctor, list_
 from gansmith.cli.output import complain
 from gansmith.cli.shipping import export as export_model
-from gansmith.cli.shipping import report
+from gansmith.cli.shipping import handin, report
 from gansmith.cli.training import resume, train
 
 app = App(
@@ -42,6 +42,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "compare": compare,
     "report": report,
     "export": export_model,
+    "handin": handin,
     "list": list_,
     "describe": describe,
     "diagnose": diagnose,
