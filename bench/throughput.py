@@ -182,10 +182,13 @@ def peak_gflops() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recipes", nargs="*", choices=COMPARED, default=COMPARED)
+    parser.add_argument("recipes", nargs="*", default=COMPARED)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    for name in arguments.recipes:
+        if name not in COMPARED:
+            parser.error(f"there is no plain loop of {name!r} here; choose from {', '.join(COMPARED)}")
     peak = None
     print("| recipe | Gansmith, images/s | x stock | x bare | share of matrix peak |")
     print("|---|---|---|---|---|")

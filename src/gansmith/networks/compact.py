@@ -7,16 +7,12 @@ cost time and learn late (docs/log.md).
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import refuse_unheeded
+from gansmith.networks.layers import MinibatchStddev, activation, dropout, refuse_unheeded
 
 SLOPE = 0.2
-UNHEEDED = (
-    "g_conditioning", "d_conditioning", "g_activation", "d_activation", "g_dropout", "dropout", "minibatch_stddev",
-)  # fmt: skip
 
 
 def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -33,7 +29,7 @@ def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
         )
     if config.g_width % 2:
         raise ValueError(f"g_width is {config.g_width}; the compact network halves it: give an even number such as 48")
-    refuse_unheeded(config, *UNHEEDED)
+    refuse_unheeded(config, "g_conditioning", "d_conditioning")
     return Generator(spec, config), Discriminator(spec, config)
 
 
@@ -48,17 +44,21 @@ class Generator(nn.Module):
             _scaled(nn.Linear(config.z_dim + 64, wide * side**2)),
             nn.Unflatten(1, (wide, side, side)),
             nn.BatchNorm2d(wide),
-            nn.LeakyReLU(SLOPE),
+            activation(config.g_activation, nn.LeakyReLU(SLOPE)),
+            *dropout(config.g_dropout),
             _convolution(wide, wide),
             nn.BatchNorm2d(wide),
-            nn.LeakyReLU(SLOPE),
+            activation(config.g_activation, nn.LeakyReLU(SLOPE)),
+            *dropout(config.g_dropout),
             _convolution(wide, narrow, kernel_size=1),
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
             nn.BatchNorm2d(narrow),
-            nn.LeakyReLU(SLOPE),
+            activation(config.g_activation, nn.LeakyReLU(SLOPE)),
+            *dropout(config.g_dropout),
             _convolution(narrow, narrow),
             nn.BatchNorm2d(narrow),
-            nn.LeakyReLU(SLOPE),
+            activation(config.g_activation, nn.LeakyReLU(SLOPE)),
+            *dropout(config.g_dropout),
             _convolution(narrow, 4 * spec.channels),
             nn.PixelShuffle(2),
             nn.Tanh(),
@@ -81,26 +81,34 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(
             nn.PixelUnshuffle(2),
             _convolution(4 * spec.channels, wide // 4),
-            nn.LeakyReLU(SLOPE),
+            activation(config.d_activation, nn.LeakyReLU(SLOPE)),
+            *dropout(config.dropout),
             _convolution(wide // 4, wide, kernel_size=4, stride=2),
-            nn.LeakyReLU(SLOPE),
+            activation(config.d_activation, nn.LeakyReLU(SLOPE)),
+            *dropout(config.dropout),
             _convolution(wide, 2 * wide, stride=2),
-            nn.LeakyReLU(SLOPE),
+            activation(config.d_activation, nn.LeakyReLU(SLOPE)),
+            *dropout(config.dropout),
             nn.Flatten(),
             _scaled(nn.Linear(2 * wide * side**2, 128)),
+            activation(config.d_activation, nn.LeakyReLU(SLOPE)),
+            *dropout(config.dropout),
         )
-        self.judge = nn.Linear(128, 1)
+        self.spread = MinibatchStddev() if config.minibatch_stddev else None
+        self.judge = nn.Linear(128 + config.minibatch_stddev, 1)
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 128)
 
     def forward(self, images: Tensor, ids: Tensor) -> Tensor:
         return self.score(self.features(images, ids), ids)
 
     def features(self, images: Tensor, ids: Tensor) -> Tensor:
-        return leaky_relu(self.layers(images), SLOPE)  # (N, 128)
+        features: Tensor = self.layers(images)
+        return features  # (N, 128)
 
     def score(self, features: Tensor, ids: Tensor) -> Tensor:
         match = (self.embedding(ids) * features).sum(1) / features.shape[1] ** 0.5
-        logits: Tensor = self.judge(features).squeeze(1) + match
+        seen = features if self.spread is None else self.spread(features)
+        logits: Tensor = self.judge(seen).squeeze(1) + match
         return logits  # (N,)
 
 
