@@ -10,6 +10,7 @@ from collections.abc import Callable
 from cyclopts import App, CycloptsError
 
 from gansmith.cli.benching import gaussians, stacked_mnist
+from gansmith.cli.comparing import ablate, recipes
 from gansmith.cli.data import check, export, fetch
 from gansmith.cli.drawing import film, plot, sample, walk
 from gansmith.cli.judging import compare, evaluate
@@ -43,13 +44,18 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "report": report,
     "export": export_model,
     "handin": handin,
+    "ablate": ablate,
     "list": list_,
     "describe": describe,
     "diagnose": diagnose,
     "doctor": doctor,
 }
 DATA_COMMANDS: dict[str, Callable[..., int]] = {"fetch": fetch, "check": check, "export": export}
-BENCH_COMMANDS: dict[str, Callable[..., int]] = {"stacked-mnist": stacked_mnist, "gaussians": gaussians}
+BENCH_COMMANDS: dict[str, Callable[..., int]] = {
+    "stacked-mnist": stacked_mnist,
+    "gaussians": gaussians,
+    "recipes": recipes,
+}
 for _name, _command in COMMANDS.items():
     app.command(_command, name=_name)
 for _name, _command in DATA_COMMANDS.items():
