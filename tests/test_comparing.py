@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from PIL import Image
 from gansmith.bench import recipes, trials
 from gansmith.bench.ablation import COMPLETE, compare, neutral_fields
 from gansmith.bench.ablation import to_markdown as ablation_to_markdown
+from gansmith.recipes import RECIPES
 
 
 def trial(recipe, seed, ratio, **more):
@@ -148,3 +151,10 @@ def test_requests_that_make_no_sense_train_nothing(gansmith, tmp_path, words, me
     code, _, err = gansmith(*words)
     assert code == 2 and message in err
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_the_page_of_recipes_names_every_row():
+    page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
+    table = [line for line in page.splitlines() if line.startswith("| `")]
+    named = [name for line in table for name in re.findall(r"`([\w-]+)`", line.split("|")[1])]
+    assert sorted(named) == sorted(RECIPES)
