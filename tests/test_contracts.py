@@ -250,7 +250,7 @@ FLOW = [
     ["optimizers", "rules", "generate"],
     ["signals"],
     ["train"],
-    ["describe", "doctor", "evaluate", "export", "film", "plot", "progress", "bench"],
+    ["describe", "doctor", "evaluate", "export", "film", "plot", "progress", "bench", "trackers"],
     ["report"],
     ["handin"],
     ["cli"],

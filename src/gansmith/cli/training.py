@@ -84,6 +84,7 @@ def train(
         raise ValueError(f"minutes is {minutes}; it must be more than 0, such as 3")
 
     from gansmith.runs import create_run, holds_run, next_directory, open_run, refuse_occupied
+    from gansmith.trackers import parse_trackers
     from gansmith.train import measure_images, prepare, settle_widths
 
     directory = out or next_directory(RUNS, chosen)
@@ -97,6 +98,7 @@ def train(
         )
     else:
         refuse_occupied(directory)
+    parse_trackers(chosen.trackers)
     asked = chosen
     chosen, material = prepare(asked)
     say(progress, f"{chosen.dataset}: {len(material.fit):,} images to train on, from {material.fit.source}")
@@ -145,12 +147,13 @@ def _train(run: "Run", material: Any, progress: str) -> int:
     from gansmith.plot import plot_curves
     from gansmith.progress import show_progress
     from gansmith.runs import NotSavedError
+    from gansmith.trackers import tracked
     from gansmith.train import train as train_run
 
     command = ["gansmith", *sys.argv[1:]]
     try:
         with _signals() as caught, show_progress(run.config.images, progress) as show:
-            for report in train_run(run, material, stop=lambda: bool(caught), command=command):
+            for report in tracked(run, train_run(run, material, stop=lambda: bool(caught), command=command)):
                 show(report)
     except NotSavedError as error:
         complain(str(error))

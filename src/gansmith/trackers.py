@@ -1,0 +1,209 @@
+"""What a run reports, told to other programs as well: TensorBoard, MLflow, Weights & Biases.
+
+The run directory stays the only record. A tracker is opened at a session's first report, when everything later than
+the checkpoint is gone from the directory; it forgets what it knew of the run and is told all of it anew. So nothing is
+ever doubled or lost, however a session ended. A tracker that fails is dropped with one warning; training goes on.
+"""
+
+import hashlib
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from gansmith.config import choose
+from gansmith.runs import Run
+
+logger = logging.getLogger("gansmith")
+
+
+class Tracker(Protocol):
+    def numbers(self, images_seen: int, values: Mapping[str, float]) -> None: ...
+
+    def picture(self, images_seen: int, path: Path) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """Event files in the run directory: `tensorboard --logdir runs`."""
+
+    def __init__(self, run: Run) -> None:
+        from tensorboardX import SummaryWriter
+
+        for path in run.directory.glob("events.out.tfevents.*"):
+            path.unlink()
+        self.writer = SummaryWriter(logdir=str(run.directory))
+
+    def numbers(self, images_seen: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, images_seen)
+        self.writer.flush()
+
+    def picture(self, images_seen: int, path: Path) -> None:
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        self.writer.add_image("samples", pixels, images_seen, dataformats="HWC")
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class MLflow:
+    """A run in the tracking store that MLFLOW_TRACKING_URI names, else in `mlflow.db` beside the run directory."""
+
+    def __init__(self, run: Run) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        folder = run.directory.absolute().parent
+        self.client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}")
+        known = self.client.get_experiment_by_name("gansmith")
+        experiment = known.experiment_id if known else self._create_experiment(folder)
+        tag = run.directory.absolute().name
+        for earlier in self.client.search_runs([experiment], f"tags.`gansmith.run` = '{tag}'"):
+            self.client.delete_run(earlier.info.run_id)
+        created = self.client.create_run(experiment, run_name=tag, tags={"gansmith.run": tag})
+        self.id: str = created.info.run_id
+        for name, value in run.config.as_dict().items():
+            self.client.log_param(self.id, name, value)
+
+    def _create_experiment(self, folder: Path) -> str:
+        created: str = self.client.create_experiment("gansmith", (folder / "mlflow-artifacts").as_uri())
+        return created
+
+    def numbers(self, images_seen: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.client.log_metric(self.id, name, value, step=images_seen)
+
+    def picture(self, images_seen: int, path: Path) -> None:
+        self.client.log_artifact(self.id, str(path), "samples")
+
+    def close(self) -> None:
+        self.client.set_terminated(self.id)
+
+
+class WandB:
+    """An offline run in the folder `wandb` beside the run directory; `wandb sync` uploads it, if anyone wishes."""
+
+    def __init__(self, run: Run) -> None:
+        import wandb
+
+        directory = run.directory.absolute()
+        id_ = hashlib.blake2b(str(directory).encode(), digest_size=4).hexdigest()
+        for path in directory.parent.glob(f"wandb/offline-run-*-{id_}"):
+            shutil.rmtree(path)
+        self.session = wandb.init(
+            project="gansmith",
+            name=directory.name,
+            id=id_,
+            dir=str(directory.parent),
+            config=run.config.as_dict(),
+            mode="offline",
+            settings=wandb.Settings(console="off", silent=True, x_disable_meta=True, x_disable_stats=True),
+        )
+        self.image = wandb.Image
+
+    def numbers(self, images_seen: int, values: Mapping[str, float]) -> None:
+        self.session.log({"images_seen": images_seen, **values})
+
+    def picture(self, images_seen: int, path: Path) -> None:
+        self.session.log({"images_seen": images_seen, "samples": self.image(str(path))})
+
+    def close(self) -> None:
+        self.session.finish()
+
+
+TRACKERS: dict[str, Callable[[Run], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": MLflow,
+    "wandb": WandB,
+}
+
+
+def parse_trackers(text: str) -> list[str]:
+    """The names in a comma-separated list; ValueError for one that is not in `TRACKERS`."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        choose(TRACKERS, name, "tracker")
+    return names
+
+
+def tracked(run: Run, reports: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The reports of `train`, passed on after the run's trackers heard them."""
+    trackers: dict[str, Tracker] | None = None
+    try:
+        for report in reports:
+            if trackers is None:
+                trackers = _open(run)
+                for earlier in _history(run):  # this report is among them
+                    _tell(trackers, earlier)
+            else:
+                _tell(trackers, report)
+            yield report
+    finally:
+        for name, tracker in (trackers or {}).items():
+            try:
+                tracker.close()
+            except Exception as error:
+                _warn(name, error)
+
+
+def _open(run: Run) -> dict[str, Tracker]:
+    opened: dict[str, Tracker] = {}
+    for name in parse_trackers(run.config.trackers):
+        try:
+            opened[name] = TRACKERS[name](run)
+        except Exception as error:  # whatever another program raises, the run is worth more
+            _warn(name, error)
+    return opened
+
+
+def _history(run: Run) -> Iterator[dict[str, Any]]:
+    """The reports that left a trace in the run directory."""
+    for row in run.log():
+        yield {"kind": "log", **row}
+    for row in run.metrics():
+        yield {"kind": "score", **row}
+    for path in sorted(run.samples_dir.glob("*.png")):
+        yield {"kind": "sampled", "path": str(path)}
+
+
+def _tell(trackers: dict[str, Tracker], report: Mapping[str, Any]) -> None:
+    """Pass a report on; drop the trackers that fail."""
+    for name, tracker in list(trackers.items()):
+        try:
+            _pass_on(tracker, report)
+        except Exception as error:
+            del trackers[name]
+            _warn(name, error)
+
+
+def _pass_on(tracker: Tracker, report: Mapping[str, Any]) -> None:
+    if report["kind"] == "sampled":
+        path = Path(report["path"])
+        tracker.picture(int(path.stem), path)
+    elif report["kind"] in ("log", "score"):
+        prefix = "score/" if report["kind"] == "score" else ""
+        tracker.numbers(report["images_seen"], _numbers(report, prefix))
+
+
+def _numbers(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The finite numbers of a log line."""
+    return {
+        prefix + key: float(value)
+        for key, value in row.items()
+        if key != "images_seen" and type(value) in (int, float) and math.isfinite(value)
+    }
+
+
+def _warn(name: str, error: Exception) -> None:
+    missing = isinstance(error, ImportError)
+    reason = f"{error.name} is not installed; pip install 'gansmith[{name}]'" if missing else error  # type: ignore[attr-defined]
+    logger.warning("the %s tracker failed and is left out (%s); the run goes on", name, reason)

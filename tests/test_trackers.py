@@ -1,0 +1,142 @@
+"""Other programs hear everything once, and none of them can harm a run."""
+
+import logging
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from gansmith.config import resolve
+from gansmith.runs import create_run, open_run
+from gansmith.trackers import TRACKERS, parse_trackers, tracked
+from gansmith.train import prepare, train
+
+
+def follow(config, directory, *, stop_after=None):
+    """Train as the command line does: with the trackers of the config."""
+    config, material = prepare(config)
+    run, heard = create_run(directory, config), []
+    for report in tracked(run, train(run, material, stop=lambda: len(heard) == stop_after)):
+        heard.append(report)
+    return run
+
+
+def events(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(str(run.directory), size_guidance={"scalars": 0, "images": 0})
+    reader.Reload()
+    return reader
+
+
+def assert_agrees(run):
+    reader = events(run)
+    for name in ("d_loss", "g_loss", "images_per_s"):
+        expected = [(row["images_seen"], pytest.approx(row[name], rel=1e-6)) for row in run.log()]
+        assert [(event.step, event.value) for event in reader.Scalars(name)] == expected and expected
+    expected = [(row["images_seen"], pytest.approx(row["ratio"], rel=1e-6)) for row in run.metrics()]
+    assert [(event.step, event.value) for event in reader.Scalars("score/ratio")] == expected and expected
+    frames = [int(path.stem) for path in sorted(run.samples_dir.glob("*.png"))]
+    assert [event.step for event in reader.Images("samples")] == frames and frames
+    first = reader.Images("samples")[0]
+    assert (first.width, first.height) == (280, 224)
+
+
+def test_tensorboard_reads_what_the_run_logged(tiny, tmp_path):
+    assert_agrees(follow(tiny(), tmp_path / "run"))
+
+
+def test_a_resumed_run_is_told_once(tiny, tmp_path):
+    run = follow(tiny(), tmp_path / "run", stop_after=6)
+    assert run.log()[-1]["images_seen"] < 256
+    run = follow(tiny(), tmp_path / "run")
+    assert run.log()[-1]["images_seen"] == 256
+    assert_agrees(run)
+    assert len(list(run.directory.glob("events.out.tfevents.*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_told_once(tmp_path, digit_dir):
+    directory = tmp_path / "run"
+    flags = {"images": 1600, "batch": 16, "g_width": 8, "d_width": 8, "threads": 1, "log_every": 32, "save_every": 320,
+             "sample_every": 500, "evaluate_every": 1000, "data_dir": digit_dir}  # fmt: skip
+    words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", "gansmith", "train", "--out", str(directory), "--progress", "json", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in process.stdout:
+        if '"images_seen": 800' in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert open_run(directory).log()[-1]["images_seen"] >= 800
+    done = subprocess.run([sys.executable, "-m", "gansmith", "resume", directory], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run = open_run(directory)
+    assert run.log()[-1]["images_seen"] == 1600
+    assert_agrees(run)
+
+
+class Broken:
+    """Fails at its second message, as a full disk or a lost server would make it."""
+
+    def __init__(self, run):
+        self.messages = 0
+
+    def numbers(self, images_seen, values):
+        self.messages += 1
+        if self.messages == 2:
+            raise ConnectionError("the server is gone")
+
+    picture = numbers
+
+    def close(self):
+        raise AssertionError("a dropped tracker is left alone")
+
+
+def test_a_failing_tracker_warns_once_and_the_run_goes_on(tiny, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(TRACKERS, "broken", Broken)
+    with caplog.at_level(logging.WARNING, "gansmith"):
+        run = follow(tiny(trackers="broken, tensorboard"), tmp_path / "run")
+    warnings = [record.getMessage() for record in caplog.records if "tracker" in record.getMessage()]
+    assert warnings == ["the broken tracker failed and is left out (the server is gone); the run goes on"]
+    assert_agrees(run)
+
+
+def test_a_missing_package_is_named_and_the_run_goes_on(tiny, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with caplog.at_level(logging.WARNING, "gansmith"):
+        follow(tiny(trackers="mlflow"), tmp_path / "run")
+    assert "pip install 'gansmith[mlflow]'" in caplog.text
+
+
+def test_unknown_trackers_are_refused_before_anything_is_written(gansmith, tmp_path, digit_dir):
+    code, _, err = gansmith("train", "--trackers", "tensorbord", "--out", tmp_path / "run", "--data-dir", digit_dir)
+    assert code == 2 and "did you mean 'tensorboard'?" in err and not (tmp_path / "run").exists()
+    assert parse_trackers("") == [] and parse_trackers(" wandb,mlflow ") == ["wandb", "mlflow"]
+    assert resolve()[0].trackers == "tensorboard"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_keeps_one_run_in_a_local_database(tiny, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    follow(tiny(trackers="mlflow"), tmp_path / "run", stop_after=6)
+    run = follow(tiny(trackers="mlflow"), tmp_path / "run")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (told,) = client.search_runs([client.get_experiment_by_name("gansmith").experiment_id])
+    losses = client.get_metric_history(told.info.run_id, "d_loss")
+    assert [(entry.step, entry.value) for entry in losses] == [(row["images_seen"], row["d_loss"]) for row in run.log()]
+    assert told.data.params["network"] == "compact" and told.info.status == "FINISHED"
+    assert len(client.list_artifacts(told.info.run_id, "samples")) == len(list(run.samples_dir.glob("*.png")))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_stays_offline_with_one_run(tiny, tmp_path):
+    pytest.importorskip("wandb")
+    follow(tiny(trackers="wandb"), tmp_path / "run", stop_after=6)
+    follow(tiny(trackers="wandb"), tmp_path / "other")
+    run = follow(tiny(trackers="wandb"), tmp_path / "run")
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2
+    assert not (run.directory / "wandb").exists()
