@@ -15,11 +15,10 @@ from gansmith.runs import create_run, open_run
 @pytest.fixture
 def project(run_training, tiny):
     """Three runs: two seeds of one experiment, and the same without its weight average."""
-    base = {"ema": 0.05, "network": "mlp", "update": "alternating", "r1": 0.0, "r2": 0.0}
     runs = [
-        run_training(tiny(**base, seed=0), "a"),
-        run_training(tiny(**base, seed=1), "b"),
-        run_training(tiny(**{**base, "ema": 0.0}, seed=0), "c"),
+        run_training(tiny("mlp-small", ema=0.05, seed=0), "a"),
+        run_training(tiny("mlp-small", ema=0.05, seed=1), "b"),
+        run_training(tiny("mlp-small", ema=0.0, seed=0), "c"),
     ]
     for run, ratio in zip(runs, (4.0, 6.0, 10.0), strict=True):
         run.append(run.metrics_path, {"images_seen": 256, "ratio": ratio, "n": 10_000})
@@ -39,7 +38,7 @@ def texts(blocks):
 def test_a_report_says_what_was_tried_what_helped_and_by_how_much(project):
     title, blocks, pictures = compose(project)
     said = texts(blocks)
-    assert title == "default on mnist"
+    assert title == "mlp-small on mnist"
     assert "ema 0.05 -> 0: did harm, 10.00 against 5.00 +- 1.00 times real (x 2)." in said
     for section in ("Question and data", "Experiments", "Special skills", "Visualisation", "Troubles"):
         assert section in [block["text"] for block in blocks if block["kind"] == "heading"]
@@ -50,9 +49,17 @@ def test_a_report_says_what_was_tried_what_helped_and_by_how_much(project):
             assert picture.format == "PNG"
 
 
+def test_runs_are_compared_at_one_number_of_images(project):
+    quick = (4.4, 6.4, 10.8)
+    for run, ratio in zip(project, quick, strict=True):
+        run.append(run.metrics_path, {"images_seen": 256, "ratio": ratio, "n": 5_000})
+    project[0].append(project[0].metrics_path, {"images_seen": 256, "ratio": 1.0, "n": 20_000})
+    assert "did harm, 10.00 against 5.00 +- 1.00 times real" in texts(compose(project)[1])
+
+
 def test_differences_within_the_spread_of_repeats_are_no_effects(project):
     run = project[2]
-    run.append(run.metrics_path, {"images_seen": 256, "ratio": 5.5, "n": 20_000})
+    run.append(run.metrics_path, {"images_seen": 257, "ratio": 5.5, "n": 10_000})
     assert "no clear difference, 5.50 against 5.00 +- 1.00" in texts(compose(project)[1])
 
 

@@ -50,7 +50,8 @@ def compose(runs: Sequence[Run]) -> tuple[str, list[Block], dict[str, bytes]]:
     """
     main = runs[0]
     pictures: dict[str, bytes] = {}
-    rows = [_summary(run) for run in runs]
+    common = _common_count(runs)
+    rows = [_summary(run, common) for run in runs]
     blocks = [
         *_question(main),
         _heading(1, "Experiments"),
@@ -127,15 +128,22 @@ def _score_rows(run: Run) -> list[dict[str, Any]]:
     return [row for row in run.scores() if isinstance(row.get("ratio"), int | float) and math.isfinite(row["ratio"])]
 
 
-def _last_score(run: Run) -> dict[str, Any] | None:
-    """The newest score of the most images a side; scores of different counts do not compare."""
-    return max(_score_rows(run), key=lambda row: (row["n"], row["images_seen"]), default=None)
+def _last_score(run: Run, *, n: int | None = None) -> dict[str, Any] | None:
+    """The newest score of the most images a side, or of `n`; scores of different counts do not compare."""
+    rows = [row for row in _score_rows(run) if n in (None, row["n"])]
+    return max(rows, key=lambda row: (row["n"], row["images_seen"]), default=None)
 
 
-def _summary(run: Run) -> dict[str, Any]:
-    """What the tables of runs say of one run."""
+def _common_count(runs: Sequence[Run]) -> int | None:
+    """The most images a side at which every run that has a score has one; None where there is no such number."""
+    counts = [{row["n"] for row in _score_rows(run)} for run in runs]
+    return max(set.intersection(*filter(None, counts)) if any(counts) else (), default=None)
+
+
+def _summary(run: Run, n: int | None) -> dict[str, Any]:
+    """What the tables of runs say of one run, scored with `n` images a side."""
     facts, log = run.facts(), run.log()
-    score = _last_score(run)
+    score = _last_score(run, n=n)
     return {
         "name": run.directory.resolve().name,
         "seed": run.config.seed,
