@@ -175,3 +175,29 @@ def test_learning_rates_and_memories_move_by_half_a_cosine(tiny):
         memories.append(group["betas"])
     assert rates == pytest.approx([2e-4, 1.25e-4, 5e-5, 5e-5])
     assert memories == [(0.0, pytest.approx(beta2)) for beta2 in (0.9, 0.945, 0.99, 0.99)]
+
+
+def test_planes_draw_and_read_every_colour_with_the_same_convolutions():
+    torch.manual_seed(0)
+    config = resolve("default", flags={"network": "planes", "g_width": 16, "d_width": 32, "z_dim": 12})[0]
+    G, D = (player.eval() for player in NETWORKS["planes"](ImageSpec(28, 3, 0), config))
+    z, ids = inputs()[0], torch.zeros(5, dtype=torch.int64)
+    images = G(z, ids)
+    G.starts = torch.nn.ModuleList([G.starts[k] for k in (2, 0, 1)])
+    torch.testing.assert_close(G(z, ids), images[:, [2, 0, 1]])
+    head = D.layers[-1].weight.view(128, 3, -1)
+    logits = D(images, ids)
+    D.layers[-1].weight.data = head[:, [2, 0, 1]].reshape(128, -1)
+    torch.testing.assert_close(D(images[:, [2, 0, 1]], ids), logits)
+
+
+def test_planes_judge_colours_together():
+    torch.manual_seed(0)
+    config = resolve("default", flags={"network": "planes", "g_width": 16, "d_width": 32, "z_dim": 12})[0]
+    D = NETWORKS["planes"](ImageSpec(28, 3, 0), config)[1]
+    red, green = torch.zeros(1, 3, 28, 28), torch.zeros(1, 3, 28, 28)
+    red[:, 0, 8:20, 8:20], green[:, 1, 4:12, 4:24] = 1.0, 1.0
+    none, one, other, both = D(
+        torch.cat([0 * red, red, green, red + green]), torch.zeros(4, dtype=torch.int64)
+    ).tolist()
+    assert abs((both - one) - (other - none)) > 1e-3  # a sum of what each colour deserves would give 0

@@ -24,13 +24,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "default-unlabelled": dict(_DEFAULT, conditioning="clusters"),
     # Stacked MNIST, told neither labels nor clusters; pairs of real and generated images keep rare kinds alive.
     "stacked": dict(
-        _COMPACT, dataset="stacked-mnist", conditioning="none", use_all_training_images=True, objective="relativistic",
-        g_learning_rate=2e-3, d_learning_rate=2e-3, r1=0.1, r2=0.1, penalty_boost=10.0, penalty_every=4,
+        _COMPACT, network="planes", dataset="stacked-mnist", conditioning="none", use_all_training_images=True,
+        objective="relativistic", g_width=32, z_dim=96, r1=0.1, r2=0.1, penalty_boost=10.0, penalty_every=4,
     ),
     # Mixtures of Gaussians drawn as pictures, told neither labels nor clusters.
     "gaussians": dict(
-        _COMPACT, dataset="gaussian-ring", conditioning="none", objective="relativistic", g_width=16, d_width=16,
-        g_learning_rate=2e-3, d_learning_rate=2e-3, r1=0.1, r2=0.1, penalty_boost=10.0, penalty_every=4,
+        _COMPACT, dataset="gaussian-ring", conditioning="none", objective="relativistic", g_width=32, d_width=32,
+        g_learning_rate=2e-3, d_learning_rate=2e-3, r1=0.2, r2=0.2, penalty_boost=10.0, penalty_every=4,
         images=200_000,
     ),
     # The two-layer pair of introductory tutorials: 200 epochs, a log line every 400 batches, a grid every 3 epochs.
@@ -97,12 +97,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         objective="wasserstein", gradient_penalty=10.0, minibatch_stddev=True,
         g_learning_rate=1e-3, d_learning_rate=1e-3, beta1=0.0, beta2=0.99, ema=0.05,
     ),
-    # StyleGAN2, arXiv:1912.04958, with the settings of arXiv:2006.06676 for CIFAR-10. Chosen here: R1's weight, and
-    # learning rates for weights of their own size (source: 2.5e-3 for weights of size one).
+    # StyleGAN2, arXiv:1912.04958, with the settings of arXiv:2006.06676 for CIFAR-10. Chosen here: R1's weight.
     "stylegan-lite": dict(
         network="stylegan-lite", g_width=64, d_width=64, z_dim=64, images=3_000_000,
         r1=0.1, penalty_every=16, style_mixing=0.9, minibatch_stddev=True,
-        g_learning_rate=3e-4, d_learning_rate=3e-4, beta1=0.0, beta2=0.99, ema=0.05,
+        g_learning_rate=2.5e-3, d_learning_rate=2.5e-3, beta1=0.0, beta2=0.99, ema=0.05,
     ),
     # R3GAN, arXiv:2501.05441, table 4 and its code: weights, rates, Adam's memory and the average's half-life all
     # move by half a cosine. Chosen here: batch 64 (source: 512), widths (768), and how much of the run they move for.

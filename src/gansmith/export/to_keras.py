@@ -379,7 +379,8 @@ def _pixel_shuffle(keras: _Writer, node: Node, *, self: Node, upscale_factor: in
 def _cat(keras: _Writer, node: Node, *, tensors: list[Node], dim: int) -> str:
     if dim % (1 + len(_shape(node))) != 1:
         raise keras.refusal(node, "along this axis no Keras layer equals")
-    return keras.add("Concatenate", [keras.name_of(tensor) for tensor in tensors], axis=-1)
+    names = [keras.name_of(tensor) for tensor in tensors]
+    return keras.add("Concatenate", names, axis=-1) if len(names) > 1 else names[0]  # Keras refuses a single one
 
 
 def _embedding(keras: _Writer, node: Node, *, weight: Node, indices: Node, **_: Any) -> str:

@@ -14,6 +14,7 @@ from gansmith.networks.acgan import acgan
 from gansmith.networks.compact import compact
 from gansmith.networks.dcgan import dcgan, dcgan_keras, dcgan_pooled
 from gansmith.networks.mlp import cgan_keras, mlp, mlp_deep, mlp_keras
+from gansmith.networks.planes import planes
 from gansmith.networks.progressive import progressive
 from gansmith.networks.r3gan import r3gan
 from gansmith.networks.sngan import sngan
@@ -22,6 +23,7 @@ from gansmith.networks.wgan_gp import wgan_gp
 
 NETWORKS: dict[str, Callable[[ImageSpec, Config], tuple[nn.Module, nn.Module]]] = {
     "compact": compact,
+    "planes": planes,
     "mlp": mlp,
     "mlp-deep": mlp_deep,
     "mlp-keras": mlp_keras,

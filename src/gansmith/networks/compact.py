@@ -7,12 +7,16 @@ cost time and learn late (docs/log.md).
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import MinibatchStddev, activation, dropout, refuse_unheeded
+from gansmith.networks.layers import refuse_unheeded
 
 SLOPE = 0.2
+UNHEEDED = (
+    "g_conditioning", "d_conditioning", "g_activation", "d_activation", "g_dropout", "dropout", "minibatch_stddev",
+)  # fmt: skip
 
 
 def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -21,6 +25,12 @@ def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     G has `g_width` maps at a quarter and half as many at half. D has a quarter of `d_width` at half, `d_width` at a
     quarter, and twice as many at an eighth.
     """
+    refuse_misfits(spec, config)
+    return Generator(spec, config), Discriminator(spec, config)
+
+
+def refuse_misfits(spec: ImageSpec, config: Config) -> None:
+    """Raise ValueError for images and widths that do not divide as the pair needs them to."""
     if spec.size % 4:
         raise ValueError(f"images are {spec.size} pixels wide; the compact network needs a multiple of 4: resize them")
     if config.d_width % 4:
@@ -29,8 +39,7 @@ def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
         )
     if config.g_width % 2:
         raise ValueError(f"g_width is {config.g_width}; the compact network halves it: give an even number such as 48")
-    refuse_unheeded(config, "g_conditioning", "d_conditioning")
-    return Generator(spec, config), Discriminator(spec, config)
+    refuse_unheeded(config, *UNHEEDED)
 
 
 class Generator(nn.Module):
@@ -38,30 +47,10 @@ class Generator(nn.Module):
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
-        wide, narrow, side = config.g_width, config.g_width // 2, spec.size // 4
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 64)
         self.layers = nn.Sequential(
-            _scaled(nn.Linear(config.z_dim + 64, wide * side**2)),
-            nn.Unflatten(1, (wide, side, side)),
-            nn.BatchNorm2d(wide),
-            activation(config.g_activation, nn.LeakyReLU(SLOPE)),
-            *dropout(config.g_dropout),
-            _convolution(wide, wide),
-            nn.BatchNorm2d(wide),
-            activation(config.g_activation, nn.LeakyReLU(SLOPE)),
-            *dropout(config.g_dropout),
-            _convolution(wide, narrow, kernel_size=1),
-            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-            nn.BatchNorm2d(narrow),
-            activation(config.g_activation, nn.LeakyReLU(SLOPE)),
-            *dropout(config.g_dropout),
-            _convolution(narrow, narrow),
-            nn.BatchNorm2d(narrow),
-            activation(config.g_activation, nn.LeakyReLU(SLOPE)),
-            *dropout(config.g_dropout),
-            _convolution(narrow, 4 * spec.channels),
-            nn.PixelShuffle(2),
-            nn.Tanh(),
+            scaled(nn.Linear(config.z_dim + 64, config.g_width * (spec.size // 4) ** 2)),
+            *painting_layers(spec.size, spec.channels, config.g_width),
         )
 
     def forward(self, z: Tensor, ids: Tensor) -> Tensor:
@@ -77,48 +66,70 @@ class Discriminator(nn.Module):
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
-        wide, side = config.d_width, -(-spec.size // 8)
+        side = -(-spec.size // 8)
         self.layers = nn.Sequential(
-            nn.PixelUnshuffle(2),
-            _convolution(4 * spec.channels, wide // 4),
-            activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-            *dropout(config.dropout),
-            _convolution(wide // 4, wide, kernel_size=4, stride=2),
-            activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-            *dropout(config.dropout),
-            _convolution(wide, 2 * wide, stride=2),
-            activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-            *dropout(config.dropout),
-            nn.Flatten(),
-            _scaled(nn.Linear(2 * wide * side**2, 128)),
-            activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-            *dropout(config.dropout),
+            *reading_layers(spec.channels, config.d_width),
+            scaled(nn.Linear(2 * config.d_width * side**2, 128)),
         )
-        self.spread = MinibatchStddev() if config.minibatch_stddev else None
-        self.judge = nn.Linear(128 + config.minibatch_stddev, 1)
+        self.judge = nn.Linear(128, 1)
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 128)
 
     def forward(self, images: Tensor, ids: Tensor) -> Tensor:
         return self.score(self.features(images, ids), ids)
 
     def features(self, images: Tensor, ids: Tensor) -> Tensor:
-        features: Tensor = self.layers(images)
-        return features  # (N, 128)
+        return leaky_relu(self.layers(images), SLOPE)  # (N, 128)
 
     def score(self, features: Tensor, ids: Tensor) -> Tensor:
         match = (self.embedding(ids) * features).sum(1) / features.shape[1] ** 0.5
-        seen = features if self.spread is None else self.spread(features)
-        logits: Tensor = self.judge(seen).squeeze(1) + match
+        logits: Tensor = self.judge(features).squeeze(1) + match
         return logits  # (N,)
+
+
+def painting_layers(size: int, channels: int, wide: int) -> list[nn.Module]:
+    """From (N, wide * (size / 4)^2) to images."""
+    narrow, side = wide // 2, size // 4
+    return [
+        nn.Unflatten(1, (wide, side, side)),
+        nn.BatchNorm2d(wide),
+        nn.LeakyReLU(SLOPE),
+        _convolution(wide, wide),
+        nn.BatchNorm2d(wide),
+        nn.LeakyReLU(SLOPE),
+        _convolution(wide, narrow, kernel_size=1),
+        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+        nn.BatchNorm2d(narrow),
+        nn.LeakyReLU(SLOPE),
+        _convolution(narrow, narrow),
+        nn.BatchNorm2d(narrow),
+        nn.LeakyReLU(SLOPE),
+        _convolution(narrow, 4 * channels),
+        nn.PixelShuffle(2),
+        nn.Tanh(),
+    ]
+
+
+def reading_layers(channels: int, wide: int) -> list[nn.Module]:
+    """From images to (N, 2 * wide * (size / 8, rounded up)^2)."""
+    return [
+        nn.PixelUnshuffle(2),
+        _convolution(4 * channels, wide // 4),
+        nn.LeakyReLU(SLOPE),
+        _convolution(wide // 4, wide, kernel_size=4, stride=2),
+        nn.LeakyReLU(SLOPE),
+        _convolution(wide, 2 * wide, stride=2),
+        nn.LeakyReLU(SLOPE),
+        nn.Flatten(),
+    ]
 
 
 def _convolution(inputs: int, outputs: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Module:
     """A convolution that keeps the size, or halves it."""
     padding = (kernel_size - 1) // 2
-    return _scaled(nn.Conv2d(inputs, outputs, kernel_size=kernel_size, stride=stride, padding=padding))
+    return scaled(nn.Conv2d(inputs, outputs, kernel_size=kernel_size, stride=stride, padding=padding))
 
 
-def _scaled(layer: nn.Conv2d | nn.Linear) -> nn.Module:
+def scaled(layer: nn.Conv2d | nn.Linear) -> nn.Module:
     """The layer with first weights that keep the signal's strength. Source: He et al., arXiv:1502.01852, eq. 14."""
     nn.init.kaiming_normal_(layer.weight, a=SLOPE)
     if layer.bias is not None:
