@@ -6,10 +6,13 @@ import math
 import pytest
 import torch
 
-from gansmith.bench import gaussians, stacked_mnist
-from gansmith.data import load_data
+from gansmith.bench import gaussians, losses, stacked_mnist
+from gansmith.config import resolve
+from gansmith.data import ImageSpec, load_data
 from gansmith.data.stacked import stack
 from gansmith.data.synthetic import SPREAD, draw_points, grid_centres, ring_centres
+from gansmith.rules import build_rules
+from gansmith.train import build_players
 
 
 def every_triple():
@@ -152,6 +155,45 @@ def test_gaussians_is_one_command(gansmith, monkeypatch):
     assert code == 0
     assert (result["gaussian-ring"]["of"], result["gaussian-grid"]["of"]) == (8, 25)
     assert result["gaussian-grid"]["run"] == "g/gaussian-grid"
+
+
+def verdict(ratio, **gates):
+    return {"ratio": ratio, "gates": {name: {"ok": ok} for name, ok in gates.items()}}
+
+
+def test_objectives_are_ordered_by_their_mean_with_their_range():
+    rows = losses.order(
+        {
+            "unjudged": [verdict(None)],
+            "worse": [verdict(5.0, classes=True), verdict(9.0, classes=False, copies=None)],
+            "better": [verdict(6.5), verdict(3.5), verdict(5.0)],
+        }
+    )
+    assert [row["objective"] for row in rows] == ["better", "worse", "unjudged"]
+    assert (rows[0]["ratio"], rows[0]["lowest"], rows[0]["highest"], rows[0]["seeds"]) == (5.0, 3.5, 6.5, 3)
+    assert (rows[1]["valid"], rows[1]["failed"], rows[0]["valid"]) == (False, ["classes"], True)
+    assert rows[2]["ratio"] is rows[2]["lowest"] is None
+
+
+@pytest.mark.parametrize("name", losses.OBJECTIVES_COMPARED)
+def test_compared_objectives_differ_in_nothing_but_their_own_choices(name):
+    choices = losses.OBJECTIVES_COMPARED[name]
+    config, origins = resolve(losses.RECIPE, flags=choices)
+    build_rules(config, build_players(config, ImageSpec(28, 1, 0)).D)
+    assert {field for field, origin in origins.items() if origin == "flag"} == set(choices)
+    assert (config.network, config.batch) == (resolve(losses.RECIPE)[0].network, resolve(losses.RECIPE)[0].batch)
+
+
+@pytest.mark.slow
+def test_losses_is_one_command_that_goes_on_where_it_was(gansmith, digit_dir, monkeypatch):
+    two = {name: losses.OBJECTIVES_COMPARED[name] for name in ("non-saturating", "wasserstein")}
+    monkeypatch.setattr(losses, "OBJECTIVES_COMPARED", two)
+    words = ("bench", "losses", "--images", 256, "--seeds", 1, "--quick", "--data-dir", digit_dir, "--json")
+    code, out, _ = gansmith(*words)
+    first = json.loads(out)["objectives"]
+    assert code == 0 and {row["objective"] for row in first} == set(two)
+    code, out, err = gansmith(*words)
+    assert code == 0 and json.loads(out)["objectives"] == first
 
 
 @pytest.mark.parametrize("name", ["stacked-mnist", "gaussians"])

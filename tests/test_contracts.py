@@ -252,7 +252,6 @@ FLOW = [
     ["train"],
     ["describe", "doctor", "evaluate", "export", "film", "plot", "progress", "bench", "trackers"],
     ["report"],
-    ["handin"],
     ["cli"],
     ["__main__", "__init__"],
 ]

@@ -1,1 +1,1 @@
-"""Published tests of what a generator misses, one a file: each measures images against modes that are known."""
+"""Published tables that can be run: what a generator misses where the modes are known, and objectives compared."""

@@ -132,6 +132,71 @@ def gaussians(
     return 0
 
 
+def losses(
+    *,
+    images: str | None = None,
+    seeds: int | None = None,
+    quick: Annotated[bool, Parameter(negative=())] = False,
+    dataset: str = "mnist",
+    data_dir: Path | None = None,
+    out: Path = RUNS / "losses",
+    progress: Progress = "auto",
+    json: Json = False,
+) -> int:
+    """Train one network with each of several objectives, an equal number of images each, and order them.
+
+    Stopped, it goes on where it was: the same command trains and judges only what is missing.
+
+    Parameters
+    ----------
+    images
+        Length of each training, such as 200k.
+    seeds
+        Trainings of each objective, with seeds from 0.
+    quick
+        Judge by 2,000 samples instead of 10,000.
+    dataset
+        Data set to learn and to compare with.
+    data_dir
+        Folder that holds its IDX files.
+    out
+        Folder for the run directories.
+    progress
+        Live bar, plain lines, or one JSON object a line.
+    json
+        One JSON object instead of a table; progress goes to the other stream.
+    """
+    from gansmith.bench.losses import IMAGES, OBJECTIVES_COMPARED, RECIPE, SEEDS, order
+    from gansmith.evaluate import compare
+
+    seeds = SEEDS if seeds is None else seeds
+    if seeds < 1:
+        raise ValueError(f"seeds is {seeds}; it must be 1 or more, such as 3")
+    shared = {"images": images or str(IMAGES), "dataset": dataset, "data_dir": str(data_dir) if data_dir else None}
+    verdicts: dict[str, list[dict[str, Any]]] = {name: [] for name in OBJECTIVES_COMPARED}
+    for seed in range(seeds):
+        for name, choices in OBJECTIVES_COMPARED.items():
+            flags = {**shared, "seed": str(seed), **{field: str(value) for field, value in choices.items()}}
+            directory = out / f"{name}-{seed}"
+            code, _, model = _train(RECIPE, directory, None, flags, progress, json)
+            if model is None:
+                return code
+            verdicts[name] += compare([directory], quick=quick)[0]["verdicts"]
+    rows = order(verdicts)
+    if json:
+        print(json_.dumps({"benchmark": "losses", "recipe": RECIPE, **shared, "objectives": rows}))
+        return 0
+    print(f"{'objective':<16}{'times real':>11}{'lowest':>9}{'highest':>9}  gates that failed in any seed")
+    for row in rows:
+        figures = "".join(f"{'none' if row[key] is None else format(row[key], '.2f'):>9}" for key in _RATIOS)
+        print(f"{row['objective']:<16}  {figures}  {', '.join(row['failed']) or 'none'}")
+    print(f"{RECIPE} on {dataset}, {shared['images']} images each, {seeds} seeds, in {out}")
+    return 0
+
+
+_RATIOS = ("ratio", "lowest", "highest")
+
+
 def _train(
     recipe: str,
     out: Path | None,
