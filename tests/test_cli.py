@@ -14,7 +14,7 @@ import pytest
 from conftest import TINY, write_set
 from PIL import Image
 
-from gansmith.config import parse_labels
+from gansmith.config import parse_labels, resolve
 from gansmith.recipes import RECIPES
 
 GANSMITH = str(Path(sys.executable).with_name("gansmith"))
@@ -151,6 +151,12 @@ def test_print_config_shows_sources_and_reads_back(gansmith, tmp_path):
     (tmp_path / "c.toml").write_text(out)
     again = gansmith("train", "--config", tmp_path / "c.toml", "--print-config")[1]
     assert [line.split("#")[0] for line in again.splitlines()] == [line.split("#")[0] for line in out.splitlines()]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_print_config_shows_reproduces_any_row(recipe, gansmith, tmp_path):
+    (tmp_path / "c.toml").write_text(gansmith("train", recipe, "--print-config")[1])
+    assert resolve(file=tmp_path / "c.toml")[0] == resolve(recipe)[0]
 
 
 def test_progress_for_scripts_is_json_alone(gansmith, digit_dir, tmp_path):

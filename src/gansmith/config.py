@@ -32,9 +32,10 @@ LENGTH_AND_INTERVALS = (
 )
 # What every run chooses in some way; whatever else differs from its default is a technique in use.
 CHOICES = (
-    "recipe", "dataset", "data_dir", "use_all_training_images", "batch", "seed", "network", "g_width", "d_width",
-    "z_dim", "conditioning", "clusters", "objective", "update", "g_optimizer", "d_optimizer", "g_learning_rate",
-    "d_learning_rate", "beta1", "beta2", "precision", "threads", *LENGTH_AND_INTERVALS,
+    "recipe", "dataset", "data_dir", "classes", "limit_images", "use_all_training_images", "batch", "seed", "network",
+    "g_width", "d_width", "z_dim", "conditioning", "clusters", "objective", "update", "g_optimizer", "d_optimizer",
+    "g_learning_rate", "d_learning_rate", "beta1", "beta2", "precision", "threads",
+    *LENGTH_AND_INTERVALS,
 )  # fmt: skip
 
 
