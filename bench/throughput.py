@@ -18,17 +18,22 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+from torch.nn.functional import mse_loss
 
 from gansmith.config import Config, resolve
 from gansmith.data import to_float
 from gansmith.generate import network_spec
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import Dropout
-from gansmith.recipes import RECIPES
 from gansmith.rules import build_rules
 from gansmith.train import Batches, Material, build_players, prepare, take_step
 
 Stepper = Callable[[], int]
+# The recipes whose plain loop stands below: the house one, and those of tutorials, courses and examples.
+COMPARED = (
+    "default", "mlp-small", "mlp-keras", "cgan-keras", "dcgan-keras", "vanilla-cs231n", "lsgan-cs231n", "dcgan-cs231n",
+    "dcgan-sgd",
+)  # fmt: skip
 
 
 def ours(config: Config, material: Material) -> Stepper:
@@ -67,10 +72,12 @@ def plain(config: Config, material: Material, next_real: Callable[[], tuple[Tens
     def targets(low: float, high: float, n: int) -> Tensor:
         return low + (high - low) * torch.rand(n)
 
+    criterion = {"non-saturating": cross_entropy, "least-squares": lambda x, y: 0.5 * mse_loss(x, y)}[config.objective]
     real_range = (config.real_target_low, config.real_target_high)
     fake_range = (config.fake_target_low, config.fake_target_high)
     if config.flip_probability == 1:
         real_range, fake_range = fake_range, real_range
+    g_range = real_range if config.g_targets == "soft" else (1.0, 1.0)
 
     def step() -> int:
         nonlocal steps
@@ -81,9 +88,7 @@ def plain(config: Config, material: Material, next_real: Callable[[], tuple[Tens
         still = fake.detach().requires_grad_(bool(penalised))
         real.requires_grad_(bool(penalised))
         real_logits, fake_logits = D(real, ids), D(still, ids)
-        d_loss = cross_entropy(real_logits, targets(*real_range, n)) + cross_entropy(
-            fake_logits, targets(*fake_range, n)
-        )
+        d_loss = criterion(real_logits, targets(*real_range, n)) + criterion(fake_logits, targets(*fake_range, n))
         if penalised:
             for logits, images, weight in ((real_logits, real, config.r1), (fake_logits, still, config.r2)):
                 (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
@@ -91,7 +96,7 @@ def plain(config: Config, material: Material, next_real: Callable[[], tuple[Tens
         d_optimizer.zero_grad()
         d_loss.backward()
         d_optimizer.step()
-        g_loss = cross_entropy(D(fake, ids), targets(*real_range, n))
+        g_loss = criterion(D(fake, ids), targets(*g_range, n))
         g_optimizer.zero_grad()
         g_loss.backward()
         g_optimizer.step()
@@ -177,10 +182,13 @@ def peak_gflops() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recipes", nargs="*", default=list(RECIPES))
+    parser.add_argument("recipes", nargs="*", default=COMPARED)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    for name in arguments.recipes:
+        if name not in COMPARED:
+            parser.error(f"there is no plain loop of {name!r} here; choose from {', '.join(COMPARED)}")
     peak = None
     print("| recipe | Gansmith, images/s | x stock | x bare | share of matrix peak |")
     print("|---|---|---|---|---|")

@@ -252,6 +252,7 @@ FLOW = [
     ["train"],
     ["describe", "doctor", "evaluate", "export", "film", "plot", "progress", "bench", "trackers"],
     ["report"],
+    ["handin"],
     ["cli"],
     ["__main__", "__init__"],
 ]

@@ -165,7 +165,7 @@ def test_penalties_elsewhere_enter_the_discriminators_loss_with_their_weight(nam
 
 
 def test_penalties_keep_their_mean_weight_when_they_are_rare():
-    config = config_of("default", r1=0.5, penalty_every=4, penalty_boost=3.0, penalty_warmup=0.0)
+    config = config_of(r1=0.5, penalty_every=4, penalty_boost=3.0, penalty_warmup=0.0)
     total = sum(penalties_at(config, step * config.batch, 0.5, {}).r1 for step in range(8))
     assert total == pytest.approx(8 * 0.5)
 
@@ -279,6 +279,8 @@ def test_a_chosen_activation_replaces_the_networks_own(name):
     assert sum(isinstance(layer, kind) for layer in players.D.modules()) == 2
     assert sum(isinstance(layer, kind) for layer in players.G.modules()) == 3 + (name == "tanh")
     assert not any(isinstance(layer, nn.LeakyReLU) for layer in players.D.modules()) or name == "leaky-relu"
+    players, _, _ = setting("default", conditioning="none", g_activation=name, d_activation=name)
+    assert sum(isinstance(layer, kind) for layer in players.D.modules()) == 4
 
 
 REFUSED = [
@@ -293,7 +295,7 @@ REFUSED = [
     ({"objective": "auxiliary-classifier", "conditioning": "labels"}, "mlp-small", "needs a D that names classes"),
     ({"weight_decay": 0.1}, "mlp-small", "only adamw heeds"),
     ({"momentum": 0.9}, "mlp-small", "only sgd heeds"),
-    ({"g_dropout": 0.1}, "default", "no place for"),
+    ({"g_conditioning": "multiplied"}, "default", "no place for"),
     ({"d_conditioning": "multiplied"}, "default", "no place for"),
     ({"d_steps": 2}, "default", "different numbers of steps"),
     ({"g_loss_bound": 0.5}, "default", "may rest"),
@@ -302,7 +304,7 @@ REFUSED = [
     ({"fake_target_high": 0.1}, "default", "logit higher"),
     ({"feature_matching": 0.5}, "default", "matches features"),
     ({"gradient_penalty": 1.0}, "default", "between or around"),
-    ({"minibatch_stddev": True, "update": "joint"}, "mlp-small", "images of a batch differ"),
+    ({"minibatch_stddev": True}, "default", "images of a batch differ"),
     ({"update": "joint"}, "dcgan-sgd", "normalises over the batch"),
 ]
 

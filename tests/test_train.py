@@ -127,8 +127,8 @@ def test_open_widths_follow_the_length(tiny):
         config, _ = prepare(tiny(**{"g_width": 0, "d_width": 0, **changes}))
         return config.g_width, config.d_width
 
-    assert widths(images=149_999) == (32, 32)
-    assert widths(images=150_000) == (48, 64)
+    assert widths(images=109_999) == (32, 32)
+    assert widths(images=110_000) == (48, 64)
     assert widths(images=256, d_width=12) == (32, 12)
 
 

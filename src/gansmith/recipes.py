@@ -97,11 +97,12 @@ RECIPES: dict[str, dict[str, Any]] = {
         objective="wasserstein", gradient_penalty=10.0, minibatch_stddev=True,
         g_learning_rate=1e-3, d_learning_rate=1e-3, beta1=0.0, beta2=0.99, ema=0.05,
     ),
-    # StyleGAN2, arXiv:1912.04958, with the settings of arXiv:2006.06676 for CIFAR-10. Chosen here: R1's weight.
+    # StyleGAN2, arXiv:1912.04958, with the settings of arXiv:2006.06676 for CIFAR-10. Chosen here: R1's weight, and
+    # learning rates for weights of their own size (source: 2.5e-3 for weights of size one).
     "stylegan-lite": dict(
         network="stylegan-lite", g_width=64, d_width=64, z_dim=64, images=3_000_000,
         r1=0.1, penalty_every=16, style_mixing=0.9, minibatch_stddev=True,
-        g_learning_rate=2.5e-3, d_learning_rate=2.5e-3, beta1=0.0, beta2=0.99, ema=0.05,
+        g_learning_rate=3e-4, d_learning_rate=3e-4, beta1=0.0, beta2=0.99, ema=0.05,
     ),
     # R3GAN, arXiv:2501.05441, table 4 and its code: weights, rates, Adam's memory and the average's half-life all
     # move by half a cosine. Chosen here: batch 64 (source: 512), widths (768), and how much of the run they move for.

@@ -88,7 +88,7 @@ logger = logging.getLogger("gansmith")
 # Widths where the config leaves them open: in fewer images than these, a narrow pair, which sees twice as many in the
 # same time, draws better digits (docs/log.md).
 WIDE, NARROW = {"g_width": 48, "d_width": 64}, {"g_width": 32, "d_width": 32}
-WIDE_FROM_IMAGES = 150_000
+WIDE_FROM_IMAGES = 110_000
 
 
 class TroubleError(ArithmeticError):

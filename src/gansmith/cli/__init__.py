@@ -10,13 +10,14 @@ from collections.abc import Callable
 from cyclopts import App, CycloptsError
 
 from gansmith.cli.benching import gaussians, losses, stacked_mnist
+from gansmith.cli.comparing import ablate, recipes
 from gansmith.cli.data import check, export, fetch
 from gansmith.cli.drawing import film, plot, sample, walk
 from gansmith.cli.judging import compare, evaluate
 from gansmith.cli.looking import describe, diagnose, doctor, list_
 from gansmith.cli.output import complain
 from gansmith.cli.shipping import export as export_model
-from gansmith.cli.shipping import report
+from gansmith.cli.shipping import handin, report
 from gansmith.cli.training import resume, train
 
 app = App(
@@ -42,6 +43,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "compare": compare,
     "report": report,
     "export": export_model,
+    "handin": handin,
+    "ablate": ablate,
     "list": list_,
     "describe": describe,
     "diagnose": diagnose,
@@ -52,6 +55,7 @@ BENCH_COMMANDS: dict[str, Callable[..., int]] = {
     "stacked-mnist": stacked_mnist,
     "gaussians": gaussians,
     "losses": losses,
+    "recipes": recipes,
 }
 for _name, _command in COMMANDS.items():
     app.command(_command, name=_name)

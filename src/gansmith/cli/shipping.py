@@ -1,4 +1,4 @@
-"""`report` and `export`: what a run or a project is shown, handed in and deployed with."""
+"""`report`, `export` and `handin`: what a run is shown, deployed and handed in with."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -58,4 +58,40 @@ def export(
     for name, difference in export_model(source, names, out).items():
         print(f"{name:<12} differs by {difference:.1e} at most")
     print(f"files        {out}")
+    return 0
+
+
+def handin(
+    run: Path,
+    /,
+    *others: Path,
+    out: Path = Path("submission.zip"),
+    allow_labels: bool = False,
+    allow_test_images: bool = False,
+) -> int:
+    """Bundle what a course asks for: Keras files, code that checks them, a report, the grid, the film.
+
+    Parameters
+    ----------
+    run
+        Run directory to hand in.
+    others
+        More run directories, told of in the report's experiments.
+    out
+        The .zip to write.
+    allow_labels
+        Hand in a run that was trained with labels.
+    allow_test_images
+        Hand in a run that saw test images.
+    """
+    from gansmith.handin import hand_in
+    from gansmith.runs import open_run
+
+    require_parent(out)
+    if out.suffix != ".zip":
+        raise ValueError(f"{out} does not end in .zip; give a name that does")
+    runs = [open_run(path) for path in (run, *others)]
+    for note in hand_in(runs, out, allow_labels=allow_labels, allow_test_images=allow_test_images):
+        print(f"note: {note}")
+    print(f"{run.name} -> {out}")
     return 0

@@ -7,16 +7,12 @@ cost time and learn late (docs/log.md).
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import refuse_unheeded
+from gansmith.networks.layers import MinibatchStddev, activation, dropout, refuse_unheeded
 
 SLOPE = 0.2
-UNHEEDED = (
-    "g_conditioning", "d_conditioning", "g_activation", "d_activation", "g_dropout", "dropout", "minibatch_stddev",
-)  # fmt: skip
 
 
 def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -39,7 +35,7 @@ def refuse_misfits(spec: ImageSpec, config: Config) -> None:
         )
     if config.g_width % 2:
         raise ValueError(f"g_width is {config.g_width}; the compact network halves it: give an even number such as 48")
-    refuse_unheeded(config, *UNHEEDED)
+    refuse_unheeded(config, "g_conditioning", "d_conditioning")
 
 
 class Generator(nn.Module):
@@ -50,7 +46,7 @@ class Generator(nn.Module):
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 64)
         self.layers = nn.Sequential(
             scaled(nn.Linear(config.z_dim + 64, config.g_width * (spec.size // 4) ** 2)),
-            *painting_layers(spec.size, spec.channels, config.g_width),
+            *painting_layers(config, size=spec.size, channels=spec.channels),
         )
 
     def forward(self, z: Tensor, ids: Tensor) -> Tensor:
@@ -68,57 +64,70 @@ class Discriminator(nn.Module):
         super().__init__()
         side = -(-spec.size // 8)
         self.layers = nn.Sequential(
-            *reading_layers(spec.channels, config.d_width),
+            *reading_layers(config, channels=spec.channels),
             scaled(nn.Linear(2 * config.d_width * side**2, 128)),
+            activation(config.d_activation, nn.LeakyReLU(SLOPE)),
+            *dropout(config.dropout),
         )
-        self.judge = nn.Linear(128, 1)
+        self.spread = MinibatchStddev() if config.minibatch_stddev else None
+        self.judge = nn.Linear(128 + config.minibatch_stddev, 1)
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 128)
 
     def forward(self, images: Tensor, ids: Tensor) -> Tensor:
         return self.score(self.features(images, ids), ids)
 
     def features(self, images: Tensor, ids: Tensor) -> Tensor:
-        return leaky_relu(self.layers(images), SLOPE)  # (N, 128)
+        features: Tensor = self.layers(images)
+        return features  # (N, 128)
 
     def score(self, features: Tensor, ids: Tensor) -> Tensor:
         match = (self.embedding(ids) * features).sum(1) / features.shape[1] ** 0.5
-        logits: Tensor = self.judge(features).squeeze(1) + match
+        seen = features if self.spread is None else self.spread(features)
+        logits: Tensor = self.judge(seen).squeeze(1) + match
         return logits  # (N,)
 
 
-def painting_layers(size: int, channels: int, wide: int) -> list[nn.Module]:
-    """From (N, wide * (size / 4)^2) to images."""
-    narrow, side = wide // 2, size // 4
+def painting_layers(config: Config, *, size: int, channels: int) -> list[nn.Module]:
+    """From G's (N, g_width * (size / 4)^2) to images."""
+    wide, narrow, side = config.g_width, config.g_width // 2, size // 4
     return [
         nn.Unflatten(1, (wide, side, side)),
         nn.BatchNorm2d(wide),
-        nn.LeakyReLU(SLOPE),
+        activation(config.g_activation, nn.LeakyReLU(SLOPE)),
+        *dropout(config.g_dropout),
         _convolution(wide, wide),
         nn.BatchNorm2d(wide),
-        nn.LeakyReLU(SLOPE),
+        activation(config.g_activation, nn.LeakyReLU(SLOPE)),
+        *dropout(config.g_dropout),
         _convolution(wide, narrow, kernel_size=1),
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
         nn.BatchNorm2d(narrow),
-        nn.LeakyReLU(SLOPE),
+        activation(config.g_activation, nn.LeakyReLU(SLOPE)),
+        *dropout(config.g_dropout),
         _convolution(narrow, narrow),
         nn.BatchNorm2d(narrow),
-        nn.LeakyReLU(SLOPE),
+        activation(config.g_activation, nn.LeakyReLU(SLOPE)),
+        *dropout(config.g_dropout),
         _convolution(narrow, 4 * channels),
         nn.PixelShuffle(2),
         nn.Tanh(),
     ]
 
 
-def reading_layers(channels: int, wide: int) -> list[nn.Module]:
-    """From images to (N, 2 * wide * (size / 8, rounded up)^2)."""
+def reading_layers(config: Config, *, channels: int) -> list[nn.Module]:
+    """From images to D's (N, 2 * d_width * (size / 8, rounded up)^2)."""
+    wide = config.d_width
     return [
         nn.PixelUnshuffle(2),
         _convolution(4 * channels, wide // 4),
-        nn.LeakyReLU(SLOPE),
+        activation(config.d_activation, nn.LeakyReLU(SLOPE)),
+        *dropout(config.dropout),
         _convolution(wide // 4, wide, kernel_size=4, stride=2),
-        nn.LeakyReLU(SLOPE),
+        activation(config.d_activation, nn.LeakyReLU(SLOPE)),
+        *dropout(config.dropout),
         _convolution(wide, 2 * wide, stride=2),
-        nn.LeakyReLU(SLOPE),
+        activation(config.d_activation, nn.LeakyReLU(SLOPE)),
+        *dropout(config.dropout),
         nn.Flatten(),
     ]
 

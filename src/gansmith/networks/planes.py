@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
+from gansmith.networks.compact import SLOPE, painting_layers, reading_layers, refuse_misfits, scaled
 from gansmith.networks.compact import Discriminator as CompactDiscriminator
-from gansmith.networks.compact import painting_layers, reading_layers, refuse_misfits, scaled
+from gansmith.networks.layers import activation, dropout
 
 
 def planes(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -27,7 +28,7 @@ class Generator(nn.Module):
         inputs, outputs = config.z_dim + 64, config.g_width * (spec.size // 4) ** 2
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 64)
         self.starts = nn.ModuleList(scaled(nn.Linear(inputs, outputs)) for _ in range(spec.channels))
-        self.paint = nn.Sequential(*painting_layers(spec.size, 1, config.g_width))
+        self.paint = nn.Sequential(*painting_layers(config, size=spec.size, channels=1))
 
     def forward(self, z: Tensor, ids: Tensor) -> Tensor:
         latent = torch.cat([z, self.embedding(ids)], dim=1)
@@ -43,8 +44,10 @@ class Discriminator(CompactDiscriminator):
         self.layers = nn.Sequential(
             nn.Flatten(0, 1),
             nn.Unflatten(0, (-1, 1)),  # (N * C, 1, H, W)
-            *reading_layers(1, config.d_width),
+            *reading_layers(config, channels=1),
             nn.Unflatten(0, (-1, spec.channels)),
             nn.Flatten(1),
             scaled(nn.Linear(spec.channels * 2 * config.d_width * side**2, 128)),
+            activation(config.d_activation, nn.LeakyReLU(SLOPE)),
+            *dropout(config.dropout),
         )

@@ -1,0 +1,139 @@
+"""`bench recipes` and `ablate`: many trainings under equal conditions, and the table they make."""
+
+import json as json_
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from gansmith.cli.training import RUNS
+from gansmith.config import choose, parse_value
+
+Json = Annotated[bool, Parameter(name="--json", negative=())]
+
+
+def recipes(
+    *names: str,
+    minutes: float | None = None,
+    images: str | None = None,
+    seeds: int | None = None,
+    dataset: str = "mnist",
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Train every recipe for the same time, or the same number of images, and rank what they draw.
+
+    One run at a time; the same command goes on where it was stopped, and the board is written anew after each run.
+
+    Parameters
+    ----------
+    names
+        Rows of `gansmith list recipes`; without any, all that learn ordinary images.
+    minutes
+        Wall time of each run; 3 by default.
+    images
+        Length of each run in images instead, such as 200k.
+    seeds
+        Runs of each recipe; 3 by default, 1 from ten minutes on.
+    dataset
+        Real images to learn and to be judged by.
+    data_dir
+        Folder that holds them.
+    out
+        Folder of the board; by default one under runs/ named after its length.
+    json
+        The board as one JSON object instead of a table.
+    """
+    from gansmith.bench.recipes import RANKED, run_board, to_markdown
+    from gansmith.bench.trials import Interrupted
+    from gansmith.recipes import RECIPES
+
+    for name in names:
+        choose(RECIPES, name, "recipe")
+    length = _length(minutes, images)
+    seeds = (1 if length.get("minutes", 0) >= 10 else 3) if seeds is None else seeds
+    if seeds < 1:
+        raise ValueError(f"seeds is {seeds}; it must be 1 or more, such as 3")
+    choices = _choices(dataset, data_dir)
+    folder = out or RUNS / f"board-{'-'.join(f'{value:g}-{name}' for name, value in length.items())}-{dataset}"
+    try:
+        board = run_board(folder, names or RANKED, seeds=seeds, length=length, choices=choices, report=_report)
+    except Interrupted as stopped:
+        print(f"stopped; the same command goes on with the board in {folder}", file=sys.stderr)
+        return stopped.code
+    print(json_.dumps(board) if json else to_markdown(board))
+    _report(f"board {folder / 'board.md'}, {folder / 'board.png'}, {folder / 'curves.png'}")
+    return 0
+
+
+def ablate(
+    recipe: str,
+    /,
+    *,
+    without: list[str],
+    minutes: float | None = None,
+    images: str | None = None,
+    seeds: int = 3,
+    dataset: str = "mnist",
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Train a recipe with and without each technique, from the same seeds, and say what each one does.
+
+    Parameters
+    ----------
+    recipe
+        Row of `gansmith list recipes`.
+    without
+        Field to give its neutral value, or several joined by + to take out together; give it again for the next.
+    minutes
+        Wall time of each run; 1 by default.
+    images
+        Length of each run in images instead, such as 200k.
+    seeds
+        Runs of each variant, at least 2.
+    dataset
+        Real images to learn and to be judged by.
+    data_dir
+        Folder that holds them.
+    out
+        Folder of the ablation; by default one under runs/ named after the recipe.
+    json
+        The ablation as one JSON object instead of a table.
+    """
+    from gansmith.bench.ablation import run_ablation, to_markdown
+    from gansmith.bench.trials import Interrupted
+
+    length = _length(minutes or (None if images else 1.0), images)
+    folder = out or RUNS / f"ablation-{recipe}"
+    choices = _choices(dataset, data_dir)
+    try:
+        ablation = run_ablation(folder, recipe, without, seeds=seeds, length=length, choices=choices, report=_report)
+    except Interrupted as stopped:
+        print(f"stopped; the same command goes on with the ablation in {folder}", file=sys.stderr)
+        return stopped.code
+    print(json_.dumps(ablation) if json else to_markdown(ablation))
+    _report(f"ablation {folder / 'ablation.md'}")
+    return 0
+
+
+def _length(minutes: float | None, images: str | None) -> dict[str, float]:
+    if minutes is not None and images is not None:
+        raise ValueError("both --minutes and --images set the length; give one of them")
+    if images is not None:
+        return {"images": parse_value("images", images)}
+    minutes = 3.0 if minutes is None else minutes
+    if not 0 < minutes < 100_000:
+        raise ValueError(f"minutes is {minutes}; it must be more than 0, such as 3")
+    return {"minutes": minutes}
+
+
+def _choices(dataset: str, data_dir: Path | None) -> dict[str, object]:
+    return {"dataset": dataset, **({"data_dir": str(data_dir)} if data_dir else {})}
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr)

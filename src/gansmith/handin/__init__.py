@@ -1,0 +1,211 @@
+"""One zip file with what a course asks for: a generator in Keras's formats, code that checks it, a report, pictures.
+
+The rules it holds a run to are those of the assignment: trained without labels, on training images only. The 25 tiles
+of the grid are drawn once, from the latents of a fixed seed, and never chosen by how they look.
+"""
+
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Sequence
+from hashlib import sha256
+from importlib import metadata, resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gansmith.data import load_data, to_float
+from gansmith.export.to_keras import to_keras
+from gansmith.film import film_frames, write_film
+from gansmith.generate import Model, generate, load_model, numpy_latents, rng
+from gansmith.handin import evaluation
+from gansmith.handin.script import training_script
+from gansmith.metrics.features import FeatureNetwork, load_feature_network
+from gansmith.plot import plot_curves
+from gansmith.report import write_report
+from gansmith.runs import Run
+from gansmith.train import Material, prepare
+
+SEED, TILES = 504, 25
+SMALL_SET = 500  # images that travel with train.py
+
+
+def hand_in(
+    runs: Sequence[Run], out: Path, *, allow_labels: bool = False, allow_test_images: bool = False
+) -> list[str]:
+    """Write the bundle of the first run, with all runs in its report; gives notes on what a grader will see.
+
+    Raises ValueError where the run breaks a rule that was not lifted, or has no generator yet; nothing is written then.
+    """
+    run = runs[0]
+    if run.config.conditioning == "labels" and not allow_labels:
+        raise ValueError(
+            f"{run.directory} was trained with labels, and the rule is to train without; train default-unlabelled, or "
+            "lift the rule with --allow-labels"
+        )
+    model = load_model(run.directory)
+    config, material = prepare(run.config)
+    recorded = run.facts().get("data", {}).get("sha256")
+    if recorded not in (None, material.data_sha256):
+        raise ValueError(
+            f"the images at {material.fit.source} have changed since {run.directory} was trained (SHA-256 "
+            f"{material.data_sha256[:12]}, then {recorded[:12]}); bring the old ones back"
+        )
+    if not allow_test_images:
+        _refuse_test_images(run, material)
+    ids = tile_ids(model, material)
+    images = generate(model, numpy_latents(config, seed=SEED, count=TILES), ids)
+    judge = load_feature_network(config.dataset, model.spec)
+    is_judged = not judge.name.startswith("random")
+    with TemporaryDirectory() as folder:
+        place = Path(folder)
+        difference = to_keras(model, place / "generator")
+        settings = {
+            "seed": SEED,
+            "z_dim": config.z_dim,
+            "ids": ids.tolist(),
+            "num_classes": judge.num_classes if is_judged else 0,
+        }
+        _write_json(place / "evaluation.json", settings)
+        shutil.copyfile(str(resources.files("gansmith.handin") / "evaluation.py"), place / "evaluation.py")
+        if is_judged:
+            np.savez(place / "classifier.npz", **_classifier(judge))  # type: ignore[arg-type]
+        evaluation.save_grid(images.permute(0, 2, 3, 1).numpy(), place / "grid.png")
+        plot_curves(run, place / "loss.png")
+        if any(run.samples_dir.glob("*.png")):
+            write_film(film_frames(run), place / "film.gif")
+        (place / "train.py").write_text(training_script(config, model.spec), encoding="utf-8")
+        _write_small_set(place / "data.npz", material)
+        write_report(runs, place / "report.pdf")
+        missing = missing_classes(images, judge) if is_judged else []
+        (place / "README.txt").write_text(_readme(run, missing), encoding="ascii")
+        _write_manifest(place, run, difference)
+        _zip(place, out)
+    return [f"class {label} does not occur in the grid; train longer, or with another seed" for label in missing]
+
+
+def tile_ids(model: Model, material: Material) -> Tensor:
+    """(25,) what the generator is told of each tile: a rule that looks at training images, never at drawn ones.
+
+    Labels take turns. Clusters are put in an order in which neighbours look alike (Ward's tree over the mean image of
+    each, leaves in their best order), and the tiles take the clusters at 25 evenly spaced shares of the training
+    images. So every kind of image that makes up a twenty-fifth of the data is met, without a label having been read.
+    """
+    if model.is_labelled:
+        return torch.arange(TILES) % model.spec.num_classes
+    count = len(model.frequencies)
+    if count == 1:
+        return torch.zeros(TILES, dtype=torch.int64)
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    pixels = material.fit.pixels.flatten(1).float()
+    sizes = torch.bincount(material.ids, minlength=count).clamp(min=1)
+    means = torch.zeros(count, pixels.shape[1]).index_add_(0, material.ids, pixels) / sizes[:, None]
+    order = torch.from_numpy(leaves_list(linkage(means.numpy(), "ward", optimal_ordering=True))).long()
+    shares = model.frequencies[order].cumsum(0)
+    points = (torch.arange(TILES, dtype=torch.float64) + 0.5) / TILES * shares[-1]
+    return order[torch.searchsorted(shares, points).clamp(max=count - 1)]
+
+
+def missing_classes(images: Tensor, judge: FeatureNetwork) -> list[int]:
+    """Classes that the judge sees nowhere among these images, uint8 (N, C, H, W)."""
+    with torch.no_grad():
+        found = set(judge(to_float(images)).argmax(1).tolist())
+    return sorted(set(range(judge.num_classes)) - found)
+
+
+def _refuse_test_images(run: Run, material: Material) -> None:
+    try:
+        test = load_data(run.config.dataset, data_dir=run.config.data_dir or None, split="test")
+    except FileNotFoundError:
+        return  # this machine has no test images to compare with
+
+    def hashes(pixels: Tensor) -> set[bytes]:
+        return {sha256(image.tobytes()).digest() for image in pixels.numpy()}
+
+    shared = len(hashes(material.fit.pixels) & hashes(test.pixels))
+    if shared:
+        raise ValueError(
+            f"{shared:,} of the images {run.directory} learned from are test images, and the rule is to train on "
+            "training images only; train on those, or lift the rule with --allow-test-images"
+        )
+
+
+def _classifier(judge: FeatureNetwork) -> dict[str, NDArray[np.float32]]:
+    """The judge's weights as NumPy lays them out: kernels (h, w, in, out), matrices (in, out)."""
+    weights: dict[str, NDArray[np.float32]] = {}
+    state = {name: value.detach() for name, value in judge.state_dict().items()}
+    for k in range(len(judge.convolutions)):
+        weights[f"kernel{k}"] = state[f"convolutions.{k}.weight"].permute(2, 3, 1, 0).contiguous().numpy()
+        weights[f"bias{k}"] = state[f"convolutions.{k}.bias"].numpy()
+    for name, layer in (("hidden", "hidden"), ("classes", "classifier")):
+        weights[name] = state[f"{layer}.weight"].T.contiguous().numpy()
+        weights[f"{name}_bias"] = state[f"{layer}.bias"].numpy()
+    return weights
+
+
+def _write_small_set(path: Path, material: Material) -> None:
+    """A few training images for train.py, drawn by a fixed seed; labels only where the run read them."""
+    rows = torch.randperm(len(material.fit), generator=rng("small set"))[:SMALL_SET]
+    chosen = material.fit.take(rows)
+    arrays = {"images": chosen.pixels.permute(0, 2, 3, 1).contiguous().numpy()}
+    if chosen.labels is not None:
+        arrays["labels"] = chosen.labels.numpy()
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+
+def _readme(run: Run, missing: Sequence[int]) -> str:
+    if missing:
+        seen = f"Not every class occurs in the grid: {', '.join(map(str, missing))} missing."
+    else:
+        seen = "Every class that the classifier knows occurs in the grid."
+    told = {
+        "none": "without labels",
+        "clusters": "without labels (similar images were grouped by their pixels)",
+        "labels": "with labels",
+    }[run.config.conditioning]
+    return f"""A generator of {run.config.dataset} images, trained {told} by Gansmith {metadata.version("gansmith")}.
+
+python evaluation.py   draws the 5x5 grid from latents of seed {SEED} and names what it sees (NumPy, h5py, Pillow)
+python train.py        trains the same recipe on the {SMALL_SET} images in data.npz (PyTorch, NumPy, Pillow)
+
+generator.json, generator.h5   architecture and weights, in the formats of Keras
+evaluation.json                seed, and what the generator is told of each tile, fixed before anything was drawn
+classifier.npz                 the small network that names classes for evaluation.py; not part of the generator
+grid.png, loss.png, film.gif   the grid, both players' losses, the training as a film
+report.pdf                     experiments, special skills, visualisation
+manifest.json                  SHA-256 of each file
+
+{seen}
+"""
+
+
+def _write_manifest(place: Path, run: Run, difference: float) -> None:
+    files = {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(place.iterdir())}
+    command = run.facts().get("command")
+    _write_json(
+        place / "manifest.json", {"files": files, "keras_largest_pixel_difference": difference, "command": command}
+    )
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="ascii")
+
+
+def _zip(place: Path, out: Path) -> None:
+    """Every file of a folder, in order and without times, so that equal contents make an equal archive."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(place.iterdir()):
+            entry = zipfile.ZipInfo(path.name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, path.read_bytes())
+    partial = out.with_name(f".partial-{out.name}")
+    partial.write_bytes(buffer.getvalue())
+    partial.replace(out)

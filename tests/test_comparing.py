@@ -1,0 +1,160 @@
+"""Boards and ablations: what their tables say of known trials, and the commands from end to end."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from gansmith.bench import recipes, trials
+from gansmith.bench.ablation import COMPLETE, compare, neutral_fields
+from gansmith.bench.ablation import to_markdown as ablation_to_markdown
+from gansmith.recipes import RECIPES
+
+
+def trial(recipe, seed, ratio, **more):
+    facts = {"recognised": 0.9, "rarest_class": 0.8, "modes": 10.0, "images": 1000, "images_per_s": 50.0}
+    return {"recipe": recipe, "seed": seed, "ratio": ratio, "run": f"runs/{recipe}-seed-{seed}", **facts, **more}
+
+
+def test_rows_are_means_over_seeds_and_the_best_is_first():
+    rows = recipes.rank(
+        [trial("slow", 0, 9.0), trial("good", 0, 2.0), trial("good", 1, 4.0, recognised=0.7), trial("slow", 1, 11.0)]
+    )
+    assert [(row["recipe"], row["ratio"]) for row in rows] == [("good", 3.0), ("slow", 10.0)]
+    assert rows[0]["spread"] == pytest.approx(math.sqrt(2))
+    assert rows[0]["recognised"] == pytest.approx(0.8)
+    assert recipes.rank([trial("once", 0, 5.0)])[0]["spread"] is None
+
+
+def test_a_recipe_that_diverged_comes_last_and_says_so():
+    fell = {"recipe": "fell", "seed": 0, "run": "runs/fell-seed-0", "ratio": None}
+    half = [trial("half", 0, 1.0), {"recipe": "half", "seed": 1, "run": "runs/half-seed-1", "ratio": None}]
+    rows = recipes.rank([fell, *half, trial("whole", 0, 50.0)])
+    assert [row["recipe"] for row in rows] == ["whole", "half", "fell"]
+    board = {"settings": {"minutes": 1.0}, "rows": rows}
+    table = recipes.to_markdown(board)
+    assert "| `fell` | 1 of 1 diverged |" in table and "| `half` | 1.00, 1 of 2 diverged | 90.0% |" in table
+    assert "![samples of fell]" not in table
+
+
+def test_a_technique_is_judged_against_the_same_seeds():
+    pairs = {COMPLETE: (2.0, 8.0), "ema": (4.0, 16.0), "r1": (2.0, None)}
+    rows = compare(
+        [{"without": name, "seed": seed, "ratio": r} for name, rs in pairs.items() for seed, r in enumerate(rs)]
+    )
+    by = {row["without"]: row for row in rows}
+    # Twice as bad with either seed: no scatter of the quotient, though the seeds differ fourfold.
+    assert [by["ema"][key] for key in ("worse", "low", "high")] == pytest.approx([2.0, 2.0, 2.0])
+    assert (by["r1"]["worse"], by["r1"]["diverged"], by[COMPLETE]["worse"]) == (None, 1, None)
+    text = ablation_to_markdown({"settings": {"recipe": "x", "images": 9}, "rows": rows})
+    assert "| `ema` | 10.00 | 2.00 (2.00 to 2.00) | 2 |" in text and "| `r1` | 2.00 |  | 2, 1 diverged |" in text
+
+
+def test_intervals_are_student_s_on_logarithms():
+    ratios = {COMPLETE: (1.0, 1.0, 1.0), "ema": (1.0, math.e, math.e**2)}
+    rows = compare([{"without": n, "seed": s, "ratio": r} for n, rs in ratios.items() for s, r in enumerate(rs)])
+    reach = 4.303 / math.sqrt(3)  # t for two degrees of freedom, times the standard error
+    expected = [math.exp(1), math.exp(1 - reach), math.exp(1 + reach)]
+    assert [rows[1][key] for key in ("worse", "low", "high")] == pytest.approx(expected, rel=1e-6)
+
+
+def test_only_what_a_recipe_uses_can_be_taken_out():
+    assert neutral_fields("default", "r1+r2", {}) == {"r1": 0.0, "r2": 0.0}
+    with pytest.raises(ValueError, match="'none' in default already.*leave it away"):
+        neutral_fields("default", "augment", {})
+    with pytest.raises(ValueError, match="no field 'penalty_bost'; did you mean 'penalty_boost'"):
+        neutral_fields("default", "r1+penalty_bost", {})
+    with pytest.raises(ValueError, match="real_target_low is 1.0 and real_target_high is 0.9.*swap them"):
+        neutral_fields("mlp-keras", "real_target_low", {})
+
+
+@pytest.fixture
+def _short_trials(monkeypatch):
+    """A trial's chores, not its steps, are what takes time at these lengths."""
+    for name in ("sample", "evaluate", "save"):
+        monkeypatch.setenv(f"GANSMITH_{name.upper()}_EVERY", "128")
+    monkeypatch.setenv("GANSMITH_THREADS", "1")
+    monkeypatch.setattr(trials, "SAMPLES", 200)
+
+
+@pytest.mark.usefixtures("_short_trials")
+def test_a_board_is_trained_judged_drawn_and_not_trained_again(gansmith, digit_dir, tmp_path):
+    given = (
+        "bench",
+        "recipes",
+        "mlp-small",
+        "--images",
+        "128",
+        "--seeds",
+        "1",
+        "--data-dir",
+        digit_dir,
+        "--out",
+        "board",
+    )
+    code, out, err = gansmith(*given)
+    assert code == 0 and "| `mlp-small` |" in out and "board.png" in err
+    first = (tmp_path / "board/runs/mlp-small-seed-0/run.json").read_bytes()
+    code, out, err = gansmith(*given, "--json")
+    assert code == 0 and "seed 0" not in err
+    assert (tmp_path / "board/runs/mlp-small-seed-0/run.json").read_bytes() == first
+    board = json.loads(out)
+    assert board == json.loads((tmp_path / "board/board.json").read_text())
+    (row,) = board["rows"]
+    assert row["recipe"] == "mlp-small" and row["ratio"] > 1 and 0 <= row["recognised"] <= 1 and row["images"] == 128
+    with Image.open(tmp_path / "board/strips/mlp-small.png") as strip:
+        assert strip.size == (280, 28)
+    for name in ("board.png", "curves.png", "board.md"):
+        assert (tmp_path / "board" / name).stat().st_size
+    code, _, err = gansmith("bench", "recipes", "mlp-small", "--images", "256", "--out", "board")
+    assert code == 2 and "another place" in err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_short_trials")
+def test_a_board_goes_on_with_what_it_lacks(gansmith, digit_dir, tmp_path):
+    given = ("--images", "128", "--seeds", "1", "--data-dir", digit_dir, "--out", "board")
+    gansmith("bench", "recipes", "mlp-small", *given)
+    code, out, err = gansmith("bench", "recipes", "mlp-small", "vanilla-cs231n", *given, "--json")
+    assert code == 0 and "mlp-small, seed" not in err and "vanilla-cs231n, seed 0" in err
+    assert {row["recipe"] for row in json.loads(out)["rows"]} == {"mlp-small", "vanilla-cs231n"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_short_trials")
+def test_an_ablation_compares_both_with_the_same_seeds(gansmith, digit_dir, tmp_path):
+    given = ("--images", "128", "--seeds", "2", "--data-dir", digit_dir, "--out", "ablation", "--json")
+    code, out, _ = gansmith("ablate", "mlp-keras", "--without", "real_target_low+real_target_high", *given)
+    rows = json.loads(out)["rows"]
+    assert code == 0 and [row["without"] for row in rows] == [COMPLETE, "real_target_low+real_target_high"]
+    assert rows[1]["low"] <= rows[1]["worse"] <= rows[1]["high"]
+    runs = sorted(path.name for path in (tmp_path / "ablation/runs").iterdir())
+    soft = "real_target_low.real_target_high"
+    assert runs == ["complete-seed-0", "complete-seed-1", f"{soft}-seed-0", f"{soft}-seed-1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bench", "recipes", "nothing"], "no recipe 'nothing'"),
+        (["bench", "recipes", "--minutes", "1", "--images", "5k"], "give one of them"),
+        (["bench", "recipes", "--minutes", "0"], "must be more than 0"),
+        (["bench", "recipes", "--seeds", "0"], "must be 1 or more"),
+        (["ablate", "default", "--without", "r1", "--seeds", "1"], "between 2 and 10"),
+        (["ablate", "default", "--without", "augment"], "nothing to take out"),
+    ],
+)
+def test_requests_that_make_no_sense_train_nothing(gansmith, tmp_path, words, message):
+    code, _, err = gansmith(*words)
+    assert code == 2 and message in err
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_the_page_of_recipes_names_every_row():
+    page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
+    table = [line for line in page.splitlines() if line.startswith("| `")]
+    named = [name for line in table for name in re.findall(r"`([\w-]+)`", line.split("|")[1])]
+    assert sorted(named) == sorted(RECIPES)
