@@ -51,6 +51,13 @@ def test_samples_among_the_real_images_are_not_compared_with_themselves(halves, 
     assert verdict.ratio is None and verdict.metrics["kid_z"]["value"] < 4
 
 
+def test_test_images_as_samples_have_the_rest_of_them_as_floor(halves, networks):
+    more = Real(halves.fit.take(torch.arange(200)), halves.validation, halves.fit.take(torch.arange(200, 2600)))
+    verdict = judge(more.test.take(torch.arange(0, 2400, 2)), more, networks, quick=True)
+    assert any("rest of these is the floor" in notice for notice in verdict.notices)
+    assert verdict.ratio == pytest.approx(1.0, abs=0.25)
+
+
 def _joined(a, b):
     return torch.cat([a.pixels, b.pixels]), torch.cat([a.labels, b.labels])
 

@@ -10,7 +10,7 @@ from conftest import write_set
 from gansmith.generate import load_model, sample
 from gansmith.recipes import RECIPES
 from gansmith.runs import create_run, load_checkpoint, open_run
-from gansmith.train import Batches, TroubleError, measure_images, prepare, train
+from gansmith.train import Batches, TroubleError, _scores, measure_images, prepare, train
 
 TIMINGS = ("images_per_s", "elapsed_s")
 
@@ -182,6 +182,26 @@ def test_all_training_images_leave_nothing_to_score_on(tiny, run_training):
     assert len(prepare(tiny(use_all_training_images=True))[1].fit) == 400
 
 
+def test_a_run_that_stops_improving_ends_early_and_stays_ended(tiny, run_training):
+    still = {"g_learning_rate": 0.0, "d_learning_rate": 0.0, "evaluate_every": 32, "stop_early": 2}
+    whole = run_training(tiny(**still), "whole")
+    assert [row["images_seen"] for row in whole.scores()] == [32, 64, 96]  # the first is the best, as nothing learns
+    assert whole.latest().name == "000000096" and whole.best().name == "000000032"
+    assert whole.log()[-1]["images_seen"] == 96 and whole.facts()["status"] == "finished"
+    run_training(tiny(**still), "parts", stop_after=4)
+    parts = run_training(tiny(**still), "parts")
+    assert_same_run(whole, parts)
+    again = run_training(tiny(**still), "whole")
+    assert len(again.scores()) == 3
+    longer = run_training(tiny(**{**still, "stop_early": 0}), "whole")
+    assert longer.latest().name == "000000256"
+
+
+@pytest.mark.parametrize(("images", "scores"), [(1_000, 1), (46_000, 3), (174_000, 8), (500_000, 10)])
+def test_longer_runs_get_more_scores(images, scores):
+    assert _scores(images) == scores
+
+
 def test_a_loss_that_is_no_number_stops_with_the_checkpoint_intact(tiny, run_training, monkeypatch):
     config, material = prepare(tiny("mlp-small"))
     run = create_run(run_training(config, "good").directory.parent / "bad", config)
@@ -251,4 +271,5 @@ def test_the_directory_tells_the_whole_story(tiny, run_training):
     assert counters["best"] == {
         "images_seen": int(run.best().name),
         "ratio": min(row["ratio"] for row in run.metrics()),
+        "scores_since": sum(row["images_seen"] > int(run.best().name) for row in run.metrics()),
     }

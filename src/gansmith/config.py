@@ -24,6 +24,7 @@ LENGTH_AND_INTERVALS = (
     "log_every",
     "sample_every",
     "evaluate_every",
+    "stop_early",
     "save_every",
     "keep_last",
     "keep_every",
@@ -215,6 +216,7 @@ class Config:
     log_every: int = _field(0, "images between log lines", low=0)
     sample_every: int = _field(0, "images between sample grids", low=0)
     evaluate_every: int = _field(0, "images between quick scores", low=0)
+    stop_early: int = _field(0, "end after so many quick scores in a row without a better one (0: never)", low=0)
     save_every: int = _field(0, "images between checkpoints", low=0)
     keep_last: int = _field(0, "newest checkpoints to keep beside the best one (0: all)", low=0)
     keep_every: int = _field(0, "where keep_last is set, also keep one checkpoint each so many images", low=0)

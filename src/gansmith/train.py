@@ -76,7 +76,7 @@ from gansmith.step import (
 
 GRID_COLUMNS, GRID_ROWS = 10, 8
 # Where the config leaves the intervals open: so many of each in a run.
-LOG_LINES, GRIDS, SCORES, SAVES = 200, 12, 3, 4
+LOG_LINES, GRIDS, SAVES = 200, 12, 4
 SIGNS = 100  # measurements of what `diagnose` reads
 SAFETY_S = 300.0  # no more than this is lost to a crash: a save between the scheduled ones, gone at the next
 GOLDEN = 0.618  # multiples of it, less whole numbers, soon lie evenly between 0 and 1
@@ -332,7 +332,9 @@ def _loop(
         row = {"images_seen": images_seen, **judge.score(sample(averaged(), seed=1, count=judge.count)[0])}
         run.append(run.metrics_path, row)
         if best is None or row["ratio"] < best["ratio"]:
-            best = {"images_seen": images_seen, "ratio": row["ratio"]}
+            best = {"images_seen": images_seen, "ratio": row["ratio"], "scores_since": 0}
+        else:
+            best = {**best, "scores_since": best["scores_since"] + 1}
         return {"kind": "score", **row}
 
     def save(*, for_safety: bool = False) -> dict[str, Any]:
@@ -379,6 +381,9 @@ def _loop(
             averages[images_seen] = Model(G.eval(), config, material.spec, material.frequencies)
         return averages[images_seen]
 
+    def stalled() -> bool:
+        return bool(config.stop_early and best is not None and best["scores_since"] >= config.stop_early)
+
     log_every = config.log_every or _share(config, LOG_LINES)
     chores: list[tuple[int, Callable[[], dict[str, Any] | None]]] = [
         (log_every, log),
@@ -386,12 +391,13 @@ def _loop(
         (config.sample_every or _share(config, GRIDS), draw),
     ]
     if judge is not None:
-        chores.append((config.evaluate_every or _share(config, SCORES), evaluate))
+        every = config.evaluate_every or _share(config, _scores(config.schedule_images or config.images))
+        chores.insert(0, (every, evaluate))  # first, for it may find that the run is over
     chores.append((config.save_every or _share(config, SAVES), save))
 
     rules = build_rules(config, players.D)
     while True:
-        finished = images_seen >= config.images
+        finished = images_seen >= config.images or stalled()
         interrupted = not finished and stop()
         try:
             if images_seen == 0:
@@ -403,6 +409,7 @@ def _loop(
                         done = chore()
                         if done is not None:
                             yield done
+                    finished = finished or stalled()
                 overdue = time.monotonic() - saved_at > SAFETY_S
                 stopping = interrupted or (fresh is not None and config.on_trouble == "stop")
                 if saved_images < images_seen and (stopping or overdue):
@@ -488,12 +495,13 @@ def measure_images(config: Config, material: Material, seconds: float) -> int:
             warm_at = time.perf_counter()
         else:
             images_per_s = (images_seen - cycle * probe.batch) / (time.perf_counter() - warm_at)
-    left_s = seconds - (time.perf_counter() - started_at) - _chores_s(config, players, material)
+    scores = _scores(int(seconds * images_per_s))
+    left_s = seconds - (time.perf_counter() - started_at) - _chores_s(config, players, material, scores)
     return max(config.batch, int(max(left_s, 0.0) * images_per_s))
 
 
-def _chores_s(config: Config, players: Players, material: Material) -> float:
-    """Seconds that grids, scores and the last pictures of a run of this config will take."""
+def _chores_s(config: Config, players: Players, material: Material, scores: int) -> float:
+    """Seconds that grids, so many scores and the last pictures of a run of this config will take."""
     started_at = time.perf_counter()
     recompute_statistics(players.G_ema, config, material.frequencies)
     statistics_s = time.perf_counter() - started_at
@@ -505,7 +513,7 @@ def _chores_s(config: Config, players: Players, material: Material) -> float:
         for network in networks:
             network.features(material.fit.pixels[:500])
         per_feature_s = (time.perf_counter() - started_at) / min(500, len(material.fit))
-        total_s += COUNT * (SCORES * (per_sample_s + per_feature_s) + 2 * per_feature_s)
+        total_s += COUNT * (scores * (per_sample_s + per_feature_s) + 2 * per_feature_s)
     return total_s
 
 
@@ -568,6 +576,11 @@ def set_rates(players: Players, config: Config, progress: float, *, slower: floa
             group["lr"] = rate * factor
             if "betas" in group:
                 group["betas"] = (config.beta1, beta2)
+
+
+def _scores(images: int) -> int:
+    """How many quick scores a run of this length gets: often enough to find its best, at little cost."""
+    return min(8, max(1, images // 15_000)) + images // 250_000
 
 
 def _share(config: Config, parts: int) -> int:

@@ -176,6 +176,8 @@ def _train(run: "Run", material: Any, progress: str) -> int:
             progress,
             f"             {last['n']:,} held-out images, where other real images score {last['floor']:.3f}",
         )
+        if last["images_seen"] < run.config.images:
+            say(progress, f"             ended early: {run.config.stop_early} scores in a row were no better")
     else:
         say(progress, "score        none: no images were held out, so no checkpoint is called best")
     for name, path in (

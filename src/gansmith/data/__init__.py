@@ -128,8 +128,8 @@ def split(images: Images) -> tuple[Images, Images]:
     any seed, and each part of the validation images is a fair sample: stored sets often change writers on the way.
     """
     held_out = 10_000 if len(images) >= 20_000 else len(images) // 10
-    hashes = [hashlib.sha256(image.tobytes()).digest() for image in images.pixels.numpy()]
-    order = sorted(range(len(images)), key=lambda row: (hashes[row], row))
+    hashes = (hashlib.sha256(image).digest() for image in images.pixels.contiguous().numpy())
+    order = [row for _, row in sorted(zip(hashes, range(len(images)), strict=False))]
     validation = torch.tensor(order[:held_out], dtype=torch.int64)
     fit = torch.tensor(sorted(order[held_out:]), dtype=torch.int64)
     return images.take(fit), images.take(validation)

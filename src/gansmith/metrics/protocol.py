@@ -120,7 +120,7 @@ def judge(samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *
             "(channels, height, width); give samples of the same shape, or name their data set"
         )
     notices: list[str] = []
-    validation, test, references = _real_side(samples, real, notices)
+    held_out, validation, test, references = _real_side(samples, real, notices)
     if references:
         limit = max(next(iter(references.values())).floors)
     elif test is not None:
@@ -133,13 +133,12 @@ def judge(samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *
 
     ratios = {}
     if count:
-        held_out = None if references else _look(shuffled(validation, len(validation)), networks)
-        seen_test = None if references or test is None else _look(shuffled(test, len(test)), networks)
+        if not references:
+            assert test is not None
+            sides = [_look(shuffled(part, len(part)), networks) for part in (test, validation)]
+            references = {name: measure_reference(*(side.features[name] for side in sides)) for name in networks}
         for name in networks:
-            if held_out is None or seen_test is None:
-                reference = references[name]
-            else:
-                reference = measure_reference(seen_test.features[name], held_out.features[name])
+            reference = references[name]
             distance = frechet_of_moments(reference.moments, moments(fake.features[name]))
             floor = reference.floors[count]
             metrics["frechet" if name == "trained" else f"frechet_{name}"] = {"value": distance, "floor": floor}
@@ -155,7 +154,7 @@ def judge(samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *
     if size > 5:
         seen_real = _look(shuffled(target, size), networks)
         seen_null = None if null is None else _look(shuffled(null, size), networks)
-        metrics |= _measure(real.fit, validation, seen_real, seen_null, fake.first(size), quick=quick)
+        metrics |= _measure(real.fit, held_out, seen_real, seen_null, fake.first(size), quick=quick)
         if not count:
             metrics["kid_z"] = {"value": kid_against_splits(seen_real.leading, fake.leading)["kid_z"], "floor": 0.0}
     return Verdict(
@@ -171,8 +170,12 @@ def judge(samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *
 
 def _real_side(
     samples: Images, real: Real, notices: list[str]
-) -> tuple[Images, Images | None, Mapping[str, Reference]]:
-    """Validation and test images that are not among the samples, and the shipped references where they hold."""
+) -> tuple[Images, Images, Images | None, Mapping[str, Reference]]:
+    """Held-out, validation and test images that are not among the samples, and the shipped references where they hold.
+
+    A floor must be drawn as the samples were. So where these are test images themselves, by other writers than the
+    training images, the rest of the test images takes the validation images' place, and these that of the test.
+    """
     taken = {image.tobytes() for image in samples.pixels.numpy()}
     validation, test = (part and _without(part, taken, notices) for part in (real.validation, real.test))
     assert validation is not None
@@ -183,7 +186,11 @@ def _real_side(
         notices.append("no test images are at hand: half of the validation images stand in for them")
     # Shipped figures speak of the official images, all of them: with some of these taken out, others must be measured.
     is_whole = test is None or (validation is real.validation and test is real.test)
-    return validation, test, real.references if is_whole else {}
+    references = real.references if is_whole else {}
+    if test is not None and real.test is not None and len(real.test) - len(test) > len(samples) / 2:
+        notices.append("the samples are test images: the rest of these is the floor, beside the validation images")
+        return validation, test, validation, references
+    return validation, validation, test, references
 
 
 def _without(images: Images, taken: set[bytes], notices: list[str]) -> Images:
