@@ -1,11 +1,14 @@
 """What each architecture promises beyond shapes: its source's arithmetic, worked out another way."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from gansmith.config import resolve
 from gansmith.data import ImageSpec
+from gansmith.generate import Model, truncate
 from gansmith.networks import NETWORKS
 from gansmith.networks.progressive import grow, growth_at
 from gansmith.networks.r3gan import Block
@@ -202,3 +205,24 @@ def test_planes_judge_colours_together():
         torch.cat([0 * red, red, green, red + green]), torch.zeros(4, dtype=torch.int64)
     ).tolist()
     assert abs((both - one) - (other - none)) > 1e-3  # a sum of what each colour deserves would give 0
+
+
+def test_truncated_samples_say_so_in_their_file(gansmith, tiny, run_training, tmp_path):
+    run = run_training(tiny("stylegan-lite", images=64, evaluate_every=64, sample_every=64), "styles")
+    assert gansmith("sample", run.directory, "--count", "3", "--out", "free.npz")[0] == 0
+    assert gansmith("sample", run.directory, "--count", "3", "--truncation", "0.5", "--out", "near.npz")[0] == 0
+    assert gansmith("sample", run.directory, "--count", "3", "--truncation", "0.5", "--out", "near.png")[0] == 0
+    with np.load(tmp_path / "free.npz") as free, np.load(tmp_path / "near.npz") as near:
+        assert "truncation" not in free and near["truncation"] == 0.5
+        assert not np.array_equal(free["images"], near["images"])
+    with Image.open(tmp_path / "near.png") as picture:
+        assert picture.text == {"truncation": "0.5"}
+    code, _, err = gansmith("sample", run.directory, "--truncation", "2")
+    assert code == 2 and "between 0 and 1" in err
+
+
+def test_truncation_is_refused_where_there_are_no_styles(tiny):
+    config = tiny("mlp-small")
+    model = Model(build_players(config, SPEC).G, config, SPEC, torch.ones(1))
+    with pytest.raises(ValueError, match="no styles to truncate"):
+        truncate(model, 0.7)

@@ -379,9 +379,27 @@ def read_latents(path: Path, z_dim: int) -> Tensor:
     return torch.from_numpy(latents.astype(np.float32))
 
 
-def write_npz(path: Path, images: Tensor, labels: Tensor) -> None:
-    """Images as uint8 (N, H, W, C) and labels as int64 (N,), at once or not at all."""
+def truncate(model: Model, strength: float) -> None:
+    """From now on draw styles nearer to their mean: truer to type and less varied, 1 being untouched and 0 the mean.
+
+    Raises ValueError for another strength, and for a generator that has no styles.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"truncation is {strength:g}; it must be between 0 and 1, such as 0.7")
+    G: Any = model.G
+    if not hasattr(G, "truncate"):
+        raise ValueError(
+            f"the {model.config.network} network has no styles to truncate; leave --truncation away or use a generator "
+            "of stylegan-lite"
+        )
+    G.truncate(strength)
+
+
+def write_npz(path: Path, images: Tensor, labels: Tensor, *, truncation: float = 1.0) -> None:
+    """Images as uint8 (N, H, W, C) and labels as int64 (N,), at once or not at all; truncation where there is any."""
     partial = path.with_name(f".partial-{path.name}")
     with partial.open("wb") as file:
-        np.savez_compressed(file, images=images.permute(0, 2, 3, 1).numpy(), labels=labels.long().numpy())
+        noted: dict[str, Any] = {} if truncation == 1 else {"truncation": np.float64(truncation)}
+        pixels = images.permute(0, 2, 3, 1).numpy()
+        np.savez_compressed(file, images=pixels, labels=labels.long().numpy(), **noted)
     os.replace(partial, path)

@@ -16,6 +16,7 @@ def sample(
     numpy_seed: int | None = None,
     labels: str | None = None,
     latents: Path | None = None,
+    truncation: float = 1.0,
     out: Path = Path("grid.png"),
 ) -> int:
     """Draw images with a trained generator.
@@ -34,12 +35,14 @@ def sample(
         Classes to draw in turn: 0-9, or 2024 for the digits 2, 0, 2, 4, or 3,11,12. By default as in training.
     latents
         A .npy file of latents (N, z_dim); sets the count.
+    truncation
+        How far styles may lie from their mean, 0 to 1; less is truer to type and less varied, and the file says so.
     out
         A .png grid, a .npz with images and labels, or a folder for one PNG each.
     """
     import torch
 
-    from gansmith.generate import choose_ids, draw_latents, generate, load_model, numpy_latents, read_latents
+    from gansmith.generate import choose_ids, draw_latents, generate, load_model, numpy_latents, read_latents, truncate
 
     if count < 1:
         raise ValueError(f"count is {count}; it must be 1 or more, such as 25")
@@ -47,6 +50,8 @@ def sample(
         raise ValueError("a seed must be a whole number from 0 (to 4294967295 for NumPy's), such as 504")
     require_parent(out)
     model = load_model(source)
+    if truncation != 1:
+        truncate(model, truncation)
     if latents is not None:
         z = read_latents(latents, model.config.z_dim)
         count = len(z)
@@ -57,7 +62,7 @@ def sample(
     wanted = None if labels is None else parse_labels(labels)
     ids = choose_ids(model, seed=seed if numpy_seed is None else numpy_seed, count=count, labels=wanted)
     images = generate(model, z, ids)
-    write_images(images, ids if model.is_labelled else torch.full_like(ids, -1), out)
+    write_images(images, ids if model.is_labelled else torch.full_like(ids, -1), out, truncation=truncation)
     print(f"{count} images -> {out}")
     return 0
 

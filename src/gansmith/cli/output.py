@@ -26,14 +26,21 @@ def require_parent(out: Path) -> None:
         raise ValueError(f"{out} is a file; end --out in .png or .npz, or name a folder")
 
 
-def write_images(images: "Tensor", labels: "Tensor", out: Path) -> None:
+def write_images(images: "Tensor", labels: "Tensor", out: Path, *, truncation: float = 1.0) -> None:
+    """A grid, a .npz or a folder; each file says of itself how far its samples were truncated, if they were."""
+    from PIL.PngImagePlugin import PngInfo
+
     from gansmith.generate import enlarge, grid, write_npz
 
+    noted = PngInfo()
+    if truncation != 1:
+        noted.add_text("truncation", f"{truncation:g}")
+
     if out.suffix == ".png":
-        enlarge(grid(images)).save(out)
+        enlarge(grid(images)).save(out, pnginfo=noted)
     elif out.suffix == ".npz":
-        write_npz(out, images, labels)
+        write_npz(out, images, labels, truncation=truncation)
     else:
         out.mkdir(exist_ok=True)
         for k in range(len(images)):
-            grid(images[k : k + 1]).save(out / f"{k:05d}.png")
+            grid(images[k : k + 1]).save(out / f"{k:05d}.png", pnginfo=noted)
