@@ -13,7 +13,7 @@ from typing import Any
 from gansmith.data import Images, load_data, split
 from gansmith.data.files import read_images
 from gansmith.data.idx import cache_dir
-from gansmith.generate import load_model, sample
+from gansmith.generate import find_model, load_model, sample
 from gansmith.metrics import gates
 from gansmith.metrics.features import SHIPPED, FeatureNetwork, load_evaluators
 from gansmith.metrics.learn import learned_network
@@ -161,18 +161,14 @@ def is_generator(target: Path) -> bool:
         raise FileNotFoundError(
             f"there is no {str(target)!r}; give a run, a generator.safetensors, a .npz or a folder of images"
         )
-    names = ("config.toml", "generator.safetensors")
-    return target.suffix == ".safetensors" or any((target / name).is_file() for name in names)
+    if target.is_dir():
+        return (target / "config.toml").is_file() or any(target.glob("generator.*"))
+    return target.suffix in (".safetensors", ".onnx", ".json", ".h5")
 
 
 def _checkpoint(target: Path) -> Path:
     """The generator file of a target, its newest where it is a run."""
-    if (target / "config.toml").is_file():
-        latest = open_run(target).latest()
-        if latest is None:
-            raise FileNotFoundError(f"{target} has no checkpoint yet; let it train until its first save")
-        target = latest
-    return (target / "generator.safetensors" if target.is_dir() else target).resolve()
+    return find_model(target).resolve()
 
 
 def _run_of(checkpoint: Path) -> Run | None:
