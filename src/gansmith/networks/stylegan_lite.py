@@ -69,7 +69,7 @@ class Generator(nn.Module):
         if self.centres is not None:
             style = torch.lerp(self.centres[ids], style, self.truncation)
         styles = self._mixed(style, z, ids) if self.training and self.mixing else [style] * len(self.layers)
-        maps = self.start.expand(len(z), -1, -1, -1)
+        maps = self.start.expand(z.shape[0], -1, -1, -1)
         images: Tensor | None = None
         for level, to_image in enumerate(self.to_image):
             first, second = 2 * level, 2 * level + 1

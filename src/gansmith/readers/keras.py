@@ -165,20 +165,20 @@ def _parts(weight_name: str) -> list[str]:
 class _ByPlace:
     """The layout of Keras 3's .weights.h5: groups are numbered by the kind of layer, weights by their order."""
 
-    def __init__(self, group: h5py.Group) -> None:
-        self.group = group
+    def __init__(self, file: h5py.File, path: str = "") -> None:
+        self.file, self.path = file, path
         self.seen: dict[str, int] = {}
         self.taken = 0
 
     def layer(self, name: str, kind: str) -> "_ByPlace":
-        kind = re.sub(r"(?<=[a-z0-9])([A-Z])|([A-Z])(?=[a-z])", r"_\1\2", kind).strip("_").lower()
+        kind = re.sub(r"(?<!^)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", kind).lower()  # LeakyReLU: leaky_re_lu
         count = self.seen.get(kind, 0)
         self.seen[kind] = count + 1
-        return _ByPlace(_open(self.group, f"layers/{kind}_{count}" if count else f"layers/{kind}"))
+        return _ByPlace(self.file, f"{self.path}layers/{kind}_{count}/" if count else f"{self.path}layers/{kind}/")
 
     def take(self, key: str, *shape: int) -> Tensor:
         self.taken += 1
-        return _read(_open(self.group, f"vars/{self.taken - 1}"), shape)
+        return _read(_open(self.file, f"{self.path}vars/{self.taken - 1}"), shape)
 
 
 def _open(group: h5py.Group, path: str) -> Any:

@@ -41,8 +41,8 @@ def read_onnx(path: Path) -> tuple["OnnxGenerator", dict[str, str]]:
     try:
         proto = onnx.load_model_from_string(path.read_bytes())
         _refuse_unplain(proto)
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-        _refuse_large(inferred)
+        _forget_sizes(proto)
+        _refuse_large(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = min(torch.get_num_threads(), os.cpu_count() or 1)
         options.log_severity_level = 4
@@ -81,6 +81,13 @@ def _numbers(tensor: Any) -> Any:
     from onnx import numpy_helper
 
     return numpy_helper.to_array(tensor)
+
+
+def _forget_sizes(proto: Any) -> None:
+    """Drop the sizes that a file claims for what it computes, so that they are worked out from its inputs."""
+    del proto.graph.value_info[:]
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
 
 
 def _refuse_large(proto: Any) -> None:
