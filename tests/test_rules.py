@@ -295,6 +295,7 @@ REFUSED = [
     ({"objective": "auxiliary-classifier", "conditioning": "labels"}, "mlp-small", "needs a D that names classes"),
     ({"weight_decay": 0.1}, "mlp-small", "only adamw heeds"),
     ({"momentum": 0.9}, "mlp-small", "only sgd heeds"),
+    ({"decay": "cosine"}, "mlp-small", "rates never fall"),
     ({"g_conditioning": "multiplied"}, "default", "no place for"),
     ({"d_conditioning": "multiplied"}, "default", "no place for"),
     ({"d_steps": 2}, "default", "different numbers of steps"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gansmith.augment import adapt, augment
-from gansmith.config import Config, choose
+from gansmith.config import FIELDS, Config, choose
 from gansmith.losses import (
     OBJECTIVES,
     Objective,
@@ -206,7 +206,12 @@ def clip_weights(largest: float) -> Callable[[Sequence[Tensor]], None]:
 
 
 def _refuse_unheeded(config: Config) -> None:
-    """Raise ValueError for choices that neither optimiser would heed."""
+    """Raise ValueError for choices of the optimisation that nothing would heed."""
+    if config.decay != FIELDS["decay"].default and config.decay_from >= 1.0:
+        raise ValueError(
+            f"decay is {config.decay!r}, but rates never fall while decay_from is 1; add a share of the schedule to "
+            "fall after, such as --decay-from 0"
+        )
     for field, name in (("weight_decay", "adamw"), ("momentum", "sgd")):
         if getattr(config, field) and name not in (config.g_optimizer, config.d_optimizer):
             raise ValueError(
