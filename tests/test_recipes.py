@@ -284,7 +284,7 @@ def test_two_steps_are_those_of_the_plain_loop(recipe):
         expected = loop(G, D, copy_batches(batches))
         torch.manual_seed(3)
         rules = build_rules(config, players.D)
-        ours = [UPDATES[config.update](players, batch, rules, penalties_at(config, 0, 0.0)) for batch in batches]
+        ours = [UPDATES[config.update](players, batch, rules, penalties_at(config, 0, 0.0, {})) for batch in batches]
 
     assert [(row["d_loss"], row["g_loss"]) for row in ours] == [pytest.approx(row, rel=1e-9) for row in expected]
     for mine, theirs in ((players.G, G), (players.D, D)):
