@@ -8,6 +8,7 @@ not need is imported where it is used.
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,6 +307,8 @@ def parse_count(text: str) -> int:
 
     scale = {"k": 1_000, "M": 1_000_000}.get(text[-1:], 1)
     digits = text[:-1] if scale > 1 else text
+    if scale > 1 and not re.fullmatch(r"[+-]?\d{1,20}(\.\d{1,20})?", digits):  # an exponent could ask for any memory
+        raise ValueError(f"{text!r} is not a whole number")
     number = Fraction(digits) * scale if scale > 1 else Fraction(int(digits))
     if number.denominator != 1:
         raise ValueError(f"{text!r} is not a whole number")
@@ -382,6 +385,9 @@ def resolve(
     return Config(**chosen), origins
 
 
+_MAX_TOML_BYTES = 2**20
+
+
 def _read_toml(path: Path) -> dict[str, object]:
     import tomllib
 
@@ -390,8 +396,12 @@ def _read_toml(path: Path) -> dict[str, object]:
             f"there is no file {str(path)!r}; give the path of a TOML file with field = value lines"
         )
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            text = file.read(_MAX_TOML_BYTES + 1)
+        if len(text) > _MAX_TOML_BYTES:
+            raise ValueError(f"{path} is longer than {_MAX_TOML_BYTES:,} bytes; write field = value lines alone")
+        return tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid TOML ({error}); write lines such as batch = 64") from None
 
 

@@ -17,7 +17,7 @@ from gansmith.losses import OBJECTIVES
 Row = Mapping[str, Any]
 WINDOW = 0.05  # a trouble must have lasted for this share of the run
 FEWEST = 3  # and for so many measurements
-FIRST_STEPS = 50  # before these nothing is told from a cold start
+FIRST_STEPS = 20  # before these nothing is told from a cold start
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,20 @@ class Trouble:
 
 
 def diagnose(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> list[Trouble]:
-    """Every trouble that the newest of these rows show.
+    """Every trouble that the newest of these rows show; none beside or after a divergence, which brings all others.
 
     Args:
-        rows: of log.jsonl, oldest first; those of kind "trouble" are passed over.
+        rows: of log.jsonl, oldest first.
         scores: the quick ones of metrics.jsonl.
     """
+    has_diverged = any(row.get("trouble") == "diverged" for row in rows)
     rows = [row for row in rows if "d_loss" in row]
-    if not rows or rows[-1]["images_seen"] < FIRST_STEPS * config.batch:
+    if has_diverged or not rows or rows[-1]["images_seen"] < FIRST_STEPS * config.batch:
         return []
     figures = {name: detect(rows, scores, config) for name, (detect, _, _) in TROUBLES.items()}
-    return [describe(name, rows[-1]["images_seen"], figure) for name, figure in figures.items() if figure]
+    found = [name for name, figure in figures.items() if figure]
+    named = ["diverged"] if "diverged" in found else found
+    return [describe(name, rows[-1]["images_seen"], figures[name] or "") for name in named]
 
 
 def describe(name: str, images_seen: int, figure: str) -> Trouble:
@@ -87,7 +90,8 @@ def _collapse_within(rows: Sequence[Row], scores: Sequence[Row], config: Config)
 def _collapse_across(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
     found = _stays(_lately(rows, config, "classes_drawn"), lambda value: value < 0.4)
     if found is not None:
-        return f"only {found:.0%} of the data set's classes are drawn"
+        asked = f" (--classes {config.classes} shows no others)" if config.classes else ""
+        return f"only {found:.0%} of the data set's classes are drawn{asked}"
     found = _stays(_lately(rows, config, "spread_across"), lambda value: value < 0.25)
     return None if found is None else f"images of different kinds differ {found:.2f} times as much as real ones"
 
@@ -150,7 +154,7 @@ TROUBLES: dict[str, tuple[Detector, str, str]] = {
     ),
     "collapse-across": (
         _collapse_across,
-        "a generator that ignores what it is told, or data that lack the classes (--classes)",
+        "a generator that ignores what it is told, or training images of few classes",
         "--conditioning labels or clusters, all classes in the data, or a relativistic objective",
     ),
     "discriminator-wins": (

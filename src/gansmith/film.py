@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from gansmith.data.files import open_picture
 from gansmith.generate import enlarge
 from gansmith.runs import Run
 
@@ -27,8 +28,7 @@ def film_frames(run: Run) -> list[Image.Image]:
         raise FileNotFoundError(f"{run.directory} has no pictures in samples/ yet; let it train longer")
     frames = []
     for path in paths:
-        with Image.open(path) as saved:
-            grid = enlarge(saved.convert("RGB"))
+        grid = enlarge(open_picture(path).convert("RGB"))
         images_seen = int(path.stem)
         frame = Image.new("RGB", (grid.width, grid.height + _CAPTION_PX))
         frame.paste(grid)

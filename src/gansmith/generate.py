@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from gansmith.config import Config, choose
 from gansmith.data import ImageSpec, to_uint8
+from gansmith.data.files import read_array
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import Dropout
 from gansmith.runs import open_run, read_metadata
@@ -367,13 +368,10 @@ def to_png(image: Image.Image) -> bytes:
 
 def read_latents(path: Path, z_dim: int) -> Tensor:
     """(N, z_dim) float32 latents from a .npy file; ValueError for another shape, type or a damaged file."""
-    try:
-        latents = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a .npy file of numbers ({error}); save one with numpy.save") from None
-    if not isinstance(latents, np.ndarray) or latents.ndim != 2 or latents.shape[1] != z_dim or not len(latents):
-        shape = getattr(latents, "shape", "unknown")
-        raise ValueError(f"{path} has shape {shape}; this model needs (count, {z_dim})")
+    with path.open("rb") as file:
+        latents = read_array(file, str(path))
+    if latents.ndim != 2 or latents.shape[1] != z_dim or not len(latents):
+        raise ValueError(f"{path} has shape {latents.shape}; this model needs (count, {z_dim})")
     if latents.dtype.kind not in "fiu" or not np.isfinite(latents).all():
         raise ValueError(f"{path} holds {latents.dtype} values, not all finite numbers; save finite floats")
     return torch.from_numpy(latents.astype(np.float32))

@@ -95,7 +95,7 @@ def draw_in_text(path: str, tile_px: int, *, tiles: int = 5) -> "Text":
     from rich.text import Text
 
     upper_half = "\u2580"  # the foreground paints the upper pixel, the background the lower one
-    with Image.open(path) as picture:
+    with Image.open(path, formats=("PNG",)) as picture:  # just written by this process
         strip = picture.convert("RGB").crop((0, 0, tiles * tile_px, tile_px))
     strip = strip.resize((tiles * tile_px // 2, tile_px // 2 // 2 * 2), Image.Resampling.BOX)
     text = Text()

@@ -35,6 +35,9 @@ FORMAT = 2  # of the directory; raised when an older reader could no longer make
 _CHECKPOINT_FILES = ("generator.safetensors", "state.safetensors")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CHECKPOINT_NAME = re.compile(r"\d{9,19}")
+_MAX_JSON_BYTES = 2**24  # of run.json and state.json, which are a few kilobytes
+_MAX_LOG_BYTES = 2**28
+_MAX_TENSOR_BYTES = 2**30
 _SPARE_BYTES = 2**20  # left free by a save, for the log lines that follow it
 
 logger = logging.getLogger("gansmith")
@@ -67,13 +70,13 @@ class Run:
         """What run.json says: versions, command, data, hardware, status; nothing where it is missing or damaged."""
         path = self.directory / "run.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = _read_json(path)
         except FileNotFoundError:
             return {}
         except ValueError as error:
             _warn_once(f"{path} is damaged ({error}); what it said is lost")
             return {}
-        return found if isinstance(found, dict) else {}
+        return found
 
     def record(self, **facts: Any) -> None:
         """Add facts to run.json."""
@@ -255,7 +258,13 @@ def _refuse_links(directory: Path) -> None:
 
 def _config_of(checkpoint: Path) -> Config:
     """The choices a checkpoint was trained with."""
-    return Config(**json.loads(read_metadata(checkpoint / "generator.safetensors")["config"]))
+    path = checkpoint / "generator.safetensors"
+    try:
+        return Config(**json.loads(read_metadata(path)["config"]))
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} says nothing this version can read of its choices ({error}); remove {checkpoint}"
+        ) from None
 
 
 def next_directory(root: Path, config: Config) -> Path:
@@ -341,17 +350,24 @@ def prune(run: Run, *, keep_last: int, keep_every: int, batch: int) -> None:
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
     """The generator's tensors, the training state's tensors, and the counters of a checkpoint."""
-    return (
-        safetensors.torch.load_file(path / "generator.safetensors"),
-        safetensors.torch.load_file(path / "state.safetensors"),
-        load_counters(path),
-    )
+    generator, state = (_load_tensors(path / name) for name in _CHECKPOINT_FILES)
+    return generator, state, load_counters(path)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    size = path.stat().st_size
+    if size > _MAX_TENSOR_BYTES:
+        raise ValueError(f"{path} has {size:,} bytes, more than the {_MAX_TENSOR_BYTES:,} of any network; remove it")
+    tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+    broken = [name for name, values in tensors.items() if values.is_floating_point() and not values.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path} holds numbers that are not finite ({broken[0]}); remove {path.parent}")
+    return tensors
 
 
 def load_counters(path: Path) -> dict[str, Any]:
     """What state.json of a checkpoint says."""
-    counters: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    return counters
+    return _read_json(path / "state.json")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -370,11 +386,13 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         found = json.loads(metadata["gansmith"])
-    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError):
+        if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+            raise KeyError("gansmith")
+    except (safetensors.SafetensorError, KeyError, ValueError, RecursionError):
         raise ValueError(
             f"{path} is not a Gansmith generator; give a generator.safetensors that `train` wrote"
         ) from None
-    return dict(found)
+    return found
 
 
 def write_text(path: Path, text: str) -> None:
@@ -413,16 +431,33 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; ValueError where it is none, or longer than any of ours."""
+    with path.open("rb") as file:
+        text = file.read(_MAX_JSON_BYTES + 1)
+    if len(text) > _MAX_JSON_BYTES:
+        raise ValueError(f"it is longer than {_MAX_JSON_BYTES:,} bytes")
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("it holds no object")
+    return found
+
+
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The complete lines of a log; a last line that was cut off by a crash is passed over."""
     if not path.is_file():
         return
+    if path.stat().st_size > _MAX_LOG_BYTES:
+        raise ValueError(f"{path} is longer than {_MAX_LOG_BYTES:,} bytes; keep the newest of its lines alone")
     for line in filter(None, path.read_text(encoding="utf-8", errors="replace").split("\n")):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if isinstance(row, dict):
+        if isinstance(row, dict) and isinstance(row.get("images_seen", 0), int):
             yield row
         else:
             logger.warning("%s has a broken line, passed over: %.40s", path, line)
@@ -439,14 +474,14 @@ def _damage(path: Path) -> str:
     """What is wrong with a checkpoint, in words; empty where nothing is. ValueError for another format's."""
     broken = "state.json"
     try:
-        counters = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        counters = load_counters(path)
         hashes = counters.pop("sha256")
         if hashes.get("counters") in (None, _counters_hash(counters)):
             broken = next((name for name in _CHECKPOINT_FILES if _sha256(path / name) != hashes[name]), "")
         written_in = counters["format"]
     except OSError as error:
         return f"{Path(error.filename).name} cannot be read ({error.strerror})"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "state.json is not what was saved"
     if not broken and written_in != FORMAT:
         raise ValueError(

@@ -639,6 +639,24 @@ def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
             f"{run.directory} learnt from data with SHA-256 {counters['data_sha256']}, and {material.fit.source} now "
             f"has {material.data_sha256}; bring the old data back, or train a new run with another --out"
         )
+    try:
+        _fill(players, generator, state)
+    except (LookupError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{latest} does not fit the run's config ({reason}); remove that checkpoint") from None
+    counters["rollbacks"] = max(counters["rollbacks"], rollbacks, key=len)  # run.json may have been deleted
+    sweep(run, counters["images_seen"])
+    noted = sum(row.get("kind") == "rollback" for row in run.log())
+    for step in counters["rollbacks"][noted:]:
+        run.append(run.log_path, {"kind": "rollback", "images_seen": step["to"], **step})
+    missing = counters["log_lines"] - len(run.log())
+    if missing > 0:
+        logger.warning("%s lacks %d of %d lines; the run goes on without them", run.log_path, missing, missing)
+    return counters
+
+
+def _fill(players: Players, generator: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    """Give both players and their optimisers these tensors; raises one of several errors where they do not fit."""
     players.G_ema.load_state_dict(generator)
     for name, network in (("G", players.G), ("D", players.D)):
         network.load_state_dict(
@@ -652,18 +670,11 @@ def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
             if key.startswith(f"{name}."):
                 _, index, slot = key.split(".")
                 like = parameters[int(index)]
+                if value.dim() and value.shape != like.shape:
+                    raise ValueError(f"{key} is {tuple(value.shape)}, not {tuple(like.shape)}")
                 # The fused optimisers walk memory: a slot must be laid out as its parameter is.
                 slots.setdefault(int(index), {})[slot] = torch.empty_like(like).copy_(value) if value.dim() else value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    counters["rollbacks"] = max(counters["rollbacks"], rollbacks, key=len)  # run.json may have been deleted
-    sweep(run, counters["images_seen"])
-    noted = sum(row.get("kind") == "rollback" for row in run.log())
-    for step in counters["rollbacks"][noted:]:
-        run.append(run.log_path, {"kind": "rollback", "images_seen": step["to"], **step})
-    missing = counters["log_lines"] - len(run.log())
-    if missing > 0:
-        logger.warning("%s lacks %d of %d lines; the run goes on without them", run.log_path, missing, missing)
-    return counters
 
 
 def record_start(run: Run, material: Material, command: Sequence[str]) -> None:

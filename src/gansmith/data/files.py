@@ -4,9 +4,13 @@ Sizes are checked against limits before anything of that size is allocated, and 
 """
 
 import math
+import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
+from typing import IO
 
 import numpy as np
 import torch
@@ -14,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gansmith.data import Images
 
-MAX_BYTES = 2**31  # of all pixels together
+MAX_BYTES = 2**29  # of all pixels together; reading takes twice that
 MAX_SIDE_PX = 4096
 _NAMES = ("images", "samples", "arr_0")  # of the array in a .npz, in this order
 _ENDINGS = (".png", ".jpg", ".jpeg")
@@ -38,10 +42,18 @@ def read_npz(path: Path) -> Images:
             name = next((name for name in _NAMES if name in stored), None)
             if name is None:
                 raise ValueError(f"{path} holds no array called {' or '.join(_NAMES)}; save images under that name")
-            pixels = _read_array(archive, name, path)
-            labels = _read_array(archive, "labels", path) if "labels" in stored else None
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+            with archive.open(f"{name}.npy") as file:
+                pixels = read_array(file, f"{path}: {name}")
+            labels = None
+            if "labels" in stored:
+                with archive.open("labels.npy") as file:
+                    labels = read_array(file, f"{path}: labels")
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path} is not a whole .npz file ({error}); save one with numpy.savez") from None
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{path} is not a whole .npz file (its names are not text); save one with numpy.savez"
+        ) from None
     if pixels.dtype != np.uint8:
         raise ValueError(f"{path} holds {pixels.dtype} images; save them as uint8 from 0 to 255")
     if pixels.ndim == 3:
@@ -57,29 +69,30 @@ def read_npz(path: Path) -> Images:
     known = labels is not None and bool((labels >= 0).all())
     return Images(
         name=path.stem,
-        pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).copy()),
+        pixels=torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()),
         labels=torch.from_numpy(labels.astype(np.int64)) if labels is not None and known else None,
         source=str(path),
     )
 
 
-def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
-    """One array of plain numbers, its header believed only within the limit."""
-    with archive.open(f"{name}.npy") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            shape, is_fortran, dtype = readers[version](file)
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"{path}: {name} is not a NumPy array ({error}); save it with numpy.savez") from None
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or size > MAX_BYTES or any(side < 0 for side in shape):
-            raise ValueError(
-                f"{path}: {name} is {dtype} {shape}; plain numbers of at most {MAX_BYTES:,} bytes are needed"
-            )
-        body = file.read(size + 1)
+def read_array(file: IO[bytes], what: str) -> np.ndarray:
+    """One array of plain numbers in NumPy's form, its header believed only within the limit.
+
+    Raises ValueError, which names `what` was read, for anything else; the file must end with the array.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, is_fortran, dtype = readers[version](file)
+    except (ValueError, KeyError, SyntaxError, TokenError, TypeError, RecursionError, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{what} is not a NumPy array ({reason}); save it with numpy.save or savez") from None
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.kind not in "biuf" or size > MAX_BYTES or any(side < 0 for side in shape):
+        raise ValueError(f"{what} is {dtype} {shape}; plain numbers of at most {MAX_BYTES:,} bytes are needed")
+    body = file.read(size + 1)
     if len(body) != size:
-        raise ValueError(f"{path}: {name} does not hold what its header says ({shape}); save it again")
+        raise ValueError(f"{what} does not hold what its header says ({shape}); save it again")
     return np.frombuffer(body, dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
@@ -88,6 +101,7 @@ def read_folder(path: Path) -> Images:
 
     Colour pictures whose channels agree everywhere count as grey: many programs write grey images so.
     """
+    root = path.resolve()
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in _ENDINGS)
     labels: list[int] = []
     if not files:
@@ -97,6 +111,9 @@ def read_folder(path: Path) -> Images:
             labels += [label] * len(inside)
     if not files:
         raise ValueError(f"{path} holds no {', '.join(_ENDINGS)} files; give a folder of pictures")
+    for file in files:
+        if not file.resolve().is_relative_to(root):
+            raise ValueError(f"{file} is a link that leads out of {path}; put the picture itself there")
     first = _read_picture(files[0])
     if first.shape[0] != first.shape[1]:
         raise ValueError(f"{files[0]} is {first.shape[1]} x {first.shape[0]} pixels; square pictures are needed")
@@ -120,14 +137,27 @@ def read_folder(path: Path) -> Images:
 
 def _read_picture(path: Path) -> np.ndarray:
     """(H, W, 1 or 3) uint8."""
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as picture:
-            if max(picture.size) > MAX_SIDE_PX or picture.mode not in _MODES:
-                raise ValueError(
-                    f"{path} is {picture.mode} of {picture.width} x {picture.height} pixels; 8-bit grey or colour of "
-                    f"at most {MAX_SIDE_PX} a side is needed"
-                )
-            array = np.asarray(picture.convert(_MODES[picture.mode]))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}); write it again") from None
+    picture = open_picture(path)
+    if max(picture.size) > MAX_SIDE_PX or picture.mode not in _MODES:
+        raise ValueError(
+            f"{path} is {picture.mode} of {picture.width} x {picture.height} pixels; 8-bit grey or colour of "
+            f"at most {MAX_SIDE_PX} a side is needed"
+        )
+    array = np.asarray(picture.convert(_MODES[picture.mode]))
     return array[..., None] if array.ndim == 2 else array
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A PNG or JPEG picture, read whole; ValueError for another format, damage, or more than 89 million pixels."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG", "JPEG")) as picture:
+                picture.load()
+    except (
+        UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+        Image.DecompressionBombError, Image.DecompressionBombWarning,
+    ) as error:  # fmt: skip
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} cannot be read as a picture ({reason}); write it again") from None
+    return picture

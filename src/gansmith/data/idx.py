@@ -20,7 +20,7 @@ from gansmith.data.download import OFFLINE, download
 from gansmith.data.embedded import embedded_mnist
 
 _UINT8 = 8
-_MAX_BYTES = 2**31  # more than any set of small images; a header that claims more is taken for damage
+_MAX_BYTES = 640 * 2**20  # the largest set, emnist-byclass, holds 547 million; a header that claims more is damaged
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,20 @@ def read_idx(path: Path) -> tuple[np.ndarray, str]:
             expected = math.prod(shape)
             if len(shape) < magic[3] or expected > _MAX_BYTES:
                 raise ValueError(f"{path} has a damaged header (sizes {shape}); fetch it again")
-            body = file.read(expected + 1)
+            body = bytearray(expected)  # memory is taken only as it fills
+            filled = 0
+            while filled < expected and (read := file.readinto(memoryview(body)[filled:])):
+                filled += read
+            longer = bool(file.read(1))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is damaged ({error}); fetch it again") from None
-    if len(body) < expected:
-        raise ValueError(f"{path} is cut off: its header says {expected} values, it holds {len(body)}; fetch it again")
-    if len(body) > expected:
+    if filled < expected:
+        raise ValueError(f"{path} is cut off: its header says {expected} values, it holds {filled}; fetch it again")
+    if longer:
         raise ValueError(f"{path} is larger than the {expected} values its header says; fetch it again")
-    digest = hashlib.sha256(magic + header + body).hexdigest()
-    return np.frombuffer(body, np.uint8).reshape(shape), digest
+    digest = hashlib.sha256(magic + header)
+    digest.update(body)
+    return np.frombuffer(body, np.uint8).reshape(shape), digest.hexdigest()
 
 
 def load(name: str, root: Path | None, part: str, *, transposed: bool = False) -> Images:
@@ -192,7 +197,7 @@ def _read(name: str, part: str, images_path: Path, labels_path: Path | None, *, 
         pixels = pixels.transpose(0, 2, 1)
     return Images(
         name=name,
-        pixels=torch.from_numpy(np.ascontiguousarray(pixels[:, None]).copy()),
+        pixels=torch.from_numpy(np.ascontiguousarray(pixels[:, None])),
         labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
         source=str(images_path.parent),
         notices=tuple(notices),

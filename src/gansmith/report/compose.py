@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from gansmith.config import FIELDS, Config
+from gansmith.data.files import open_picture
 from gansmith.generate import enlarge
 from gansmith.report.structure import describe_run, draw_structure
 from gansmith.runs import Run
@@ -322,17 +323,16 @@ def _visualisation(run: Run, pictures: dict[str, bytes]) -> list[Block]:
 
 
 def _png(path: Path) -> bytes:
-    with Image.open(path) as image:
-        return _encode(enlarge(image))
+    return _encode(enlarge(open_picture(path)))
 
 
 def _strip(paths: Sequence[Path]) -> bytes:
     """The upper left part of each of these grids, three tiles by three, side by side."""
     corners = []
     for path in paths:
-        with Image.open(path) as grid:
-            side = min(grid.size) * 3 // 8  # a saved grid has eight rows
-            corners.append(grid.crop((0, 0, side, side)).convert("RGB"))
+        grid = open_picture(path)
+        side = min(grid.size) * 3 // 8  # a saved grid has eight rows
+        corners.append(grid.crop((0, 0, side, side)).convert("RGB"))
     side = corners[0].width
     strip = Image.new("RGB", (len(corners) * (side + 4) - 4, side), "white")
     for k, corner in enumerate(corners):

@@ -1,0 +1,84 @@
+"""Files of every kind, broken in every way: each is read, or refused in one line that names it."""
+
+import resource
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
+from parsers import CORPUS, PARSERS, read_or_refuse
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # a refusal may come with one
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_whole_files_are_read(name, tmp_path):
+    parser = PARSERS[name]
+    for data in parser.whole():
+        (tmp_path / parser.name).write_bytes(data)
+        parser.parse(tmp_path / parser.name)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_what_fuzzing_found_stays_refused(name, tmp_path):
+    parser = PARSERS[name]
+    for file in sorted((CORPUS / name).glob("*")):
+        (tmp_path / parser.name).write_bytes(file.read_bytes())
+        read_or_refuse(parser, tmp_path / parser.name)
+
+
+@st.composite
+def damaged(draw, whole):
+    """A whole file with a few bytes changed, a part cut out, or a part said twice."""
+    data = bytearray(draw(st.sampled_from(whole)))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(data)))
+        kind = draw(st.sampled_from(["change", "cut", "repeat", "insert"]))
+        if kind == "change" and at < len(data):
+            data[at] = draw(st.integers(0, 255))
+        elif kind == "cut":
+            del data[at : at + draw(st.integers(1, 40))]
+        elif kind == "repeat":
+            data[at:at] = data[at : at + draw(st.integers(1, 40))]
+        else:
+            data[at:at] = draw(st.binary(max_size=8))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_damaged_files_are_read_or_refused(name, tmp_path):
+    parser = PARSERS[name]
+    path = tmp_path / parser.name
+    files = st.one_of(st.binary(max_size=200), damaged(parser.whole()))
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
+    @given(files)
+    def check(data):
+        path.write_bytes(data)
+        read_or_refuse(parser, path)
+
+    check()
+    assert [file.name for file in tmp_path.iterdir() if file.name != "cache"] == [parser.name]
+
+
+NPY = b"{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999, 2), }"
+HUGE = {
+    "idx": bytes([0, 0, 8, 3]) + b"\x00\x00\xff\xff" * 3,
+    "npy": b"\x93NUMPY\x01\x00v\x00" + NPY.ljust(117) + b"\n",
+    "toml": b"a = " + b"[" * 100_000,
+    "run": b"[" * 100_000,
+    "text": b"1e999999999k",
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_file_cannot_ask_for_memory_it_does_not_bring(name, tmp_path):
+    parser = PARSERS[name]
+    path = tmp_path / parser.name
+    path.write_bytes(HUGE[name])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    read_or_refuse(parser, path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
