@@ -162,7 +162,7 @@ def is_generator(target: Path) -> bool:
             f"there is no {str(target)!r}; give a run, a generator.safetensors, a .npz or a folder of images"
         )
     if target.is_dir():
-        return (target / "config.toml").is_file() or any(target.glob("generator.*"))
+        return any((target / name).is_file() for name in ("config.toml", "generator.safetensors"))
     return target.suffix in (".safetensors", ".onnx", ".json", ".h5")
 
 
