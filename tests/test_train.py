@@ -197,9 +197,18 @@ def test_a_run_that_stops_improving_ends_early_and_stays_ended(tiny, run_trainin
     assert longer.latest().name == "000000256"
 
 
-@pytest.mark.parametrize(("images", "scores"), [(1_000, 1), (46_000, 3), (174_000, 8), (500_000, 10)])
-def test_longer_runs_get_more_scores(images, scores):
-    assert _scores(images) == scores
+@pytest.mark.parametrize(
+    ("recipe", "images", "scores"),
+    [
+        ("default", 1_000, 1),
+        ("default", 46_000, 1),
+        ("default", 174_000, 6),
+        ("default", 500_000, 10),
+        ("mlp-small", 500_000, 2),
+    ],
+)
+def test_longer_runs_get_more_scores(tiny, recipe, images, scores):
+    assert _scores(tiny(recipe), images) == scores
 
 
 def test_a_loss_that_is_no_number_stops_with_the_checkpoint_intact(tiny, run_training, monkeypatch):
