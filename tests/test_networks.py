@@ -8,6 +8,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from gansmith.config import resolve
 from gansmith.data import ImageSpec
+from gansmith.describe import describe
 from gansmith.generate import Model, truncate
 from gansmith.networks import NETWORKS
 from gansmith.networks.progressive import grow, growth_at
@@ -29,6 +30,13 @@ def pair(name: str, **fields: object):
 def inputs(n: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(1)
     return torch.randn(n, 12, generator=draw), torch.arange(n) % 3
+
+
+@pytest.mark.parametrize("recipe", NEW)
+def test_descriptions_account_for_every_weight(recipe):
+    facts = describe(resolve(recipe)[0])
+    for player in ("g", "d"):
+        assert sum(layer["parameters"] for layer in facts[f"{player}_layers"]) == facts[f"{player}_parameters"]
 
 
 @pytest.mark.parametrize("name", NEW)

@@ -64,28 +64,33 @@ def _count(network: nn.Module) -> int:
 
 
 def _layers(network: nn.Module, *inputs: Tensor) -> list[dict[str, Any]]:
-    """One row for each layer in the order it runs: kind, settings, output shape without the batch, own parameters."""
+    """One row for each layer in the order it runs: kind, settings, output shape without the batch, own parameters.
+
+    Layers that only training runs, such as a classifier or those of a size a pair has outgrown, come last, shapeless.
+    """
     rows: list[dict[str, Any]] = []
     handles = []
+
+    def add(name: str, layer: nn.Module, shape: list[int]) -> None:
+        settings = layer.extra_repr().split(", affine=")[0]  # the rest is the same everywhere
+        row = {"name": name, "kind": _kind(layer), "settings": settings, "shape": shape}
+        rows.append({**row, "parameters": _own_count(layer)})
+
     for name, layer in network.named_modules():
         if _is_row(layer) and ".parametrizations." not in f".{name}":
 
             def note(layer: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
-                rows.append(
-                    {
-                        "name": name,
-                        "kind": _kind(layer),
-                        "settings": layer.extra_repr().split(", affine=")[0],  # the rest is the same everywhere
-                        "shape": list(output.shape[1:]),
-                        "parameters": _own_count(layer),
-                    }
-                )
+                add(name, layer, list(output.shape[1:]))
 
             handles.append(layer.register_forward_hook(note))
     with torch.no_grad():
         network.eval()(*inputs)
     for handle in handles:
         handle.remove()
+    ran = {row["name"] for row in rows}
+    for name, layer in network.named_modules():
+        if name not in ran and _is_row(layer) and ".parametrizations." not in f".{name}" and _own_count(layer):
+            add(name, layer, [])
     return rows
 
 
@@ -115,7 +120,7 @@ def to_text(facts: dict[str, Any]) -> str:
     for player, title in (("g", "generator"), ("d", "discriminator")):
         lines += ["", f"{title} ({facts[f'{player}_parameters']:,} parameters)"]
         for layer in facts[f"{player}_layers"]:
-            shape = "x".join(map(str, layer["shape"])) or "1"
+            shape = "x".join(map(str, layer["shape"])) or "-"
             lines.append(
                 f"  {layer['name']:<24} {layer['kind']:<18} {shape:<14} {layer['parameters']:>10,}  {layer['settings']}"
             )

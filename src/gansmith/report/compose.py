@@ -251,7 +251,7 @@ def _structures(run: Run, pictures: dict[str, bytes]) -> list[Block]:
             _table(
                 ("layer", "kind", "output", "parameters"),
                 [
-                    (row["name"], row["kind"], " x ".join(map(str, row["shape"])) or "1", row["parameters"])
+                    (row["name"], row["kind"], " x ".join(map(str, row["shape"])) or "-", row["parameters"])
                     for row in layers
                 ],
             ),

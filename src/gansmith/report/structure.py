@@ -35,7 +35,7 @@ def draw_structure(layers: list[dict[str, Any]]) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    blocks = [layer for layer in layers if not any(kind in layer["kind"] for kind in _SMALL)]
+    blocks = [layer for layer in layers if layer["shape"] and not any(kind in layer["kind"] for kind in _SMALL)]
     figure = Figure(figsize=(7.5, 1.9), dpi=150)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.01, 0.0, 0.98, 1.0))
