@@ -95,24 +95,17 @@ class _Writer:
         self.names: dict[str, str] = {}
         for name, shape, dtype in (("z", [None, self.z_dim], "float32"), ("ids", [None, 1], "int32")):
             if name in self.inputs:
-                self.names[name] = self.add("InputLayer", [], name=name, batch_input_shape=shape, dtype=dtype)
+                config = {"name": name, "dtype": dtype, "batch_input_shape": shape}
+                self.layers.append({"class_name": "InputLayer", "config": config, "name": name, "inbound_nodes": []})
+                self.names[name], self.weights[name] = name, []
         (output,) = program.graph.output_node().args[0]
         self.output = self.name_of(output)
 
-    def add(
-        self,
-        kind: str,
-        inputs: list[str],
-        *,
-        weights: Mapping[str, Tensor] | None = None,
-        name: str = "",
-        dtype: str = "float32",
-        **config: Any,
-    ) -> str:
+    def add(self, kind: str, inputs: list[str], *, weights: Mapping[str, Tensor] | None = None, **config: Any) -> str:
         """One more layer; gives its name."""
-        name = name or f"{len(self.layers):03d}_{kind.lower()}"
-        config = {"name": name, "trainable": True, "dtype": dtype, **config}
-        nodes = [[[source, 0, 0, {}] for source in inputs]] if inputs else []
+        name = f"{len(self.layers):03d}_{kind.lower()}"
+        config = {"name": name, "trainable": True, "dtype": "float32", **config}
+        nodes = [[[source, 0, 0, {}] for source in inputs]]
         self.layers.append({"class_name": kind, "config": config, "name": name, "inbound_nodes": nodes})
         self.weights[name] = [(f"{name}/{key}:0", value.detach().numpy()) for key, value in (weights or {}).items()]
         return name
