@@ -50,6 +50,13 @@ def test_help_imports_no_torch():
     assert "train" in shown.stdout
 
 
+def test_a_reader_that_leaves_early_is_no_error():
+    shown = subprocess.run(
+        f"{sys.executable} -m gansmith list | head -n 1", shell=True, capture_output=True, text=True, check=True
+    )
+    assert (shown.stdout, shown.stderr) == ("recipes:\n", "")
+
+
 def test_training_ends_with_everything_promised(gansmith, run_dir, digit_dir):
     names = {path.name for path in run_dir.iterdir()}
     assert {

@@ -132,8 +132,21 @@ def half(originals, tmp_path):
     return open_run(tmp_path / "runs" / "half"), material, open_run(tmp_path / "runs" / "whole")
 
 
-@pytest.mark.parametrize("file", CHECKPOINT_FILES)
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "remove", "link"])
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [
+        *(("flip", file) for file in CHECKPOINT_FILES),
+        ("cut", "generator.safetensors"),
+        ("empty", "state.json"),
+        ("remove", "state.safetensors"),
+        ("link", "generator.safetensors"),
+        *(
+            pytest.param(damage, file, marks=pytest.mark.slow)
+            for damage in ("cut", "empty", "remove", "link")
+            for file in CHECKPOINT_FILES
+        ),
+    ],
+)
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(half, caplog, tmp_path, file, damage):
     run, material, whole = half
     path = run.latest() / file
@@ -251,11 +264,20 @@ def test_other_versions_are_warned_of(half, caplog):
     assert run.facts()["versions"] == facts["versions"]
 
 
+def test_an_unfinished_pointer_is_swept_away(half):
+    run, material, whole = half
+    (run.directory / ".partial-best").symlink_to("checkpoints/000000064")
+    train_all(run, material)
+    assert_same_run(whole, run)
+    assert not list(run.directory.rglob(".partial-*"))
+
+
 def test_the_second_trainer_is_refused(half, gansmith):
     run, material, _ = half
+    run.record(status="stopped")
     child = fork(run.directory, run.config.replace(images=10**9), material)
     try:
-        while not (run.directory / ".lock").read_text() == f"{child}\n":
+        while (run.directory / ".lock").read_text() != f"{child}\n" or run.facts().get("status") != "running":
             time.sleep(0.01)
         before = (run.directory / "run.json").read_bytes()
         code, _, err = gansmith("resume", run.directory, "--images", "20M")

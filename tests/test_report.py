@@ -2,24 +2,36 @@
 
 import html.parser
 import io
+import shutil
 
 import pypdf
 import pytest
+from conftest import TINY
 from PIL import Image
 
+from gansmith.config import resolve
 from gansmith.report import to_html, to_pdf, write_report
 from gansmith.report.compose import compose
 from gansmith.runs import create_run, open_run
+from gansmith.train import prepare, train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, digit_dir):
+    """Three runs: two seeds of one experiment, and the same without its weight average."""
+    folder = tmp_path_factory.mktemp("project")
+    for name, changes in (("a", {"ema": 0.05}), ("b", {"ema": 0.05, "seed": 1}), ("c", {})):
+        config, material = prepare(resolve("mlp-small", flags={**TINY, "data_dir": str(digit_dir), **changes})[0])
+        for _ in train(create_run(folder / name, config), material):
+            pass
+    return folder
 
 
 @pytest.fixture
-def project(run_training, tiny):
-    """Three runs: two seeds of one experiment, and the same without its weight average."""
-    runs = [
-        run_training(tiny("mlp-small", ema=0.05, seed=0), "a"),
-        run_training(tiny("mlp-small", ema=0.05, seed=1), "b"),
-        run_training(tiny("mlp-small", ema=0.0, seed=0), "c"),
-    ]
+def project(trained, tmp_path):
+    """Copies of the three runs, with a score each."""
+    shutil.copytree(trained, tmp_path / "project", symlinks=True)
+    runs = [open_run(tmp_path / "project" / name) for name in "abc"]
     for run, ratio in zip(runs, (4.0, 6.0, 10.0), strict=True):
         run.append(run.metrics_path, {"images_seen": 256, "ratio": ratio, "n": 10_000})
     return runs

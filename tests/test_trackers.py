@@ -15,7 +15,7 @@ from gansmith.train import prepare, train
 
 def follow(config, directory, *, stop_after=None):
     """Train as the command line does: with the trackers of the config."""
-    config, material = prepare(config)
+    config, material = prepare(config.replace(trackers=config.trackers or "tensorboard"))
     run, heard = create_run(directory, config), []
     for report in tracked(run, train(run, material, stop=lambda: len(heard) == stop_after)):
         heard.append(report)

@@ -280,7 +280,8 @@ def sweep(run: Run, images_seen: int) -> None:
     will happen again; -1 forgets all of them.
     """
     for path in (*run.directory.glob(".partial-*"), *run.directory.glob("*/.partial-*")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        # The pointer to the best checkpoint is a link while it is unfinished, too.
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in run.samples_dir.glob("*.png"):
         if _CHECKPOINT_NAME.fullmatch(path.stem) and int(path.stem) > images_seen:
             path.unlink()

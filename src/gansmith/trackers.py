@@ -1,8 +1,9 @@
 """What a run reports, told to other programs as well: TensorBoard, MLflow, Weights & Biases.
 
-The run directory stays the only record. A tracker is opened at a session's first report, when everything later than
-the checkpoint is gone from the directory; it forgets what it knew of the run and is told all of it anew. So nothing is
-ever doubled or lost, however a session ended. A tracker that fails is dropped with one warning; training goes on.
+The run directory stays the only record. A tracker is opened at the first report of a process, when everything later
+than the checkpoint is gone from the directory; it forgets what it knew of the run and is told all of it anew. So
+nothing is ever doubled or lost, however a process ended. A tracker that fails is dropped with one warning; training
+goes on.
 """
 
 import hashlib
@@ -99,7 +100,7 @@ class WandB:
         id_ = hashlib.blake2b(str(directory).encode(), digest_size=4).hexdigest()
         for path in directory.parent.glob(f"wandb/offline-run-*-{id_}"):
             shutil.rmtree(path)
-        self.session = wandb.init(
+        self.wandb_run = wandb.init(
             project="gansmith",
             name=directory.name,
             id=id_,
@@ -111,13 +112,13 @@ class WandB:
         self.image = wandb.Image
 
     def numbers(self, images_seen: int, values: Mapping[str, float]) -> None:
-        self.session.log({"images_seen": images_seen, **values})
+        self.wandb_run.log({"images_seen": images_seen, **values})
 
     def picture(self, images_seen: int, path: Path) -> None:
-        self.session.log({"images_seen": images_seen, "samples": self.image(str(path))})
+        self.wandb_run.log({"images_seen": images_seen, "samples": self.image(str(path))})
 
     def close(self) -> None:
-        self.session.finish()
+        self.wandb_run.finish()
 
 
 TRACKERS: dict[str, Callable[[Run], Tracker]] = {

@@ -4,6 +4,7 @@ Each command parses, calls the library, prints. Nothing heavy is imported until 
 answers at once.
 """
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -78,6 +79,9 @@ def main() -> None:
     except (ValueError, FileNotFoundError) as error:
         complain(str(error))
         code = 2
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except OSError as error:
         complain(f"{error.filename}: {error.strerror}; choose a place that can be read and written, with space left")
         code = 2

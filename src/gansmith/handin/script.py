@@ -23,7 +23,7 @@ from gansmith.schedule import decay, ema_decay, ramp, steered_boost
 
 # What the template defines itself, or has no use for.
 _GIVEN = {"Config"}
-_CHECKS = {"refuse_unheeded", "_refuse_sizes"}
+_CHECKS = {"refuse_unheeded", "refuse_misfits", "_refuse_sizes"}
 # Techniques the plain loop carries; a script says which others it leaves out.
 _CARRIED = (
     "conditioning", "g_conditioning", "d_conditioning", "clusters", "initialisation", "spectral_norm", "dropout",

@@ -9,18 +9,24 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.compact import SLOPE, painting_layers, reading_layers, refuse_misfits, scaled
-from gansmith.networks.compact import Discriminator as CompactDiscriminator
+from gansmith.networks.compact import (
+    SLOPE,
+    Discriminator,
+    painting_layers,
+    reading_layers,
+    refuse_misfits,
+    scaled,
+)
 from gansmith.networks.layers import activation, dropout
 
 
 def planes(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """As `compact`, whose widths they share; a grey image has one plane, and the pairs are the same."""
     refuse_misfits(spec, config)
-    return Generator(spec, config), Discriminator(spec, config)
+    return PlanesGenerator(spec, config), PlanesDiscriminator(spec, config)
 
 
-class Generator(nn.Module):
+class PlanesGenerator(nn.Module):
     """Latent and id embedding to one start a colour, each painted by the same layers."""
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
@@ -35,7 +41,7 @@ class Generator(nn.Module):
         return torch.cat([self.paint(start(latent)) for start in self.starts], dim=1)  # (N, C, H, W)
 
 
-class Discriminator(CompactDiscriminator):
+class PlanesDiscriminator(Discriminator):
     """The compact one, whose convolutions read each colour by itself."""
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
