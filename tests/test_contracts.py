@@ -50,7 +50,13 @@ def test_networks_keep_their_shapes_and_every_weight_learns(name, spec):
 
 
 @pytest.mark.parametrize("form", ["multiplied", "concatenated", "projection", "classifier"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("acgan", "progressive", "r3gan", "sngan") else ())
+        for name in NETWORKS
+    ],
+)
 def test_each_way_of_telling_ids_reaches_every_weight(name, form):
     """Or the network has its own way and says so."""
     flags = {"network": name, "g_width": 8, "d_width": 8, "z_dim": 5, "minibatch_stddev": True, "d_conditioning": form}

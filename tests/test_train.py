@@ -29,7 +29,13 @@ def assert_same_run(a, b):
     assert all((a.samples_dir / name).read_bytes() == (b.samples_dir / name).read_bytes() for name in frames)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+# Seconds each, and their steps are made of what the others have.
+LONG = ("stacked", "gaussians", "lsgan-cs231n", "dcgan-cs231n", "wgan-gp", "sngan", "acgan", "stylegan-lite")
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in RECIPES]
+)
 def test_resume_continues_the_same_run(recipe, tiny, run_training):
     whole = run_training(tiny(recipe), "whole")
     run_training(tiny(recipe), "parts", stop_after=3)  # stops between two of its intervals
