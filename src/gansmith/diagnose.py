@@ -150,7 +150,7 @@ TROUBLES: dict[str, tuple[Detector, str, str]] = {
     "collapse-within": (
         _collapse_within,
         "a generator that found one picture the discriminator takes for real, or steps too long for it",
-        "lower learning rates, a higher r1 and r2, or --d-minibatch-stddev",
+        "lower learning rates, a higher r1 and r2, or --minibatch-stddev",
     ),
     "collapse-across": (
         _collapse_across,

@@ -278,7 +278,7 @@ def _loop(
     players = build_players(config, material.spec, material.codes)
     counters = _restore(run, players, material)
     record_start(run, material, command)
-    rows, rollbacks = run.log(), counters["rollbacks"]
+    rows, scores, rollbacks = run.log(), run.scores(), counters["rollbacks"]
     signals = Signals(config, material.fit, material.validation, material.ids, material.frequencies)
     images_seen: int = counters["images_seen"]
     resumed = images_seen > 0
@@ -310,7 +310,7 @@ def _loop(
 
     def look() -> dict[str, Any] | None:
         known = {row["trouble"] for row in rows if row.get("kind") == "trouble"}
-        troubles = [trouble for trouble in diagnose(rows, run.scores(), config) if trouble.name not in known]
+        troubles = [trouble for trouble in diagnose(rows, scores, config) if trouble.name not in known]
         return report(troubles[0]) if troubles else None
 
     def report(trouble: Trouble) -> dict[str, Any]:
@@ -331,6 +331,7 @@ def _loop(
         assert judge is not None
         row = {"images_seen": images_seen, **judge.score(sample(averaged(), seed=1, count=judge.count)[0])}
         run.append(run.metrics_path, row)
+        scores.append(row)
         if best is None or row["ratio"] < best["ratio"]:
             best = {"images_seen": images_seen, "ratio": row["ratio"], "scores_since": 0}
         else:
@@ -531,13 +532,13 @@ class Batches:
         real = to_float(self.material.fit.pixels[rows])
         ids = self.material.ids[rows]
         draw = rng(config.seed, images_seen, "latent")
-        z = shape_latents(torch.randn(config.batch, config.z_dim, generator=draw), config.latent)
+        z = self._latents(draw)
         g_rests = (images_seen // config.batch + 1) % config.d_steps > 0
-        more_z = () if g_rests else tuple(self._more_z(images_seen, turn) for turn in range(1, config.g_steps))
+        turns = range(1, 1 if g_rests else config.g_steps)
+        more_z = tuple(self._latents(rng(config.seed, images_seen, "latent", turn)) for turn in turns)
         return Batch(real, ids, z, ids, draw, progress, g_rests, more_z)
 
-    def _more_z(self, images_seen: int, turn: int) -> Tensor:
-        draw = rng(self.config.seed, images_seen, "latent", turn)
+    def _latents(self, draw: torch.Generator) -> Tensor:
         normal = torch.randn(self.config.batch, self.config.z_dim, generator=draw)
         return shape_latents(normal, self.config.latent)
 

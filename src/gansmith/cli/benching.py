@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from gansmith.cli.output import Json
 from gansmith.cli.training import RUNS, Overrides, Progress, train
 from gansmith.config import resolve
 
 if TYPE_CHECKING:
     from gansmith.generate import Model
-
-Json = Annotated[bool, Parameter(name="--json", negative=())]
 
 
 def stacked_mnist(

@@ -3,14 +3,10 @@
 import json as json_
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
+from gansmith.cli.output import Json
 from gansmith.cli.training import RUNS
 from gansmith.config import choose, parse_value
-
-Json = Annotated[bool, Parameter(name="--json", negative=())]
 
 
 def recipes(

@@ -2,10 +2,9 @@
 
 import json as json_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from cyclopts import Parameter
-
+from gansmith.cli.output import Json
 from gansmith.config import resolve
 
 
@@ -38,7 +37,7 @@ def list_(what: Literal["recipes", "datasets", "networks", "objectives", "metric
     return 0
 
 
-def describe(recipe: str, /, *, json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
+def describe(recipe: str, /, *, json: Json = False) -> int:
     """Show a recipe's layers, shapes, parameters, objective, optimisers and budget for 28x28 grey images.
 
     Parameters
@@ -56,7 +55,7 @@ def describe(recipe: str, /, *, json: Annotated[bool, Parameter(name="--json", n
     return 0
 
 
-def diagnose(run: Path, /, *, json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
+def diagnose(run: Path, /, *, json: Json = False) -> int:
     """Say how a run ended or where it stands, and what went wrong in it.
 
     Parameters

@@ -2,10 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Json = Annotated[bool, Parameter(name="--json", negative=())]  # the flag of commands that can answer in JSON
 
 
 def say(progress: str, line: str) -> None:

@@ -5,7 +5,6 @@ of the grid are drawn once, from the latents of a fixed seed, and never chosen b
 """
 
 import io
-import json
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from gansmith.handin.script import training_script
 from gansmith.metrics.features import FeatureNetwork, load_feature_network
 from gansmith.plot import plot_curves
 from gansmith.report import write_report
-from gansmith.runs import Run
+from gansmith.runs import Run, write_bytes, write_json
 from gansmith.train import Material, prepare
 
 SEED, TILES = 504, 25
@@ -71,7 +70,7 @@ def hand_in(
             "ids": ids.tolist(),
             "num_classes": judge.num_classes if is_judged else 0,
         }
-        _write_json(place / "evaluation.json", settings)
+        write_json(place / "evaluation.json", settings)
         shutil.copyfile(str(resources.files("gansmith.handin") / "evaluation.py"), place / "evaluation.py")
         if is_judged:
             np.savez(place / "classifier.npz", **_classifier(judge))  # type: ignore[arg-type]
@@ -188,13 +187,9 @@ manifest.json                  SHA-256 of each file
 def _write_manifest(place: Path, run: Run, difference: float) -> None:
     files = {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(place.iterdir())}
     command = run.facts().get("command")
-    _write_json(
+    write_json(
         place / "manifest.json", {"files": files, "keras_largest_pixel_difference": difference, "command": command}
     )
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="ascii")
 
 
 def _zip(place: Path, out: Path) -> None:
@@ -206,6 +201,4 @@ def _zip(place: Path, out: Path) -> None:
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, path.read_bytes())
-    partial = out.with_name(f".partial-{out.name}")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(out)
+    write_bytes(out, buffer.getvalue())

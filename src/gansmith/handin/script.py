@@ -13,7 +13,7 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
-from gansmith.config import FIELDS, Config
+from gansmith.config import Config
 from gansmith.data import ImageSpec
 from gansmith.losses import OBJECTIVES, gradient_penalty, squared_slope
 from gansmith.networks import NETWORKS
@@ -23,7 +23,7 @@ from gansmith.schedule import decay, ema_decay, ramp, steered_boost
 
 # What the template defines itself, or has no use for.
 _GIVEN = {"Config"}
-_CHECKS = {"refuse_unheeded", "refuse_misfits", "_refuse_sizes"}
+_CHECKS = {"refuse_size", "refuse_widths", "refuse_unheeded", "refuse_misfits"}
 # Techniques the plain loop carries; a script says which others it leaves out.
 _CARRIED = (
     "conditioning", "g_conditioning", "d_conditioning", "clusters", "initialisation", "spectral_norm", "dropout",
@@ -32,12 +32,6 @@ _CARRIED = (
     "fake_target_low", "fake_target_high", "flip_probability", "g_targets", "r1", "r2", "gradient_penalty",
     "penalty_boost", "penalty_warmup", "penalty_every", "d_loss_target", "d_steps", "momentum", "weight_decay",
     "clip_weights", "decay", "decay_from", "decay_factor", "ema",
-)  # fmt: skip
-_ELSEWHERE = (
-    "recipe", "dataset", "data_dir", "use_all_training_images", "images", "schedule_images", "batch", "seed",
-    "network", "g_width", "d_width", "z_dim", "objective", "g_optimizer", "d_optimizer", "g_learning_rate",
-    "d_learning_rate", "beta1", "beta2", "precision", "threads", "log_every", "sample_every", "evaluate_every",
-    "save_every", "replay_images", "d_noise_until",
 )  # fmt: skip
 
 
@@ -92,8 +86,7 @@ def training_script(config: Config, spec: ImageSpec) -> str:
 
 def left_out(config: Config) -> list[str]:
     """Techniques in use that the plain loop does not carry."""
-    known = (*_CARRIED, *_ELSEWHERE)
-    found = [name for name, field in FIELDS.items() if name not in known and getattr(config, name) != field.default]
+    found = [name for name in config.techniques() if name not in _CARRIED]
     return found + (["the discriminator's naming of classes"] if config.d_conditioning == "classifier" else [])
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import MinibatchStddev, activation, dropout, refuse_unheeded
+from gansmith.networks.layers import MinibatchStddev, activation, dropout, refuse_size, refuse_unheeded, refuse_widths
 
 SLOPE = 0.2
 
@@ -27,14 +27,8 @@ def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
 
 def refuse_misfits(spec: ImageSpec, config: Config) -> None:
     """Raise ValueError for images and widths that do not divide as the pair needs them to."""
-    if spec.size % 4:
-        raise ValueError(f"images are {spec.size} pixels wide; the compact network needs a multiple of 4: resize them")
-    if config.d_width % 4:
-        raise ValueError(
-            f"d_width is {config.d_width}; the compact network quarters it: give a multiple of 4 such as 64"
-        )
-    if config.g_width % 2:
-        raise ValueError(f"g_width is {config.g_width}; the compact network halves it: give an even number such as 48")
+    refuse_size(spec, config)
+    refuse_widths(config, g_width=2, d_width=4)
     refuse_unheeded(config, "g_conditioning", "d_conditioning")
 
 

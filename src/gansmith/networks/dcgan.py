@@ -9,13 +9,14 @@ from torch import nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import PadSame, activation, dropout
+from gansmith.networks.layers import PadSame, activation, dropout, refuse_size, refuse_widths
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
 
 def dcgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` maps at a quarter of the image's size, half as many at half."""
-    _refuse_sizes(spec, config)
+    refuse_size(spec, config)
+    refuse_widths(config, g_width=2, d_width=2)
     wide, narrow, side = config.g_width, config.g_width // 2, spec.size // 4
     inputs = latent_inputs(spec, config)
     G = nn.Sequential(
@@ -50,7 +51,8 @@ def dcgan_keras(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
 
     Normalisation has Keras' epsilon and a momentum of 0.8, which torch counts as 0.2.
     """
-    _refuse_sizes(spec, config)
+    refuse_size(spec, config)
+    refuse_widths(config, g_width=2, d_width=2)
     wide, narrow, side = config.g_width, config.g_width // 2, spec.size // 4
     G = nn.Sequential(
         nn.Linear(latent_inputs(spec, config), wide * side**2),
@@ -103,7 +105,8 @@ def dcgan_pooled(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]
 
     G normalises after its activations. D has `d_width` maps, twice as many, and a hidden layer as wide as its input.
     """
-    _refuse_sizes(spec, config)
+    refuse_size(spec, config)
+    refuse_widths(config, g_width=2, d_width=2)
     if spec.size < 16:
         raise ValueError(
             f"images are {spec.size} pixels wide; the dcgan-pooled network convolves without padding and needs 16 or "
@@ -145,16 +148,3 @@ def dcgan_pooled(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]
     )
     judge = nn.Linear(features + config.minibatch_stddev, 1)
     return Generator(G, spec, config), Discriminator(D, judge, features, spec, config)
-
-
-def _refuse_sizes(spec: ImageSpec, config: Config) -> None:
-    """Raise ValueError for images and widths that do not divide as these networks need."""
-    if spec.size % 4:
-        raise ValueError(
-            f"images are {spec.size} pixels wide; the {config.network} network needs a multiple of 4: resize them"
-        )
-    for name, width in (("g_width", config.g_width), ("d_width", config.d_width)):
-        if width % 2:
-            raise ValueError(
-                f"{name} is {width}; the {config.network} network halves it: give an even number such as 64"
-            )

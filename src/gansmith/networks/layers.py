@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gansmith.config import FIELDS, Config
+from gansmith.data import ImageSpec
 
 
 class Dropout(nn.Module):
@@ -122,6 +123,24 @@ def normalise_spectrally(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
             nn.utils.parametrizations.spectral_norm(layer)
+
+
+def refuse_size(spec: ImageSpec, config: Config) -> None:
+    """Raise ValueError for images whose size a pair cannot halve twice."""
+    if spec.size % 4:
+        raise ValueError(
+            f"images are {spec.size} pixels wide; the {config.network} network needs a multiple of 4: resize them"
+        )
+
+
+def refuse_widths(config: Config, **multiples: int) -> None:
+    """Raise ValueError for a width that is not the multiple a pair must divide it by: `refuse_widths(c, g_width=2)`."""
+    for name, multiple in multiples.items():
+        width = getattr(config, name)
+        if width % multiple:
+            raise ValueError(
+                f"{name} is {width}; the {config.network} network divides it by {multiple}: give a multiple, such as 64"
+            )
 
 
 def refuse_unheeded(config: Config, *fields: str) -> None:

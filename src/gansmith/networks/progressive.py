@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation
+from gansmith.networks.layers import activation, refuse_size, refuse_widths
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
 SLOPE = 0.2
@@ -20,13 +20,8 @@ GROWN = 2.0
 
 def progressive(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
-    if spec.size % 4:
-        raise ValueError(
-            f"images are {spec.size} pixels wide; the progressive network needs a multiple of 4: resize them"
-        )
-    for name, width in (("g_width", config.g_width), ("d_width", config.d_width)):
-        if width % 4:
-            raise ValueError(f"{name} is {width}; the progressive network halves it twice: give a multiple of 4")
+    refuse_size(spec, config)
+    refuse_widths(config, g_width=4, d_width=4)
     return _generator(spec, config), _discriminator(spec, config)
 
 

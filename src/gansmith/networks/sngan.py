@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation
+from gansmith.networks.layers import activation, refuse_size
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
 
 def sngan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` channels in all of G's blocks, `d_width` in all of D's."""
-    if spec.size % 4:
-        raise ValueError(f"images are {spec.size} pixels wide; the sngan network needs a multiple of 4: resize them")
+    refuse_size(spec, config)
     return _generator(spec, config), _discriminator(spec, config)
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import leaky_relu
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation
+from gansmith.networks.layers import activation, refuse_size, refuse_widths
 from gansmith.networks.players import Discriminator, image_channels
 
 SLOPE = 0.2
@@ -21,13 +21,8 @@ MAPPING_LAYERS = 4
 
 def stylegan_lite(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
-    if spec.size % 4:
-        raise ValueError(
-            f"images are {spec.size} pixels wide; the stylegan-lite network needs a multiple of 4: resize them"
-        )
-    for name, width in (("g_width", config.g_width), ("d_width", config.d_width)):
-        if width % 4:
-            raise ValueError(f"{name} is {width}; the stylegan-lite network halves it twice: give a multiple of 4")
+    refuse_size(spec, config)
+    refuse_widths(config, g_width=4, d_width=4)
     if config.g_conditioning != "auto" or config.g_activation != "own":
         raise ValueError(
             "stylegan-lite's generator tells ids to its mapping network and has its own activation; "

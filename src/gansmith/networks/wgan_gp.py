@@ -8,7 +8,7 @@ from torch import nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation
+from gansmith.networks.layers import activation, refuse_size
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
 SLOPE = 0.2
@@ -16,8 +16,7 @@ SLOPE = 0.2
 
 def wgan_gp(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` channels at half the image's size, twice as many at each halving."""
-    if spec.size % 4:
-        raise ValueError(f"images are {spec.size} pixels wide; the wgan-gp network needs a multiple of 4: resize them")
+    refuse_size(spec, config)
     return _generator(spec, config), _discriminator(spec, config)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gansmith.report.compose import compose
-from gansmith.runs import Run
+from gansmith.runs import Run, write_bytes
 
 FORMATS = (".pdf", ".html")
 _TEMPLATES = resources.files("gansmith.report")
@@ -29,9 +29,7 @@ def write_report(runs: Sequence[Run], path: Path) -> None:
     title, blocks, pictures = compose(runs)
     facts = {"title": title, "blocks": blocks}
     data = to_pdf(facts, pictures) if path.suffix == ".pdf" else to_html(facts, pictures)
-    partial = path.with_name(f".partial-{path.name}")
-    partial.write_bytes(data)
-    partial.replace(path)
+    write_bytes(path, data)
 
 
 def to_pdf(facts: dict[str, Any], pictures: dict[str, bytes]) -> bytes:

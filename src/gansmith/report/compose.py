@@ -17,7 +17,7 @@ from PIL import Image
 
 from gansmith.config import FIELDS, Config
 from gansmith.data.files import open_picture
-from gansmith.generate import enlarge
+from gansmith.generate import enlarge, to_png
 from gansmith.report.structure import describe_run, draw_structure
 from gansmith.runs import Run
 
@@ -323,7 +323,7 @@ def _visualisation(run: Run, pictures: dict[str, bytes]) -> list[Block]:
 
 
 def _png(path: Path) -> bytes:
-    return _encode(enlarge(open_picture(path)))
+    return to_png(enlarge(open_picture(path)))
 
 
 def _strip(paths: Sequence[Path]) -> bytes:
@@ -337,13 +337,7 @@ def _strip(paths: Sequence[Path]) -> bytes:
     strip = Image.new("RGB", (len(corners) * (side + 4) - 4, side), "white")
     for k, corner in enumerate(corners):
         strip.paste(corner, (k * (side + 4), 0))
-    return _encode(enlarge(strip, at_least_px=2 * side))
-
-
-def _encode(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return to_png(enlarge(strip, at_least_px=2 * side))
 
 
 def _scores(run: Run) -> list[Block]:
