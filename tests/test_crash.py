@@ -56,7 +56,7 @@ def kill_at_random(directory, kill, is_running, draw, longest_s):
     if draw.random() < 0.5:
         while is_running() and not is_saving(directory):
             pass
-        time.sleep(draw.uniform(0, 0.01))
+        time.sleep(draw.uniform(0, 0.005))
     else:
         time.sleep(draw.uniform(0, longest_s))
     kill()
@@ -66,8 +66,10 @@ def kill_at_random(directory, kill, is_running, draw, longest_s):
 def test_kills_at_random_moments_change_nothing(tiny, run_training, tmp_path):
     config, material = prepare(tiny("mlp-small", images=512, log_every=16, save_every=32, evaluate_every=512))
     whole = run_training(config, "whole")
-    directory, draw, torn = tmp_path / "killed", random.Random(0), 0
-    for _ in range(12):
+    directory, draw, kills, torn = tmp_path / "killed", random.Random(0), 0, 0
+    while kills < 12 or torn < 3:  # how many kills meet a save depends on the machine
+        assert kills < 50
+        kills += 1
         child = fork(directory, config, material)
         torn += kill_at_random(
             directory,
@@ -77,7 +79,6 @@ def test_kills_at_random_moments_change_nothing(tiny, run_training, tmp_path):
             longest_s=0.3,
         )
         os.waitpid(child, 0)
-    assert torn  # how many kills meet a save depends on the machine; the slow test waits for more
     run = create_run(directory, config)
     train_all(run, material)
     assert_same_run(whole, run)

@@ -11,9 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gansmith.data.files import open_picture
 from gansmith.generate import enlarge
-from gansmith.runs import Run
+from gansmith.runs import Run, replacing
 
-FORMATS = (".gif", ".webp", ".mp4")
 FRAME_MS, HOLD_MS = 200, 2_000  # each frame; the last one again, so that the eye can rest on the result
 _CAPTION_PX = 22
 
@@ -46,17 +45,21 @@ def write_film(frames: Sequence[Image.Image], path: Path, *, frame_ms: int = FRA
 
     Raises ValueError for another kind of file than `FORMATS`, also where MP4 lacks its extra.
     """
-    durations = [frame_ms] * (len(frames) - 1) + [hold_ms]
-    if path.suffix == ".gif":
-        # Pillow gives equal neighbours one frame of their summed time, which looks the same.
-        first, *rest = (frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames)
-        first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
-    elif path.suffix == ".webp":
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, lossless=True)
-    elif path.suffix == ".mp4":
-        _write_mp4(frames, durations, path)
-    else:
+    if path.suffix not in FORMATS:
         raise ValueError(f"{path.name} does not end in one of {', '.join(FORMATS)}; choose one of these")
+    durations = [frame_ms] * (len(frames) - 1) + [hold_ms]
+    with replacing(path) as partial:
+        FORMATS[path.suffix](frames, durations, partial)
+
+
+def _write_gif(frames: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
+    # Pillow gives equal neighbours one frame of their summed time, which looks the same.
+    first, *rest = (frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames)
+    first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
+
+
+def _write_webp(frames: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, lossless=True)
 
 
 def _write_mp4(frames: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
@@ -78,3 +81,6 @@ def _write_mp4(frames: Sequence[Image.Image], durations: Sequence[int], path: Pa
             for _ in range(max(1, round(duration_ms * rate / 1000))):
                 container.mux(stream.encode(av.VideoFrame.from_image(canvas)))
         container.mux(stream.encode(None))
+
+
+FORMATS = {".gif": _write_gif, ".webp": _write_webp, ".mp4": _write_mp4}

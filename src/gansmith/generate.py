@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from gansmith.config import Config, choose
@@ -27,7 +27,7 @@ from gansmith.data import ImageSpec, to_uint8
 from gansmith.data.files import read_array
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import Dropout
-from gansmith.runs import open_run, read_metadata
+from gansmith.runs import open_run, read_metadata, replacing
 
 CHUNK = 64  # images per pass; smaller requests are padded
 STATISTICS_SAMPLES = 1024
@@ -359,10 +359,10 @@ def enlarge(image: Image.Image, *, at_least_px: int = 400) -> Image.Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def to_png(image: Image.Image) -> bytes:
-    """The picture as a PNG file's bytes."""
+def to_png(image: Image.Image, note: PngInfo | None = None) -> bytes:
+    """The picture as a PNG file's bytes, with a note inside where one is given."""
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, "PNG", pnginfo=note)
     return file.getvalue()
 
 
@@ -395,9 +395,7 @@ def truncate(model: Model, strength: float) -> None:
 
 def write_npz(path: Path, images: Tensor, labels: Tensor, *, truncation: float = 1.0) -> None:
     """Images as uint8 (N, H, W, C) and labels as int64 (N,), at once or not at all; truncation where there is any."""
-    partial = path.with_name(f".partial-{path.name}")
-    with partial.open("wb") as file:
-        noted: dict[str, Any] = {} if truncation == 1 else {"truncation": np.float64(truncation)}
-        pixels = images.permute(0, 2, 3, 1).numpy()
+    noted: dict[str, Any] = {} if truncation == 1 else {"truncation": np.float64(truncation)}
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, images=pixels, labels=labels.long().numpy(), **noted)
-    os.replace(partial, path)

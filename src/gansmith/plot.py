@@ -3,15 +3,16 @@
 `plot_curves` draws losses and scores from the log; `classes_by_styles` and `neighbours` are grids of images.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gansmith.generate import Model, draw_latents, generate
-from gansmith.runs import Run
+from gansmith.runs import Run, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,13 +26,16 @@ _WINDOW = 0.05
 Point = tuple[float, float]
 
 
-def plot_curves(run: Run, target: Path | IO[bytes] | None = None) -> None:
-    """Losses, and scores where there are any, against images seen; written as loss.png in the run's directory.
+def plot_curves(run: Run, target: Path | None = None) -> None:
+    """Write `draw_curves`' picture as loss.png in the run's directory, or to a .png, .svg or .pdf."""
+    target = target or run.directory / "loss.png"
+    write_bytes(target, draw_curves(run, target.suffix))
+
+
+def draw_curves(run: Run, kind: str = ".png") -> bytes:
+    """Losses, and scores where there are any, against images seen, as a file of this kind.
 
     Raw values are faint, their moving means strong; a dotted line marks each trouble the log tells of.
-
-    Args:
-        target: another place, whose suffix .png, .svg or .pdf says the kind, or an open file for a PNG.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -68,12 +72,12 @@ def plot_curves(run: Run, target: Path | IO[bytes] | None = None) -> None:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     panels[-1].set_xlabel("thousand images seen")
-    target = target or run.directory / "loss.png"
-    kind = target.suffix if isinstance(target, Path) else ".png"
     # No dates, versions or random ids inside, so equal runs have equal pictures.
     silent = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     with rc_context({"svg.hashsalt": "gansmith"}):
-        figure.savefig(target, format=kind[1:], metadata=silent[kind])
+        picture = io.BytesIO()
+        figure.savefig(picture, format=kind[1:], metadata=silent[kind])
+    return picture.getvalue()
 
 
 def _points(rows: Sequence[dict[str, Any]], name: str) -> list[Point]:

@@ -403,14 +403,20 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file at once."""
+    with replacing(path) as partial:
+        _write_flushed(partial, data)
+    _flush(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes the other's place when it is whole, and leaves it alone if that fails."""
     partial = path.with_name(f".partial-{path.name}")
     try:
-        _write_flushed(partial, data)
+        yield partial
         os.replace(partial, path)
-    except OSError:
+    finally:
         partial.unlink(missing_ok=True)
-        raise
-    _flush(path.parent)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

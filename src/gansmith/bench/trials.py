@@ -11,13 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from gansmith.data import Images, load_data, split
+from gansmith.data import load_data, split
 from gansmith.generate import load_model, sample
-from gansmith.metrics.classes import class_balance, recognised
-from gansmith.metrics.distances import frechet_of_moments, moments
-from gansmith.metrics.features import FeatureNetwork, load_evaluators, spread
+from gansmith.metrics.validation import Judge
 from gansmith.runs import Run, open_run
 
 SAMPLES = 10_000
@@ -58,53 +54,25 @@ def judge_trial(directory: Path) -> dict[str, Any]:
     """What a finished run's generator is worth beside the validation split, and how the run got there.
 
     Returns:
-        ratio, features: Frechet distance of SAMPLES samples (fewer for small sets) to the validation images over that
-            of as many training images, by the evaluator that finds the samples worst; n: how many;
-        recognised, rarest_class, modes: of the same samples, None where no classifier ships for the data set;
+        what `Judge.score` says of SAMPLES samples (fewer for small sets);
         images, images_per_s: how long and how fast it trained; curve: [images seen, ratio] of its scores on the way.
     """
     run = open_run(directory)
-    real = _Real.of(run.config.dataset, run.config.data_dir)
-    samples, _ = sample(load_model(directory), seed=0, count=real.count)
+    judge = _judge(run.config.dataset, run.config.data_dir)
+    samples, _ = sample(load_model(directory), seed=0, count=judge.count)
     scores = run.metrics()
     return {
-        **real.score(samples),
+        **judge.score(samples),
         "images": run.config.images,
         "images_per_s": _images_per_s(run),
         "curve": [[row["images_seen"], row["ratio"]] for row in scores if row.get("tier") == "validation"],
     }
 
 
-class _Real:
-    """The real side of every trial on one data set, computed once."""
-
-    def __init__(self, fit: Images, validation: Images) -> None:
-        self.count = min(SAMPLES, len(fit))
-        self.networks: dict[str, FeatureNetwork] = load_evaluators(fit)
-        self.seen = {name: network.observe(validation.pixels) for name, network in self.networks.items()}
-        others = spread(fit.pixels, self.count)
-        self.real = {name: moments(features) for name, (features, _) in self.seen.items()}
-        self.floors = {
-            name: frechet_of_moments(self.real[name], moments(network.features(others)))
-            for name, network in self.networks.items()
-        }
-
-    @staticmethod
-    @cache
-    def of(dataset: str, data_dir: str) -> "_Real":
-        return _Real(*split(load_data(dataset, data_dir=data_dir or None)))
-
-    def score(self, samples: Tensor) -> dict[str, Any]:
-        found: dict[str, Any] = {"n": len(samples), "recognised": None, "rarest_class": None, "modes": None}
-        ratios = {}
-        for name, network in self.networks.items():
-            features, fake = network.observe(samples)
-            ratios[network.name] = frechet_of_moments(self.real[name], moments(features)) / self.floors[name]
-            if name == "trained":
-                real = self.seen[name][1]
-                found |= {**class_balance(real, fake), **recognised(real, fake)}
-        worst = max(ratios, key=ratios.__getitem__)
-        return {"ratio": ratios[worst], "features": worst, "ratios": ratios, **found}
+@cache
+def _judge(dataset: str, data_dir: str) -> Judge:
+    """The judge of every trial on one data set."""
+    return Judge(*split(load_data(dataset, data_dir=data_dir or None)), count=SAMPLES)
 
 
 def _images_per_s(run: Run) -> float:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from gansmith.cli.output import Json
-from gansmith.cli.training import RUNS
+from gansmith.cli.training import RUNS, check_length
 from gansmith.config import choose, parse_value
 
 
@@ -48,7 +48,7 @@ def recipes(
 
     for name in names:
         choose(RECIPES, name, "recipe")
-    length = _length(minutes, images)
+    length = _length(minutes, images, 3.0)
     seeds = (1 if length.get("minutes", 0) >= 10 else 3) if seeds is None else seeds
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}; it must be 1 or more, such as 3")
@@ -103,7 +103,7 @@ def ablate(
     from gansmith.bench.ablation import run_ablation, to_markdown
     from gansmith.bench.trials import Interrupted
 
-    length = _length(minutes or (None if images else 1.0), images)
+    length = _length(minutes, images, 1.0)
     folder = out or RUNS / f"ablation-{recipe}"
     choices = _choices(dataset, data_dir)
     try:
@@ -116,15 +116,12 @@ def ablate(
     return 0
 
 
-def _length(minutes: float | None, images: str | None) -> dict[str, float]:
-    if minutes is not None and images is not None:
-        raise ValueError("both --minutes and --images set the length; give one of them")
+def _length(minutes: float | None, images: str | None, usual_minutes: float) -> dict[str, float]:
+    """What every run of a comparison is given."""
+    check_length(minutes, images)
     if images is not None:
         return {"images": parse_value("images", images)}
-    minutes = 3.0 if minutes is None else minutes
-    if not 0 < minutes < 100_000:
-        raise ValueError(f"minutes is {minutes}; it must be more than 0, such as 3")
-    return {"minutes": minutes}
+    return {"minutes": usual_minutes if minutes is None else minutes}
 
 
 def _choices(dataset: str, data_dir: Path | None) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """`sample`, `walk`, `film` and `plot`: pictures of a generator and of its training."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -95,7 +96,8 @@ def walk(
         A .gif, .webp or .mp4 animation, or a .png with one row a stop.
     """
     from gansmith.film import FORMATS, write_film
-    from gansmith.generate import choose_ids, class_walk, enlarge, grid, latent_walk, load_model
+    from gansmith.generate import choose_ids, class_walk, enlarge, grid, latent_walk, load_model, to_png
+    from gansmith.runs import write_bytes
 
     if not 2 <= steps <= 1000:
         raise ValueError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
@@ -110,7 +112,7 @@ def walk(
         stops = choose_ids(model, seed=0, count=len(parse_labels(classes)), labels=parse_labels(classes))
         images = class_walk(model, seed=visited[0], ids=stops.tolist(), steps=steps)
     if out.suffix == ".png":
-        enlarge(grid(images, columns=steps)).save(out)
+        write_bytes(out, to_png(enlarge(grid(images, columns=steps))))
     else:
         frames = [enlarge(grid(image[None]), at_least_px=224).convert("RGB") for image in images]
         write_film(frames, out, frame_ms=80, hold_ms=80)
@@ -172,9 +174,9 @@ def plot(
     out
         A .png, for curves also .svg or .pdf; by default loss.png, classes.png or neighbours.png in the run directory.
     """
-    from gansmith.generate import enlarge, grid, load_model, sample
+    from gansmith.generate import enlarge, grid, load_model, sample, to_png
     from gansmith.plot import classes_by_styles, neighbours, plot_curves
-    from gansmith.runs import open_run
+    from gansmith.runs import open_run, write_bytes
 
     opened = open_run(run)
     out = out or opened.directory / {"curves": "loss.png"}.get(what, f"{what}.png")
@@ -182,18 +184,18 @@ def plot(
     if what == "curves":
         plot_curves(opened, out)
     elif what == "classes":
-        enlarge(grid(classes_by_styles(load_model(run), seed=seed), columns=10)).save(out)
+        write_bytes(out, to_png(enlarge(grid(classes_by_styles(load_model(run), seed=seed), columns=10))))
     else:
         from gansmith.data import load_split
 
         images, _ = sample(load_model(run), seed=seed, count=10)
         fit = load_split(opened.config.dataset, "fit", data_dir=opened.config.data_dir or None)
-        enlarge(grid(neighbours(images, fit.pixels), columns=5)).save(out)
+        write_bytes(out, to_png(enlarge(grid(neighbours(images, fit.pixels), columns=5))))
     print(f"{what} -> {out}")
     return 0
 
 
-def _require_kind(out: Path, kinds: tuple[str, ...]) -> None:
+def _require_kind(out: Path, kinds: Collection[str]) -> None:
     require_parent(out)
     if out.suffix not in kinds:
         raise ValueError(f"{out} does not end in one of {', '.join(kinds)}; choose one of these")

@@ -34,17 +34,18 @@ def write_images(images: "Tensor", labels: "Tensor", out: Path, *, truncation: f
     """A grid, a .npz or a folder; each file says of itself how far its samples were truncated, if they were."""
     from PIL.PngImagePlugin import PngInfo
 
-    from gansmith.generate import enlarge, grid, write_npz
+    from gansmith.generate import enlarge, grid, to_png, write_npz
+    from gansmith.runs import write_bytes
 
     noted = PngInfo()
     if truncation != 1:
         noted.add_text("truncation", f"{truncation:g}")
 
     if out.suffix == ".png":
-        enlarge(grid(images)).save(out, pnginfo=noted)
+        write_bytes(out, to_png(enlarge(grid(images)), noted))
     elif out.suffix == ".npz":
         write_npz(out, images, labels, truncation=truncation)
     else:
         out.mkdir(exist_ok=True)
         for k in range(len(images)):
-            grid(images[k : k + 1]).save(out / f"{k:05d}.png", pnginfo=noted)
+            write_bytes(out / f"{k:05d}.png", to_png(grid(images[k : k + 1]), noted))

@@ -78,10 +78,7 @@ def train(
     if print_config:
         _print_config(chosen, origins)
         return 0
-    if minutes is not None and "images" in flags:
-        raise ValueError("both --minutes and --images set the length; give one of them")
-    if minutes is not None and not 0 < minutes < 100_000:
-        raise ValueError(f"minutes is {minutes}; it must be more than 0, such as 3")
+    check_length(minutes, flags.get("images"))
 
     from gansmith.runs import create_run, holds_run, next_directory, open_run, refuse_occupied
     from gansmith.trackers import parse_trackers
@@ -115,6 +112,16 @@ def train(
     return _train(create_run(directory, chosen), material, progress)
 
 
+def check_length(minutes: float | None, images: object) -> None:
+    """Refuse two lengths at once, and minutes that are no length; ValueError."""
+    if minutes is None:
+        return
+    if images is not None:
+        raise ValueError("both --minutes and --images set the length; give one of them")
+    if not 0 < minutes < 100_000:
+        raise ValueError(f"minutes is {minutes}; it must be more than 0, such as 3")
+
+
 def resume(
     run: Path,
     /,
@@ -143,10 +150,10 @@ def resume(
 
 
 def _train(run: "Run", material: Any, progress: str) -> int:
-    from gansmith.generate import enlarge, grid, load_model, sample
+    from gansmith.generate import enlarge, grid, load_model, sample, to_png
     from gansmith.plot import plot_curves
     from gansmith.progress import show_progress
-    from gansmith.runs import NotSavedError
+    from gansmith.runs import NotSavedError, write_bytes
     from gansmith.trackers import tracked
     from gansmith.train import train as train_run
 
@@ -163,7 +170,7 @@ def _train(run: "Run", material: Any, progress: str) -> int:
         return 128 + caught[0]
     model = load_model(run.directory)
     images, _ = sample(model, seed=0, count=25)
-    enlarge(grid(images)).save(run.directory / "grid.png")
+    write_bytes(run.directory / "grid.png", to_png(enlarge(grid(images))))
     plot_curves(run)
     scores = run.scores()
     if scores:

@@ -4,7 +4,6 @@ A block is a dict with a "kind": heading (level, text), text, list (items), tabl
 with name, alt and its width in percent of the page). All cells are text by the time they get here.
 """
 
-import io
 import json
 import math
 import statistics
@@ -287,14 +286,12 @@ def _techniques(config: Config) -> list[Block]:
 
 
 def _visualisation(run: Run, pictures: dict[str, bytes]) -> list[Block]:
-    from gansmith.plot import plot_curves
+    from gansmith.plot import draw_curves
 
     blocks = [_heading(1, "Visualisation")]
     log = [row for row in run.log() if row.get("d_loss") is not None]
     if log:
-        buffer = io.BytesIO()
-        plot_curves(run, buffer)
-        pictures["loss.png"] = buffer.getvalue()
+        pictures["loss.png"] = draw_curves(run)
         ends = f"At the end they are {log[-1]['d_loss']:.2f} and {log[-1]['g_loss']:.2f}."
         alt = f"Losses of discriminator and generator, and scores where there are any, against images seen. {ends}"
         blocks.append(_pictures(("loss.png", alt, 85)))
