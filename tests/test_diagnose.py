@@ -118,6 +118,15 @@ def test_each_sign_sees_its_own_trouble(signals):
     assert measure.measure(Drawn(of_kind(fit, measure.told)), 0)["copy_distance"] == 0
 
 
+def test_noise_is_not_called_a_collapse_of_classes(signals):
+    measure, _, others = signals
+    draw = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (64, 1, 28, 28), generator=draw, dtype=torch.uint8)
+    assert "classes_drawn" not in measure.measure(Drawn(noise), 0)
+    ones = others.pixels[others.labels == 1][:64]
+    assert measure.measure(Drawn(ones), 0)["classes_drawn"] < 0.2
+
+
 def test_measuring_moves_nothing(tiny):
     config, material = prepare(tiny("mlp-keras", g_dropout=0.5))
     players = train_module.build_players(config, material.spec)

@@ -122,7 +122,7 @@ def _vanishing(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> st
 
 
 def _memorises(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
-    found = _stays(_lately(rows, config, "copy_distance"), lambda value: value < 0.5)
+    found = _stays(_lately(rows, config, "copy_distance"), lambda value: value < 0.75)
     return None if found is None else f"generated images lie {found:.2f} times as far from training images as others do"
 
 

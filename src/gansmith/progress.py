@@ -108,7 +108,8 @@ def draw_in_text(path: str, tile_px: int, *, tiles: int = 5) -> "Text":
 
 
 def _losses(report: dict[str, Any]) -> str:
-    return f"D {report.get('d_loss', float('nan')):.3f}  G {report.get('g_loss', float('nan')):.3f}"
+    """A player that rested all the time has none."""
+    return "  ".join(f"{name[0].upper()} {report[name]:.3f}" for name in ("d_loss", "g_loss") if name in report)
 
 
 def _score(report: dict[str, Any]) -> str:

@@ -5,15 +5,19 @@ They change nothing: latents are fixed, no state moves, and no weight learns fro
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.special import entr
 from torch import Tensor, nn
 
 from gansmith.config import Config
-from gansmith.data import Images, to_float, to_uint8
+from gansmith.data import Images, to_uint8
 from gansmith.generate import rng, seeded, shape_latents
-from gansmith.metrics.features import load_feature_network
+from gansmith.metrics.features import load_feature_network, spread
 
 GROUPS, EACH = 8, 8  # kinds of image that are drawn, and how many of each
+FAR = 1.5  # times real images' mean square distance from their centre: beyond it a classifier's word means nothing
 SMALL = 6_000  # up to so many training images are compared with what is drawn
 
 
@@ -36,6 +40,9 @@ class Signals:
         self.real_within, self.real_across = _spreads(_alike(fit, ids, self.told), self.told)
         classifier = load_feature_network(fit.name, fit.spec)
         self.classifier = classifier if classifier.classifier.out_features > 1 else None
+        if self.classifier is not None:
+            features, _ = self.classifier.observe(spread(fit.pixels, 500))
+            self.centre, self.real_distance = features.mean(0), _mean_square(features - features.mean(0))
         self.known: Tensor | None = None
         if validation is not None and len(validation) and len(fit) <= SMALL:
             self.known = _flat(fit.pixels)
@@ -50,7 +57,7 @@ class Signals:
             spread_within: standard deviation of pixels among images told the same, over that of such real images.
             spread_across: the same of the means of images told the same; only where G is told more than one thing.
             classes_drawn: exp(entropy) of the classes a shipped classifier sees in them, as a share of its classes;
-                only where one ships. 1 is all, equally often.
+                only where one ships, and not of images that are nothing like real ones yet. 1 is all, equally often.
             copy_distance: median distance to the nearest training image, over that of real images held out; only for
                 small data.
         """
@@ -63,9 +70,10 @@ class Signals:
         if len(self.told.unique()) > 1:
             found["spread_across"] = across / max(self.real_across, 1e-9)
         if self.classifier is not None:
-            seen = self.classifier(to_float(pixels)).argmax(1)
-            shares = torch.bincount(seen, minlength=self.classifier.classifier.out_features) / len(seen)
-            found["classes_drawn"] = torch.special.entr(shares).sum().exp().item() / len(shares)
+            features, probabilities = self.classifier.observe(pixels)
+            if _mean_square(features - self.centre) < FAR * self.real_distance:
+                shares = np.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]) / len(probabilities)
+                found["classes_drawn"] = float(np.exp(entr(shares).sum()) / len(shares))
         if self.known is not None:
             nearest = torch.cdist(_flat(pixels), self.known).amin(1).median().item()
             found["copy_distance"] = nearest / max(self.real_nearest, 1e-9)
@@ -102,6 +110,10 @@ def _spreads(pixels: Tensor, told: Tensor) -> tuple[float, float]:
     within = torch.stack([group.var(0).mean() for group in groups]).mean().sqrt().item()
     means = torch.stack([group.mean(0) for group in groups])
     return within, means.var(0).mean().sqrt().item() if len(groups) > 1 else 0.0
+
+
+def _mean_square(differences: NDArray[np.float64]) -> float:
+    return float((differences**2).sum(axis=1).mean())
 
 
 def _flat(pixels: Tensor) -> Tensor:

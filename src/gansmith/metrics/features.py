@@ -41,7 +41,7 @@ SHIPPED = {
         ),
     ),
     "fashion-mnist": Shipped(
-        "01f20c6b89fa0618b2c8a66c464eb6926d1b253a26a61468b0e73f30fd5b3aba",
+        "24751a83c92a125d1ebeffb990a5d8a0b0b34a11bdf17782d5186e063d758d22",
         (
             "a8007d7be041707b663947cf4c2d8a73d1704ccde85043273b866d5181bde6c2",  # training images
             "3581bf52f521803120533f28e81ae934decd1771980630083c739dc6da7d3bc6",  # test images

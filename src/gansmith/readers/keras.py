@@ -4,7 +4,9 @@
 a file holds is ever run. Maps are (N, H, W, C), as Keras keeps them.
 """
 
+import contextlib
 import json
+import multiprocessing
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ MAX_JSON_BYTES = 4 << 20
 MAX_WEIGHTS = 100_000_000  # numbers in the whole file
 MAX_LAYERS = 1_000
 MAX_NUMBERS = 1 << 24  # in what a layer puts out for one image
+PATIENCE_S = 10.0
 
 
 def read_keras(path: Path) -> tuple["KerasGenerator", dict[str, str]]:
@@ -30,6 +33,7 @@ def read_keras(path: Path) -> tuple["KerasGenerator", dict[str, str]]:
     """
     json_path, h5_path = _find_pair(path)
     try:
+        _send_ahead(h5_path)
         with h5py.File(h5_path, "r") as file:
             text = _read_text(file) if json_path is None else _read_limited(json_path)
             G = KerasGenerator(json.loads(text), _open_store(file))
@@ -41,6 +45,33 @@ def read_keras(path: Path) -> tuple["KerasGenerator", dict[str, str]]:
             f"{path} is not a Keras generator that can be read ({reason}); export it again, or as ONNX"
         ) from None
     return G.eval(), notes
+
+
+def _send_ahead(path: Path) -> None:
+    """Have another process read the file first, since damaged ones make HDF5's library crash or run without end."""
+    scout = multiprocessing.get_context("fork").Process(target=_read_all, args=(path,))
+    scout.start()
+    scout.join(PATIENCE_S)
+    if scout.is_alive():
+        scout.kill()
+        scout.join()
+        raise ValueError(f"reading it takes more than {PATIENCE_S:.0f} seconds")
+    if scout.exitcode != 0:
+        raise ValueError("reading it crashes HDF5's library")
+
+
+def _read_all(path: Path) -> None:
+    """All that a file holds itself, whatever it is; what raises here will raise again and be told then."""
+
+    def read(name: str, found: Any) -> None:
+        with contextlib.suppress(Exception):
+            dict(found.attrs)
+            if isinstance(found, h5py.Dataset) and found.size <= MAX_WEIGHTS and not found.external:
+                found[()]
+
+    with contextlib.suppress(Exception), h5py.File(path, "r") as file:
+        read("/", file)
+        file.visititems(read)
 
 
 def _find_pair(path: Path) -> tuple[Path | None, Path]:
