@@ -90,26 +90,27 @@ RECIPES: dict[str, dict[str, Any]] = {
     ),
     # ACGAN, arXiv:1610.09585 (CIFAR-10): 50,000 steps, batch 100. Its widths are 192 and 512.
     "acgan": dict(
-        network="acgan", g_width=96, d_width=256, z_dim=100, images=5_000_000, batch=100, initialisation="normal",
+        network="acgan", g_width=48, d_width=128, z_dim=100, images=5_000_000, batch=100, initialisation="normal",
         conditioning="labels", objective="auxiliary-classifier", d_conditioning="classifier", dropout=0.5,
     ),
-    # Progressive growing, arXiv:1710.10196: five phases of 600,000 images. Left out: its drift penalty.
+    # Progressive growing, arXiv:1710.10196: five phases of 600,000 images. Left out: its drift penalty. Chosen here:
+    # the batch, and learning rates for weights of their own size (source: 1e-3 for weights of size one).
     "progressive": dict(
-        network="progressive", g_width=64, d_width=64, z_dim=128, images=3_000_000,
+        network="progressive", g_width=32, d_width=32, z_dim=128, images=3_000_000, batch=32,
         objective="wasserstein", gradient_penalty=10.0, minibatch_stddev=True,
-        g_learning_rate=1e-3, d_learning_rate=1e-3, beta1=0.0, beta2=0.99, ema=0.05,
+        g_learning_rate=2e-4, d_learning_rate=2e-4, beta1=0.0, beta2=0.99, ema=0.05,
     ),
-    # StyleGAN2, arXiv:1912.04958, with the settings of arXiv:2006.06676 for CIFAR-10. Chosen here: R1's weight, and
-    # learning rates for weights of their own size (source: 2.5e-3 for weights of size one).
+    # StyleGAN2, arXiv:1912.04958, with the settings of arXiv:2006.06676 for CIFAR-10. Chosen here: R1's weight,
+    # the batch, and learning rates for weights of their own size (source: 2.5e-3 for weights of size one).
     "stylegan-lite": dict(
-        network="stylegan-lite", g_width=64, d_width=64, z_dim=64, images=3_000_000,
+        network="stylegan-lite", g_width=32, d_width=32, z_dim=64, images=3_000_000, batch=32,
         r1=0.1, penalty_every=16, style_mixing=0.9, minibatch_stddev=True,
         g_learning_rate=3e-4, d_learning_rate=3e-4, beta1=0.0, beta2=0.99, ema=0.05,
     ),
     # R3GAN, arXiv:2501.05441, table 4 and its code: weights, rates, Adam's memory and the average's half-life all
-    # move by half a cosine. Chosen here: batch 64 (source: 512), widths (768), and how much of the run they move for.
+    # move by half a cosine. Chosen here: batch 32 (source: 512), widths (768), and how much of the run they move for.
     "r3gan": dict(
-        network="r3gan", g_width=64, d_width=64, z_dim=64, images=2_000_000, conditioning="auto",
+        network="r3gan", g_width=32, d_width=32, z_dim=64, images=2_000_000, batch=32, conditioning="auto",
         objective="relativistic", r1=0.1, r2=0.1, penalty_boost=10.0,
         g_learning_rate=5e-5, d_learning_rate=5e-5, rate_boost=4.0, beta1=0.0, beta2=0.99, beta2_start=0.9,
         ema=0.02, ema_growth="cosine",
