@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+import gansmith.readers.keras as keras_reader
 from gansmith.generate import describe_model, load_model, sample
 from gansmith.readers.keras import read_keras
 from gansmith.runs import read_metadata, save_tensors
@@ -170,6 +171,14 @@ def test_hostile_weights_are_refused(tmp_path):
     (tmp_path / "x.h5").unlink()
     with pytest.raises(FileNotFoundError, match="beside x.json"):
         load_model(path)
+
+
+def test_a_file_that_never_ends_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_reader, "PATIENCE_S", 0.3)
+    pipe = tmp_path / "g.h5"
+    os.mkfifo(pipe)  # reading it waits for a writer that never comes
+    with pytest.raises(ValueError, match="takes more than"):
+        keras_reader._send_ahead(pipe)
 
 
 def test_hostile_texts_are_refused(tmp_path):
