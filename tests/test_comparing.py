@@ -62,7 +62,10 @@ def test_intervals_are_student_s_on_logarithms():
 
 
 def test_only_what_a_recipe_uses_can_be_taken_out():
-    assert neutral_fields("default", "r1+r2", {}) == {"r1": 0.0, "r2": 0.0}
+    without = neutral_fields("default", "r1+r2+d_loss_target", {})
+    assert without == {"r1": 0.0, "r2": 0.0, "d_loss_target": 0.0}
+    with pytest.raises(ValueError, match="no penalty to steer"):
+        neutral_fields("default", "r1+r2", {})
     with pytest.raises(ValueError, match="'none' in default already.*leave it away"):
         neutral_fields("default", "augment", {})
     with pytest.raises(ValueError, match="no field 'penalty_bost'; did you mean 'penalty_boost'"):

@@ -273,6 +273,25 @@ def test_an_unfinished_pointer_is_swept_away(half):
     assert not list(run.directory.rglob(".partial-*"))
 
 
+def test_a_pointer_that_was_not_moved_in_time_is_moved(half):
+    run, material, whole = half
+    (run.directory / "best").unlink(missing_ok=True)
+    train_all(run, material, until=160)
+    assert run.best() is not None
+    train_all(run, material)
+    assert os.readlink(run.directory / "best") == os.readlink(whole.directory / "best")
+
+
+def test_without_a_whole_checkpoint_nothing_is_thrown_away(half, gansmith):
+    run, _, _ = half
+    for path in run.checkpoints():
+        (path / "state.json").write_text("{}")
+    before = run.log_path.read_bytes()
+    code, _, err = gansmith("resume", run.directory)
+    assert code == 2 and "no checkpoint" in err.splitlines()[-1]
+    assert run.log_path.read_bytes() == before
+
+
 def test_the_second_trainer_is_refused(half, gansmith):
     run, material, _ = half
     run.record(status="stopped")

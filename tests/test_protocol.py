@@ -91,7 +91,21 @@ def test_the_embedded_digits_are_judged_by_what_ships(subset, tmp_path):
     row = evaluate(tmp_path / "x.npz", quick=True)
     # Equal shares of each digit, and mostly images that the evaluator learnt.
     assert row["ratio"] < 4 and row["n"] == 2000 and row["tier"] == "quick"
+    assert row["gates"]["recognisability"]["ok"] is True
     assert row["gates"]["memorisation"]["ok"] is None
+
+
+def test_a_whole_test_set_as_samples_is_judged_by_halves(halves, networks):
+    more = Real(halves.fit.take(torch.arange(200)), halves.validation, halves.fit.take(torch.arange(200, 2600)))
+    verdict = judge(more.test, more, networks, quick=True)
+    assert any("half of them is judged" in notice for notice in verdict.notices)
+    assert verdict.ratio == pytest.approx(1.0, abs=0.25)
+
+
+def test_checkpoints_of_one_run_are_no_repeats(run_training, tiny):
+    run = run_training(tiny())
+    groups = compare(run.checkpoints()[-2:], quick=True, count=300)
+    assert [len(group["targets"]) for group in groups] == [1, 1]
 
 
 def test_a_run_is_judged_and_the_verdict_kept(gansmith, tiny, run_training):
@@ -117,9 +131,10 @@ def test_seeds_share_a_row_and_verdicts_are_reused(gansmith, tiny, run_training,
     assert sorted(len(group["targets"]) for group in groups) == [1, 2]
     code, out, _ = gansmith("compare", *targets, "--quick", "--count", 300)
     assert code == 0 and "seed0 seed1" in out and "real.npz" in out
-    lengths = [len(run.metrics()) for run in runs]
-    gansmith("compare", *(run.directory for run in runs), "--quick", "--json")
-    assert [len(run.metrics()) for run in runs] == lengths
+    for added in (1, 0):  # another count is another verdict; the same one is not made twice
+        lengths = [len(run.metrics()) for run in runs]
+        gansmith("compare", *(run.directory for run in runs), "--quick", "--json")
+        assert [len(run.metrics()) for run in runs] == [length + added for length in lengths]
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,22 @@ def test_runs_are_compared_at_one_number_of_images(project):
     assert "did harm, 10.00 against 5.00 +- 1.00 times real" in texts(compose(project)[1])
 
 
+def test_a_player_that_rested_to_the_end_has_its_last_loss(project):
+    run = project[0]
+    row = {**run.log()[-1], "images_seen": 999}
+    run.append(run.log_path, {key: value for key, value in row.items() if key != "g_loss"})
+    assert compose([run])
+
+
+def test_a_verdict_with_gates_comes_before_a_quick_score(project):
+    run = project[0]
+    found = {"ratio": 5.0, "n": 10_000, "valid": False, "metrics": {"coverage": {"value": 0.5, "floor": 0.9}}}
+    gate = {"ok": False, "figure": "coverage", "value": 0.5, "limit": 0.8, "meaning": "parts are missing"}
+    run.append(run.metrics_path, {"images_seen": 256, "tier": "full", **found, "gates": {"coverage": gate}})
+    shown = texts(compose([run])[1])
+    assert "does not count" in shown and "parts are missing" in shown and "5.00 times real" in shown
+
+
 def test_differences_within_the_spread_of_repeats_are_no_effects(project):
     run = project[2]
     run.append(run.metrics_path, {"images_seen": 257, "ratio": 5.5, "n": 10_000})

@@ -12,6 +12,7 @@ from gansmith.runs import (
     load_checkpoint,
     next_directory,
     open_run,
+    prune,
     read_metadata,
     save_checkpoint,
     save_tensors,
@@ -88,6 +89,36 @@ def test_logs_are_cut_back_and_broken_lines_passed_over(tmp_path, caplog):
     assert "broken line" in caplog.text
     sweep(run, 1)
     assert run.log_path.read_text() == '{"images_seen": 1}\n'
+
+
+def test_a_flipped_bit_in_a_log_costs_its_line_alone(tmp_path, caplog):
+    run = create_run(tmp_path / "run", CONFIG)
+    for images_seen in (64, 128, 192):
+        run.append(run.log_path, {"images_seen": images_seen, "d_loss": 1.0})
+    content = bytearray(run.log_path.read_bytes())
+    content[5] ^= 0x80  # no longer text
+    content[content.index(b"images_seen", 50)] ^= 0x01  # another key
+    run.log_path.write_bytes(content)
+    sweep(run, 192)
+    assert [row["images_seen"] for row in run.log()] == [128] and "broken line" in caplog.text
+
+
+def test_milestones_are_the_first_past_each_multiple(tmp_path):
+    run = create_run(tmp_path / "run", CONFIG)
+    for images_seen in range(30, 241, 30):
+        save(run, images_seen)
+        prune(run, newest=images_seen, keep_last=1, keep_every=100)
+    assert [int(path.name) for path in run.checkpoints()] == [120, 210, 240]
+
+
+def test_damaged_checkpoints_do_not_push_out_whole_ones(tmp_path):
+    run = create_run(tmp_path / "run", CONFIG)
+    for images_seen in (125, 250):
+        save(run, images_seen)
+    (run.directory / "checkpoints" / "000000250" / "state.json").write_text("{}")
+    save(run, 160)
+    prune(run, newest=160, keep_last=1, keep_every=0)
+    assert run.latest().name == "000000160"
 
 
 def test_a_directory_holds_one_run(tmp_path):

@@ -62,7 +62,7 @@ def contrast(images: Tensor, rng: torch.Generator) -> Tensor:
 def translation(images: Tensor, rng: torch.Generator) -> Tensor:
     """Each image moved by up to an eighth of its side each way, with zeros where nothing moves in."""
     n, size = len(images), images.shape[-1]
-    reach = size // 8
+    reach = (size + 4) // 8  # an eighth, rounded
     steps = torch.randint(-reach, reach + 1, (2, n, 1, 1, 1), generator=rng)
     place = torch.arange(size)
     # Row i of `moves` picks the pixel that arrives at i: a product of matrices is cheap and differentiates twice.

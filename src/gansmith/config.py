@@ -385,7 +385,7 @@ def resolve(
     return Config(**chosen), origins
 
 
-_MAX_TOML_BYTES = 2**20
+_MAX_TOML_BYTES = 2**14  # dotted keys cost the square of their length
 
 
 def _read_toml(path: Path) -> dict[str, object]:
@@ -420,4 +420,7 @@ def load_config(path: Path) -> Config:
     for key in values:
         if key not in FIELDS:
             raise ValueError(f"{path}: {_unknown(key, FIELDS, 'field')}")
-    return Config(**{key: parse_value(key, raw) for key, raw in values.items()})
+    try:
+        return Config(**{key: parse_value(key, raw) for key, raw in values.items()})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

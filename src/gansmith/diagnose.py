@@ -57,9 +57,11 @@ def describe(name: str, images_seen: int, figure: str) -> Trouble:
 
 
 def _lately(rows: Sequence[Row], config: Config, name: str) -> list[float]:
-    """The finite values of a number over the last window; none before there are enough of them."""
+    """The finite values of a number over the last window, or the last few; none before there are enough of them."""
     since = rows[-1]["images_seen"] - WINDOW * config.images
-    found = [row[name] for row in rows if row["images_seen"] > since and row.get(name) is not None]
+    known = [row for row in rows if row.get(name) is not None]
+    count = max(FEWEST, sum(row["images_seen"] > since for row in known))
+    found = [row[name] for row in known[-count:]]
     return found if len(found) >= FEWEST and since >= 0 else []
 
 

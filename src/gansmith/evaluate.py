@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gansmith.config import FIELDS, LENGTH_AND_INTERVALS, Config
 from gansmith.data import Images, load_data, split
 from gansmith.data.files import read_images
 from gansmith.data.idx import cache_dir
@@ -48,7 +49,9 @@ def evaluate(
         samples = shuffled(read_images(target), count)
     else:
         model = load_model(checkpoint)
-        dataset, data_dir = dataset or model.config.dataset, data_dir or model.config.data_dir or None
+        if dataset is None:  # another set lies in another folder
+            data_dir = data_dir or model.config.data_dir or None
+        dataset = dataset or model.config.dataset
         pixels, labels = sample(model, seed=seed, count=count)
         samples = Images("samples", pixels, labels if model.is_labelled else None, f"samples of seed {seed}")
     real = load_real(dataset or "mnist", data_dir=data_dir)
@@ -58,6 +61,7 @@ def evaluate(
         "images_seen": _images_seen(checkpoint),
         "tier": "quick" if quick else "full",
         "dataset": real.fit.name,
+        "count": count,
         "seed": None if checkpoint is None else seed,
         **judge(_as_grey(samples, real.fit), real, networks, quick=quick).as_dict(),
         "hashes": {
@@ -66,9 +70,13 @@ def evaluate(
             "test": None if real.test is None else real.test.sha256,
         },
     }
+    row["notices"] = [*real.fit.notices, *row["notices"]]
     run = None if checkpoint is None else _run_of(checkpoint)
     if run is not None:
-        run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})
+        try:
+            run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})
+        except OSError as error:
+            row["notices"].append(f"the verdict could not be kept in {run.metrics_path} ({error.strerror})")
     return row
 
 
@@ -105,54 +113,82 @@ def compare(targets: Sequence[Path], *, again: bool = False, **choices: Any) -> 
         Groups {"name", "targets", "ratio", "spread", "ratios", "valid", "failed", "metrics", "verdicts"}: means over
         the group; the spread is the standard deviation of the ratio, None for one target.
     """
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: list[tuple[list[Config], list[dict[str, Any]]]] = []
     for target in targets:
         row = (None if again else _known_verdict(target, **choices)) or evaluate(target, **choices)
-        groups.setdefault(_shared_choices(target), []).append({**row, "target": str(target)})
-    found = [_summary(rows) for rows in groups.values()]
+        config, row = _config_of(target), {**row, "target": str(target)}
+        for configs, rows in groups:
+            if config is not None and configs and _are_repeats(config, configs):
+                configs.append(config)
+                rows.append(row)
+                break
+        else:
+            groups.append(([] if config is None else [config], [row]))
+    found = [_summary(rows) for _, rows in groups]
     return sorted(found, key=lambda group: (group["ratio"] is None, group["ratio"]))
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def means(field: str) -> dict[str, float]:
+        """Of what every row has as a number."""
+        values = [{name: _value(found) for name, found in row[field].items()} for row in rows]
+        names = [name for name in values[0] if all(one.get(name) is not None for one in values)]
+        return {name: statistics.fmean(one[name] for one in values) for name in names}
+
     ratios = [row["ratio"] for row in rows if row["ratio"] is not None]
-    figures = [name for name in rows[0]["metrics"] if all(name in row["metrics"] for row in rows)]
     return {
         "name": " ".join(Path(row["target"]).name for row in rows),
         "targets": [row["target"] for row in rows],
         "ratio": statistics.fmean(ratios) if ratios else None,
         "spread": statistics.stdev(ratios) if len(ratios) > 1 else None,
-        "ratios": {key: statistics.fmean(row["ratios"][key] for row in rows) for key in rows[0]["ratios"]},
+        "ratios": means("ratios"),
         "valid": all(row["valid"] for row in rows),
         "failed": sorted({name for row in rows for name, gate in row["gates"].items() if gate["ok"] is False}),
-        "metrics": {name: statistics.fmean(row["metrics"][name]["value"] for row in rows) for name in figures},
+        "metrics": means("metrics"),
         "verdicts": rows,
     }
 
 
-def _shared_choices(target: Path) -> str:
-    """What targets of one group have in common: every choice of training but the seed, or the very file."""
-    if not is_generator(target):
-        return str(target)
-    return load_model(_checkpoint(target)).config.replace(seed=0).to_toml()
+def _value(found: Any) -> Any:
+    return found["value"] if isinstance(found, dict) else found
+
+
+def _config_of(target: Path) -> Config | None:
+    """What a run was trained with; None for files, which say too little of how they came to be."""
+    run = _run_of(_checkpoint(target)) if is_generator(target) else None
+    return None if run is None else run.config
+
+
+def _are_repeats(config: Config, others: Sequence[Config]) -> bool:
+    """Whether a run repeats others with a seed of its own; runs of equal minutes differ a little in length."""
+    first, neutral = others[0], {name: FIELDS[name].default for name in (*LENGTH_AND_INTERVALS, "threads", "seed")}
+    return (
+        config.seed not in [other.seed for other in others]
+        and config.replace(**neutral) == first.replace(**neutral)
+        and abs(config.images - first.images) <= 0.25 * first.images
+    )
 
 
 def _known_verdict(
     target: Path, *, dataset: str | None = None, data_dir: Path | None = None, quick: bool = False, **choices: Any
 ) -> dict[str, Any] | None:
-    """The newest verdict of this protocol on a run's checkpoint, where it was judged with the default choices."""
-    if dataset or data_dir or any(choices.values()) or not is_generator(target):
+    """The newest verdict on a run's checkpoint by this protocol, the default choices, and the data at hand."""
+    run = _run_of(_checkpoint(target)) if is_generator(target) else None
+    if run is None or dataset or data_dir or any(choices.values()):
         return None
-    checkpoint = _checkpoint(target)
-    run = _run_of(checkpoint)
     wanted = {
         "tier": "quick" if quick else "full",
-        "images_seen": _images_seen(checkpoint),
+        "images_seen": _images_seen(_checkpoint(target)),
         "protocol": gates.VERSION,
+        "count": QUICK if quick else FULL,
         "seed": 0,
-        "dataset": run and run.config.dataset,
     }
-    rows = [row for row in (run.metrics() if run else []) if wanted.items() <= row.items()]
-    return rows[-1] if rows else None
+    rows = [row for row in run.metrics() if wanted.items() <= row.items()]
+    if not rows:
+        return None
+    real = load_real(run.config.dataset, data_dir=run.config.data_dir or None)
+    now = {"validation": real.validation.sha256, "test": None if real.test is None else real.test.sha256}
+    return rows[-1] if now.items() <= rows[-1]["hashes"].items() else None
 
 
 def is_generator(target: Path) -> bool:

@@ -261,7 +261,7 @@ def load_model(path: Path | str) -> Model:
         else:
             config, spec, frequencies = _infer_notes(G)
         if G is None:
-            G = _build(config, spec, safetensors.torch.load_file(path))
+            G = _build(config, spec, path)
         model = Model(G.eval(), config, spec, frequencies)
         _try_out(model)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -315,13 +315,19 @@ def _infer_notes(G: Any) -> tuple[Config, ImageSpec, Tensor]:
     return config, ImageSpec(size, channels, G.num_ids), torch.full((count,), 1 / count, dtype=torch.float64)
 
 
-def _build(config: Config, spec: ImageSpec, tensors: dict[str, Tensor]) -> nn.Module:
-    """The generator that these tensors are the weights of."""
+def _build(config: Config, spec: ImageSpec, path: Path) -> nn.Module:
+    """The generator whose weights a file holds; its names and shapes are compared before any is read."""
     with torch.device("meta"):  # no first weights are drawn for those of the file to replace
         G, _ = choose(NETWORKS, config.network, "network")(network_spec(spec, config), config)
     expected = G.state_dict()
+    with safetensors.safe_open(path, framework="pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    if shapes != {name: tuple(values.shape) for name, values in expected.items()}:
+        odd = sorted(set(shapes.items()) ^ {(name, tuple(values.shape)) for name, values in expected.items()})
+        raise ValueError(f"its weights are not those of its choices: {odd[0][0]}")
+    tensors = safetensors.torch.load_file(path)
     for name, values in tensors.items():
-        if name in expected and values.dtype != expected[name].dtype:
+        if values.dtype != expected[name].dtype:
             raise ValueError(f"{name} is {values.dtype}, not {expected[name].dtype}")
         if not values.isfinite().all():
             raise ValueError(f"{name} holds numbers that are not finite")

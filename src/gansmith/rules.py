@@ -236,6 +236,11 @@ def _refuse_adaptive(config: Config, objective: Objective) -> None:
             f"adaptive augmentation watches how often real images' logits are above zero, which means nothing under "
             f"the {config.objective} objective; use --augment always or another objective"
         )
+    if config.augment == "adaptive" and config.flip_probability > 0.5:
+        raise ValueError(
+            "adaptive augmentation watches how often real images' logits are above zero, and with targets swapped most "
+            "of the time they are below; use --augment always, or a flip_probability up to 0.5"
+        )
 
 
 def _refuse_slopes(config: Config, objective: Objective, D: nn.Module) -> None:

@@ -37,7 +37,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CHECKPOINT_NAME = re.compile(r"\d{9,19}")
 _MAX_JSON_BYTES = 2**24  # of run.json and state.json, which are a few kilobytes
 _MAX_LOG_BYTES = 2**28
-_MAX_TENSOR_BYTES = 2**30
+_MAX_NOTE_CHARACTERS = 2**22  # stored beside a generator's tensors
 _SPARE_BYTES = 2**20  # left free by a save, for the log lines that follow it
 
 logger = logging.getLogger("gansmith")
@@ -114,6 +114,10 @@ class Run:
             return None
         path = self.directory / "checkpoints" / name
         return path if path in self._named() and _is_whole(path) else None
+
+    def has_checkpoints(self) -> bool:
+        """Whether there are any, whole or damaged."""
+        return bool(self._named())
 
     def _named(self) -> list[Path]:
         found = (self.directory / "checkpoints").glob("*")
@@ -287,8 +291,8 @@ def sweep(run: Run, images_seen: int) -> None:
             path.unlink()
     for path in (run.log_path, run.metrics_path):
         rows = list(_read_lines(path))
-        kept = "".join(to_json(row) + "\n" for row in rows if row.get("images_seen", 0) <= images_seen)
-        if path.is_file() and path.read_text(encoding="utf-8") != kept:
+        kept = "".join(to_json(row) + "\n" for row in rows if row["images_seen"] <= images_seen)
+        if path.is_file() and path.read_bytes() != kept.encode():
             write_text(path, kept)
 
 
@@ -339,26 +343,35 @@ def point_best(run: Run, checkpoint: Path) -> None:
     _flush(run.directory)
 
 
-def prune(run: Run, *, keep_last: int, keep_every: int, batch: int) -> None:
-    """Remove all checkpoints but the newest `keep_last`, the best, and the first past each multiple of `keep_every`."""
-    best = run.best()
-    for path in run._named()[:-keep_last]:
-        images_seen = int(path.name)
-        milestone = keep_every and images_seen // keep_every > (images_seen - batch) // keep_every
-        if path != best and not milestone:
+def prune(run: Run, *, newest: int, keep_last: int, keep_every: int) -> None:
+    """Remove all checkpoints but the newest `keep_last`, the best, and the first past each multiple of `keep_every`.
+
+    Damaged ones of later than `newest` are not counted.
+    """
+    best, passed = run.best(), 0
+    for path in [path for path in run._named() if int(path.name) <= newest][:-keep_last]:
+        multiple = int(path.name) // keep_every if keep_every else 0
+        if path != best and multiple <= passed:
             shutil.rmtree(path)
+        passed = max(passed, multiple)
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-    """The generator's tensors, the training state's tensors, and the counters of a checkpoint."""
-    generator, state = (_load_tensors(path / name) for name in _CHECKPOINT_FILES)
+def load_checkpoint(
+    path: Path, *, most_bytes: int = 2**30
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """The generator's tensors, the training state's tensors, and the counters of a checkpoint.
+
+    Args:
+        most_bytes: what either file may have at most.
+    """
+    generator, state = (_load_tensors(path / name, most_bytes) for name in _CHECKPOINT_FILES)
     return generator, state, load_counters(path)
 
 
-def _load_tensors(path: Path) -> dict[str, Tensor]:
+def _load_tensors(path: Path, most_bytes: int) -> dict[str, Tensor]:
     size = path.stat().st_size
-    if size > _MAX_TENSOR_BYTES:
-        raise ValueError(f"{path} has {size:,} bytes, more than the {_MAX_TENSOR_BYTES:,} of any network; remove it")
+    if size > most_bytes:
+        raise ValueError(f"{path} has {size:,} bytes, more than the {most_bytes:,} this run can have; remove it")
     tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
     broken = [name for name, values in tensors.items() if values.is_floating_point() and not values.isfinite().all()]
     if broken:
@@ -386,6 +399,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+        if len(metadata["gansmith"]) > _MAX_NOTE_CHARACTERS:
+            raise KeyError("gansmith")
         found = json.loads(metadata["gansmith"])
         if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
             raise KeyError("gansmith")
@@ -464,10 +479,14 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if isinstance(row, dict) and isinstance(row.get("images_seen", 0), int):
+        if isinstance(row, dict) and type(row.get("images_seen")) is int and _is_told(row):
             yield row
         else:
             logger.warning("%s has a broken line, passed over: %.40s", path, line)
+
+
+def _is_told(row: Mapping[str, Any]) -> bool:
+    return row.get("kind") != "trouble" or all(isinstance(row.get(key), str) for key in ("trouble", "sentence"))
 
 
 def _is_whole(path: Path) -> bool:
@@ -513,7 +532,8 @@ def _sha256(path: Path) -> str:
 
 
 def _write_flushed(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
+    path.unlink(missing_ok=True)  # a link that someone left there would be written through
+    with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

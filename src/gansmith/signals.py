@@ -44,10 +44,14 @@ class Signals:
             features, _ = self.classifier.observe(spread(fit.pixels, 500))
             self.centre, self.real_distance = features.mean(0), _mean_square(features - features.mean(0))
         self.known: Tensor | None = None
-        if validation is not None and len(validation) and len(fit) <= SMALL:
+        if len(fit) <= SMALL:
             self.known = _flat(fit.pixels)
+            nearest = 1
+            if validation is None or not len(validation):
+                validation, nearest = fit, 2  # each is nearest to itself
             others = _flat(validation.pixels[:: max(1, len(validation) // 128)])
-            self.real_nearest = torch.cdist(others, self.known).amin(1).median().item()
+            distances = torch.cdist(others, self.known).topk(min(nearest, len(fit)), largest=False).values[:, -1]
+            self.real_nearest = distances.median().item()
 
     @torch.no_grad()
     def measure(self, G: nn.Module, images_seen: int) -> dict[str, float]:

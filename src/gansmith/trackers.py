@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from gansmith.config import choose
+from gansmith.data.files import open_picture
 from gansmith.runs import Run
 
 logger = logging.getLogger("gansmith")
@@ -48,7 +48,7 @@ class TensorBoard:
         self.writer.flush()
 
     def picture(self, images_seen: int, path: Path) -> None:
-        pixels = np.asarray(Image.open(path).convert("RGB"))
+        pixels = np.asarray(open_picture(path).convert("RGB"))
         self.writer.add_image("samples", pixels, images_seen, dataformats="HWC")
         self.writer.flush()
 
@@ -147,13 +147,20 @@ def tracked(run: Run, reports: Iterable[dict[str, Any]]) -> Iterator[dict[str, A
                     _tell(trackers, earlier)
             else:
                 _tell(trackers, report)
+            if report["kind"] == "rollback":  # what is told from here on was told before: begin anew
+                _close(trackers)
+                trackers = None
             yield report
     finally:
-        for name, tracker in (trackers or {}).items():
-            try:
-                tracker.close()
-            except Exception as error:
-                _warn(name, error)
+        _close(trackers or {})
+
+
+def _close(trackers: Mapping[str, Tracker]) -> None:
+    for name, tracker in trackers.items():
+        try:
+            tracker.close()
+        except Exception as error:
+            _warn(name, error)
 
 
 def _open(run: Run) -> dict[str, Tracker]:

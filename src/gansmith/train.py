@@ -6,6 +6,7 @@ run that was never interrupted.
 
 import contextlib
 import copy
+import hashlib
 import itertools
 import logging
 import math
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from gansmith.config import Config, choose, parse_labels
 from gansmith.data import Images, ImageSpec, load_data, split, to_float
 from gansmith.data.clusters import find_clusters
-from gansmith.diagnose import Trouble, describe, diagnose
+from gansmith.diagnose import WINDOW, Trouble, describe, diagnose
 from gansmith.generate import (
     STATISTICS_SAMPLES,
     Model,
@@ -244,7 +245,7 @@ def train(
     """Train a run to its length, or until `stop()` says so, and report on the way.
 
     Continues from the newest checkpoint where there is one. Yields what happened as dicts with a "kind": "log",
-    "score", "sampled", "saved" or "trouble". The run's directory is locked meanwhile.
+    "score", "sampled", "saved", "trouble" or "rollback". The run's directory is locked meanwhile.
 
     Args:
         command: what was typed, for run.json.
@@ -262,6 +263,9 @@ def train(
                 if run.config.on_trouble != "rollback" or not roll_back(run, error.trouble):
                     run.record(status="failed", reason=str(error))
                     raise
+                yield {"kind": "rollback", "images_seen": error.trouble.images_seen, "trouble": error.trouble.name}
+            except OSError as error:
+                raise NotSavedError(_what_to_do(run, error)) from error
             except NotSavedError as error:
                 with contextlib.suppress(OSError):
                     run.record(status="failed", reason=str(error))
@@ -277,7 +281,7 @@ def _loop(
     use_threads(config)
     players = build_players(config, material.spec, material.codes)
     counters = _restore(run, players, material)
-    record_start(run, material, command)
+    record_start(run, material, command, counters["rollbacks"])
     rows, scores, rollbacks = run.log(), run.scores(), counters["rollbacks"]
     signals = Signals(config, material.fit, material.validation, material.ids, material.frequencies)
     images_seen: int = counters["images_seen"]
@@ -292,6 +296,8 @@ def _loop(
     saved_images, saved_at = images_seen, time.monotonic()
     fresh: Trouble | None = None  # found since the last step
     spare: Path | None = None  # the last save made for safety alone
+    ids_sha256 = _sha256(material.ids)
+    run.samples_dir.mkdir(exist_ok=True)  # empty folders get lost in copies
     if not resumed:
         write_bytes(run.directory / "real.png", to_png(enlarge(grid(material.fit.pixels[:25]))))
 
@@ -357,14 +363,15 @@ def _loop(
                 "best": best,
                 "rollbacks": rollbacks,
                 "data_sha256": material.data_sha256,
+                "ids_sha256": ids_sha256,
             },
         )
         if best is not None and best["images_seen"] == images_seen:
             point_best(run, path)
-        if config.keep_last:
-            prune(run, keep_last=config.keep_last, keep_every=config.keep_every, batch=config.batch)
         if spare is not None:
             shutil.rmtree(spare, ignore_errors=True)
+        if config.keep_last and not for_safety:
+            prune(run, newest=images_seen, keep_last=config.keep_last, keep_every=config.keep_every)
         spare = path if for_safety else None
         saved_images, saved_at = images_seen, time.monotonic()
         return {"kind": "saved", "path": str(path)}
@@ -427,7 +434,8 @@ def _loop(
             images_seen += config.batch
         except NotFiniteError as error:
             trouble = describe("not-finite", images_seen, f"{error} is no longer a number")
-            yield report(trouble)
+            if trouble.as_row() not in rows:  # a run that continues may meet it again
+                yield report(trouble)
             raise TroubleError(trouble) from None
         except OSError as error:
             raise NotSavedError(_what_to_do(run, error)) from error
@@ -438,7 +446,10 @@ def roll_back(run: Run, trouble: Trouble) -> bool:
 
     What it does is written down before it is done, so a run killed in between does the rest when it continues.
     """
-    target = run.best() or run.latest()
+    # A checkpoint of the window in which the trouble was told from chance may hold it already.
+    sound = [path for path in run.checkpoints() if int(path.name) < trouble.images_seen - WINDOW * run.config.images]
+    best = run.best()
+    target = best if best in sound else sound[-1] if sound else None
     rollbacks = run.facts().get("rollbacks", [])
     if target is None or len(rollbacks) >= MOST_ROLLBACKS:
         return False
@@ -637,13 +648,24 @@ def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
             shutil.rmtree(path)  # of the way that was given up
     latest = run.latest()
     if latest is None:
+        if run.has_checkpoints():
+            raise ValueError(
+                f"no checkpoint of {run.directory} can be read; put a whole one back, or remove "
+                f"{run.directory / 'checkpoints'} to begin anew"
+            )
         sweep(run, -1)
         return {"images_seen": 0, "sums": {}, "sums_counts": {}, "best": None, "rollbacks": []}
-    generator, state, counters = load_checkpoint(latest)
+    tensors = (*_state(players).values(), *players.G_ema.state_dict().values())
+    generator, state, counters = load_checkpoint(latest, most_bytes=2 * sum(t.nbytes for t in tensors) + 2**24)
     if counters["data_sha256"] != material.data_sha256:
         raise ValueError(
             f"{run.directory} learnt from data with SHA-256 {counters['data_sha256']}, and {material.fit.source} now "
             f"has {material.data_sha256}; bring the old data back, or train a new run with another --out"
+        )
+    if counters.get("ids_sha256") not in (None, _sha256(material.ids)):
+        raise ValueError(
+            f"{run.directory} learnt from clusters that now come out otherwise, as another version of scikit-learn "
+            "makes them; bring the old one back, or train a new run with another --out"
         )
     try:
         _fill(players, generator, state)
@@ -658,7 +680,15 @@ def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
     missing = counters["log_lines"] - len(run.log())
     if missing > 0:
         logger.warning("%s lacks %d of %d lines; the run goes on without them", run.log_path, missing, missing)
+    if counters["best"] is not None:
+        best = run.directory / "checkpoints" / f"{counters['best']['images_seen']:09d}"
+        if run.best() != best and best in run.checkpoints():  # killed before the pointer was moved
+            point_best(run, best)
     return counters
+
+
+def _sha256(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _fill(players: Players, generator: dict[str, Tensor], state: dict[str, Tensor]) -> None:
@@ -683,13 +713,13 @@ def _fill(players: Players, generator: dict[str, Tensor], state: dict[str, Tenso
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 
-def record_start(run: Run, material: Material, command: Sequence[str]) -> None:
+def record_start(run: Run, material: Material, command: Sequence[str], rollbacks: Sequence[dict[str, Any]]) -> None:
     """Say in config.toml and run.json what is about to train, on what, and on which machine.
 
     Warns where versions or the machine differ from the last time: the run then goes on, but not bit for bit.
     """
     here = {
-        "versions": {name: metadata.version(name) for name in ("gansmith", "torch", "numpy")},
+        "versions": {name: metadata.version(name) for name in ("gansmith", "torch", "numpy", "scikit-learn")},
         "python": platform.python_version(),
         "machine": {
             "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
@@ -707,6 +737,7 @@ def record_start(run: Run, material: Material, command: Sequence[str]) -> None:
         status="running",
         reason=None,
         command=list(command),
+        rollbacks=list(rollbacks),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         **here,
         data={

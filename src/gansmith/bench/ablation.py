@@ -13,7 +13,10 @@ from typing import Any
 
 from gansmith.bench.trials import judge_trial, train_trial
 from gansmith.config import FIELDS, choose, resolve
+from gansmith.data import ImageSpec
+from gansmith.rules import build_rules
 from gansmith.runs import write_json, write_text
+from gansmith.train import build_players, settle_widths
 
 COMPLETE = "complete"
 # Two-sided 95 % points of Student's t for one to nine degrees of freedom.
@@ -36,7 +39,10 @@ def neutral_fields(recipe: str, without: str, choices: Mapping[str, object]) -> 
                 f"{name} is {neutral!r} in {recipe} already, so there is nothing to take out; leave it away"
             )
         found[name] = neutral
-    config.replace(**found)  # refuses what cannot be taken out alone
+    config = settle_widths(config.replace(**found), config.images)
+    if config.conditioning == "auto":
+        config = config.replace(conditioning="labels")
+    build_rules(config, build_players(config, ImageSpec(28, 1, 10)).D)  # refuses what cannot be taken out alone
     return found
 
 

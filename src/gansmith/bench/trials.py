@@ -41,9 +41,15 @@ def train_trial(directory: Path, recipe: str, choices: Mapping[str, object]) -> 
     code = subprocess.call([sys.executable, "-m", "gansmith", *words], stdout=STANDARD_ERROR)
     if code == REFUSED:
         raise ValueError(f"{recipe} cannot be trained like this; the sentence above says why")
-    if code not in (0, DIVERGED):
+    if code not in (0, DIVERGED) or (code == DIVERGED and not _has_diverged(directory)):
         raise Interrupted(128 - code if code < 0 else code)
     return code == 0
+
+
+def _has_diverged(directory: Path) -> bool:
+    """Whether the run stopped for a trouble, not for a full disk or a mistake of the program."""
+    rows = open_run(directory).log() if (directory / "config.toml").is_file() else []
+    return bool(rows) and rows[-1].get("kind") == "trouble"
 
 
 def _is_finished(directory: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from gansmith.cli.output import Json
+from gansmith.cli.output import Json, complain
 from gansmith.cli.training import RUNS, Overrides, Progress, train
 from gansmith.config import resolve
 
@@ -177,7 +177,12 @@ def losses(
         for name, choices in OBJECTIVES_COMPARED.items():
             flags = {**shared, "seed": str(seed), **{field: str(value) for field, value in choices.items()}}
             directory = out / f"{name}-{seed}"
-            code, _, model = _train(RECIPE, directory, None, flags, progress, json)
+            try:
+                code, _, model = _train(RECIPE, directory, None, flags, progress, json)
+            except ArithmeticError as error:
+                complain(f"{name}, seed {seed}: {error}")
+                verdicts[name].append({"ratio": None, "gates": {}})
+                continue
             if model is None:
                 return code
             verdicts[name] += compare([directory], quick=quick)[0]["verdicts"]
@@ -216,11 +221,14 @@ def _train(
     if code:
         return code, {}, None
     run = open_run(directory)
+    seen = int(run.latest().name)  # type: ignore[union-attr]
+    if seen >= run.config.images + run.config.batch:
+        raise ValueError(f"{directory} has seen {seen:,} images, more than {run.config.images:,}; give another --out")
     facts = {
         "run": str(directory),
         "recipe": recipe,
         "seed": run.config.seed,
-        "images": run.config.images,
+        "images": seen,
         "minutes": round((time.perf_counter() - started_at) / 60, 2),
     }
     return 0, facts, load_model(directory)

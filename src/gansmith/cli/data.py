@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from gansmith.cli.output import require_parent, write_images
+from gansmith.cli.output import require_place, write_images
 
 
 def fetch(name: str, /) -> int:
@@ -43,7 +43,7 @@ def export(
 
     from gansmith.data import load_split
 
-    require_parent(out)
+    require_place(out)
     images = load_split(name, split, data_dir=data_dir)
     labels = torch.full((len(images),), -1) if images.labels is None else images.labels
     write_images(images.pixels, labels, out)

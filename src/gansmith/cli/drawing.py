@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
-from gansmith.cli.output import require_parent, write_images
+from gansmith.cli.output import require_parent, require_place, write_images
 from gansmith.config import parse_labels
 
 
@@ -49,7 +49,7 @@ def sample(
         raise ValueError(f"count is {count}; it must be 1 or more, such as 25")
     if seed < 0 or (numpy_seed is not None and not 0 <= numpy_seed < 2**32):
         raise ValueError("a seed must be a whole number from 0 (to 4294967295 for NumPy's), such as 504")
-    require_parent(out)
+    require_place(out)
     model = load_model(source)
     if truncation != 1:
         truncate(model, truncation)
@@ -186,11 +186,13 @@ def plot(
     elif what == "classes":
         write_bytes(out, to_png(enlarge(grid(classes_by_styles(load_model(run), seed=seed), columns=10))))
     else:
-        from gansmith.data import load_split
+        from gansmith.data import load_data, split
 
         images, _ = sample(load_model(run), seed=seed, count=10)
-        fit = load_split(opened.config.dataset, "fit", data_dir=opened.config.data_dir or None)
-        write_bytes(out, to_png(enlarge(grid(neighbours(images, fit.pixels), columns=5))))
+        known = load_data(opened.config.dataset, data_dir=opened.config.data_dir or None)
+        if not opened.config.use_all_training_images:
+            known, _ = split(known)
+        write_bytes(out, to_png(enlarge(grid(neighbours(images, known.pixels), columns=5))))
     print(f"{what} -> {out}")
     return 0
 

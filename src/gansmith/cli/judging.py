@@ -116,10 +116,11 @@ def headline(row: dict[str, Any]) -> str:
     else:
         parts = ", ".join(f"{name} {ratio:.2f}" for name, ratio in row["ratios"].items())
         text = f"{row['ratio']:.2f} times real ({parts}; {row['n']:,} samples)"
+    unchecked = [name for name, gate in row["gates"].items() if gate["ok"] is None]
     if failed:
         reasons = "; ".join(f"{name}: {row['gates'][name]['meaning']}" for name in failed)
         return f"INVALID: {text}, but {reasons}"
-    return text
+    return text + (f"; not checked: {', '.join(unchecked)}" if unchecked else "")
 
 
 def _gate_line(name: str, gate: dict[str, Any]) -> str:
@@ -139,15 +140,22 @@ def _print_groups(groups: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     console = Console(width=None if Console().is_terminal else 140, highlight=False)
-    evaluators = list(groups[0]["ratios"])
-    table = Table("targets", "seeds", "times real", *evaluators, "verdict", box=None, pad_edge=False)
+    evaluators = list(dict.fromkeys(name for group in groups for name in group["ratios"]))
+    table = Table("targets", "seeds", "times real", *evaluators, "data", "samples", "verdict", box=None, pad_edge=False)
+    measured = set()
     for group in groups:
+        first = group["verdicts"][0]
+        measured.add((first["dataset"], first["n"]))
         spread = "" if group["spread"] is None else f" +- {group['spread']:.2f}"
         table.add_row(
             group["name"],
             str(len(group["targets"])),
             "none" if group["ratio"] is None else f"{group['ratio']:.2f}{spread}",
             *(_number(group["ratios"].get(name)) for name in evaluators),
-            "valid" if group["valid"] else "INVALID: " + ", ".join(group["failed"]),
+            first["dataset"],
+            f"{first['n']:,}",
+            "valid" if group["valid"] else "INVALID: " + (", ".join(group["failed"]) or "no gate ran"),
         )
     console.print(table)
+    if len(measured) > 1:
+        console.print("note: ratios of different data, or of different numbers of samples, do not compare")

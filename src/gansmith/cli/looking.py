@@ -87,7 +87,8 @@ def diagnose(run: Path, /, *, json: Json = False) -> int:
     if json:
         print(json_.dumps(found))
         return 0
-    print(f"{run}: {_STATUS[status]}, {found['images_seen']:,} of {found['images']:,} images seen")
+    ended = _STATUS.get(status, _STATUS["unknown"])
+    print(f"{run}: {ended}, {found['images_seen']:,} of {found['images']:,} images seen")
     if status == "failed":
         print(f"it stopped because {facts.get('reason')}")
     for step in found["rollbacks"]:

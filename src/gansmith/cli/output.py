@@ -26,6 +26,11 @@ def require_parent(out: Path) -> None:
         raise FileNotFoundError(
             f"there is no folder {str(out.absolute().parent)!r} to write {out.name} in; make it first"
         )
+
+
+def require_place(out: Path) -> None:
+    """As `require_parent`, for a .png, a .npz or a folder of images."""
+    require_parent(out)
     if out.suffix not in (".png", ".npz") and out.is_file():
         raise ValueError(f"{out} is a file; end --out in .png or .npz, or name a folder")
 

@@ -79,6 +79,7 @@ def train(
         _print_config(chosen, origins)
         return 0
     check_length(minutes, flags.get("images"))
+    global _STARTED_AT
 
     from gansmith.runs import create_run, holds_run, next_directory, open_run, refuse_occupied
     from gansmith.trackers import parse_trackers
@@ -109,7 +110,9 @@ def train(
             chosen = chosen.replace(g_width=widths.g_width, d_width=widths.d_width)
             images = measure_images(chosen, material, ends_at - time.perf_counter())
         chosen = chosen.replace(images=images)
-    return _train(create_run(directory, chosen), material, progress)
+    code = _train(create_run(directory, chosen), material, progress)
+    _STARTED_AT = time.perf_counter()  # a process that trains again has its minutes again
+    return code
 
 
 def check_length(minutes: float | None, images: object) -> None:

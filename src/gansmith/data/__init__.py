@@ -17,6 +17,7 @@ from torch import Tensor
 from gansmith.config import choose
 
 SPLITS = ("fit", "validation", "test")
+MOST_IMAGES = 4_000_000  # in one set; labels take eight bytes each, however small the images are
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from gansmith.data import Images
+from gansmith.data import MOST_IMAGES, Images
 
 MAX_BYTES = 2**29  # of all pixels together; reading takes twice that
 MAX_SIDE_PX = 4096
@@ -38,6 +38,11 @@ def read_npz(path: Path) -> Images:
     """uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3; int labels (N,) where they are all known."""
     try:
         with zipfile.ZipFile(path) as archive:
+            # Other compressions are unpacked in one piece, however large.
+            if any(
+                entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in archive.infolist()
+            ):
+                raise ValueError(f"{path} is compressed in a way NumPy does not write; save one with numpy.savez")
             stored = {name.removesuffix(".npy") for name in archive.namelist()}
             name = next((name for name in _NAMES if name in stored), None)
             if name is None:
@@ -66,6 +71,8 @@ def read_npz(path: Path) -> Images:
         raise ValueError(
             f"{path} holds labels {labels.dtype} {labels.shape}; one whole number for each image is needed"
         )
+    if len(pixels) > MOST_IMAGES:
+        raise ValueError(f"{path} holds {len(pixels):,} images; up to {MOST_IMAGES:,} can be read, take fewer")
     known = labels is not None and bool((labels >= 0).all())
     return Images(
         name=path.stem,

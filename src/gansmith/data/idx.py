@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gansmith.data import Images
+from gansmith.data import MOST_IMAGES, Images
 from gansmith.data.download import OFFLINE, download
 from gansmith.data.embedded import embedded_mnist
 
@@ -178,6 +178,8 @@ def _read(name: str, part: str, images_path: Path, labels_path: Path | None, *, 
     pixels, images_hash = read_idx(images_path)
     if pixels.ndim != 3 or pixels.shape[1] != pixels.shape[2]:
         raise ValueError(f"{images_path} has shape {pixels.shape}; square grey images (count, size, size) are needed")
+    if len(pixels) > MOST_IMAGES:
+        raise ValueError(f"{images_path} holds {len(pixels):,} images; up to {MOST_IMAGES:,} can be read, take fewer")
     labels, labels_hash = (None, None) if labels_path is None else read_idx(labels_path)
     if labels is not None and labels.shape != pixels.shape[:1]:
         raise ValueError(

@@ -71,14 +71,20 @@ def _data(model: Model, run: Run | None) -> list[str]:
 
 
 def _scores(run: Run | None, file: Path) -> list[str]:
-    """The last score no younger than the checkpoint, as it was logged."""
+    """The last score or verdict no younger than the checkpoint, each figure beside what real images score."""
     images_seen = int(file.parent.name) if run else 0
     rows = [row for row in run.metrics() if row["images_seen"] <= images_seen] if run else []
     if not rows:
         return ["None were taken."]
     last = rows[-1]
-    return ["| what | value |", "|---|---|", *(f"| {key} | {_plain(value)} |" for key, value in last.items())]
+    plain = {key: value for key, value in last.items() if not isinstance(value, dict | list)}
+    lines = ["| what | value | real images |", "|---|---|---|"]
+    lines += [f"| {key} | {_plain(value)} | |" for key, value in plain.items()]
+    for key, found in (last.get("metrics") or {}).items():
+        lines.append(f"| {key} | {_plain(found['value'])} | {_plain(found['floor'])} |")
+    failed = [name for name, gate in (last.get("gates") or {}).items() if gate["ok"] is False]
+    return lines + ([f"| gates that fail | {', '.join(failed)} | |"] if failed else [])
 
 
 def _plain(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ The rules it holds a run to are those of the assignment: trained without labels,
 of the grid are drawn once, from the latents of a fixed seed, and never chosen by how they look.
 """
 
+import contextlib
 import io
 import shutil
 import zipfile
@@ -12,6 +13,7 @@ from hashlib import sha256
 from importlib import metadata, resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,10 +44,11 @@ def hand_in(
     Raises ValueError where the run breaks a rule that was not lifted, or has no generator yet; nothing is written then.
     """
     run = runs[0]
-    if run.config.conditioning == "labels" and not allow_labels:
+    if (run.config.conditioning == "labels" or run.config.classes) and not allow_labels:
+        read = "was trained with labels" if run.config.conditioning == "labels" else "chose its images by their labels"
         raise ValueError(
-            f"{run.directory} was trained with labels, and the rule is to train without; train default-unlabelled, or "
-            "lift the rule with --allow-labels"
+            f"{run.directory} {read}, and the rule is to train without; train default-unlabelled, or lift the rule "
+            "with --allow-labels"
         )
     model = load_model(run.directory)
     config, material = prepare(run.config)
@@ -55,8 +58,7 @@ def hand_in(
             f"the images at {material.fit.source} have changed since {run.directory} was trained (SHA-256 "
             f"{material.data_sha256[:12]}, then {recorded[:12]}); bring the old ones back"
         )
-    if not allow_test_images:
-        _refuse_test_images(run, material)
+    notes = [] if allow_test_images else _refuse_test_images(run, material)
     ids = tile_ids(model, material)
     images = generate(model, numpy_latents(config, seed=SEED, count=TILES), ids)
     judge = load_feature_network(config.dataset, model.spec)
@@ -67,10 +69,12 @@ def hand_in(
         settings = {
             "seed": SEED,
             "z_dim": config.z_dim,
+            "latent": config.latent,
             "ids": ids.tolist(),
             "num_classes": judge.num_classes if is_judged else 0,
         }
         write_json(place / "evaluation.json", settings)
+        _check_evaluation(settings, ids, images, place)
         shutil.copyfile(str(resources.files("gansmith.handin") / "evaluation.py"), place / "evaluation.py")
         if is_judged:
             np.savez(place / "classifier.npz", **_classifier(judge))  # type: ignore[arg-type]
@@ -82,10 +86,12 @@ def hand_in(
         _write_small_set(place / "data.npz", material)
         write_report(runs, place / "report.pdf")
         missing = missing_classes(images, judge) if is_judged else []
-        (place / "README.txt").write_text(_readme(run, missing), encoding="ascii")
+        (place / "README.txt").write_text(_readme(run, missing if is_judged else None), encoding="ascii")
         _write_manifest(place, run, difference)
         _zip(place, out)
-    return [f"class {label} does not occur in the grid; train longer, or with another seed" for label in missing]
+    return notes + [
+        f"class {label} does not occur in the grid; train longer, or with another seed" for label in missing
+    ]
 
 
 def tile_ids(model: Model, material: Material) -> Tensor:
@@ -118,21 +124,33 @@ def missing_classes(images: Tensor, judge: FeatureNetwork) -> list[int]:
     return sorted(set(range(judge.num_classes)) - found)
 
 
-def _refuse_test_images(run: Run, material: Material) -> None:
-    try:
-        test = load_data(run.config.dataset, data_dir=run.config.data_dir or None, split="test")
-    except FileNotFoundError:
-        return  # this machine has no test images to compare with
+def _check_evaluation(settings: dict[str, Any], ids: Tensor, images: Tensor, place: Path) -> None:
+    """Have evaluation.py's own arithmetic draw the tiles; RuntimeError where a grey level is off by more than one."""
+    drawn = evaluation.to_bytes(evaluation.draw(evaluation.draw_latents(settings), ids.numpy()[:, None], place))
+    difference = np.abs(drawn.astype(int) - images.permute(0, 2, 3, 1).numpy().astype(int)).max()
+    if difference > 1:
+        raise RuntimeError(f"evaluation.py would draw another grid than this run, {difference} grey levels apart")
+
+
+def _refuse_test_images(run: Run, material: Material) -> list[str]:
+    """ValueError where the run learnt from test images; a note where there are none to compare with."""
+    tests = []
+    for place in dict.fromkeys((run.config.data_dir or None, None)):
+        with contextlib.suppress(FileNotFoundError):
+            tests.append(load_data(run.config.dataset, data_dir=place, split="test"))
+    if not tests:
+        return ["there are no test images at hand, so it was not checked that none of them was trained on"]
 
     def hashes(pixels: Tensor) -> set[bytes]:
         return {sha256(image.tobytes()).digest() for image in pixels.numpy()}
 
-    shared = len(hashes(material.fit.pixels) & hashes(test.pixels))
+    shared = len(hashes(material.fit.pixels) & set().union(*(hashes(test.pixels) for test in tests)))
     if shared:
         raise ValueError(
             f"{shared:,} of the images {run.directory} learned from are test images, and the rule is to train on "
             "training images only; train on those, or lift the rule with --allow-test-images"
         )
+    return []
 
 
 def _classifier(judge: FeatureNetwork) -> dict[str, NDArray[np.float32]]:
@@ -158,8 +176,10 @@ def _write_small_set(path: Path, material: Material) -> None:
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
-def _readme(run: Run, missing: Sequence[int]) -> str:
-    if missing:
+def _readme(run: Run, missing: Sequence[int] | None) -> str:
+    if missing is None:
+        seen = "No classifier ships for these images, so nothing here names what the grid shows."
+    elif missing:
         seen = f"Not every class occurs in the grid: {', '.join(map(str, missing))} missing."
     else:
         seen = "Every class that the classifier knows occurs in the grid."
@@ -168,6 +188,7 @@ def _readme(run: Run, missing: Sequence[int]) -> str:
         "clusters": "without labels (similar images were grouped by their pixels)",
         "labels": "with labels",
     }[run.config.conditioning]
+    namer = "" if missing is None else _CLASSIFIER_LINE
     return f"""A generator of {run.config.dataset} images, trained {told} by Gansmith {metadata.version("gansmith")}.
 
 python evaluation.py   draws the 5x5 grid from latents of seed {SEED} and names what it sees (NumPy, h5py, Pillow)
@@ -175,13 +196,17 @@ python train.py        trains the same recipe on the {SMALL_SET} images in data.
 
 generator.json, generator.h5   architecture and weights, in the formats of Keras
 evaluation.json                seed, and what the generator is told of each tile, fixed before anything was drawn
-classifier.npz                 the small network that names classes for evaluation.py; not part of the generator
-grid.png, loss.png, film.gif   the grid, both players' losses, the training as a film
+{namer}grid.png, loss.png, film.gif   the grid, both players' losses, the training as a film
 report.pdf                     experiments, special skills, visualisation
 manifest.json                  SHA-256 of each file
 
 {seen}
 """
+
+
+_CLASSIFIER_LINE = (
+    "classifier.npz                 the small network that names classes for evaluation.py; not part of the generator\n"
+)
 
 
 def _write_manifest(place: Path, run: Run, difference: float) -> None:

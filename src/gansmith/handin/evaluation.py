@@ -9,6 +9,7 @@ both stand in evaluation.json. classifier.npz names the digits; it took no part 
 """
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,7 @@ Layer = Callable[[dict[str, Any], list[Array], list[Array]], Array]  # (config, 
 
 def main() -> None:
     settings = json.loads((HERE / "evaluation.json").read_text())
-    z = np.random.RandomState(settings["seed"]).normal(size=(25, settings["z_dim"])).astype(np.float32)
-    ids = np.array(settings["ids"], dtype=np.int32)[:, None]
+    z, ids = draw_latents(settings), np.array(settings["ids"], dtype=np.int32)[:, None]
     try:
         images, reader = draw_with_keras(z, ids), "Keras"
     except ImportError:
@@ -40,6 +40,21 @@ def main() -> None:
             print("  " + " ".join(str(label) for label in row))
         missing = sorted(set(range(settings["num_classes"])) - set(found.tolist()))
         print(f"missing: {', '.join(map(str, missing))}" if missing else "every class occurs")
+
+
+def draw_latents(settings: dict[str, Any]) -> Array:
+    """(25, z_dim) normal numbers of the seed, or what they become where the generator wants others."""
+    z = np.random.RandomState(settings["seed"]).normal(size=(25, settings["z_dim"])).astype(np.float32)
+    if settings["latent"] == "uniform":  # between -1 and 1
+        z = erf(z / np.float32(2**0.5))
+    elif settings["latent"] == "sphere":
+        z = z * np.float32(z.shape[1] ** 0.5) / np.linalg.norm(z, axis=1, keepdims=True)
+    return z
+
+
+def erf(x: Array) -> Array:
+    values: Array = np.vectorize(math.erf, otypes=[np.float32])(x)
+    return values
 
 
 def to_bytes(images: Array) -> Array:
@@ -70,11 +85,11 @@ def draw_with_keras(z: Array, ids: Array) -> Array:
     return np.asarray(images, dtype=np.float32)
 
 
-def draw(z: Array, ids: Array) -> Array:
+def draw(z: Array, ids: Array, folder: Path = HERE) -> Array:
     """The same by NumPy: each layer in the order of the file, fed by the layers before it."""
-    model = json.loads((HERE / "generator.json").read_text())["config"]
+    model = json.loads((folder / "generator.json").read_text())["config"]
     values: dict[str, Array] = {"z": z, "ids": ids}
-    with h5py.File(HERE / "generator.h5", "r") as file:
+    with h5py.File(folder / "generator.h5", "r") as file:
         for layer in model["layers"]:
             if layer["class_name"] == "InputLayer":
                 continue
@@ -149,6 +164,7 @@ def activation(config: dict[str, Any], weights: list[Array], inputs: list[Array]
         "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
         "swish": lambda x: x / (1 + np.exp(-x)),
         "softplus": lambda x: np.logaddexp(x, 0),
+        "gelu": lambda x: 0.5 * x * (1 + erf(x / np.float32(2**0.5))),
         "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
         "selu": lambda x: 1.05070098 * np.where(x > 0, x, 1.67326324 * np.expm1(np.minimum(x, 0))),
         "linear": lambda x: x,

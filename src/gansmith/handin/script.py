@@ -18,6 +18,7 @@ from gansmith.data import ImageSpec
 from gansmith.losses import OBJECTIVES, gradient_penalty, squared_slope
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import initialise, normalise_spectrally
+from gansmith.networks.progressive import grow
 from gansmith.optimizers import OPTIMIZERS
 from gansmith.schedule import decay, ema_decay, ramp, steered_boost
 
@@ -56,6 +57,7 @@ def training_script(config: Config, spec: ImageSpec) -> str:
         ramp: has_slopes and not config.d_loss_target,
         steered_boost: config.d_loss_target > 0,
         ema_decay: config.ema > 0,
+        grow: config.network == "progressive",
     }
     imports, definitions = definitions_of([function for function, is_used in wanted.items() if is_used])
     template = (resources.files("gansmith.handin") / "train.py.jinja").read_text(encoding="utf-8")

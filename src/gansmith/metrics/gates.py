@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-VERSION = 1  # raised with every change of a limit: verdicts of different versions do not compare
+VERSION = 2  # raised with every change of a limit: verdicts of different versions do not compare
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ GATES: dict[str, Gate] = {
     ),
     "recognisability": Gate(
         "too many samples belong to no class, or they are more typical of their class than real images are",
-        (Limit("recognised", low=-0.03, high=0.03, null="floor"),),
+        (Limit("recognised_excess", low=-0.03, high=0.03),),
     ),
     "diversity": Gate(
         "samples of one class look more alike than real ones do",
@@ -91,9 +91,11 @@ def _apply(gate: Gate, metrics: Mapping[str, Mapping[str, float | None]]) -> dic
         found = metrics.get(limit.figure)
         if found is None or found["value"] is None:
             continue
-        base = 0.0
+        base: float | None = 0.0
         if limit.null is not None:
-            base = (found["floor"] if limit.null == "floor" else metrics[limit.null]["value"]) or 0.0
+            base = found["floor"] if limit.null == "floor" else metrics[limit.null]["value"]
+        if base is None:
+            continue
         for bound, sign in ((limit.low, 1.0), (limit.high, -1.0)):
             if bound is not None:
                 room = sign * (found["value"] - (base + bound))

@@ -8,7 +8,7 @@ from torch import nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, dropout, refuse_size
+from gansmith.networks.layers import activation, dropout, refuse_size, refuse_unheeded
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
 SLOPE = 0.2
@@ -18,6 +18,7 @@ STRIDES = (2, 1, 2, 1, 2, 1)
 def acgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` channels at half the image's size and twice as many at a quarter; D's six layers end at `d_width`."""
     refuse_size(spec, config)
+    refuse_unheeded(config, "g_dropout")
     return _generator(spec, config), _discriminator(spec, config)
 
 

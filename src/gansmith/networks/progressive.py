@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, refuse_size, refuse_widths
+from gansmith.networks.layers import activation, refuse_size, refuse_unheeded, refuse_widths
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
 SLOPE = 0.2
@@ -21,6 +21,7 @@ GROWN = 2.0
 def progressive(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
     refuse_size(spec, config)
+    refuse_unheeded(config, "dropout", "g_dropout")
     refuse_widths(config, g_width=4, d_width=4)
     return _generator(spec, config), _discriminator(spec, config)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, refuse_size
+from gansmith.networks.layers import activation, refuse_size, refuse_unheeded
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
 SLOPE = 0.2
@@ -20,6 +20,7 @@ GROUP = 16  # channels of each group of a 3x3 convolution, as published
 def r3gan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
     refuse_size(spec, config)
+    refuse_unheeded(config, "dropout", "g_dropout")
     for name, width in (("g_width", config.g_width), ("d_width", config.d_width)):
         if width % 32 and width not in (4, 8, 16):
             raise ValueError(f"{name} is {width}; r3gan's groups of 16 channels need a multiple of 32 such as 64")

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, refuse_size
+from gansmith.networks.layers import activation, refuse_size, refuse_unheeded
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
 
 def sngan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` channels in all of G's blocks, `d_width` in all of D's."""
     refuse_size(spec, config)
+    refuse_unheeded(config, "dropout", "g_dropout")
     return _generator(spec, config), _discriminator(spec, config)
 
 

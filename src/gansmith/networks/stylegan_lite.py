@@ -12,7 +12,7 @@ from torch.nn.functional import leaky_relu
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, refuse_size, refuse_widths
+from gansmith.networks.layers import activation, refuse_size, refuse_unheeded, refuse_widths
 from gansmith.networks.players import Discriminator, image_channels
 
 SLOPE = 0.2
@@ -22,6 +22,7 @@ MAPPING_LAYERS = 4
 def stylegan_lite(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
     refuse_size(spec, config)
+    refuse_unheeded(config, "dropout", "g_dropout")
     refuse_widths(config, g_width=4, d_width=4)
     if config.g_conditioning != "auto" or config.g_activation != "own":
         raise ValueError(

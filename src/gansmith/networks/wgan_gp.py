@@ -8,7 +8,7 @@ from torch import nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, refuse_size
+from gansmith.networks.layers import activation, refuse_size, refuse_unheeded
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
 SLOPE = 0.2
@@ -17,6 +17,7 @@ SLOPE = 0.2
 def wgan_gp(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` channels at half the image's size, twice as many at each halving."""
     refuse_size(spec, config)
+    refuse_unheeded(config, "dropout", "g_dropout")
     return _generator(spec, config), _discriminator(spec, config)
 
 

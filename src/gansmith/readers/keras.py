@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MAX_JSON_BYTES = 4 << 20
-MAX_WEIGHTS = 100_000_000  # numbers in the whole file
+MAX_WEIGHTS = 100_000_000  # numbers in one weight, and four times as many bytes in the whole file
 MAX_LAYERS = 1_000
-MAX_NUMBERS = 1 << 24  # in what a layer puts out for one image
+MAX_NUMBERS = 1 << 20  # in what a layer puts out for one image
 PATIENCE_S = 10.0
 
 
@@ -66,8 +66,9 @@ def _read_all(path: Path) -> None:
     def read(name: str, found: Any) -> None:
         with contextlib.suppress(Exception):
             dict(found.attrs)
-            if isinstance(found, h5py.Dataset) and found.size <= MAX_WEIGHTS and not found.external:
-                found[()]
+            if isinstance(found, h5py.Dataset) and found.dtype.kind == "f" and not found.external:
+                if found.size * found.dtype.itemsize <= 4 * MAX_WEIGHTS:
+                    found[()]
 
     with contextlib.suppress(Exception), h5py.File(path, "r") as file:
         read("/", file)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-MAX_BYTES = 1 << 30
-MAX_NUMBERS = 1 << 24  # in any value of the graph, for one image
+MAX_BYTES = 1 << 27
+MAX_NUMBERS = 1 << 20  # in any value of the graph, for one image
 
 # Arithmetic on values of a known size; no loops, no branches, no random numbers, no operators from elsewhere.
 OPERATORS = frozenset(

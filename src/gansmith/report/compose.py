@@ -96,7 +96,7 @@ def _meaning(field: str) -> str:
 
 
 def _question(run: Run) -> list[Block]:
-    data, score = run.facts().get("data", {}), _last_score(run)
+    data, score = run.facts().get("data", {}), _verdict_row(run) or _last_score(run)
     if score is None:
         answer = "No score was recorded, so the question stays open."
     else:
@@ -131,6 +131,12 @@ def _score_rows(run: Run) -> list[dict[str, Any]]:
 def _last_score(run: Run, *, n: int | None = None) -> dict[str, Any] | None:
     """The newest score of the most images a side, or of `n`; scores of different counts do not compare."""
     rows = [row for row in _score_rows(run) if n in (None, row["n"])]
+    return max(rows, key=lambda row: (row["n"], row["images_seen"]), default=None)
+
+
+def _verdict_row(run: Run) -> dict[str, Any] | None:
+    """What `gansmith evaluate` found last, of the most images; None where it was never asked."""
+    rows = [row for row in run.metrics() if row.get("gates") and row.get("ratio") is not None]
     return max(rows, key=lambda row: (row["n"], row["images_seen"]), default=None)
 
 
@@ -188,6 +194,7 @@ def _experiments(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[di
     groups: dict[str, list[int]] = {}
     for k, run in enumerate(runs):
         choices = {name: value for name, value in run.config.as_dict().items() if name not in (*_REPEATS, "recipe")}
+        choices["about_images"] = round(math.log(run.config.images, 1.5))  # equal minutes differ a little in length
         groups.setdefault(json.dumps(choices, sort_keys=True), []).append(k)
     lines: list[dict[str, Any]] = []
     for members in groups.values():
@@ -210,9 +217,12 @@ def _experiments(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[di
 
 
 def _change(first: Config, other: Config) -> str:
-    if other.recipe != first.recipe:
-        return f"recipe {other.recipe}"
-    changed = [
+    changed = [f"recipe {other.recipe}"] if other.recipe != first.recipe else []
+    if not 0.75 <= other.images / first.images <= 1.25:
+        changed.append(f"images {_show(first.images)} -> {_show(other.images)}")
+    if changed and other.recipe != first.recipe:
+        return ", ".join(changed)
+    changed += [
         f"{name} {_show(getattr(first, name))} -> {_show(getattr(other, name))}"
         for name in FIELDS
         if name not in _REPEATS and getattr(first, name) != getattr(other, name)
@@ -292,7 +302,8 @@ def _visualisation(run: Run, pictures: dict[str, bytes]) -> list[Block]:
     log = [row for row in run.log() if row.get("d_loss") is not None]
     if log:
         pictures["loss.png"] = draw_curves(run)
-        ends = f"At the end they are {log[-1]['d_loss']:.2f} and {log[-1]['g_loss']:.2f}."
+        last = [_newest(log, name) for name in ("d_loss", "g_loss")]
+        ends = f"At the end they are {last[0]:.2f} and {last[1]:.2f}."
         alt = f"Losses of discriminator and generator, and scores where there are any, against images seen. {ends}"
         blocks.append(_pictures(("loss.png", alt, 85)))
     grids = sorted(run.samples_dir.glob("*.png"))
@@ -319,6 +330,11 @@ def _visualisation(run: Run, pictures: dict[str, bytes]) -> list[Block]:
     return blocks
 
 
+def _newest(log: Sequence[dict[str, Any]], name: str) -> float:
+    """The last value there is; a player may rest for all of the last lines."""
+    return next((row[name] for row in reversed(log) if row.get(name) is not None), math.nan)
+
+
 def _png(path: Path) -> bytes:
     return to_png(enlarge(open_picture(path)))
 
@@ -338,7 +354,7 @@ def _strip(paths: Sequence[Path]) -> bytes:
 
 
 def _scores(run: Run) -> list[Block]:
-    score = _last_score(run)
+    score = _verdict_row(run) or _last_score(run)
     if score is None:
         return [_heading(1, "Scores beside their floors"), _text("No score was recorded.")]
     blocks = [
@@ -347,7 +363,9 @@ def _scores(run: Run) -> list[Block]:
     ]
     if metrics := score.get("metrics"):
         rows = [(name, entry["value"], entry["floor"]) for name, entry in metrics.items()]
-        blocks.append(_table(("metric", "generated", "real (floor)"), rows))
+    else:
+        rows = [("frechet", score.get("frechet"), score.get("floor"))]
+    blocks.append(_table(("metric", "generated", "real (floor)"), rows))
     if gates := score.get("gates"):
         passed = {True: "passed", False: "FAILED", None: "not run"}
         gate_rows = [(name, passed[gate["ok"]], gate["meaning"]) for name, gate in gates.items()]
