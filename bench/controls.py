@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from gansmith.data import Images, load_split
 from gansmith.generate import grid
 from gansmith.metrics.features import load_evaluators
-from gansmith.metrics.protocol import Real, judge, shuffled
+from gansmith.metrics.protocol import Real, judge
 
 SAMPLES = 2_000  # of the quick tier
 COLUMNS = 12  # images in a row of a picture
@@ -34,13 +34,13 @@ def untouched(fresh: Images, fit: Images, strength: float) -> Images:
 def copies(fresh: Images, fit: Images, strength: float) -> Images:
     """This share replaced by training images."""
     count = round(strength * len(fresh))
-    return _join(shuffled(fit, count), fresh.take(torch.arange(count, len(fresh))))
+    return _join(fit.shuffled(count), fresh.take(torch.arange(count, len(fresh))))
 
 
 def blurred_copies(fresh: Images, fit: Images, strength: float) -> Images:
     """This share replaced by training images, blurred a little so that no pixel is equal."""
     count = round(strength * len(fresh))
-    return _join(blur(shuffled(fit, count), fit, 0.6), fresh.take(torch.arange(count, len(fresh))))
+    return _join(blur(fit.shuffled(count), fit, 0.6), fresh.take(torch.arange(count, len(fresh))))
 
 
 def missing_class(fresh: Images, fit: Images, strength: float) -> Images:
@@ -126,7 +126,7 @@ def print_table(fresh: Images, real: Real) -> None:
     print("| control | strength | ratio | by evaluator | gates that fail |\n|---|---|---|---|---|")
     for name, (control, strengths) in CONTROLS.items():
         for strength in strengths:
-            verdict = judge(shuffled(control(fresh, real.fit, strength), SAMPLES), real, evaluators, quick=True)
+            verdict = judge(control(fresh, real.fit, strength).shuffled(SAMPLES), real, evaluators, quick=True)
             by = ", ".join(f"{evaluator} {ratio:.2f}" for evaluator, ratio in verdict.ratios.items())
             failed = ", ".join(
                 f"{gate} ({found['figure']} {found['value']:.3g})"
@@ -140,7 +140,7 @@ def draw_pictures(fresh: Images, real: Real, folder: Path) -> None:
     """One PNG a control, one row of images for each strength."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (control, strengths) in CONTROLS.items():
-        rows = [shuffled(control(fresh, real.fit, strength), COLUMNS).pixels for strength in strengths]
+        rows = [control(fresh, real.fit, strength).shuffled(COLUMNS).pixels for strength in strengths]
         picture = grid(torch.cat(rows), columns=COLUMNS)
         picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(
             folder / f"{name}.png", optimize=True
@@ -149,7 +149,7 @@ def draw_pictures(fresh: Images, real: Real, folder: Path) -> None:
 
 def main(name: str, *options: str) -> None:
     fit, validation, test = (load_split(name, part) for part in ("fit", "validation", "test"))
-    mixed = shuffled(validation, len(validation))
+    mixed = validation.shuffled(len(validation))
     half = len(mixed) // 2
     fresh, other = mixed.take(torch.arange(half)), mixed.take(torch.arange(half, len(mixed)))
     real = Real(fit=fit, validation=other, test=test)

@@ -15,7 +15,7 @@ import safetensors.torch
 import gansmith.metrics
 from gansmith.data import load_data, split
 from gansmith.data.embedded import embedded_mnist
-from gansmith.metrics.features import random_feature_network, spread
+from gansmith.metrics.features import random_feature_network
 from gansmith.metrics.learn import accuracy, learn
 from gansmith.metrics.reference import measure_reference, to_tensors
 
@@ -27,7 +27,7 @@ def main(name: str) -> None:
     train, test = load_data(name), load_data(name, split="test")
     fit, validation = split(train)
     trained, random = learn(fit, validation, images=IMAGES), random_feature_network(fit.spec)
-    random.fit_scale(spread(fit.pixels, 10_000))
+    random.fit_scale(fit.shuffled(10_000).pixels)
     references = {
         key: measure_reference(network.features(test.pixels), network.features(validation.pixels))
         for key, network in (("trained", trained), ("random", random))

@@ -56,7 +56,7 @@ def test_a_technique_is_judged_against_the_same_seeds():
 def test_intervals_are_student_s_on_logarithms():
     ratios = {COMPLETE: (1.0, 1.0, 1.0), "ema": (1.0, math.e, math.e**2)}
     rows = compare([{"without": n, "seed": s, "ratio": r} for n, rs in ratios.items() for s, r in enumerate(rs)])
-    reach = 4.303 / math.sqrt(3)  # t for two degrees of freedom, times the standard error
+    reach = 4.302653 / math.sqrt(3)  # t for two degrees of freedom, times the standard error
     expected = [math.exp(1), math.exp(1 - reach), math.exp(1 + reach)]
     assert [rows[1][key] for key in ("worse", "low", "high")] == pytest.approx(expected, rel=1e-6)
 
@@ -146,7 +146,7 @@ def test_an_ablation_compares_both_with_the_same_seeds(gansmith, digit_dir, tmp_
         (["bench", "recipes", "--minutes", "1", "--images", "5k"], "give one of them"),
         (["bench", "recipes", "--minutes", "0"], "must be more than 0"),
         (["bench", "recipes", "--seeds", "0"], "must be 1 or more"),
-        (["ablate", "default", "--without", "r1", "--seeds", "1"], "between 2 and 10"),
+        (["ablate", "default", "--without", "r1", "--seeds", "1"], "2 or more"),
         (["ablate", "default", "--without", "augment"], "nothing to take out"),
     ],
 )

@@ -16,7 +16,7 @@ from gansmith.metrics.features import load_evaluators
 from gansmith.metrics.gates import apply_gates
 from gansmith.metrics.memorisation import memorisation
 from gansmith.metrics.pixels import pixel_statistics
-from gansmith.metrics.protocol import Real, judge, shuffled
+from gansmith.metrics.protocol import Real, judge
 
 FAULTS = {  # control -> strength, the gate that must fail
     "missing-class": (1.0, "classes"),
@@ -33,7 +33,7 @@ FAULTS = {  # control -> strength, the gate that must fail
 @cache
 def embedded() -> tuple[Images, Real]:
     """1,000 fresh digits and the real side they are judged against."""
-    images = shuffled(load_data("mnist"), 5_000)
+    images = load_data("mnist").shuffled(5_000)
     fresh, validation, test = (images.take(torch.arange(start, start + 1_000)) for start in (0, 1_000, 2_000))
     return fresh, Real(fit=images.take(torch.arange(3_000, 5_000)), validation=validation, test=test)
 
@@ -42,7 +42,7 @@ def embedded() -> tuple[Images, Real]:
 def whole(name: str) -> tuple[Images, Real]:
     """Half of the validation images as fresh ones, judged against the other half and the official test images."""
     fit, validation, test = (load_split(name, part, data_dir=DATA_DIR / name) for part in ("fit", "validation", "test"))
-    mixed = shuffled(validation, len(validation))
+    mixed = validation.shuffled(len(validation))
     half = len(mixed) // 2
     real = Real(fit=fit, validation=mixed.take(torch.arange(half, len(mixed))), test=test)
     return mixed.take(torch.arange(half)), real

@@ -11,7 +11,7 @@ from test_train import assert_same_run
 import gansmith.train as train_module
 from gansmith.config import resolve
 from gansmith.data.embedded import embedded_mnist
-from gansmith.diagnose import TROUBLES, Trouble, describe, diagnose
+from gansmith.diagnose import TROUBLES, Trouble, diagnose, to_trouble
 from gansmith.runs import create_run
 from gansmith.signals import Signals
 from gansmith.train import TroubleError, prepare, train
@@ -162,7 +162,7 @@ def test_a_number_that_is_none_is_named_and_logged(tiny, tmp_path, monkeypatch):
     poison(monkeypatch, 144)
     with pytest.raises(TroubleError, match="not-finite: d_loss is no longer a number after 144 images; likely"):
         go(run, material)
-    assert run.log()[-1] == describe("not-finite", 144, "d_loss is no longer a number").as_row()
+    assert run.log()[-1] == to_trouble("not-finite", 144, "d_loss is no longer a number").as_row()
     assert run.facts()["status"] == "failed" and run.latest().name == "000000128"
 
 

@@ -32,6 +32,8 @@ LENGTH_AND_INTERVALS = (
     "on_trouble",
     "trackers",
 )
+# Name, place and cadence of a run: runs that differ only in these repeat one experiment.
+CIRCUMSTANCES = ("recipe", "seed", "threads", "data_dir", *LENGTH_AND_INTERVALS)
 # What every run chooses in some way; whatever else differs from its default is a technique in use.
 CHOICES = (
     "recipe", "dataset", "data_dir", "classes", "limit_images", "use_all_training_images", "batch", "seed", "network",
@@ -337,6 +339,13 @@ def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in table:
         raise ValueError(_unknown(name, table, what))
     return table[name]
+
+
+def is_repeat(config: Config, first: Config) -> bool:
+    """Whether two runs repeat one experiment, their lengths within a quarter: runs of equal minutes differ a little."""
+    neutral = {name: FIELDS[name].default for name in CIRCUMSTANCES}
+    is_as_long = abs(config.images - first.images) <= first.images / 4
+    return is_as_long and config.replace(**neutral) == first.replace(**neutral)
 
 
 def _unknown(name: str, allowed: Iterable[str], what: str) -> str:

@@ -47,10 +47,10 @@ def diagnose(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> list
     figures = {name: detect(rows, scores, config) for name, (detect, _, _) in TROUBLES.items()}
     found = [name for name, figure in figures.items() if figure]
     named = ["diverged"] if "diverged" in found else found
-    return [describe(name, rows[-1]["images_seen"], figures[name] or "") for name in named]
+    return [to_trouble(name, rows[-1]["images_seen"], figures[name] or "") for name in named]
 
 
-def describe(name: str, images_seen: int, figure: str) -> Trouble:
+def to_trouble(name: str, images_seen: int, figure: str) -> Trouble:
     """The trouble with its figure, its cause and its remedy in one sentence."""
     _, cause, change = TROUBLES[name]
     return Trouble(name, images_seen, f"{name}: {figure} after {images_seen:,} images; likely {cause}; try {change}")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gansmith.config import FIELDS, LENGTH_AND_INTERVALS, Config
+from gansmith.config import Config, is_repeat
 from gansmith.data import Images, load_data, split
 from gansmith.data.files import read_images
 from gansmith.data.idx import cache_dir
@@ -18,9 +18,9 @@ from gansmith.generate import find_model, load_model, sample
 from gansmith.metrics import gates
 from gansmith.metrics.features import SHIPPED, FeatureNetwork, load_evaluators
 from gansmith.metrics.learn import learned_network
-from gansmith.metrics.protocol import FULL, QUICK, Real, judge, shuffled
+from gansmith.metrics.protocol import FULL, QUICK, Real, judge
 from gansmith.metrics.reference import load_references
-from gansmith.runs import Run, open_run
+from gansmith.runs import run_of
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
     count = count or (QUICK if quick else FULL)
     checkpoint = _checkpoint(target) if is_generator(target) else None
     if checkpoint is None:
-        samples = shuffled(read_images(target), count)
+        samples = read_images(target).shuffled(count)
     else:
         model = load_model(checkpoint)
         if dataset is None:  # another set lies in another folder
@@ -71,7 +71,7 @@ def evaluate(
         },
     }
     row["notices"] = [*real.fit.notices, *row["notices"]]
-    run = None if checkpoint is None else _run_of(checkpoint)
+    run = None if checkpoint is None else run_of(checkpoint)
     if run is not None:
         try:
             run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})
@@ -118,7 +118,8 @@ def compare(targets: Sequence[Path], *, again: bool = False, **choices: Any) -> 
         row = (None if again else _known_verdict(target, **choices)) or evaluate(target, **choices)
         config, row = _config_of(target), {**row, "target": str(target)}
         for configs, rows in groups:
-            if config is not None and configs and _are_repeats(config, configs):
+            is_new = config is not None and config.seed not in [known.seed for known in configs]
+            if config is not None and is_new and configs and is_repeat(config, configs[0]):
                 configs.append(config)
                 rows.append(row)
                 break
@@ -155,25 +156,15 @@ def _value(found: Any) -> Any:
 
 def _config_of(target: Path) -> Config | None:
     """What a run was trained with; None for files, which say too little of how they came to be."""
-    run = _run_of(_checkpoint(target)) if is_generator(target) else None
+    run = run_of(_checkpoint(target)) if is_generator(target) else None
     return None if run is None else run.config
-
-
-def _are_repeats(config: Config, others: Sequence[Config]) -> bool:
-    """Whether a run repeats others with a seed of its own; runs of equal minutes differ a little in length."""
-    first, neutral = others[0], {name: FIELDS[name].default for name in (*LENGTH_AND_INTERVALS, "threads", "seed")}
-    return (
-        config.seed not in [other.seed for other in others]
-        and config.replace(**neutral) == first.replace(**neutral)
-        and abs(config.images - first.images) <= 0.25 * first.images
-    )
 
 
 def _known_verdict(
     target: Path, *, dataset: str | None = None, data_dir: Path | None = None, quick: bool = False, **choices: Any
 ) -> dict[str, Any] | None:
     """The newest verdict on a run's checkpoint by this protocol, the default choices, and the data at hand."""
-    run = _run_of(_checkpoint(target)) if is_generator(target) else None
+    run = run_of(_checkpoint(target)) if is_generator(target) else None
     if run is None or dataset or data_dir or any(choices.values()):
         return None
     wanted = {
@@ -205,12 +196,6 @@ def is_generator(target: Path) -> bool:
 def _checkpoint(target: Path) -> Path:
     """The generator file of a target, its newest where it is a run."""
     return find_model(target).resolve()
-
-
-def _run_of(checkpoint: Path) -> Run | None:
-    """The run whose checkpoints/ a generator file lies in, if it does."""
-    folder = checkpoint.parent.parent
-    return open_run(folder.parent) if folder.name == "checkpoints" and _images_seen(checkpoint) is not None else None
 
 
 def _images_seen(checkpoint: Path | None) -> int | None:

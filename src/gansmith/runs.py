@@ -246,6 +246,13 @@ def open_run(directory: Path) -> Run:
     return Run(directory, _config_of(latest))
 
 
+def run_of(generator: Path) -> Run | None:
+    """The run that a generator file is a checkpoint of, links followed; None for any other file."""
+    checkpoint = generator.resolve().parent
+    is_saved = checkpoint.parent.name == "checkpoints" and _CHECKPOINT_NAME.fullmatch(checkpoint.name)
+    return open_run(checkpoint.parents[1]) if is_saved and holds_run(checkpoint.parents[1]) else None
+
+
 def holds_run(directory: Path) -> bool:
     """Whether a run was begun in a directory, even if its config.toml was deleted since."""
     return (directory / "config.toml").is_file() or any((directory / "checkpoints").glob("*"))
@@ -412,12 +419,12 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file at once."""
+    """The same with text, as UTF-8."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file at once."""
+    """Replace a file atomically: flushed to disk under a temporary name, then renamed."""
     with replacing(path) as partial:
         _write_flushed(partial, data)
     _flush(path.parent)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gansmith.config import Config
 from gansmith.data import Images, to_uint8
 from gansmith.generate import rng, seeded, shape_latents
-from gansmith.metrics.features import load_feature_network, spread
+from gansmith.metrics.features import load_feature_network
 
 GROUPS, EACH = 8, 8  # kinds of image that are drawn, and how many of each
 FAR = 1.5  # times real images' mean square distance from their centre: beyond it a classifier's word means nothing
@@ -41,7 +41,7 @@ class Signals:
         classifier = load_feature_network(fit.name, fit.spec)
         self.classifier = classifier if classifier.classifier.out_features > 1 else None
         if self.classifier is not None:
-            features, _ = self.classifier.observe(spread(fit.pixels, 500))
+            features, _ = self.classifier.observe(fit.shuffled(500).pixels)
             self.centre, self.real_distance = features.mean(0), _mean_square(features - features.mean(0))
         self.known: Tensor | None = None
         if len(fit) <= SMALL:

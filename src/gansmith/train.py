@@ -15,7 +15,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from gansmith.config import Config, choose, parse_labels
 from gansmith.data import Images, ImageSpec, load_data, split, to_float
 from gansmith.data.clusters import find_clusters
-from gansmith.diagnose import WINDOW, Trouble, describe, diagnose
+from gansmith.diagnose import WINDOW, Trouble, diagnose, to_trouble
 from gansmith.generate import (
     STATISTICS_SAMPLES,
     Model,
@@ -179,7 +179,7 @@ def _chosen(fit: Images, config: Config) -> Images:
 
 
 def _unlabelled(images: Images) -> Images:
-    return Images(images.name, images.pixels, None, images.source, images.notices)
+    return replace(images, labels=None)
 
 
 def use_threads(config: Config) -> None:
@@ -433,7 +433,7 @@ def _loop(
             sums.add(take_step(players, rules, batches, images_seen, progress))
             images_seen += config.batch
         except NotFiniteError as error:
-            trouble = describe("not-finite", images_seen, f"{error} is no longer a number")
+            trouble = to_trouble("not-finite", images_seen, f"{error} is no longer a number")
             if trouble.as_row() not in rows:  # a run that continues may meet it again
                 yield report(trouble)
             raise TroubleError(trouble) from None

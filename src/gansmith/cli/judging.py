@@ -64,7 +64,17 @@ def compare(
     Parameters
     ----------
     targets
-        As of `evaluate`.
+        Runs, checkpoints, generator files, .npz of images, or folders of PNGs.
+    dataset
+        Real images to compare with; by default those each run learnt.
+    data_dir
+        Folder that holds those images.
+    count
+        Samples of each; 10,000 by default, 2,000 with --quick.
+    quick
+        Fewer samples and metrics, in seconds.
+    seed
+        Which samples of a generator.
     again
         Judge also runs whose metrics.jsonl holds a verdict already.
     json

@@ -110,7 +110,7 @@ _STATUS = {
 
 
 def doctor() -> int:
-    """Say what this machine offers: versions, processor, memory, disk, data."""
+    """Say what this machine offers: versions, processor, disk, data."""
     from gansmith.doctor import examine
 
     for name, value in examine().items():

@@ -140,6 +140,8 @@ def resume(
         Run directory.
     images
         New total length; without it, the length the run was given.
+    progress
+        Live bar, plain lines, or one JSON object a line.
     """
     from gansmith.config import parse_value
     from gansmith.runs import create_run, open_run

@@ -70,6 +70,10 @@ class Images:
         """These rows only, in this order."""
         return replace(self, pixels=self.pixels[rows], labels=None if self.labels is None else self.labels[rows])
 
+    def shuffled(self, count: int) -> "Images":
+        """At most `count` of them, a fixed random choice, since stored sets may be sorted by label."""
+        return self.take(torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:count])
+
 
 def to_float(pixels: Tensor) -> Tensor:
     """Stored bytes as networks see them: uint8 0..255 to float32 [-1, 1]."""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gansmith.generate import Model, enlarge, grid, sample
-from gansmith.runs import Run, open_run
+from gansmith.runs import Run, run_of
 
 COUNT, SEED = 25, 0
 
@@ -16,7 +16,7 @@ def write_card(folder: Path, model: Model, file: Path) -> None:
         file: the generator's; where it lies in a run, the card tells of the run's data and scores too.
     """
     enlarge(grid(sample(model, seed=SEED, count=COUNT)[0])).save(folder / "grid.png")
-    run = _run_of(file)
+    run = run_of(file)
     lines = ["# Model card", "", *_network(model), "", "## Data", ""]
     lines += _data(model, run)
     lines += ["", "## Scores", "", *_scores(run, file), "", "## Samples", "", "![25 unchosen samples](grid.png)", ""]
@@ -33,13 +33,6 @@ def write_card(folder: Path, model: Model, file: Path) -> None:
         "```",
     ]
     (folder / "model-card.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _run_of(file: Path) -> Run | None:
-    """The run whose checkpoint a file is of."""
-    directory = file.absolute().parents[2] if len(file.absolute().parents) > 2 else file.absolute().parent
-    is_checkpoint = file.absolute().parents[1].name == "checkpoints" and (directory / "config.toml").is_file()
-    return open_run(directory) if is_checkpoint else None
 
 
 def _network(model: Model) -> list[str]:
@@ -72,7 +65,7 @@ def _data(model: Model, run: Run | None) -> list[str]:
 
 def _scores(run: Run | None, file: Path) -> list[str]:
     """The last score or verdict no younger than the checkpoint, each figure beside what real images score."""
-    images_seen = int(file.parent.name) if run else 0
+    images_seen = int(file.resolve().parent.name) if run else 0
     rows = [row for row in run.metrics() if row["images_seen"] <= images_seen] if run else []
     if not rows:
         return ["None were taken."]

@@ -61,8 +61,8 @@ def hand_in(
     notes = [] if allow_test_images else _refuse_test_images(run, material)
     ids = tile_ids(model, material)
     images = generate(model, numpy_latents(config, seed=SEED, count=TILES), ids)
-    judge = load_feature_network(config.dataset, model.spec)
-    is_judged = not judge.name.startswith("random")
+    classifier = load_feature_network(config.dataset, model.spec)
+    has_classifier = not classifier.name.startswith("random")
     with TemporaryDirectory() as folder:
         place = Path(folder)
         difference = to_keras(model, place / "generator")
@@ -71,13 +71,13 @@ def hand_in(
             "z_dim": config.z_dim,
             "latent": config.latent,
             "ids": ids.tolist(),
-            "num_classes": judge.num_classes if is_judged else 0,
+            "num_classes": classifier.num_classes if has_classifier else 0,
         }
         write_json(place / "evaluation.json", settings)
         _check_evaluation(settings, ids, images, place)
         shutil.copyfile(str(resources.files("gansmith.handin") / "evaluation.py"), place / "evaluation.py")
-        if is_judged:
-            np.savez(place / "classifier.npz", **_classifier(judge))  # type: ignore[arg-type]
+        if has_classifier:
+            np.savez(place / "classifier.npz", **_classifier_weights(classifier))  # type: ignore[arg-type]
         evaluation.save_grid(images.permute(0, 2, 3, 1).numpy(), place / "grid.png")
         plot_curves(run, place / "loss.png")
         if any(run.samples_dir.glob("*.png")):
@@ -85,8 +85,8 @@ def hand_in(
         (place / "train.py").write_text(training_script(config, model.spec), encoding="utf-8")
         _write_small_set(place / "data.npz", material)
         write_report(runs, place / "report.pdf")
-        missing = missing_classes(images, judge) if is_judged else []
-        (place / "README.txt").write_text(_readme(run, missing if is_judged else None), encoding="ascii")
+        missing = missing_classes(images, classifier) if has_classifier else []
+        (place / "README.txt").write_text(_readme(run, missing if has_classifier else None), encoding="ascii")
         _write_manifest(place, run, difference)
         _zip(place, out)
     return notes + [
@@ -117,11 +117,11 @@ def tile_ids(model: Model, material: Material) -> Tensor:
     return order[torch.searchsorted(shares, points).clamp(max=count - 1)]
 
 
-def missing_classes(images: Tensor, judge: FeatureNetwork) -> list[int]:
-    """Classes that the judge sees nowhere among these images, uint8 (N, C, H, W)."""
+def missing_classes(images: Tensor, classifier: FeatureNetwork) -> list[int]:
+    """Classes that the classifier sees nowhere among these images, uint8 (N, C, H, W)."""
     with torch.no_grad():
-        found = set(judge(to_float(images)).argmax(1).tolist())
-    return sorted(set(range(judge.num_classes)) - found)
+        found = set(classifier(to_float(images)).argmax(1).tolist())
+    return sorted(set(range(classifier.num_classes)) - found)
 
 
 def _check_evaluation(settings: dict[str, Any], ids: Tensor, images: Tensor, place: Path) -> None:
@@ -153,11 +153,11 @@ def _refuse_test_images(run: Run, material: Material) -> list[str]:
     return []
 
 
-def _classifier(judge: FeatureNetwork) -> dict[str, NDArray[np.float32]]:
-    """The judge's weights as NumPy lays them out: kernels (h, w, in, out), matrices (in, out)."""
+def _classifier_weights(classifier: FeatureNetwork) -> dict[str, NDArray[np.float32]]:
+    """Its weights as NumPy lays them out: kernels (h, w, in, out), matrices (in, out)."""
     weights: dict[str, NDArray[np.float32]] = {}
-    state = {name: value.detach() for name, value in judge.state_dict().items()}
-    for k in range(len(judge.convolutions)):
+    state = {name: value.detach() for name, value in classifier.state_dict().items()}
+    for k in range(len(classifier.convolutions)):
         weights[f"kernel{k}"] = state[f"convolutions.{k}.weight"].permute(2, 3, 1, 0).contiguous().numpy()
         weights[f"bias{k}"] = state[f"convolutions.{k}.bias"].numpy()
     for name, layer in (("hidden", "hidden"), ("classes", "classifier")):

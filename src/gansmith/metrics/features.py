@@ -1,9 +1,9 @@
 """Small networks that turn images into the vectors distances are measured on, and read their classes.
 
-A trained one ships for each well-known data set, frozen, its weights named by their hash; bench/train_evaluator.py
-made it from the fit split alone. The same network with random weights needs no labels, works for every data set and
-stands beside the trained one: training cannot have been tuned to it, and it notices layout and texture instead of
-identity.
+A trained one ships for each well-known data set, frozen, its weights named by their hash. bench/train_evaluator.py
+trained it on the fit split; validation images chose its last epoch and temperature. The same network with random
+weights needs no labels, works for every data set and stands beside the trained one: training cannot have been tuned to
+it, and it notices layout and texture instead of identity.
 """
 
 import hashlib
@@ -130,7 +130,7 @@ def load_evaluators(fit: Images) -> dict[str, FeatureNetwork]:
     shipped = load_shipped(fit.name, fit.spec)
     random = random_feature_network(fit.spec)
     if not shipped:
-        random.fit_scale(spread(fit.pixels, 2_000))
+        random.fit_scale(fit.shuffled(2_000).pixels)
         return {"random": random}
     random.scale.copy_(shipped["random.scale"])
     return {"trained": load_feature_network(fit.name, fit.spec), "random": random}
@@ -179,8 +179,3 @@ def random_feature_network(spec: ImageSpec) -> FeatureNetwork:
             scale = (2 / fan_in) ** 0.5 if fan_in else 0.0
             parameter.copy_(scale * torch.randn(parameter.shape, generator=rng))
     return network.eval()
-
-
-def spread(pixels: Tensor, count: int) -> Tensor:
-    """At most `count` of the images, a fixed random choice, since stored sets may be sorted by label."""
-    return pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))[:count]]

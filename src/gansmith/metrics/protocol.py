@@ -3,9 +3,10 @@
     ratio = FD(samples, test) / FD(validation, test)
 
 is measured under every evaluator, with as many samples as validation images, and the worst is the headline: 1 is as
-close as other real images of the training distribution, more is worse. It counts only where every gate passes. No
-generator trains on validation or test images and no evaluator has seen them; samples that are themselves among them
-are taken out of the real side first, so nothing is compared with itself.
+close as other real images of the training distribution, more is worse. It counts only where every gate passes. Test
+images are never trained on; validation images only choose an evaluator's last epoch and temperature, and a generator
+meets them only under `use_all_training_images`. Samples that are themselves among either are taken out of the real
+side first, so nothing is compared with itself.
 """
 
 from collections.abc import Mapping
@@ -131,14 +132,14 @@ def judge(samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *
     else:
         limit = 0
     count = max((count for count in COUNTS if count <= min(len(samples), limit)), default=0)
-    fake = _look(shuffled(samples, count or len(samples)), networks)
+    fake = _look(samples.shuffled(count or len(samples)), networks)
     metrics: dict[str, dict[str, float | None]] = {}
 
     ratios = {}
     if count:
         if not references:
             assert test is not None
-            sides = [_look(shuffled(part, len(part)), networks) for part in (test, validation)]
+            sides = [_look(part.shuffled(len(part)), networks) for part in (test, validation)]
             references = {name: measure_reference(*(side.features[name] for side in sides)) for name in networks}
         for name in networks:
             reference = references[name]
@@ -155,8 +156,8 @@ def judge(samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *
     target, null = (test, validation) if test is not None else (validation, None)
     size = min(len(fake.images), len(target), len(null) if null is not None else len(target))
     if size > 5:
-        seen_real = _look(shuffled(target, size), networks)
-        seen_null = None if null is None else _look(shuffled(null, size), networks)
+        seen_real = _look(target.shuffled(size), networks)
+        seen_null = None if null is None else _look(null.shuffled(size), networks)
         metrics |= _measure(real.fit, held_out, seen_real, seen_null, fake.first(size), quick=quick)
         if not count:
             metrics["kid_z"] = {"value": kid_against_splits(seen_real.leading, fake.leading)["kid_z"], "floor": 0.0}
@@ -180,7 +181,7 @@ def _half_of_a_whole(samples: Images, real: Real, notices: list[str]) -> Images:
         left = sum(image.tobytes() not in taken for image in part.pixels.numpy())
         if left < min(COUNTS[0], len(part) // 2):
             notices.append(f"the samples hold all of {part.source}: half of them is judged, the rest is the floor")
-            return shuffled(samples, len(samples) // 2)
+            return samples.shuffled(len(samples) // 2)
     return samples
 
 
@@ -196,7 +197,7 @@ def _real_side(
     validation, test = (part and _without(part, taken, notices) for part in (real.validation, real.test))
     assert validation is not None
     if test is None and not real.references and len(validation) >= 2 * SMALLEST_TEST_HALF:
-        mixed = shuffled(validation, len(validation))
+        mixed = validation.shuffled(len(validation))
         half = len(validation) // 2
         test, validation = mixed.take(torch.arange(half)), mixed.take(torch.arange(half, len(mixed)))
         notices.append("no test images are at hand: half of the validation images stand in for them")
@@ -219,11 +220,6 @@ def _without(images: Images, taken: set[bytes], notices: list[str]) -> Images:
         return images
     notices.append(f"{len(images) - len(kept):,} real images that are among the samples were left out of the real side")
     return images.take(torch.tensor(kept))
-
-
-def shuffled(images: Images, count: int) -> Images:
-    """So many of the images, a fixed random choice, since stored sets may be sorted by label."""
-    return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count])
 
 
 def _look(images: Images, networks: Mapping[str, FeatureNetwork]) -> _Seen:

@@ -17,7 +17,7 @@ from torch import Tensor
 from gansmith.data import Images
 from gansmith.metrics.classes import class_balance, recognised
 from gansmith.metrics.distances import frechet_of_moments, moments
-from gansmith.metrics.features import FeatureNetwork, load_evaluators, spread
+from gansmith.metrics.features import FeatureNetwork, load_evaluators
 
 COUNT = 2_000  # samples, and images of either real side
 
@@ -44,7 +44,7 @@ class Judge:
 
     def __init__(self, fit: Images, validation: Images, *, count: int = COUNT) -> None:
         self.count = min(count, len(fit))
-        self._fit, self._validation = fit, spread(validation.pixels, count)
+        self._fit, self._validation = fit, validation.shuffled(count).pixels
 
     @cached_property
     def networks(self) -> dict[str, FeatureNetwork]:
@@ -55,7 +55,7 @@ class Judge:
         found = {}
         for name, network in self.networks.items():
             features, probabilities = network.observe(self._validation)
-            validation, fit = moments(features), moments(network.features(spread(self._fit.pixels, self.count)))
+            validation, fit = moments(features), moments(network.features(self._fit.shuffled(self.count).pixels))
             found[name] = _Real(validation, probabilities, frechet_of_moments(validation, fit))
         return found
 

@@ -8,10 +8,9 @@ from torch import nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, dropout, refuse_size, refuse_unheeded
+from gansmith.networks.layers import SLOPE, activation, dropout, refuse_size, refuse_unheeded
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
-SLOPE = 0.2
 STRIDES = (2, 1, 2, 1, 2, 1)
 
 

@@ -10,9 +10,17 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import MinibatchStddev, activation, dropout, refuse_size, refuse_unheeded, refuse_widths
-
-SLOPE = 0.2
+from gansmith.networks.layers import (
+    SLOPE,
+    MinibatchStddev,
+    activation,
+    convolution,
+    dropout,
+    he_normal,
+    refuse_size,
+    refuse_unheeded,
+    refuse_widths,
+)
 
 
 def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -39,7 +47,7 @@ class Generator(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 64)
         self.layers = nn.Sequential(
-            scaled(nn.Linear(config.z_dim + 64, config.g_width * (spec.size // 4) ** 2)),
+            he_normal(nn.Linear(config.z_dim + 64, config.g_width * (spec.size // 4) ** 2)),
             *painting_layers(config, size=spec.size, channels=spec.channels),
         )
 
@@ -59,7 +67,7 @@ class Discriminator(nn.Module):
         side = -(-spec.size // 8)
         self.layers = nn.Sequential(
             *reading_layers(config, channels=spec.channels),
-            scaled(nn.Linear(2 * config.d_width * side**2, 128)),
+            he_normal(nn.Linear(2 * config.d_width * side**2, 128)),
             activation(config.d_activation, nn.LeakyReLU(SLOPE)),
             *dropout(config.dropout),
         )
@@ -89,20 +97,20 @@ def painting_layers(config: Config, *, size: int, channels: int) -> list[nn.Modu
         nn.BatchNorm2d(wide),
         activation(config.g_activation, nn.LeakyReLU(SLOPE)),
         *dropout(config.g_dropout),
-        _convolution(wide, wide),
+        convolution(wide, wide),
         nn.BatchNorm2d(wide),
         activation(config.g_activation, nn.LeakyReLU(SLOPE)),
         *dropout(config.g_dropout),
-        _convolution(wide, narrow, kernel_size=1),
+        convolution(wide, narrow, kernel_size=1),
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
         nn.BatchNorm2d(narrow),
         activation(config.g_activation, nn.LeakyReLU(SLOPE)),
         *dropout(config.g_dropout),
-        _convolution(narrow, narrow),
+        convolution(narrow, narrow),
         nn.BatchNorm2d(narrow),
         activation(config.g_activation, nn.LeakyReLU(SLOPE)),
         *dropout(config.g_dropout),
-        _convolution(narrow, 4 * channels),
+        convolution(narrow, 4 * channels),
         nn.PixelShuffle(2),
         nn.Tanh(),
     ]
@@ -113,28 +121,14 @@ def reading_layers(config: Config, *, channels: int) -> list[nn.Module]:
     wide = config.d_width
     return [
         nn.PixelUnshuffle(2),
-        _convolution(4 * channels, wide // 4),
+        convolution(4 * channels, wide // 4),
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
         *dropout(config.dropout),
-        _convolution(wide // 4, wide, kernel_size=4, stride=2),
+        convolution(wide // 4, wide, kernel_size=4, stride=2),
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
         *dropout(config.dropout),
-        _convolution(wide, 2 * wide, stride=2),
+        convolution(wide, 2 * wide, stride=2),
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
         *dropout(config.dropout),
         nn.Flatten(),
     ]
-
-
-def _convolution(inputs: int, outputs: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Module:
-    """A convolution that keeps the size, or halves it."""
-    padding = (kernel_size - 1) // 2
-    return scaled(nn.Conv2d(inputs, outputs, kernel_size=kernel_size, stride=stride, padding=padding))
-
-
-def scaled(layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """The layer with first weights that keep the signal's strength. Source: He et al., arXiv:1502.01852, eq. 14."""
-    nn.init.kaiming_normal_(layer.weight, a=SLOPE)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from gansmith.config import FIELDS, Config
 from gansmith.data import ImageSpec
 
+SLOPE = 0.2  # of leaky ReLUs below zero
+
 
 class Dropout(nn.Module):
     """Sets each number to zero with a given probability, and scales up the others to match.
@@ -80,6 +82,20 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "tanh": nn.Tanh,
 }
+
+
+def he_normal(layer: nn.Conv2d | nn.Linear) -> nn.Module:
+    """The layer with initial weights that keep the signal's strength. Source: He et al., arXiv:1502.01852, eq. 14."""
+    nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def convolution(inputs: int, outputs: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Module:
+    """A convolution that keeps the size, or divides it by the stride, with He's initial weights."""
+    padding = (kernel_size - 1) // 2
+    return he_normal(nn.Conv2d(inputs, outputs, kernel_size=kernel_size, stride=stride, padding=padding))
 
 
 def activation(choice: str, own: nn.Module) -> nn.Module:

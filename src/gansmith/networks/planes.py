@@ -10,14 +10,12 @@ from torch import Tensor, nn
 from gansmith.config import Config
 from gansmith.data import ImageSpec
 from gansmith.networks.compact import (
-    SLOPE,
     Discriminator,
     painting_layers,
     reading_layers,
     refuse_misfits,
-    scaled,
 )
-from gansmith.networks.layers import activation, dropout
+from gansmith.networks.layers import SLOPE, activation, dropout, he_normal
 
 
 def planes(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -33,7 +31,7 @@ class PlanesGenerator(nn.Module):
         super().__init__()
         inputs, outputs = config.z_dim + 64, config.g_width * (spec.size // 4) ** 2
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 64)
-        self.starts = nn.ModuleList(scaled(nn.Linear(inputs, outputs)) for _ in range(spec.channels))
+        self.starts = nn.ModuleList(he_normal(nn.Linear(inputs, outputs)) for _ in range(spec.channels))
         self.paint = nn.Sequential(*painting_layers(config, size=spec.size, channels=1))
 
     def forward(self, z: Tensor, ids: Tensor) -> Tensor:
@@ -53,7 +51,7 @@ class PlanesDiscriminator(Discriminator):
             *reading_layers(config, channels=1),
             nn.Unflatten(0, (-1, spec.channels)),
             nn.Flatten(1),
-            scaled(nn.Linear(spec.channels * 2 * config.d_width * side**2, 128)),
+            he_normal(nn.Linear(spec.channels * 2 * config.d_width * side**2, 128)),
             activation(config.d_activation, nn.LeakyReLU(SLOPE)),
             *dropout(config.dropout),
         )

@@ -11,10 +11,17 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, refuse_size, refuse_unheeded, refuse_widths
+from gansmith.networks.layers import (
+    SLOPE,
+    activation,
+    convolution,
+    he_normal,
+    refuse_size,
+    refuse_unheeded,
+    refuse_widths,
+)
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
-SLOPE = 0.2
 GROWN = 2.0
 
 
@@ -69,18 +76,18 @@ class Painter(Growing):
         widths, side = [config.g_width >> level for level in range(3)], spec.size // 4
         act = config.g_activation
         self.start = nn.Sequential(
-            _scaled(nn.Linear(inputs, widths[0] * side**2)),
+            he_normal(nn.Linear(inputs, widths[0] * side**2)),
             nn.Unflatten(1, (widths[0], side, side)),
             activation(act, nn.LeakyReLU(SLOPE)),
-            _convolution(widths[0], widths[0]),
+            convolution(widths[0], widths[0]),
             activation(act, nn.LeakyReLU(SLOPE)),
         )
         self.doublings = nn.ModuleList(
             nn.Sequential(
                 nn.Upsample(scale_factor=2, mode="nearest"),
-                _convolution(narrow, wide),
+                convolution(narrow, wide),
                 activation(act, nn.LeakyReLU(SLOPE)),
-                _convolution(wide, wide),
+                convolution(wide, wide),
                 activation(act, nn.LeakyReLU(SLOPE)),
             )
             for narrow, wide in zip(widths, widths[1:], strict=False)
@@ -113,9 +120,9 @@ class Viewer(Growing):
         )
         self.halvings = nn.ModuleList(
             nn.Sequential(
-                _convolution(wide, wide),
+                convolution(wide, wide),
                 activation(act, nn.LeakyReLU(SLOPE)),
-                _convolution(wide, narrow),
+                convolution(wide, narrow),
                 activation(act, nn.LeakyReLU(SLOPE)),
                 nn.AvgPool2d(2),
             )
@@ -141,10 +148,10 @@ def _generator(spec: ImageSpec, config: Config) -> nn.Module:
 def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
     width, side = config.d_width, spec.size // 4
     judge = nn.Sequential(
-        _convolution(width + config.minibatch_stddev, width),
+        convolution(width + config.minibatch_stddev, width),
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
         nn.Flatten(),
-        _scaled(nn.Linear(width * side**2, width)),
+        he_normal(nn.Linear(width * side**2, width)),
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
         nn.Linear(width, 1),
     )
@@ -158,15 +165,3 @@ def _enlarge(images: Tensor, factor: int) -> Tensor:
 
 def _shrink(images: Tensor, factor: int) -> Tensor:
     return avg_pool2d(images, factor) if factor > 1 else images
-
-
-def _convolution(inputs: int, outputs: int) -> nn.Module:
-    return _scaled(nn.Conv2d(inputs, outputs, kernel_size=3, padding=1))
-
-
-def _scaled(layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """The layer with first weights that keep the signal's strength. Source: He et al., arXiv:1502.01852, eq. 14."""
-    nn.init.kaiming_normal_(layer.weight, a=SLOPE)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer

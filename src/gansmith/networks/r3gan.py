@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, refuse_size, refuse_unheeded
+from gansmith.networks.layers import SLOPE, activation, refuse_size, refuse_unheeded
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
 
-SLOPE = 0.2
 SCALES = 3
 GROUP = 16  # channels of each group of a 3x3 convolution, as published
 
@@ -30,18 +29,18 @@ def r3gan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
 def _generator(spec: ImageSpec, config: Config) -> nn.Module:
     wide, half, quarter, side = config.g_width, config.g_width // 2, config.g_width // 4, spec.size // 4
     layers = nn.Sequential(
-        _scaled(nn.Linear(latent_inputs(spec, config), wide, bias=False)),
+        _with_gain(nn.Linear(latent_inputs(spec, config), wide, bias=False)),
         nn.Unflatten(1, (wide, 1, 1)),
         # A learned picture for each channel, times one number: D's last convolution the other way round.
-        _scaled(nn.Conv2d(wide, wide, kernel_size=side, padding=side - 1, groups=wide, bias=False), gain=side),
+        _with_gain(nn.Conv2d(wide, wide, kernel_size=side, padding=side - 1, groups=wide, bias=False), gain=side),
         Block(wide, config.g_activation),
-        _scaled(nn.Conv2d(wide, half, kernel_size=1, bias=False)),
+        _with_gain(nn.Conv2d(wide, half, kernel_size=1, bias=False)),
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
         Block(half, config.g_activation),
-        _scaled(nn.Conv2d(half, quarter, kernel_size=1, bias=False)),
+        _with_gain(nn.Conv2d(half, quarter, kernel_size=1, bias=False)),
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
         Block(quarter, config.g_activation),
-        _scaled(nn.Conv2d(quarter, spec.channels, kernel_size=1, bias=False)),
+        _with_gain(nn.Conv2d(quarter, spec.channels, kernel_size=1, bias=False)),
         nn.Tanh(),
     )
     return Generator(layers, spec, config)
@@ -50,18 +49,18 @@ def _generator(spec: ImageSpec, config: Config) -> nn.Module:
 def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
     wide, half, quarter, side = config.d_width, config.d_width // 2, config.d_width // 4, spec.size // 4
     layers = nn.Sequential(
-        _scaled(nn.Conv2d(image_channels(spec, config), quarter, kernel_size=1, bias=False)),
+        _with_gain(nn.Conv2d(image_channels(spec, config), quarter, kernel_size=1, bias=False)),
         Block(quarter, config.d_activation),
         nn.AvgPool2d(2),
-        _scaled(nn.Conv2d(quarter, half, kernel_size=1, bias=False)),
+        _with_gain(nn.Conv2d(quarter, half, kernel_size=1, bias=False)),
         Block(half, config.d_activation),
         nn.AvgPool2d(2),
-        _scaled(nn.Conv2d(half, wide, kernel_size=1, bias=False)),
+        _with_gain(nn.Conv2d(half, wide, kernel_size=1, bias=False)),
         Block(wide, config.d_activation),
-        _scaled(nn.Conv2d(wide, wide, kernel_size=side, groups=wide, bias=False)),
+        _with_gain(nn.Conv2d(wide, wide, kernel_size=side, groups=wide, bias=False)),
         nn.Flatten(),
     )
-    judge = _scaled(nn.Linear(wide + config.minibatch_stddev, 1, bias=False))
+    judge = _with_gain(nn.Linear(wide + config.minibatch_stddev, 1, bias=False))
     return Discriminator(layers, judge, wide, spec, config)
 
 
@@ -77,11 +76,11 @@ class Block(nn.Module):
         gain = nn.init.calculate_gain("leaky_relu", SLOPE) * SCALES ** (-1 / 4)  # three layers: -1 / (2 * 3 - 2)
         groups = max(1, 2 * width // GROUP)
         self.layers = nn.Sequential(
-            _scaled(nn.Conv2d(width, 2 * width, kernel_size=1), gain),
+            _with_gain(nn.Conv2d(width, 2 * width, kernel_size=1), gain),
             activation(choice, nn.LeakyReLU(SLOPE)),
-            _scaled(nn.Conv2d(2 * width, 2 * width, kernel_size=3, padding=1, groups=groups), gain),
+            _with_gain(nn.Conv2d(2 * width, 2 * width, kernel_size=3, padding=1, groups=groups), gain),
             activation(choice, nn.LeakyReLU(SLOPE)),
-            _scaled(nn.Conv2d(2 * width, width, kernel_size=1, bias=False), 0.0),
+            _with_gain(nn.Conv2d(2 * width, width, kernel_size=1, bias=False), 0.0),
         )
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -89,7 +88,7 @@ class Block(nn.Module):
         return changed
 
 
-def _scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
+def _with_gain(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
     """The layer with normal first weights that multiply the signal's strength by `gain`."""
     nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
     if layer.bias is not None:

@@ -12,10 +12,17 @@ from torch.nn.functional import leaky_relu
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, refuse_size, refuse_unheeded, refuse_widths
+from gansmith.networks.layers import (
+    SLOPE,
+    activation,
+    convolution,
+    he_normal,
+    refuse_size,
+    refuse_unheeded,
+    refuse_widths,
+)
 from gansmith.networks.players import Discriminator, image_channels
 
-SLOPE = 0.2
 MAPPING_LAYERS = 4
 
 
@@ -47,7 +54,7 @@ class Generator(nn.Module):
         self.embedding = nn.Embedding(max(spec.num_classes, 1), config.z_dim)
         mapping: list[nn.Module] = []
         for inputs in [2 * config.z_dim] + (MAPPING_LAYERS - 1) * [style_dim]:
-            mapping += [_scaled(nn.Linear(inputs, style_dim)), nn.LeakyReLU(SLOPE)]
+            mapping += [he_normal(nn.Linear(inputs, style_dim)), nn.LeakyReLU(SLOPE)]
         self.mapping = nn.Sequential(*mapping)
         self.start = nn.Parameter(torch.randn(widths[0], side, side))
         channels = [widths[0], widths[0], widths[1], widths[1], widths[2], widths[2]]
@@ -147,16 +154,16 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
     widths, side = [config.d_width >> level for level in (2, 1, 0)], spec.size // 4
     choice = config.d_activation
     layers = nn.Sequential(
-        _convolution(image_channels(spec, config), widths[0], 1),
+        convolution(image_channels(spec, config), widths[0], kernel_size=1),
         activation(choice, nn.LeakyReLU(SLOPE)),
         DownBlock(widths[0], widths[1], choice),
         DownBlock(widths[1], widths[2], choice),
     )
     judge = nn.Sequential(
-        _convolution(widths[2] + config.minibatch_stddev, widths[2], 3),
+        convolution(widths[2] + config.minibatch_stddev, widths[2]),
         activation(choice, nn.LeakyReLU(SLOPE)),
         nn.Flatten(),
-        _scaled(nn.Linear(widths[2] * side**2, widths[2])),
+        he_normal(nn.Linear(widths[2] * side**2, widths[2])),
         activation(choice, nn.LeakyReLU(SLOPE)),
         nn.Linear(widths[2], 1),
     )
@@ -169,9 +176,9 @@ class DownBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, choice: str) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _convolution(inputs, inputs, 3),
+            convolution(inputs, inputs),
             activation(choice, nn.LeakyReLU(SLOPE)),
-            _convolution(inputs, outputs, 3),
+            convolution(inputs, outputs),
             activation(choice, nn.LeakyReLU(SLOPE)),
             nn.AvgPool2d(2),
         )
@@ -180,15 +187,3 @@ class DownBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         changed: Tensor = (self.layers(maps) + self.shortcut(maps)) * 0.5**0.5
         return changed
-
-
-def _convolution(inputs: int, outputs: int, kernel_size: int) -> nn.Module:
-    return _scaled(nn.Conv2d(inputs, outputs, kernel_size=kernel_size, padding=kernel_size // 2))
-
-
-def _scaled(layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """The layer with first weights that keep the signal's strength. Source: He et al., arXiv:1502.01852, eq. 14."""
-    nn.init.kaiming_normal_(layer.weight, a=SLOPE)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -8,10 +8,8 @@ from torch import nn
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, refuse_size, refuse_unheeded
+from gansmith.networks.layers import SLOPE, activation, refuse_size, refuse_unheeded
 from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
-
-SLOPE = 0.2
 
 
 def wgan_gp(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:

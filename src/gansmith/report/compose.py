@@ -4,7 +4,6 @@ A block is a dict with a "kind": heading (level, text), text, list (items), tabl
 with name, alt and its width in percent of the page). All cells are text by the time they get here.
 """
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from gansmith.config import FIELDS, Config
+from gansmith.config import CIRCUMSTANCES, FIELDS, Config, is_repeat
 from gansmith.data.files import open_picture
 from gansmith.generate import enlarge, to_png
 from gansmith.report.structure import describe_run, draw_structure
@@ -27,13 +26,6 @@ _HYPERPARAMETERS = (
     "images", "batch", "network", "g_width", "d_width", "z_dim", "objective", "update", "g_optimizer",
     "g_learning_rate", "d_optimizer", "d_learning_rate", "beta1", "beta2", "conditioning", "initialisation", "seed",
 )  # fmt: skip
-# Where and how often, not what: runs that differ in these or in the seed alone repeat one experiment.
-_CIRCUMSTANCES = (
-    "recipe", "dataset", "data_dir", "schedule_images", "precision", "threads", "log_every", "sample_every",
-    "evaluate_every", "save_every",
-)  # fmt: skip
-_REPEATS = ("seed", "images", *_CIRCUMSTANCES[2:])
-
 _TOLD = {
     "labels": "Both players are told each image's label.",
     "clusters": "No label is read: similar images were grouped beforehand, and both players are told the group.",
@@ -191,13 +183,12 @@ def _comparison(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[Blo
 
 
 def _experiments(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    groups: dict[str, list[int]] = {}
+    groups: list[list[int]] = []
     for k, run in enumerate(runs):
-        choices = {name: value for name, value in run.config.as_dict().items() if name not in (*_REPEATS, "recipe")}
-        choices["about_images"] = round(math.log(run.config.images, 1.5))  # equal minutes differ a little in length
-        groups.setdefault(json.dumps(choices, sort_keys=True), []).append(k)
+        known = next((group for group in groups if is_repeat(run.config, runs[group[0]].config)), None)
+        groups.append([k]) if known is None else known.append(k)
     lines: list[dict[str, Any]] = []
-    for members in groups.values():
+    for members in groups:
         ratios = [rows[k]["ratio"] for k in members if rows[k]["ratio"] is not None]
         mean = statistics.fmean(ratios) if ratios else None
         spread = (max(ratios) - min(ratios)) / 2 if len(ratios) > 1 else 0.0
@@ -225,7 +216,7 @@ def _change(first: Config, other: Config) -> str:
     changed += [
         f"{name} {_show(getattr(first, name))} -> {_show(getattr(other, name))}"
         for name in FIELDS
-        if name not in _REPEATS and getattr(first, name) != getattr(other, name)
+        if name not in CIRCUMSTANCES and getattr(first, name) != getattr(other, name)
     ]
     return ", ".join(changed)
 
@@ -274,7 +265,7 @@ def _pictures(*shown: tuple[str, str, int]) -> Block:
 
 
 def _hyperparameters(config: Config) -> list[Block]:
-    rows = [(name, getattr(config, name), _meaning(name)) for name in _HYPERPARAMETERS if name in FIELDS]
+    rows = [(name, getattr(config, name), _meaning(name)) for name in _HYPERPARAMETERS]
     return [
         _heading(2, "Hyperparameters, losses, optimisers and first weights"),
         _table(("choice", "value", "meaning"), rows),
