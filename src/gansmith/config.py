@@ -7,7 +7,6 @@ not need is imported where it is used.
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -269,11 +268,13 @@ def _check(field: "dataclasses.Field[Any]", value: object) -> None:
         raise ValueError(_unknown(str(value), rule["choices"], name))
     if isinstance(value, int | float):
         low, high = rule["low"], rule["high"]
-        if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
+        least, most = -_HUGE if low is None else low, _HUGE if high is None else high
+        if not least <= value <= most:  # nor is what is no number
             bounds = f"between {low} and {high}" if high is not None else f"{low} or more"
             raise ValueError(f"{name} is {value}; it must be {bounds}: give one such as {_example(field)}")
 
 
+_HUGE = 10**18
 _KINDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",

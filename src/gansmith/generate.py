@@ -132,10 +132,12 @@ def choose_ids(model: Model, *, seed: int, count: int, labels: Sequence[int] | N
         return draw_ids(model.frequencies, seed=seed, count=count)
     if not model.is_labelled:
         raise ValueError("this model was trained without labels, so it cannot draw a chosen one; leave --labels away")
-    wrong = [label for label in labels if not 0 <= label < model.spec.num_classes]
+    known = torch.nonzero(model.frequencies).flatten().tolist()
+    wrong = [label for label in labels if label not in known]
     if wrong or not labels:
         missing = wrong[0] if wrong else "(none given)"
-        raise ValueError(f"there is no label {missing}; this model knows 0 to {model.spec.num_classes - 1}")
+        listing = ", ".join(map(str, known)) if len(known) <= known[-1] - known[0] else f"{known[0]} to {known[-1]}"
+        raise ValueError(f"there is no label {missing}; this model knows {listing}")
     return torch.tensor([labels[k % len(labels)] for k in range(count)], dtype=torch.int64)
 
 

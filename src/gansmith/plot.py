@@ -110,6 +110,7 @@ def classes_by_styles(model: Model, *, seed: int, styles: int = 10) -> Tensor:
     Clusters are many, so only the 16 most frequent ids get a row.
     """
     ids = model.frequencies.argsort(descending=True, stable=True)[:16].sort().values
+    ids = ids[model.frequencies[ids] > 0]
     latents = draw_latents(model.config, seed=seed, count=styles)
     return generate(model, latents.repeat(len(ids), 1), ids.repeat_interleave(styles))
 

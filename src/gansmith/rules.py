@@ -212,6 +212,19 @@ def _refuse_unheeded(config: Config) -> None:
             f"decay is {config.decay!r}, but rates never fall while decay_from is 1; add a share of the schedule to "
             "fall after, such as --decay-from 0"
         )
+    for field in ("g_conditioning", "d_conditioning"):
+        if config.conditioning == "none" and getattr(config, field) != FIELDS[field].default:
+            raise ValueError(
+                f"{field} is {getattr(config, field)!r}, but players are told nothing; add --conditioning labels or "
+                f"clusters, or leave it at {FIELDS[field].default!r}"
+            )
+    if config.beta2_start and not {config.g_optimizer, config.d_optimizer} & {"adam", "adamw"}:
+        raise ValueError(f"beta2_start is {config.beta2_start:g}, which only adam and adamw heed; set it to 0")
+    if config.stop_early and config.use_all_training_images:
+        raise ValueError(
+            "stop_early watches the score of held-out images, and use_all_training_images leaves none; set one of them "
+            "back"
+        )
     for field, name in (("weight_decay", "adamw"), ("momentum", "sgd")):
         if getattr(config, field) and name not in (config.g_optimizer, config.d_optimizer):
             raise ValueError(

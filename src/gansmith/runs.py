@@ -197,6 +197,8 @@ def create_run(directory: Path, config: Config) -> Run:
 
 def refuse_occupied(directory: Path) -> None:
     """Raise ValueError where a new run cannot go: a file, a folder with other things, a place that is read-only."""
+    if directory.is_symlink() and not os.path.exists(directory):
+        raise ValueError(f"{directory} is a broken link; remove it, or give another directory with --out")
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; give a directory for the run with --out")
     begun = {".lock", ".partial-config.toml", "checkpoints", "samples"}  # all that a start killed at once leaves
@@ -260,10 +262,10 @@ def holds_run(directory: Path) -> bool:
 
 def _refuse_links(directory: Path) -> None:
     """Raise ValueError for a link out of the directory: whoever made it would choose what is read or written."""
-    root = directory.resolve()
+    root = os.path.realpath(directory)
     for folder, folders, files in os.walk(directory, followlinks=False):
         for path in (Path(folder) / name for name in (*folders, *files)):
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                 raise ValueError(f"{path} is a link that leads out of the run; remove it, or put the file itself there")
 
 

@@ -32,7 +32,7 @@ def steered_boost(boost: float, d_loss: float, target: float, images: int) -> fl
     beside the noise of one batch. Steering a regulariser by how sure D is comes from adaptive augmentation,
     arXiv:2006.06676, section 3.1.
     """
-    return min(1000.0, max(1.0, boost * math.exp2((target - d_loss) * images / 400.0)))
+    return min(1000.0, max(1.0, boost * math.exp2(min(60.0, (target - d_loss) * images / 400.0))))
 
 
 def ema_decay(images_seen: float, batch: int, half_life_fraction: float) -> float:

@@ -29,7 +29,6 @@ from gansmith.data import Images, ImageSpec, load_data, split, to_float
 from gansmith.data.clusters import find_clusters
 from gansmith.diagnose import WINDOW, Trouble, diagnose, to_trouble
 from gansmith.generate import (
-    STATISTICS_SAMPLES,
     Model,
     describe_model,
     draw_latents,
@@ -171,7 +170,14 @@ def _chosen(fit: Images, config: Config) -> Images:
     if config.classes:
         if fit.labels is None:
             raise ValueError(f"{fit.source} has no labels, so no classes can be chosen; leave --classes away")
-        wanted = torch.isin(fit.labels, torch.tensor(parse_labels(config.classes)))
+        asked, known = parse_labels(config.classes), fit.labels.unique().tolist()
+        strange = [label for label in asked if label not in known]
+        if strange or not asked:
+            raise ValueError(
+                f"classes is {config.classes!r}, and {fit.source} has labels {known[0]} to {known[-1]}"
+                f"{f' but no {strange[0]}' if strange else ''}; choose among these"
+            )
+        wanted = torch.isin(fit.labels, torch.tensor(asked))
         fit = fit.take(torch.nonzero(wanted).flatten())
     if 0 < config.limit_images < len(fit):
         fit = fit.take(torch.arange(config.limit_images) * len(fit) // config.limit_images)
@@ -493,7 +499,7 @@ def measure_images(config: Config, material: Material, seconds: float) -> int:
     probe = config.replace(images=10**12, schedule_images=0)
     players = build_players(probe, material.spec, material.codes)
     batches = Batches(probe, material)
-    cycle = math.lcm(probe.penalty_every, probe.d_steps)
+    cycle = min(64, math.lcm(probe.penalty_every, probe.d_steps))
     images_seen, images_per_s = 0, 0.0
     measured_s = min(6.0, max(0.5, 0.03 * seconds))
     warm_at = started_at = time.perf_counter()
@@ -501,24 +507,33 @@ def measure_images(config: Config, material: Material, seconds: float) -> int:
     while images_per_s == 0.0 or time.perf_counter() - started_at < measured_s:
         for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
             # All over the schedule, since a pair that grows is slower when it is large.
-            take_step(players, rules, batches, images_seen, GOLDEN * (images_seen // probe.batch) % 1)
+            try:
+                take_step(players, rules, batches, images_seen, GOLDEN * (images_seen // probe.batch) % 1)
+            except NotFiniteError:  # the run itself will meet it, say so and record it
+                return images_seen + 2 * probe.batch
             images_seen += probe.batch
         if images_seen == cycle * probe.batch:  # the first cycle is slow: memory is fetched, kernels are chosen
             warm_at = time.perf_counter()
         else:
             images_per_s = (images_seen - cycle * probe.batch) / (time.perf_counter() - warm_at)
-    scores = _scores(config, int(seconds * images_per_s))
-    left_s = seconds - (time.perf_counter() - started_at) - _chores_s(config, players, material, scores)
+    images = int(seconds * images_per_s)
+    scores = images // config.evaluate_every if config.evaluate_every else _scores(config, images)
+    grids = images // config.sample_every if config.sample_every else GRIDS
+    left_s = seconds - (time.perf_counter() - started_at) - _chores_s(config, players, material, scores, grids)
     return max(config.batch, int(max(left_s, 0.0) * images_per_s))
 
 
-def _chores_s(config: Config, players: Players, material: Material, scores: int) -> float:
-    """Seconds that grids, so many scores and the last pictures of a run of this config will take."""
+def _chores_s(config: Config, players: Players, material: Material, scores: int, grids: int) -> float:
+    """Seconds that so many scores and grids, and the last pictures of a run of this config, will take."""
     started_at = time.perf_counter()
     recompute_statistics(players.G_ema, config, material.frequencies)
     statistics_s = time.perf_counter() - started_at
-    per_sample_s = statistics_s / STATISTICS_SAMPLES
-    total_s = GRIDS * (statistics_s + GRID_COLUMNS * GRID_ROWS * per_sample_s) + LAST_PICTURES_S
+    latents, ids = torch.zeros(128, config.z_dim), torch.zeros(128, dtype=torch.int64)
+    started_at = time.perf_counter()
+    with torch.no_grad():
+        players.G_ema(latents, ids)
+    per_sample_s = (time.perf_counter() - started_at) / len(ids)
+    total_s = grids * (statistics_s + GRID_COLUMNS * GRID_ROWS * per_sample_s) + LAST_PICTURES_S
     if material.validation:
         networks = load_evaluators(material.fit).values()
         started_at = time.perf_counter()

@@ -36,7 +36,7 @@ def train_trial(directory: Path, recipe: str, choices: Mapping[str, object]) -> 
     """
     if _is_finished(directory):
         return True
-    flags = [word for name, value in choices.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in choices.items()]
     words = ["train", recipe, "--out", str(directory), "--progress", "plain", *flags]
     code = subprocess.call([sys.executable, "-m", "gansmith", *words], stdout=STANDARD_ERROR)
     if code == REFUSED:

@@ -20,6 +20,7 @@ from gansmith.cli.output import complain
 from gansmith.cli.shipping import export as export_model
 from gansmith.cli.shipping import handin, report
 from gansmith.cli.training import resume, train
+from gansmith.config import FIELDS
 
 app = App(
     name="gansmith",
@@ -69,10 +70,12 @@ for _name, _command in BENCH_COMMANDS.items():
 def main() -> None:
     """Run the command line and exit: 0 done, 1 training went wrong, 2 a mistake in the request, 130 interrupted."""
     try:
-        code = app(sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(_with_values(sys.argv[1:]), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         complain(" ".join(str(error).split()))
         code = 2
+    except (OverflowError, ZeroDivisionError):  # a mistake of this program, whose trace tells where
+        raise
     except ArithmeticError as error:
         complain(str(error))
         code = 1
@@ -83,6 +86,19 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        complain(f"{error.filename}: {error.strerror}; choose a place that can be read and written, with space left")
+        where, why = error.filename or "writing", error.strerror or error
+        complain(f"{where}: {why}; choose a place that can be read and written, with space left")
         code = 2
     sys.exit(code or 0)
+
+
+def _with_values(words: list[str]) -> list[str]:
+    """The command line with `--flag true` as `--flag=true`, since a flag alone takes no value."""
+    switches = {f"--{name.replace('_', '-')}" for name, field in FIELDS.items() if field.type is bool}
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in switches and word.lower() in ("true", "false"):
+            joined[-1] += f"={word.lower()}"
+        else:
+            joined.append(word)
+    return joined

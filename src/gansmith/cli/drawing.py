@@ -45,8 +45,8 @@ def sample(
 
     from gansmith.generate import choose_ids, draw_latents, generate, load_model, numpy_latents, read_latents, truncate
 
-    if count < 1:
-        raise ValueError(f"count is {count}; it must be 1 or more, such as 25")
+    if not 1 <= count <= 4_000_000:
+        raise ValueError(f"count is {count}; it must be between 1 and 4000000, such as 25")
     if seed < 0 or (numpy_seed is not None and not 0 <= numpy_seed < 2**32):
         raise ValueError("a seed must be a whole number from 0 (to 4294967295 for NumPy's), such as 504")
     require_place(out)

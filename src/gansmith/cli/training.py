@@ -79,6 +79,8 @@ def train(
         _print_config(chosen, origins)
         return 0
     check_length(minutes, flags.get("images"))
+    if flags.get("data_dir") == "":
+        raise ValueError("data_dir is empty; give the folder that holds the IDX files, or leave --data-dir away")
     global _STARTED_AT
 
     from gansmith.runs import create_run, holds_run, next_directory, open_run, refuse_occupied

@@ -122,7 +122,10 @@ def load_split(name: str, part: str, *, data_dir: str | Path | None = None) -> I
     if part == "test":
         return load_data(name, data_dir=data_dir, split="test")
     fit, validation = split(load_data(name, data_dir=data_dir))
-    return fit if part == "fit" else validation
+    chosen = fit if part == "fit" else validation
+    if not len(chosen):
+        raise ValueError(f"{name} has no {part} images: of fewer than ten, none are held out; give more")
+    return chosen
 
 
 def split(images: Images) -> tuple[Images, Images]:

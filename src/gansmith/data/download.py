@@ -6,10 +6,10 @@ import io
 import logging
 import os
 import tempfile
-import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 OFFLINE = "GANSMITH_OFFLINE"  # any value: never touch the network
@@ -31,15 +31,28 @@ def download(urls: Sequence[str], path: Path, *, sha256: str) -> bool:
             if len(body) > _MAX_BYTES or _content_sha256(body) != sha256:
                 logger.warning("%s sent another content than the official one; trying elsewhere", url)
                 continue
-        except (OSError, urllib.error.URLError, EOFError, zlib.error) as error:
+        except (OSError, HTTPException, EOFError, zlib.error) as error:
             logger.info("%s could not be fetched: %s", url, error)
             continue
+        return _keep(body, path)
+    return False
+
+
+def _keep(body: bytes, path: Path) -> bool:
+    """Whether these bytes could be put under this name, all at once."""
+    part: Path | None = None
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
+            part = Path(file.name)
             file.write(body)
-        os.replace(file.name, path)
-        return True
-    return False
+        os.replace(part, path)
+    except OSError as error:
+        logger.warning("%s cannot be kept: %s", path, error.strerror)
+        if part is not None:
+            part.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _content_sha256(body: bytes) -> str:

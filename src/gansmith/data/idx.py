@@ -115,7 +115,7 @@ def load(name: str, root: Path | None, part: str, *, transposed: bool = False) -
         found = _find(folder, name, part)
         if found is not None:
             return _read(name, part, *found, transposed=transposed)
-    if name in _OFFICIAL and not os.environ.get(OFFLINE) and fetch(name, part):
+    if name in _OFFICIAL and fetch(name, part):
         found = _find(cache_dir(name), name, part)
         if found is not None:
             return _read(name, part, *found, transposed=transposed)
@@ -146,8 +146,11 @@ def fetch(name: str, part: str) -> bool:
     """Download a part of an official set into the cache; whether every file of it arrived whole."""
     if name not in _OFFICIAL:
         raise ValueError(f"{name} cannot be downloaded; allowed: {', '.join(_OFFICIAL)}; give --data-dir for others")
+    if os.environ.get(OFFLINE):
+        return False
     source = _OFFICIAL[name]
-    wanted = [file for file in source.sha256 if file.startswith(_stem(part))]
+    # Images last: a set is looked for by them, so a half that arrived is not taken for one without labels.
+    wanted = sorted((file for file in source.sha256 if file.startswith(_stem(part))), key=lambda file: "images" in file)
     return all(
         download([mirror + file + ".gz" for mirror in source.mirrors], cache_dir(name) / (file + ".gz"),
                  sha256=source.sha256[file])
@@ -176,7 +179,7 @@ def _find(folder: Path, name: str, part: str) -> tuple[Path, Path | None] | None
 
 def _read(name: str, part: str, images_path: Path, labels_path: Path | None, *, transposed: bool) -> Images:
     pixels, images_hash = read_idx(images_path)
-    if pixels.ndim != 3 or pixels.shape[1] != pixels.shape[2]:
+    if pixels.ndim != 3 or pixels.shape[1] != pixels.shape[2] or not pixels.shape[1]:
         raise ValueError(f"{images_path} has shape {pixels.shape}; square grey images (count, size, size) are needed")
     if len(pixels) > MOST_IMAGES:
         raise ValueError(f"{images_path} holds {len(pixels):,} images; up to {MOST_IMAGES:,} can be read, take fewer")
