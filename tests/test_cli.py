@@ -185,7 +185,7 @@ BAD = {
     "no number": (["train", "--ema", "nan"], "between 0.0 and 1.0"),
     "an empty folder name": (["train", "--data-dir", ""], "data_dir is empty"),
     "a class that is not there": (["train", "--classes", "3,42"], "no 42"),
-    "conditioning of nothing": (["train", "--conditioning", "none", "--g-conditioning", "multiplied"], "told nothing"),
+    "conditioning of nothing": (["train", "cgan-keras", "--conditioning", "none"], "told nothing"),
     "zero minutes": (["train", "--minutes", "0"], "more than 0"),
     "negative minutes": (["train", "--minutes", "-3"], "more than 0"),
     "two lengths": (["train", "--minutes", "1", "--images", "9"], "give one"),

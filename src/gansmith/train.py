@@ -516,15 +516,22 @@ def measure_images(config: Config, material: Material, seconds: float) -> int:
             warm_at = time.perf_counter()
         else:
             images_per_s = (images_seen - cycle * probe.batch) / (time.perf_counter() - warm_at)
-    images = int(seconds * images_per_s)
-    scores = images // config.evaluate_every if config.evaluate_every else _scores(config, images)
-    grids = images // config.sample_every if config.sample_every else GRIDS
-    left_s = seconds - (time.perf_counter() - started_at) - _chores_s(config, players, material, scores, grids)
-    return max(config.batch, int(max(left_s, 0.0) * images_per_s))
+    score_s, grid_s, once_s = _chores_s(config, players, material)
+    image_s = 1 / images_per_s
+    for every, chore_s, usual in (
+        (config.evaluate_every, score_s, _scores(config, int(seconds * images_per_s))),
+        (config.sample_every, grid_s, GRIDS),
+    ):
+        if every:
+            image_s += chore_s / every
+        else:
+            once_s += chore_s * usual
+    left_s = seconds - (time.perf_counter() - started_at) - once_s
+    return max(config.batch, int(max(left_s, 0.0) / image_s))
 
 
-def _chores_s(config: Config, players: Players, material: Material, scores: int, grids: int) -> float:
-    """Seconds that so many scores and grids, and the last pictures of a run of this config, will take."""
+def _chores_s(config: Config, players: Players, material: Material) -> tuple[float, float, float]:
+    """Seconds that a score, a grid, and what is done once in a run of this config will take."""
     started_at = time.perf_counter()
     recompute_statistics(players.G_ema, config, material.frequencies)
     statistics_s = time.perf_counter() - started_at
@@ -533,15 +540,15 @@ def _chores_s(config: Config, players: Players, material: Material, scores: int,
     with torch.no_grad():
         players.G_ema(latents, ids)
     per_sample_s = (time.perf_counter() - started_at) / len(ids)
-    total_s = grids * (statistics_s + GRID_COLUMNS * GRID_ROWS * per_sample_s) + LAST_PICTURES_S
-    if material.validation:
-        networks = load_evaluators(material.fit).values()
-        started_at = time.perf_counter()
-        for network in networks:
-            network.features(material.fit.pixels[:500])
-        per_feature_s = (time.perf_counter() - started_at) / min(500, len(material.fit))
-        total_s += COUNT * (scores * (per_sample_s + per_feature_s) + 2 * per_feature_s)
-    return total_s
+    grid_s = statistics_s + GRID_COLUMNS * GRID_ROWS * per_sample_s
+    if not material.validation:
+        return 0.0, grid_s, LAST_PICTURES_S
+    networks = load_evaluators(material.fit).values()
+    started_at = time.perf_counter()
+    for network in networks:
+        network.features(material.fit.pixels[:500])
+    per_feature_s = (time.perf_counter() - started_at) / min(500, len(material.fit))
+    return COUNT * (per_sample_s + per_feature_s), grid_s, LAST_PICTURES_S + 2 * COUNT * per_feature_s
 
 
 class Batches:
