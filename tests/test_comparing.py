@@ -158,6 +158,6 @@ def test_requests_that_make_no_sense_train_nothing(gansmith, tmp_path, words, me
 
 def test_the_page_of_recipes_names_every_row():
     page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
-    table = [line for line in page.splitlines() if line.startswith("| `")]
+    table = [line for line in page.partition("## Ranking them")[0].splitlines() if line.startswith("| `")]
     named = [name for line in table for name in re.findall(r"`([\w-]+)`", line.split("|")[1])]
     assert sorted(named) == sorted(RECIPES)
