@@ -118,8 +118,8 @@ def compare(targets: Sequence[Path], *, again: bool = False, **choices: Any) -> 
         row = (None if again else _known_verdict(target, **choices)) or evaluate(target, **choices)
         config, row = _config_of(target), {**row, "target": str(target)}
         for configs, rows in groups:
-            is_new = config is not None and config.seed not in [known.seed for known in configs]
-            if config is not None and is_new and configs and is_repeat(config, configs[0]):
+            seeds = [known.seed for known in configs]
+            if config and seeds and config.seed not in seeds and is_repeat(config, configs[0]):
                 configs.append(config)
                 rows.append(row)
                 break
@@ -164,12 +164,13 @@ def _known_verdict(
     target: Path, *, dataset: str | None = None, data_dir: Path | None = None, quick: bool = False, **choices: Any
 ) -> dict[str, Any] | None:
     """The newest verdict on a run's checkpoint by this protocol, the default choices, and the data at hand."""
-    run = run_of(_checkpoint(target)) if is_generator(target) else None
+    checkpoint = _checkpoint(target) if is_generator(target) else None
+    run = None if checkpoint is None else run_of(checkpoint)
     if run is None or dataset or data_dir or any(choices.values()):
         return None
     wanted = {
         "tier": "quick" if quick else "full",
-        "images_seen": _images_seen(_checkpoint(target)),
+        "images_seen": _images_seen(checkpoint),
         "protocol": gates.VERSION,
         "count": QUICK if quick else FULL,
         "seed": 0,

@@ -66,12 +66,11 @@ def judge_trial(directory: Path) -> dict[str, Any]:
     run = open_run(directory)
     judge = _judge(run.config.dataset, run.config.data_dir)
     samples, _ = sample(load_model(directory), seed=0, count=judge.count)
-    scores = run.metrics()
     return {
         **judge.score(samples),
         "images": run.config.images,
         "images_per_s": _images_per_s(run),
-        "curve": [[row["images_seen"], row["ratio"]] for row in scores if row.get("tier") == "validation"],
+        "curve": [[row["images_seen"], row["ratio"]] for row in run.scores()],
     }
 
 

@@ -43,10 +43,11 @@ def sample(
     """
     import torch
 
+    from gansmith.data import MOST_IMAGES
     from gansmith.generate import choose_ids, draw_latents, generate, load_model, numpy_latents, read_latents, truncate
 
-    if not 1 <= count <= 4_000_000:
-        raise ValueError(f"count is {count}; it must be between 1 and 4000000, such as 25")
+    if not 1 <= count <= MOST_IMAGES:
+        raise ValueError(f"count is {count}; it must be between 1 and {MOST_IMAGES}, such as 25")
     if seed < 0 or (numpy_seed is not None and not 0 <= numpy_seed < 2**32):
         raise ValueError("a seed must be a whole number from 0 (to 4294967295 for NumPy's), such as 504")
     require_place(out)

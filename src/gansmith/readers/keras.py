@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MAX_JSON_BYTES = 4 << 20
-MAX_WEIGHTS = 100_000_000  # numbers in one weight, and four times as many bytes in the whole file
+MAX_WEIGHTS = 100_000_000  # numbers in one weight
 MAX_LAYERS = 1_000
 MAX_NUMBERS = 1 << 20  # in what a layer puts out for one image
 PATIENCE_S = 10.0
