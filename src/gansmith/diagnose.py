@@ -84,7 +84,7 @@ def _diverged(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str
 
 
 def _collapse_within(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
-    found = _stays(_lately(rows, config, "spread_within"), lambda value: value < 0.25)
+    found = _stays(_lately(rows, config, "spread_within"), lambda value: value < 0.45)
     told = "" if config.conditioning == "none" else " told the same"
     return None if found is None else f"generated images{told} differ {found:.2f} times as much as real ones"
 
@@ -101,13 +101,19 @@ def _collapse_across(rows: Sequence[Row], scores: Sequence[Row], config: Config)
 def _discriminator_wins(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
     guessing = _guessing_loss(config)
     found = _stays(_lately(rows, config, "d_loss"), lambda value: abs(value) < 0.02 * guessing)
-    return None if found is None else f"d_loss has stayed at {found:.3f}, where guessing costs {guessing:.2f},"
+    if found is not None:
+        return f"d_loss has stayed at {found:.3f}, where guessing costs {guessing:.2f},"
+    if not OBJECTIVES[config.objective].splits_at_zero:
+        return None
+    real, fake = (_lately(rows, config, name) for name in ("d_real", "d_fake"))
+    found = _stays([r - f for r, f in zip(real, fake, strict=True)], lambda value: value > 0.65)
+    return None if found is None else f"the discriminator has kept real and generated images {found:.2f} of 1 apart"
 
 
 def _generator_wins(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
     guessing = _guessing_loss(config)
-    found = _stays(_lately(rows, config, "d_loss"), lambda value: abs(value - guessing) < 0.005 * guessing)
-    return None if found is None else f"d_loss has stayed at {found:.3f}, what guessing costs,"
+    found = _stays(_lately(rows, config, "d_loss"), lambda value: value > 0.995 * guessing > 0)
+    return None if found is None else f"d_loss has stayed at {found:.3f}, what guessing costs or more,"
 
 
 def _guessing_loss(config: Config) -> float:
@@ -131,9 +137,9 @@ def _memorises(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> st
 def _stalled(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
     ratios = [row["ratio"] for row in scores if row.get("ratio") is not None and "images_seen" in row]
     newest = 6
-    if len(ratios) < 2 * newest or min(ratios[-newest:]) < min(ratios[:-newest]):
+    if len(ratios) < 2 * newest or min(ratios[-newest:]) < 0.99 * min(ratios[:-newest]):
         return None
-    return f"the score has not fallen below {min(ratios):.2f} in {newest} scores"
+    return f"the score has not fallen much below {min(ratios[:-newest]):.2f} in {newest} scores"
 
 
 Detector = Callable[[Sequence[Row], Sequence[Row], Config], str | None]

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import entr
 from torch import Tensor, nn
 
 from gansmith.config import Config
@@ -41,7 +40,8 @@ class Signals:
         classifier = load_feature_network(fit.name, fit.spec)
         self.classifier = classifier if classifier.classifier.out_features > 1 else None
         if self.classifier is not None:
-            features, _ = self.classifier.observe(fit.shuffled(500).pixels)
+            every_class = fit if validation is None else validation  # fit may hold chosen ones alone
+            features, _ = self.classifier.observe(every_class.shuffled(500).pixels)
             self.centre, self.real_distance = features.mean(0), _mean_square(features - features.mean(0))
         self.known: Tensor | None = None
         if len(fit) <= SMALL:
@@ -76,8 +76,9 @@ class Signals:
         if self.classifier is not None:
             features, probabilities = self.classifier.observe(pixels)
             if _mean_square(features - self.centre) < FAR * self.real_distance:
-                shares = np.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]) / len(probabilities)
-                found["classes_drawn"] = float(np.exp(entr(shares).sum()) / len(shares))
+                drawn_classes = torch.from_numpy(probabilities.argmax(1))
+                shares = torch.bincount(drawn_classes, minlength=probabilities.shape[1]).double() / len(probabilities)
+                found["classes_drawn"] = torch.special.entr(shares).sum().exp().item() / len(shares)
         if self.known is not None:
             nearest = torch.cdist(_flat(pixels), self.known).amin(1).median().item()
             found["copy_distance"] = nearest / max(self.real_nearest, 1e-9)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from gansmith.metrics.neighbours import nearest
@@ -110,6 +109,7 @@ def _authentic(fit: Tensor, found: Nearest) -> float:
 
 def _copying(fit: Tensor, held_out: Tensor, fake: Tensor, fresh: Array, ours: Array) -> tuple[float, float]:
     """C_T, and the share of pairs in which the generated image is nearer, both averaged over the same cells."""
+    from scipy.stats import mannwhitneyu
     from sklearn.cluster import MiniBatchKMeans
 
     cells = MiniBatchKMeans(CELLS, random_state=0, n_init=3, batch_size=4096).fit(fit.numpy())

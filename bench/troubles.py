@@ -1,0 +1,74 @@
+"""Provoke each trouble that `diagnose` knows in a small run: the table and the pictures of docs/troubles.md.
+
+    GANSMITH_DATA=... python bench/troubles.py                           prints the table
+    GANSMITH_DATA=... python bench/troubles.py docs/images/troubles      draws the pictures too
+    GANSMITH_DATA=... python bench/troubles.py docs/images/troubles memorises     only that one
+
+A run that was provoked to one trouble may show others on its way there; the table has them all.
+"""
+
+import subprocess
+import sys
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from gansmith.diagnose import TROUBLES
+from gansmith.plot import draw_curves
+from gansmith.runs import Run, open_run
+
+SMALL = "--images 12800 --batch 32 --g-width 16 --d-width 16 --threads 1 --dataset mnist"
+PROVOKED = {
+    "not-finite": f"default {SMALL} --g-learning-rate 1e4 --d-learning-rate 1e4",
+    "diverged": f"default {SMALL} --g-learning-rate 0.3 --d-learning-rate 0.3",
+    "collapse-within": "mlp-small --images 25600 --threads 1",
+    "collapse-across": f"default {SMALL} --classes 3",
+    "discriminator-wins": f"default {SMALL} --r1 0 --r2 0 --d-loss-target 0 --g-learning-rate 1e-6",
+    "generator-wins": f"default {SMALL} --d-learning-rate 1e-9",
+    "vanishing-gradient": f"default {SMALL} --r1 0 --r2 0 --d-loss-target 0 --objective minimax --update alternating",
+    "memorises": f"default {SMALL} --limit-images 10",
+    "stalled": f"default {SMALL} --evaluate-every 640 --g-learning-rate 1e-9",
+}
+ROWS = 3  # of the last grid, below the curves
+
+
+def main() -> None:
+    folder, *chosen = (*map(str, sys.argv[1:]),) or ("",)
+    print("| trouble | command | named after, of 100 % of the run |\n|---|---|---|")
+    for name in chosen or TROUBLES:
+        with tempfile.TemporaryDirectory() as place:
+            directory = Path(place, "run")
+            command = ["train", *PROVOKED[name].split()]
+            subprocess.run(
+                [sys.executable, "-m", "gansmith", *command, "--out", directory], stdout=subprocess.DEVNULL, check=False
+            )
+            run = open_run(directory)
+            told = [row for row in run.log() if row.get("kind") == "trouble"]
+            when = ", ".join(f"{row['trouble']} {row['images_seen'] / run.config.images:.0%}" for row in told)
+            print(f"| `{name}` | `gansmith {' '.join(command)}` | {when or 'not named'} |", flush=True)
+            if folder:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                picture(run).save(Path(folder, f"{name}.png"), optimize=True)
+
+
+def picture(run: Run) -> Image.Image:
+    """The run's curves, and below them the first rows of its last grid."""
+    curves = Image.open(BytesIO(draw_curves(run))).convert("RGB")
+    curves = curves.resize((curves.width * 2 // 3, curves.height * 2 // 3), Image.Resampling.LANCZOS)
+    frames = sorted(run.samples_dir.glob("*.png"))
+    if not frames:
+        return curves
+    frame = Image.open(frames[-1]).convert("RGB")
+    frame = frame.crop((0, 0, frame.width, frame.height * ROWS // 8)).resize(
+        (curves.width, curves.width * frame.height * ROWS // (8 * frame.width)), Image.Resampling.NEAREST
+    )
+    both = Image.new("RGB", (curves.width, curves.height + frame.height), "white")
+    both.paste(curves)
+    both.paste(frame, (0, curves.height))
+    return both
+
+
+if __name__ == "__main__":
+    main()
