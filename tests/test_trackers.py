@@ -113,7 +113,10 @@ def test_a_missing_package_is_named_and_the_run_goes_on(tiny, tmp_path, monkeypa
 def test_unknown_trackers_are_refused_before_anything_is_written(gansmith, tmp_path, digit_dir):
     code, _, err = gansmith("train", "--trackers", "tensorbord", "--out", tmp_path / "run", "--data-dir", digit_dir)
     assert code == 2 and "did you mean 'tensorboard'?" in err and not (tmp_path / "run").exists()
-    assert parse_trackers("") == [] and parse_trackers(" wandb,mlflow ") == ["wandb", "mlflow"]
+    assert parse_trackers("") == parse_trackers("none") == [] and parse_trackers(" wandb,mlflow ") == [
+        "wandb",
+        "mlflow",
+    ]
     assert resolve()[0].trackers == "tensorboard"
 
 

@@ -222,7 +222,9 @@ class Config:
     save_every: int = _field(0, "images between checkpoints", low=0)
     keep_last: int = _field(0, "newest checkpoints to keep beside the best one (0: all)", low=0)
     keep_every: int = _field(0, "where keep_last is set, also keep one checkpoint each so many images", low=0)
-    trackers: str = _field("tensorboard", "who else is told: tensorboard, mlflow, wandb, with commas between them")
+    trackers: str = _field(
+        "tensorboard", "who else is told: tensorboard, mlflow, wandb, with commas between them, or none"
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

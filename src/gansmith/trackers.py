@@ -129,8 +129,8 @@ TRACKERS: dict[str, Callable[[Run], Tracker]] = {
 
 
 def parse_trackers(text: str) -> list[str]:
-    """The names in a comma-separated list; ValueError for one that is not in `TRACKERS`."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    """The names in a comma-separated list, none of them for "none"; ValueError for one that is not in `TRACKERS`."""
+    names = [] if text.strip() == "none" else [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         choose(TRACKERS, name, "tracker")
     return names

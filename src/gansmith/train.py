@@ -189,8 +189,9 @@ def _unlabelled(images: Images) -> Images:
 
 
 def use_threads(config: Config) -> None:
-    """Give torch the number of threads asked for, or one a core."""
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    """Give torch the number of threads asked for, or one for each core this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(config.threads or allowed or 1)
 
 
 def build_players(config: Config, spec: ImageSpec, codes: Tensor | None = None) -> Players:
