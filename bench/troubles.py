@@ -23,11 +23,12 @@ SMALL = "--images 12800 --batch 32 --g-width 16 --d-width 16 --threads 1 --datas
 PROVOKED = {
     "not-finite": f"default {SMALL} --g-learning-rate 1e4 --d-learning-rate 1e4",
     "diverged": f"default {SMALL} --g-learning-rate 0.3 --d-learning-rate 0.3",
-    "collapse-within": "mlp-small --images 25600 --threads 1",
+    "collapse-within": "default --images 40000 --threads 1 --dataset mnist --r1 0 --r2 0 --d-loss-target 0",
     "collapse-across": f"default {SMALL} --classes 3",
     "discriminator-wins": f"default {SMALL} --r1 0 --r2 0 --d-loss-target 0 --g-learning-rate 1e-6",
     "generator-wins": f"default {SMALL} --d-learning-rate 1e-9",
-    "vanishing-gradient": f"default {SMALL} --r1 0 --r2 0 --d-loss-target 0 --objective minimax --update alternating",
+    "vanishing-gradient": "mlp-small --images 25600 --log-every 128 --threads 1 --dataset mnist --objective minimax "
+    "--g-learning-rate 1e-9 --d-learning-rate 1e-2",
     "memorises": f"default {SMALL} --limit-images 10",
     "stalled": f"default {SMALL} --evaluate-every 640 --g-learning-rate 1e-9",
 }
@@ -50,7 +51,7 @@ def main() -> None:
             print(f"| `{name}` | `gansmith {' '.join(command)}` | {when or 'not named'} |", flush=True)
             if folder:
                 Path(folder).mkdir(parents=True, exist_ok=True)
-                picture(run).save(Path(folder, f"{name}.png"), optimize=True)
+                picture(run).quantize(64).save(Path(folder, f"{name}.png"), optimize=True)
 
 
 def picture(run: Run) -> Image.Image:
