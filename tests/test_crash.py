@@ -104,7 +104,8 @@ def test_thirty_kills_of_the_command_change_nothing(recipe, digit_dir, tmp_path)
     last = start("train", recipe, *words, "--out", directory)
     assert last.communicate()[1] == "" and last.returncode == 0
     assert_same_run(open_run(tmp_path / "whole"), open_run(directory))
-    assert [row["images_seen"] for row in open_run(directory).log()] == list(range(16, 2049, 16))
+    lines = [row["images_seen"] for row in open_run(directory).log() if "d_loss" in row]  # troubles stand between
+    assert lines == list(range(16, 2049, 16))
 
 
 def train_all(run: Run, material, *, until: int | None = None) -> None:

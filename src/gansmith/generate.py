@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gansmith.config import Config, choose
 from gansmith.data import ImageSpec, to_uint8
@@ -317,9 +318,18 @@ def _infer_notes(G: Any) -> tuple[Config, ImageSpec, Tensor]:
     return config, ImageSpec(size, channels, G.num_ids), torch.full((count,), 1 / count, dtype=torch.float64)
 
 
+class _NoFirstWeights(TorchFunctionMode):
+    """Draws none of the weights that a file is about to replace: on the meta device torch needs seconds to begin to."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == nn.init.__name__:
+            return (*args, *(kwargs or {}).values())[0]
+        return func(*args, **(kwargs or {}))
+
+
 def _build(config: Config, spec: ImageSpec, path: Path) -> nn.Module:
     """The generator whose weights a file holds; its names and shapes are compared before any is read."""
-    with torch.device("meta"):  # no first weights are drawn for those of the file to replace
+    with torch.device("meta"), _NoFirstWeights():
         G, _ = choose(NETWORKS, config.network, "network")(network_spec(spec, config), config)
     expected = G.state_dict()
     with safetensors.safe_open(path, framework="pt") as file:
