@@ -9,7 +9,7 @@ from gansmith.config import FIELDS, Config
 from gansmith.data import ImageSpec
 from gansmith.generate import network_spec
 from gansmith.rules import build_rules
-from gansmith.train import build_players, settle_widths
+from gansmith.train import build_networks, settle_widths
 
 SPEC = ImageSpec(size=28, channels=1, num_classes=10)  # what a recipe is described for
 
@@ -19,8 +19,8 @@ def describe(config: Config, spec: ImageSpec = SPEC) -> dict[str, Any]:
     if config.conditioning == "auto":
         config = config.replace(conditioning="labels")
     config = settle_widths(config, config.images)
-    players = build_players(config, spec)
-    build_rules(config, players.D)
+    G, D = build_networks(config, spec)
+    build_rules(config, D)
     ids = torch.zeros(2, dtype=torch.int64)
     images = torch.zeros(2, spec.channels, spec.size, spec.size)
     latents = torch.zeros(2, config.z_dim)
@@ -31,10 +31,10 @@ def describe(config: Config, spec: ImageSpec = SPEC) -> dict[str, Any]:
         "z_dim": config.z_dim,
         "conditional": network_spec(spec, config).num_classes > 0,
         "conditioning": config.conditioning,
-        "g_layers": _layers(players.G, latents, ids),
-        "d_layers": _layers(players.D, images, ids),
-        "g_parameters": _count(players.G),
-        "d_parameters": _count(players.D),
+        "g_layers": _layers(G, latents, ids),
+        "d_layers": _layers(D, images, ids),
+        "g_parameters": _count(G),
+        "d_parameters": _count(D),
         "objective": config.objective,
         "update": config.update,
         "r1": config.r1,

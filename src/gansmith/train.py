@@ -154,7 +154,7 @@ def prepare(config: Config) -> tuple[Config, Material]:
     if conditioning != "labels":
         fit, validation = _unlabelled(fit), validation and _unlabelled(validation)
     config = config.replace(conditioning=conditioning)
-    build_rules(config, build_players(config, fit.spec).D)  # refuses what cannot be built before anything is written
+    build_rules(config, build_networks(config, fit.spec)[1])  # refuses what cannot be built before anything is written
     counts = torch.bincount(ids, minlength=max(1, network_spec(fit.spec, config).num_classes))
     return config, Material(fit, validation, ids, counts.double() / len(ids), codes, images.sha256)
 
@@ -195,7 +195,20 @@ def use_threads(config: Config) -> None:
 
 
 def build_players(config: Config, spec: ImageSpec, codes: Tensor | None = None) -> Players:
-    """Both networks with their first weights, a function of the seed, their optimisers, and room for memory.
+    """Both networks of `build_networks`, their optimisers, and room for memory."""
+    G, D = build_networks(config, spec, codes)
+    return Players(
+        G,
+        D,
+        copy.deepcopy(G),
+        build_optimizer(config.g_optimizer, G, config.g_learning_rate, config),
+        build_optimizer(config.d_optimizer, D, config.d_learning_rate, config),
+        empty_memory(config, (spec.channels, spec.size, spec.size)),
+    )
+
+
+def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None) -> tuple[nn.Module, nn.Module]:
+    """Generator and discriminator with their first weights, a function of the seed.
 
     Args:
         codes: (K, d) first values of every embedding of ids, zeros after them; None keeps the random ones.
@@ -215,14 +228,7 @@ def build_players(config: Config, spec: ImageSpec, codes: Tensor | None = None) 
     if config.spectral_norm:
         with seeded(rng(config.seed, "spectral norm")):
             normalise_spectrally(D)
-    return Players(
-        G,
-        D,
-        copy.deepcopy(G),
-        build_optimizer(config.g_optimizer, G, config.g_learning_rate, config),
-        build_optimizer(config.d_optimizer, D, config.d_learning_rate, config),
-        empty_memory(config, (spec.channels, spec.size, spec.size)),
-    )
+    return G, D
 
 
 class _Sums:

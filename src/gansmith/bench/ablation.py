@@ -18,7 +18,7 @@ from gansmith.config import FIELDS, choose, resolve
 from gansmith.data import ImageSpec
 from gansmith.rules import build_rules
 from gansmith.runs import write_json, write_text
-from gansmith.train import build_players, settle_widths
+from gansmith.train import build_networks, settle_widths
 
 COMPLETE = "complete"
 
@@ -41,7 +41,7 @@ def neutral_fields(recipe: str, without: str, choices: Mapping[str, object]) -> 
     config = settle_widths(config.replace(**found), config.images)
     if config.conditioning == "auto":
         config = config.replace(conditioning="labels")
-    build_rules(config, build_players(config, ImageSpec(28, 1, 10)).D)  # refuses what cannot be taken out alone
+    build_rules(config, build_networks(config, ImageSpec(28, 1, 10))[1])  # refuses what cannot be taken out alone
     return found
 
 
