@@ -26,8 +26,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     # network knows that colours are pictures of one kind, which those of published tables do not.
     "stacked": dict(
         _COMPACT, network="planes", dataset="stacked-mnist", conditioning="none", use_all_training_images=True,
-        objective="relativistic", g_width=32, d_width=48, z_dim=96, batch=32, r1=0.02, r2=0.02, penalty_boost=100.0,
-        penalty_every=8, d_loss_target=0.5,
+        objective="relativistic", z_dim=96, r1=0.05, r2=0.05, penalty_boost=20.0, penalty_every=8,
     ),
     # Mixtures of Gaussians drawn as pictures, told neither labels nor clusters.
     "gaussians": dict(
