@@ -137,6 +137,21 @@ def test_a_run_that_never_got_anywhere_still_has_a_report(tmp_path, tiny):
     write_report([run], tmp_path / "dead.pdf")
 
 
+def test_a_report_tells_of_every_start_and_of_going_back(tmp_path, tiny):
+    run = create_run(tmp_path / "run", tiny())
+    starts = [
+        {"command": ["gansmith", "train", "--out", "a b"], "at": "now"},
+        {"command": ["gansmith", "resume"], "at": ""},
+    ]
+    run.record(starts=starts)
+    for seconds in (30.0, 60.0, 20.0, 70.0):
+        run.append(run.log_path, {"images_seen": 64, "d_loss": 1.0, "g_loss": 1.0, "elapsed_s": seconds})
+    run.append(run.log_path, {"kind": "rollback", "images_seen": 64, "trouble": "diverged", "sentence": "went back"})
+    told = texts(compose([run])[1])
+    assert "gansmith train --out 'a b'; then gansmith resume" in told and "went back" in told
+    assert "2.2" in told  # minutes: 60 and 70 seconds
+
+
 def test_twenty_runs_fit_in_one_report(tmp_path, tiny):
     runs = [create_run(tmp_path / f"r{k:02d}", tiny("mlp-small", seed=k, batch=16 + k // 10)) for k in range(20)]
     write_report(runs, tmp_path / "all.pdf")

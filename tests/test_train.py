@@ -133,7 +133,7 @@ def test_open_widths_follow_the_length(tiny):
         return config.g_width, config.d_width
 
     assert widths(images=109_999) == (32, 32)
-    assert widths(images=110_000) == (48, 64)
+    assert widths(images=110_000) == (32, 64)
     assert widths(images=256, d_width=12) == (32, 12)
 
 

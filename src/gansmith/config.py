@@ -32,7 +32,8 @@ LENGTH_AND_INTERVALS = (
     "trackers",
 )
 # Name, place and cadence of a run: runs that differ only in these repeat one experiment.
-CIRCUMSTANCES = ("recipe", "seed", "threads", "data_dir", *LENGTH_AND_INTERVALS)
+MAY_CHANGE = ("data_dir", *LENGTH_AND_INTERVALS)  # when a run goes on: its data are known by their hash
+CIRCUMSTANCES = ("recipe", "seed", "threads", *MAY_CHANGE)
 # What every run chooses in some way; whatever else differs from its default is a technique in use.
 CHOICES = (
     "recipe", "dataset", "data_dir", "classes", "limit_images", "use_all_training_images", "batch", "seed", "network",

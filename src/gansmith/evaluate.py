@@ -45,12 +45,16 @@ def evaluate(
     target = Path(target)
     count = count or (QUICK if quick else FULL)
     checkpoint = _checkpoint(target) if is_generator(target) else None
+    run = None if checkpoint is None else run_of(checkpoint)
+    notices = []
     if checkpoint is None:
         samples = read_images(target).shuffled(count)
     else:
         model = load_model(checkpoint)
-        if dataset is None:  # another set lies in another folder
-            data_dir = data_dir or model.config.data_dir or None
+        if run is not None and dataset is None:  # another set lies in another folder
+            data_dir = data_dir or run.config.data_dir or None
+        if model.config.use_all_training_images:
+            notices.append("it learnt from the validation images too, so copies of these are not looked for")
         dataset = dataset or model.config.dataset
         pixels, labels = sample(model, seed=seed, count=count)
         samples = Images("samples", pixels, labels if model.is_labelled else None, f"samples of seed {seed}")
@@ -70,8 +74,7 @@ def evaluate(
             "test": None if real.test is None else real.test.sha256,
         },
     }
-    row["notices"] = [*real.fit.notices, *row["notices"]]
-    run = None if checkpoint is None else run_of(checkpoint)
+    row["notices"] = [*real.fit.notices, *notices, *row["notices"]]
     if run is not None:
         try:
             run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})

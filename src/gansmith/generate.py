@@ -231,9 +231,9 @@ def seeded(source: torch.Generator) -> Iterator[None]:
 
 
 def describe_model(config: Config, spec: ImageSpec, frequencies: Tensor) -> dict[str, str]:
-    """What a generator file must say of itself to be used alone."""
+    """What a generator file must say of itself to be used alone, and nothing of the folder its data lay in."""
     return {
-        "config": json.dumps(config.as_dict(), sort_keys=True),
+        "config": json.dumps(config.replace(data_dir="").as_dict(), sort_keys=True),
         "spec": json.dumps(asdict(spec), sort_keys=True),
         "frequencies": json.dumps(frequencies.tolist()),
     }

@@ -56,11 +56,11 @@ def draw_curves(run: Run, kind: str = ".png") -> bytes:
         panels[1].set_yscale("log")
         panels[1].set_ylabel("distance, times real")
     for row in rows:
-        if row.get("kind") == "trouble":
+        if row.get("kind") in ("trouble", "rollback"):
             for axes in panels:
                 axes.axvline(row["images_seen"] / 1000, color=_TROUBLE, linestyle=":")
             panels[0].annotate(
-                row["trouble"],
+                row["trouble"] if row["kind"] == "trouble" else f"back after {row['trouble']}",
                 (row["images_seen"] / 1000, 0.98),
                 xycoords=panels[0].get_xaxis_transform(),
                 rotation=90,

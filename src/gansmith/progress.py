@@ -40,7 +40,7 @@ def _plain(total_images: int) -> Show:
         nonlocal last_shown_at
         if report["kind"] == "score":
             line = _score(report)
-        elif report["kind"] == "trouble":
+        elif report["kind"] in ("trouble", "rollback"):
             line = report["sentence"]
         elif report["kind"] == "log" and time.monotonic() - last_shown_at >= _PLAIN_EVERY_S:
             last_shown_at = time.monotonic()
@@ -80,7 +80,7 @@ def _bar(total_images: int) -> Iterator[Show]:
                 )
             elif report["kind"] == "score":
                 live.console.print(_score(report))
-            elif report["kind"] == "trouble":
+            elif report["kind"] in ("trouble", "rollback"):
                 live.console.print(report["sentence"])
             elif report["kind"] == "sampled" and live.console.color_system in ("256", "truecolor"):
                 live.update(Group(progress, draw_in_text(report["path"], report["tile_px"])))

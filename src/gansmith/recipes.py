@@ -15,6 +15,7 @@ _COMPACT: dict[str, Any] = dict(
 # The house recipe; docs/log.md says how it was found.
 _DEFAULT: dict[str, Any] = dict(
     _COMPACT, g_width=0, d_width=0, batch=32, r1=0.02, r2=0.02, penalty_boost=100.0, penalty_every=8, d_loss_target=1.2,
+    ema=0.1,
 )  # fmt: skip
 
 RECIPES: dict[str, dict[str, Any]] = {

@@ -29,7 +29,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from gansmith.config import LENGTH_AND_INTERVALS, Config, load_config
+from gansmith.config import MAY_CHANGE, Config, load_config
 
 FORMAT = 2  # of the directory; raised when an older reader could no longer make sense of it
 _CHECKPOINT_FILES = ("generator.safetensors", "state.safetensors")
@@ -217,7 +217,7 @@ def _continued(run: Run, config: Config) -> Run:
     latest = run.latest()
     begun = run.config if latest is None else _config_of(latest)
     old, new = begun.as_dict(), config.as_dict()
-    changed = [name for name in old if old[name] != new[name] and name not in LENGTH_AND_INTERVALS]
+    changed = [name for name in old if old[name] != new[name] and name not in MAY_CHANGE]
     if changed:
         listing = ", ".join(f"{name} {old[name]!r} -> {new[name]!r}" for name in changed)
         raise ValueError(

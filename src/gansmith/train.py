@@ -87,7 +87,7 @@ ROLLBACK_FACTOR, MOST_ROLLBACKS = 0.5, 3  # of the learning rates each time, and
 logger = logging.getLogger("gansmith")
 # Widths where the config leaves them open: in fewer images than these, a narrow pair, which sees twice as many in the
 # same time, draws better digits (docs/log.md).
-WIDE, NARROW = {"g_width": 48, "d_width": 64}, {"g_width": 32, "d_width": 32}
+WIDE, NARROW = {"g_width": 32, "d_width": 64}, {"g_width": 32, "d_width": 32}
 WIDE_FROM_IMAGES = 110_000
 
 
@@ -131,9 +131,7 @@ def prepare(config: Config) -> tuple[Config, Material]:
     """
     use_threads(config)
     config = settle_widths(config, config.images)
-    images = load_data(config.dataset, data_dir=config.data_dir or None)
-    fit, validation = (images, None) if config.use_all_training_images else split(images)
-    fit = _chosen(fit, config)
+    images, fit, validation = choose_images(config)
     conditioning = config.conditioning
     if conditioning == "auto":
         conditioning = "labels" if images.labels is not None else "clusters"
@@ -157,6 +155,13 @@ def prepare(config: Config) -> tuple[Config, Material]:
     build_rules(config, build_networks(config, fit.spec)[1])  # refuses what cannot be built before anything is written
     counts = torch.bincount(ids, minlength=max(1, network_spec(fit.spec, config).num_classes))
     return config, Material(fit, validation, ids, counts.double() / len(ids), codes, images.sha256)
+
+
+def choose_images(config: Config) -> tuple[Images, Images, Images | None]:
+    """The whole training split, those of it that a run is shown, and those held out; None where none are."""
+    images = load_data(config.dataset, data_dir=config.data_dir or None)
+    fit, validation = (images, None) if config.use_all_training_images else split(images)
+    return images, _chosen(fit, config), validation
 
 
 def settle_widths(config: Config, wide_images: int) -> Config:
@@ -268,6 +273,7 @@ def train(
     no more; both with the last checkpoint intact.
     """
     with locked(run.directory):
+        _record_command(run, command)
         finished = None
         while finished is None:
             try:
@@ -276,7 +282,7 @@ def train(
                 if run.config.on_trouble != "rollback" or not roll_back(run, error.trouble):
                     run.record(status="failed", reason=str(error))
                     raise
-                yield {"kind": "rollback", "images_seen": error.trouble.images_seen, "trouble": error.trouble.name}
+                yield {"kind": "rollback", "images_seen": error.trouble.images_seen, **run.facts()["rollbacks"][-1]}
             except OSError as error:
                 raise NotSavedError(_what_to_do(run, error)) from error
             except NotSavedError as error:
@@ -308,7 +314,8 @@ def _loop(
     clock = _Clock()
     saved_images, saved_at = images_seen, time.monotonic()
     fresh: Trouble | None = None  # found since the last step
-    spare: Path | None = None  # the last save made for safety alone
+    # The last save made for safety alone.
+    spare: Path | None = run.latest() if counters.get("for_safety") else None
     ids_sha256 = _sha256(material.ids)
     run.samples_dir.mkdir(exist_ok=True)  # empty folders get lost in copies
     if not resumed:
@@ -319,15 +326,21 @@ def _loop(
         looks = config.images // SIGNS or 1
         if images_seen // looks > (rows[-1]["images_seen"] if rows else 0) // looks:
             row |= signals.measure(players.G, images_seen)
-            row |= {
-                "g_grad": gradient_length(players.G.parameters()),
-                "d_grad": gradient_length(players.D.parameters()),
-            }
+            row |= gradient_lengths()
         run.append(run.log_path, row)
         rows.append(row)
         return {"kind": "log", **row}
 
+    def gradient_lengths() -> dict[str, float]:
+        """Of the players' last steps, also where those were taken before this process began."""
+        return {
+            name: gradient_length(network.parameters()) or counters["gradients"].get(name, 0.0)
+            for name, network in (("g_grad", players.G), ("d_grad", players.D))
+        }
+
     def look() -> dict[str, Any] | None:
+        if "g_grad" not in rows[-1]:
+            return None
         known = {row["trouble"] for row in rows if row.get("kind") == "trouble"}
         troubles = [trouble for trouble in diagnose(rows, scores, config) if trouble.name not in known]
         return report(troubles[0]) if troubles else None
@@ -377,6 +390,8 @@ def _loop(
                 "rollbacks": rollbacks,
                 "data_sha256": material.data_sha256,
                 "ids_sha256": ids_sha256,
+                "for_safety": for_safety,
+                "gradients": gradient_lengths(),
             },
         )
         if best is not None and best["images_seen"] == images_seen:
@@ -466,7 +481,12 @@ def roll_back(run: Run, trouble: Trouble) -> bool:
     rollbacks = run.facts().get("rollbacks", [])
     if target is None or len(rollbacks) >= MOST_ROLLBACKS:
         return False
-    step = {"from": trouble.images_seen, "to": int(target.name), "trouble": trouble.name, "sentence": trouble.sentence}
+    step = {
+        "from": trouble.images_seen,
+        "to": int(target.name),
+        "trouble": trouble.name,
+        "sentence": f"{trouble.sentence}; going back to {int(target.name):,} images with half the learning rates",
+    }
     run.record(rollbacks=[*rollbacks, step])
     return True
 
@@ -683,7 +703,7 @@ def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
                 f"{run.directory / 'checkpoints'} to begin anew"
             )
         sweep(run, -1)
-        return {"images_seen": 0, "sums": {}, "sums_counts": {}, "best": None, "rollbacks": []}
+        return {"images_seen": 0, "sums": {}, "sums_counts": {}, "best": None, "rollbacks": [], "gradients": {}}
     tensors = (*_state(players).values(), *players.G_ema.state_dict().values())
     generator, state, counters = load_checkpoint(latest, most_bytes=2 * sum(t.nbytes for t in tensors) + 2**24)
     if counters["data_sha256"] != material.data_sha256:
@@ -701,6 +721,7 @@ def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
     except (LookupError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{latest} does not fit the run's config ({reason}); remove that checkpoint") from None
+    counters.setdefault("gradients", {})
     counters["rollbacks"] = max(counters["rollbacks"], rollbacks, key=len)  # run.json may have been deleted
     sweep(run, counters["images_seen"])
     noted = sum(row.get("kind") == "rollback" for row in run.log())
@@ -742,6 +763,15 @@ def _fill(players: Players, generator: dict[str, Tensor], state: dict[str, Tenso
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 
+def _record_command(run: Run, command: Sequence[str]) -> None:
+    """Say in run.json what began this run, and every time it was begun."""
+    facts, at = run.facts(), datetime.now(UTC).isoformat(timespec="seconds")
+    run.record(
+        command=facts.get("command", list(command)),
+        starts=[*facts.get("starts", []), {"command": list(command), "at": at}],
+    )
+
+
 def record_start(run: Run, material: Material, command: Sequence[str], rollbacks: Sequence[dict[str, Any]]) -> None:
     """Say in config.toml and run.json what is about to train, on what, and on which machine.
 
@@ -765,9 +795,7 @@ def record_start(run: Run, material: Material, command: Sequence[str], rollbacks
     run.record(
         status="running",
         reason=None,
-        command=list(command),
         rollbacks=list(rollbacks),
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         **here,
         data={
             "source": material.fit.source,

@@ -187,12 +187,10 @@ def plot(
     elif what == "classes":
         write_bytes(out, to_png(enlarge(grid(classes_by_styles(load_model(run), seed=seed), columns=10))))
     else:
-        from gansmith.data import load_data, split
+        from gansmith.train import choose_images
 
         images, _ = sample(load_model(run), seed=seed, count=10)
-        known = load_data(opened.config.dataset, data_dir=opened.config.data_dir or None)
-        if not opened.config.use_all_training_images:
-            known, _ = split(known)
+        _, known, _ = choose_images(opened.config)
         write_bytes(out, to_png(enlarge(grid(neighbours(images, known.pixels), columns=5))))
     print(f"{what} -> {out}")
     return 0

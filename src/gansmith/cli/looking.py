@@ -92,7 +92,7 @@ def diagnose(run: Path, /, *, json: Json = False) -> int:
     if status == "failed":
         print(f"it stopped because {facts.get('reason')}")
     for step in found["rollbacks"]:
-        print(f"rolled back from {step['from']:,} to {step['to']:,} images: {step['sentence']}")
+        print(step["sentence"])
     print("\n".join(seen.values()) or "no trouble was seen")
     if status != "finished" and status != "running":
         print(f"go on from {found['saved_images']:,} images with: gansmith resume {run}")

@@ -28,11 +28,18 @@ def require_parent(out: Path) -> None:
         )
 
 
+_OTHER_KINDS = (".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+
+
 def require_place(out: Path) -> None:
     """As `require_parent`, for a .png, a .npz or a folder of images."""
     require_parent(out)
-    if out.suffix not in (".png", ".npz") and out.is_file():
-        raise ValueError(f"{out} is a file; end --out in .png or .npz, or name a folder")
+    if out.suffix in (".png", ".npz"):
+        return
+    if out.is_file() or out.suffix.lower() in _OTHER_KINDS:
+        raise ValueError(f"{out} is no folder; end --out in .png or .npz, or name a folder")
+    if out.is_dir() and any(out.glob("*.png")):
+        raise ValueError(f"{out} holds images already, which would mix with these; name an empty or a new folder")
 
 
 def write_images(images: "Tensor", labels: "Tensor", out: Path, *, truncation: float = 1.0) -> None:

@@ -211,9 +211,9 @@ _CLASSIFIER_LINE = (
 
 def _write_manifest(place: Path, run: Run, difference: float) -> None:
     files = {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(place.iterdir())}
-    command = run.facts().get("command")
+    commands = [start["command"] for start in run.facts().get("starts", [])]
     write_json(
-        place / "manifest.json", {"files": files, "keras_largest_pixel_difference": difference, "command": command}
+        place / "manifest.json", {"files": files, "keras_largest_pixel_difference": difference, "commands": commands}
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import cross_entropy, dropout, pad
 
@@ -59,15 +60,21 @@ def learn(fit: Images, validation: Images, *, images: int) -> FeatureNetwork:
 
 
 def learned_network(fit: Images, validation: Images, path: Path) -> FeatureNetwork:
-    """The network kept in this file; where there is none yet, it is trained and written first."""
-    if not path.is_file():
-        logger.warning("training an evaluator for %s once, about a minute; kept in %s", fit.name, path)
-        network = learn(fit, validation, images=ON_DEMAND)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".partial-{path.name}")
-        partial.write_bytes(safetensors.torch.save(network.state_dict()))
-        partial.replace(path)
-    return network_of(safetensors.torch.load(path.read_bytes()), fit.spec, name=f"learned-{path.stem}")
+    """The network kept in this file; where there is none, or a damaged one, it is trained and written first."""
+    name = f"learned-{path.stem}"
+    try:
+        return network_of(safetensors.torch.load(path.read_bytes()), fit.spec, name=name)
+    except FileNotFoundError:
+        pass
+    except (SafetensorError, LookupError, RuntimeError, ValueError):
+        logger.warning("%s is damaged, so its evaluator is trained again", path)
+    logger.warning("training an evaluator for %s once, about a minute; kept in %s", fit.name, path)
+    network = learn(fit, validation, images=ON_DEMAND)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    partial.write_bytes(safetensors.torch.save(network.state_dict()))
+    partial.replace(path)
+    return network_of(network.state_dict(), fit.spec, name=name)
 
 
 def accuracy(network: FeatureNetwork, images: Images) -> float:

@@ -4,7 +4,9 @@ A block is a dict with a "kind": heading (level, text), text, list (items), tabl
 with name, alt and its width in percent of the page). All cells are text by the time they get here.
 """
 
+import itertools
 import math
+import shlex
 import statistics
 from collections.abc import Sequence
 from importlib import metadata
@@ -146,12 +148,18 @@ def _summary(run: Run, n: int | None) -> dict[str, Any]:
         "name": run.directory.resolve().name,
         "seed": run.config.seed,
         "images": max((row["images_seen"] for row in log), default=0),
-        "minutes": next((row["elapsed_s"] / 60 for row in reversed(log) if row.get("elapsed_s")), 0.0),
+        "minutes": _seconds(log) / 60,
         "ratio": score["ratio"] if score else None,
         "n": score["n"] if score else None,
         "status": facts.get("status", "never started"),
-        "command": " ".join(map(str, facts.get("command", ["not recorded"]))),
+        "command": "; then ".join(shlex.join(start["command"]) for start in facts.get("starts", [])) or "not recorded",
     }
+
+
+def _seconds(log: Sequence[dict[str, Any]]) -> float:
+    """How long a run took, by the lines it kept: each start counts from zero."""
+    elapsed_s: list[float] = [row["elapsed_s"] for row in log if row.get("elapsed_s")]
+    return sum(last_s for last_s, next_s in itertools.pairwise([*elapsed_s, 0.0]) if next_s < last_s)
 
 
 def _comparison(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[Block]:
@@ -369,7 +377,7 @@ def _troubles(runs: Sequence[Run]) -> list[Block]:
         f"{run.directory.resolve().name}, after {row['images_seen']:,} images: {row['sentence']}"
         for run in runs
         for row in run.log()
-        if row.get("kind") == "trouble"
+        if row.get("kind") in ("trouble", "rollback")
     ]
     told = {"kind": "list", "items": items} if items else _text("None was noticed.")
     return [_heading(1, "Troubles"), told]
@@ -383,7 +391,7 @@ def _environment(run: Run, rows: Sequence[dict[str, Any]]) -> list[Block]:
         "python": facts.get("python"),
         "processor": machine.get("processor"),
         "threads": machine.get("threads"),
-        "started": facts.get("started_at"),
+        "started": next((start["at"] for start in facts.get("starts", [])), None),
     }
     return [
         _heading(1, "Environment and commands"),
