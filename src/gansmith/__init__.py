@@ -3,8 +3,13 @@
 The public names, resolved on first use so that `import gansmith` costs nothing.
 """
 
+import os
 from importlib import import_module
 from typing import Any
+
+# How long OpenMP's threads wait for one another before they give way: as fast as its own choice on an idle machine, six
+# times as fast beside another program that wants a core (docs/log.md). It is read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 _HOME = {
     "Config": "gansmith.config",
