@@ -76,25 +76,25 @@ def kth_distances(points: Tensor, k: int) -> Tensor:
     """(N,) squared distance of each row to its k-th nearest other row."""
     if len(points) <= k:
         raise ValueError(f"{len(points)} images have no {k}-th neighbour; give more than {k}")
-    found = []
+    found = points.new_empty(len(points))
     for rows, distances in squared_distances(points, points):
         distances[torch.arange(len(distances)), torch.arange(rows.start, rows.stop)] = torch.inf
-        found.append(distances.topk(k, largest=False).values[:, -1])
-    return torch.cat(found)
+        found[rows] = distances.topk(k, largest=False).values[:, -1]
+    return found
 
 
 def nearest(points: Tensor, others: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     """(N, k) squared distances from each row to its k nearest among `others`, ascending, and their (N, k) rows."""
-    values, rows = [], []
-    for _, distances in squared_distances(points, others):
-        found = distances.topk(k, largest=False)
-        values.append(found.values)
-        rows.append(found.indices)
-    return torch.cat(values), torch.cat(rows)
+    values, indices = points.new_empty(len(points), k), torch.empty(len(points), k, dtype=torch.int64)
+    for rows, distances in squared_distances(points, others):
+        values[rows], indices[rows] = distances.topk(k, largest=False)
+    return values, indices
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Some rows of the (N, M) matrix of squared distances at a time, with the slice of `a` they belong to.
+
+    Keep nothing that is made of them in a list: small pieces left between large ones hold gigabytes.
 
     |a|^2 + |b|^2 - 2 a.b costs a matrix product instead of N M d subtractions; what it loses to cancellation is
     small as long as the points lie about the origin.
