@@ -163,6 +163,7 @@ def test_hostile_weights_are_refused(tmp_path):
         (lambda file: file.__setitem__(name, np.ones((3, 15), "f4")), "has shape"),
         (lambda file: file.__setitem__(name, np.full((3, 16), b"x")), "not an array of numbers"),
         (lambda file: file.create_dataset(name, (3 * 10**9, 16), "f4", chunks=(64, 16)), "declares"),
+        (lambda file: file.create_dataset(name, (3, 16), "f4", chunks=(3, 16)), "holds none"),
     ]
     for put, words in cases:
         refused(with_kernel(put), words)
@@ -171,6 +172,17 @@ def test_hostile_weights_are_refused(tmp_path):
     (tmp_path / "x.h5").unlink()
     with pytest.raises(FileNotFoundError, match="beside x.json"):
         load_model(path)
+
+
+def test_weights_are_limited_together_and_notes_are_one_text(tmp_path, monkeypatch):
+    path = write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        file["gansmith"] = np.full(3, b"{}")
+    refused(path, "notes are no text")
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        del file["gansmith"]
+    monkeypatch.setattr(keras_reader, "MAX_WEIGHTS", 63)  # 48 and 16 are 64
+    refused(path, "more than 63 numbers")
 
 
 def test_a_file_that_never_ends_is_given_up(tmp_path, monkeypatch):

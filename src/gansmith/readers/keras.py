@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MAX_JSON_BYTES = 4 << 20
-MAX_WEIGHTS = 100_000_000  # numbers in one weight
+MAX_WEIGHTS = 100_000_000  # numbers in one weight, and in all of a model's
 MAX_LAYERS = 1_000
 MAX_NUMBERS = 1 << 20  # in what a layer puts out for one image
 PATIENCE_S = 10.0
@@ -37,7 +37,7 @@ def read_keras(path: Path) -> tuple["KerasGenerator", dict[str, str]]:
         with h5py.File(h5_path, "r") as file:
             text = _read_text(file) if json_path is None else _read_limited(json_path)
             G = KerasGenerator(json.loads(text), _open_store(file))
-            notes = json.loads(_open(file, "gansmith").asstr()[()]) if "gansmith" in file else {}
+            notes = json.loads(_read_notes(file)) if "gansmith" in file else {}
             G.stretches = not notes and G.model.closing_activation == "sigmoid"
     except (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -45,6 +45,14 @@ def read_keras(path: Path) -> tuple["KerasGenerator", dict[str, str]]:
             f"{path} is not a Keras generator that can be read ({reason}); export it again, or as ONNX"
         ) from None
     return G.eval(), notes
+
+
+def _read_notes(file: h5py.File) -> str:
+    """What Gansmith wrote of the generator: one text."""
+    dataset = _open(file, "gansmith")
+    if dataset.shape != () or dataset.dtype.itemsize > MAX_JSON_BYTES:
+        raise ValueError("its notes are no text")
+    return str(dataset.asstr()[()])
 
 
 def _send_ahead(path: Path) -> None:
@@ -233,6 +241,8 @@ def _read(dataset: Any, shape: tuple[int, ...]) -> Tensor:
         raise ValueError(f"{dataset.name} has shape {dataset.shape}, not {shape}")
     if dataset.size > MAX_WEIGHTS:
         raise ValueError(f"{dataset.name} declares {dataset.size:,} numbers, more than {MAX_WEIGHTS:,}")
+    if dataset.size and not dataset.id.get_storage_size():
+        raise ValueError(f"{dataset.name} declares {dataset.size:,} numbers and holds none")
     values = torch.from_numpy(np.asarray(dataset[()], dtype=np.float32))
     if not values.isfinite().all():
         raise ValueError(f"{dataset.name} holds numbers that are not finite")
@@ -251,9 +261,11 @@ class _Model(nn.Module):
         if not 0 < len(rows) <= MAX_LAYERS:
             raise ValueError(f"it has {len(rows)} layers; 1 to {MAX_LAYERS} can be read")
         names = [row["config"]["name"] if kind == "Sequential" else row["name"] for row in rows]
-        self.layers = nn.ModuleList(
-            _build(row, store.layer(name, row["class_name"]), depth) for name, row in zip(names, rows, strict=True)
-        )
+        self.layers = nn.ModuleList()
+        for name, row in zip(names, rows, strict=True):
+            self.layers.append(_build(row, store.layer(name, row["class_name"]), depth))
+            if sum(values.numel() for values in self.state_dict().values()) > MAX_WEIGHTS:
+                raise ValueError(f"its weights are more than {MAX_WEIGHTS:,} numbers")
         if kind == "Sequential":
             # A first layer may say its input's shape itself, without an input layer.
             self.sources = [[names[k - 1]] if k else [] for k in range(len(rows))]
