@@ -18,6 +18,7 @@ from PIL import Image
 from gansmith.diagnose import TROUBLES
 from gansmith.plot import draw_curves
 from gansmith.runs import Run, open_run
+from gansmith.train import GRID_ROWS
 
 SMALL = "--images 12800 --batch 32 --g-width 16 --d-width 16 --threads 1 --dataset mnist"
 PROVOKED = {
@@ -36,8 +37,8 @@ ROWS = 3  # of the last grid, below the curves
 
 
 def main() -> None:
-    folder, *chosen = (*map(str, sys.argv[1:]),) or ("",)
-    print("| trouble | command | named after, of 100 % of the run |\n|---|---|---|")
+    folder, *chosen = sys.argv[1:] or [""]
+    print("| trouble | command | told after, of 100 % of the run |\n|---|---|---|")
     for name in chosen or TROUBLES:
         with tempfile.TemporaryDirectory() as place:
             directory = Path(place, "run")
@@ -62,9 +63,8 @@ def picture(run: Run) -> Image.Image:
     if not frames:
         return curves
     frame = Image.open(frames[-1]).convert("RGB")
-    frame = frame.crop((0, 0, frame.width, frame.height * ROWS // 8)).resize(
-        (curves.width, curves.width * frame.height * ROWS // (8 * frame.width)), Image.Resampling.NEAREST
-    )
+    frame = frame.crop((0, 0, frame.width, frame.height * ROWS // GRID_ROWS))
+    frame = frame.resize((curves.width, curves.width * frame.height // frame.width), Image.Resampling.NEAREST)
     both = Image.new("RGB", (curves.width, curves.height + frame.height), "white")
     both.paste(curves)
     both.paste(frame, (0, curves.height))

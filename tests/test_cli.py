@@ -50,6 +50,27 @@ def test_help_imports_no_torch():
     assert "train" in shown.stdout
 
 
+def test_a_generator_loads_without_the_compiler_and_statistics(run_dir):
+    probe = (
+        "import sys\n"
+        "from gansmith.generate import load_model, sample\n"
+        f"sample(load_model({str(run_dir)!r}), seed=0, count=1)\n"
+        "slow = {'torch._dynamo', 'scipy.stats', 'sklearn'} & set(sys.modules)\n"
+        "assert not slow, slow\n"
+    )
+    subprocess.run([sys.executable, "-c", probe], check=True)
+
+
+@pytest.mark.parametrize("chosen", ["3000", "20000"])
+def test_a_users_choice_of_how_threads_wait_is_kept(chosen):
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    if chosen != "3000":
+        environment["GOMP_SPINCOUNT"] = chosen
+    probe = "import os, gansmith; print(os.environ['GOMP_SPINCOUNT'])"
+    shown = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == chosen
+
+
 def test_a_reader_that_leaves_early_is_no_error():
     shown = subprocess.run(
         f"{sys.executable} -m gansmith list | head -n 1", shell=True, capture_output=True, text=True, check=True
@@ -236,6 +257,11 @@ def test_bad_places_are_refused(gansmith, tmp_path, digit_dir, run_dir):
     assert gansmith("sample", run_dir, "--labels", "0-12", "--out", tmp_path / "x.png")[0] == 2
     assert gansmith("sample", run_dir, "--labels", "cat", "--out", tmp_path / "x.png")[0] == 2
     assert not (tmp_path / "x.png").exists()
+    for out, word in ((tmp_path / "x.jpg", ".png"), (run_dir / "samples", "holds images already")):
+        before = sorted(run_dir.rglob("*"))
+        code, _, err = gansmith("sample", run_dir, "--out", out)
+        assert code == 2 and word in err and not (tmp_path / "x.jpg").exists()
+        assert sorted(run_dir.rglob("*")) == before
 
 
 def test_labels_asked_of_an_unlabelled_model_are_refused(gansmith, digit_dir, tmp_path):

@@ -195,6 +195,7 @@ def test_a_rollback_lowers_the_rate_and_goes_on(tiny, tmp_path, monkeypatch):
     poison(monkeypatch, 160, while_rate_above=0.6 * config.g_learning_rate)
     go(run, material)
     assert run.facts()["status"] == "finished" and run.latest().name == "000000256"
+    assert len(run.facts()["starts"]) == 1
     (step,) = run.facts()["rollbacks"]
     assert (step["from"], step["to"], step["trouble"]) == (160, int(step["to"]), "not-finite")
     (row,) = [row for row in run.log() if row.get("kind") == "rollback"]

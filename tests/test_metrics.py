@@ -86,6 +86,11 @@ def test_an_evaluator_for_other_images_is_trained_once_and_kept(tmp_path, monkey
     again = learned_network(fit, validation, path)
     assert len(caplog.records) == 1 and again.name == "learned-kept"
     np.testing.assert_array_equal(again.features(fit.pixels[:5]), network.features(fit.pixels[:5]))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    mended = learned_network(fit, validation, path)
+    assert len(caplog.records) == 3 and "damaged" in caplog.records[1].message and path.read_bytes() == whole
+    np.testing.assert_array_equal(mended.features(fit.pixels[:5]), network.features(fit.pixels[:5]))
 
 
 def test_the_network_reads_digits():

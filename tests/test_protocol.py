@@ -123,6 +123,17 @@ def test_a_run_is_judged_and_the_verdict_kept(gansmith, tiny, run_training):
     assert code == 0 and "INVALID" in out and "spreads from real" in out
 
 
+def test_copies_of_images_it_learnt_from_are_not_looked_for_unsaid(run_training, tiny):
+    told = [
+        any("learnt from the validation images" in notice for notice in evaluate(run.directory, **how)["notices"])
+        for run, how in (
+            (run_training(tiny("mlp-small", use_all_training_images=True), "all"), {"quick": True, "count": 200}),
+            (run_training(tiny("mlp-small"), "split"), {"quick": True, "count": 200}),
+        )
+    ]
+    assert told == [True, False]
+
+
 def test_seeds_share_a_row_and_verdicts_are_reused(gansmith, tiny, run_training, tmp_path, subset):
     runs = [run_training(tiny("mlp-small", seed=seed), f"seed{seed}") for seed in (0, 1)]
     np.savez(tmp_path / "real.npz", images=subset.pixels[::10, 0].numpy())

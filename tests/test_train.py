@@ -1,6 +1,7 @@
 """The loop: the same run every time, interrupted or not, and what it leaves behind."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -88,6 +89,24 @@ def test_the_generator_takes_its_turn_after_so_many_discriminator_steps(tiny):
     assert [batch.g_rests for batch in turns] == [True, True, False] * 2
     assert [len(batch.more_z) for batch in turns] == [0, 0, 1] * 2
     assert not torch.equal(turns[2].more_z[0], turns[2].z)
+
+
+def test_gradients_of_a_turn_before_the_interruption_are_still_told(tiny, run_training):
+    config = tiny("mlp-small", d_steps=3, save_every=16)  # between turns of G, which log lines are too
+    whole = run_training(config, "whole")
+    run_training(config, "parts", stop_after=7)
+    assert_same_run(whole, run_training(config, "parts"))
+    assert all(row["g_grad"] > 0 for row in whole.log() if row["images_seen"] >= 3 * config.batch)
+
+
+def test_data_may_move_and_no_folder_travels_with_a_generator(tiny, run_training, digit_dir, tmp_path):
+    whole = run_training(tiny(), "whole")
+    run_training(tiny(), "parts", stop_after=3)
+    moved = shutil.copytree(digit_dir, tmp_path / "moved")
+    parts = run_training(open_run(tmp_path / "parts").config.replace(data_dir=str(moved)), "parts")
+    assert_same_run(whole, parts)
+    for folder in (digit_dir, moved):
+        assert bytes(folder) not in (parts.latest() / "generator.safetensors").read_bytes()
 
 
 def test_a_run_killed_between_checkpoints_goes_back_to_the_last(tiny, run_training):

@@ -31,8 +31,9 @@ LENGTH_AND_INTERVALS = (
     "on_trouble",
     "trackers",
 )
+# What may change when a run goes on; its data are known by their hash.
+MAY_CHANGE = ("data_dir", *LENGTH_AND_INTERVALS)
 # Name, place and cadence of a run: runs that differ only in these repeat one experiment.
-MAY_CHANGE = ("data_dir", *LENGTH_AND_INTERVALS)  # when a run goes on: its data are known by their hash
 CIRCUMSTANCES = ("recipe", "seed", "threads", *MAY_CHANGE)
 # What every run chooses in some way; whatever else differs from its default is a technique in use.
 CHOICES = (

@@ -3,8 +3,6 @@
 They change nothing: latents are fixed, no state moves, and no weight learns from them.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -83,11 +81,6 @@ class Signals:
             nearest = torch.cdist(_flat(pixels), self.known).amin(1).median().item()
             found["copy_distance"] = nearest / max(self.real_nearest, 1e-9)
         return found
-
-
-def gradient_length(parameters: Iterable[Tensor]) -> float:
-    """Euclidean length of the last gradient a player stepped along."""
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()
 
 
 def _kinds(frequencies: Tensor, draw: torch.Generator) -> Tensor:

@@ -64,7 +64,7 @@ from gansmith.runs import (
     write_text,
 )
 from gansmith.schedule import decay, ema_decay, ramp
-from gansmith.signals import Signals, gradient_length
+from gansmith.signals import Signals
 from gansmith.step import (
     UPDATES,
     Batch,
@@ -273,11 +273,12 @@ def train(
     no more; both with the last checkpoint intact.
     """
     with locked(run.directory):
-        _record_command(run, command)
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        starts = [*run.facts().get("starts", []), {"command": list(command), "at": at}]
         finished = None
         while finished is None:
             try:
-                finished = yield from _loop(run, material, stop, command)
+                finished = yield from _loop(run, material, stop, starts)
             except TroubleError as error:
                 if run.config.on_trouble != "rollback" or not roll_back(run, error.trouble):
                     run.record(status="failed", reason=str(error))
@@ -293,14 +294,14 @@ def train(
 
 
 def _loop(
-    run: Run, material: Material, stop: Callable[[], bool], command: Sequence[str]
+    run: Run, material: Material, stop: Callable[[], bool], starts: Sequence[dict[str, Any]]
 ) -> Generator[dict[str, Any], None, bool]:
     """What `train` yields; returns whether the run reached its length."""
     config = run.config
     use_threads(config)
     players = build_players(config, material.spec, material.codes)
     counters = _restore(run, players, material)
-    record_start(run, material, command, counters["rollbacks"])
+    record_start(run, material, starts, counters["rollbacks"])
     rows, scores, rollbacks = run.log(), run.scores(), counters["rollbacks"]
     signals = Signals(config, material.fit, material.validation, material.ids, material.frequencies)
     images_seen: int = counters["images_seen"]
@@ -333,10 +334,12 @@ def _loop(
 
     def gradient_lengths() -> dict[str, float]:
         """Of the players' last steps, also where those were taken before this process began."""
-        return {
-            name: gradient_length(network.parameters()) or counters["gradients"].get(name, 0.0)
-            for name, network in (("g_grad", players.G), ("d_grad", players.D))
-        }
+        lengths = dict(counters.get("gradients", {}))
+        for name, network in (("g_grad", players.G), ("d_grad", players.D)):
+            gradients = [p.grad for p in network.parameters() if p.grad is not None]
+            if gradients or name not in lengths:
+                lengths[name] = torch.nn.utils.get_total_norm(gradients).item()
+        return lengths
 
     def look() -> dict[str, Any] | None:
         if "g_grad" not in rows[-1]:
@@ -703,7 +706,7 @@ def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
                 f"{run.directory / 'checkpoints'} to begin anew"
             )
         sweep(run, -1)
-        return {"images_seen": 0, "sums": {}, "sums_counts": {}, "best": None, "rollbacks": [], "gradients": {}}
+        return {"images_seen": 0, "sums": {}, "sums_counts": {}, "best": None, "rollbacks": []}
     tensors = (*_state(players).values(), *players.G_ema.state_dict().values())
     generator, state, counters = load_checkpoint(latest, most_bytes=2 * sum(t.nbytes for t in tensors) + 2**24)
     if counters["data_sha256"] != material.data_sha256:
@@ -721,7 +724,6 @@ def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
     except (LookupError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{latest} does not fit the run's config ({reason}); remove that checkpoint") from None
-    counters.setdefault("gradients", {})
     counters["rollbacks"] = max(counters["rollbacks"], rollbacks, key=len)  # run.json may have been deleted
     sweep(run, counters["images_seen"])
     noted = sum(row.get("kind") == "rollback" for row in run.log())
@@ -763,17 +765,10 @@ def _fill(players: Players, generator: dict[str, Tensor], state: dict[str, Tenso
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 
-def _record_command(run: Run, command: Sequence[str]) -> None:
-    """Say in run.json what began this run, and every time it was begun."""
-    facts, at = run.facts(), datetime.now(UTC).isoformat(timespec="seconds")
-    run.record(
-        command=facts.get("command", list(command)),
-        starts=[*facts.get("starts", []), {"command": list(command), "at": at}],
-    )
-
-
-def record_start(run: Run, material: Material, command: Sequence[str], rollbacks: Sequence[dict[str, Any]]) -> None:
-    """Say in config.toml and run.json what is about to train, on what, and on which machine.
+def record_start(
+    run: Run, material: Material, starts: Sequence[dict[str, Any]], rollbacks: Sequence[dict[str, Any]]
+) -> None:
+    """Say in config.toml and run.json what is about to train, on what, on which machine, and what commands began it.
 
     Warns where versions or the machine differ from the last time: the run then goes on, but not bit for bit.
     """
@@ -795,6 +790,8 @@ def record_start(run: Run, material: Material, command: Sequence[str], rollbacks
     run.record(
         status="running",
         reason=None,
+        command=starts[0]["command"],
+        starts=list(starts),
         rollbacks=list(rollbacks),
         **here,
         data={

@@ -261,10 +261,12 @@ class _Model(nn.Module):
         if not 0 < len(rows) <= MAX_LAYERS:
             raise ValueError(f"it has {len(rows)} layers; 1 to {MAX_LAYERS} can be read")
         names = [row["config"]["name"] if kind == "Sequential" else row["name"] for row in rows]
-        self.layers = nn.ModuleList()
+        self.layers, numbers = nn.ModuleList(), 0
         for name, row in zip(names, rows, strict=True):
-            self.layers.append(_build(row, store.layer(name, row["class_name"]), depth))
-            if sum(values.numel() for values in self.state_dict().values()) > MAX_WEIGHTS:
+            layer = _build(row, store.layer(name, row["class_name"]), depth)
+            self.layers.append(layer)
+            numbers += sum(values.numel() for values in layer.state_dict().values())
+            if numbers > MAX_WEIGHTS:
                 raise ValueError(f"its weights are more than {MAX_WEIGHTS:,} numbers")
         if kind == "Sequential":
             # A first layer may say its input's shape itself, without an input layer.
