@@ -284,6 +284,15 @@ def test_a_pointer_that_was_not_moved_in_time_is_moved(half):
     assert os.readlink(run.directory / "best") == os.readlink(whole.directory / "best")
 
 
+def test_a_copy_without_links_goes_on(half, tmp_path):
+    run, material, whole = half
+    copy = Run(shutil.copytree(run.directory, tmp_path / "copy", symlinks=False), run.config)
+    assert not (copy.directory / "best").is_symlink() and copy.best().name == run.best().name
+    train_all(copy, material)
+    assert_same_run(whole, copy)
+    assert os.readlink(copy.directory / "best") == os.readlink(whole.directory / "best")
+
+
 def test_without_a_whole_checkpoint_nothing_is_thrown_away(half, gansmith):
     run, _, _ = half
     for path in run.checkpoints():

@@ -108,12 +108,20 @@ class Run:
 
     def best(self) -> Path | None:
         """The checkpoint with the best validation score; None where no score was taken or it is damaged."""
+        pointer = self.directory / "best"
         try:
-            name = Path(os.readlink(self.directory / "best")).name  # the name alone: no link leads out
-        except OSError:
+            # The name alone: no link leads out. A copy that followed links has a folder in its place.
+            if pointer.is_symlink():
+                path = self.directory / "checkpoints" / Path(os.readlink(pointer)).name
+            else:
+                path = self.checkpoint(load_counters(pointer)["images_seen"])
+        except (OSError, LookupError, TypeError, ValueError):
             return None
-        path = self.directory / "checkpoints" / name
         return path if path in self._named() and _is_whole(path) else None
+
+    def checkpoint(self, images_seen: int) -> Path:
+        """Where the checkpoint after so many images is, or would be."""
+        return self.directory / "checkpoints" / f"{images_seen:09d}"
 
     def has_checkpoints(self) -> bool:
         """Whether there are any, whole or damaged."""
@@ -315,7 +323,7 @@ def save_checkpoint(
     counters: Mapping[str, Any],
 ) -> Path:
     """Write one checkpoint so that it is either wholly there or not at all; OSError where there is no room for it."""
-    final = run.directory / "checkpoints" / f"{images_seen:09d}"
+    final = run.checkpoint(images_seen)
     partial = final.with_name(f".partial-{final.name}")
     size = sum(tensor.nbytes for tensor in (*generator.values(), *state.values())) + _SPARE_BYTES
     free = shutil.disk_usage(run.directory).free
@@ -345,10 +353,12 @@ def save_checkpoint(
 
 def point_best(run: Run, checkpoint: Path) -> None:
     """Let the link `best` name this checkpoint."""
-    partial = run.directory / ".partial-best"
+    partial, pointer = run.directory / ".partial-best", run.directory / "best"
     partial.unlink(missing_ok=True)
     partial.symlink_to(Path("checkpoints") / checkpoint.name)
-    os.replace(partial, run.directory / "best")
+    if pointer.is_dir() and not pointer.is_symlink():
+        shutil.rmtree(pointer)  # a copied checkpoint: see Run.best
+    os.replace(partial, pointer)
     _flush(run.directory)
 
 

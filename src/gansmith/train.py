@@ -733,7 +733,7 @@ def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
     if missing > 0:
         logger.warning("%s lacks %d of %d lines; the run goes on without them", run.log_path, missing, missing)
     if counters["best"] is not None:
-        best = run.directory / "checkpoints" / f"{counters['best']['images_seen']:09d}"
+        best = run.checkpoint(counters["best"]["images_seen"])
         if run.best() != best and best in run.checkpoints():  # killed before the pointer was moved
             point_best(run, best)
     return counters
