@@ -8,6 +8,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from gansmith.config import resolve
 from gansmith.data import ImageSpec
+from gansmith.data.files import read_npz
 from gansmith.describe import describe
 from gansmith.generate import Model, truncate
 from gansmith.networks import NETWORKS
@@ -223,6 +224,8 @@ def test_truncated_samples_say_so_in_their_file(gansmith, tiny, run_training, tm
     with np.load(tmp_path / "free.npz") as free, np.load(tmp_path / "near.npz") as near:
         assert "truncation" not in free and near["truncation"] == 0.5
         assert not np.array_equal(free["images"], near["images"])
+    assert read_npz(tmp_path / "free.npz").notices == ()
+    assert read_npz(tmp_path / "near.npz").notices[0].startswith("its images were drawn with truncation 0.5")
     with Image.open(tmp_path / "near.png") as picture:
         assert picture.text == {"truncation": "0.5"}
     code, _, err = gansmith("sample", run.directory, "--truncation", "2")

@@ -121,6 +121,7 @@ def test_a_run_is_judged_and_the_verdict_kept(gansmith, tiny, run_training):
         assert {"ok", "value", "limit", "meaning"} <= set(gate)
     code, out, _ = gansmith("evaluate", run.directory / "checkpoints" / "000000128", "--quick", "--count", 300)
     assert code == 0 and "INVALID" in out and "spreads from real" in out
+    assert f"{run.directory}/checkpoints/000000128 after 128 images: 40 samples of seed 0 beside mnist" in out
 
 
 def test_copies_of_images_it_learnt_from_are_not_looked_for_unsaid(run_training, tiny):

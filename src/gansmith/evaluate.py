@@ -74,7 +74,7 @@ def evaluate(
             "test": None if real.test is None else real.test.sha256,
         },
     }
-    row["notices"] = [*real.fit.notices, *notices, *row["notices"]]
+    row["notices"] = [*real.fit.notices, *samples.notices, *notices, *row["notices"]]
     if run is not None:
         try:
             run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})

@@ -108,6 +108,8 @@ def _print_verdict(row: dict[str, Any]) -> None:
     table = Table("metric", "samples", "real images", box=None, pad_edge=False)
     for name, found in row["metrics"].items():
         table.add_row(name, _number(found["value"]), _number(found["floor"]))
+    console.print(_origin(row), markup=False, soft_wrap=True)
+    console.print()
     console.print(table)
     console.print()
     for name, gate in row["gates"].items():
@@ -116,6 +118,13 @@ def _print_verdict(row: dict[str, Any]) -> None:
         console.print(f"note: {notice}", markup=False)
     console.print()
     console.print(headline(row), markup=False)
+
+
+def _origin(row: dict[str, Any]) -> str:
+    """What was judged, beside what."""
+    drawn = "" if row["seed"] is None else f" of seed {row['seed']}"
+    age = "" if row["images_seen"] is None else f" after {row['images_seen']:,} images"
+    return f"{row['target']}{age}: {row['n']:,} samples{drawn} beside {row['dataset']}, {row['tier']} tier"
 
 
 def headline(row: dict[str, Any]) -> str:

@@ -53,6 +53,11 @@ def read_npz(path: Path) -> Images:
             if "labels" in stored:
                 with archive.open("labels.npy") as file:
                     labels = read_array(file, f"{path}: labels")
+            notices: tuple[str, ...] = ()
+            if "truncation" in stored:
+                with archive.open("truncation.npy") as file:
+                    strength = read_array(file, f"{path}: truncation")
+                notices = (f"its images were drawn with truncation {strength}: more typical, less varied",)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path} is not a whole .npz file ({error}); save one with numpy.savez") from None
     except UnicodeDecodeError:
@@ -79,6 +84,7 @@ def read_npz(path: Path) -> Images:
         pixels=torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()),
         labels=torch.from_numpy(labels.astype(np.int64)) if labels is not None and known else None,
         source=str(path),
+        notices=notices,
     )
 
 
