@@ -4,8 +4,10 @@ HDF5 is not among them: its library itself may turn in circles on a damaged file
 A parser may take a file or refuse it: with a ValueError or FileNotFoundError of one line that names the file.
 """
 
+import functools
 import gzip
 import io
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,10 @@ from gansmith.config import Config, load_config, parse_count, parse_labels
 from gansmith.data import ImageSpec
 from gansmith.data.files import open_picture, read_npz
 from gansmith.data.idx import read_idx
+from gansmith.export import export
 from gansmith.generate import describe_model, load_model, network_spec, read_latents
 from gansmith.networks import NETWORKS
+from gansmith.readers.keras import read_keras
 from gansmith.runs import Run, save_tensors
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -68,14 +72,33 @@ def _toml() -> list[bytes]:
     return [TINY.to_toml().encode(), b'batch = "32"\nimages = "1.5M"\n']
 
 
-def _safetensors() -> list[bytes]:
-    spec = ImageSpec(4, 1, 0)
-    G, _ = NETWORKS["mlp"](network_spec(spec, TINY), TINY)
-    path = Path("whole.safetensors")
-    save_tensors(path, G.state_dict(), describe_model(TINY, spec, torch.ones(1)))
-    data = path.read_bytes()
-    path.unlink()
-    return [data]
+def _generator(config: Config, spec: ImageSpec) -> bytes:
+    G, _ = NETWORKS[config.network](network_spec(spec, config), config)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "whole.safetensors")
+        save_tensors(path, G.state_dict(), describe_model(config, spec, torch.ones(max(spec.num_classes, 1))))
+        return path.read_bytes()
+
+
+@functools.cache
+def _keras_pair() -> tuple[bytes, bytes]:
+    """generator.json and generator.h5 of a network with most kinds of layers."""
+    config = Config(g_width=2, d_width=4, z_dim=2, conditioning="labels")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "whole.safetensors")
+        path.write_bytes(_generator(config, ImageSpec(8, 1, 2)))
+        export(path, ["keras"], Path(folder))
+        return Path(folder, "generator.json").read_bytes(), Path(folder, "generator.h5").read_bytes()
+
+
+def _keras(path: Path) -> None:
+    """An architecture beside whole weights."""
+    weights = path.with_suffix(".h5")
+    weights.write_bytes(_keras_pair()[1])
+    try:
+        read_keras(path)
+    finally:
+        weights.unlink()
 
 
 def _run_json(path: Path) -> None:
@@ -103,7 +126,8 @@ PARSERS: dict[str, Parser] = {
     "npy": Parser("a.npy", lambda path: read_latents(path, 2), lambda: [_saved(np.save, np.ones((3, 2)))]),
     "picture": Parser("a.png", open_picture, _pictures),
     "toml": Parser("config.toml", load_config, _toml),
-    "safetensors": Parser("a.safetensors", load_model, _safetensors),
+    "safetensors": Parser("a.safetensors", load_model, lambda: [_generator(TINY, ImageSpec(4, 1, 0))]),
+    "keras": Parser("generator.json", _keras, lambda: [_keras_pair()[0]]),
     "run": Parser("run.json", _run_json, lambda: [b'{"status": "running", "versions": {"torch": "2"}}']),
     "log": Parser("log.jsonl", _log, lambda: [b'{"images_seen": 3, "d_loss": null}\n{"images_se']),
     "text": Parser("text", _text, lambda: [b"200k", b"1.5M", b"0-9", b"3,11,7-8", b"2024"]),
