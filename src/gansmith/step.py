@@ -80,6 +80,7 @@ class Rules:
         g_sees_real: the generator's loss needs fresh logits of real images.
         one_pass: D treats every image alone, so real and fake may share a pass.
         autocast: run the networks in bfloat16.
+        grows: the networks change their size as a run goes on.
         recall: which generated images D gets, and their ids: the fresh ones, or some of those in memory.
         show: every batch of images on its way into D.
         remember: what D made of real images, for the steps to come; gives more numbers to log.
@@ -95,6 +96,7 @@ class Rules:
     g_sees_real: bool
     one_pass: bool
     autocast: bool
+    grows: bool = False
     recall: Callable[[Memory, Tensor, Batch], tuple[Tensor, Tensor]] = lambda memory, fake, batch: (
         fake,
         batch.fake_ids,
@@ -224,7 +226,7 @@ def discriminator_step(
 
 def generator_step(players: Players, batch: Batch, rules: Rules, fake: Tensor) -> dict[str, float]:
     """G learns to make these images of its own (N, C, H, W, still attached to it) pass for real."""
-    players.D.requires_grad_(False)
+    _require_gradients(players.d_optimizer, False)
     try:
         with _precision(rules):
             seen_fake = _look(players, fake.to(batch.real), batch.fake_ids, batch, rules)
@@ -237,7 +239,7 @@ def generator_step(players: Players, batch: Batch, rules: Rules, fake: Tensor) -
             parameters = _parameters(players.g_optimizer)
             _learn(players.g_optimizer, torch.autograd.grad(loss, parameters, materialize_grads=True), rules)
     finally:
-        players.D.requires_grad_(True)
+        _require_gradients(players.d_optimizer, True)
     return numbers
 
 
@@ -278,6 +280,11 @@ def _precision(rules: Rules) -> torch.autocast:
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     parameters: list[Tensor] = optimizer.param_groups[0]["params"]
     return parameters
+
+
+def _require_gradients(optimizer: torch.optim.Optimizer, wanted: bool) -> None:
+    for parameter in _parameters(optimizer):
+        parameter.requires_grad_(wanted)
 
 
 def _learn(optimizer: torch.optim.Optimizer, gradients: Gradients, rules: Rules) -> None:
