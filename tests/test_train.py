@@ -146,16 +146,6 @@ def test_a_steered_penalty_survives_an_interruption(tiny, run_training):
     assert_same_run(whole, run_training(config, "parts"))
 
 
-def test_open_widths_follow_the_length(tiny):
-    def widths(**changes):
-        config, _ = prepare(tiny(**{"g_width": 0, "d_width": 0, **changes}))
-        return config.g_width, config.d_width
-
-    assert widths(images=109_999) == (32, 32)
-    assert widths(images=110_000) == (32, 64)
-    assert widths(images=256, d_width=12) == (32, 12)
-
-
 def test_another_seed_is_another_run(tiny, run_training):
     a, b = (run_training(tiny(seed=seed), f"seed{seed}") for seed in (0, 1))
     assert log_without_times(a) != log_without_times(b)

@@ -78,8 +78,8 @@ class Config:
     seed: int = _field(0, "one number fixes every random choice", low=0, high=2**63 - 1)
     # networks
     network: str = _field("compact", "pair of networks; `gansmith list networks`")
-    g_width: int = _field(48, "channels or units of the generator's wide layers (0: by length)", low=0, high=4096)
-    d_width: int = _field(64, "the same of the discriminator (0: by length)", low=0, high=4096)
+    g_width: int = _field(32, "channels or units of the generator's wide layers", low=1, high=4096)
+    d_width: int = _field(64, "the same of the discriminator", low=1, high=4096)
     z_dim: int = _field(64, "length of the latent vector", low=1, high=65_536)
     latent: str = _field(
         "normal",

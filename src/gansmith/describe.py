@@ -9,7 +9,7 @@ from gansmith.config import FIELDS, Config
 from gansmith.data import ImageSpec
 from gansmith.generate import network_spec
 from gansmith.rules import build_rules
-from gansmith.train import build_networks, settle_widths
+from gansmith.train import build_networks
 
 SPEC = ImageSpec(size=28, channels=1, num_classes=10)  # what a recipe is described for
 
@@ -18,7 +18,6 @@ def describe(config: Config, spec: ImageSpec = SPEC) -> dict[str, Any]:
     """What a recipe is made of, for images like `spec`; "auto" conditioning means labels there."""
     if config.conditioning == "auto":
         config = config.replace(conditioning="labels")
-    config = settle_widths(config, config.images)
     G, D = build_networks(config, spec)
     build_rules(config, D)
     ids = torch.zeros(2, dtype=torch.int64)

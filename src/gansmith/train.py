@@ -85,10 +85,6 @@ LAST_PICTURES_S = 3.0  # the last grid, the plot and leaving, on a slow core
 ROLLBACK_FACTOR, MOST_ROLLBACKS = 0.5, 3  # of the learning rates each time, and how often
 
 logger = logging.getLogger("gansmith")
-# Widths where the config leaves them open: in fewer images than these, a narrow pair, which sees twice as many in the
-# same time, draws better digits (docs/log.md).
-WIDE, NARROW = {"g_width": 32, "d_width": 64}, {"g_width": 32, "d_width": 32}
-WIDE_FROM_IMAGES = 110_000
 
 
 class TroubleError(ArithmeticError):
@@ -130,7 +126,6 @@ def prepare(config: Config) -> tuple[Config, Material]:
     Raises ValueError or FileNotFoundError for choices or data that cannot be trained on.
     """
     use_threads(config)
-    config = settle_widths(config, config.images)
     images, fit, validation = choose_images(config)
     conditioning = config.conditioning
     if conditioning == "auto":
@@ -162,12 +157,6 @@ def choose_images(config: Config) -> tuple[Images, Images, Images | None]:
     images = load_data(config.dataset, data_dir=config.data_dir or None)
     fit, validation = (images, None) if config.use_all_training_images else split(images)
     return images, _chosen(fit, config), validation
-
-
-def settle_widths(config: Config, wide_images: int) -> Config:
-    """The config with a width in place of each 0, for a run in which the wide pair would see so many images."""
-    widths = WIDE if wide_images >= WIDE_FROM_IMAGES else NARROW
-    return config.replace(**{name: width for name, width in widths.items() if not getattr(config, name)})
 
 
 def _chosen(fit: Images, config: Config) -> Images:

@@ -18,7 +18,7 @@ from gansmith.config import FIELDS, choose, resolve
 from gansmith.data import ImageSpec
 from gansmith.rules import build_rules
 from gansmith.runs import write_json, write_text
-from gansmith.train import build_networks, settle_widths
+from gansmith.train import build_networks
 
 COMPLETE = "complete"
 
@@ -38,7 +38,7 @@ def neutral_fields(recipe: str, without: str, choices: Mapping[str, object]) -> 
                 f"{name} is {neutral!r} in {recipe} already, so there is nothing to take out; leave it away"
             )
         found[name] = neutral
-    config = settle_widths(config.replace(**found), config.images)
+    config = config.replace(**found)
     if config.conditioning == "auto":
         config = config.replace(conditioning="labels")
     build_rules(config, build_networks(config, ImageSpec(28, 1, 10))[1])  # refuses what cannot be taken out alone

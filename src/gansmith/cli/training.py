@@ -85,33 +85,22 @@ def train(
 
     from gansmith.runs import create_run, holds_run, next_directory, open_run, refuse_occupied
     from gansmith.trackers import parse_trackers
-    from gansmith.train import measure_images, prepare, settle_widths
+    from gansmith.train import measure_images, prepare
 
     directory = out or next_directory(RUNS, chosen)
     known = out is not None and holds_run(out)
-    if known:
-        found = open_run(directory).config
-        chosen = chosen.replace(
-            images=chosen.images if minutes is None else found.images,
-            g_width=chosen.g_width or found.g_width,
-            d_width=chosen.d_width or found.d_width,
-        )
-    else:
+    if not known:
         refuse_occupied(directory)
+    elif minutes is not None:
+        chosen = chosen.replace(images=open_run(directory).config.images)
     parse_trackers(chosen.trackers)
-    asked = chosen
-    chosen, material = prepare(asked)
+    chosen, material = prepare(chosen)
     say(progress, f"{chosen.dataset}: {len(material.fit):,} images to train on, from {material.fit.source}")
     for notice in material.fit.notices:
         say(progress, f"note: {notice}")
     if minutes is not None and not known:
-        ends_at = _STARTED_AT + 60 * minutes
-        images = measure_images(chosen, material, ends_at - time.perf_counter())
-        widths = settle_widths(asked, images)
-        if (widths.g_width, widths.d_width) != (chosen.g_width, chosen.d_width):
-            chosen = chosen.replace(g_width=widths.g_width, d_width=widths.d_width)
-            images = measure_images(chosen, material, ends_at - time.perf_counter())
-        chosen = chosen.replace(images=images)
+        left_s = _STARTED_AT + 60 * minutes - time.perf_counter()
+        chosen = chosen.replace(images=measure_images(chosen, material, left_s))
     code = _train(create_run(directory, chosen), material, progress)
     _STARTED_AT = time.perf_counter()  # a process that trains again has its minutes again
     return code
