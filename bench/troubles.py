@@ -20,11 +20,12 @@ from gansmith.plot import draw_curves
 from gansmith.runs import Run, open_run
 from gansmith.train import GRID_ROWS
 
+LARGE = "--images 40000 --threads 1 --dataset mnist"
 SMALL = "--images 12800 --batch 32 --g-width 16 --d-width 16 --threads 1 --dataset mnist"
 PROVOKED = {
     "not-finite": f"default {SMALL} --g-learning-rate 1e4 --d-learning-rate 1e4",
     "diverged": f"default {SMALL} --g-learning-rate 0.3 --d-learning-rate 0.3",
-    "collapse-within": "default --images 40000 --threads 1 --dataset mnist --r1 0 --r2 0 --d-loss-target 0",
+    "collapse-within": f"default {LARGE} --update joint --r1 0 --r2 0 --d-loss-target 0",
     "collapse-across": f"default {SMALL} --classes 3",
     "discriminator-wins": f"default {SMALL} --r1 0 --r2 0 --d-loss-target 0 --g-learning-rate 1e-6",
     "generator-wins": f"default {SMALL} --d-learning-rate 1e-9",

@@ -155,9 +155,10 @@ def test_a_finished_run_is_extended_at_its_last_rates(tiny, run_training):
     run = run_training(tiny(), "run")
     longer = run_training(tiny(images=320), "run")
     assert longer.config.schedule_images == run.config.images
-    assert [row["images_seen"] for row in longer.log()][-1] == 320
+    steps = [row for row in longer.log() if "d_loss" in row]
+    assert [row["images_seen"] for row in steps] == list(range(32, 321, 32))
     assert longer.latest().name == "000000320"
-    assert all(np.isfinite(row["d_loss"]) for row in longer.log())
+    assert all(np.isfinite(row["d_loss"]) for row in steps)
 
 
 def test_the_unlabelled_recipe_never_reads_a_label(tiny, run_training, tmp_path, digits):
@@ -250,7 +251,7 @@ def test_a_loss_that_is_no_number_stops_with_the_checkpoint_intact(tiny, run_tra
     ("flags", "words"),
     [
         ({"network": "dcgan"}, "normalises over the batch"),
-        ({"objective": "least-squares"}, "cannot serve both players"),
+        ({"objective": "least-squares", "update": "joint"}, "cannot serve both players"),
         ({"network": "compcat"}, "did you mean 'compact'"),
         ({"objective": "hinges"}, "no objective"),
         ({"network": "dcgan", "update": "alternating"}, "gradient penalty"),

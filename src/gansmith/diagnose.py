@@ -106,7 +106,7 @@ def _discriminator_wins(rows: Sequence[Row], scores: Sequence[Row], config: Conf
     if not OBJECTIVES[config.objective].splits_at_zero:
         return None
     real, fake = (_lately(rows, config, name) for name in ("d_real", "d_fake"))
-    found = _stays([r - f for r, f in zip(real, fake, strict=True)], lambda value: value > 0.65)
+    found = _stays([r - f for r, f in zip(real, fake, strict=True)], lambda value: value > 0.55)
     return None if found is None else f"the discriminator has kept real and generated images {found:.2f} of 1 apart"
 
 

@@ -561,14 +561,19 @@ def _chores_s(config: Config, players: Players, material: Material) -> tuple[flo
         players.G_ema(latents, ids)
     per_sample_s = (time.perf_counter() - started_at) / len(ids)
     grid_s = statistics_s + GRID_COLUMNS * GRID_ROWS * per_sample_s
+    signals = Signals(config, material.fit, material.validation, material.ids, material.frequencies)
+    started_at = time.perf_counter()
+    for _ in range(2):
+        signals.measure(players.G, 0)
+    once_s = LAST_PICTURES_S + SIGNS * (time.perf_counter() - started_at) / 2
     if not material.validation:
-        return 0.0, grid_s, LAST_PICTURES_S
+        return 0.0, grid_s, once_s
     networks = load_evaluators(material.fit).values()
     started_at = time.perf_counter()
     for network in networks:
         network.features(material.fit.pixels[:500])
     per_feature_s = (time.perf_counter() - started_at) / min(500, len(material.fit))
-    return COUNT * (per_sample_s + per_feature_s), grid_s, LAST_PICTURES_S + 2 * COUNT * per_feature_s
+    return COUNT * (per_sample_s + per_feature_s), grid_s, once_s + 2 * COUNT * per_feature_s
 
 
 class Batches:
