@@ -19,7 +19,7 @@ from gansmith.networks.progressive import grow
 from gansmith.recipes import RECIPES
 from gansmith.rules import build_rules, penalties_at
 from gansmith.step import UPDATES, Batch
-from gansmith.train import build_players, settle_widths
+from gansmith.train import build_players
 
 SPECS = [ImageSpec(28, 1, 10), ImageSpec(32, 3, 4), ImageSpec(28, 1, 0)]
 SOURCE = Path(gansmith.__file__).parent
@@ -136,7 +136,6 @@ def test_metrics_take_sets_of_any_sizes_change_neither_and_give_finite_figures(n
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_train_two_steps(recipe):
     config = resolve(recipe, flags={"batch": 4, "clusters": 3})[0]
-    config = settle_widths(config, config.images)
     config = config.replace(conditioning="labels") if config.conditioning == "auto" else config
     players, rules, batches = players_and_batches(config, ImageSpec(28, 1, 3), 2)
     for batch in batches:

@@ -217,8 +217,8 @@ def test_a_run_that_stops_improving_ends_early_and_stays_ended(tiny, run_trainin
     [
         ("default", 1_000, 1),
         ("default", 46_000, 1),
-        ("default", 174_000, 6),
-        ("default", 500_000, 10),
+        ("default", 174_000, 5),
+        ("default", 500_000, 9),
         ("mlp-small", 500_000, 2),
     ],
 )

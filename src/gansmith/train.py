@@ -640,10 +640,10 @@ def set_rates(players: Players, config: Config, progress: float, *, slower: floa
 def _scores(config: Config, images: int) -> int:
     """How many quick scores a run of this length gets: few enough to cost less than a twentieth of it.
 
-    Measured on one core: a score takes as long as 720 images of `default` or 4,300 of `mlp-small`, the real images'
-    features once more that.
+    Measured on two cores: a score takes as long as 1,400 images of `default`; on one, as 4,300 of `mlp-small`; the real
+    images' features once more that.
     """
-    step = 250_000 if config.network.startswith(("mlp", "cgan")) else 25_000
+    step = 250_000 if config.network.startswith(("mlp", "cgan")) else 32_000
     return min(8, max(1, images // step)) + images // (10 * step)
 
 
