@@ -12,10 +12,11 @@ from gansmith.data.files import read_npz
 from gansmith.describe import describe
 from gansmith.generate import Model, truncate
 from gansmith.networks import NETWORKS
-from gansmith.networks.progressive import grow, growth_at
+from gansmith.networks.progressive import GROWN, grow, growth_at
 from gansmith.networks.r3gan import Block
 from gansmith.networks.stylegan_lite import Modulated
 from gansmith.rules import build_rules
+from gansmith.step import Players
 from gansmith.train import build_players, set_rates
 
 SPEC = ImageSpec(size=28, channels=1, num_classes=3)
@@ -216,6 +217,18 @@ def test_planes_judge_colours_together():
     assert abs((both - one) - (other - none)) > 1e-3  # a sum of what each colour deserves would give 0
 
 
+def test_a_generator_that_grows_beside_one_that_does_not_is_found():
+    G, D = pair("progressive")[0], pair("mlp")[1]
+    players = Players(G, D, pair("progressive")[0], torch.optim.SGD(G.parameters()), torch.optim.SGD(D.parameters()))
+    assert players.growing and all(module.growth == GROWN for module in players.growing)
+    for module in players.growing:
+        grow(module, 0.0)
+    grown = [
+        module for network in (players.G, players.G_ema) for module in network.modules() if hasattr(module, "phase")
+    ]
+    assert [module.phase() for module in grown] == [(0, 0.0)] * len(players.growing)
+
+
 def test_truncated_samples_say_so_in_their_file(gansmith, tiny, run_training, tmp_path):
     run = run_training(tiny("stylegan-lite", images=64, evaluate_every=64, sample_every=64), "styles")
     assert gansmith("sample", run.directory, "--count", "3", "--out", "free.npz")[0] == 0
@@ -226,6 +239,9 @@ def test_truncated_samples_say_so_in_their_file(gansmith, tiny, run_training, tm
         assert not np.array_equal(free["images"], near["images"])
     assert read_npz(tmp_path / "free.npz").notices == ()
     assert read_npz(tmp_path / "near.npz").notices[0].startswith("its images were drawn with truncation 0.5")
+    np.savez(tmp_path / "many.npz", images=np.zeros((2, 4, 4), np.uint8), truncation=np.ones(3))
+    with pytest.raises(ValueError, match="holds 3 truncations; one number is needed"):
+        read_npz(tmp_path / "many.npz")
     with Image.open(tmp_path / "near.png") as picture:
         assert picture.text == {"truncation": "0.5"}
     code, _, err = gansmith("sample", run.directory, "--truncation", "2")

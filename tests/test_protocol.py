@@ -126,10 +126,13 @@ def test_a_run_is_judged_and_the_verdict_kept(gansmith, tiny, run_training):
 
 def test_copies_of_images_it_learnt_from_are_not_looked_for_unsaid(run_training, tiny):
     told = [
-        any("learnt from the validation images" in notice for notice in evaluate(run.directory, **how)["notices"])
-        for run, how in (
-            (run_training(tiny("mlp-small", use_all_training_images=True), "all"), {"quick": True, "count": 200}),
-            (run_training(tiny("mlp-small"), "split"), {"quick": True, "count": 200}),
+        any(
+            "learnt from the validation images" in note
+            for note in evaluate(run.directory, quick=True, count=200)["notices"]
+        )
+        for run in (
+            run_training(tiny("mlp-small", use_all_training_images=True), "all"),
+            run_training(tiny("mlp-small"), "split"),
         )
     ]
     assert told == [True, False]

@@ -19,7 +19,6 @@ from gansmith.losses import (
     feature_distance,
     gradient_penalty,
 )
-from gansmith.networks.progressive import Growing
 from gansmith.schedule import ramp, steered_boost
 from gansmith.step import Batch, Gradients, Memory, Penalties, Rules, Seen, has_batch_statistics, judges_alone
 
@@ -44,7 +43,6 @@ def build_rules(config: Config, D: nn.Module) -> Rules:
         g_sees_real=objective.g_sees_real or config.feature_matching > 0,
         one_pass=judges_alone(D),
         autocast=wants_bf16 and is_convolutional,  # conversions cost an MLP more than they save
-        grows=any(isinstance(module, Growing) for module in D.modules()),
         recall=replay(config.replay) if config.replay else Rules.recall,
         show=shown(config) if config.d_noise or config.augment != "none" else Rules.show,
         remember=adapt_augmentation if config.augment == "adaptive" else Rules.remember,

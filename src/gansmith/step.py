@@ -8,6 +8,7 @@ the losses and what stands beside them, penalties, gradients, weights, and who r
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from gansmith.losses import Penalty, SteppedLoss, squared_slope
 from gansmith.networks.layers import MinibatchStddev
+from gansmith.networks.progressive import Growing
 
 Gradients = Sequence[Tensor]
 Memory = dict[str, Tensor]
@@ -30,6 +32,12 @@ class Players:
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
     memory: Memory = field(default_factory=dict)
+
+    @cached_property
+    def growing(self) -> list[Growing]:
+        """What changes its size as a run goes on; looked for once, for a walk through all modules takes time."""
+        networks = (self.G, self.D, self.G_ema)
+        return [module for network in networks for module in network.modules() if isinstance(module, Growing)]
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,6 @@ class Rules:
         g_sees_real: the generator's loss needs fresh logits of real images.
         one_pass: D treats every image alone, so real and fake may share a pass.
         autocast: run the networks in bfloat16.
-        grows: the networks change their size as a run goes on.
         recall: which generated images D gets, and their ids: the fresh ones, or some of those in memory.
         show: every batch of images on its way into D.
         remember: what D made of real images, for the steps to come; gives more numbers to log.
@@ -96,7 +103,6 @@ class Rules:
     g_sees_real: bool
     one_pass: bool
     autocast: bool
-    grows: bool = False
     recall: Callable[[Memory, Tensor, Batch], tuple[Tensor, Tensor]] = lambda memory, fake, batch: (
         fake,
         batch.fake_ids,

@@ -497,9 +497,8 @@ def take_step(
 ) -> dict[str, float]:
     """Both players and the average one step further, from `images_seen` to a batch more; the step's numbers."""
     config = batches.config
-    if rules.grows:
-        for network in (players.G, players.D, players.G_ema):
-            grow(network, progress)
+    for module in players.growing:
+        grow(module, progress)
     with batches.chance_at(images_seen):
         update, batch = UPDATES[config.update], batches.at(images_seen, progress)
         numbers = update(players, batch, rules, penalties_at(config, images_seen, progress, players.memory))

@@ -47,23 +47,19 @@ def read_npz(path: Path) -> Images:
             name = next((name for name in _NAMES if name in stored), None)
             if name is None:
                 raise ValueError(f"{path} holds no array called {' or '.join(_NAMES)}; save images under that name")
-            with archive.open(f"{name}.npy") as file:
-                pixels = read_array(file, f"{path}: {name}")
-            labels = None
-            if "labels" in stored:
-                with archive.open("labels.npy") as file:
-                    labels = read_array(file, f"{path}: labels")
-            notices: tuple[str, ...] = ()
-            if "truncation" in stored:
-                with archive.open("truncation.npy") as file:
-                    strength = read_array(file, f"{path}: truncation")
-                notices = (f"its images were drawn with truncation {strength}: more typical, less varied",)
+            found = {}
+            for each in sorted({name, "labels", "truncation"} & stored):  # a set has no order
+                with archive.open(f"{each}.npy") as file:
+                    found[each] = read_array(file, f"{path}: {each}")
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path} is not a whole .npz file ({error}); save one with numpy.savez") from None
     except UnicodeDecodeError:
         raise ValueError(
             f"{path} is not a whole .npz file (its names are not text); save one with numpy.savez"
         ) from None
+    pixels, labels, truncation = found[name], found.get("labels"), found.get("truncation")
+    if truncation is not None and truncation.shape != ():
+        raise ValueError(f"{path} holds {truncation.size} truncations; one number is needed, or none")
     if pixels.dtype != np.uint8:
         raise ValueError(f"{path} holds {pixels.dtype} images; save them as uint8 from 0 to 255")
     if pixels.ndim == 3:
@@ -84,7 +80,9 @@ def read_npz(path: Path) -> Images:
         pixels=torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()),
         labels=torch.from_numpy(labels.astype(np.int64)) if labels is not None and known else None,
         source=str(path),
-        notices=notices,
+        notices=()
+        if truncation is None
+        else (f"its images were drawn with truncation {truncation}: more typical, less varied",),
     )
 
 
