@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gansmith.networks.layers import Dropout
+from gansmith.networks.layers import Dropout, FlattenPlaces
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -27,3 +27,10 @@ def test_dropout_rests_outside_training_and_at_zero():
     values = torch.randn(3, 5)
     assert Dropout(0.5).eval()(values) is values
     assert Dropout(0.0)(values) is values
+
+
+def test_flattened_places_follow_one_another_and_stay_where_channels_last_maps_lie():
+    maps = torch.arange(24).view(1, 2, 3, 4).contiguous(memory_format=torch.channels_last)  # 2 maps of 3 x 4
+    flat = FlattenPlaces()(maps)
+    assert flat[0, :6].tolist() == [0, 12, 1, 13, 2, 14]  # both maps' first place, then their second, ...
+    assert flat.data_ptr() == maps.data_ptr()

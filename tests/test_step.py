@@ -4,16 +4,30 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from gansmith.config import resolve
 from gansmith.data import ImageSpec
+from gansmith.networks.layers import MinibatchStddev
 from gansmith.rules import build_rules
-from gansmith.step import UPDATES, Batch, NotFiniteError, Penalties, alternating_step, joint_step, update_ema
+from gansmith.step import (
+    UPDATES,
+    Batch,
+    NotFiniteError,
+    Penalties,
+    alternating_step,
+    joint_step,
+    sees_alone,
+    update_ema,
+)
 from gansmith.train import build_players
 
 SPEC = ImageSpec(size=8, channels=1, num_classes=3)
 # Float32 sums in another order differ by a few 1e-5 here; a term that is missing or doubled, by 1e-2 and more.
 CLOSE = {"rtol": 1e-3, "atol": 2e-4}
+
+
+JOINT = {"update": "joint", "minibatch_stddev": False}  # one pass for both players: D must judge every image alone
 
 
 def setting(**flags):
@@ -26,6 +40,7 @@ def setting(**flags):
         "g_optimizer": "sgd",
         "d_optimizer": "sgd",
         "conditioning": "labels",
+        "precision": "float32",
     }
     config = resolve("default", flags={**base, "g_learning_rate": 1.0, "d_learning_rate": 1.0, **flags})[0]
     players = build_players(config, SPEC)
@@ -45,7 +60,7 @@ def weights(network):
 @pytest.mark.parametrize("objective", ["non-saturating", "relativistic"])
 @pytest.mark.parametrize("penalties", [Penalties(), Penalties(r1=0.7, r2=0.3)])
 def test_the_joint_step_is_two_separate_gradients(objective, penalties):
-    players, rules, batch = setting(objective=objective)
+    players, rules, batch = setting(objective=objective, **JOINT)
     G, D = copy.deepcopy(players.G), copy.deepcopy(players.D)
     fake = G(batch.z, batch.fake_ids)
     g_loss = rules.g_loss(D(batch.real, batch.real_ids), D(fake, batch.fake_ids), batch.rng)
@@ -71,8 +86,10 @@ def test_the_joint_step_is_two_separate_gradients(objective, penalties):
 
 @pytest.mark.parametrize("objective", ["non-saturating", "least-squares", "relativistic"])
 @pytest.mark.parametrize("penalties", [Penalties(), Penalties(r1=0.7, r2=0.3)])
-def test_the_alternating_step_is_the_textbook_loop(objective, penalties):
-    players, rules, batch = setting(objective=objective, update="alternating")
+@pytest.mark.parametrize("compares", [False, True])
+def test_the_alternating_step_is_the_textbook_loop(objective, penalties, compares):
+    players, rules, batch = setting(objective=objective, update="alternating", minibatch_stddev=compares)
+    assert rules.one_pass and rules.scores_apart == compares
     G, D = copy.deepcopy(players.G), copy.deepcopy(players.D)
     optimizers = [torch.optim.SGD(network.parameters(), 1.0) for network in (G, D)]
     fake = G(batch.z, batch.fake_ids)
@@ -99,7 +116,7 @@ def test_the_alternating_step_is_the_textbook_loop(objective, penalties):
 
 @pytest.mark.parametrize("update", UPDATES)
 def test_a_loss_that_is_no_number_changes_no_weight(update):
-    players, rules, batch = setting(update=update)
+    players, rules, batch = setting(**(JOINT if update == "joint" else {}))
     batch.real[0] = float("nan")
     before = weights(players.G), weights(players.D)
     with pytest.raises(NotFiniteError):
@@ -108,7 +125,7 @@ def test_a_loss_that_is_no_number_changes_no_weight(update):
 
 
 def test_very_confident_discriminators_do_not_poison_the_joint_step():
-    players, rules, batch = setting()
+    players, rules, batch = setting(**JOINT)
     with torch.no_grad():
         list(players.D.parameters())[-1].zero_()
         players.D.judge.bias.fill_(-500.0)
@@ -124,3 +141,11 @@ def test_ema_moves_the_average_by_its_share():
             parameter.fill_(3.0)
     update_ema(players.G_ema, players.G, 0.75)
     torch.testing.assert_close(weights(players.G_ema), torch.full_like(weights(players.G_ema), 1.5))
+
+
+def test_real_and_fake_share_a_pass_only_where_features_are_an_images_own():
+    D = setting(minibatch_stddev=True)[0].D
+    assert sees_alone(D)
+    D.layers.append(MinibatchStddev())  # among the features: they would tell of both kinds at once
+    assert not sees_alone(D)
+    assert not sees_alone(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))

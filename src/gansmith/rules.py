@@ -20,7 +20,17 @@ from gansmith.losses import (
     gradient_penalty,
 )
 from gansmith.schedule import ramp, steered_boost
-from gansmith.step import Batch, Gradients, Memory, Penalties, Rules, Seen, has_batch_statistics, judges_alone
+from gansmith.step import (
+    Batch,
+    Gradients,
+    Memory,
+    Penalties,
+    Rules,
+    Seen,
+    has_batch_statistics,
+    judges_alone,
+    sees_alone,
+)
 
 
 def build_rules(config: Config, D: nn.Module) -> Rules:
@@ -41,7 +51,8 @@ def build_rules(config: Config, D: nn.Module) -> Rules:
         d_loss,
         g_loss,
         g_sees_real=objective.g_sees_real or config.feature_matching > 0,
-        one_pass=judges_alone(D),
+        one_pass=sees_alone(D),
+        scores_apart=not judges_alone(D),
         autocast=wants_bf16 and is_convolutional,  # conversions cost an MLP more than they save
         recall=replay(config.replay) if config.replay else Rules.recall,
         show=shown(config) if config.d_noise or config.augment != "none" else Rules.show,

@@ -86,7 +86,8 @@ class Rules:
     Attributes:
         d_loss, g_loss: the losses, targets included.
         g_sees_real: the generator's loss needs fresh logits of real images.
-        one_pass: D treats every image alone, so real and fake may share a pass.
+        one_pass: D's features of an image are its own, so real and fake may share a pass.
+        scores_apart: what D makes of features depends on the batch, so those of real and of fake are scored apart.
         autocast: run the networks in bfloat16.
         recall: which generated images D gets, and their ids: the fresh ones, or some of those in memory.
         show: every batch of images on its way into D.
@@ -102,6 +103,7 @@ class Rules:
     g_loss: SteppedLoss
     g_sees_real: bool
     one_pass: bool
+    scores_apart: bool
     autocast: bool
     recall: Callable[[Memory, Tensor, Batch], tuple[Tensor, Tensor]] = lambda memory, fake, batch: (
         fake,
@@ -198,14 +200,13 @@ def discriminator_step(
     players: Players, batch: Batch, rules: Rules, penalties: Penalties, fake: Tensor
 ) -> dict[str, float]:
     """D learns to tell the real images from these generated ones (N, C, H, W), which stay untouched."""
-    n = len(batch.real)
     real, (fake, fake_ids) = batch.real, rules.recall(players.memory, fake.detach().to(batch.real), batch)
     if penalties.at_images:
         real, fake = real.clone().requires_grad_(), fake.requires_grad_()
     with _precision(rules):
         if rules.one_pass:
-            both = _look(players, torch.cat([real, fake]), torch.cat([batch.real_ids, fake_ids]), batch, rules)
-            seen_real, seen_fake = both.rows(slice(n)), both.rows(slice(n, None))
+            both, ids = torch.cat([real, fake]), torch.cat([batch.real_ids, fake_ids])
+            seen_real, seen_fake = _look_at_both(players, both, ids, batch, rules)
         else:
             seen_real = _look(players, real, batch.real_ids, batch, rules)
             seen_fake = _look(players, fake, fake_ids, batch, rules)
@@ -251,11 +252,28 @@ def generator_step(players: Players, batch: Batch, rules: Rules, fake: Tensor) -
 
 def _look(players: Players, images: Tensor, ids: Tensor, batch: Batch, rules: Rules) -> Seen:
     """D on images (N, C, H, W), with all that the rules want to know; CONTRIBUTING says what D then has to offer."""
-    D: Any = players.D
     images = rules.show(players.memory, images, batch)
     if not (rules.wants_features or rules.wants_classes):
-        return Seen(D(images, ids).to(images), ids)
-    features = D.features(images, ids)
+        return Seen(players.D(images, ids).to(images), ids)
+    D: Any = players.D
+    return _scored(D, D.features(images, ids), ids, images, rules)
+
+
+def _look_at_both(players: Players, images: Tensor, ids: Tensor, batch: Batch, rules: Rules) -> tuple[Seen, Seen]:
+    """D on as many real as generated images (2N, C, H, W) in one pass: what it makes of either half."""
+    halves = slice(len(batch.real)), slice(len(batch.real), None)
+    if not rules.scores_apart:
+        both = _look(players, images, ids, batch, rules)
+        real, fake = (both.rows(half) for half in halves)
+    else:
+        D: Any = players.D
+        features = D.features(rules.show(players.memory, images, batch), ids)
+        real, fake = (_scored(D, features[half], ids[half], images, rules) for half in halves)
+    return real, fake
+
+
+def _scored(D: Any, features: Tensor, ids: Tensor, images: Tensor, rules: Rules) -> Seen:
+    """What D makes of features of its own, in the images' precision."""
     class_logits = D.classify(features).to(images) if rules.wants_classes else None
     return Seen(D.score(features, ids).to(images), ids, features.to(images), class_logits)
 
@@ -276,7 +294,17 @@ def has_batch_statistics(modules: Iterable[nn.Module]) -> bool:
 
 def judges_alone(D: nn.Module) -> bool:
     """Whether what D says of an image does not depend on the others of its batch."""
-    return not has_batch_statistics(D.modules()) and not any(isinstance(m, MinibatchStddev) for m in D.modules())
+    return not has_batch_statistics(D.modules()) and not _comparing(D)
+
+
+def sees_alone(D: nn.Module) -> bool:
+    """Whether D's features of an image do not depend on the others of its batch, though its score may."""
+    return not has_batch_statistics(D.modules()) and _comparing(D) in ([], ["spread"])
+
+
+def _comparing(D: nn.Module) -> list[str]:
+    """The names of D's layers that look at how the images of a batch differ; `spread` is the one before the score."""
+    return [name for name, layer in D.named_modules() if isinstance(layer, MinibatchStddev)]
 
 
 def _precision(rules: Rules) -> torch.autocast:

@@ -12,6 +12,8 @@ from gansmith.config import Config
 from gansmith.data import ImageSpec
 from gansmith.networks.layers import (
     SLOPE,
+    ChannelsLast,
+    FlattenPlaces,
     MinibatchStddev,
     activation,
     convolution,
@@ -94,6 +96,7 @@ def painting_layers(config: Config, *, size: int, channels: int) -> list[nn.Modu
     wide, narrow, side = config.g_width, config.g_width // 2, size // 4
     return [
         nn.Unflatten(1, (wide, side, side)),
+        ChannelsLast(),
         nn.BatchNorm2d(wide),
         activation(config.g_activation, nn.LeakyReLU(SLOPE)),
         *dropout(config.g_dropout),
@@ -121,6 +124,7 @@ def reading_layers(config: Config, *, channels: int) -> list[nn.Module]:
     wide = config.d_width
     return [
         nn.PixelUnshuffle(2),
+        ChannelsLast(),
         convolution(4 * channels, wide // 4),
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
         *dropout(config.dropout),
@@ -130,5 +134,5 @@ def reading_layers(config: Config, *, channels: int) -> list[nn.Module]:
         convolution(wide, 2 * wide, stride=2),
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
         *dropout(config.dropout),
-        nn.Flatten(),
+        FlattenPlaces(),
     ]

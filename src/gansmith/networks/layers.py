@@ -58,6 +58,20 @@ class MinibatchStddev(nn.Module):
         return torch.cat([features, spread.expand_as(features[:, :1])], dim=1)  # (N, F + 1) or (N, C + 1, H, W)
 
 
+class ChannelsLast(nn.Module):
+    """The same maps, laid out as convolutions like them: gradients then flow back without changing places."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.contiguous(memory_format=torch.channels_last)  # (N, C, H, W)
+
+
+class FlattenPlaces(nn.Module):
+    """(N, C, H, W) to (N, H * W * C): place after place, which is how channels-last maps lie in memory anyway."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1).flatten(1)
+
+
 class PadSame(nn.Module):
     """The zeros Keras puts around an image for `padding="same"`: the odd one goes to the right and to the bottom."""
 
