@@ -74,7 +74,9 @@ def test_an_r3gan_block_starts_with_he_s_weights_shrunk_for_three_branches():
 
 
 def test_wgan_gp_has_the_source_s_weights():
-    config = resolve("default", flags={"network": "wgan-gp", "g_width": 64, "d_width": 64, "z_dim": 128})[0]
+    config = resolve(
+        "default", flags={"network": "wgan-gp", "g_width": 64, "d_width": 64, "z_dim": 128, "minibatch_stddev": False}
+    )[0]
     G, D = NETWORKS["wgan-gp"](ImageSpec(28, 1, 0), config)
     g = (128 * 4096 + 4096) + (256 * 128 * 25 + 128) + (128 * 64 * 25 + 64) + (64 * 25 + 1)
     d = (25 * 64 + 64) + (64 * 128 * 25 + 128) + (128 * 256 * 25 + 256) + (4096 + 1)

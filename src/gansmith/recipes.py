@@ -23,11 +23,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "default": _DEFAULT,
     # The same, and no label is ever read: clusters take their place.
     "default-unlabelled": dict(_DEFAULT, conditioning="clusters"),
-    # Stacked MNIST, told neither labels nor clusters; pairs of real and generated images keep rare kinds alive. The
-    # network knows that colours are pictures of one kind, which those of published tables do not.
+    # Stacked MNIST, told neither labels nor clusters; pairs of real and generated images keep rare kinds alive, and how
+    # much a batch differs tells the discriminator of missing ones. The network knows that colours are pictures of one
+    # kind, which those of published tables do not.
     "stacked": dict(
         _COMPACT, network="planes", dataset="stacked-mnist", conditioning="none", use_all_training_images=True,
-        objective="relativistic", g_width=48, z_dim=96, r1=0.05, r2=0.05, penalty_boost=20.0, penalty_every=8,
+        objective="relativistic", g_width=64, z_dim=96, ema=0.05, minibatch_stddev=True,
+        r1=0.05, r2=0.05, penalty_boost=20.0, penalty_every=8,
     ),
     # Mixtures of Gaussians drawn as pictures, told neither labels nor clusters.
     "gaussians": dict(

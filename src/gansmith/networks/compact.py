@@ -15,6 +15,7 @@ from gansmith.networks.layers import (
     ChannelsLast,
     FlattenPlaces,
     MinibatchStddev,
+    UnflattenMaps,
     activation,
     convolution,
     dropout,
@@ -95,8 +96,7 @@ def painting_layers(config: Config, *, size: int, channels: int) -> list[nn.Modu
     """From G's (N, g_width * (size / 4)^2) to images."""
     wide, narrow, side = config.g_width, config.g_width // 2, size // 4
     return [
-        nn.Unflatten(1, (wide, side, side)),
-        ChannelsLast(),
+        UnflattenMaps(1, (wide, side, side)),
         nn.BatchNorm2d(wide),
         activation(config.g_activation, nn.LeakyReLU(SLOPE)),
         *dropout(config.g_dropout),

@@ -65,6 +65,14 @@ class ChannelsLast(nn.Module):
         return maps.contiguous(memory_format=torch.channels_last)  # (N, C, H, W)
 
 
+class UnflattenMaps(nn.Unflatten):
+    """Numbers to maps as torch's does it, channel after channel, but laid out as `ChannelsLast` does."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        maps: Tensor = super().forward(values)
+        return maps.contiguous(memory_format=torch.channels_last)  # (N, C, H, W)
+
+
 class FlattenPlaces(nn.Module):
     """(N, C, H, W) to (N, H * W * C): place after place, which is how channels-last maps lie in memory anyway."""
 
