@@ -66,7 +66,10 @@ class ChannelsLast(nn.Module):
 
 
 class UnflattenMaps(nn.Unflatten):
-    """Numbers to maps as torch's does it, channel after channel, but laid out as `ChannelsLast` does."""
+    """Numbers to maps as torch's does it, channel after channel, but laid out as `ChannelsLast` does.
+
+    In one layer, so that the weights after it keep the names they have in generators written earlier.
+    """
 
     def forward(self, values: Tensor) -> Tensor:
         maps: Tensor = super().forward(values)
