@@ -31,7 +31,7 @@ def rng(seed=0):
 
 
 def config_of(recipe="mlp-small", **flags):
-    small = {"g_width": 8, "d_width": 8, "z_dim": 4, "batch": 6}
+    small = {"g_width": 8, "d_width": 8, "z_dim": 4, "batch": 6, "precision": "float32"}
     return resolve(recipe, flags={**small, **flags})[0]
 
 

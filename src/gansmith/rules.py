@@ -46,14 +46,13 @@ def build_rules(config: Config, D: nn.Module) -> Rules:
     d_loss, g_loss = build_losses(config)
     wants_classes = config.d_conditioning == "classifier" and config.conditioning != "none"
     wants_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and has_fast_bf16())
-    is_convolutional = any(isinstance(layer, nn.Conv2d) for layer in D.modules())
     return Rules(
         d_loss,
         g_loss,
         g_sees_real=objective.g_sees_real or config.feature_matching > 0,
         one_pass=sees_alone(D),
         scores_apart=not judges_alone(D),
-        autocast=wants_bf16 and is_convolutional,  # conversions cost an MLP more than they save
+        autocast=wants_bf16,
         recall=replay(config.replay) if config.replay else Rules.recall,
         show=shown(config) if config.d_noise or config.augment != "none" else Rules.show,
         remember=adapt_augmentation if config.augment == "adaptive" else Rules.remember,

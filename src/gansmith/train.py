@@ -6,6 +6,7 @@ run that was never interrupted.
 
 import contextlib
 import copy
+import ctypes
 import hashlib
 import itertools
 import logging
@@ -13,6 +14,7 @@ import math
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -126,6 +128,7 @@ def prepare(config: Config) -> tuple[Config, Material]:
     Raises ValueError or FileNotFoundError for choices or data that cannot be trained on.
     """
     use_threads(config)
+    hold_memory()
     images, fit, validation = choose_images(config)
     conditioning = config.conditioning
     if conditioning == "auto":
@@ -186,6 +189,17 @@ def use_threads(config: Config) -> None:
     """Give torch the number of threads asked for, or one for each core this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(config.threads or allowed or 1)
+
+
+def hold_memory() -> None:
+    """Have the C library keep what a step frees instead of giving it back to the kernel, where it can be told so.
+
+    The next step wants as much again, and the kernel clears every page it hands out.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):  # glibc's
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 2**25)
 
 
 def build_players(config: Config, spec: ImageSpec, codes: Tensor | None = None) -> Players:
