@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ for _name in ("GANSMITH_DATA", "XDG_CACHE_HOME"):
 from gansmith.cli import main  # noqa: E402
 from gansmith.config import Config, resolve  # noqa: E402
 from gansmith.data.embedded import embedded_mnist  # noqa: E402
-from gansmith.runs import Run, create_run  # noqa: E402
+from gansmith.runs import Run, create_run, open_run  # noqa: E402
 from gansmith.train import prepare, train  # noqa: E402
 
 torch.set_num_threads(1)
@@ -88,7 +89,7 @@ def tiny(digit_dir: Path) -> Callable[..., Config]:
 def run_training(tmp_path: Path) -> Callable[..., Run]:
     """Train a config in a directory of its own (or a named one) and give the run."""
 
-    def go(config: Config, name: str = "run", *, stop_after: int | None = None) -> Run:
+    def go(config: Config, name: str = "run", *, stop_after: int | None = None, seconds: float | None = None) -> Run:
         config, material = prepare(config)
         run = create_run(tmp_path / name, config)
         seen = 0
@@ -98,9 +99,9 @@ def run_training(tmp_path: Path) -> Callable[..., Run]:
             seen += 1
             return stop_after is not None and seen > stop_after
 
-        for _ in train(run, material, stop=stop):
+        for _ in train(run, material, stop=stop, deadline=seconds and time.perf_counter() + seconds):
             pass
-        return run
+        return run if seconds is None else open_run(run.directory)
 
     return go
 

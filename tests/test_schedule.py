@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gansmith.schedule import decay, ema_decay, ramp, steered_boost
+from gansmith.schedule import decay, ema_decay, progress_at, ramp, steered_boost
 
 
 def test_linear_decay_is_flat_then_straight_to_zero():
@@ -25,6 +25,12 @@ def test_step_decay_falls_again_and_again():
 @pytest.mark.parametrize("kind", ["linear", "cosine", "step"])
 def test_rates_that_never_decay_stay(kind):
     assert decay(1.0, kind, 1.0, 0.1) == pytest.approx(1)
+
+
+def test_a_length_set_anew_changes_the_second_half_alone():
+    assert [progress_at(seen, 800, 800) for seen in (0, 300, 400, 600, 800)] == pytest.approx([0, 0.375, 0.5, 0.75, 1])
+    assert [progress_at(seen, 600, 800) for seen in (0, 300, 400, 500, 600)] == pytest.approx([0, 0.375, 0.5, 0.75, 1])
+    assert [progress_at(seen, 1000, 800) for seen in (300, 400, 700, 1000)] == pytest.approx([0.375, 0.5, 0.75, 1])
 
 
 def test_boost_fades_by_half_a_cosine():

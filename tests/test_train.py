@@ -11,7 +11,7 @@ from conftest import write_set
 from gansmith.generate import load_model, sample
 from gansmith.recipes import RECIPES
 from gansmith.runs import create_run, load_checkpoint, open_run
-from gansmith.train import Batches, TroubleError, _scores, measure_images, prepare, train
+from gansmith.train import LAST_PICTURES_S, Batches, TroubleError, _scores, measure_images, prepare, train
 
 TIMINGS = ("images_per_s", "elapsed_s")
 
@@ -277,6 +277,36 @@ def test_minutes_become_a_whole_number_of_images(tiny):
     short, long = (measure_images(config, material, seconds) for seconds in (5.0, 50.0))
     assert isinstance(short, int) and short >= config.batch
     assert long > short
+
+
+def test_a_length_set_anew_half_way_is_recorded_and_replayed(tiny, run_training):
+    config = tiny("mlp-small", d_loss_target=0.0, decay_from=0.25)
+    timed = run_training(config, "timed", seconds=LAST_PICTURES_S + 0.5)
+    assert timed.config.first_images == 256 and timed.config.images >= 160
+    assert timed.facts()["status"] == "finished"
+    assert int(timed.latest().name) == pytest.approx(timed.config.images, abs=config.batch)
+    assert_same_run(timed, run_training(timed.config, "replayed"))
+
+
+@pytest.mark.parametrize("stop_after", [None, 9, 15])  # before, just before and after the middle, which is step 16
+def test_a_late_run_is_cut_short_but_not_off(tiny, run_training, stop_after):
+    config = tiny("mlp-small", decay_from=0.25)
+    late = run_training(config, "late", seconds=1e-6)
+    assert (late.config.images, late.config.first_images) == (160, 256)  # a quarter of what it had seen is left
+    replayed = run_training(config.replace(images=160, first_images=256), "replayed", stop_after=stop_after)
+    assert_same_run(late, run_training(replayed.config, "replayed"))
+
+
+def test_a_run_killed_after_its_length_was_set_anew_keeps_that_length(tiny, run_training):
+    config = tiny("mlp-small", decay_from=0.25, save_every=96)
+    whole = run_training(config, "whole", seconds=1e-6)
+    parts = run_training(config, "parts", seconds=1e-6, stop_after=9)  # at 144 images, the middle was at 128
+    assert parts.latest().name == "000000144"
+    shutil.rmtree(parts.latest())  # the newest left is of before the middle
+    for length in (config, whole.config):  # the command's length, and that of config.toml
+        copy = shutil.copytree(parts.directory, parts.directory.with_name(f"copy-{length.images}"))
+        again = run_training(length.replace(images=160, first_images=length.first_images), copy.name)
+        assert_same_run(whole, again)
 
 
 def test_the_directory_tells_the_whole_story(tiny, run_training):

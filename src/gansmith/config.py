@@ -21,6 +21,7 @@ RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE")
 LENGTH_AND_INTERVALS = (
     "images",
     "schedule_images",
+    "first_images",
     "log_every",
     "sample_every",
     "evaluate_every",
@@ -74,6 +75,7 @@ class Config:
     # length and reproducibility
     images: int = _field(500_000, "training length in images shown to the discriminator", low=1)
     schedule_images: int = _field(0, "length that schedules refer to (0: the same as images)", low=0)
+    first_images: int = _field(0, "length that the first half of the schedules refers to (0: the same)", low=0)
     batch: int = _field(64, "real images per step", low=2, high=65_536)
     seed: int = _field(0, "one number fixes every random choice", low=0, high=2**63 - 1)
     # networks
@@ -238,6 +240,16 @@ class Config:
                     f"{player}_target_low is {low} and {player}_target_high is {high}; the low end must not be above "
                     "the high one: swap them"
                 )
+        if self.first_images / 2 >= self.schedule_length:
+            raise ValueError(
+                f"first_images is {self.first_images}, half of which leaves nothing of {self.schedule_length} images "
+                "for the second half of the schedules; lower it"
+            )
+
+    @property
+    def schedule_length(self) -> int:
+        """How many images the schedules take."""
+        return self.schedule_images or self.images
 
     def replace(self, **changes: Any) -> "Config":
         """The same choices but for `changes`, checked again."""

@@ -37,8 +37,11 @@ def _plain(total_images: int) -> Show:
     last_shown_at = -_PLAIN_EVERY_S
 
     def show(report: dict[str, Any]) -> None:
-        nonlocal last_shown_at
-        if report["kind"] == "score":
+        nonlocal last_shown_at, total_images
+        if report["kind"] == "length":
+            total_images = report["images"]
+            line = f"{total_images:,} images will fit into the time left"
+        elif report["kind"] == "score":
             line = _score(report)
         elif report["kind"] in ("trouble", "rollback"):
             line = report["sentence"]
@@ -74,6 +77,8 @@ def _bar(total_images: int) -> Iterator[Show]:
     with Live(Group(progress, Text()), refresh_per_second=4) as live:
 
         def show(report: dict[str, Any]) -> None:
+            if report["kind"] == "length":
+                progress.update(task, total=report["images"])
             if report["kind"] == "log":
                 progress.update(
                     task, completed=report["images_seen"], rate=report["images_per_s"], losses=_losses(report)

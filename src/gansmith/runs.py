@@ -224,6 +224,8 @@ def _continued(run: Run, config: Config) -> Run:
     """
     latest = run.latest()
     begun = run.config if latest is None else _config_of(latest)
+    if begun.images == run.config.first_images:  # whose length was set anew after that checkpoint
+        begun = begun.replace(images=run.config.images, first_images=run.config.first_images)
     old, new = begun.as_dict(), config.as_dict()
     changed = [name for name in old if old[name] != new[name] and name not in MAY_CHANGE]
     if changed:
@@ -233,7 +235,7 @@ def _continued(run: Run, config: Config) -> Run:
             "it was edited), or another --out"
         )
     schedule = begun.schedule_images or (begun.images if config.images != begun.images else 0)
-    return Run(run.directory, config.replace(schedule_images=schedule))
+    return Run(run.directory, config.replace(schedule_images=schedule, first_images=begun.first_images))
 
 
 def open_run(directory: Path) -> Run:

@@ -3,6 +3,14 @@
 import math
 
 
+def progress_at(images_seen: int, length: int, first_length: int) -> float:
+    """How much of the schedule is over: half of it at half the length expected at first, then evenly to the end."""
+    middle = first_length / 2
+    if images_seen < middle:
+        return images_seen / first_length
+    return 0.5 + 0.5 * (images_seen - middle) / (length - middle)
+
+
 def decay(progress: float, kind: str, start: float, factor: float) -> float:
     """What is left of a learning rate: all of it until `start`, 1 being never, then
 

@@ -58,6 +58,7 @@ from gansmith.runs import (
     load_checkpoint,
     load_counters,
     locked,
+    open_run,
     point_best,
     prune,
     save_checkpoint,
@@ -65,7 +66,7 @@ from gansmith.runs import (
     write_bytes,
     write_text,
 )
-from gansmith.schedule import decay, ema_decay, ramp
+from gansmith.schedule import decay, ema_decay, progress_at, ramp
 from gansmith.signals import Signals
 from gansmith.step import (
     UPDATES,
@@ -262,14 +263,16 @@ def train(
     *,
     stop: Callable[[], bool] = lambda: False,
     command: Sequence[str] = (),
+    deadline: float | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train a run to its length, or until `stop()` says so, and report on the way.
 
     Continues from the newest checkpoint where there is one. Yields what happened as dicts with a "kind": "log",
-    "score", "sampled", "saved", "trouble" or "rollback". The run's directory is locked meanwhile.
+    "score", "sampled", "saved", "length", "trouble" or "rollback". The run's directory is locked meanwhile.
 
     Args:
         command: what was typed, for run.json.
+        deadline: by `time.perf_counter`; half-way, a new run's length is set anew, once, to what fits until then.
 
     Raises ValueError where another process trains in the directory or the data are not those it began with;
     TroubleError when a loss is no number, or at any trouble if the config says stop; NotSavedError when the disk takes
@@ -281,12 +284,13 @@ def train(
         finished = None
         while finished is None:
             try:
-                finished = yield from _loop(run, material, stop, starts)
+                finished = yield from _loop(run, material, stop, starts, deadline)
             except TroubleError as error:
                 if run.config.on_trouble != "rollback" or not roll_back(run, error.trouble):
                     run.record(status="failed", reason=str(error))
                     raise
                 yield {"kind": "rollback", "images_seen": error.trouble.images_seen, **run.facts()["rollbacks"][-1]}
+                run = open_run(run.directory)
             except OSError as error:
                 raise NotSavedError(_what_to_do(run, error)) from error
             except NotSavedError as error:
@@ -297,7 +301,11 @@ def train(
 
 
 def _loop(
-    run: Run, material: Material, stop: Callable[[], bool], starts: Sequence[dict[str, Any]]
+    run: Run,
+    material: Material,
+    stop: Callable[[], bool],
+    starts: Sequence[dict[str, Any]],
+    deadline: float | None,
 ) -> Generator[dict[str, Any], None, bool]:
     """What `train` yields; returns whether the run reached its length."""
     config = run.config
@@ -308,10 +316,9 @@ def _loop(
     rows, scores, rollbacks = run.log(), run.scores(), counters["rollbacks"]
     signals = Signals(config, material.fit, material.validation, material.ids, material.frequencies)
     images_seen: int = counters["images_seen"]
-    resumed = images_seen > 0
+    resumed, begun_at = images_seen > 0, images_seen
     sums, best = _Sums(counters["sums"], counters["sums_counts"]), counters["best"]
     batches = Batches(config, material)
-    schedule_length = config.schedule_images or config.images
     judge = Judge(material.fit, material.validation) if material.validation and len(material.validation) > 1 else None
     frame_ids = _frame_ids(material)
     frame_latents = draw_latents(config, seed=config.seed, count=len(frame_ids))
@@ -327,7 +334,7 @@ def _loop(
 
     def log() -> dict[str, Any]:
         row = {"images_seen": images_seen, **sums.take_means(), **clock.lap(images_seen)}
-        looks = config.images // SIGNS or 1
+        looks = (config.first_images or config.images) // SIGNS or 1
         if images_seen // looks > (rows[-1]["images_seen"] if rows else 0) // looks:
             row |= signals.measure(players.G, images_seen)
             row |= gradient_lengths()
@@ -433,7 +440,7 @@ def _loop(
         (config.sample_every or _share(config, GRIDS), draw),
     ]
     if judge is not None:
-        every = config.evaluate_every or _share(config, _scores(config, config.schedule_images or config.images))
+        every = config.evaluate_every or _share(config, _scores(config, _expected(config)))
         chores.insert(0, (every, evaluate))  # first, for it may find that the run is over
     chores.append((config.save_every or _share(config, SAVES), save))
 
@@ -462,7 +469,18 @@ def _loop(
                 return finished
             resumed, fresh = False, None
 
-            progress = min(images_seen / schedule_length, 1.0 - config.batch / schedule_length)
+            middle = config.images / 2
+            if deadline and not config.first_images and images_seen - config.batch < middle <= images_seen:
+                fitting = clock.images_until(deadline - LAST_PICTURES_S, images_seen - begun_at)
+                config = config.replace(
+                    images=images_seen + max(fitting, images_seen // 4, config.batch), first_images=config.images
+                )
+                run = Run(run.directory, config)
+                write_text(run.directory / "config.toml", config.to_toml())
+                yield {"kind": "length", "images_seen": images_seen, "images": config.images}
+            length = config.schedule_length
+            progress = progress_at(images_seen, length, config.first_images or length)
+            progress = min(progress, 1.0 - config.batch / length)
             set_rates(players, config, progress, slower=ROLLBACK_FACTOR ** len(rollbacks))
             sums.add(take_step(players, rules, batches, images_seen, progress))
             images_seen += config.batch
@@ -519,7 +537,7 @@ def take_step(
     if config.ema:
         counted = float(images_seen + config.batch)
         if config.ema_growth == "cosine":
-            counted = (config.schedule_images or config.images) * ramp(progress, 0.0, 1.0, config.penalty_warmup)
+            counted = config.schedule_length * ramp(progress, 0.0, 1.0, config.penalty_warmup)
         update_ema(players.G_ema, players.G, ema_decay(counted, config.batch, config.ema))
     return numbers | steer_penalties(config, players.memory, numbers["d_loss"])
 
@@ -662,7 +680,12 @@ def _scores(config: Config, images: int) -> int:
 
 def _share(config: Config, parts: int) -> int:
     """An interval that divides the schedule's length into so many parts."""
-    return max(config.batch, math.ceil((config.schedule_images or config.images) / parts))
+    return max(config.batch, math.ceil(_expected(config) / parts))
+
+
+def _expected(config: Config) -> int:
+    """How many images a run's intervals were divided from."""
+    return config.first_images or config.schedule_length
 
 
 def _frame_ids(material: Material) -> Tensor:
@@ -680,6 +703,11 @@ class _Clock:
     def __init__(self) -> None:
         self.started_at = self.lap_at = time.perf_counter()
         self.lap_images: int | None = None
+
+    def images_until(self, deadline: float, images: int) -> int:
+        """How many more fit in as fast as `images` went since the clock was started; 0 or less where it is late."""
+        now = time.perf_counter()
+        return int((deadline - now) * images / (now - self.started_at))
 
     def lap(self, images_seen: int) -> dict[str, float]:
         now = time.perf_counter()

@@ -92,16 +92,18 @@ def train(
     if not known:
         refuse_occupied(directory)
     elif minutes is not None:
-        chosen = chosen.replace(images=open_run(directory).config.images)
+        begun = open_run(directory).config
+        chosen = chosen.replace(images=begun.images, first_images=begun.first_images)
     parse_trackers(chosen.trackers)
     chosen, material = prepare(chosen)
     say(progress, f"{chosen.dataset}: {len(material.fit):,} images to train on, from {material.fit.source}")
     for notice in material.fit.notices:
         say(progress, f"note: {notice}")
+    deadline = None
     if minutes is not None and not known:
-        left_s = _STARTED_AT + 60 * minutes - time.perf_counter()
-        chosen = chosen.replace(images=measure_images(chosen, material, left_s))
-    code = _train(create_run(directory, chosen), material, progress)
+        deadline = _STARTED_AT + 60 * minutes
+        chosen = chosen.replace(images=measure_images(chosen, material, deadline - time.perf_counter()))
+    code = _train(create_run(directory, chosen), material, progress, deadline)
     _STARTED_AT = time.perf_counter()  # a process that trains again has its minutes again
     return code
 
@@ -145,18 +147,19 @@ def resume(
     return _train(create_run(run, config), material, progress)
 
 
-def _train(run: "Run", material: Any, progress: str) -> int:
+def _train(run: "Run", material: Any, progress: str, deadline: float | None = None) -> int:
     from gansmith.generate import enlarge, grid, load_model, sample, to_png
     from gansmith.plot import plot_curves
     from gansmith.progress import show_progress
-    from gansmith.runs import NotSavedError, write_bytes
+    from gansmith.runs import NotSavedError, open_run, write_bytes
     from gansmith.trackers import tracked
     from gansmith.train import train as train_run
 
     command = ["gansmith", *sys.argv[1:]]
     try:
         with _signals() as caught, show_progress(run.config.images, progress) as show:
-            for report in tracked(run, train_run(run, material, stop=lambda: bool(caught), command=command)):
+            reports = train_run(run, material, stop=lambda: bool(caught), command=command, deadline=deadline)
+            for report in tracked(run, reports):
                 show(report)
     except NotSavedError as error:
         complain(str(error))
@@ -164,7 +167,7 @@ def _train(run: "Run", material: Any, progress: str) -> int:
     if caught:
         say(progress, f"stopped and saved; go on with: gansmith resume {run.directory}")
         return 128 + caught[0]
-    model = load_model(run.directory)
+    run, model = open_run(run.directory), load_model(run.directory)
     images, _ = sample(model, seed=0, count=25)
     write_bytes(run.directory / "grid.png", to_png(enlarge(grid(images))))
     plot_curves(run)
