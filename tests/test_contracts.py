@@ -28,7 +28,7 @@ SOURCE = Path(gansmith.__file__).parent
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.size}px-{spec.channels}ch-{spec.num_classes}ids")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_keep_their_shapes_and_every_weight_learns(name, spec):
-    config = resolve(flags={"g_width": 16, "d_width": 16, "z_dim": 12})[0]
+    config = resolve("mlp-small", flags={"network": name, "g_width": 16, "d_width": 16, "z_dim": 12})[0]
     G, D = NETWORKS[name](spec, config)
     z, ids = torch.randn(6, 12), torch.zeros(6, dtype=torch.int64)
     with torch.no_grad():  # zero-initialised layers would block gradients at the very first step
@@ -147,6 +147,7 @@ def test_recipes_train_two_steps(recipe):
 # What an objective needs beside its name.
 COMPANIONS = {
     "wasserstein": {"clip_weights": 0.01},
+    "boundary-equilibrium": {"network": "autoencoder"},
     "auxiliary-classifier": {"conditioning": "labels", "d_conditioning": "classifier"},
 }
 

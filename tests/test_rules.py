@@ -125,6 +125,39 @@ def test_feature_matching_replaces_its_share_of_the_generators_loss():
     assert not torch.equal(weights(players.G), before)
 
 
+def test_boundary_equilibrium_weighs_errors_of_redrawing_and_keeps_their_balance():
+    """Against the paper's three equations by hand: losses of both players, and k of the next step."""
+    flags = dict(objective="boundary-equilibrium", network="autoencoder", g_optimizer="sgd", d_optimizer="sgd")
+    players, rules, config = setting(**flags, g_learning_rate=1.0, d_learning_rate=1.0, balance=0.7)
+    G, D, batch = players.G, players.D, batch_of()
+    players.memory["balance"].fill_(0.25)
+    fake = G(batch.z, batch.fake_ids).detach()
+    redraw = D.layers[0].redraw
+
+    def error(images):
+        return (images - redraw(images)).abs().mean()
+
+    real_error, fake_error = error(batch.real), error(fake)
+    gradients = torch.autograd.grad(real_error - 0.25 * fake_error, list(D.parameters()))
+    before = weights(D)
+    numbers = discriminator_step(players, batch, rules, Penalties(), fake)
+    torch.testing.assert_close(before - weights(D), torch.cat([g.flatten() for g in gradients]), rtol=1e-4, atol=1e-6)
+    short = 0.7 * real_error.item() - fake_error.item()
+    assert numbers["balance"] == pytest.approx(0.25 + 0.001 * short)
+    assert numbers["convergence"] == pytest.approx(real_error.item() + abs(short), rel=1e-5)
+
+    g_gradients = torch.autograd.grad(error(G(batch.z, batch.fake_ids)), list(G.parameters()))
+    before = weights(G)
+    generator_step(players, batch, rules, G(batch.z, batch.fake_ids))
+    torch.testing.assert_close(before - weights(G), torch.cat([g.flatten() for g in g_gradients]), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("flags", [{"objective": "boundary-equilibrium"}, {"network": "autoencoder"}])
+def test_boundary_equilibrium_needs_a_discriminator_that_redraws(flags):
+    with pytest.raises(ValueError, match="need each other"):
+        setting(**flags)
+
+
 def test_an_auxiliary_classifier_adds_its_losses_to_both_players():
     players, rules, _ = setting(
         objective="auxiliary-classifier", conditioning="labels", d_conditioning="classifier",

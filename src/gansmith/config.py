@@ -132,6 +132,9 @@ class Config:
     )
     # objective
     objective: str = _field("non-saturating", "loss pair; `gansmith list objectives`")
+    balance: float = _field(
+        0.5, "boundary-equilibrium: generated images' error wanted, as a share of real images'", low=0.0, high=1.0
+    )
     update: str = _field(
         "alternating",
         "the classic discriminator step before the generator step, or one pass that serves both players",

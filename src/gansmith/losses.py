@@ -38,6 +38,7 @@ class Objective:
         needs_slope_limit: whether D's loss is unbounded unless D's slope is limited.
         classifies: whether D must also name the class of an image.
         splits_at_zero: whether D calls an image real by a logit above zero.
+        is_balanced: whether D's logit is an error of redrawing, negated, and a balance weighs its two halves.
     """
 
     d_loss: Loss
@@ -50,6 +51,7 @@ class Objective:
     needs_slope_limit: bool = False
     classifies: bool = False
     splits_at_zero: bool = False
+    is_balanced: bool = False
 
 
 def non_saturating_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -135,6 +137,8 @@ OBJECTIVES: dict[str, Objective] = {
     "auxiliary-classifier": Objective(
         non_saturating_d, non_saturating_g, _CROSS_ENTROPY, classifies=True, splits_at_zero=True
     ),
+    # BEGAN: errors of redrawing; how much those of generated images count is steered. Source: arXiv:1703.10717.
+    "boundary-equilibrium": Objective(wasserstein_d, wasserstein_g, is_positive=False, is_balanced=True),
 }
 
 

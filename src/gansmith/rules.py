@@ -19,6 +19,7 @@ from gansmith.losses import (
     feature_distance,
     gradient_penalty,
 )
+from gansmith.networks.autoencoder import RedrawingErrors
 from gansmith.schedule import ramp, steered_boost
 from gansmith.step import (
     Batch,
@@ -31,6 +32,8 @@ from gansmith.step import (
     judges_alone,
     sees_alone,
 )
+
+BALANCE_RATE = 0.001
 
 
 def build_rules(config: Config, D: nn.Module) -> Rules:
@@ -55,10 +58,10 @@ def build_rules(config: Config, D: nn.Module) -> Rules:
         autocast=wants_bf16,
         recall=replay(config.replay) if config.replay else Rules.recall,
         show=shown(config) if config.d_noise or config.augment != "none" else Rules.show,
-        remember=adapt_augmentation if config.augment == "adaptive" else Rules.remember,
+        remember=_remember(config, objective),
         wants_features=config.feature_matching > 0,
         wants_classes=wants_classes,
-        d_beside=d_names_classes if wants_classes else Rules.d_beside,
+        d_beside=_d_beside(objective, wants_classes),
         g_beside=g_beside(config.feature_matching, wants_classes),
         limit=clip_gradient(config.clip_gradient) if config.clip_gradient else Rules.limit,
         settle=clip_weights(config.clip_weights) if config.clip_weights else Rules.settle,
@@ -108,7 +111,19 @@ def shown(config: Config) -> Callable[[Memory, Tensor, Batch], Tensor]:
     return show
 
 
-def adapt_augmentation(memory: Memory, real_logits: Tensor) -> dict[str, float]:
+def _remember(config: Config, objective: Objective) -> Callable[[Memory, Tensor, Tensor], dict[str, float]]:
+    if objective.is_balanced:
+        return rebalance(config.balance)
+    return adapt_augmentation if config.augment == "adaptive" else Rules.remember
+
+
+def _d_beside(objective: Objective, wants_classes: bool) -> Callable[[Memory, Tensor, Seen, Seen], Tensor]:
+    if objective.is_balanced:
+        return weigh_fakes
+    return d_names_classes if wants_classes else Rules.d_beside
+
+
+def adapt_augmentation(memory: Memory, real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
     """Change images more often from now on if D is too sure of real ones, less often if not; how often that is."""
     sure = real_logits.sign().mean().item()
     probability = adapt(memory["augment_probability"].item(), sure, len(real_logits))
@@ -140,6 +155,8 @@ def empty_memory(config: Config, shape: Sequence[int]) -> Memory:
             "replay_ids": torch.zeros(config.replay_images, dtype=torch.int64),
             "replay_filled": torch.zeros((), dtype=torch.int64),
         }
+    if OBJECTIVES[config.objective].is_balanced:
+        memory["balance"] = torch.zeros((), dtype=torch.float64)
     if config.d_loss_target:
         memory["penalty_boost"] = torch.tensor(config.penalty_boost, dtype=torch.float64)
     return memory
@@ -169,7 +186,32 @@ def replay(share: float) -> Callable[[Memory, Tensor, Batch], tuple[Tensor, Tens
     return recall
 
 
-def d_names_classes(loss: Tensor, real: Seen, fake: Seen) -> Tensor:
+def weigh_fakes(memory: Memory, loss: Tensor, real: Seen, fake: Seen) -> Tensor:
+    """D's loss where errors of redrawing generated images count as much as the balance says: L(x) - k L(G(z)).
+
+    Source: BEGAN, arXiv:1703.10717, section 3.4.
+    """
+    return loss - (1.0 - memory["balance"].item()) * fake.logits.mean()
+
+
+def rebalance(gamma: float) -> Callable[[Memory, Tensor, Tensor], dict[str, float]]:
+    """Let generated images count more as long as their errors are above `gamma` of real images', and less below.
+
+    Gives k and the measure of convergence, L(x) + |gamma L(x) - L(G(z))|. Source: BEGAN, arXiv:1703.10717, sections 3.3
+    to 3.5, with its rate of 0.001.
+    """
+
+    def remember(memory: Memory, real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
+        real_error, fake_error = -real_logits.mean().item(), -fake_logits.mean().item()
+        short = gamma * real_error - fake_error
+        memory["balance"] += BALANCE_RATE * short
+        memory["balance"].clamp_(0.0, 1.0)
+        return {"balance": memory["balance"].item(), "convergence": real_error + abs(short)}
+
+    return remember
+
+
+def d_names_classes(memory: Memory, loss: Tensor, real: Seen, fake: Seen) -> Tensor:
     """D's loss, and its cost of naming the classes of real and generated images. Source: arXiv:1610.09585, eq. 3."""
     assert real.class_logits is not None and fake.class_logits is not None
     return loss + class_loss(real.class_logits, real.ids) + class_loss(fake.class_logits, fake.ids)
@@ -294,6 +336,10 @@ def _refuse_losses(config: Config, objective: Objective, D: nn.Module) -> None:
                 f"{name} is {getattr(config, name):g}, but losses of the {config.objective} objective have no floor to "
                 "measure from; set it to 0 or choose another objective"
             )
+    if objective.is_balanced != any(isinstance(layer, RedrawingErrors) for layer in D.modules()):
+        raise ValueError(
+            "the boundary-equilibrium objective and the autoencoder network need each other; choose both, or neither"
+        )
     asks_classes = config.d_conditioning == "classifier"
     if objective.classifies and not (asks_classes and config.conditioning != "none"):
         raise ValueError(

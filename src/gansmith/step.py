@@ -91,7 +91,7 @@ class Rules:
         autocast: run the networks in bfloat16.
         recall: which generated images D gets, and their ids: the fresh ones, or some of those in memory.
         show: every batch of images on its way into D.
-        remember: what D made of real images, for the steps to come; gives more numbers to log.
+        remember: what D made of real and of generated images, for the steps to come; gives more numbers to log.
         wants_features, wants_classes: D's features, and its class logits, are looked at too.
         d_beside, g_beside: from a loss and what D saw of real and fake images, the loss with more beside it.
         limit: gradients before an optimiser uses them.
@@ -110,10 +110,10 @@ class Rules:
         batch.fake_ids,
     )
     show: Callable[[Memory, Tensor, Batch], Tensor] = lambda memory, images, batch: images
-    remember: Callable[[Memory, Tensor], dict[str, float]] = lambda memory, real_logits: {}
+    remember: Callable[[Memory, Tensor, Tensor], dict[str, float]] = lambda memory, real_logits, fake_logits: {}
     wants_features: bool = False
     wants_classes: bool = False
-    d_beside: Callable[[Tensor, Seen, Seen], Tensor] = lambda loss, real, fake: loss
+    d_beside: Callable[[Memory, Tensor, Seen, Seen], Tensor] = lambda memory, loss, real, fake: loss
     g_beside: Callable[[Tensor, Seen, Seen], Tensor] = lambda loss, real, fake: loss
     limit: Callable[[Gradients], Gradients] = lambda gradients: gradients
     settle: Callable[[Sequence[Tensor]], None] = lambda parameters: None
@@ -178,7 +178,8 @@ def joint_step(players: Players, batch: Batch, rules: Rules, penalties: Penaltie
     _learn(players.d_optimizer, d_gradients, rules)
     rules.settle(d_parameters)
     _learn(players.g_optimizer, g_gradients, rules)
-    return numbers | _confidence(real_logits, fake_logits) | rules.remember(players.memory, real_logits.detach())
+    judged = real_logits.detach(), fake_logits.detach()
+    return numbers | _confidence(*judged) | rules.remember(players.memory, *judged)
 
 
 def alternating_step(players: Players, batch: Batch, rules: Rules, penalties: Penalties) -> dict[str, float]:
@@ -211,9 +212,10 @@ def discriminator_step(
             seen_real = _look(players, real, batch.real_ids, batch, rules)
             seen_fake = _look(players, fake, fake_ids, batch, rules)
     d_loss = rules.d_loss(seen_real.logits, seen_fake.logits, batch.rng)
-    loss = rules.d_beside(d_loss, seen_real, seen_fake)
-    numbers = {"d_loss": _finite("d_loss", d_loss)} | _confidence(seen_real.logits, seen_fake.logits)
-    numbers |= rules.remember(players.memory, seen_real.logits.detach())
+    loss = rules.d_beside(players.memory, d_loss, seen_real, seen_fake)
+    judged = seen_real.logits.detach(), seen_fake.logits.detach()
+    numbers = {"d_loss": _finite("d_loss", d_loss)} | _confidence(*judged)
+    numbers |= rules.remember(players.memory, *judged)
     if numbers["d_loss"] < rules.d_bound:
         return numbers
     if penalties.at_images:
@@ -333,8 +335,8 @@ def _learn(optimizer: torch.optim.Optimizer, gradients: Gradients, rules: Rules)
 def _confidence(real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
     """How often D calls real images real, and generated images real."""
     return {
-        "d_real": real_logits.detach().sigmoid().mean().item(),
-        "d_fake": fake_logits.detach().sigmoid().mean().item(),
+        "d_real": real_logits.sigmoid().mean().item(),
+        "d_fake": fake_logits.sigmoid().mean().item(),
     }
 
 

@@ -21,6 +21,8 @@ OBJECTIVES_COMPARED: dict[str, dict[str, Any]] = {
     "wasserstein-gp": dict(objective="wasserstein", gradient_penalty=10.0, d_steps=5, beta1=0.0, beta2=0.9,
                            g_learning_rate=1e-4, d_learning_rate=1e-4),
     "dragan":         dict(objective="non-saturating", dragan=10.0),
+    "boundary-equilibrium": dict(objective="boundary-equilibrium", network="autoencoder", d_width=64,
+                           g_learning_rate=1e-4, d_learning_rate=1e-4),
     "hinge":          dict(objective="hinge"),
 }  # fmt: skip
 

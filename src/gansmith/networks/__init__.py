@@ -11,6 +11,7 @@ from torch import nn
 from gansmith.config import Config
 from gansmith.data import ImageSpec
 from gansmith.networks.acgan import acgan
+from gansmith.networks.autoencoder import autoencoder
 from gansmith.networks.compact import compact
 from gansmith.networks.dcgan import dcgan, dcgan_keras, dcgan_pooled
 from gansmith.networks.mlp import cgan_keras, mlp, mlp_deep, mlp_keras
@@ -31,6 +32,7 @@ NETWORKS: dict[str, Callable[[ImageSpec, Config], tuple[nn.Module, nn.Module]]] 
     "dcgan": dcgan,
     "dcgan-keras": dcgan_keras,
     "dcgan-pooled": dcgan_pooled,
+    "autoencoder": autoencoder,
     "wgan-gp": wgan_gp,
     "sngan": sngan,
     "acgan": acgan,

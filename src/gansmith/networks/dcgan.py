@@ -112,24 +112,6 @@ def dcgan_pooled(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]
             f"images are {spec.size} pixels wide; the dcgan-pooled network convolves without padding and needs 16 or "
             "more: resize them or choose another network"
         )
-    maps, side = config.g_width, spec.size // 4
-    G = nn.Sequential(
-        nn.Linear(latent_inputs(spec, config), 16 * maps),
-        activation(config.g_activation, nn.ReLU()),
-        nn.BatchNorm1d(16 * maps),
-        *dropout(config.g_dropout),
-        nn.Linear(16 * maps, 2 * maps * side**2),
-        activation(config.g_activation, nn.ReLU()),
-        nn.BatchNorm1d(2 * maps * side**2),
-        *dropout(config.g_dropout),
-        nn.Unflatten(1, (2 * maps, side, side)),
-        nn.ConvTranspose2d(2 * maps, maps, kernel_size=4, stride=2, padding=1),
-        activation(config.g_activation, nn.ReLU()),
-        nn.BatchNorm2d(maps),
-        *dropout(config.g_dropout),
-        nn.ConvTranspose2d(maps, spec.channels, kernel_size=4, stride=2, padding=1),
-        nn.Tanh(),
-    )
     maps, last = config.d_width, ((spec.size - 4) // 2 - 4) // 2
     features = 2 * maps * last**2
     D = nn.Sequential(
@@ -147,4 +129,27 @@ def dcgan_pooled(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]
         *dropout(config.dropout),
     )
     judge = nn.Linear(features + config.minibatch_stddev, 1)
-    return Generator(G, spec, config), Discriminator(D, judge, features, spec, config)
+    return pooled_generator(spec, config), Discriminator(D, judge, features, spec, config)
+
+
+def pooled_generator(spec: ImageSpec, config: Config) -> nn.Module:
+    """The generator of `dcgan_pooled`, which is InfoGAN's. Source: arXiv:1606.03657, table 1."""
+    maps, side = config.g_width, spec.size // 4
+    layers = nn.Sequential(
+        nn.Linear(latent_inputs(spec, config), 16 * maps),
+        activation(config.g_activation, nn.ReLU()),
+        nn.BatchNorm1d(16 * maps),
+        *dropout(config.g_dropout),
+        nn.Linear(16 * maps, 2 * maps * side**2),
+        activation(config.g_activation, nn.ReLU()),
+        nn.BatchNorm1d(2 * maps * side**2),
+        *dropout(config.g_dropout),
+        nn.Unflatten(1, (2 * maps, side, side)),
+        nn.ConvTranspose2d(2 * maps, maps, kernel_size=4, stride=2, padding=1),
+        activation(config.g_activation, nn.ReLU()),
+        nn.BatchNorm2d(maps),
+        *dropout(config.g_dropout),
+        nn.ConvTranspose2d(maps, spec.channels, kernel_size=4, stride=2, padding=1),
+        nn.Tanh(),
+    )
+    return Generator(layers, spec, config)
