@@ -178,10 +178,12 @@ def test_objectives_are_ordered_by_their_mean_with_their_range():
 @pytest.mark.parametrize("name", losses.OBJECTIVES_COMPARED)
 def test_compared_objectives_differ_in_nothing_but_their_own_choices(name):
     choices = losses.OBJECTIVES_COMPARED[name]
-    config, origins = resolve(losses.RECIPE, flags=choices)
-    build_rules(config, build_players(config, ImageSpec(28, 1, 0)).D)
+    (config, origins), recipe = resolve(losses.RECIPE, flags=choices), resolve(losses.RECIPE)[0]
+    players = build_players(config, ImageSpec(28, 1, 0))
+    build_rules(config, players.D)
     assert {field for field, origin in origins.items() if origin == "flag"} == set(choices)
-    assert (config.network, config.batch) == (resolve(losses.RECIPE)[0].network, resolve(losses.RECIPE)[0].batch)
+    assert config.batch == recipe.batch
+    assert repr(players.G) == repr(build_players(recipe, ImageSpec(28, 1, 0)).G)
 
 
 @pytest.mark.slow
