@@ -32,7 +32,7 @@ def _own_keras_home(tmp_path, monkeypatch):
 def model(network, *, conditioning="labels", spec=None, **flags):
     spec = spec or ImageSpec(28, 1, 10 if conditioning == "labels" else 0)
     flags = {"network": network, "g_width": 16, "d_width": 16, "z_dim": 12, "clusters": 5, **flags}
-    config = resolve(flags={**flags, "conditioning": conditioning})[0]
+    config = resolve(flags={"minibatch_stddev": False, **flags, "conditioning": conditioning})[0]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         G = NETWORKS[network](network_spec(spec, config), config)[0]

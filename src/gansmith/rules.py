@@ -370,4 +370,6 @@ def _refuse_joint(config: Config, objective: Objective, D: nn.Module) -> None:
     }
     for reason, applies in reasons.items():
         if applies:
-            raise ValueError(f"one pass cannot serve both players {reason}; use --update alternating")
+            raise ValueError(
+                f"one pass cannot serve both players {reason}; use --update alternating, or leave that out"
+            )
