@@ -288,13 +288,19 @@ def test_a_length_set_anew_half_way_is_recorded_and_replayed(tiny, run_training)
     assert_same_run(timed, run_training(timed.config, "replayed"))
 
 
-@pytest.mark.parametrize("stop_after", [None, 9, 15])  # before, just before and after the middle, which is step 16
+@pytest.mark.parametrize("stop_after", [None, 3, 8, 9])  # before, at and after the middle, which is 8 of 10 steps on
 def test_a_late_run_is_cut_short_but_not_off(tiny, run_training, stop_after):
     config = tiny("mlp-small", decay_from=0.25)
     late = run_training(config, "late", seconds=1e-6)
     assert (late.config.images, late.config.first_images) == (160, 256)  # a quarter of what it had seen is left
     replayed = run_training(config.replace(images=160, first_images=256), "replayed", stop_after=stop_after)
     assert_same_run(late, run_training(replayed.config, "replayed"))
+
+
+def test_a_schedule_of_its_own_length_is_left_alone(tiny, run_training):
+    run = run_training(tiny("mlp-small", schedule_images=64), "run", seconds=1e-6)
+    assert (run.config.images, run.config.schedule_images, run.config.first_images) == (256, 64, 0)
+    assert run.latest().name == "000000256"
 
 
 def test_a_run_killed_after_its_length_was_set_anew_keeps_that_length(tiny, run_training):
