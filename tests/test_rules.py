@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from test_step import JOINT
 from torch import nn
 
 from gansmith.config import resolve
@@ -331,13 +332,13 @@ REFUSED = [
     ({"decay": "cosine"}, "mlp-small", "rates never fall"),
     ({"g_conditioning": "multiplied"}, "default", "no place for"),
     ({"d_conditioning": "multiplied"}, "default", "no place for"),
-    ({"update": "joint", "minibatch_stddev": False, "d_steps": 2}, "default", "different numbers of steps"),
-    ({"update": "joint", "minibatch_stddev": False, "g_loss_bound": 0.5}, "default", "may rest"),
-    ({"update": "joint", "minibatch_stddev": False, "replay": 0.5}, "default", "old images"),
-    ({"update": "joint", "minibatch_stddev": False, "flip_probability": 0.05}, "default", "logit higher"),
-    ({"update": "joint", "minibatch_stddev": False, "fake_target_high": 0.1}, "default", "logit higher"),
-    ({"update": "joint", "minibatch_stddev": False, "feature_matching": 0.5}, "default", "matches features"),
-    ({"update": "joint", "minibatch_stddev": False, "gradient_penalty": 1.0}, "default", "between or around"),
+    ({**JOINT, "d_steps": 2}, "default", "different numbers of steps"),
+    ({**JOINT, "g_loss_bound": 0.5}, "default", "may rest"),
+    ({**JOINT, "replay": 0.5}, "default", "old images"),
+    ({**JOINT, "flip_probability": 0.05}, "default", "logit higher"),
+    ({**JOINT, "fake_target_high": 0.1}, "default", "logit higher"),
+    ({**JOINT, "feature_matching": 0.5}, "default", "matches features"),
+    ({**JOINT, "gradient_penalty": 1.0}, "default", "between or around"),
     ({"update": "joint", "minibatch_stddev": True}, "default", "images of a batch differ"),
     ({"update": "joint"}, "dcgan-sgd", "normalises over the batch"),
 ]

@@ -142,7 +142,7 @@ def losses(
     progress: Progress = "auto",
     json: Json = False,
 ) -> int:
-    """Train one network with each of several objectives, an equal number of images each, and order them.
+    """Train one generator with each of several objectives, an equal number of images each, and order them.
 
     Stopped, it goes on where it was: the same command trains and judges only what is missing.
 

@@ -1,7 +1,6 @@
 """A discriminator that redraws images through a narrow code: what it cannot redraw does not look real to it.
 
-Source: BEGAN, arXiv:1703.10717, section 3.4, with one convolution each way; Lucic et al., arXiv:1711.10337, compare it
-in this size on the generator of `dcgan-pooled`.
+Source: BEGAN, arXiv:1703.10717, section 3.4, here with one convolution each way.
 """
 
 import torch
