@@ -1,7 +1,9 @@
 """The objectives of "Are GANs Created Equal?" on one generator with one budget, ordered by what they reach.
 
 The networks are InfoGAN's, as there, but for the discriminator that must redraw images; the figure is this package's
-ratio to real data, so orders compare with the paper's and values do not. Source: Lucic et al., arXiv:1711.10337, table 1.
+ratio to real data, so orders compare with the paper's and values do not.
+
+Source: Lucic et al., arXiv:1711.10337, table 1.
 """
 
 import statistics
