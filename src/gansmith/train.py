@@ -470,8 +470,8 @@ def _loop(
             resumed, fresh = False, None
 
             middle = config.images / 2
-            is_open = deadline and not (config.first_images or config.schedule_images)
-            if is_open and images_seen - config.batch < middle <= images_seen:
+            is_open = not (config.first_images or config.schedule_images)
+            if deadline and is_open and images_seen - config.batch < middle <= images_seen:
                 fitting = clock.images_until(deadline - LAST_PICTURES_S, images_seen - begun_at)
                 config = config.replace(
                     images=images_seen + max(fitting, images_seen // 4, config.batch), first_images=config.images
