@@ -25,7 +25,8 @@ SMALL = "--images 12800 --batch 32 --g-width 16 --d-width 16 --threads 1 --datas
 PROVOKED = {
     "not-finite": f"default {SMALL} --g-learning-rate 1e4 --d-learning-rate 1e4",
     "diverged": f"default {SMALL} --g-learning-rate 0.3 --d-learning-rate 0.3",
-    "collapse-within": f"default {LARGE} --update joint --no-minibatch-stddev --r1 0 --r2 0 --d-loss-target 0",
+    "collapse-within": f"default {LARGE} --update joint --d-steps 1 --no-minibatch-stddev --r1 0 --r2 0 "
+    "--d-loss-target 0",
     "collapse-across": f"default {SMALL} --classes 3",
     "discriminator-wins": f"default {SMALL} --r1 0 --r2 0 --d-loss-target 0 --g-learning-rate 1e-6",
     "generator-wins": f"default {SMALL} --d-learning-rate 1e-9",

@@ -27,7 +27,8 @@ SPEC = ImageSpec(size=8, channels=1, num_classes=3)
 CLOSE = {"rtol": 1e-3, "atol": 2e-4}
 
 
-JOINT = {"update": "joint", "minibatch_stddev": False}  # one pass for both players: D must judge every image alone
+# One pass for both players: they take turns of one step each, and D must judge every image alone.
+JOINT = {"update": "joint", "d_steps": 1, "minibatch_stddev": False}
 
 
 def setting(**flags):
