@@ -1,5 +1,6 @@
 """Techniques: what each does to images, gradients and weights, and which combinations are refused."""
 
+import copy
 import math
 
 import pytest
@@ -247,6 +248,30 @@ def test_optimisers_take_their_first_step(name, by_hand):
     network.weight.grad = torch.full((1, 1), 0.5)
     optimizer.step()
     assert network.weight.item() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_adam_steps_as_torch_has_it_and_takes_over_its_memory():
+    networks = [nn.Linear(5, 3), nn.Linear(5, 3)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    ours = build_optimizer("adam", networks[0], 0.01, config_of(beta1=0.3, beta2=0.9))
+    theirs = torch.optim.Adam(networks[1].parameters(), 0.01, betas=(0.3, 0.9), fused=True)
+
+    def step_both(*names):
+        for name in names:
+            gradient = torch.randn_like(getattr(networks[0], name))
+            for network in networks:
+                getattr(network, name).grad = gradient.clone()
+        ours.step()
+        theirs.step()
+        for mine, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+            torch.testing.assert_close(mine, other, rtol=0, atol=0)
+
+    step_both("weight")  # without the bias, whose memory begins a step later
+    step_both("weight", "bias")
+    ours.param_groups[0]["lr"] = theirs.param_groups[0]["lr"] = 0.1
+    step_both("weight", "bias")
+    ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+    step_both("weight", "bias")
 
 
 def test_momentum_remembers_the_last_gradient():

@@ -1,6 +1,8 @@
 """The optimisers a player may learn by, each from its parameters, its learning rate and the config."""
 
+import inspect
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,9 +11,41 @@ from torch.optim import Optimizer
 from gansmith.config import Config, choose
 
 
+class Adam(torch.optim.Adam):
+    """torch's Adam, whose fused step this calls directly.
+
+    What surrounds that call there takes as long as a small network's arithmetic, and first loads torch's compiler,
+    which takes a second (docs/log.md).
+    """
+
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    state_dict = inspect.unwrap(Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Move every parameter along the gradient it holds."""
+        (group,) = self.param_groups
+        parameters = [p for p in group["params"] if p.grad is not None]
+        slots = [self.state[p] or self._begin(p) for p in parameters]
+        counts, means, squares = ([slot[name] for slot in slots] for name in ("step", "exp_avg", "exp_avg_sq"))
+        torch._foreach_add_(counts, 1)
+        torch._fused_adam_(
+            parameters, [p.grad for p in parameters], means, squares, [], counts,
+            lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"],
+            weight_decay=group["weight_decay"], amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+    def _begin(self, parameter: Tensor) -> dict[str, Tensor]:
+        slots = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(parameter)}
+        slots["exp_avg_sq"] = torch.zeros_like(parameter)
+        self.state[parameter] = slots
+        return slots
+
+
 def adam(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
     """Source: Kingma and Ba, arXiv:1412.6980, algorithm 1."""
-    return torch.optim.Adam(parameters, rate, betas=(config.beta1, config.beta2), fused=True)
+    return Adam(parameters, rate, betas=(config.beta1, config.beta2), fused=True)
 
 
 def adamw(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:

@@ -83,7 +83,7 @@ LOG_LINES, GRIDS, SAVES = 200, 12, 4
 SIGNS = 100  # measurements of what `diagnose` reads
 SAFETY_S = 300.0  # no more than this is lost to a crash: a save between the scheduled ones, gone at the next
 GOLDEN = 0.618  # multiples of it, less whole numbers, soon lie evenly between 0 and 1
-LAST_PICTURES_S = 3.0  # the last grid, the plot and leaving, on a slow core
+LAST_PICTURES_S = 2.0  # the last grid, the plot and leaving
 
 ROLLBACK_FACTOR, MOST_ROLLBACKS = 0.5, 3  # of the learning rates each time, and how often
 
@@ -546,14 +546,14 @@ def take_step(
 def measure_images(config: Config, material: Material, seconds: float) -> int:
     """How many images this machine can train on, chores included, in so many seconds; at least one batch.
 
-    Trains throw-away networks for about three hundredths of the time.
+    Trains throw-away networks for about a hundredth of the time.
     """
     probe = config.replace(images=10**12, schedule_images=0)
     players = build_players(probe, material.spec, material.codes)
     batches = Batches(probe, material)
     cycle = min(64, math.lcm(probe.penalty_every, probe.d_steps))
     images_seen, images_per_s = 0, 0.0
-    measured_s = min(6.0, max(0.5, 0.03 * seconds))
+    measured_s = min(6.0, max(0.5, 0.01 * seconds))
     warm_at = started_at = time.perf_counter()
     rules = build_rules(probe, players.D)
     while images_per_s == 0.0 or time.perf_counter() - started_at < measured_s:
@@ -672,10 +672,10 @@ def set_rates(players: Players, config: Config, progress: float, *, slower: floa
 def _scores(config: Config, images: int) -> int:
     """How many quick scores a run of this length gets: few enough to cost less than a twentieth of it.
 
-    Measured on two cores: a score takes as long as 1,400 images of `default`; on one, as 4,300 of `mlp-small`; the real
+    Measured on two cores: a score takes as long as 2,000 images of `default`; on one, as 4,300 of `mlp-small`; the real
     images' features once more that.
     """
-    step = 250_000 if config.network.startswith(("mlp", "cgan")) else 32_000
+    step = 250_000 if config.network.startswith(("mlp", "cgan")) else 48_000
     return min(8, max(1, images // step)) + images // (10 * step)
 
 
