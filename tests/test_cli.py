@@ -61,6 +61,19 @@ def test_a_generator_loads_without_the_compiler_and_statistics(run_dir):
     subprocess.run([sys.executable, "-c", probe], check=True)
 
 
+def test_training_does_not_wait_for_the_compiler(digit_dir, tmp_path):
+    words = ["gansmith", "train", "--images", "192", "--data-dir", str(digit_dir), "--out", str(tmp_path / "run")]
+    probe = (
+        f"import sys; sys.argv = {words}\n"
+        "from gansmith.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as exit: assert not exit.code\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", probe], check=True)
+    assert (tmp_path / "run" / "grid.png").exists()
+
+
 @pytest.mark.parametrize("chosen", ["3000", "20000"])
 def test_a_users_choice_of_how_threads_wait_is_kept(chosen):
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}

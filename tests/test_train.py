@@ -217,7 +217,8 @@ def test_a_run_that_stops_improving_ends_early_and_stays_ended(tiny, run_trainin
     [
         ("default", 1_000, 1),
         ("default", 46_000, 1),
-        ("default", 174_000, 5),
+        ("default", 110_000, 2),
+        ("default", 174_000, 3),
         ("default", 500_000, 9),
         ("mlp-small", 500_000, 2),
     ],
