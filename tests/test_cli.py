@@ -37,17 +37,21 @@ def run_dir(gansmith, digit_dir, tmp_path):
     return tmp_path / "run"
 
 
-def test_help_imports_no_torch():
+def run_without(modules, *words):
+    """What `gansmith WORDS` prints in a process of its own, which must end well and load none of these modules."""
     probe = (
-        "import sys; sys.argv = ['gansmith', '--help']\n"
+        f"import sys; sys.argv = {['gansmith', *words]}\n"
         "from gansmith.cli import main\n"
         "try: main()\n"
         "except SystemExit as exit: assert not exit.code\n"
-        "heavy = {'torch', 'numpy', 'matplotlib', 'sklearn', 'PIL'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+        f"loaded = {modules} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
     )
-    shown = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert "train" in shown.stdout
+    return subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
+
+
+def test_help_imports_no_torch():
+    assert "train" in run_without({"torch", "numpy", "matplotlib", "sklearn", "PIL"}, "--help")
 
 
 def test_a_generator_loads_without_the_compiler_and_statistics(run_dir):
@@ -62,15 +66,8 @@ def test_a_generator_loads_without_the_compiler_and_statistics(run_dir):
 
 
 def test_training_does_not_wait_for_the_compiler(digit_dir, tmp_path):
-    words = ["gansmith", "train", "--images", "192", "--data-dir", str(digit_dir), "--out", str(tmp_path / "run")]
-    probe = (
-        f"import sys; sys.argv = {words}\n"
-        "from gansmith.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as exit: assert not exit.code\n"
-        "assert 'torch._dynamo' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", probe], check=True)
+    place = ("--data-dir", str(digit_dir), "--out", str(tmp_path / "run"))
+    run_without({"torch._dynamo"}, "train", "--images", "192", *place)
     assert (tmp_path / "run" / "grid.png").exists()
 
 

@@ -14,8 +14,8 @@ from gansmith.config import Config, choose
 class Adam(torch.optim.Adam):
     """torch's Adam, whose fused step this calls directly.
 
-    What surrounds that call there takes as long as a small network's arithmetic, and first loads torch's compiler,
-    which takes a second (docs/log.md).
+    What surrounds that call there takes up to a twentieth of a step, and first loads torch's compiler, which takes more
+    than a second (docs/log.md).
     """
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
@@ -37,9 +37,11 @@ class Adam(torch.optim.Adam):
         )  # fmt: skip
 
     def _begin(self, parameter: Tensor) -> dict[str, Tensor]:
-        slots = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(parameter)}
-        slots["exp_avg_sq"] = torch.zeros_like(parameter)
-        self.state[parameter] = slots
+        self.state[parameter] = slots = {
+            "step": torch.zeros(()),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
         return slots
 
 
