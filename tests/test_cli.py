@@ -65,9 +65,11 @@ def test_a_generator_loads_without_the_compiler_and_statistics(run_dir):
     subprocess.run([sys.executable, "-c", probe], check=True)
 
 
-def test_training_does_not_wait_for_the_compiler(digit_dir, tmp_path):
+@pytest.mark.parametrize(("g_optimizer", "d_optimizer"), [("adam", "sgd"), ("adamw", "rmsprop")])
+def test_training_does_not_wait_for_the_compiler(digit_dir, tmp_path, g_optimizer, d_optimizer):
+    optimizers = ("--g-optimizer", g_optimizer, "--d-optimizer", d_optimizer)
     place = ("--data-dir", str(digit_dir), "--out", str(tmp_path / "run"))
-    run_without({"torch._dynamo"}, "train", "--images", "192", *place)
+    run_without({"torch._dynamo"}, "train", "--images", "192", *optimizers, *place)
     assert (tmp_path / "run" / "grid.png").exists()
 
 

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,38 +10,17 @@ from torch.optim import Optimizer
 from gansmith.config import Config, choose
 
 
-class Adam(torch.optim.Adam):
-    """torch's Adam, whose fused step this calls directly.
+def uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
+    """An optimiser of torch without what prepares it for torch's compiler, which takes more than a second to load."""
+    names = ("add_param_group", "state_dict", "load_state_dict")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), {**methods, "step": torch.no_grad()(inspect.unwrap(kind.step))})
 
-    What surrounds that call there takes up to a twentieth of a step, and first loads torch's compiler, which takes more
-    than a second (docs/log.md).
-    """
 
-    add_param_group = inspect.unwrap(Optimizer.add_param_group)
-    state_dict = inspect.unwrap(Optimizer.state_dict)
-    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Move every parameter along the gradient it holds."""
-        (group,) = self.param_groups
-        parameters = [p for p in group["params"] if p.grad is not None]
-        slots = [self.state[p] or self._begin(p) for p in parameters]
-        counts, means, squares = ([slot[name] for slot in slots] for name in ("step", "exp_avg", "exp_avg_sq"))
-        torch._foreach_add_(counts, 1)
-        torch._fused_adam_(
-            parameters, [p.grad for p in parameters], means, squares, [], counts,
-            lr=group["lr"], beta1=group["betas"][0], beta2=group["betas"][1], eps=group["eps"],
-            weight_decay=group["weight_decay"], amsgrad=False, maximize=False,
-        )  # fmt: skip
-
-    def _begin(self, parameter: Tensor) -> dict[str, Tensor]:
-        self.state[parameter] = slots = {
-            "step": torch.zeros(()),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-        return slots
+Adam = uncompiled(torch.optim.Adam)
+AdamW = uncompiled(torch.optim.AdamW)
+RMSprop = uncompiled(torch.optim.RMSprop)
+SGD = uncompiled(torch.optim.SGD)
 
 
 def adam(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
@@ -52,19 +30,17 @@ def adam(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer
 
 def adamw(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
     """Adam with a pull towards zero that it does not scale. Source: Loshchilov and Hutter, arXiv:1711.05101."""
-    return torch.optim.AdamW(
-        parameters, rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay, fused=True
-    )
+    return AdamW(parameters, rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay, fused=True)
 
 
 def rmsprop(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
     """Steps over a running root mean square of the gradient; beta2 is its memory. WGAN's choice, arXiv:1701.07875."""
-    return torch.optim.RMSprop(parameters, rate, alpha=config.beta2, foreach=True)
+    return RMSprop(parameters, rate, alpha=config.beta2, foreach=True)
 
 
 def sgd(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
     """Plain gradient descent, with momentum where the config has some."""
-    return torch.optim.SGD(parameters, rate, momentum=config.momentum, fused=True)
+    return SGD(parameters, rate, momentum=config.momentum, fused=True)
 
 
 OPTIMIZERS: dict[str, Callable[[Iterable[Tensor], float, Config], Optimizer]] = {

@@ -24,7 +24,7 @@ from gansmith.schedule import decay, ema_decay, ramp, steered_boost
 
 # What the template defines itself, or has no use for.
 _GIVEN = {"Config"}
-_PLAIN = {"Adam": "torch.optim"}  # taken from there: the same numbers with more around them
+_PLAIN = {"Adam", "AdamW", "RMSprop", "SGD"}  # torch's own do for a script
 _CHECKS = {"refuse_size", "refuse_widths", "refuse_unheeded", "refuse_misfits"}
 # Techniques the plain loop carries; a script says which others it leaves out.
 _CARRIED = (
@@ -119,7 +119,7 @@ class _Collector:
         if name in _GIVEN | _CHECKS:
             return
         if name in _PLAIN:
-            self.imports.setdefault(_PLAIN[name], set()).add(name)
+            self.imports.setdefault("torch.optim", set()).add(name)
             return
         text, statements, imported = self.read(module)
         if name in imported:
