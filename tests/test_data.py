@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gansmith.data import DATASETS, Images, load_data, load_split, split, synthetic, to_float, to_uint8
+from gansmith.data.clusters import find_clusters
 from gansmith.data.download import download
 from gansmith.data.idx import read_idx
 
@@ -211,3 +212,11 @@ def test_downloads_take_the_first_mirror_that_is_right(server, tmp_path):
     assert download([*bad, url + "right.gz"], target, sha256=digest)
     assert gzip.decompress(target.read_bytes()) == b"the content"
     assert [path.name for path in target.parent.iterdir()] == ["file.gz"]
+
+
+def test_clusters_of_few_images_have_codes_of_ordinary_size():
+    """Ten images lie in nine dimensions: the tenth component is rounding, and scaled up it would drown the rest."""
+    few = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (10, 1, 28, 28), dtype=np.uint8))
+    ids, codes = find_clusters(few, 2)
+    assert sorted(ids.unique().tolist()) == [0, 1] and codes.shape == (2, 10)
+    assert 0.5 < codes.abs().max() < 10 and (codes[:, 9] == 0).all()
