@@ -84,7 +84,7 @@ def plain(config: Config, material: Material, next_real: Callable[[], tuple[Tens
         real, ids = next_real()
         n = len(real)
         g_turn = (steps + 1) % config.d_steps == 0
-        with torch.set_grad_enabled(g_turn):
+        with torch.set_grad_enabled(g_turn and not config.fresh_fakes):
             fake = G(torch.randn(n, config.z_dim), ids)
         penalised = (config.r1 or config.r2) and steps % config.penalty_every == 0
         still = fake.detach().requires_grad_(bool(penalised))
@@ -100,6 +100,8 @@ def plain(config: Config, material: Material, next_real: Callable[[], tuple[Tens
         d_optimizer.step()
         _ = d_loss.item()
         if g_turn:
+            if config.fresh_fakes:
+                fake = G(torch.randn(n, config.z_dim), ids)
             g_loss = criterion(D(fake, ids), targets(*g_range, n))
             g_optimizer.zero_grad()
             g_loss.backward()
@@ -210,8 +212,8 @@ def main() -> None:
         mine = statistics.median(row[0] for row in rounds)
         to_stock, to_bare = (statistics.median(row[0] / row[k] for row in rounds) for k in (1, 2))
         # Forward and both backward halves: D three times its forward work, on real and on fake; G the same in its turn,
-        # and forward only while it rests.
-        share = 2 * ((1 + 2 / config.d_steps) * g_work + 6 * d_work) * mine / 1e9 / peak
+        # and forward only while it rests, or for D alone.
+        share = 2 * ((1 + config.fresh_fakes + 2 / config.d_steps) * g_work + 6 * d_work) * mine / 1e9 / peak
         print(f"| {name} | {mine:,.0f} | {to_stock:.2f} | {to_bare:.2f} | {share:.0%} |", flush=True)
     print(f"\nmatrix peak {peak:,.0f} GFLOP/s in float32 on {torch.get_num_threads()} threads")
 

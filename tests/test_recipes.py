@@ -6,6 +6,7 @@ generated ones, then the generator's turn.
 """
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -186,6 +187,7 @@ def loop_of_labels(G, D, batches):
 
 
 def loop_of_logits(G, D, batches):
+    """The course's loop: the generator's turn draws images of its own."""
     g_optimizer, d_optimizer = adam(G, 1e-3), adam(D, 1e-3)
     losses = []
     for batch in batches:
@@ -195,7 +197,7 @@ def loop_of_logits(G, D, batches):
             binary_cross_entropy_with_logits(D(batch.real), torch.ones(N, 1).double())
             + binary_cross_entropy_with_logits(D(fake.detach()), torch.zeros(N, 1).double()),
         )
-        g_loss = binary_cross_entropy_with_logits(D(fake), torch.ones(N, 1).double())
+        g_loss = binary_cross_entropy_with_logits(D(G(batch.more_z[0])), torch.ones(N, 1).double())
         losses.append((d_loss, step_on(g_optimizer, g_loss)))
     return losses
 
@@ -210,7 +212,8 @@ def loop_of_squares(G, D, batches):
             for images, target in ((batch.real, torch.ones(N, 1).double()), (fake.detach(), torch.zeros(N, 1).double()))
         )
         d_loss = step_on(d_optimizer, real_loss + fake_loss)
-        losses.append((d_loss, step_on(g_optimizer, 0.5 * mse_loss(D(fake), torch.ones(N, 1).double()))))
+        judged = D(G(batch.more_z[0]))
+        losses.append((d_loss, step_on(g_optimizer, 0.5 * mse_loss(judged, torch.ones(N, 1).double()))))
     return losses
 
 
@@ -271,8 +274,8 @@ def test_two_steps_are_those_of_the_plain_loop(recipe):
     for index in range(2):
         ids = torch.randint(0, 10, (N,), generator=draw)
         real = torch.rand(N, 1, 28, 28, generator=draw, dtype=torch.float64) * 2 - 1
-        z = torch.randn(N, config.z_dim, generator=draw, dtype=torch.float64)
-        batches.append(Batch(real, ids, z, ids, torch.Generator().manual_seed(index)))
+        z, *more_z = torch.randn(1 + config.fresh_fakes, N, config.z_dim, generator=draw, dtype=torch.float64)
+        batches.append(Batch(real, ids, z, ids, torch.Generator().manual_seed(index), more_z=tuple(more_z)))
     build, loop = SOURCES[recipe]
     G, D = (network.double() for network in build())
     copy_weights(players.G, G)
@@ -299,7 +302,7 @@ def copy_batches(batches):
     for batch in batches:
         rng = torch.Generator()
         rng.set_state(batch.rng.get_state())
-        twins.append(Batch(batch.real, batch.real_ids, batch.z, batch.fake_ids, rng))
+        twins.append(replace(batch, rng=rng))
     return twins
 
 

@@ -180,6 +180,9 @@ class Config:
     # who steps when
     d_steps: int = _field(1, "discriminator steps, each on a fresh batch, for each turn of the generator", low=1)
     g_steps: int = _field(1, "generator steps in each of its turns", low=1, high=100)
+    fresh_fakes: bool = _field(
+        False, "the generator's turn begins with fresh images, not those the discriminator has just learnt from"
+    )
     d_loss_bound: float = _field(0.0, "the discriminator rests while its loss is below this", low=0.0)
     g_loss_bound: float = _field(0.0, "the generator rests while its loss is below this", low=0.0)
     # optimisation

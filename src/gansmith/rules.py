@@ -56,6 +56,7 @@ def build_rules(config: Config, D: nn.Module) -> Rules:
         one_pass=sees_alone(D),
         scores_apart=not judges_alone(D),
         autocast=wants_bf16,
+        fresh_fakes=config.fresh_fakes,
         recall=replay(config.replay) if config.replay else Rules.recall,
         show=shown(config) if config.d_noise or config.augment != "none" else Rules.show,
         remember=_remember(config, objective),
@@ -360,6 +361,7 @@ def _refuse_joint(config: Config, objective: Objective, D: nn.Module) -> None:
         f"when D normalises over the batch, as in {config.network}": has_batch_statistics(D.modules()),
         "when D sees how the images of a batch differ (minibatch_stddev)": config.minibatch_stddev,
         "when they take different numbers of steps (d_steps, g_steps)": (config.d_steps, config.g_steps) != (1, 1),
+        "when each gets images of its own (fresh_fakes)": config.fresh_fakes,
         "when one of them may rest (d_loss_bound, g_loss_bound)": config.d_loss_bound or config.g_loss_bound,
         "when D meets old images (replay)": config.replay,
         "when D may want a generated image's logit higher (fake_target_high, flip_probability)": config.fake_target_high

@@ -51,7 +51,7 @@ class Batch:
         rng: draws whatever the rules leave to chance.
         progress: share of the schedule that is over, 0 to 1.
         g_rests: the generator skips this batch.
-        more_z: latents for each further step of the generator in its turn.
+        more_z: latents for each further step of the generator in its turn; for each step where it draws fresh ones.
     """
 
     real: Tensor
@@ -89,6 +89,7 @@ class Rules:
         one_pass: D's features of an image are its own, so real and fake may share a pass.
         scores_apart: what D makes of features depends on the batch, so those of real and of fake are scored apart.
         autocast: run the networks in bfloat16.
+        fresh_fakes: the generator's turn begins with fresh images, not those D has just learnt from.
         recall: which generated images D gets, and their ids: the fresh ones, or some of those in memory.
         show: every batch of images on its way into D.
         remember: what D made of real and of generated images, for the steps to come; gives more numbers to log.
@@ -105,6 +106,7 @@ class Rules:
     one_pass: bool
     scores_apart: bool
     autocast: bool
+    fresh_fakes: bool = False
     recall: Callable[[Memory, Tensor, Batch], tuple[Tensor, Tensor]] = lambda memory, fake, batch: (
         fake,
         batch.fake_ids,
@@ -183,13 +185,14 @@ def joint_step(players: Players, batch: Batch, rules: Rules, penalties: Penaltie
 
 
 def alternating_step(players: Players, batch: Batch, rules: Rules, penalties: Penalties) -> dict[str, float]:
-    """The classic order: D on fresh fakes, then G on the same fakes against the D just updated."""
-    with _precision(rules), torch.set_grad_enabled(not batch.g_rests):
+    """The classic order: D on fresh fakes, then G on the same fakes, or others, against the D just updated."""
+    with _precision(rules), torch.set_grad_enabled(not (batch.g_rests or rules.fresh_fakes)):
         fake = players.G(batch.z, batch.fake_ids)
     numbers = discriminator_step(players, batch, rules, penalties, fake)
     if batch.g_rests:
         return numbers
-    numbers |= generator_step(players, batch, rules, fake)
+    if not rules.fresh_fakes:
+        numbers |= generator_step(players, batch, rules, fake)
     for z in batch.more_z:
         with _precision(rules):
             fake = players.G(z, batch.fake_ids)

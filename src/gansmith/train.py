@@ -624,7 +624,7 @@ class Batches:
         draw = rng(config.seed, images_seen, "latent")
         z = self._latents(draw)
         g_rests = (images_seen // config.batch + 1) % config.d_steps > 0
-        turns = range(1, 1 if g_rests else config.g_steps)
+        turns = () if g_rests else range(0 if config.fresh_fakes else 1, config.g_steps)
         more_z = tuple(self._latents(rng(config.seed, images_seen, "latent", turn)) for turn in turns)
         return Batch(real, ids, z, ids, draw, progress, g_rests, more_z)
 

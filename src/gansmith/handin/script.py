@@ -30,10 +30,9 @@ _CHECKS = {"refuse_size", "refuse_widths", "refuse_unheeded", "refuse_misfits"}
 _CARRIED = (
     "conditioning", "g_conditioning", "d_conditioning", "clusters", "initialisation", "spectral_norm", "dropout",
     "g_dropout", "g_activation", "d_activation", "minibatch_stddev", "latent", "update", "real_target_low",
-    "real_target_high",
-    "fake_target_low", "fake_target_high", "flip_probability", "g_targets", "r1", "r2", "gradient_penalty",
-    "penalty_boost", "penalty_warmup", "penalty_every", "d_loss_target", "d_steps", "momentum", "weight_decay",
-    "clip_weights", "decay", "decay_from", "decay_factor", "ema",
+    "real_target_high", "fake_target_low", "fake_target_high", "flip_probability", "g_targets", "r1", "r2",
+    "gradient_penalty", "penalty_boost", "penalty_warmup", "penalty_every", "d_loss_target", "d_steps", "fresh_fakes",
+    "momentum", "weight_decay", "clip_weights", "decay", "decay_from", "decay_factor", "ema",
 )  # fmt: skip
 
 
