@@ -10,6 +10,7 @@ from test_train import assert_same_run
 
 import gansmith.train as train_module
 from gansmith.config import resolve
+from gansmith.data import to_uint8
 from gansmith.data.embedded import embedded_mnist
 from gansmith.diagnose import TROUBLES, Trouble, diagnose, to_trouble
 from gansmith.runs import create_run
@@ -46,6 +47,8 @@ def names(rows, scores=()):
         ("generator-wins", {"d_loss": 1.5}),
         ("vanishing-gradient", {"g_grad": 1e-5}),
         ("memorises", {"copy_distance": 0.1}),
+        ("memorises", {"d_overfit": 1.1}),
+        ("collapse-across", {"classes_shown": 0.1}),
     ],
 )
 def test_a_sign_that_lasts_is_named_within_a_tenth_of_the_run(name, changes):
@@ -70,6 +73,13 @@ def test_a_score_that_no_longer_falls_is_stalled():
     assert names(rows_with(), falling[:3] + [{"images_seen": k, "ratio": 9.0} for k in range(4, 8)]) == []
 
 
+@pytest.mark.parametrize(("grown", "named"), [(1.25, []), (1.35, ["diverged"])])
+def test_weights_thrown_about_by_the_first_steps_are_a_divergence(grown, named):
+    rows = rows_with(10, since=99)
+    rows[1]["weights_grown"] = grown
+    assert names(rows) == named
+
+
 def test_losses_without_a_scale_may_be_large():
     rows = rows_with(d_loss=-300.0, g_loss=500.0)
     assert diagnose(rows, [], CONFIG.replace(objective="wasserstein", update="alternating")) == []
@@ -84,6 +94,20 @@ class Drawn(torch.nn.Module):
 
     def forward(self, z, ids):
         return self.pixels.float() / 127.5 - 1
+
+
+class Judge(torch.nn.Module):
+    """Stands for a discriminator: what it makes of pixels."""
+
+    def __init__(self, judge):
+        super().__init__()
+        self.judge = judge
+
+    def forward(self, images, ids):
+        return self.judge(to_uint8(images))
+
+
+JUDGE = Judge(lambda pixels: torch.zeros(len(pixels)))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +125,7 @@ def of_kind(images, told):
 
 def test_real_images_look_like_real_ones(signals):
     measure, _, others = signals
-    signs = measure.measure(Drawn(of_kind(others, measure.told)), 0)
+    signs = measure.measure(Drawn(of_kind(others, measure.told)), JUDGE, 0)
     assert signs["spread_within"] == pytest.approx(1, abs=0.15)
     assert signs["spread_across"] == pytest.approx(1, abs=0.15)
     assert signs["classes_drawn"] == pytest.approx(0.8, abs=0.05)  # 8 of 10 classes are asked for
@@ -112,33 +136,71 @@ def test_each_sign_sees_its_own_trouble(signals):
     measure, fit, others = signals
     real = of_kind(others, measure.told)
     first = torch.stack([real[8 * (k // 8)] for k in range(64)])
-    assert measure.measure(Drawn(first), 0)["spread_within"] == 0
-    assert measure.measure(Drawn(first), 0)["spread_across"] > 1
+    assert measure.measure(Drawn(first), JUDGE, 0)["spread_within"] == 0
+    assert measure.measure(Drawn(first), JUDGE, 0)["spread_across"] > 1
     same = real[:8].repeat(8, 1, 1, 1)
-    signs = measure.measure(Drawn(same), 0)
+    signs = measure.measure(Drawn(same), JUDGE, 0)
     assert signs["spread_across"] == 0 and signs["classes_drawn"] < 0.2
-    assert measure.measure(Drawn(of_kind(fit, measure.told)), 0)["copy_distance"] == 0
+    assert measure.measure(Drawn(of_kind(fit, measure.told)), JUDGE, 0)["copy_distance"] == 0
+
+
+def among(known, pixels):
+    return torch.stack([(known == image).flatten(1).all(1).any() for image in pixels]).float()
+
+
+def test_a_discriminator_that_knows_its_images_by_heart_is_seen(signals):
+    measure, fit, others = signals
+    draw = torch.Generator().manual_seed(0)
+    G = Drawn(torch.randint(0, 256, (64, 1, 28, 28), generator=draw, dtype=torch.uint8))
+    noise = 0.1 * torch.randn(64, generator=draw)
+
+    def seen(judge):
+        return measure.measure(G, Judge(lambda pixels: judge(pixels) + noise), 0).get("d_overfit")
+
+    assert seen(lambda pixels: among(fit.pixels, pixels)) == pytest.approx(1, abs=0.1)
+    assert seen(lambda pixels: -3 * among(fit.pixels, pixels)) == pytest.approx(1, abs=0.1)  # swapped targets
+    assert seen(lambda pixels: -pixels.float().mean((1, 2, 3)) / 100) == pytest.approx(0, abs=0.15)  # noise is bright
+    assert seen(lambda pixels: torch.zeros(64)) is None  # nothing told apart
+    both = torch.cat([fit.pixels, others.pixels])
+    assert seen(lambda pixels: among(both, pixels)) == pytest.approx(0, abs=0.1)
+
+
+def test_held_out_images_stand_beside_those_told_the_same(tiny):
+    for changes in ({"conditioning": "labels"}, {"conditioning": "clusters", "clusters": 4}, {"conditioning": "none"}):
+        config, material = prepare(tiny(**changes))
+        measure = Signals(config, material.fit, material.validation, material.ids, material.frequencies)
+        shown, held_out = (to_uint8(images) for images in measure.pairs)
+        assert among(material.fit.pixels, shown).all() and not among(material.fit.pixels, held_out).any()
+        if material.validation.labels is not None:
+            told = [material.validation.labels[(material.validation.pixels == i).flatten(1).all(1)] for i in held_out]
+            assert torch.equal(torch.cat(told), measure.told)
+    config, material = prepare(tiny(classes="3,7", conditioning="none"))
+    chosen = Signals(config, material.fit, material.validation, material.ids, material.frequencies)
+    assert chosen.pairs is None
+    G, D = Drawn(material.fit.pixels[torch.arange(64) % len(material.fit)]), JUDGE
+    assert chosen.measure(G, D, 0)["classes_shown"] == pytest.approx(0.2, abs=0.03)
+    assert "classes_shown" not in measure.measure(G, D, 0)
 
 
 def test_noise_is_not_called_a_collapse_of_classes(signals):
     measure, _, others = signals
     draw = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (64, 1, 28, 28), generator=draw, dtype=torch.uint8)
-    assert "classes_drawn" not in measure.measure(Drawn(noise), 0)
+    assert "classes_drawn" not in measure.measure(Drawn(noise), JUDGE, 0)
     ones = others.pixels[others.labels == 1][:64]
-    assert measure.measure(Drawn(ones), 0)["classes_drawn"] < 0.2
+    assert measure.measure(Drawn(ones), JUDGE, 0)["classes_drawn"] < 0.2
 
 
 def test_measuring_moves_nothing(tiny):
     config, material = prepare(tiny("mlp-keras", g_dropout=0.5))
     players = train_module.build_players(config, material.spec)
-    before = {name: value.clone() for name, value in players.G.state_dict().items()}
+    before = {k: value.clone() for k, value in (players.G.state_dict() | players.D.state_dict()).items()}
     signals = Signals(config, material.fit, material.validation, material.ids, material.frequencies)
     state = torch.random.get_rng_state()
-    a, b = (signals.measure(players.G, 64) for _ in range(2))
+    a, b = (signals.measure(players.G, players.D, 64) for _ in range(2))
     assert a == b and "spread_across" not in a
     assert torch.equal(state, torch.random.get_rng_state())
-    for name, value in players.G.state_dict().items():
+    for name, value in (players.G.state_dict() | players.D.state_dict()).items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 

@@ -316,6 +316,16 @@ def test_a_run_killed_after_its_length_was_set_anew_keeps_that_length(tiny, run_
         assert_same_run(whole, again)
 
 
+def test_a_short_run_does_not_keep_the_long_intervals_of_its_recipe(tiny, run_training):
+    config = tiny("mlp-small", log_every=RECIPES["mlp-small"]["log_every"], images=3200)
+    asked = config.replace(log_every=25_601)
+    own, other = (
+        [row for row in run_training(c, name).log() if "d_loss" in row]
+        for c, name in ((config, "own"), (asked, "asked"))
+    )
+    assert len(own) == 200 and len(other) == 1  # what is asked for stays
+
+
 def test_the_directory_tells_the_whole_story(tiny, run_training):
     run = run_training(tiny(), "run")
     names = sorted(path.name for path in run.directory.iterdir())
@@ -324,7 +334,8 @@ def test_the_directory_tells_the_whole_story(tiny, run_training):
     ]  # fmt: skip
     row = run.log()[0]
     signs = {"spread_within", "spread_across", "copy_distance", "g_grad", "d_grad"}
-    assert set(row) == {"images_seen", "d_loss", "g_loss", "d_real", "d_fake", "penalty_boost", *signs, *TIMINGS}
+    named = {"images_seen", "d_loss", "g_loss", "d_real", "d_fake", "penalty_boost", *signs, *TIMINGS}
+    assert set(row) - {"d_overfit"} == named  # there where D tells generated images apart
     score = run.metrics()[-1]
     assert score["ratio"] == pytest.approx(score["frechet"] / score["floor"])
     counters = json.loads((run.latest() / "state.json").read_text())

@@ -18,6 +18,7 @@ Row = Mapping[str, Any]
 WINDOW = 0.05  # a trouble must have lasted for this share of the run
 FEWEST = 3  # and for so many measurements
 FIRST_STEPS = 20  # before these nothing is told from a cold start
+GROWN = 1.3  # times their first length: weights that are longer after the first steps are thrown about, not taught
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def _diverged(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str
         found = _stays(_lately(rows, config, name), lambda value: abs(value) > limit)
         if found is not None:
             return f"{name} has stayed beyond {limit:,.0f}, at {found:,.1f},"
-    return None
+    grown = max((row["weights_grown"] for row in rows if "weights_grown" in row), default=0.0)
+    return None if grown <= GROWN else f"weights grew {grown:.1f}-fold in the first {FIRST_STEPS} steps, seen"
 
 
 def _collapse_within(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
@@ -90,10 +92,11 @@ def _collapse_within(rows: Sequence[Row], scores: Sequence[Row], config: Config)
 
 
 def _collapse_across(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
-    found = _stays(_lately(rows, config, "classes_drawn"), lambda value: value < 0.4)
-    if found is not None:
-        asked = f" (--classes {config.classes} shows no others)" if config.classes else ""
-        return f"only {found:.0%} of the data set's classes are drawn{asked}"
+    asked = f" (--classes {config.classes} shows no others)" if config.classes else ""
+    for name, where in (("classes_drawn", "drawn"), ("classes_shown", "in the training images")):
+        found = _stays(_lately(rows, config, name), lambda value: value < 0.4)
+        if found is not None:
+            return f"only {found:.0%} of the data set's classes are {where}{asked}"
     found = _stays(_lately(rows, config, "spread_across"), lambda value: value < 0.25)
     return None if found is None else f"images of different kinds differ {found:.2f} times as much as real ones"
 
@@ -131,7 +134,10 @@ def _vanishing(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> st
 
 def _memorises(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
     found = _stays(_lately(rows, config, "copy_distance"), lambda value: value < 0.75)
-    return None if found is None else f"generated images lie {found:.2f} times as far from training images as others do"
+    if found is not None:
+        return f"generated images lie {found:.2f} times as far from training images as others do"
+    found = _stays(_lately(rows, config, "d_overfit"), lambda value: value > 0.9)
+    return None if found is None else f"the discriminator takes held-out real images for generated ones ({found:.2f})"
 
 
 def _stalled(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:

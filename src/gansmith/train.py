@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from gansmith.config import Config, choose, parse_labels
 from gansmith.data import Images, ImageSpec, load_data, split, to_float
 from gansmith.data.clusters import find_clusters
-from gansmith.diagnose import WINDOW, Trouble, diagnose, to_trouble
+from gansmith.diagnose import FIRST_STEPS, WINDOW, Trouble, diagnose, to_trouble
 from gansmith.generate import (
     Model,
     describe_model,
@@ -51,6 +51,7 @@ from gansmith.networks import NETWORKS
 from gansmith.networks.layers import initialise, normalise_spectrally
 from gansmith.networks.progressive import grow
 from gansmith.optimizers import build_optimizer
+from gansmith.recipes import RECIPES
 from gansmith.rules import build_rules, empty_memory, has_fast_bf16, penalties_at, steer_penalties
 from gansmith.runs import (
     NotSavedError,
@@ -311,6 +312,7 @@ def _loop(
     config = run.config
     use_threads(config)
     players = build_players(config, material.spec, material.codes)
+    first_lengths = _weight_lengths(players)
     counters = _restore(run, players, material)
     record_start(run, material, starts, counters["rollbacks"])
     rows, scores, rollbacks = run.log(), run.scores(), counters["rollbacks"]
@@ -336,7 +338,7 @@ def _loop(
         row = {"images_seen": images_seen, **sums.take_means(), **clock.lap(images_seen)}
         looks = (config.first_images or config.images) // SIGNS or 1
         if images_seen // looks > (rows[-1]["images_seen"] if rows else 0) // looks:
-            row |= signals.measure(players.G, images_seen)
+            row |= signals.measure(players.G, players.D, images_seen)
             row |= gradient_lengths()
         run.append(run.log_path, row)
         rows.append(row)
@@ -360,7 +362,8 @@ def _loop(
 
     def report(trouble: Trouble) -> dict[str, Any]:
         nonlocal fresh
-        fresh = trouble
+        # Who chooses a few classes gets no others: said, but nothing to stop for.
+        fresh = None if trouble.name == "collapse-across" and config.classes else trouble
         run.append(run.log_path, trouble.as_row())
         rows.append(trouble.as_row())
         return trouble.as_row()
@@ -433,11 +436,11 @@ def _loop(
     def stalled() -> bool:
         return bool(config.stop_early and best is not None and best["scores_since"] >= config.stop_early)
 
-    log_every = config.log_every or _share(config, LOG_LINES)
+    log_every = _interval(config, "log_every", LOG_LINES)
     chores: list[tuple[int, Callable[[], dict[str, Any] | None]]] = [
         (log_every, log),
         (log_every, look),
-        (config.sample_every or _share(config, GRIDS), draw),
+        (_interval(config, "sample_every", GRIDS), draw),
     ]
     if judge is not None:
         every = config.evaluate_every or _share(config, _scores(config, _expected(config)))
@@ -485,6 +488,9 @@ def _loop(
             set_rates(players, config, progress, slower=ROLLBACK_FACTOR ** len(rollbacks))
             sums.add(take_step(players, rules, batches, images_seen, progress))
             images_seen += config.batch
+            if images_seen == FIRST_STEPS * config.batch:
+                lengths = _weight_lengths(players)
+                sums.add({"weights_grown": max(now / first for now, first in zip(lengths, first_lengths, strict=True))})
         except NotFiniteError as error:
             trouble = to_trouble("not-finite", images_seen, f"{error} is no longer a number")
             if trouble.as_row() not in rows:  # a run that continues may meet it again
@@ -596,7 +602,7 @@ def _chores_s(config: Config, players: Players, material: Material) -> tuple[flo
     signals = Signals(config, material.fit, material.validation, material.ids, material.frequencies)
     started_at = time.perf_counter()
     for _ in range(2):
-        signals.measure(players.G, 0)
+        signals.measure(players.G, players.D, 0)
     once_s = LAST_PICTURES_S + SIGNS * (time.perf_counter() - started_at) / 2
     if not material.validation:
         return 0.0, grid_s, once_s
@@ -679,6 +685,16 @@ def _scores(config: Config, images: int) -> int:
     return min(8, max(1, images // step)) + images // (10 * step)
 
 
+def _interval(config: Config, name: str, parts: int) -> int:
+    """The images between two chores: those chosen, else a share of the schedule.
+
+    A recipe's own interval is meant for its own length: a shorter run keeps it no longer than a share.
+    """
+    chosen: int = getattr(config, name)
+    share = _share(config, parts)
+    return min(chosen, share) if chosen == RECIPES[config.recipe].get(name) else chosen or share
+
+
 def _share(config: Config, parts: int) -> int:
     """An interval that divides the schedule's length into so many parts."""
     return max(config.batch, math.ceil(_expected(config) / parts))
@@ -696,6 +712,14 @@ def _frame_ids(material: Material) -> Tensor:
     if 1 < len(known) <= GRID_COLUMNS:
         return known[torch.arange(count) % GRID_COLUMNS % len(known)]
     return torch.multinomial(material.frequencies, count, replacement=True, generator=rng("frames"))
+
+
+def _weight_lengths(players: Players) -> list[float]:
+    """Of each player: the length of all its weights together, biases and scales aside."""
+    return [
+        torch.nn.utils.get_total_norm([p.detach() for p in network.parameters() if p.dim() > 1]).item()
+        for network in (players.G, players.D)
+    ]
 
 
 class _Clock:
