@@ -236,7 +236,7 @@ def test_descriptions_name_what_is_in_use():
     assert ("LeakyReLU", "negative_slope=0.2") in kinds and ("Dropout", "0.3") in kinds
     text = to_text(facts)
     assert "flip_probability     1.0        how often" in text and "SGD" not in text
-    assert describe(resolve("vanilla-cs231n")[0])["techniques"] == {"latent": "uniform"}
+    assert describe(resolve("vanilla-cs231n")[0])["techniques"] == {"latent": "uniform", "fresh_fakes": True}
 
 
 def test_public_names_are_sorted_and_exist():

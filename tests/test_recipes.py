@@ -275,7 +275,11 @@ def test_two_steps_are_those_of_the_plain_loop(recipe):
         ids = torch.randint(0, 10, (N,), generator=draw)
         real = torch.rand(N, 1, 28, 28, generator=draw, dtype=torch.float64) * 2 - 1
         z, *more_z = torch.randn(1 + config.fresh_fakes, N, config.z_dim, generator=draw, dtype=torch.float64)
-        batches.append(Batch(real, ids, z, ids, torch.Generator().manual_seed(index), more_z=tuple(more_z)))
+        batches.append(
+            Batch(
+                real, ids, z, ids, torch.Generator().manual_seed(index), 0.0, False, tuple(more_z), config.fresh_fakes
+            )
+        )
     build, loop = SOURCES[recipe]
     G, D = (network.double() for network in build())
     copy_weights(players.G, G)

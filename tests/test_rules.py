@@ -222,13 +222,13 @@ def test_the_generator_rests_and_takes_several_steps():
 
 def test_the_generator_may_learn_from_fresh_images():
     """Its step alone, on other latents, against the discriminator as it is after its own step."""
-    players, rules, config = setting(fresh_fakes=True, g_optimizer="sgd", g_learning_rate=1.0)
-    twin, same, _ = setting(g_optimizer="sgd", g_learning_rate=1.0)
+    players, rules, config = setting(g_optimizer="sgd", g_learning_rate=1.0)
+    twin = setting(g_optimizer="sgd", g_learning_rate=1.0)[0]
     other = torch.ones(6, 4)
-    alternating_step(players, batch_of(more_z=(other,)), rules, penalties_at(config, 0, 0.0, {}))
-    alternating_step(twin, batch_of(g_rests=True), same, penalties_at(config, 0, 0.0, {}))
+    alternating_step(players, batch_of(more_z=(other,), fresh_fakes=True), rules, penalties_at(config, 0, 0.0, {}))
+    alternating_step(twin, batch_of(g_rests=True), rules, penalties_at(config, 0, 0.0, {}))
     torch.testing.assert_close(weights(players.D), weights(twin.D))
-    generator_step(twin, batch_of(), same, twin.G(other, batch_of().fake_ids))
+    generator_step(twin, batch_of(), rules, twin.G(other, batch_of().fake_ids))
     torch.testing.assert_close(weights(players.G), weights(twin.G))
 
 

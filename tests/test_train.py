@@ -91,6 +91,13 @@ def test_the_generator_takes_its_turn_after_so_many_discriminator_steps(tiny):
     assert not torch.equal(turns[2].more_z[0], turns[2].z)
 
 
+def test_a_turn_with_images_of_its_own_gets_latents_for_each_of_its_steps(tiny):
+    config, material = prepare(tiny("vanilla-cs231n", g_steps=2))
+    batch, same = Batches(config, material).at(0), Batches(config.replace(fresh_fakes=False), material).at(0)
+    assert batch.fresh_fakes and len(batch.more_z) == 2 and len(same.more_z) == 1 and torch.equal(batch.z, same.z)
+    assert not torch.equal(batch.more_z[0], batch.z) and torch.equal(batch.more_z[1], same.more_z[0])
+
+
 def test_gradients_of_a_turn_before_the_interruption_are_still_told(tiny, run_training):
     config = tiny("mlp-small", d_steps=3, save_every=16)  # between turns of G, which log lines are too
     whole = run_training(config, "whole")

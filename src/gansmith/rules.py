@@ -56,7 +56,6 @@ def build_rules(config: Config, D: nn.Module) -> Rules:
         one_pass=sees_alone(D),
         scores_apart=not judges_alone(D),
         autocast=wants_bf16,
-        fresh_fakes=config.fresh_fakes,
         recall=replay(config.replay) if config.replay else Rules.recall,
         show=shown(config) if config.d_noise or config.augment != "none" else Rules.show,
         remember=_remember(config, objective),

@@ -51,7 +51,8 @@ class Batch:
         rng: draws whatever the rules leave to chance.
         progress: share of the schedule that is over, 0 to 1.
         g_rests: the generator skips this batch.
-        more_z: latents for each further step of the generator in its turn; for each step where it draws fresh ones.
+        more_z: latents for each further step of the generator in its turn.
+        fresh_fakes: its first step too is on images of the next of these, not on those D has just learnt from.
     """
 
     real: Tensor
@@ -62,6 +63,7 @@ class Batch:
     progress: float = 0.0
     g_rests: bool = False
     more_z: tuple[Tensor, ...] = ()
+    fresh_fakes: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,6 @@ class Rules:
         one_pass: D's features of an image are its own, so real and fake may share a pass.
         scores_apart: what D makes of features depends on the batch, so those of real and of fake are scored apart.
         autocast: run the networks in bfloat16.
-        fresh_fakes: the generator's turn begins with fresh images, not those D has just learnt from.
         recall: which generated images D gets, and their ids: the fresh ones, or some of those in memory.
         show: every batch of images on its way into D.
         remember: what D made of real and of generated images, for the steps to come; gives more numbers to log.
@@ -106,7 +107,6 @@ class Rules:
     one_pass: bool
     scores_apart: bool
     autocast: bool
-    fresh_fakes: bool = False
     recall: Callable[[Memory, Tensor, Batch], tuple[Tensor, Tensor]] = lambda memory, fake, batch: (
         fake,
         batch.fake_ids,
@@ -186,12 +186,12 @@ def joint_step(players: Players, batch: Batch, rules: Rules, penalties: Penaltie
 
 def alternating_step(players: Players, batch: Batch, rules: Rules, penalties: Penalties) -> dict[str, float]:
     """The classic order: D on fresh fakes, then G on the same fakes, or others, against the D just updated."""
-    with _precision(rules), torch.set_grad_enabled(not (batch.g_rests or rules.fresh_fakes)):
+    with _precision(rules), torch.set_grad_enabled(not (batch.g_rests or batch.fresh_fakes)):
         fake = players.G(batch.z, batch.fake_ids)
     numbers = discriminator_step(players, batch, rules, penalties, fake)
     if batch.g_rests:
         return numbers
-    if not rules.fresh_fakes:
+    if not batch.fresh_fakes:
         numbers |= generator_step(players, batch, rules, fake)
     for z in batch.more_z:
         with _precision(rules):

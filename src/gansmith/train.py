@@ -632,7 +632,7 @@ class Batches:
         g_rests = (images_seen // config.batch + 1) % config.d_steps > 0
         turns = () if g_rests else range(0 if config.fresh_fakes else 1, config.g_steps)
         more_z = tuple(self._latents(rng(config.seed, images_seen, "latent", turn)) for turn in turns)
-        return Batch(real, ids, z, ids, draw, progress, g_rests, more_z)
+        return Batch(real, ids, z, ids, draw, progress, g_rests, more_z, config.fresh_fakes)
 
     def _latents(self, draw: torch.Generator) -> Tensor:
         normal = torch.randn(self.config.batch, self.config.z_dim, generator=draw)
