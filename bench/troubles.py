@@ -31,7 +31,7 @@ PROVOKED = {
     "discriminator-wins": f"default {SMALL} --r1 0 --r2 0 --d-loss-target 0 --g-learning-rate 1e-6",
     "generator-wins": f"default {SMALL} --d-learning-rate 1e-9",
     "vanishing-gradient": "mlp-small --images 25600 --log-every 128 --threads 1 --dataset mnist --objective minimax "
-    "--g-learning-rate 1e-9 --d-learning-rate 1e-2",
+    "--g-learning-rate 1e-9 --d-learning-rate 3e-3",
     "memorises": f"default {SMALL} --limit-images 10",
     "stalled": f"default {SMALL} --evaluate-every 640 --g-learning-rate 1e-9",
 }

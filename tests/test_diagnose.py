@@ -73,7 +73,7 @@ def test_a_score_that_no_longer_falls_is_stalled():
     assert names(rows_with(), falling[:3] + [{"images_seen": k, "ratio": 9.0} for k in range(4, 8)]) == []
 
 
-@pytest.mark.parametrize(("grown", "named"), [(1.25, []), (1.35, ["diverged"])])
+@pytest.mark.parametrize(("grown", "named"), [(1.45, []), (1.55, ["diverged"])])
 def test_weights_thrown_about_by_the_first_steps_are_a_divergence(grown, named):
     rows = rows_with(10, since=99)
     rows[1]["weights_grown"] = grown

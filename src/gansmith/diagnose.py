@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 WINDOW = 0.05  # a trouble must have lasted for this share of the run
 FEWEST = 3  # and for so many measurements
 FIRST_STEPS = 20  # before these nothing is told from a cold start
-GROWN = 1.3  # times their first length: weights that are longer after the first steps are thrown about, not taught
+GROWN = 1.5  # times their first length: weights that are longer after the first steps are thrown about, not taught
 
 
 @dataclass(frozen=True)
