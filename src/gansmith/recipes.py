@@ -59,8 +59,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         conditioning="labels", g_conditioning="multiplied", d_conditioning="multiplied", dropout=0.4,
     ),
     # The pairs of a university course: 10 epochs. Chosen here, being the course's own: latents, Adam's settings, batch,
-    # and other latents in the generator's turn. The course samples in training mode; here the batch statistics are
-    # recorded ones.
+    # other latents in the generator's turn, and the third pair's first weights. The course samples in training mode;
+    # here the batch statistics are recorded ones.
     "vanilla-cs231n": dict(
         network="mlp-deep", g_width=1024, d_width=256, z_dim=96, latent="uniform", images=600_000, batch=128,
         g_learning_rate=1e-3, d_learning_rate=1e-3, fresh_fakes=True,
@@ -71,7 +71,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     ),
     "dcgan-cs231n": dict(
         network="dcgan-pooled", g_width=64, d_width=32, z_dim=96, latent="uniform", images=600_000, batch=128,
-        g_learning_rate=1e-3, d_learning_rate=1e-3, fresh_fakes=True,
+        g_learning_rate=1e-3, d_learning_rate=1e-3, fresh_fakes=True, initialisation="glorot",
     ),
     # A convolutional pair whose discriminator learns by SGD from soft, swapped targets: 200 epochs.
     # Chosen here: beta1, and G's target, the range D gives to real images.
