@@ -194,13 +194,14 @@ def test_noise_is_not_called_a_collapse_of_classes(signals):
 def test_measuring_moves_nothing(tiny):
     config, material = prepare(tiny("mlp-keras", g_dropout=0.5))
     players = train_module.build_players(config, material.spec)
-    before = {k: value.clone() for k, value in (players.G.state_dict() | players.D.state_dict()).items()}
+    both = torch.nn.ModuleList([players.G, players.D])
+    before = {name: value.clone() for name, value in both.state_dict().items()}
     signals = Signals(config, material.fit, material.validation, material.ids, material.frequencies)
     state = torch.random.get_rng_state()
     a, b = (signals.measure(players.G, players.D, 64) for _ in range(2))
     assert a == b and "spread_across" not in a
     assert torch.equal(state, torch.random.get_rng_state())
-    for name, value in (players.G.state_dict() | players.D.state_dict()).items():
+    for name, value in both.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 

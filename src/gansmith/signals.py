@@ -3,8 +3,6 @@
 They change nothing: latents are fixed, no state moves, and no weight learns from them.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -45,13 +43,15 @@ class Signals:
             every_class = fit if validation is None else validation  # fit may hold chosen ones alone
             features, _ = self.classifier.observe(every_class.shuffled(500).pixels)
             self.centre, self.real_distance = features.mean(0), _mean_square(features - features.mean(0))
+        self.classes_shown: float | None = None
+        if self.classifier is not None and (config.classes or config.limit_images):
             self.classes_shown = _share_of_classes(self.classifier.observe(fit.shuffled(500).pixels)[1])
         self.known: Tensor | None = None
         self.pairs: tuple[Tensor, Tensor] | None = None
         if len(fit) <= SMALL:
-            held_out = _held_out_alike(config, fit, validation, ids, self.told)
-            self.pairs = None if held_out is None else (to_float(real), to_float(held_out))
             self.known = _flat(fit.pixels)
+            held_out = _held_out_alike(config, self.known, validation, ids, self.told)
+            self.pairs = None if held_out is None else (to_float(real), to_float(held_out))
             nearest = 1
             if validation is None or not len(validation):
                 validation, nearest = fit, 2  # each is nearest to itself
@@ -87,12 +87,12 @@ class Signals:
             features, probabilities = self.classifier.observe(pixels)
             if _mean_square(features - self.centre) < FAR * self.real_distance:
                 found["classes_drawn"] = _share_of_classes(probabilities)
-            if self.config.classes or self.config.limit_images:
-                found["classes_shown"] = self.classes_shown
+        if self.classes_shown is not None:
+            found["classes_shown"] = self.classes_shown
         if self.known is not None:
             nearest = torch.cdist(_flat(pixels), self.known).amin(1).median().item()
             found["copy_distance"] = nearest / max(self.real_nearest, 1e-9)
-        return found | _overfit(logits)
+        return found | _overfit(*logits) if logits else found
 
 
 def _call(network: nn.Module, *inputs: Tensor) -> Tensor:
@@ -108,18 +108,17 @@ def _share_of_classes(probabilities: NDArray[np.float64]) -> float:
     return float(torch.special.entr(torch.from_numpy(shares)).sum().exp()) / len(shares)
 
 
-def _overfit(logits: Sequence[Tensor]) -> dict[str, float]:
+def _overfit(known: Tensor, held_out: Tensor, drawn: Tensor) -> dict[str, float]:
     """`d_overfit` from D's logits of training, held-out and generated images; nothing where D cannot tell these."""
-    if not logits:
-        return {}
-    known, held_out, drawn = (values.float().flatten() for values in logits)
     way = known.mean() - drawn.mean()
     if not way.abs() > SURE * ((known.var() + drawn.var()) / len(known)).sqrt():
         return {}
     return {"d_overfit": ((known.mean() - held_out.mean()) / way).item()}
 
 
-def _held_out_alike(config: Config, fit: Images, validation: Images | None, ids: Tensor, told: Tensor) -> Tensor | None:
+def _held_out_alike(
+    config: Config, known: Tensor, validation: Images | None, ids: Tensor, told: Tensor
+) -> Tensor | None:
     """A held-out image for each entry of `told`; None where there are none, or none like them."""
     if validation is None or not len(validation):
         return None
@@ -130,7 +129,7 @@ def _held_out_alike(config: Config, fit: Images, validation: Images | None, ids:
         return None  # those held out are of all classes, and which are not is not known here
     else:  # as the training image that is most like it
         validation = validation.shuffled(1_000)
-        held_ids = ids[torch.cdist(_flat(validation.pixels), _flat(fit.pixels)).argmin(1)]
+        held_ids = ids[torch.cdist(_flat(validation.pixels), known).argmin(1)]
     return _alike(validation, held_ids, told) if torch.isin(told, held_ids).all() else None
 
 

@@ -443,9 +443,9 @@ def _loop(
         (_interval(config, "sample_every", GRIDS), draw),
     ]
     if judge is not None:
-        every = config.evaluate_every or _share(config, _scores(config, _expected(config)))
+        every = _interval(config, "evaluate_every", _scores(config, _expected(config)))
         chores.insert(0, (every, evaluate))  # first, for it may find that the run is over
-    chores.append((config.save_every or _share(config, SAVES), save))
+    chores.append((_interval(config, "save_every", SAVES), save))
 
     rules = build_rules(config, players.D)
     while True:
