@@ -13,6 +13,7 @@ from conftest import write_idx, write_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gansmith import generate
 from gansmith.data import DATASETS, Images, load_data, load_split, split, synthetic, to_float, to_uint8
 from gansmith.data.clusters import find_clusters
 from gansmith.data.download import download
@@ -156,6 +157,21 @@ def test_the_embedded_digits_are_real_ones():
         load_split("mnist", "test")
     with pytest.raises(ValueError, match="no split"):
         load_split("mnist", "dev")
+
+
+def test_the_embedded_digits_are_drawn_as_often_as_mnist_has_them():
+    images = load_data("mnist")
+    shares = images.class_frequencies
+    assert shares.sum() == pytest.approx(1) and len(shares) == 10
+    assert shares.argmax() == 1 and shares[1] * 60_000 == pytest.approx(6742)
+    assert shares.argmin() == 5 and shares[5] * 60_000 == pytest.approx(5421)
+
+    few = images.take(torch.nonzero(torch.isin(images.labels, torch.tensor([1, 5]))).flatten()).class_frequencies
+    assert few.tolist() == pytest.approx([0, 6742 / 12163, 0, 0, 0, 5421 / 12163])
+    assert torch.equal(generate.draw_ids(few, seed=0, count=100).unique(), torch.tensor([1, 5]))
+
+    plain = Images("x", images.pixels, images.labels, "here").take(torch.tensor([0, 700, 800]))
+    assert plain.class_frequencies.tolist() == pytest.approx([1 / 3, 2 / 3])
 
 
 @pytest.mark.parametrize(("name", "centres"), [("gaussian-ring", 8), ("gaussian-grid", 25)])

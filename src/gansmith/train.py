@@ -107,7 +107,7 @@ class Material:
         fit: the images shown.
         validation: the images held out; None when all are trained on.
         ids: (N,) what both players are told of each fit image; zeros where they are told nothing.
-        frequencies: (K,) share of each id.
+        frequencies: (K,) share of each id among samples, that of the images or of those they stand for.
         codes: (K, d) what is known of each id beforehand; None where ids are mere names.
         data_sha256: hash of the whole training split.
     """
@@ -144,17 +144,17 @@ def prepare(config: Config) -> tuple[Config, Material]:
         # As many clusters as the data can fill with a dozen images each.
         config = config.replace(clusters=max(2, min(config.clusters, len(fit) // 12)))
         ids, codes = find_clusters(fit.pixels, config.clusters)
+        frequencies = torch.bincount(ids, minlength=config.clusters).double() / len(ids)
     elif conditioning == "labels":
         assert fit.labels is not None
-        ids = fit.labels
+        ids, frequencies = fit.labels, fit.class_frequencies
     else:
-        ids = torch.zeros(len(fit), dtype=torch.int64)
+        ids, frequencies = torch.zeros(len(fit), dtype=torch.int64), torch.ones(1).double()
     if conditioning != "labels":
         fit, validation = _unlabelled(fit), validation and _unlabelled(validation)
     config = config.replace(conditioning=conditioning)
     build_rules(config, build_networks(config, fit.spec)[1])  # refuses what cannot be built before anything is written
-    counts = torch.bincount(ids, minlength=max(1, network_spec(fit.spec, config).num_classes))
-    return config, Material(fit, validation, ids, counts.double() / len(ids), codes, images.sha256)
+    return config, Material(fit, validation, ids, frequencies, codes, images.sha256)
 
 
 def choose_images(config: Config) -> tuple[Images, Images, Images | None]:

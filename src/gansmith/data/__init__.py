@@ -38,6 +38,7 @@ class Images:
         labels: int64 (N,), or None where the set has none.
         source: where the pixels came from, in words.
         notices: one line each for what a user should know of this source.
+        frequencies: the share of each class among the images that these stand for; empty where it is their own share.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Images:
     labels: Tensor | None
     source: str
     notices: tuple[str, ...] = field(default=())
+    frequencies: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -56,6 +58,14 @@ class Images:
     @property
     def spec(self) -> ImageSpec:
         return ImageSpec(self.pixels.shape[-1], self.pixels.shape[1], self.num_classes)
+
+    @property
+    def class_frequencies(self) -> Tensor:
+        """Float64 (num_classes,): how often each class is to be drawn, zero for one that no image here shows."""
+        assert self.labels is not None
+        counts = torch.bincount(self.labels)
+        shares = torch.tensor(self.frequencies[: len(counts)]).double() * (counts > 0) if self.frequencies else counts
+        return shares.double() / shares.sum()
 
     @property
     def sha256(self) -> str:
