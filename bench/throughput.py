@@ -2,7 +2,8 @@
 
     python bench/throughput.py [--seconds 4] [--rounds 5] [RECIPE ...]
 
-*stock* reads images one by one through Pillow in a DataLoader, as tutorials do; *bare* keeps them in one tensor.
+*stock* reads images one by one through Pillow in a DataLoader and does to each what torchvision's MNIST, ToTensor and
+Normalize do, as tutorials have it; *bare* keeps them in one tensor.
 Both run eager float32 in the textbook order: D on real and on fake, then G when it is its turn. The three alternate,
 and each ratio is the median over the rounds, since these machines are shared. The share of peak counts only the
 multiplications a step cannot avoid, against what a large float32 matrix product reaches.
@@ -130,10 +131,19 @@ def stock(config: Config, material: Material) -> Stepper:
         def __len__(self) -> int:
             return len(material.fit)
 
-        def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        def __getitem__(self, row: int) -> tuple[Tensor, int]:
             image = Image.fromarray(material.fit.pixels[row, 0].numpy())
-            pixels = torch.from_numpy(np.array(image, copy=True)).float().div(255)[None]
-            return (pixels - 0.5) / 0.5, material.ids[row]
+            return normalise(to_tensor(image)), int(material.ids[row])
+
+    def to_tensor(image: Image.Image) -> Tensor:
+        pixels = torch.from_numpy(np.array(image, np.uint8, copy=True)).view(*image.size[::-1], 1)
+        return pixels.permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+
+    def normalise(pixels: Tensor) -> Tensor:
+        mean, deviation = (torch.as_tensor([0.5], dtype=pixels.dtype).view(-1, 1, 1) for _ in range(2))
+        if (deviation == 0).any():
+            raise ValueError("a deviation of zero")
+        return pixels.clone().sub_(mean).div_(deviation)
 
     loader = torch.utils.data.DataLoader(OneByOne(), batch_size=config.batch, shuffle=True, drop_last=True)
     stream = iter(loader)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from conftest import write_set
 
+from gansmith import train as training
 from gansmith.generate import load_model, sample
 from gansmith.recipes import RECIPES
 from gansmith.runs import create_run, load_checkpoint, open_run
-from gansmith.train import LAST_PICTURES_S, Batches, TroubleError, _scores, measure_images, prepare, train
+from gansmith.train import LAST_PICTURES_S, Batches, TroubleError, _scores, fit_to_machine, prepare, train
 
 TIMINGS = ("images_per_s", "elapsed_s")
 
@@ -282,9 +283,33 @@ def test_dropout_leaves_the_global_random_state_alone(tiny, run_training):
 
 def test_minutes_become_a_whole_number_of_images(tiny):
     config, material = prepare(tiny("mlp-small"))
-    short, long = (measure_images(config, material, seconds) for seconds in (5.0, 50.0))
-    assert isinstance(short, int) and short >= config.batch
-    assert long > short
+    short, long = (fit_to_machine(config, material, seconds) for seconds in (5.0, 50.0))
+    assert isinstance(short.images, int) and short.images >= config.batch
+    assert long.images > short.images
+    assert long == config.replace(images=long.images)
+
+
+@pytest.mark.parametrize(
+    ("asked", "all_cores", "half", "chosen"),
+    [
+        (0, (0.02, 0.5), (0.01, 1.0), 1),  # seconds an image takes, and the share of their time that threads get
+        (0, (0.02, 0.5), (0.03, 1.0), 0),
+        (0, (0.02, 0.96), (0.01, 1.0), 0),
+        (2, (0.02, 0.5), (0.01, 1.0), 2),
+    ],
+)
+def test_threads_that_others_hold_up_are_halved_where_that_is_faster(tiny, monkeypatch, asked, all_cores, half, chosen):
+    config, material = prepare(tiny("mlp-small"))
+    at_hand = torch.get_num_threads()
+    monkeypatch.setattr(training, "_image_s", lambda *_: {2: all_cores, 1: half}[torch.get_num_threads()])
+    try:
+        torch.set_num_threads(2)
+        fitted = fit_to_machine(config.replace(threads=asked), material, 5.0)
+    finally:
+        torch.set_num_threads(at_hand)
+    assert fitted.threads == chosen
+    image_s = half[0] if chosen == 1 else all_cores[0]
+    assert 1 < fitted.images * image_s < 5
 
 
 def test_a_length_set_anew_half_way_is_recorded_and_replayed(tiny, run_training):

@@ -7,9 +7,9 @@ import os
 from importlib import import_module
 from typing import Any
 
-# How long OpenMP's threads wait for one another before they give way: as fast as its own choice on an idle machine, six
-# times as fast beside another program that wants a core (docs/log.md). It is read when torch is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# How long OpenMP's threads wait for one another before they give way: as fast as its own choice on an idle machine, and
+# several times as fast beside another program that wants a core (docs/log.md). It is read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _HOME = {
     "Config": "gansmith.config",

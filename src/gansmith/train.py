@@ -84,6 +84,7 @@ LOG_LINES, GRIDS, SAVES = 200, 12, 4
 SIGNS = 100  # measurements of what `diagnose` reads
 SAFETY_S = 300.0  # no more than this is lost to a crash: a save between the scheduled ones, gone at the next
 GOLDEN = 0.618  # multiples of it, less whole numbers, soon lie evenly between 0 and 1
+FREE_CORES = 0.75  # threads that get less than this share of their time have to wait: .96 on an idle machine
 LAST_PICTURES_S = 2.0  # the last grid, the plot and leaving
 
 ROLLBACK_FACTOR, MOST_ROLLBACKS = 0.5, 3  # of the learning rates each time, and how often
@@ -549,43 +550,61 @@ def take_step(
     return numbers | steer_penalties(config, players.memory, numbers["d_loss"])
 
 
-def measure_images(config: Config, material: Material, seconds: float) -> int:
-    """How many images this machine can train on, chores included, in so many seconds; at least one batch.
+def fit_to_machine(config: Config, material: Material, seconds: float) -> Config:
+    """The config with the length that this machine can train, chores included, in so many seconds; at least one batch.
 
-    Trains throw-away networks for about a hundredth of the time.
+    Trains throw-away networks for about a hundredth of the time. Where other programs keep the cores from threads that
+    were not asked for by number, it has them halved if that is faster: threads wait for one another at every turn.
     """
     probe = config.replace(images=10**12, schedule_images=0)
     players = build_players(probe, material.spec, material.codes)
-    batches = Batches(probe, material)
-    cycle = min(64, math.lcm(probe.penalty_every, probe.d_steps))
-    images_seen, images_per_s = 0, 0.0
     measured_s = min(6.0, max(0.5, 0.01 * seconds))
-    warm_at = started_at = time.perf_counter()
-    rules = build_rules(probe, players.D)
-    while images_per_s == 0.0 or time.perf_counter() - started_at < measured_s:
-        for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
-            # All over the schedule, since a pair that grows is slower when it is large.
-            try:
-                take_step(players, rules, batches, images_seen, GOLDEN * (images_seen // probe.batch) % 1)
-            except NotFiniteError:  # the run itself will meet it, say so and record it
-                return images_seen + 2 * probe.batch
-            images_seen += probe.batch
-        if images_seen == cycle * probe.batch:  # the first cycle is slow: memory is fetched, kernels are chosen
-            warm_at = time.perf_counter()
-        else:
-            images_per_s = (images_seen - cycle * probe.batch) / (time.perf_counter() - warm_at)
+    started_at = time.perf_counter()
+    image_s, share = _image_s(probe, players, material, measured_s)
+    while share < FREE_CORES and config.threads == 0 and torch.get_num_threads() > 1:
+        halved = probe.replace(threads=torch.get_num_threads() // 2)
+        use_threads(halved)
+        halved_s, share = _image_s(halved, players, material, measured_s)
+        if halved_s > image_s:
+            break
+        probe, image_s = halved, halved_s
+    use_threads(probe)
     score_s, grid_s, once_s = _chores_s(config, players, material)
-    image_s = 1 / images_per_s
+    chores_s, images = 0.0, int(seconds / image_s)
     for every, chore_s, usual in (
-        (config.evaluate_every, score_s, _scores(config, int(seconds * images_per_s))),
+        (config.evaluate_every, score_s, _scores(config, images)),
         (config.sample_every, grid_s, GRIDS),
     ):
         if every:
-            image_s += chore_s / every
+            chores_s += chore_s / every
         else:
             once_s += chore_s * usual
     left_s = seconds - (time.perf_counter() - started_at) - once_s
-    return max(config.batch, int(max(left_s, 0.0) / image_s))
+    images = int(max(left_s, 0.0) / (image_s + chores_s))
+    return config.replace(images=max(config.batch, images), threads=probe.threads)
+
+
+def _image_s(config: Config, players: Players, material: Material, measured_s: float) -> tuple[float, float]:
+    """Seconds that an image takes in a step, measured for so long, and the share of its threads' time a step got."""
+    batches, rules = Batches(config, material), build_rules(config, players.D)
+    cycle = min(64, math.lcm(config.penalty_every, config.d_steps))
+    images_seen, measured = 0, 0
+    warm_at = started_at = time.perf_counter()
+    busy_at = time.process_time()
+    while not measured or time.perf_counter() - started_at < measured_s:
+        for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
+            # All over the schedule, since a pair that grows is slower when it is large.
+            try:
+                take_step(players, rules, batches, images_seen, GOLDEN * (images_seen // config.batch) % 1)
+            except NotFiniteError:  # the run itself will meet it, say so and record it
+                return (time.perf_counter() - started_at) / (images_seen + config.batch), 1.0
+            images_seen += config.batch
+        if images_seen == cycle * config.batch:  # the first cycle is slow: memory is fetched, kernels are chosen
+            warm_at, busy_at = time.perf_counter(), time.process_time()
+        else:
+            measured = images_seen - cycle * config.batch
+    passed_s = time.perf_counter() - warm_at
+    return passed_s / measured, (time.process_time() - busy_at) / (passed_s * torch.get_num_threads())
 
 
 def _chores_s(config: Config, players: Players, material: Material) -> tuple[float, float, float]:

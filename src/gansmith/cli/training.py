@@ -85,15 +85,17 @@ def train(
 
     from gansmith.runs import create_run, holds_run, next_directory, open_run, refuse_occupied
     from gansmith.trackers import parse_trackers
-    from gansmith.train import measure_images, prepare
+    from gansmith.train import fit_to_machine, prepare
 
     directory = out or next_directory(RUNS, chosen)
     known = out is not None and holds_run(out)
     if not known:
         refuse_occupied(directory)
-    elif minutes is not None:
+    else:
         begun = open_run(directory).config
-        chosen = chosen.replace(images=begun.images, first_images=begun.first_images)
+        chosen = chosen.replace(threads=chosen.threads or begun.threads)
+        if minutes is not None:
+            chosen = chosen.replace(images=begun.images, first_images=begun.first_images)
     parse_trackers(chosen.trackers)
     chosen, material = prepare(chosen)
     say(progress, f"{chosen.dataset}: {len(material.fit):,} images to train on, from {material.fit.source}")
@@ -102,7 +104,11 @@ def train(
     deadline = None
     if minutes is not None and not known:
         deadline = _STARTED_AT + 60 * minutes
-        chosen = chosen.replace(images=measure_images(chosen, material, deadline - time.perf_counter()))
+        asked = chosen.threads
+        chosen = fit_to_machine(chosen, material, deadline - time.perf_counter())
+        if chosen.threads != asked:
+            threads = "one thread" if chosen.threads == 1 else f"{chosen.threads} threads"
+            say(progress, f"note: other programs keep this machine busy, so {threads} will do more than all cores")
     code = _train(create_run(directory, chosen), material, progress, deadline)
     _STARTED_AT = time.perf_counter()  # a process that trains again has its minutes again
     return code
