@@ -133,16 +133,16 @@ def stock(config: Config, material: Material) -> Stepper:
 
         def __getitem__(self, row: int) -> tuple[Tensor, int]:
             image = Image.fromarray(material.fit.pixels[row, 0].numpy())
-            return normalise(to_tensor(image)), int(material.ids[row])
+            return normalise(to_tensor(image), [0.5], [0.5]), int(material.ids[row])
 
     def to_tensor(image: Image.Image) -> Tensor:
         pixels = torch.from_numpy(np.array(image, np.uint8, copy=True)).view(*image.size[::-1], 1)
         return pixels.permute(2, 0, 1).contiguous().to(torch.float32).div(255)
 
-    def normalise(pixels: Tensor) -> Tensor:
-        mean, deviation = (torch.as_tensor([0.5], dtype=pixels.dtype).view(-1, 1, 1) for _ in range(2))
+    def normalise(pixels: Tensor, means: list[float], deviations: list[float]) -> Tensor:
+        mean, deviation = (torch.as_tensor(given, dtype=pixels.dtype).view(-1, 1, 1) for given in (means, deviations))
         if (deviation == 0).any():
-            raise ValueError("a deviation of zero")
+            raise ValueError(f"deviations are {deviations}; none may be zero")
         return pixels.clone().sub_(mean).div_(deviation)
 
     loader = torch.utils.data.DataLoader(OneByOne(), batch_size=config.batch, shuffle=True, drop_last=True)

@@ -566,9 +566,9 @@ def fit_to_machine(config: Config, material: Material, seconds: float) -> Config
         use_threads(halved)
         halved_s, share = _image_s(halved, players, material, measured_s)
         if halved_s > image_s:
+            use_threads(probe)
             break
         probe, image_s = halved, halved_s
-    use_threads(probe)
     score_s, grid_s, once_s = _chores_s(config, players, material)
     chores_s, images = 0.0, int(seconds / image_s)
     for every, chore_s, usual in (

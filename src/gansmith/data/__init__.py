@@ -63,9 +63,10 @@ class Images:
     def class_frequencies(self) -> Tensor:
         """Float64 (num_classes,): how often each class is to be drawn, zero for one that no image here shows."""
         assert self.labels is not None
-        counts = torch.bincount(self.labels)
-        shares = torch.tensor(self.frequencies[: len(counts)]).double() * (counts > 0) if self.frequencies else counts
-        return shares.double() / shares.sum()
+        shares = torch.bincount(self.labels).double()
+        if self.frequencies:
+            shares = torch.tensor(self.frequencies[: len(shares)], dtype=torch.float64) * (shares > 0)
+        return shares / shares.sum()
 
     @property
     def sha256(self) -> str:
