@@ -12,6 +12,7 @@ import gansmith
 from gansmith.config import resolve
 from gansmith.data import ImageSpec
 from gansmith.describe import describe, to_text
+from gansmith.generate import squashed_bias
 from gansmith.losses import OBJECTIVES
 from gansmith.metrics import METRICS
 from gansmith.networks import NETWORKS
@@ -47,6 +48,23 @@ def test_networks_keep_their_shapes_and_every_weight_learns(name, spec):
     for network in (G, D):
         for parameter_name, parameter in network.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_brightness_is_shifted_exactly_or_refused(name):
+    config = resolve("mlp-small", flags={"network": name, "g_width": 16, "d_width": 16, "z_dim": 12})[0]
+    G = NETWORKS[name](ImageSpec(28, 3, 0), config)[0].eval()
+    try:
+        bias = squashed_bias(G, 3)
+    except ValueError as refusal:
+        assert "set it to false or choose another network" in str(refusal)
+        assert name in ("planes", "progressive", "stylegan-lite", "r3gan")
+        return
+    z, ids, shift = torch.randn(4, 12), torch.zeros(4, dtype=torch.int64), torch.tensor([0.1, -0.2, 0.3])
+    with torch.no_grad():
+        expected = torch.tanh(torch.atanh(G(z, ids).double()) + shift[:, None, None])
+        bias += shift.repeat_interleave(len(bias) // 3)
+        torch.testing.assert_close(G(z, ids).double(), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["multiplied", "concatenated", "projection", "classifier"])

@@ -20,6 +20,7 @@ from gansmith.generate import (
     grid,
     latent_walk,
     load_model,
+    match_brightness,
     network_spec,
     numpy_latents,
     read_latents,
@@ -27,6 +28,7 @@ from gansmith.generate import (
     sample,
     shape_latents,
     slerp,
+    squashed_bias,
 )
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import Dropout
@@ -34,11 +36,12 @@ from gansmith.train import build_players
 
 
 def model(**flags):
+    channels = flags.pop("channels", 1)
     config = resolve(
         flags.pop("recipe", "default"),
         flags={"g_width": 8, "d_width": 8, "z_dim": 8, "conditioning": "labels", **flags},
     )[0]
-    spec = ImageSpec(size=28, channels=1, num_classes=10 if config.conditioning == "labels" else 0)
+    spec = ImageSpec(size=28, channels=channels, num_classes=10 if config.conditioning == "labels" else 0)
     G = NETWORKS[config.network](network_spec(spec, config), config)[0].eval()
     ids = max(1, network_spec(spec, config).num_classes)
     return Model(G, config, spec, torch.ones(ids, dtype=torch.float64) / ids)
@@ -92,6 +95,47 @@ def test_latents_and_ids_follow_their_distributions():
     assert latents.mean().item() == pytest.approx(0, abs=0.02) and latents.std().item() == pytest.approx(1, abs=0.02)
     shares = torch.bincount(draw_ids(torch.tensor([0.2, 0.0, 0.5, 0.3]), seed=0, count=4000), minlength=4) / 4000
     torch.testing.assert_close(shares, torch.tensor([0.2, 0.0, 0.5, 0.3]), atol=0.025, rtol=0)
+
+
+def test_any_run_of_ids_holds_each_in_its_share():
+    frequencies = torch.tensor([0.2, 0.0, 0.5, 0.3])
+    ids = draw_ids(frequencies, seed=3, count=5000)
+    assert torch.equal(ids[:37], draw_ids(frequencies, seed=3, count=37))
+    assert not torch.equal(ids, draw_ids(frequencies, seed=4, count=5000))
+    for start, count in ((0, 10), (17, 40), (1234, 3000)):
+        counts = torch.bincount(ids[start : start + count], minlength=4)
+        assert (counts - count * frequencies).abs().max() < 3.0  # independent ones: 27 of 3,000
+    thousand = torch.bincount(draw_ids(torch.ones(1000), seed=0, count=10_000), minlength=1000)
+    assert thousand.min() >= 8 and thousand.max() <= 12
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_drawn_images_get_the_brightness_asked_for(channels):
+    drawer = model(channels=channels)
+    bias, frequencies = squashed_bias(drawer.G, channels), drawer.frequencies
+    before = {name: value.clone() for name, value in drawer.G.state_dict().items()}
+    own = sample(drawer, seed=4, count=2000)[0].float().mean((0, 2, 3)) / 127.5 - 1
+    wanted = own + torch.tensor([-0.2, 0.1, 0.05])[:channels]
+    match_brightness(drawer.G, drawer.config, frequencies, wanted)
+    images, _ = sample(drawer, seed=5, count=2000)
+    torch.testing.assert_close(images.float().mean((0, 2, 3)) / 127.5 - 1, wanted, rtol=0, atol=0.01)
+    changed = [name for name, value in drawer.G.state_dict().items() if not torch.equal(value, before[name])]
+    assert len(changed) == 1 and changed[0].endswith("bias")
+    known = bias.detach().clone()
+    with torch.no_grad():
+        bias.add_(torch.tensor([0.2, -0.1, 0.3])[:channels].repeat_interleave(len(bias) // channels))
+    match_brightness(drawer.G, drawer.config, frequencies, wanted)
+    torch.testing.assert_close(bias.detach(), known, rtol=0, atol=1e-4)
+
+
+def test_no_brightness_is_out_of_reach_of_sense():
+    """A generator that draws nothing but black cannot be told by how much; its shift stays bounded."""
+    drawer = model()
+    bias = squashed_bias(drawer.G)
+    with torch.no_grad():
+        bias.fill_(-50.0)
+    match_brightness(drawer.G, drawer.config, drawer.frequencies, torch.zeros(1))
+    assert bias.isfinite().all() and (bias + 50).abs().max() < 1
 
 
 def test_numpy_latents_are_those_of_the_legacy_generator():

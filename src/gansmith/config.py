@@ -211,6 +211,9 @@ class Config:
         "how that half-life grows: with the images seen, or over penalty_warmup to its share of the whole schedule",
         choices=("linear", "cosine"),
     )
+    match_brightness: bool = _field(
+        False, "shift the generator's last bias until drawn images are on average as bright as training images"
+    )
     # machine
     precision: str = _field(
         "auto",

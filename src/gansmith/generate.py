@@ -32,6 +32,8 @@ from gansmith.runs import open_run, read_metadata, replacing
 
 CHUNK = 64  # images per pass; smaller requests are padded
 STATISTICS_SAMPLES = 1024
+NEWTON_STEPS, MOST_SHIFT = 5, 0.5  # for brightness: in steps of its search, and of tanh of the shift
+GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, less whole numbers, lie evenly between 0 and 1 from the first on
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,16 @@ def draw_latents(config: Config, *, seed: int, count: int) -> Tensor:
 
 
 def draw_ids(frequencies: Tensor, *, seed: int, count: int) -> Tensor:
-    """(count,) ids by training frequency, entry k a function of (seed, k)."""
-    points = [torch.rand((), generator=rng(seed, k, "id"), dtype=torch.float64) for k in range(count)]
+    """(count,) ids in their training frequencies, entry k a function of (seed, k).
+
+    Steps of the golden ratio around the unit circle, from a start that the seed draws: any run of n ids holds each
+    about n times its frequency, where independent draws would stray by the square root of that.
+    Source: Weyl 1916; the step after Niederreiter, "Random Number Generation and Quasi-Monte Carlo Methods", 1992.
+    """
+    start = torch.rand((), generator=rng(seed, "ids"), dtype=torch.float64)
+    points = (start + GOLDEN * torch.arange(count, dtype=torch.float64)) % 1
     edges = frequencies.double().cumsum(0)
-    drawn = torch.searchsorted(edges, torch.tensor(points, dtype=torch.float64) * edges[-1], right=True)
-    return drawn.clamp_(max=len(frequencies) - 1)
+    return torch.searchsorted(edges, points * edges[-1], right=True).clamp_(max=len(frequencies) - 1)
 
 
 def numpy_latents(config: Config, *, seed: int, count: int) -> Tensor:
@@ -220,6 +227,48 @@ def recompute_statistics(G: nn.Module, config: Config, frequencies: Tensor) -> N
     G.train(was_training)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
+
+
+@torch.no_grad()
+def match_brightness(G: nn.Module, config: Config, frequencies: Tensor, wanted: Tensor) -> None:
+    """Shift what the last tanh squashes, so that drawn images are on average as bright as `wanted`, (C,) in [-1, 1].
+
+    As with the statistics: averaged weights were never told how bright their images are. A shift of tanh(t) makes
+    y = tanh(h) into (y + t) / (1 + y t); Newton's method finds the t whose mean is the wanted one. Latents are fixed
+    and come with their opposites, which together stray a fifth as far as random ones do.
+
+    Raises ValueError as `squashed_bias` does.
+    """
+    bias = squashed_bias(G, len(wanted))
+    normal = torch.randn(STATISTICS_SAMPLES // 2, config.z_dim, generator=rng("brightness"))
+    ids = draw_ids(frequencies, seed=0, count=len(normal))
+    was_training = G.training
+    G.eval()
+    y = torch.cat([G(shape_latents(z, config.latent), ids) for z in (normal, -normal)]).transpose(0, 1).flatten(1)
+    G.train(was_training)
+    t = torch.zeros(len(wanted), 1)
+    for _ in range(NEWTON_STEPS):
+        brightness = ((y + t) / (1 + y * t)).mean(1, keepdim=True)
+        slope = ((1 - y * y) / (1 + y * t) ** 2).mean(1, keepdim=True)
+        t = (t + (wanted[:, None] - brightness) / slope.clamp(min=1e-6)).clamp(-MOST_SHIFT, MOST_SHIFT)
+    bias.add_(torch.atanh(t).flatten().repeat_interleave(len(bias) // len(wanted)))
+
+
+def squashed_bias(G: nn.Module, channels: int = 1) -> nn.Parameter:
+    """The bias of a generator's last layer, added to what its last tanh squashes, equally long parts to each channel.
+
+    Raises ValueError for a generator that ends otherwise.
+    """
+    leaves = [module for module in G.modules() if next(module.children(), None) is None]
+    last = max(k for k, leaf in enumerate(leaves) if hasattr(leaf, "bias"))
+    bias = leaves[last].bias
+    squashed = any(isinstance(leaf, nn.Tanh) for leaf in leaves[last:])
+    if not (squashed and isinstance(bias, nn.Parameter) and len(bias) % channels == 0):
+        raise ValueError(
+            "match_brightness shifts a bias under a last tanh, and this network's generator ends otherwise; set it to "
+            "false or choose another network"
+        )
+    return bias
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,18 +32,21 @@ from gansmith.data import Images, ImageSpec, load_data, split, to_float
 from gansmith.data.clusters import find_clusters
 from gansmith.diagnose import FIRST_STEPS, WINDOW, Trouble, diagnose, to_trouble
 from gansmith.generate import (
+    GOLDEN,
     Model,
     describe_model,
     draw_latents,
     enlarge,
     generate,
     grid,
+    match_brightness,
     network_spec,
     recompute_statistics,
     rng,
     sample,
     seeded,
     shape_latents,
+    squashed_bias,
     to_png,
 )
 from gansmith.metrics.features import load_evaluators
@@ -79,11 +83,11 @@ from gansmith.step import (
 )
 
 GRID_COLUMNS, GRID_ROWS = 10, 8
+UNSHIFTED = "G_ema.bias"  # in a checkpoint's state: what match_brightness shifted in its generator file
 # Where the config leaves the intervals open: so many of each in a run.
 LOG_LINES, GRIDS, SAVES = 200, 12, 4
 SIGNS = 100  # measurements of what `diagnose` reads
 SAFETY_S = 300.0  # no more than this is lost to a crash: a save between the scheduled ones, gone at the next
-GOLDEN = 0.618  # multiples of it, less whole numbers, soon lie evenly between 0 and 1
 FREE_CORES = 0.75  # threads that get less than this share of their time have to wait: .96 on an idle machine
 LAST_PICTURES_S = 2.0  # the last grid, the plot and leaving
 
@@ -124,6 +128,13 @@ class Material:
     def spec(self) -> ImageSpec:
         return self.fit.spec
 
+    @cached_property
+    def brightness(self) -> Tensor:
+        """(C,) mean of each channel in [-1, 1], every id counting as often as it is drawn."""
+        images = self.fit.pixels.sum((2, 3)).double() / self.spec.size**2
+        weights = (self.frequencies / torch.bincount(self.ids, minlength=len(self.frequencies)).clamp(min=1))[self.ids]
+        return (weights @ images / weights.sum() / 127.5 - 1).float()
+
 
 def prepare(config: Config) -> tuple[Config, Material]:
     """The config with nothing left open, and the data it speaks of; writes nothing.
@@ -156,6 +167,13 @@ def prepare(config: Config) -> tuple[Config, Material]:
     config = config.replace(conditioning=conditioning)
     build_rules(config, build_networks(config, fit.spec)[1])  # refuses what cannot be built before anything is written
     return config, Material(fit, validation, ids, frequencies, codes, images.sha256)
+
+
+def prepare_to_draw(G: nn.Module, config: Config, material: Material) -> None:
+    """Give a generator's weights what no step of training does: statistics of their own, and the data's brightness."""
+    recompute_statistics(G, config, material.frequencies)
+    if config.match_brightness:
+        match_brightness(G, config, material.frequencies, material.brightness)
 
 
 def choose_images(config: Config) -> tuple[Images, Images, Images | None]:
@@ -236,6 +254,8 @@ def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None)
             used = min(codes.shape[1], layer.embedding_dim)
             with torch.no_grad():
                 layer.weight.zero_()[:, :used] = codes[:, :used]
+    if config.match_brightness:
+        squashed_bias(G, spec.channels)  # refuses a G that has none
     if config.spectral_norm:
         with seeded(rng(config.seed, "spectral norm")):
             normalise_spectrally(D)
@@ -389,7 +409,7 @@ def _loop(
 
     def save(*, for_safety: bool = False) -> dict[str, Any]:
         nonlocal saved_images, saved_at, spare
-        state = _state(players)
+        state = _state(players, config)
         if not all(value.isfinite().all() for value in state.values()):
             raise NotFiniteError("a weight")
         path = save_checkpoint(
@@ -427,10 +447,10 @@ def _loop(
         """The generator as it is sampled now: averaged weights with statistics of their own."""
         if images_seen not in averages:
             averages.clear()
-            G = players.G_ema if config.ema else copy.deepcopy(players.G)
+            G = copy.deepcopy(players.G_ema if config.ema else players.G)
             if not all(parameter.isfinite().all() for parameter in G.parameters()):
                 raise NotFiniteError("a weight of the generator")
-            recompute_statistics(G, config, material.frequencies)
+            prepare_to_draw(G, config, material)
             averages[images_seen] = Model(G.eval(), config, material.spec, material.frequencies)
         return averages[images_seen]
 
@@ -610,7 +630,7 @@ def _image_s(config: Config, players: Players, material: Material, measured_s: f
 def _chores_s(config: Config, players: Players, material: Material) -> tuple[float, float, float]:
     """Seconds that a score, a grid, and what is done once in a run of this config will take."""
     started_at = time.perf_counter()
-    recompute_statistics(players.G_ema, config, material.frequencies)
+    prepare_to_draw(players.G_ema, config, material)
     statistics_s = time.perf_counter() - started_at
     latents, ids = torch.zeros(128, config.z_dim), torch.zeros(128, dtype=torch.int64)
     started_at = time.perf_counter()
@@ -761,14 +781,16 @@ class _Clock:
         return {"images_per_s": round(rate, 1), "elapsed_s": round(now - self.started_at, 1)}
 
 
-def _state(players: Players) -> dict[str, Tensor]:
-    """Every tensor a run needs to go on, but for the averaged weights, which the generator file holds."""
+def _state(players: Players, config: Config) -> dict[str, Tensor]:
+    """Every tensor a run needs to go on, but for what the generator file holds of the averaged weights."""
     tensors: dict[str, Tensor] = {}
     for name, network in (("G", players.G), ("D", players.D)):
         tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
     for name, optimizer in (("g_optimizer", players.g_optimizer), ("d_optimizer", players.d_optimizer)):
         for index, slots in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}.{index}.{key}": value for key, value in slots.items() if value is not None}
+    if config.match_brightness:  # the file's own is shifted
+        tensors[UNSHIFTED] = squashed_bias(players.G_ema).detach()
     return tensors | {f"memory.{name}": value for name, value in players.memory.items()}
 
 
@@ -787,7 +809,7 @@ def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
             )
         sweep(run, -1)
         return {"images_seen": 0, "sums": {}, "sums_counts": {}, "best": None, "rollbacks": []}
-    tensors = (*_state(players).values(), *players.G_ema.state_dict().values())
+    tensors = (*_state(players, run.config).values(), *players.G_ema.state_dict().values())
     generator, state, counters = load_checkpoint(latest, most_bytes=2 * sum(t.nbytes for t in tensors) + 2**24)
     if counters["data_sha256"] != material.data_sha256:
         raise ValueError(
@@ -826,6 +848,9 @@ def _sha256(tensor: Tensor) -> str:
 def _fill(players: Players, generator: dict[str, Tensor], state: dict[str, Tensor]) -> None:
     """Give both players and their optimisers these tensors; raises one of several errors where they do not fit."""
     players.G_ema.load_state_dict(generator)
+    if UNSHIFTED in state:
+        with torch.no_grad():
+            squashed_bias(players.G_ema).copy_(state[UNSHIFTED])
     for name, network in (("G", players.G), ("D", players.D)):
         network.load_state_dict(
             {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
