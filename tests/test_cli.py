@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import TINY, write_set
 from PIL import Image
 
 from gansmith.config import parse_labels, resolve
 from gansmith.recipes import RECIPES
+from gansmith.runs import open_run
 
 GANSMITH = str(Path(sys.executable).with_name("gansmith"))
 
@@ -81,6 +83,25 @@ def test_a_users_choice_of_how_threads_wait_is_kept(chosen):
     probe = "import os, gansmith; print(os.environ['GOMP_SPINCOUNT'])"
     shown = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == chosen
+
+
+def test_a_run_whose_threads_were_halved_goes_on_by_the_command_that_began_it(gansmith, digit_dir, monkeypatch):
+    def on_a_busy_machine(config, material, seconds):
+        return config.replace(images=64, threads=1)
+
+    monkeypatch.setattr("gansmith.train.fit_to_machine", on_a_busy_machine)
+    sizes = [word for word in flags(data_dir=digit_dir) if word not in ("--threads", "--images", "256", "1")]
+    words = ("train", "mlp-small", *sizes, "--minutes", "0.001", "--out", "run", "--progress", "plain")
+    at_hand = torch.get_num_threads()
+    try:
+        code, first, _ = gansmith(*words)
+        assert code == 0 and "so one thread will do more than all cores" in first
+        assert open_run(Path("run")).config.threads == 1
+        code, again, _ = gansmith(*words)
+        assert code == 0 and "will do more" not in again and torch.get_num_threads() == 1
+        assert gansmith(*words, "--threads", "2")[0] == 2
+    finally:
+        torch.set_num_threads(at_hand)
 
 
 def test_a_reader_that_leaves_early_is_no_error():

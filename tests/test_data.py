@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from gansmith import generate
 from gansmith.data import DATASETS, Images, load_data, load_split, split, synthetic, to_float, to_uint8
-from gansmith.data.clusters import find_clusters
+from gansmith.data.clusters import ORIENTATIONS, edge_histograms, find_clusters
 from gansmith.data.download import download
+from gansmith.data.embedded import embedded_mnist
 from gansmith.data.idx import read_idx
 
 
@@ -228,6 +229,27 @@ def test_downloads_take_the_first_mirror_that_is_right(server, tmp_path):
     assert download([*bad, url + "right.gz"], target, sha256=digest)
     assert gzip.decompress(target.read_bytes()) == b"the content"
     assert [path.name for path in target.parent.iterdir()] == ["file.gz"]
+
+
+def test_edges_lie_where_they_are_and_turn_with_the_image():
+    """A step across the image has edges of one orientation about its place; turned by a quarter, of the other."""
+    image = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    image[..., 14:] = 255
+    upright, lying = (edge_histograms(x).view(ORIENTATIONS, 7, 7) for x in (image, image.transpose(2, 3)))
+    assert upright.square().sum().item() == pytest.approx(1)
+    torch.testing.assert_close(upright, lying.roll(ORIENTATIONS // 2, 0).transpose(1, 2))
+    assert upright[0].sum() / upright.sum() == pytest.approx(0.5) and upright[ORIENTATIONS // 2].max() < 1e-6
+    assert upright[0, :, 3].min() > 0 and upright[0, :, (0, 1, 5, 6)].max() == 0
+    torch.testing.assert_close(edge_histograms(255 - image), edge_histograms(image))
+    assert not edge_histograms(image * 0).any()
+
+
+def test_clusters_hold_digits_of_one_kind():
+    """Better than clusters of pixels alone, which hold 86 % of one digit here; at random, 21 %."""
+    digits = embedded_mnist().take(torch.arange(0, 5000, 2))
+    ids, codes = find_clusters(digits.pixels, 100)
+    table = torch.zeros(100, 10).index_put_((ids, digits.labels), torch.ones(len(ids)), accumulate=True)
+    assert 0.90 < table.max(1).values.sum() / len(ids) < 0.99 and codes.shape == (100, 50)
 
 
 def test_clusters_of_few_images_have_codes_of_ordinary_size():

@@ -118,7 +118,9 @@ class Config:
         "or (auto) labels where the data has them and clusters elsewhere",
         choices=("none", "labels", "clusters", "auto"),
     )
-    clusters: int = _field(256, "number of clusters where they are used", low=2, high=65_536)
+    clusters: int = _field(
+        2000, "number of clusters where they are used, of two dozen images each at least", low=2, high=65_536
+    )
     g_conditioning: str = _field(
         "auto",
         "how the generator is told: the network's own way, or an embedding multiplied with the latent or put beside it",

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from gansmith.config import Config, choose, parse_labels
 from gansmith.data import Images, ImageSpec, load_data, split, to_float
-from gansmith.data.clusters import find_clusters
+from gansmith.data.clusters import IMAGES_EACH, find_clusters
 from gansmith.diagnose import FIRST_STEPS, WINDOW, Trouble, diagnose, to_trouble
 from gansmith.generate import (
     GOLDEN,
@@ -153,8 +153,7 @@ def prepare(config: Config) -> tuple[Config, Material]:
         raise ValueError(f"{images.source} holds {len(fit)} images to show, too few to learn from; give at least 3")
     codes = None
     if conditioning == "clusters":
-        # As many clusters as the data can fill with a dozen images each.
-        config = config.replace(clusters=max(2, min(config.clusters, len(fit) // 12)))
+        config = config.replace(clusters=max(2, min(config.clusters, len(fit) // IMAGES_EACH)))
         ids, codes = find_clusters(fit.pixels, config.clusters)
         frequencies = torch.bincount(ids, minlength=config.clusters).double() / len(ids)
     elif conditioning == "labels":
