@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from gansmith import generate
 from gansmith.data import DATASETS, Images, load_data, load_split, split, synthetic, to_float, to_uint8
-from gansmith.data.clusters import ORIENTATIONS, edge_histograms, find_clusters
+from gansmith.data.clusters import (
+    LABEL_CODES,
+    LABEL_WEIGHT,
+    ORIENTATIONS,
+    edge_histograms,
+    find_clusters,
+    find_clusters_within,
+)
 from gansmith.data.download import download
 from gansmith.data.embedded import embedded_mnist
 from gansmith.data.idx import read_idx
@@ -250,6 +257,20 @@ def test_clusters_hold_digits_of_one_kind():
     ids, codes = find_clusters(digits.pixels, 100)
     table = torch.zeros(100, 10).index_put_((ids, digits.labels), torch.ones(len(ids)), accumulate=True)
     assert 0.90 < table.max(1).values.sum() / len(ids) < 0.99 and codes.shape == (100, 50)
+
+
+def test_clusters_within_labels_stay_within_them():
+    digits = embedded_mnist().take(torch.arange(0, 5000, 2))
+    rows = digits.labels != 3
+    ids, codes = find_clusters_within(digits.pixels[rows], digits.labels[rows], 6, num_labels=11)
+    assert torch.equal(ids // 6, digits.labels[rows]) and len(ids.unique()) == 54
+    names, centres = codes[:, -LABEL_CODES:], codes[:, :-LABEL_CODES]
+    torch.testing.assert_close(
+        names @ names.T, LABEL_WEIGHT**2 * torch.eye(11).repeat_interleave(6, 0).repeat_interleave(6, 1)
+    )
+    assert codes.shape == (66, 50 + LABEL_CODES) and not centres[18:24].any() and not centres[60:].any()
+    apart = torch.cdist(centres[:6], centres[:6])
+    assert apart[~torch.eye(6, dtype=torch.bool)].min() > 0.1
 
 
 def test_clusters_of_few_images_have_codes_of_ordinary_size():

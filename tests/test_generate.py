@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def model(**flags):
     channels = flags.pop("channels", 1)
     config = resolve(
         flags.pop("recipe", "default"),
-        flags={"g_width": 8, "d_width": 8, "z_dim": 8, "conditioning": "labels", **flags},
+        flags={"g_width": 8, "d_width": 8, "z_dim": 8, "conditioning": "labels", "clusters_per_label": 1, **flags},
     )[0]
     spec = ImageSpec(size=28, channels=channels, num_classes=10 if config.conditioning == "labels" else 0)
     G = NETWORKS[config.network](network_spec(spec, config), config)[0].eval()
@@ -155,6 +156,24 @@ def test_chosen_labels_repeat_and_unknown_ones_are_refused():
         with pytest.raises(ValueError, match="trained without labels"):
             choose_ids(model(conditioning=conditioning), seed=0, count=5, labels=[1])
         assert sample(model(conditioning=conditioning), seed=0, count=3)[1].tolist() == [-1, -1, -1]
+
+
+def test_chosen_labels_take_their_clusters_in_turn():
+    drawer = model(clusters_per_label=3)
+    frequencies = torch.tensor([0.1, 0.0, 0.3]).repeat(10).double()
+    frequencies[12:15] = 0  # label 4
+    drawer = replace(drawer, frequencies=frequencies)
+    ids = choose_ids(drawer, seed=1, count=400, labels=[7, 2])
+    assert drawer.labels_of(ids).tolist() == [7, 2] * 200
+    assert torch.equal(ids[:9], choose_ids(drawer, seed=1, count=9, labels=[7, 2]))
+    for label in (2, 7):
+        shares = torch.bincount(ids[ids // 3 == label] - 3 * label, minlength=3) / 200
+        torch.testing.assert_close(shares, torch.tensor([0.25, 0.0, 0.75]), rtol=0, atol=0.02)
+    images, labels = sample(drawer, seed=1, count=400)
+    assert set(labels.tolist()) == {0, 1, 2, 3, 5, 6, 7, 8, 9}
+    assert torch.equal(images[:3], sample(drawer, seed=1, count=3)[0])
+    with pytest.raises(ValueError, match="no label 4"):
+        choose_ids(drawer, seed=0, count=5, labels=[4])
 
 
 def test_averaged_weights_need_statistics_of_their_own():

@@ -9,7 +9,9 @@ import torch
 from conftest import write_set
 
 from gansmith import train as training
+from gansmith.config import resolve
 from gansmith.generate import load_model, sample
+from gansmith.plot import classes_by_styles
 from gansmith.recipes import RECIPES
 from gansmith.runs import create_run, load_checkpoint, open_run
 from gansmith.train import LAST_PICTURES_S, Batches, TroubleError, _scores, fit_to_machine, prepare, train
@@ -188,6 +190,27 @@ def test_labels_change_what_the_default_learns_and_draws(tiny, run_training):
     assert model.is_labelled and model.spec.num_classes == 10
     images, labels = sample(model, seed=0, count=12, labels=list(range(10)))
     assert labels.tolist() == [*range(10), 0, 1] and images.shape == (12, 1, 28, 28)
+
+
+def test_labels_are_divided_where_there_are_images_enough(tmp_path, run_training, gansmith):
+    few = {"g_width": 8, "d_width": 8, "z_dim": 8, "images": 128, "trackers": "none", "threads": 1}
+    config, material = prepare(resolve("default", flags={**few, "clusters_per_label": 5})[0])
+    assert config.clusters_per_label == 5 and material.codes.shape[0] == len(material.frequencies) == 50
+    assert torch.equal(material.ids // 5, material.fit.labels)
+    torch.testing.assert_close(material.frequencies.view(10, 5).sum(1), material.fit.class_frequencies)
+    assert prepare(resolve("default", flags={**few, "limit_images": 200})[0])[0].clusters_per_label == 1
+    run = run_training(config, "run")
+    model = load_model(run.directory)
+    images, labels = sample(model, seed=0, count=200)
+    assert len(model.frequencies) == 50 and set(labels.tolist()) == set(range(10))
+    assert sample(model, seed=0, count=12, labels=[3, 8])[1].tolist() == [3, 8] * 6
+    assert classes_by_styles(model, seed=0, styles=2).shape[0] == 20
+    assert gansmith("export", run.directory, "--format", "onnx", "--out", "shipped")[0] == 0
+    assert gansmith("sample", "shipped/generator.onnx", "--labels", "37", "--count", "4", "--out", "a.npz")[0] == 0
+    assert gansmith("sample", run.directory, "--labels", "37", "--count", "4", "--out", "b.npz")[0] == 0
+    ours, theirs = (np.load(tmp_path / name) for name in ("b.npz", "a.npz"))
+    assert theirs["labels"].tolist() == ours["labels"].tolist() == [3, 7, 3, 7]
+    assert np.abs(ours["images"].astype(int) - theirs["images"]).max() <= 1
 
 
 def test_without_labels_the_default_takes_clusters(tiny, tmp_path, digits):

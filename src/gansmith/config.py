@@ -121,6 +121,12 @@ class Config:
     clusters: int = _field(
         2000, "number of clusters where they are used, of two dozen images each at least", low=2, high=65_536
     )
+    clusters_per_label: int = _field(
+        1,
+        "groups of similar images that both players are told apart within each label, at most one for 24 images",
+        low=1,
+        high=4096,
+    )
     g_conditioning: str = _field(
         "auto",
         "how the generator is told: the network's own way, or an embedding multiplied with the latent or put beside it",

@@ -56,6 +56,10 @@ class Model:
     def is_labelled(self) -> bool:
         return self.spec.num_classes > 0
 
+    def labels_of(self, ids: Tensor) -> Tensor:
+        """(N,) the label each id belongs to, -1 where the model knows none."""
+        return ids // self.config.clusters_per_label if self.is_labelled else torch.full_like(ids, -1)
+
 
 def rng(*key: int | str) -> torch.Generator:
     """A source of random numbers that is a function of what it is for and of nothing else."""
@@ -131,7 +135,7 @@ def sample(model: Model, *, seed: int, count: int, labels: Sequence[int] | None 
     """
     ids = choose_ids(model, seed=seed, count=count, labels=labels)
     images = generate(model, draw_latents(model.config, seed=seed, count=count), ids)
-    return images, ids if model.is_labelled else torch.full_like(ids, -1)
+    return images, model.labels_of(ids)
 
 
 def choose_ids(model: Model, *, seed: int, count: int, labels: Sequence[int] | None) -> Tensor:
@@ -140,13 +144,18 @@ def choose_ids(model: Model, *, seed: int, count: int, labels: Sequence[int] | N
         return draw_ids(model.frequencies, seed=seed, count=count)
     if not model.is_labelled:
         raise ValueError("this model was trained without labels, so it cannot draw a chosen one; leave --labels away")
-    known = torch.nonzero(model.frequencies).flatten().tolist()
+    shares = model.frequencies.view(-1, model.config.clusters_per_label)
+    known = torch.nonzero(shares.sum(1)).flatten().tolist()
     wrong = [label for label in labels if label not in known]
     if wrong or not labels:
         missing = wrong[0] if wrong else "(none given)"
         listing = ", ".join(map(str, known)) if len(known) <= known[-1] - known[0] else f"{known[0]} to {known[-1]}"
         raise ValueError(f"there is no label {missing}; this model knows {listing}")
-    return torch.tensor([labels[k % len(labels)] for k in range(count)], dtype=torch.int64)
+    wanted = torch.tensor([labels[k % len(labels)] for k in range(count)], dtype=torch.int64)
+    ids = wanted * shares.shape[1]
+    for label in set(labels):
+        ids[wanted == label] += draw_ids(shares[label], seed=seed, count=count)[wanted == label]
+    return ids
 
 
 @torch.no_grad()
@@ -198,7 +207,8 @@ def class_walk(model: Model, *, seed: int, ids: Sequence[int], steps: int) -> Te
 
 def network_spec(spec: ImageSpec, config: Config) -> ImageSpec:
     """The spec networks are built for: as many ids as the conditioning tells them."""
-    ids = {"labels": spec.num_classes, "clusters": config.clusters, "none": 0}[config.conditioning]
+    labels = spec.num_classes * config.clusters_per_label
+    ids = {"labels": labels, "clusters": config.clusters, "none": 0}[config.conditioning]
     return ImageSpec(spec.size, spec.channels, ids)
 
 

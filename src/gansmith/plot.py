@@ -107,9 +107,12 @@ def smoothed(values: Sequence[float], *, share: float = _WINDOW) -> list[float]:
 def classes_by_styles(model: Model, *, seed: int, styles: int = 10) -> Tensor:
     """uint8 (ids * styles, C, H, W): one row for each id the generator is told, one latent for each column.
 
-    Clusters are many, so only the 16 most frequent ids get a row.
+    Clusters are many, so only the 16 most frequent ids get a row, and one of each label where they lie within labels.
     """
-    ids = model.frequencies.argsort(descending=True, stable=True)[:16].sort().values
+    within = model.config.clusters_per_label if model.is_labelled else 1
+    largest, first = model.frequencies.view(-1, within).max(1)
+    labels = largest.argsort(descending=True, stable=True)[:16].sort().values
+    ids = labels * within + first[labels]
     ids = ids[model.frequencies[ids] > 0]
     latents = draw_latents(model.config, seed=seed, count=styles)
     return generate(model, latents.repeat(len(ids), 1), ids.repeat_interleave(styles))

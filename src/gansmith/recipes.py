@@ -19,8 +19,8 @@ _DEFAULT: dict[str, Any] = dict(
 )  # fmt: skip
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # Labels where the data has them, clusters elsewhere.
-    "default": _DEFAULT,
+    # Labels where the data has them, each divided into clusters; clusters alone elsewhere.
+    "default": dict(_DEFAULT, clusters_per_label=200),
     # The same, and no label is ever read: clusters take their place.
     "default-unlabelled": dict(_DEFAULT, conditioning="clusters"),
     # Stacked MNIST, told neither labels nor clusters; pairs of real and generated images keep rare kinds alive, and how

@@ -122,7 +122,7 @@ def _held_out_alike(
     """A held-out image for each entry of `told`; None where there are none, or none like them."""
     if validation is None or not len(validation):
         return None
-    if config.conditioning == "labels":
+    if config.conditioning == "labels" and config.clusters_per_label == 1:
         assert validation.labels is not None
         held_ids = validation.labels
     elif config.classes:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from gansmith.config import Config, choose, parse_labels
 from gansmith.data import Images, ImageSpec, load_data, split, to_float
-from gansmith.data.clusters import IMAGES_EACH, find_clusters
+from gansmith.data.clusters import IMAGES_EACH, find_clusters, find_clusters_within
 from gansmith.diagnose import FIRST_STEPS, WINDOW, Trouble, diagnose, to_trouble
 from gansmith.generate import (
     GOLDEN,
@@ -159,6 +159,15 @@ def prepare(config: Config) -> tuple[Config, Material]:
     elif conditioning == "labels":
         assert fit.labels is not None
         ids, frequencies = fit.labels, fit.class_frequencies
+        rarest = int(torch.bincount(ids)[ids.unique()].min())
+        config = config.replace(clusters_per_label=max(1, min(config.clusters_per_label, rarest // IMAGES_EACH)))
+        if config.clusters_per_label > 1:
+            ids, codes = find_clusters_within(
+                fit.pixels, fit.labels, config.clusters_per_label, num_labels=len(frequencies)
+            )
+            counts = torch.bincount(ids, minlength=len(codes)).double().view(-1, config.clusters_per_label)
+            shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+            frequencies = (frequencies[:, None] * shares).flatten()
     else:
         ids, frequencies = torch.zeros(len(fit), dtype=torch.int64), torch.ones(1).double()
     if conditioning != "labels":
@@ -342,7 +351,7 @@ def _loop(
     sums, best = _Sums(counters["sums"], counters["sums_counts"]), counters["best"]
     batches = Batches(config, material)
     judge = Judge(material.fit, material.validation) if material.validation and len(material.validation) > 1 else None
-    frame_ids = _frame_ids(material)
+    frame_ids = _frame_ids(material, config)
     frame_latents = draw_latents(config, seed=config.seed, count=len(frame_ids))
     clock = _Clock()
     saved_images, saved_at = images_seen, time.monotonic()
@@ -743,12 +752,14 @@ def _expected(config: Config) -> int:
     return config.first_images or config.schedule_length
 
 
-def _frame_ids(material: Material) -> Tensor:
+def _frame_ids(material: Material, config: Config) -> Tensor:
     """Ids of the fixed grid: each class a column where there are ten or fewer, else by frequency."""
     count = GRID_COLUMNS * GRID_ROWS
-    known = torch.nonzero(material.frequencies).flatten()
+    shares = material.frequencies.view(-1, config.clusters_per_label if config.conditioning == "labels" else 1)
+    known = torch.nonzero(shares.sum(1)).flatten()
     if 1 < len(known) <= GRID_COLUMNS:
-        return known[torch.arange(count) % GRID_COLUMNS % len(known)]
+        labels = known[torch.arange(count) % GRID_COLUMNS % len(known)]
+        return labels * shares.shape[1] + torch.multinomial(shares[labels], 1, generator=rng("frames")).flatten()
     return torch.multinomial(material.frequencies, count, replacement=True, generator=rng("frames"))
 
 

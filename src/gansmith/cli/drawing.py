@@ -41,7 +41,6 @@ def sample(
     out
         A .png grid, a .npz with images and labels, or a folder for one PNG each.
     """
-    import torch
 
     from gansmith.data import MOST_IMAGES
     from gansmith.generate import choose_ids, draw_latents, generate, load_model, numpy_latents, read_latents, truncate
@@ -64,7 +63,7 @@ def sample(
     wanted = None if labels is None else parse_labels(labels)
     ids = choose_ids(model, seed=seed if numpy_seed is None else numpy_seed, count=count, labels=wanted)
     images = generate(model, z, ids)
-    write_images(images, ids if model.is_labelled else torch.full_like(ids, -1), out, truncation=truncation)
+    write_images(images, model.labels_of(ids), out, truncation=truncation)
     print(f"{count} images -> {out}")
     return 0
 

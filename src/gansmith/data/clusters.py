@@ -5,7 +5,9 @@ Source of the idea: self-conditioned GANs, arXiv:2006.10728; here the groups are
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
@@ -16,6 +18,11 @@ MOST_READ = 10_000  # images that the components are found from
 ORIENTATIONS, CELL = 8, 4  # of edges, and the side in pixels of the cells their lengths are summed over
 EDGE_WEIGHT = 2.0  # spread of all edges over that of all pixels: edges tell kinds apart, pixels keep groups tight
 _CHUNK = 1000
+
+Codes = NDArray[np.float32]
+
+
+LABEL_CODES, LABEL_WEIGHT = 14, 4.0  # how many numbers say which label a code belongs to, and their length
 
 
 def find_clusters(pixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -29,24 +36,55 @@ def find_clusters(pixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
         not differ in it. As first values of an embedding the codes let similar clusters share what is learnt, which
         random ones do not.
     """
-    import numpy as np
-    from sklearn.cluster import MiniBatchKMeans
+    codes, scale = _components(pixels)
+    ids, centres = _group(codes, count)
+    return ids, centres / scale
+
+
+def find_clusters_within(pixels: Tensor, labels: Tensor, count: int, *, num_labels: int) -> tuple[Tensor, Tensor]:
+    """As `find_clusters`, but `count` clusters of each label from 0 on: label L's are those from L * count on.
+
+    Returns:
+        (N,) int64 clusters, and (num_labels * count, d + LABEL_CODES) codes, whose last numbers say which label it is;
+        a label without images has clusters all the same, whose codes say no more than that.
+    """
+    codes, scale = _components(pixels)
+    ids, centres = torch.zeros_like(labels), torch.zeros(num_labels, count, codes.shape[1])
+    for label in labels.unique().tolist():
+        rows = torch.nonzero(labels == label).flatten()
+        found, centres[label] = _group(codes[rows.numpy()], count)
+        ids[rows] = label * count + found
+    names = torch.empty(num_labels, LABEL_CODES)
+    torch.nn.init.orthogonal_(names, generator=torch.Generator().manual_seed(0))
+    names = LABEL_WEIGHT * torch.nn.functional.normalize(names, dim=1)
+    named = torch.cat([centres / scale, names[:, None].expand(-1, count, -1)], dim=2)
+    return ids, named.flatten(0, 1)
+
+
+def _components(pixels: Tensor) -> tuple[Codes, Tensor]:
+    """(N, d) principal components, and (d,) the spread of each, infinite where there is next to none."""
     from sklearn.decomposition import PCA
 
     read = pixels[:: math.ceil(len(pixels) / MOST_READ)]
     scales = [_spread(block) for block in _blocks(read)]
 
-    def scaled(images: Tensor) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+    def scaled(images: Tensor) -> Codes:
         grey, edges = (block / scale for block, scale in zip(_blocks(images), scales, strict=True))
         return torch.cat([grey, EDGE_WEIGHT * edges], dim=1).numpy()
 
     components = min(COMPONENTS, len(read), *scaled(read[:1]).shape[1:])
     pca = PCA(components, svd_solver="randomized", random_state=0).fit(scaled(read))
     codes = np.concatenate([pca.transform(scaled(chunk)) for chunk in pixels.split(_CHUNK)])
-    means = MiniBatchKMeans(count, random_state=0, n_init=1, batch_size=4096).fit(codes)
     spread = codes.std(axis=0)
-    scale = np.where(spread > NOTHING * spread.max(), spread, np.inf)
-    return torch.from_numpy(means.labels_).long(), torch.from_numpy(means.cluster_centers_ / scale).float()
+    return codes, torch.from_numpy(np.where(spread > NOTHING * spread.max(), spread, np.inf)).float()
+
+
+def _group(codes: Codes, count: int) -> tuple[Tensor, Tensor]:
+    """(N,) the cluster of each, and (count, d) their centres."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    means = MiniBatchKMeans(count, random_state=0, n_init=1, batch_size=4096).fit(codes)
+    return torch.from_numpy(means.labels_).long(), torch.from_numpy(means.cluster_centers_).float()
 
 
 def _spread(block: Tensor) -> float:

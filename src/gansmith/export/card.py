@@ -39,7 +39,10 @@ def _network(model: Model) -> list[str]:
     spec, config = model.spec, model.config
     latents = {"normal": "standard normal numbers", "uniform": "numbers, even between -1 and 1,"}
     shape = latents.get(config.latent, "numbers, even on the sphere of their root's radius,")
-    told = {"labels": f"one of {spec.num_classes} labels", "clusters": f"one of {config.clusters} clusters"}
+    labels = f"one of {spec.num_classes} labels"
+    if (within := config.clusters_per_label) > 1:
+        labels += f", as one of {within} numbers from {within} times the label on"
+    told = {"labels": labels, "clusters": f"one of {config.clusters} clusters"}
     return [
         f"A generator of images, {spec.size}x{spec.size} in {spec.channels} channel{'s' * (spec.channels > 1)},",
         f"trained by the recipe `{config.recipe}` (network `{config.network}`, seed {config.seed}).",

@@ -23,7 +23,7 @@ from torch import Tensor
 from gansmith.data import load_data, to_float
 from gansmith.export.to_keras import to_keras
 from gansmith.film import film_frames, write_film
-from gansmith.generate import Model, generate, load_model, numpy_latents, rng
+from gansmith.generate import Model, choose_ids, generate, load_model, numpy_latents, rng
 from gansmith.handin import evaluation
 from gansmith.handin.script import training_script
 from gansmith.metrics.features import FeatureNetwork, load_feature_network
@@ -102,7 +102,7 @@ def tile_ids(model: Model, material: Material) -> Tensor:
     images. So every kind of image that makes up a twenty-fifth of the data is met, without a label having been read.
     """
     if model.is_labelled:
-        return torch.arange(TILES) % model.spec.num_classes
+        return choose_ids(model, seed=0, count=TILES, labels=range(model.spec.num_classes))
     count = len(model.frequencies)
     if count == 1:
         return torch.zeros(TILES, dtype=torch.int64)
