@@ -116,6 +116,14 @@ def test_a_board_is_trained_judged_drawn_and_not_trained_again(gansmith, digit_d
     assert code == 2 and "another place" in err
 
 
+def test_a_board_does_not_go_on_with_other_images_of_the_same_name(tmp_path):
+    board = {"settings": {"images": 128}, "data_sha256": "all of them", "trials": []}
+    (tmp_path / "board.json").write_text(json.dumps(board))
+    assert recipes.open_board(tmp_path, {"images": 128}, data_sha256="all of them") == board
+    with pytest.raises(ValueError, match="holds a board on images .* another place"):
+        recipes.open_board(tmp_path, {"images": 128}, data_sha256="a few")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("_short_trials")
 def test_a_board_goes_on_with_what_it_lacks(gansmith, digit_dir, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gansmith.bench.trials import judge_trial, train_trial
+from gansmith.data import load_data
 from gansmith.generate import load_model, sample
 from gansmith.recipes import RECIPES
 from gansmith.runs import write_json, write_text
@@ -36,9 +37,10 @@ def run_board(
         length: {"minutes": M} or {"images": N}.
         choices: fields that every recipe is given, such as the data set.
 
-    Raises ValueError where the folder holds a board of another length or other choices.
+    Raises ValueError where the folder holds a board of another length, of other choices, or of other images.
     """
-    board = open_board(folder, {**length, **choices})
+    data = load_data(str(choices.get("dataset", "mnist")), data_dir=str(choices.get("data_dir") or "") or None)
+    board = open_board(folder, {**length, **choices}, data_sha256=data.sha256)
     for seed in range(seeds):  # the whole field with one seed first, so that a board that is stopped compares it
         for recipe in recipes:
             if any((trial["recipe"], trial["seed"]) == (recipe, seed) for trial in board["trials"]):
@@ -54,17 +56,23 @@ def run_board(
     return {**board, "rows": rank(board["trials"])}
 
 
-def open_board(folder: Path, settings: Mapping[str, object]) -> dict[str, Any]:
-    """The board a folder holds, or an empty one; ValueError where it was begun with other settings."""
+def open_board(folder: Path, settings: Mapping[str, object], *, data_sha256: str) -> dict[str, Any]:
+    """The board a folder holds, or an empty one; ValueError where it was begun with other settings or images."""
     path = folder / "board.json"
     if not path.is_file():
-        return {"settings": dict(settings), "trials": []}
+        return {"settings": dict(settings), "data_sha256": data_sha256, "trials": []}
     board: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if board["settings"] != dict(settings):
         raise ValueError(
             f"{folder} holds a board with {board['settings']}, not {dict(settings)}; give another place with --out"
         )
-    return {"settings": board["settings"], "trials": board["trials"]}
+    begun = board.get("data_sha256", data_sha256)
+    if begun != data_sha256:  # the embedded digits bear the same name as all of MNIST
+        raise ValueError(
+            f"{folder} holds a board on images with SHA-256 {begun}, and those found now have {data_sha256}; bring the "
+            "old ones back, or give another place with --out"
+        )
+    return {"settings": board["settings"], "data_sha256": data_sha256, "trials": board["trials"]}
 
 
 def _save_board(folder: Path, board: Mapping[str, Any]) -> None:
