@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gansmith.generate import Model, draw_latents, generate
+from gansmith.generate import Model, choose_ids, draw_latents, generate
 from gansmith.runs import Run, write_bytes
 
 if TYPE_CHECKING:
@@ -105,17 +105,19 @@ def smoothed(values: Sequence[float], *, share: float = _WINDOW) -> list[float]:
 
 
 def classes_by_styles(model: Model, *, seed: int, styles: int = 10) -> Tensor:
-    """uint8 (ids * styles, C, H, W): one row for each id the generator is told, one latent for each column.
+    """uint8 (rows * styles, C, H, W): one row for each label or cluster, one latent for each column.
 
-    Clusters are many, so only the 16 most frequent ids get a row, and one of each label where they lie within labels.
+    Clusters are many, so only the 16 most frequent get a row; those within a label share the columns of its row.
     """
     within = model.config.clusters_per_label if model.is_labelled else 1
-    largest, first = model.frequencies.view(-1, within).max(1)
-    labels = largest.argsort(descending=True, stable=True)[:16].sort().values
-    ids = labels * within + first[labels]
-    ids = ids[model.frequencies[ids] > 0]
+    shares = model.frequencies.view(-1, within).sum(1)
+    rows = shares.argsort(descending=True, stable=True)[:16].sort().values
+    rows = rows[shares[rows] > 0]
+    ids = rows.repeat_interleave(styles)
+    if model.is_labelled:
+        ids = torch.cat([choose_ids(model, seed=seed, count=styles, labels=[label]) for label in rows.tolist()])
     latents = draw_latents(model.config, seed=seed, count=styles)
-    return generate(model, latents.repeat(len(ids), 1), ids.repeat_interleave(styles))
+    return generate(model, latents.repeat(len(rows), 1), ids)
 
 
 def neighbours(images: Tensor, training: Tensor, *, count: int = 4) -> Tensor:
