@@ -272,6 +272,11 @@ class Config:
         """The same choices but for `changes`, checked again."""
         return dataclasses.replace(self, **changes)
 
+    @property
+    def ids_per_label(self) -> int:
+        """How many ids in a row belong to one label, and where no label is told, to one cluster."""
+        return self.clusters_per_label if self.conditioning == "labels" else 1
+
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

@@ -58,7 +58,7 @@ class Model:
 
     def labels_of(self, ids: Tensor) -> Tensor:
         """(N,) the label each id belongs to, -1 where the model knows none."""
-        return ids // self.config.clusters_per_label if self.is_labelled else torch.full_like(ids, -1)
+        return ids // self.config.ids_per_label if self.is_labelled else torch.full_like(ids, -1)
 
 
 def rng(*key: int | str) -> torch.Generator:
@@ -144,7 +144,7 @@ def choose_ids(model: Model, *, seed: int, count: int, labels: Sequence[int] | N
         return draw_ids(model.frequencies, seed=seed, count=count)
     if not model.is_labelled:
         raise ValueError("this model was trained without labels, so it cannot draw a chosen one; leave --labels away")
-    shares = model.frequencies.view(-1, model.config.clusters_per_label)
+    shares = model.frequencies.view(-1, model.config.ids_per_label)
     known = torch.nonzero(shares.sum(1)).flatten().tolist()
     wrong = [label for label in labels if label not in known]
     if wrong or not labels:

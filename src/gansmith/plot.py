@@ -109,8 +109,7 @@ def classes_by_styles(model: Model, *, seed: int, styles: int = 10) -> Tensor:
 
     Clusters are many, so only the 16 most frequent get a row; those within a label share the columns of its row.
     """
-    within = model.config.clusters_per_label if model.is_labelled else 1
-    shares = model.frequencies.view(-1, within).sum(1)
+    shares = model.frequencies.view(-1, model.config.ids_per_label).sum(1)
     rows = shares.argsort(descending=True, stable=True)[:16].sort().values
     rows = rows[shares[rows] > 0]
     ids = rows.repeat_interleave(styles)

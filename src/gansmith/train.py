@@ -755,7 +755,7 @@ def _expected(config: Config) -> int:
 def _frame_ids(material: Material, config: Config) -> Tensor:
     """Ids of the fixed grid: each class a column where there are ten or fewer, else by frequency."""
     count = GRID_COLUMNS * GRID_ROWS
-    shares = material.frequencies.view(-1, config.clusters_per_label if config.conditioning == "labels" else 1)
+    shares = material.frequencies.view(-1, config.ids_per_label)
     known = torch.nonzero(shares.sum(1)).flatten()
     if 1 < len(known) <= GRID_COLUMNS:
         labels = known[torch.arange(count) % GRID_COLUMNS % len(known)]

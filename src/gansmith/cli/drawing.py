@@ -41,7 +41,6 @@ def sample(
     out
         A .png grid, a .npz with images and labels, or a folder for one PNG each.
     """
-
     from gansmith.data import MOST_IMAGES
     from gansmith.generate import choose_ids, draw_latents, generate, load_model, numpy_latents, read_latents, truncate
 

@@ -15,14 +15,13 @@ COMPONENTS = 50
 IMAGES_EACH = 24  # a cluster of fewer says too much of single images: 4,000 for 50,000 digits are worse than 2,000
 NOTHING = 1e-4  # times the spread of the leading component: what is less is rounding
 MOST_READ = 10_000  # images that the components are found from
-ORIENTATIONS, CELL = 8, 4  # of edges, and the side in pixels of the cells their lengths are summed over
+ORIENTATIONS = 8  # of edges
+CELL = 4  # side in pixels of the squares their lengths are summed over, two by two
 EDGE_WEIGHT = 2.0  # spread of all edges over that of all pixels: edges tell kinds apart, pixels keep groups tight
+LABEL_CODES, LABEL_WEIGHT = 14, 4.0  # how many numbers say which label a code belongs to, and their length
 _CHUNK = 1000
 
 Codes = NDArray[np.float32]
-
-
-LABEL_CODES, LABEL_WEIGHT = 14, 4.0  # how many numbers say which label a code belongs to, and their length
 
 
 def find_clusters(pixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -65,16 +64,16 @@ def _components(pixels: Tensor) -> tuple[Codes, Tensor]:
     """(N, d) principal components, and (d,) the spread of each, infinite where there is next to none."""
     from sklearn.decomposition import PCA
 
-    read = pixels[:: math.ceil(len(pixels) / MOST_READ)]
-    scales = [_spread(block) for block in _blocks(read)]
+    read = _blocks(pixels[:: math.ceil(len(pixels) / MOST_READ)])
+    scales = [_spread(block) for block in read]
 
-    def scaled(images: Tensor) -> Codes:
-        grey, edges = (block / scale for block, scale in zip(_blocks(images), scales, strict=True))
+    def joined(blocks: tuple[Tensor, Tensor]) -> Codes:
+        grey, edges = (block / scale for block, scale in zip(blocks, scales, strict=True))
         return torch.cat([grey, EDGE_WEIGHT * edges], dim=1).numpy()
 
-    components = min(COMPONENTS, len(read), *scaled(read[:1]).shape[1:])
-    pca = PCA(components, svd_solver="randomized", random_state=0).fit(scaled(read))
-    codes = np.concatenate([pca.transform(scaled(chunk)) for chunk in pixels.split(_CHUNK)])
+    known = joined(read)
+    pca = PCA(min(COMPONENTS, *known.shape), svd_solver="randomized", random_state=0).fit(known)
+    codes = np.concatenate([pca.transform(joined(_blocks(chunk))) for chunk in pixels.split(_CHUNK)])
     spread = codes.std(axis=0)
     return codes, torch.from_numpy(np.where(spread > NOTHING * spread.max(), spread, np.inf)).float()
 

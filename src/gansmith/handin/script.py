@@ -15,6 +15,7 @@ from typing import Any
 
 from gansmith.config import Config
 from gansmith.data import ImageSpec
+from gansmith.data.clusters import edge_histograms
 from gansmith.losses import OBJECTIVES, gradient_penalty, squared_slope
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import initialise, normalise_spectrally
@@ -58,6 +59,7 @@ def training_script(config: Config, spec: ImageSpec) -> str:
         steered_boost: config.d_loss_target > 0,
         ema_decay: config.ema > 0,
         grow: config.network == "progressive",
+        edge_histograms: config.conditioning == "clusters",
     }
     imports, definitions = definitions_of([function for function, is_used in wanted.items() if is_used])
     template = (resources.files("gansmith.handin") / "train.py.jinja").read_text(encoding="utf-8")
