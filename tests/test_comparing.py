@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gansmith.bench import recipes, trials
-from gansmith.bench.ablation import COMPLETE, compare, neutral_fields
+from gansmith.bench.ablation import COMPLETE, compare, neutral_fields, run_ablation
 from gansmith.bench.ablation import to_markdown as ablation_to_markdown
 from gansmith.recipes import RECIPES
 
@@ -122,6 +122,22 @@ def test_a_board_does_not_go_on_with_other_images_of_the_same_name(tmp_path):
     assert recipes.open_board(tmp_path, {"images": 128}, data_sha256="all of them") == board
     with pytest.raises(ValueError, match="holds a board on images .* another place"):
         recipes.open_board(tmp_path, {"images": 128}, data_sha256="a few")
+
+
+def test_an_ablation_does_not_either(digit_dir, tmp_path):
+    settings = {"recipe": "mlp-keras", "images": 128, "dataset": "mnist", "data_dir": str(digit_dir)}
+    held = {"settings": settings, "data_sha256": "all of them", "trials": []}
+    (tmp_path / "ablation.json").write_text(json.dumps(held))
+    with pytest.raises(ValueError, match="holds an ablation on images .* another place"):
+        run_ablation(
+            tmp_path,
+            "mlp-keras",
+            ["real_target_low+real_target_high"],
+            seeds=2,
+            length={"images": 128},
+            choices={"dataset": "mnist", "data_dir": str(digit_dir)},
+        )
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

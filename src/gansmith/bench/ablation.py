@@ -13,7 +13,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from gansmith.bench.trials import judge_trial, train_trial
+from gansmith.bench.trials import hash_of_images, judge_trial, refuse_other_images, train_trial
 from gansmith.config import FIELDS, choose, resolve
 from gansmith.data import ImageSpec
 from gansmith.rules import build_rules
@@ -62,7 +62,8 @@ def run_ablation(
         length: {"minutes": M} or {"images": N}.
         choices: fields that every trial is given.
 
-    Raises ValueError for fields that cannot be taken out, or where the folder holds another ablation.
+    Raises ValueError for fields that cannot be taken out, or where the folder holds another ablation or one
+    of other images.
     """
     if seeds < 2:
         raise ValueError(f"seeds is {seeds}; an interval needs 2 or more, such as 3")
@@ -76,6 +77,9 @@ def run_ablation(
     )
     if held["settings"] != settings:
         raise ValueError(f"{folder} holds an ablation of {held['settings']}, not {settings}; give another --out")
+    data_sha256 = hash_of_images(choices)
+    refuse_other_images(held, data_sha256, named=f"{folder} holds an ablation")
+    kept = {"settings": settings, "data_sha256": data_sha256}
     trials: list[dict[str, Any]] = held["trials"]
     for seed in range(seeds):
         for name, fields in variants.items():
@@ -86,10 +90,10 @@ def run_ablation(
             trained = train_trial(directory, recipe, {**length, **choices, **fields, "seed": seed})
             result = judge_trial(directory) if trained else {"ratio": None}
             trials.append({"without": name, "fields": fields, "seed": seed, **result})
-            ablation = {"settings": settings, "trials": trials, "rows": compare(trials)}
+            ablation = {**kept, "trials": trials, "rows": compare(trials)}
             write_json(path, ablation)
             write_text(folder / "ablation.md", to_markdown(ablation))
-    return {"settings": settings, "trials": trials, "rows": compare(trials)}
+    return {**kept, "trials": trials, "rows": compare(trials)}
 
 
 def compare(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gansmith.bench.trials import judge_trial, train_trial
-from gansmith.data import load_data
+from gansmith.bench.trials import hash_of_images, judge_trial, refuse_other_images, train_trial
 from gansmith.generate import load_model, sample
 from gansmith.recipes import RECIPES
 from gansmith.runs import write_json, write_text
@@ -39,8 +38,7 @@ def run_board(
 
     Raises ValueError where the folder holds a board of another length, of other choices, or of other images.
     """
-    data = load_data(str(choices.get("dataset", "mnist")), data_dir=str(choices.get("data_dir") or "") or None)
-    board = open_board(folder, {**length, **choices}, data_sha256=data.sha256)
+    board = open_board(folder, {**length, **choices}, data_sha256=hash_of_images(choices))
     for seed in range(seeds):  # the whole field with one seed first, so that a board that is stopped compares it
         for recipe in recipes:
             if any((trial["recipe"], trial["seed"]) == (recipe, seed) for trial in board["trials"]):
@@ -66,12 +64,7 @@ def open_board(folder: Path, settings: Mapping[str, object], *, data_sha256: str
         raise ValueError(
             f"{folder} holds a board with {board['settings']}, not {dict(settings)}; give another place with --out"
         )
-    begun = board.get("data_sha256", data_sha256)
-    if begun != data_sha256:  # the embedded digits bear the same name as all of MNIST
-        raise ValueError(
-            f"{folder} holds a board on images with SHA-256 {begun}, and those found now have {data_sha256}; bring the "
-            "old ones back, or give another place with --out"
-        )
+    refuse_other_images(board, data_sha256, named=f"{folder} holds a board")
     return {"settings": board["settings"], "data_sha256": data_sha256, "trials": board["trials"]}
 
 

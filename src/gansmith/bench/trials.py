@@ -29,6 +29,21 @@ class Interrupted(Exception):
         self.code = code
 
 
+def hash_of_images(choices: Mapping[str, object]) -> str:
+    """SHA-256 of the images that trials with these flags learn from."""
+    return load_data(str(choices["dataset"]), data_dir=str(choices.get("data_dir") or "") or None).sha256
+
+
+def refuse_other_images(held: Mapping[str, Any], data_sha256: str, *, named: str) -> None:
+    """Raise ValueError where what is held learnt from other images of the same name, as the embedded digits are."""
+    begun = held.get("data_sha256", data_sha256)
+    if begun != data_sha256:
+        raise ValueError(
+            f"{named} on images with SHA-256 {begun}, and those found now have {data_sha256}; bring the "
+            "old ones back, or give another place with --out"
+        )
+
+
 def train_trial(directory: Path, recipe: str, choices: Mapping[str, object]) -> bool:
     """Train a recipe with these flags in a new process, or what is left of it; False where its loss diverged.
 
