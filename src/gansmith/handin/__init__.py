@@ -98,8 +98,9 @@ def tile_ids(model: Model, material: Material) -> Tensor:
     """(25,) what the generator is told of each tile: a rule that looks at training images, never at drawn ones.
 
     Labels take turns. Clusters are put in an order in which neighbours look alike (Ward's tree over the mean image of
-    each, leaves in their best order), and the tiles take the clusters at 25 evenly spaced shares of the training
-    images. So every kind of image that makes up a twenty-fifth of the data is met, without a label having been read.
+    each, leaves in their best order) and divided into 25 equal shares of the training images, and each tile takes the
+    largest cluster of its share, for large ones are least odd, or the one in its middle. So every kind of image that
+    makes up a twenty-fifth of the data is met, without a label having been read.
     """
     if model.is_labelled:
         return choose_ids(model, seed=0, count=TILES, labels=range(model.spec.num_classes))
@@ -113,8 +114,13 @@ def tile_ids(model: Model, material: Material) -> Tensor:
     means = torch.zeros(count, pixels.shape[1]).index_add_(0, material.ids, pixels) / sizes[:, None]
     order = torch.from_numpy(leaves_list(linkage(means.numpy(), "ward", optimal_ordering=True))).long()
     shares = model.frequencies[order].cumsum(0)
+    sizes_in_order = model.frequencies[order]
+    share_of = ((shares - sizes_in_order / 2) / shares[-1] * TILES).long()
     points = (torch.arange(TILES, dtype=torch.float64) + 0.5) / TILES * shares[-1]
-    return order[torch.searchsorted(shares, points).clamp(max=count - 1)]
+    tiles = torch.searchsorted(shares, points).clamp(max=count - 1)
+    for tile in share_of.unique().tolist():
+        tiles[tile] = torch.where(share_of == tile, sizes_in_order, -1.0).argmax()
+    return order[tiles]
 
 
 def missing_classes(images: Tensor, classifier: FeatureNetwork) -> list[int]:
