@@ -12,6 +12,7 @@ from gansmith.data.files import read_npz
 from gansmith.describe import describe
 from gansmith.generate import Model, truncate
 from gansmith.networks import NETWORKS
+from gansmith.networks.layers import SlowLinear, initialise
 from gansmith.networks.progressive import GROWN, grow, growth_at
 from gansmith.networks.r3gan import Block
 from gansmith.networks.stylegan_lite import Modulated
@@ -91,6 +92,27 @@ def test_modulated_convolutions_equal_the_source_s_weights_for_each_image():
         modulated = layer.convolution.weight * weights.view(1, -1, 1, 1)  # arXiv:1912.04958, eq. 1
         demodulated = modulated / (modulated.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()  # eq. 3
         torch.testing.assert_close(out, conv2d(image[None], demodulated, padding=1)[0])
+
+
+def test_a_slow_layer_starts_as_any_and_moves_by_its_fraction_of_adams_rate():
+    torch.manual_seed(0)
+    layer = SlowLinear(400, 300, 0.01)
+
+    def used() -> torch.Tensor:
+        with torch.no_grad():
+            return layer(torch.eye(400)) - layer(torch.zeros(400))  # its weights, read off what it does
+
+    gain = (2 / (1 + 0.2**2)) ** 0.5
+    assert used().std().item() == pytest.approx(gain / 400**0.5, rel=0.02)  # He's
+    initialise(layer, "normal")
+    assert used().std().item() == pytest.approx(0.02, rel=0.02)
+    before = used()
+    adam = torch.optim.Adam(layer.parameters(), 0.3, eps=1e-12)
+    layer(torch.randn(7, 400)).square().sum().backward()
+    adam.step()  # Adam's first step is its rate in the gradient's direction
+    torch.testing.assert_close((used() - before).abs(), torch.full((400, 300), 0.003), rtol=1e-2, atol=1e-6)
+    bias = layer(torch.zeros(400)).detach()
+    torch.testing.assert_close(bias.abs(), torch.full((300,), 0.003), rtol=1e-2, atol=1e-6)
 
 
 def test_style_mixing_takes_later_layers_from_a_neighbour_and_only_while_training():

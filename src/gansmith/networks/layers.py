@@ -58,6 +58,28 @@ class MinibatchStddev(nn.Module):
         return torch.cat([features, spread.expand_as(features[:, :1])], dim=1)  # (N, F + 1) or (N, C + 1, H, W)
 
 
+class SlowLinear(nn.Linear):
+    """A linear layer whose weights and biases move at a fraction of the learning rate, for optimisers blind to scale.
+
+    What is learnt is kept divided by that fraction, and multiplied with it where it is used: the equalised learning
+    rate with a multiplier. First weights are He's. Source: Karras et al., arXiv:1812.04948, appendix C.
+    """
+
+    def __init__(self, inputs: int, outputs: int, fraction: float) -> None:
+        super().__init__(inputs, outputs)
+        self.fraction = fraction
+        he_normal(self)
+        self.keep_divided()
+
+    def keep_divided(self) -> None:
+        """Keep freshly drawn weights as this layer keeps them."""
+        with torch.no_grad():
+            self.weight.div_(self.fraction)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return nn.functional.linear(values, self.weight * self.fraction, self.bias * self.fraction)
+
+
 class ChannelsLast(nn.Module):
     """The same maps, laid out as convolutions like them: gradients then flow back without changing places."""
 
@@ -152,6 +174,8 @@ def initialise(network: nn.Module, scheme: str) -> None:
             nn.init.uniform_(layer.weight, -0.05, 0.05) if scheme == "glorot" else draw[scheme](layer.weight)
         elif isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             draw[scheme](layer.weight)
+            if isinstance(layer, SlowLinear):
+                layer.keep_divided()
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

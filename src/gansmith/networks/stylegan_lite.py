@@ -2,8 +2,8 @@
 
 Source: Karras et al., arXiv:1912.04958, sections 2.2 and 4.1, and StyleGAN, arXiv:1812.04948, sections 3.1
 (mixing) and appendix B (truncation). Here in three scales, with four mapping layers instead of eight, no noise inputs
-(an image is a function of its latent alone), first weights of He instead of the equalised learning rate, and no path
-length penalty.
+(an image is a function of its latent alone), no path length penalty, and first weights of He instead of the equalised
+learning rate; only the mapping network's hundredth of that rate is kept, without which few styles are left.
 """
 
 import torch
@@ -14,6 +14,7 @@ from gansmith.config import Config
 from gansmith.data import ImageSpec
 from gansmith.networks.layers import (
     SLOPE,
+    SlowLinear,
     activation,
     convolution,
     he_normal,
@@ -24,6 +25,7 @@ from gansmith.networks.layers import (
 from gansmith.networks.players import Discriminator, image_channels
 
 MAPPING_LAYERS = 4
+MAPPING_RATE = 0.01  # of the learning rate. Source: arXiv:1812.04948, appendix C
 
 
 def stylegan_lite(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -54,7 +56,7 @@ class Generator(nn.Module):
         self.embedding = nn.Embedding(max(spec.num_classes, 1), config.z_dim)
         mapping: list[nn.Module] = []
         for inputs in [2 * config.z_dim] + (MAPPING_LAYERS - 1) * [style_dim]:
-            mapping += [he_normal(nn.Linear(inputs, style_dim)), nn.LeakyReLU(SLOPE)]
+            mapping += [SlowLinear(inputs, style_dim, MAPPING_RATE), nn.LeakyReLU(SLOPE)]
         self.mapping = nn.Sequential(*mapping)
         self.start = nn.Parameter(torch.randn(widths[0], side, side))
         channels = [widths[0], widths[0], widths[1], widths[1], widths[2], widths[2]]
