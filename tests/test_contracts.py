@@ -12,7 +12,7 @@ import gansmith
 from gansmith.config import resolve
 from gansmith.data import ImageSpec
 from gansmith.describe import describe, to_text
-from gansmith.generate import squashed_bias
+from gansmith.generate import match_tones, squashed_layer
 from gansmith.losses import OBJECTIVES
 from gansmith.metrics import METRICS
 from gansmith.networks import NETWORKS
@@ -51,20 +51,26 @@ def test_networks_keep_their_shapes_and_every_weight_learns(name, spec):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_brightness_is_shifted_exactly_or_refused(name):
+def test_tones_are_matched_exactly_or_refused(name):
     config = resolve("mlp-small", flags={"network": name, "g_width": 16, "d_width": 16, "z_dim": 12})[0]
     G = NETWORKS[name](ImageSpec(28, 3, 0), config)[0].eval()
     try:
-        bias = squashed_bias(G, 3)
+        layer = squashed_layer(G, 3)
     except ValueError as refusal:
         assert "set it to false or choose another network" in str(refusal)
         assert name in ("planes", "progressive", "stylegan-lite", "r3gan")
         return
-    z, ids, shift = torch.randn(4, 12), torch.zeros(4, dtype=torch.int64), torch.tensor([0.1, -0.2, 0.3])
+    assert layer.bias is not None
+    config = config.replace(match_tones=True)
+    z, ids = torch.randn(2000, 12), torch.zeros(2000, dtype=torch.int64)
     with torch.no_grad():
-        expected = torch.tanh(torch.atanh(G(z, ids).double()) + shift[:, None, None])
-        bias += shift.repeat_interleave(len(bias) // 3)
-        torch.testing.assert_close(G(z, ids).double(), expected, rtol=0, atol=1e-5)
+        layer.weight.mul_(3.0)  # from grey pictures to some of every tone
+        before = torch.atanh(G(z, ids).double().clamp(-1 + 1e-12, 1 - 1e-12))
+        gain, shift = (torch.tensor(v).double().view(3, 1, 1) for v in ([1.1, 0.9, 1.05], [0.1, -0.2, 0.15]))
+        expected = torch.tanh(gain * before + shift)
+        wanted = torch.stack([expected.mean((0, 2, 3)), expected.square().mean((0, 2, 3))], dim=1).float()
+        match_tones(G, config, torch.ones(1).double(), wanted)
+        torch.testing.assert_close(G(z, ids).double(), expected, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("form", ["multiplied", "concatenated", "projection", "classifier"])

@@ -21,7 +21,7 @@ from gansmith.generate import (
     grid,
     latent_walk,
     load_model,
-    match_brightness,
+    match_tones,
     network_spec,
     numpy_latents,
     read_latents,
@@ -29,7 +29,7 @@ from gansmith.generate import (
     sample,
     shape_latents,
     slerp,
-    squashed_bias,
+    squashed_layer,
 )
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import Dropout
@@ -111,32 +111,41 @@ def test_any_run_of_ids_holds_each_in_its_share():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_drawn_images_get_the_brightness_asked_for(channels):
+def test_drawn_images_get_the_tones_asked_for(channels):
     drawer = model(channels=channels)
-    bias, frequencies = squashed_bias(drawer.G, channels), drawer.frequencies
+    layer, frequencies = squashed_layer(drawer.G, channels), drawer.frequencies
     before = {name: value.clone() for name, value in drawer.G.state_dict().items()}
-    own = sample(drawer, seed=4, count=2000)[0].float().mean((0, 2, 3)) / 127.5 - 1
-    wanted = own + torch.tensor([-0.2, 0.1, 0.05])[:channels]
-    match_brightness(drawer.G, drawer.config, frequencies, wanted)
-    images, _ = sample(drawer, seed=5, count=2000)
-    torch.testing.assert_close(images.float().mean((0, 2, 3)) / 127.5 - 1, wanted, rtol=0, atol=0.01)
-    changed = [name for name, value in drawer.G.state_dict().items() if not torch.equal(value, before[name])]
-    assert len(changed) == 1 and changed[0].endswith("bias")
-    known = bias.detach().clone()
+
+    def tones(seed: int) -> torch.Tensor:
+        pixels = sample(drawer, seed=seed, count=2000)[0].double() / 127.5 - 1
+        return torch.stack([pixels.mean((0, 2, 3)), pixels.square().mean((0, 2, 3))], dim=1).float()
+
+    own = tones(4)
+    wanted = own + torch.tensor([[-0.08, 0.01], [0.05, -0.01], [0.03, 0.01]])[:channels]
+    match_tones(drawer.G, drawer.config, frequencies, wanted)
+    torch.testing.assert_close(tones(5), wanted, rtol=0, atol=0.004)
+    changed = {name for name, value in drawer.G.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.rsplit(".", 1)[1] for name in changed} == {"weight", "bias"} and len(changed) == 2
+    known = {name: value.clone() for name, value in layer.state_dict().items()}
     with torch.no_grad():
-        bias.add_(torch.tensor([0.2, -0.1, 0.3])[:channels].repeat_interleave(len(bias) // channels))
-    match_brightness(drawer.G, drawer.config, frequencies, wanted)
-    torch.testing.assert_close(bias.detach(), known, rtol=0, atol=1e-4)
+        gains = torch.tensor([0.9, 1.05, 1.1])[:channels].repeat_interleave(len(layer.bias) // channels)
+        layer.weight.mul_(gains[:, None, None, None])
+        layer.bias.mul_(gains).add_(torch.tensor([0.2, -0.1, 0.3])[:channels].repeat_interleave(len(gains) // channels))
+    match_tones(drawer.G, drawer.config, frequencies, wanted)
+    for name, value in layer.state_dict().items():
+        torch.testing.assert_close(value, known[name], rtol=0, atol=1e-4)
 
 
-def test_no_brightness_is_out_of_reach_of_sense():
-    """A generator that draws nothing but black cannot be told by how much; its shift stays bounded."""
+def test_no_tone_is_out_of_reach_of_sense():
+    """A generator that draws nothing but black cannot be told by how much; what it is changed by stays bounded."""
     drawer = model()
-    bias = squashed_bias(drawer.G)
+    layer = squashed_layer(drawer.G)
     with torch.no_grad():
-        bias.fill_(-50.0)
-    match_brightness(drawer.G, drawer.config, drawer.frequencies, torch.zeros(1))
-    assert bias.isfinite().all() and (bias + 50).abs().max() < 1
+        layer.bias.fill_(-50.0)
+    weights = layer.weight.clone()
+    match_tones(drawer.G, drawer.config, drawer.frequencies, torch.tensor([[0.0, 0.5]]))
+    assert layer.bias.isfinite().all() and (-63.1 <= layer.bias).all() and (layer.bias <= -39.4).all()
+    assert (layer.weight.abs() <= 1.2501 * weights.abs()).all() and (layer.weight.abs() >= 0.799 * weights.abs()).all()
 
 
 def test_numpy_latents_are_those_of_the_legacy_generator():

@@ -219,8 +219,9 @@ class Config:
         "how that half-life grows: with the images seen, or over penalty_warmup to its share of the whole schedule",
         choices=("linear", "cosine"),
     )
-    match_brightness: bool = _field(
-        False, "shift the generator's last bias until drawn images are on average as bright as training images"
+    match_tones: bool = _field(
+        False,
+        "scale and shift what the generator's last tanh squashes until pixels have the data's mean and mean square",
     )
     # machine
     precision: str = _field(

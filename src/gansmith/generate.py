@@ -32,7 +32,8 @@ from gansmith.runs import open_run, read_metadata, replacing
 
 CHUNK = 64  # images per pass; smaller requests are padded
 STATISTICS_SAMPLES = 1024
-NEWTON_STEPS, MOST_SHIFT = 5, 0.5  # for brightness: in steps of its search, and of tanh of the shift
+NEWTON_STEPS, MOST_GAIN, MOST_SHIFT = 8, 1.25, 0.5  # for tones: steps of the search, and how far it may go
+Squashed = nn.Linear | nn.Conv2d | nn.ConvTranspose2d  # layers that may lie under a last tanh
 GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, less whole numbers, lie evenly between 0 and 1 from the first on
 
 
@@ -240,45 +241,64 @@ def recompute_statistics(G: nn.Module, config: Config, frequencies: Tensor) -> N
 
 
 @torch.no_grad()
-def match_brightness(G: nn.Module, config: Config, frequencies: Tensor, wanted: Tensor) -> None:
-    """Shift what the last tanh squashes, so that drawn images are on average as bright as `wanted`, (C,) in [-1, 1].
+def match_tones(G: nn.Module, config: Config, frequencies: Tensor, wanted: Tensor) -> None:
+    """Scale and shift what the last tanh squashes, until pixels have the mean and the mean square `wanted`.
 
-    As with the statistics: averaged weights were never told how bright their images are. A shift of tanh(t) makes
-    y = tanh(h) into (y + t) / (1 + y t); Newton's method finds the t whose mean is the wanted one. Latents are fixed
-    and come with their opposites, which together stray a fifth as far as random ones do.
+    As with the statistics: averaged weights were never told how bright their images are, and averaging pales them.
+    Newton's method finds gain and shift of each channel; where a gain within bounds cannot do it, the mean comes first.
+    Latents are fixed and come with their opposites, which together stray a fifth as far as random ones do.
 
-    Raises ValueError as `squashed_bias` does.
+    Args:
+        wanted: (C, 2) mean and mean square of each channel in [-1, 1].
+
+    Raises ValueError as `squashed_layer` does.
     """
-    bias = squashed_bias(G, len(wanted))
-    normal = torch.randn(STATISTICS_SAMPLES // 2, config.z_dim, generator=rng("brightness"))
+    layer = squashed_layer(G, channels := len(wanted))
+    normal = torch.randn(STATISTICS_SAMPLES // 2, config.z_dim, generator=rng("tones"))
     ids = draw_ids(frequencies, seed=0, count=len(normal))
-    was_training = G.training
-    G.eval()
-    y = torch.cat([G(shape_latents(z, config.latent), ids) for z in (normal, -normal)]).transpose(0, 1).flatten(1)
-    G.train(was_training)
-    t = torch.zeros(len(wanted), 1)
+    was_training, outputs = G.training, list[Tensor]()
+    with layer.register_forward_hook(lambda module, inputs, output: outputs.append(output)):
+        G.eval()
+        for z in (normal, -normal):
+            G(shape_latents(z, config.latent), ids)
+        G.train(was_training)
+    h = torch.cat(outputs).reshape(2 * len(normal), channels, -1).transpose(0, 1).flatten(1)  # (C, values)
+    gain, shift = torch.ones(channels, 1), torch.zeros(channels, 1)
     for _ in range(NEWTON_STEPS):
-        brightness = ((y + t) / (1 + y * t)).mean(1, keepdim=True)
-        slope = ((1 - y * y) / (1 + y * t) ** 2).mean(1, keepdim=True)
-        t = (t + (wanted[:, None] - brightness) / slope.clamp(min=1e-6)).clamp(-MOST_SHIFT, MOST_SHIFT)
-    bias.add_(torch.atanh(t).flatten().repeat_interleave(len(bias) // len(wanted)))
+        y = torch.tanh(gain * h + shift)
+        slope = 1 - y * y
+        mean_missing, square_missing = (wanted - torch.stack([y.mean(1), y.square().mean(1)], dim=1)).split(1, dim=1)
+        mean_by_shift = slope.mean(1, keepdim=True).clamp(min=1e-6)
+        mean_by_gain, square_by_shift = (slope * h).mean(1, keepdim=True), 2 * (y * slope).mean(1, keepdim=True)
+        # What gain does to the mean square while shift keeps the mean: more never makes it less.
+        square_by_gain = 2 * (y * slope * h).mean(1, keepdim=True) - square_by_shift * mean_by_gain / mean_by_shift
+        more = (square_missing - square_by_shift * mean_missing / mean_by_shift) / square_by_gain.clamp(min=1e-6)
+        before, gain = gain, (gain + more).clamp(1 / MOST_GAIN, MOST_GAIN)
+        shift += (mean_missing - mean_by_gain * (gain - before)) / mean_by_shift
+        shift.clamp_(-MOST_SHIFT, MOST_SHIFT)
+    assert layer.bias is not None  # squashed_layer refuses one without
+    each = len(layer.bias) // channels  # outputs of a channel lie side by side
+    gains, shifts = (values.flatten().repeat_interleave(each) for values in (gain, shift))
+    outputs_at = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+    layer.weight.mul_(gains.view([-1 if at == outputs_at else 1 for at in range(layer.weight.dim())]))
+    layer.bias.mul_(gains).add_(shifts)
 
 
-def squashed_bias(G: nn.Module, channels: int = 1) -> nn.Parameter:
-    """The bias of a generator's last layer, added to what its last tanh squashes, equally long parts to each channel.
+def squashed_layer(G: nn.Module, channels: int = 1) -> Squashed:
+    """A generator's last layer, whose outputs its last tanh squashes, equally many for each channel.
 
     Raises ValueError for a generator that ends otherwise.
     """
     leaves = [module for module in G.modules() if next(module.children(), None) is None]
     last = max(k for k, leaf in enumerate(leaves) if hasattr(leaf, "bias"))
-    bias = leaves[last].bias
+    layer = leaves[last]
     squashed = any(isinstance(leaf, nn.Tanh) for leaf in leaves[last:])
-    if not (squashed and isinstance(bias, nn.Parameter) and len(bias) % channels == 0):
+    if not (squashed and isinstance(layer, Squashed) and layer.bias is not None and len(layer.bias) % channels == 0):
         raise ValueError(
-            "match_brightness shifts a bias under a last tanh, and this network's generator ends otherwise; set it to "
+            "match_tones changes a layer under a last tanh, and this network's generator ends otherwise; set it to "
             "false or choose another network"
         )
-    return bias
+    return layer
 
 
 @contextlib.contextmanager

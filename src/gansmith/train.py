@@ -39,14 +39,14 @@ from gansmith.generate import (
     enlarge,
     generate,
     grid,
-    match_brightness,
+    match_tones,
     network_spec,
     recompute_statistics,
     rng,
     sample,
     seeded,
     shape_latents,
-    squashed_bias,
+    squashed_layer,
     to_png,
 )
 from gansmith.metrics.features import load_evaluators
@@ -83,7 +83,7 @@ from gansmith.step import (
 )
 
 GRID_COLUMNS, GRID_ROWS = 10, 8
-UNSHIFTED = "G_ema.bias"  # in a checkpoint's state: what match_brightness shifted in its generator file
+UNMATCHED = "G_ema."  # begins the names, in a checkpoint's state, of what match_tones changed in its generator file
 # Where the config leaves the intervals open: so many of each in a run.
 LOG_LINES, GRIDS, SAVES = 200, 12, 4
 SIGNS = 100  # measurements of what `diagnose` reads
@@ -129,11 +129,12 @@ class Material:
         return self.fit.spec
 
     @cached_property
-    def brightness(self) -> Tensor:
-        """(C,) mean of each channel in [-1, 1], every id counting as often as it is drawn."""
-        images = self.fit.pixels.sum((2, 3)).double() / self.spec.size**2
+    def tones(self) -> Tensor:
+        """(C, 2) mean and mean square of each channel in [-1, 1], every id counting as often as it is drawn."""
+        parts = (to_float(part).flatten(2) for part in self.fit.pixels.split(4096))
+        images = torch.cat([torch.stack([part.mean(2), part.square().mean(2)], dim=2) for part in parts])  # (N, C, 2)
         weights = (self.frequencies / torch.bincount(self.ids, minlength=len(self.frequencies)).clamp(min=1))[self.ids]
-        return (weights @ images / weights.sum() / 127.5 - 1).float()
+        return (torch.einsum("n,nct->ct", weights, images.double()) / weights.sum()).float()
 
 
 def prepare(config: Config) -> tuple[Config, Material]:
@@ -178,10 +179,10 @@ def prepare(config: Config) -> tuple[Config, Material]:
 
 
 def prepare_to_draw(G: nn.Module, config: Config, material: Material) -> None:
-    """Give a generator's weights what no step of training does: statistics of their own, and the data's brightness."""
+    """Give a generator's weights what no step of training does: statistics of their own, and the data's tones."""
     recompute_statistics(G, config, material.frequencies)
-    if config.match_brightness:
-        match_brightness(G, config, material.frequencies, material.brightness)
+    if config.match_tones:
+        match_tones(G, config, material.frequencies, material.tones)
 
 
 def choose_images(config: Config) -> tuple[Images, Images, Images | None]:
@@ -262,8 +263,8 @@ def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None)
             used = min(codes.shape[1], layer.embedding_dim)
             with torch.no_grad():
                 layer.weight.zero_()[:, :used] = codes[:, :used]
-    if config.match_brightness:
-        squashed_bias(G, spec.channels)  # refuses a G that has none
+    if config.match_tones:
+        squashed_layer(G, spec.channels)  # refuses a G that has none
     if config.spectral_norm:
         with seeded(rng(config.seed, "spectral norm")):
             normalise_spectrally(D)
@@ -799,8 +800,8 @@ def _state(players: Players, config: Config) -> dict[str, Tensor]:
     for name, optimizer in (("g_optimizer", players.g_optimizer), ("d_optimizer", players.d_optimizer)):
         for index, slots in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}.{index}.{key}": value for key, value in slots.items() if value is not None}
-    if config.match_brightness:  # the file's own is shifted
-        tensors[UNSHIFTED] = squashed_bias(players.G_ema).detach()
+    if config.match_tones:  # the file's own are matched
+        tensors |= {UNMATCHED + key: value for key, value in squashed_layer(players.G_ema).state_dict().items()}
     return tensors | {f"memory.{name}": value for name, value in players.memory.items()}
 
 
@@ -858,9 +859,9 @@ def _sha256(tensor: Tensor) -> str:
 def _fill(players: Players, generator: dict[str, Tensor], state: dict[str, Tensor]) -> None:
     """Give both players and their optimisers these tensors; raises one of several errors where they do not fit."""
     players.G_ema.load_state_dict(generator)
-    if UNSHIFTED in state:
-        with torch.no_grad():
-            squashed_bias(players.G_ema).copy_(state[UNSHIFTED])
+    unmatched = {key.removeprefix(UNMATCHED): v for key, v in state.items() if key.startswith(UNMATCHED)}
+    if unmatched:
+        squashed_layer(players.G_ema).load_state_dict(unmatched)
     for name, network in (("G", players.G), ("D", players.D)):
         network.load_state_dict(
             {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
