@@ -10,6 +10,7 @@ from gansmith.augment import (
     brightness,
     contrast,
     cutout,
+    nudge,
     saturation,
     translation,
 )
@@ -69,6 +70,23 @@ def test_translation_moves_whole_pixels_and_fills_with_zeros():
     assert len(seen) == 25  # every move of up to two pixels each way
 
 
+def test_nudges_move_by_up_to_two_pixels_of_28_and_fill_with_black():
+    images = pictures(300, size=28)
+    moved = nudge(images, source())
+    seen = set()
+    for before, after in zip(images, moved, strict=True):
+        padded = torch.nn.functional.pad(before, (2, 2, 2, 2), value=-1.0)
+        matches = [
+            (down, right)
+            for down in range(5)
+            for right in range(5)
+            if torch.allclose(padded[:, down : down + 28, right : right + 28], after, rtol=0, atol=1e-6)
+        ]
+        assert len(matches) == 1
+        seen |= set(matches)
+    assert len(seen) == 25
+
+
 def test_cutout_hides_one_square_of_half_the_side():
     hidden = cutout(torch.ones(2000, 2, 16, 16), source()) == 0
     assert torch.equal(hidden[:, 0], hidden[:, 1])
@@ -80,7 +98,7 @@ def test_cutout_hides_one_square_of_half_the_side():
         assert (sides == 8).float().mean().item() == pytest.approx(9 / 17, abs=0.05)
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", [*CHANGES, nudge], ids=lambda change: change.__name__)
 def test_changes_let_first_and_second_gradients_through(change):
     images = pictures(3, size=8, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: change(x, source()), images, fast_mode=True)
@@ -90,15 +108,15 @@ def test_changes_let_first_and_second_gradients_through(change):
 def test_equal_sources_give_equal_changes_and_the_input_stays():
     images = pictures()
     kept = images.clone()
-    torch.testing.assert_close(augment(images, source(1)), augment(images, source(1)), atol=0, rtol=0)
-    assert not torch.equal(augment(images, source(1)), augment(images, source(2)))
+    once, again, otherwise = (augment(images, source(seed), changes=CHANGES) for seed in (1, 1, 2))
+    assert torch.equal(once, again) and not torch.equal(once, otherwise)
     assert torch.equal(images, kept)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
-def test_each_change_reaches_its_share_of_the_images(probability, monkeypatch):
-    monkeypatch.setattr("gansmith.augment.CHANGES", (lambda images, rng: images + 1, lambda images, rng: images + 10))
-    changed = augment(torch.zeros(5000, 1, 2, 2), source(), probability=probability)[:, 0, 0, 0]
+def test_each_change_reaches_its_share_of_the_images(probability):
+    changes = (lambda images, rng: images + 1, lambda images, rng: images + 10)
+    changed = augment(torch.zeros(5000, 1, 2, 2), source(), changes=changes, probability=probability)[:, 0, 0, 0]
     shares = [(changed == value).float().mean().item() for value in (0, 1, 10, 11)]
     p = probability
     assert shares == pytest.approx([(1 - p) ** 2, p * (1 - p), p * (1 - p), p * p], abs=0.03)

@@ -66,8 +66,8 @@ def test_only_what_a_recipe_uses_can_be_taken_out():
     assert without == {"r1": 0.0, "r2": 0.0, "d_loss_target": 0.0}
     with pytest.raises(ValueError, match="no penalty to steer"):
         neutral_fields("default", "r1+r2", {})
-    with pytest.raises(ValueError, match="'none' in default already.*leave it away"):
-        neutral_fields("default", "augment", {})
+    with pytest.raises(ValueError, match="'none' in mlp-small already.*leave it away"):
+        neutral_fields("mlp-small", "augment", {})
     with pytest.raises(ValueError, match="no field 'penalty_bost'; did you mean 'penalty_boost'"):
         neutral_fields("default", "r1+penalty_bost", {})
     with pytest.raises(ValueError, match="real_target_low is 1.0 and real_target_high is 0.9.*swap them"):
@@ -171,7 +171,7 @@ def test_an_ablation_compares_both_with_the_same_seeds(gansmith, digit_dir, tmp_
         (["bench", "recipes", "--minutes", "0"], "must be more than 0"),
         (["bench", "recipes", "--seeds", "0"], "must be 1 or more"),
         (["ablate", "default", "--without", "r1", "--seeds", "1"], "2 or more"),
-        (["ablate", "default", "--without", "augment"], "nothing to take out"),
+        (["ablate", "mlp-small", "--without", "augment"], "nothing to take out"),
     ],
 )
 def test_requests_that_make_no_sense_train_nothing(gansmith, tmp_path, words, message):

@@ -110,7 +110,9 @@ def test_a_script_says_what_it_leaves_out():
     config = resolve("mlp-small", flags={"replay": 0.5})[0]
     assert left_out(config) == ["replay"]
     assert "Left out of this plain loop: replay." in training_script(config, ImageSpec(28, 1, 10))
-    assert left_out(resolve("default-unlabelled")[0]) == ["match_tones"]
+    for augment, also in (("none", []), ("nudges", ["augment"])):
+        config = resolve("default-unlabelled", flags={"augment": augment})[0]
+        assert left_out(config) == [*also, "match_tones"]
 
 
 def test_tiles_meet_every_kind_of_image_by_a_rule_that_sees_no_drawing(digits):

@@ -213,6 +213,14 @@ def test_labels_are_divided_where_there_are_images_enough(tmp_path, run_training
     assert np.abs(ours["images"].astype(int) - theirs["images"]).max() <= 1
 
 
+def test_only_few_images_are_nudged(tiny, digit_dir, monkeypatch):
+    config = tiny(augment="auto")
+    assert prepare(config)[0].augment == "nudges"
+    monkeypatch.setattr("gansmith.train.FEW_IMAGES", 10)
+    assert prepare(config)[0].augment == "none"
+    assert prepare(config.replace(augment="nudges"))[0].augment == "nudges"
+
+
 def test_without_labels_the_default_takes_clusters(tiny, tmp_path, digits):
     folder = write_set(tmp_path / "none", digits[0], None)
     config, material = prepare(tiny(data_dir=str(folder)))

@@ -6,7 +6,7 @@ learn the training set by heart and G is not taught to imitate the changes.
 Source: Zhao et al., Differentiable Augmentation, arXiv:2006.10738, with its strengths.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,11 +18,13 @@ TARGET_SIGN = 0.6
 IMAGES_FROM_NEVER_TO_ALWAYS = 500_000
 
 
-def augment(images: Tensor, rng: torch.Generator, *, probability: float = 1.0) -> Tensor:
+def augment(
+    images: Tensor, rng: torch.Generator, *, changes: Sequence[Augmentation], probability: float = 1.0
+) -> Tensor:
     """The images after every change in turn, each applied to each image with this probability."""
     if probability <= 0:
         return images
-    for change in CHANGES:
+    for change in changes:
         changed = change(images, rng)
         chosen = torch.rand(len(images), 1, 1, 1, generator=rng) < probability
         images = changed if probability >= 1 else torch.where(chosen, changed, images)
@@ -61,8 +63,17 @@ def contrast(images: Tensor, rng: torch.Generator) -> Tensor:
 
 def translation(images: Tensor, rng: torch.Generator) -> Tensor:
     """Each image moved by up to an eighth of its side each way, with zeros where nothing moves in."""
+    return _moved(images, rng, reach=(images.shape[-1] + 4) // 8)  # an eighth, rounded
+
+
+def nudge(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Each image moved by up to a fourteenth of its side each way, with black where nothing moves in."""
+    return _moved(images + 1, rng, reach=(images.shape[-1] + 7) // 14) - 1
+
+
+def _moved(images: Tensor, rng: torch.Generator, *, reach: int) -> Tensor:
+    """Each image moved by a draw of up to `reach` pixels each way, with zeros where nothing moves in."""
     n, size = len(images), images.shape[-1]
-    reach = (size + 4) // 8  # an eighth, rounded
     steps = torch.randint(-reach, reach + 1, (2, n, 1, 1, 1), generator=rng)
     place = torch.arange(size)
     # Row i of `moves` picks the pixel that arrives at i: a product of matrices is cheap and differentiates twice.
@@ -83,6 +94,7 @@ def cutout(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 CHANGES: tuple[Augmentation, ...] = (brightness, saturation, contrast, translation, cutout)
+NUDGED = 0.3  # of the images, where nudges are all: most stay, so that G learns where images belong (docs/log.md)
 
 
 def _uniform(images: Tensor, low: float, high: float, rng: torch.Generator) -> Tensor:

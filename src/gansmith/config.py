@@ -176,8 +176,9 @@ class Config:
     # images into the discriminator
     augment: str = _field(
         "none",
-        "random changes to all images the discriminator sees: always, or as often as it knows its images too well",
-        choices=("none", "always", "adaptive"),
+        "random changes to all images the discriminator sees: always, or as often as it knows its images too well; "
+        "nudges move some a little; auto takes nudges where training images are few",
+        choices=("none", "always", "adaptive", "nudges", "auto"),
     )
     d_noise: float = _field(
         0.0, "standard deviation of the noise on the discriminator's images at the start", low=0.0, high=10.0

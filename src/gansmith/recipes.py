@@ -15,7 +15,7 @@ _COMPACT: dict[str, Any] = dict(
 # The house recipe; docs/log.md says how it was found.
 _DEFAULT: dict[str, Any] = dict(
     _COMPACT, batch=64, g_width=64, ema=0.05, minibatch_stddev=True, r1=0.02, r2=0.02, penalty_boost=100.0,
-    penalty_every=8, d_loss_target=1.1, d_steps=2, g_learning_rate=4.5e-3, match_tones=True,
+    penalty_every=8, d_loss_target=1.1, d_steps=2, g_learning_rate=4.5e-3, match_tones=True, augment="auto",
 )  # fmt: skip
 
 RECIPES: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from gansmith.augment import adapt, augment
+from gansmith.augment import CHANGES, NUDGED, adapt, augment, nudge
 from gansmith.config import FIELDS, Config, choose
 from gansmith.losses import (
     OBJECTIVES,
@@ -57,7 +57,7 @@ def build_rules(config: Config, D: nn.Module) -> Rules:
         scores_apart=not judges_alone(D),
         autocast=wants_bf16,
         recall=replay(config.replay) if config.replay else Rules.recall,
-        show=shown(config) if config.d_noise or config.augment != "none" else Rules.show,
+        show=shown(config) if config.d_noise or config.augment not in ("none", "auto") else Rules.show,
         remember=_remember(config, objective),
         wants_features=config.feature_matching > 0,
         wants_classes=wants_classes,
@@ -105,8 +105,15 @@ def shown(config: Config) -> Callable[[Memory, Tensor, Batch], Tensor]:
 
     def show(memory: Memory, images: Tensor, batch: Batch) -> Tensor:
         images = blur(images, batch) if config.d_noise else images
-        probability = memory["augment_probability"].item() if config.augment == "adaptive" else 1.0
-        return images if config.augment == "none" else augment(images, batch.rng, probability=probability)
+        match config.augment:
+            case "nudges":
+                images = augment(images, batch.rng, changes=(nudge,), probability=NUDGED)
+            case "always":
+                images = augment(images, batch.rng, changes=CHANGES)
+            case "adaptive":
+                probability = memory["augment_probability"].item()
+                images = augment(images, batch.rng, changes=CHANGES, probability=probability)
+        return images
 
     return show
 

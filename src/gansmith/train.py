@@ -87,6 +87,7 @@ UNMATCHED = "G_ema."  # begins the names, in a checkpoint's state, of what match
 # Where the config leaves the intervals open: so many of each in a run.
 LOG_LINES, GRIDS, SAVES = 200, 12, 4
 SIGNS = 100  # measurements of what `diagnose` reads
+FEW_IMAGES = 10_000  # fewer are known by heart so soon that the discriminator is shown nudged ones too
 SAFETY_S = 300.0  # no more than this is lost to a crash: a save between the scheduled ones, gone at the next
 FREE_CORES = 0.75  # threads that get less than this share of their time have to wait: .96 on an idle machine
 LAST_PICTURES_S = 2.0  # the last grid, the plot and leaving
@@ -152,6 +153,8 @@ def prepare(config: Config) -> tuple[Config, Material]:
         raise ValueError(f"{images.source} has no labels; use --conditioning clusters or none")
     if len(fit) < 2:
         raise ValueError(f"{images.source} holds {len(fit)} images to show, too few to learn from; give at least 3")
+    if config.augment == "auto":
+        config = config.replace(augment="nudges" if len(fit) < FEW_IMAGES else "none")
     codes = None
     if conditioning == "clusters":
         config = config.replace(clusters=max(2, min(config.clusters, len(fit) // IMAGES_EACH)))
