@@ -66,6 +66,13 @@ def test_a_healthy_log_and_a_short_one_show_nothing():
     assert names([{**row, "g_grad": None, "copy_distance": None} for row in rows_with()]) == []
 
 
+def test_a_discriminator_of_swapped_targets_wins_by_swapped_words():
+    swapped = CONFIG.replace(flip_probability=1.0)
+    for config, real, fake in ((swapped, 0.15, 0.85), (CONFIG, 0.85, 0.15)):
+        assert [t.name for t in diagnose(rows_with(d_real=real, d_fake=fake), [], config)] == ["discriminator-wins"]
+        assert diagnose(rows_with(d_real=fake, d_fake=real), [], config) == []
+
+
 def test_a_score_that_no_longer_falls_is_stalled():
     falling = [{"images_seen": k, "ratio": 10.0 / k} for k in range(1, 13)]
     assert names(rows_with(), falling) == []

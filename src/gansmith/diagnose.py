@@ -109,6 +109,8 @@ def _discriminator_wins(rows: Sequence[Row], scores: Sequence[Row], config: Conf
     if not OBJECTIVES[config.objective].splits_at_zero:
         return None
     real, fake = (_lately(rows, config, name) for name in ("d_real", "d_fake"))
+    if config.flip_probability > 0.5:
+        real, fake = fake, real  # D is taught to name them the other way round
     found = _stays([r - f for r, f in zip(real, fake, strict=True)], lambda value: value > 0.55)
     return None if found is None else f"the discriminator has kept real and generated images {found:.2f} of 1 apart"
 
