@@ -2,6 +2,7 @@
 
 import ast
 import re
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import gansmith
 from gansmith.config import resolve
 from gansmith.data import ImageSpec
 from gansmith.describe import describe, to_text
-from gansmith.generate import match_tones, squashed_layer
+from gansmith.generate import match_tones, rescale, squashed_layer
 from gansmith.losses import OBJECTIVES
 from gansmith.metrics import METRICS
 from gansmith.networks import NETWORKS
@@ -68,6 +69,9 @@ def test_tones_are_matched_exactly_or_refused(name):
         before = torch.atanh(G(z, ids).double().clamp(-1 + 1e-12, 1 - 1e-12))
         gain, shift = (torch.tensor(v).double().view(3, 1, 1) for v in ([1.1, 0.9, 1.05], [0.1, -0.2, 0.15]))
         expected = torch.tanh(gain * before + shift)
+        scaled = deepcopy(G)
+        rescale(squashed_layer(scaled, 3), gain.flatten().float(), shift.flatten().float())
+        torch.testing.assert_close(scaled(z, ids).double(), expected, rtol=0, atol=1e-5)
         wanted = torch.stack([expected.mean((0, 2, 3)), expected.square().mean((0, 2, 3))], dim=1).float()
         match_tones(G, config, torch.ones(1).double(), wanted)
         torch.testing.assert_close(G(z, ids).double(), expected, rtol=0, atol=0.02)

@@ -94,7 +94,13 @@ def cutout(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 CHANGES: tuple[Augmentation, ...] = (brightness, saturation, contrast, translation, cutout)
-NUDGED = 0.3  # of the images, where nudges are all: most stay, so that G learns where images belong (docs/log.md)
+# By name: what is done, and to which share of the images; a run of the adaptive one moves its own share from there.
+# Of nudged images most stay, so that G learns where images belong (docs/log.md).
+AUGMENTATIONS: dict[str, tuple[Sequence[Augmentation], float]] = {
+    "always": (CHANGES, 1.0),
+    "adaptive": (CHANGES, 0.0),
+    "nudges": ((nudge,), 0.3),
+}
 
 
 def _uniform(images: Tensor, low: float, high: float, rng: torch.Generator) -> Tensor:

@@ -276,9 +276,15 @@ def match_tones(G: nn.Module, config: Config, frequencies: Tensor, wanted: Tenso
         before, gain = gain, (gain + more).clamp(1 / MOST_GAIN, MOST_GAIN)
         shift += (mean_missing - mean_by_gain * (gain - before)) / mean_by_shift
         shift.clamp_(-MOST_SHIFT, MOST_SHIFT)
+    rescale(layer, gain.flatten(), shift.flatten())
+
+
+@torch.no_grad()
+def rescale(layer: Squashed, gain: Tensor, shift: Tensor) -> None:
+    """Make a layer of `squashed_layer` put out gain times as much, plus a shift; both (C,), for each channel."""
     assert layer.bias is not None  # squashed_layer refuses one without
-    each = len(layer.bias) // channels  # outputs of a channel lie side by side
-    gains, shifts = (values.flatten().repeat_interleave(each) for values in (gain, shift))
+    each = len(layer.bias) // len(gain)  # outputs of a channel lie side by side
+    gains, shifts = gain.repeat_interleave(each), shift.repeat_interleave(each)
     outputs_at = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
     layer.weight.mul_(gains.view([-1 if at == outputs_at else 1 for at in range(layer.weight.dim())]))
     layer.bias.mul_(gains).add_(shifts)

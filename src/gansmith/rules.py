@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from gansmith.augment import CHANGES, NUDGED, adapt, augment, nudge
+from gansmith.augment import AUGMENTATIONS, adapt, augment
 from gansmith.config import FIELDS, Config, choose
 from gansmith.losses import (
     OBJECTIVES,
@@ -57,7 +57,7 @@ def build_rules(config: Config, D: nn.Module) -> Rules:
         scores_apart=not judges_alone(D),
         autocast=wants_bf16,
         recall=replay(config.replay) if config.replay else Rules.recall,
-        show=shown(config) if config.d_noise or config.augment not in ("none", "auto") else Rules.show,
+        show=shown(config) if config.d_noise or config.augment in AUGMENTATIONS else Rules.show,
         remember=_remember(config, objective),
         wants_features=config.feature_matching > 0,
         wants_classes=wants_classes,
@@ -102,18 +102,12 @@ def steer_penalties(config: Config, memory: Memory, d_loss: float) -> dict[str, 
 def shown(config: Config) -> Callable[[Memory, Tensor, Batch], Tensor]:
     """What becomes of images on their way into D: noise, then changes that hide which images the training set has."""
     blur = noise(config.d_noise, config.d_noise_until)
+    changes, share = AUGMENTATIONS.get(config.augment, ((), 0.0))
 
     def show(memory: Memory, images: Tensor, batch: Batch) -> Tensor:
         images = blur(images, batch) if config.d_noise else images
-        match config.augment:
-            case "nudges":
-                images = augment(images, batch.rng, changes=(nudge,), probability=NUDGED)
-            case "always":
-                images = augment(images, batch.rng, changes=CHANGES)
-            case "adaptive":
-                probability = memory["augment_probability"].item()
-                images = augment(images, batch.rng, changes=CHANGES, probability=probability)
-        return images
+        probability = memory["augment_probability"].item() if config.augment == "adaptive" else share
+        return augment(images, batch.rng, changes=changes, probability=probability)
 
     return show
 

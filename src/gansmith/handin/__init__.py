@@ -113,13 +113,13 @@ def tile_ids(model: Model, material: Material) -> Tensor:
     sizes = torch.bincount(material.ids, minlength=count).clamp(min=1)
     means = torch.zeros(count, pixels.shape[1]).index_add_(0, material.ids, pixels) / sizes[:, None]
     order = torch.from_numpy(leaves_list(linkage(means.numpy(), "ward", optimal_ordering=True))).long()
-    shares = model.frequencies[order].cumsum(0)
-    sizes_in_order = model.frequencies[order]
-    share_of = ((shares - sizes_in_order / 2) / shares[-1] * TILES).long()
+    frequencies = model.frequencies[order]
+    shares = frequencies.cumsum(0)
+    share_of = ((shares - frequencies / 2) / shares[-1] * TILES).long()
     points = (torch.arange(TILES, dtype=torch.float64) + 0.5) / TILES * shares[-1]
     tiles = torch.searchsorted(shares, points).clamp(max=count - 1)
     for tile in share_of.unique().tolist():
-        tiles[tile] = torch.where(share_of == tile, sizes_in_order, -1.0).argmax()
+        tiles[tile] = torch.where(share_of == tile, frequencies, -1.0).argmax()
     return order[tiles]
 
 
