@@ -18,6 +18,7 @@ from gansmith.rules import (
     clip_weights,
     empty_memory,
     g_beside,
+    gains_by_bf16,
     noise,
     penalties_at,
     replay,
@@ -51,6 +52,24 @@ def batch_of(seed=0, **changes):
 
 def weights(network):
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+@pytest.mark.parametrize(
+    "found, gainers",
+    [
+        ({}, []),
+        ({"avx512_bf16": True}, ["mlp-small", "mlp-keras", "dcgan-sgd"]),
+        ({"avx512_bf16": True, "amx_bf16": True}, ["mlp-keras", "dcgan-sgd"]),
+    ],
+)
+def test_only_pairs_that_gain_by_it_are_given_bfloat16(monkeypatch, found, gainers):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    configs = [resolve(name)[0] for name in ("mlp-small", "mlp-keras", "dcgan-sgd")]
+    pairs = [(config, build_players(config, ImageSpec(28, 1, 10)).D) for config in configs]
+    assert [config.recipe for config, D in pairs if gains_by_bf16(config, D)] == gainers
+    for config, D in pairs:
+        assert not build_rules(config.replace(precision="float32"), D).autocast
+        assert build_rules(config.replace(precision="bfloat16"), D).autocast
 
 
 def test_noise_has_its_strength_and_fades_along_a_line():

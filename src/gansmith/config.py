@@ -227,7 +227,7 @@ class Config:
     # machine
     precision: str = _field(
         "auto",
-        "number format of the networks' arithmetic; auto takes bfloat16 where the processor has it",
+        "number format of the networks' arithmetic; auto takes bfloat16 where the processor gains by it",
         choices=("auto", "float32", "bfloat16"),
     )
     threads: int = _field(0, "processor threads (0: one a core)", low=0, high=1024)

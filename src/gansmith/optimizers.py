@@ -11,10 +11,15 @@ from gansmith.config import Config, choose
 
 
 def uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
-    """An optimiser of torch without what prepares it for torch's compiler, which takes more than a second to load."""
+    """An optimiser of torch without what prepares it for torch's compiler, which takes more than a second to load.
+
+    Nor does torch wrap a step that says it is hooked already, to time it for a profiler and call listeners.
+    """
     names = ("add_param_group", "state_dict", "load_state_dict")
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
-    return type(kind.__name__, (kind,), {**methods, "step": torch.no_grad()(inspect.unwrap(kind.step))})
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    step.hooked = True
+    return type(kind.__name__, (kind,), {**methods, "step": step})
 
 
 Adam = uncompiled(torch.optim.Adam)
