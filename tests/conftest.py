@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-DATA_DIR = Path(os.environ.get("GANSMITH_DATA", "no-data"))  # for slow tests that need a whole data set
+# For slow tests that need a whole data set; kept under a name that worker processes, started after this, find too.
+DATA_DIR = Path(os.environ.setdefault("WHOLE_DATA_SETS", os.environ.get("GANSMITH_DATA", "no-data")))
 os.environ["GANSMITH_OFFLINE"] = "1"
 for _name in ("GANSMITH_DATA", "XDG_CACHE_HOME"):
     os.environ.pop(_name, None)
