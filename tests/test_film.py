@@ -15,6 +15,8 @@ def run(tmp_path, tiny):
     made = create_run(tmp_path / "run", tiny(images=300))
     for k, shade in enumerate(SHADES):
         Image.new("L", (56, 28), shade).save(made.samples_dir / f"{100 * k:09d}.png")
+    for stray in (".partial-000000400.png", "mine.png"):  # of a kill, and of a person
+        Image.new("L", (56, 28)).save(made.samples_dir / stray)
     return made
 
 

@@ -185,6 +185,19 @@ def test_chosen_labels_take_their_clusters_in_turn():
         choose_ids(drawer, seed=0, count=5, labels=[4])
 
 
+@pytest.mark.parametrize("count", [1, 5, 8, 10, 13, 21])  # steps of the golden ratio nearly close after 8, 13 and 21
+def test_chosen_labels_spread_over_their_clusters(count):
+    drawer = model(clusters_per_label=200)
+    drawer = replace(drawer, frequencies=torch.full((2000,), 1 / 2000, dtype=torch.float64))
+    labels = [k % 10 for k in range(count)]
+    ids = choose_ids(drawer, seed=0, count=10 * count, labels=labels)
+    each = labels.count(0) * 10
+    drawn = (ids[ids // 200 == 0] % 200).sort().values
+    gaps = torch.cat([drawn[1:] - drawn[:-1], drawn[:1] + 200 - drawn[-1:]])
+    # No gap is more than 1.9 times the mean one, however many steps of the golden ratio are taken.
+    assert len(drawn) == each and 200 / each <= gaps.max() <= 380 / each + 1
+
+
 def test_averaged_weights_need_statistics_of_their_own():
     """The reason to recompute: an average of weights carries none of the statistics that its maps really have."""
     config = resolve("dcgan-sgd", flags={"g_width": 16, "d_width": 16, "z_dim": 8})[0]

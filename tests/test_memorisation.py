@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from gansmith.metrics.memorisation import (
-    closest_pairs,
     find_nearest,
     memorisation,
     principal_components,
@@ -54,15 +53,6 @@ def test_images_far_from_the_training_set_are_no_copies():
     found = memorisation(FIT, HELD_OUT, FRESH + 3)
     assert found["copying"] > 20
     assert found["near_copies"] == pytest.approx(0, abs=0.002)
-
-
-def test_the_worst_pairs_come_first():
-    fake = FRESH.copy()
-    fake[[7, 19]] = FIT[[100, 201]]
-    fake[30] = FIT[300] + 1e-5
-    ours, theirs = closest_pairs(FIT, fake, count=3)
-    assert set(ours[:2]) == {7, 19} and ours[2] == 30
-    assert dict(zip(ours, theirs, strict=True)) == {7: 100, 19: 201, 30: 300}
 
 
 def test_components_keep_distances_where_there_are_few_numbers():

@@ -191,7 +191,7 @@ def test_growth_is_stored_with_the_weights():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"style_mixing": 0.5}, "has no styles.*stylegan-lite"),
+        ({"style_mixing": 0.5}, "nothing without --network stylegan-lite"),
         ({"augment": "adaptive", "objective": "relativistic"}, "above zero.*--augment always"),
     ],
 )

@@ -218,6 +218,15 @@ def test_penalties_elsewhere_enter_the_discriminators_loss_with_their_weight(nam
     assert (moves[1] - moves[0]).abs().max() > 1e-3
 
 
+def test_penalties_elsewhere_look_at_images_as_they_are_shown():
+    players, rules, config = setting(objective="wasserstein", gradient_penalty=10.0, d_noise=5.0)
+    seen = []
+    players.D.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].std().item()))
+    fake = players.G(batch_of().z, batch_of().fake_ids)
+    discriminator_step(players, batch_of(), rules, penalties_at(config, 0, 0.0, {}), fake)
+    assert len(seen) >= 2 and seen == pytest.approx([5.0] * len(seen), rel=0.1)
+
+
 def test_penalties_keep_their_mean_weight_when_they_are_rare():
     config = config_of(r1=0.5, penalty_every=4, penalty_boost=3.0, penalty_warmup=0.0)
     total = sum(penalties_at(config, step * config.batch, 0.5, {}).r1 for step in range(8))
@@ -383,9 +392,20 @@ REFUSED = [
     ({"objective": "wasserstein", "clip_weights": 0.01, "flip_probability": 0.1}, "mlp-small", "knows no targets"),
     ({"objective": "auxiliary-classifier"}, "mlp-small", "needs a D that names classes"),
     ({"objective": "auxiliary-classifier", "conditioning": "labels"}, "mlp-small", "needs a D that names classes"),
-    ({"weight_decay": 0.1}, "mlp-small", "only adamw heeds"),
-    ({"momentum": 0.9}, "mlp-small", "only sgd heeds"),
-    ({"decay": "cosine"}, "mlp-small", "rates never fall"),
+    ({"weight_decay": 0.1}, "mlp-small", "nothing without adamw"),
+    ({"momentum": 0.9}, "mlp-small", "nothing without sgd"),
+    ({"decay": "cosine"}, "mlp-small", "nothing without a share of the schedule to fall after"),
+    ({"beta2_start": 0.9, "g_optimizer": "sgd", "d_optimizer": "rmsprop"}, "mlp-small", "nothing without adam or"),
+    ({"style_mixing": 0.5}, "mlp-small", "nothing without --network stylegan-lite"),
+    ({"balance": 0.7}, "mlp-small", "nothing without --objective boundary"),
+    ({"penalty_boost": 10.0}, "mlp-small", "nothing without a penalty"),
+    ({"penalty_every": 8}, "mlp-small", "nothing without a penalty"),
+    ({"d_noise_until": 0.5}, "mlp-small", "nothing without --d-noise"),
+    ({"replay_images": 64}, "mlp-small", "nothing without --replay"),
+    ({"decay_factor": 0.5}, "mlp-small", "nothing without --decay step"),
+    ({"ema_growth": "cosine"}, "mlp-small", "nothing without --ema"),
+    ({"keep_every": 640}, "mlp-small", "nothing without --keep-last"),
+    ({"spectral_norm": True}, "r3gan", "start at zero"),
     ({"g_conditioning": "multiplied"}, "default", "no place for"),
     ({"d_conditioning": "multiplied"}, "default", "no place for"),
     ({**JOINT, "d_steps": 2}, "default", "different numbers of steps"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from gansmith.config import resolve
 from gansmith.runs import (
     create_run,
     load_checkpoint,
+    make_next_directory,
     next_directory,
     open_run,
     prune,
@@ -149,6 +151,27 @@ def test_directories_are_numbered_onwards(tmp_path):
     assert next_directory(tmp_path, CONFIG).name == "0001-mlp-small-mnist"
     (tmp_path / "0041-x").mkdir()
     assert next_directory(tmp_path, CONFIG).name == "0042-mlp-small-mnist"
+
+
+def test_a_number_is_taken_once(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: make_next_directory(tmp_path / "runs", CONFIG), range(16)))
+    assert len(set(made)) == 16 and all(path.is_dir() for path in made)
+
+
+def test_a_line_after_one_that_was_cut_off_is_not_lost(tmp_path, caplog):
+    run = create_run(tmp_path / "run", CONFIG)
+    run.log_path.write_text('{"images_seen": 1}\n{"images_se')
+    assert run.append(run.log_path, {"images_seen": 3, "d_grad": math.inf}) == {"images_seen": 3, "d_grad": None}
+    assert run.log() == [{"images_seen": 1}, {"images_seen": 3, "d_grad": None}]
+    assert "broken line" in caplog.text
+
+
+def test_schedules_that_a_run_cannot_take_up_are_refused(tmp_path):
+    create_run(tmp_path / "run", CONFIG)
+    for name in ("schedule_images", "first_images"):
+        with pytest.raises(ValueError, match=f"{name} is 5000, but"):
+            create_run(tmp_path / "run", CONFIG.replace(**{name: 5000}))
 
 
 def test_a_foreign_file_is_not_a_generator(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from gansmith.config import resolve
 from gansmith.generate import load_model, sample
 from gansmith.plot import classes_by_styles
 from gansmith.recipes import RECIPES
-from gansmith.runs import create_run, load_checkpoint, open_run
+from gansmith.runs import NotSavedError, create_run, load_checkpoint, open_run
 from gansmith.train import LAST_PICTURES_S, Batches, TroubleError, _scores, fit_to_machine, prepare, train
 
 TIMINGS = ("images_per_s", "elapsed_s")
@@ -352,9 +353,10 @@ def test_a_length_set_anew_half_way_is_recorded_and_replayed(tiny, run_training)
     assert_same_run(timed, run_training(timed.config, "replayed"))
 
 
+@pytest.mark.parametrize("growth", ["linear", "cosine"])
 @pytest.mark.parametrize("stop_after", [None, 3, 8, 9])  # before, at and after the middle, which is 8 of 10 steps on
-def test_a_late_run_is_cut_short_but_not_off(tiny, run_training, stop_after):
-    config = tiny("mlp-small", decay_from=0.25)
+def test_a_late_run_is_cut_short_but_not_off(tiny, run_training, stop_after, growth):
+    config = tiny("mlp-small", decay_from=0.25, ema=0.1, ema_growth=growth, penalty_warmup=1.0)
     late = run_training(config, "late", seconds=1e-6)
     assert (late.config.images, late.config.first_images) == (160, 256)  # a quarter of what it had seen is left
     replayed = run_training(config.replace(images=160, first_images=256), "replayed", stop_after=stop_after)
@@ -377,6 +379,30 @@ def test_a_run_killed_after_its_length_was_set_anew_keeps_that_length(tiny, run_
         copy = shutil.copytree(parts.directory, parts.directory.with_name(f"copy-{length.images}"))
         again = run_training(length.replace(images=160, first_images=length.first_images), copy.name)
         assert_same_run(whole, again)
+
+
+def test_the_first_rate_of_a_process_counts_its_own_images_alone():
+    clock = training._Clock(10**9)
+    time.sleep(0.02)
+    row = clock.lap(10**9 + 64)
+    assert 0 < row["images_per_s"] <= 64 / 0.02
+
+
+def test_images_that_are_all_the_same_are_refused(tiny, tmp_path):
+    write_set(tmp_path, np.full((60, 28, 28), 7, np.uint8), np.arange(60) % 3)
+    with pytest.raises(ValueError, match="are the same, so there is nothing to learn"):
+        prepare(tiny("mlp-small", data_dir=str(tmp_path)))
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_says_so(tiny, run_training, tmp_path):
+    with pytest.raises(TroubleError, match="no checkpoint was saved before"):
+        run_training(tiny("mlp-small", g_learning_rate=1e17, d_learning_rate=1e17))
+    config, material = prepare(tiny("mlp-small"))
+    run = create_run(tmp_path / "full", config)
+    (run.directory / "real.png").mkdir()  # cannot be replaced by a file
+    with pytest.raises(NotSavedError, match="no checkpoint was saved before"):
+        list(train(run, material))
+    assert run.facts()["status"] == "failed"
 
 
 def test_a_short_run_does_not_keep_the_long_intervals_of_its_recipe(tiny, run_training):

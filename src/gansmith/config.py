@@ -311,6 +311,8 @@ def _check(field: "dataclasses.Field[Any]", value: object) -> None:
         least, most = -_HUGE if low is None else low, _HUGE if high is None else high
         if not least <= value <= most:  # nor is what is no number
             bounds = f"between {low} and {high}" if high is not None else f"{low} or more"
+            if high is None and value > most:
+                bounds += f", and no more than {most:g}"
             raise ValueError(f"{name} is {value}; it must be {bounds}: give one such as {_example(field)}")
 
 

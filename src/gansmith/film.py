@@ -22,13 +22,12 @@ def film_frames(run: Run) -> list[Image.Image]:
 
     Raises FileNotFoundError where the run saved none.
     """
-    paths = sorted(run.samples_dir.glob("*.png"))
-    if not paths:
+    grids = run.grids()
+    if not grids:
         raise FileNotFoundError(f"{run.directory} has no pictures in samples/ yet; let it train longer")
     frames = []
-    for path in paths:
+    for images_seen, path in grids:
         grid = enlarge(open_picture(path).convert("RGB"))
-        images_seen = int(path.stem)
         frame = Image.new("RGB", (grid.width, grid.height + _CAPTION_PX))
         frame.paste(grid)
         draw = ImageDraw.Draw(frame)

@@ -155,7 +155,8 @@ def choose_ids(model: Model, *, seed: int, count: int, labels: Sequence[int] | N
     wanted = torch.tensor([labels[k % len(labels)] for k in range(count)], dtype=torch.int64)
     ids = wanted * shares.shape[1]
     for label in set(labels):
-        ids[wanted == label] += draw_ids(shares[label], seed=seed, count=count)[wanted == label]
+        places = wanted == label
+        ids[places] += draw_ids(shares[label], seed=seed, count=int(places.sum()))
     return ids
 
 
@@ -217,8 +218,8 @@ def network_spec(spec: ImageSpec, config: Config) -> ImageSpec:
 def recompute_statistics(G: nn.Module, config: Config, frequencies: Tensor) -> None:
     """Give every normalisation layer the mean and variance that these very weights produce.
 
-    Averaged weights never ran on a training batch, so the running statistics they carry belong to other weights.
-    The latents are fixed, so equal weights get equal statistics.
+    Averaged weights never ran on a training batch, and no layer keeps running statistics while it trains. The latents
+    are fixed, so equal weights get equal statistics.
     """
     layers = [layer for layer in G.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     if not layers:

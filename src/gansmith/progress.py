@@ -1,16 +1,16 @@
 """What a person or a script sees while a run trains: a live bar, plain lines, or JSON."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from gansmith.runs import to_json
+
 if TYPE_CHECKING:
     from rich.text import Text
 
-STYLES = ("auto", "plain", "json")
 _PLAIN_EVERY_S = 5.0
 
 Show = Callable[[dict[str, Any]], None]
@@ -29,7 +29,7 @@ def show_progress(total_images: int, style: str) -> Iterator[Show]:
 
 
 def _print_json(report: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.write(to_json(report) + "\n")
     sys.stdout.flush()
 
 

@@ -20,6 +20,7 @@ from gansmith.losses import (
     gradient_penalty,
 )
 from gansmith.networks.autoencoder import RedrawingErrors
+from gansmith.recipes import RECIPES
 from gansmith.schedule import ramp, steered_boost
 from gansmith.step import (
     Batch,
@@ -43,7 +44,6 @@ def build_rules(config: Config, D: nn.Module) -> Rules:
     """What the config attaches to each step. Raises ValueError for combinations that make no sense."""
     objective: Objective = choose(OBJECTIVES, config.objective, "objective")
     _refuse_unheeded(config)
-    _refuse_mixing(config)
     _refuse_adaptive(config, objective)
     _refuse_slopes(config, objective, D)
     _refuse_losses(config, objective, D)
@@ -213,7 +213,7 @@ def weigh_fakes(memory: Memory, loss: Tensor, real: Seen, fake: Seen) -> Tensor:
 
 
 def rebalance(gamma: float) -> Callable[[Memory, Tensor, Tensor], dict[str, float]]:
-    """Let generated images count more as long as their errors are above `gamma` of real images', and less below.
+    """Let generated images count more as long as their errors are below `gamma` of real images', and less above.
 
     Gives k and the measure of convergence, L(x) + |gamma L(x) - L(G(z))|. Source: BEGAN, arXiv:1703.10717, sections 3.3
     to 3.5, with its rate of 0.001.
@@ -275,41 +275,48 @@ def clip_weights(largest: float) -> Callable[[Sequence[Tensor]], None]:
     return settle
 
 
+# Choices that mean something only beside others: whether these are there, and what to ask for.
+_NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
+    "style_mixing": (lambda c: c.network == "stylegan-lite", "--network stylegan-lite"),
+    "balance": (lambda c: OBJECTIVES[c.objective].is_balanced, "--objective boundary-equilibrium"),
+    "penalty_boost": (lambda c: _penalties(c), "a penalty such as --r1 0.1"),
+    "penalty_every": (lambda c: _penalties(c), "a penalty such as --r1 0.1"),
+    "d_noise_until": (lambda c: c.d_noise, "--d-noise"),
+    "replay_images": (lambda c: c.replay, "--replay"),
+    "beta2_start": (lambda c: {c.g_optimizer, c.d_optimizer} & {"adam", "adamw"}, "adam or adamw"),
+    "weight_decay": (lambda c: "adamw" in (c.g_optimizer, c.d_optimizer), "adamw"),
+    "momentum": (lambda c: "sgd" in (c.g_optimizer, c.d_optimizer), "sgd"),
+    "decay": (lambda c: c.decay_from < 1.0, "a share of the schedule to fall after, such as --decay-from 0"),
+    "decay_factor": (lambda c: c.decay == "step", "--decay step"),
+    "ema_growth": (lambda c: c.ema, "--ema"),
+    "keep_every": (lambda c: c.keep_last, "--keep-last"),
+}
+
+
 def _refuse_unheeded(config: Config) -> None:
-    """Raise ValueError for choices of the optimisation that nothing would heed."""
-    if config.decay != FIELDS["decay"].default and config.decay_from >= 1.0:
-        raise ValueError(
-            f"decay is {config.decay!r}, but rates never fall while decay_from is 1; add a share of the schedule to "
-            "fall after, such as --decay-from 0"
-        )
+    """Raise ValueError for choices that nothing would heed, but for those that come with the recipe."""
+    for name, (is_met, need) in _NEEDS.items():
+        value, default = getattr(config, name), FIELDS[name].default
+        if not is_met(config) and value not in (default, RECIPES.get(config.recipe, {}).get(name)):
+            raise ValueError(
+                f"{name} is {value!r}, which means nothing without {need}; add that, or leave {name} at {default!r}"
+            )
     for field in ("g_conditioning", "d_conditioning"):
         if config.conditioning == "none" and getattr(config, field) != FIELDS[field].default:
             raise ValueError(
                 f"{field} is {getattr(config, field)!r}, but players are told nothing; add --conditioning labels or "
                 f"clusters, or leave it at {FIELDS[field].default!r}"
             )
-    if config.beta2_start and not {config.g_optimizer, config.d_optimizer} & {"adam", "adamw"}:
-        raise ValueError(f"beta2_start is {config.beta2_start:g}, which only adam and adamw heed; set it to 0")
     if config.stop_early and config.use_all_training_images:
         raise ValueError(
             "stop_early watches the score of held-out images, and use_all_training_images leaves none; set one of them "
             "back"
         )
-    for field, name in (("weight_decay", "adamw"), ("momentum", "sgd")):
-        if getattr(config, field) and name not in (config.g_optimizer, config.d_optimizer):
-            raise ValueError(
-                f"{field} is {getattr(config, field):g}, which only {name} heeds; set it to 0, or "
-                f"--g-optimizer or --d-optimizer to {name}"
-            )
 
 
-def _refuse_mixing(config: Config) -> None:
-    """Raise ValueError for style mixing where there are no styles."""
-    if config.style_mixing and config.network != "stylegan-lite":
-        raise ValueError(
-            f"style_mixing is {config.style_mixing:g}, but the {config.network} network has no styles; set it to 0 or "
-            "choose --network stylegan-lite"
-        )
+def _penalties(config: Config) -> list[str]:
+    """The penalties on D's slope that the config asks for."""
+    return [name for name in ("r1", "r2", "gradient_penalty", "dragan") if getattr(config, name)]
 
 
 def _refuse_adaptive(config: Config, objective: Objective) -> None:
@@ -328,7 +335,7 @@ def _refuse_adaptive(config: Config, objective: Objective) -> None:
 
 def _refuse_slopes(config: Config, objective: Objective, D: nn.Module) -> None:
     """Raise ValueError for penalties that are undefined, and for losses that fall without end."""
-    penalised = [name for name in ("r1", "r2", "gradient_penalty", "dragan") if getattr(config, name)]
+    penalised = _penalties(config)
     if penalised and has_batch_statistics(D.modules()):
         raise ValueError(
             f"a gradient penalty per image ({', '.join(penalised)}) is undefined when D normalises over the batch, as "
@@ -343,8 +350,7 @@ def _refuse_slopes(config: Config, objective: Objective, D: nn.Module) -> None:
 
 def _refuse_losses(config: Config, objective: Objective, D: nn.Module) -> None:
     """Raise ValueError for losses and bounds that have nothing to hold on to."""
-    penalised = config.r1 or config.r2 or config.gradient_penalty or config.dragan
-    if config.d_loss_target and not penalised:
+    if config.d_loss_target and not _penalties(config):
         raise ValueError(
             f"d_loss_target is {config.d_loss_target:g}, but there is no penalty to steer; set it to 0 or add --r1 0.1"
         )

@@ -66,6 +66,11 @@ class Run:
     def samples_dir(self) -> Path:
         return self.directory / "samples"
 
+    def grids(self) -> list[tuple[int, Path]]:
+        """The saved grids and the images seen before each, oldest first; other files in samples/ are passed over."""
+        found = self.samples_dir.glob("*.png")
+        return sorted((int(path.stem), path) for path in found if _CHECKPOINT_NAME.fullmatch(path.stem))
+
     def facts(self) -> dict[str, Any]:
         """What run.json says: versions, command, data, hardware, status; nothing where it is missing or damaged."""
         path = self.directory / "run.json"
@@ -82,10 +87,17 @@ class Run:
         """Add facts to run.json."""
         write_json(self.directory / "run.json", self.facts() | facts)
 
-    def append(self, path: Path, row: Mapping[str, Any]) -> None:
-        """One more line of strict JSON; numbers that are not finite become null."""
-        with path.open("a", encoding="utf-8") as file:
-            file.write(to_json(row) + "\n")
+    def append(self, path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+        """One more line of strict JSON, and what a reader finds in it: numbers that are not finite become null.
+
+        A line that was cut off before it is ended first.
+        """
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                file.write(b"" if file.read(1) == b"\n" else b"\n")
+            file.write(to_json(row).encode() + b"\n")
+        return {name: _finite(value) for name, value in row.items()}
 
     def log(self) -> list[dict[str, Any]]:
         return list(_read_lines(self.log_path))
@@ -235,6 +247,12 @@ def _continued(run: Run, config: Config) -> Run:
             "it was edited), or another --out"
         )
     schedule = begun.schedule_images or (begun.images if config.images != begun.images else 0)
+    for name, kept in (("schedule_images", schedule), ("first_images", begun.first_images)):
+        if getattr(config, name) not in (0, kept, begun.images):
+            raise ValueError(
+                f"{name} is {getattr(config, name)}, but {run.directory} goes on with the schedules it began with; "
+                "leave it away, or give another --out"
+            )
     return Run(run.directory, config.replace(schedule_images=schedule, first_images=begun.first_images))
 
 
@@ -296,6 +314,15 @@ def next_directory(root: Path, config: Config) -> Path:
     return root / f"{max(numbers, default=0) + 1:04d}-{config.recipe}-{config.dataset}"
 
 
+def make_next_directory(root: Path, config: Config) -> Path:
+    """The folder of `next_directory`, made at once, so that no other process takes the same."""
+    while True:
+        directory = next_directory(root, config)
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(parents=True)
+            return directory
+
+
 def sweep(run: Run, images_seen: int) -> None:
     """Make a directory what it was at `images_seen`: no unfinished writes, and nothing from later on.
 
@@ -305,8 +332,8 @@ def sweep(run: Run, images_seen: int) -> None:
     for path in (*run.directory.glob(".partial-*"), *run.directory.glob("*/.partial-*")):
         # The pointer to the best checkpoint is a link while it is unfinished, too.
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for path in run.samples_dir.glob("*.png"):
-        if _CHECKPOINT_NAME.fullmatch(path.stem) and int(path.stem) > images_seen:
+    for seen, path in run.grids():
+        if seen > images_seen:
             path.unlink()
     for path in (run.log_path, run.metrics_path):
         rows = list(_read_lines(path))
@@ -433,7 +460,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The same with text, as UTF-8."""
+    """`write_bytes` of text in UTF-8."""
     write_bytes(path, text.encode("utf-8"))
 
 

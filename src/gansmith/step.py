@@ -227,7 +227,9 @@ def discriminator_step(
         loss = loss + 0.5 * (penalties.r1 * r1 + penalties.r2 * r2)
     for weight, penalty in penalties.elsewhere:
         with _precision(rules):
-            values = penalty(lambda images: players.D(images, batch.real_ids).to(real), real, fake, batch.rng)
+            values = penalty(
+                lambda images: _look(players, images, batch.real_ids, batch, rules).logits, real, fake, batch.rng
+            )
         loss = loss + weight * values.mean()
     _finite("d_loss", loss)
     parameters = _parameters(players.d_optimizer)

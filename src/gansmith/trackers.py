@@ -179,7 +179,7 @@ def _history(run: Run) -> Iterator[dict[str, Any]]:
         yield {"kind": "log", **row}
     for row in run.metrics():
         yield {"kind": "score", **row}
-    for path in sorted(run.samples_dir.glob("*.png")):
+    for _, path in run.grids():
         yield {"kind": "sampled", "path": str(path)}
 
 

@@ -98,10 +98,10 @@ logger = logging.getLogger("gansmith")
 
 
 class TroubleError(ArithmeticError):
-    """A run that went wrong and was stopped for it; its last checkpoint is intact."""
+    """A run that went wrong and was stopped for it; what was saved before is intact."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(f"{trouble.sentence}; the last checkpoint is intact")
+    def __init__(self, run: Run, trouble: Trouble) -> None:
+        super().__init__(f"{trouble.sentence}; {_what_is_left(run)}")
         self.trouble = trouble
 
 
@@ -153,6 +153,8 @@ def prepare(config: Config) -> tuple[Config, Material]:
         raise ValueError(f"{images.source} has no labels; use --conditioning clusters or none")
     if len(fit) < 2:
         raise ValueError(f"{images.source} holds {len(fit)} images to show, too few to learn from; give at least 3")
+    if torch.equal(fit.pixels.amin(0), fit.pixels.amax(0)):
+        raise ValueError(f"all images of {fit.source} are the same, so there is nothing to learn; give others")
     if config.augment == "auto":
         config = config.replace(augment="nudges" if len(fit) < FEW_IMAGES else "none")
     codes = None
@@ -326,11 +328,13 @@ def train(
                 yield {"kind": "rollback", "images_seen": error.trouble.images_seen, **run.facts()["rollbacks"][-1]}
                 run = open_run(run.directory)
             except OSError as error:
-                raise NotSavedError(_what_to_do(run, error)) from error
-            except NotSavedError as error:
+                reason = (
+                    f"{error.filename or run.directory} could not be written ({error.strerror}), and "
+                    f"{_what_is_left(run)}; make room, then continue with: gansmith resume {run.directory}"
+                )
                 with contextlib.suppress(OSError):
-                    run.record(status="failed", reason=str(error))
-                raise
+                    run.record(status="failed", reason=reason)
+                raise NotSavedError(reason) from error
         run.record(status="finished" if finished else "stopped")
 
 
@@ -357,7 +361,7 @@ def _loop(
     judge = Judge(material.fit, material.validation) if material.validation and len(material.validation) > 1 else None
     frame_ids = _frame_ids(material, config)
     frame_latents = draw_latents(config, seed=config.seed, count=len(frame_ids))
-    clock = _Clock()
+    clock = _Clock(images_seen)
     saved_images, saved_at = images_seen, time.monotonic()
     fresh: Trouble | None = None  # found since the last step
     # The last save made for safety alone.
@@ -373,9 +377,8 @@ def _loop(
         if images_seen // looks > (rows[-1]["images_seen"] if rows else 0) // looks:
             row |= signals.measure(players.G, players.D, images_seen)
             row |= gradient_lengths()
-        run.append(run.log_path, row)
-        rows.append(row)
-        return {"kind": "log", **row}
+        rows.append(run.append(run.log_path, row))
+        return {"kind": "log", **rows[-1]}
 
     def gradient_lengths() -> dict[str, float]:
         """Of the players' last steps, also where those were taken before this process began."""
@@ -411,8 +414,7 @@ def _loop(
         nonlocal best
         assert judge is not None
         row = {"images_seen": images_seen, **judge.score(sample(averaged(), seed=1, count=judge.count)[0])}
-        run.append(run.metrics_path, row)
-        scores.append(row)
+        scores.append(run.append(run.metrics_path, row))
         if best is None or row["ratio"] < best["ratio"]:
             best = {"images_seen": images_seen, "ratio": row["ratio"], "scores_since": 0}
         else:
@@ -500,7 +502,7 @@ def _loop(
                 if saved_images < images_seen and (stopping or overdue):
                     yield save(for_safety=not stopping)
             if fresh is not None and config.on_trouble != "warn":
-                raise TroubleError(fresh)
+                raise TroubleError(run, fresh)
             if finished or interrupted:
                 return finished
             resumed, fresh = False, None
@@ -512,7 +514,7 @@ def _loop(
                 config = config.replace(
                     images=images_seen + max(fitting, images_seen // 4, config.batch), first_images=config.images
                 )
-                run = Run(run.directory, config)
+                run, batches = Run(run.directory, config), Batches(config, material)
                 write_text(run.directory / "config.toml", config.to_toml())
                 yield {"kind": "length", "images_seen": images_seen, "images": config.images}
             length = config.schedule_length
@@ -528,9 +530,7 @@ def _loop(
             trouble = to_trouble("not-finite", images_seen, f"{error} is no longer a number")
             if trouble.as_row() not in rows:  # a run that continues may meet it again
                 yield report(trouble)
-            raise TroubleError(trouble) from None
-        except OSError as error:
-            raise NotSavedError(_what_to_do(run, error)) from error
+            raise TroubleError(run, trouble) from None
 
 
 def roll_back(run: Run, trouble: Trouble) -> bool:
@@ -555,13 +555,9 @@ def roll_back(run: Run, trouble: Trouble) -> bool:
     return True
 
 
-def _what_to_do(run: Run, error: OSError) -> str:
+def _what_is_left(run: Run) -> str:
     latest = run.latest()
-    kept = f"the checkpoint of {int(latest.name):,} images is intact" if latest else "no checkpoint was saved before"
-    return (
-        f"{error.filename or run.directory} could not be written ({error.strerror}), and {kept}; make room, then "
-        f"continue with: gansmith resume {run.directory}"
-    )
+    return f"the checkpoint of {int(latest.name):,} images is intact" if latest else "no checkpoint was saved before"
 
 
 def take_step(
@@ -577,7 +573,7 @@ def take_step(
     if config.ema:
         counted = float(images_seen + config.batch)
         if config.ema_growth == "cosine":
-            counted = config.schedule_length * ramp(progress, 0.0, 1.0, config.penalty_warmup)
+            counted = _expected(config) * ramp(progress, 0.0, 1.0, config.penalty_warmup)
         update_ema(players.G_ema, players.G, ema_decay(counted, config.batch, config.ema))
     return numbers | steer_penalties(config, players.memory, numbers["d_loss"])
 
@@ -743,7 +739,7 @@ def _interval(config: Config, name: str, parts: int) -> int:
     """
     chosen: int = getattr(config, name)
     share = _share(config, parts)
-    return min(chosen, share) if chosen == RECIPES[config.recipe].get(name) else chosen or share
+    return min(chosen, share) if chosen == RECIPES.get(config.recipe, {}).get(name) else chosen or share
 
 
 def _share(config: Config, parts: int) -> int:
@@ -778,9 +774,9 @@ def _weight_lengths(players: Players) -> list[float]:
 class _Clock:
     """Seconds and images per second; the only fields of a log line that differ between equal runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, images_seen: int) -> None:
         self.started_at = self.lap_at = time.perf_counter()
-        self.lap_images: int | None = None
+        self.lap_images = images_seen
 
     def images_until(self, deadline: float, images: int) -> int:
         """How many more fit in as fast as `images` went since the clock was started; 0 or less where it is late."""
@@ -789,8 +785,7 @@ class _Clock:
 
     def lap(self, images_seen: int) -> dict[str, float]:
         now = time.perf_counter()
-        rate = 0.0 if self.lap_images is None else (images_seen - self.lap_images) / (now - self.lap_at)
-        rate = rate or images_seen / (now - self.started_at)
+        rate = (images_seen - self.lap_images) / (now - self.lap_at)
         self.lap_at, self.lap_images = now, images_seen
         return {"images_per_s": round(rate, 1), "elapsed_s": round(now - self.started_at, 1)}
 

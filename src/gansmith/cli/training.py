@@ -83,7 +83,7 @@ def train(
         raise ValueError("data_dir is empty; give the folder that holds the IDX files, or leave --data-dir away")
     global _STARTED_AT
 
-    from gansmith.runs import create_run, holds_run, next_directory, open_run, refuse_occupied
+    from gansmith.runs import create_run, holds_run, make_next_directory, next_directory, open_run, refuse_occupied
     from gansmith.trackers import parse_trackers
     from gansmith.train import fit_to_machine, prepare
 
@@ -109,6 +109,8 @@ def train(
         if chosen.threads != asked:
             threads = "one thread" if chosen.threads == 1 else f"{chosen.threads} threads"
             say(progress, f"note: other programs keep this machine busy, so {threads} will do more than all cores")
+    if out is None:  # another process may have taken the number meanwhile
+        directory = make_next_directory(RUNS, chosen)
     code = _train(create_run(directory, chosen), material, progress, deadline)
     _STARTED_AT = time.perf_counter()  # a process that trains again has its minutes again
     return code

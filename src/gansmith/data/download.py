@@ -46,6 +46,7 @@ def _keep(body: bytes, path: Path) -> bool:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
             part = Path(file.name)
             file.write(body)
+        part.chmod(0o644)  # temporary files are their maker's alone, and a cache may be shared
         os.replace(part, path)
     except OSError as error:
         logger.warning("%s cannot be kept: %s", path, error.strerror)

@@ -80,7 +80,7 @@ def hand_in(
             np.savez(place / "classifier.npz", **_classifier_weights(classifier))  # type: ignore[arg-type]
         evaluation.save_grid(images.permute(0, 2, 3, 1).numpy(), place / "grid.png")
         plot_curves(run, place / "loss.png")
-        if any(run.samples_dir.glob("*.png")):
+        if run.grids():
             write_film(film_frames(run), place / "film.gif")
         (place / "train.py").write_text(training_script(config, model.spec), encoding="utf-8")
         _write_small_set(place / "data.npz", material)

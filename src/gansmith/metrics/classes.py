@@ -72,14 +72,15 @@ def class_diversity(real: Array, fake: Array, real_ids: Ids, fake_ids: Ids) -> d
 
     Returns:
         {"diversity": mean over classes of spread of fake / spread of real, "diversity_worst": the smallest}. Null 1;
-        a class with fewer than two generated images counts as 0, one with fewer than two real images is left out.
+        a class with fewer than two generated images counts as 0, one with fewer than two real images is left
+        out, and nothing is returned where all are.
     """
     ratios = []
     for class_ in np.unique(real_ids):
         ours, theirs = fake[fake_ids == class_], real[real_ids == class_]
         if len(theirs) > 1:
             ratios.append(np.sqrt(_variance(ours) / _variance(theirs)) if len(ours) > 1 else 0.0)
-    return {"diversity": float(np.mean(ratios)), "diversity_worst": float(np.min(ratios))}
+    return {"diversity": float(np.mean(ratios)), "diversity_worst": float(np.min(ratios))} if ratios else {}
 
 
 def _variance(features: Array) -> float:

@@ -122,7 +122,7 @@ class FeatureNetwork(nn.Module):
         """
         self.scale.fill_(1.0)
         deviations = torch.from_numpy(self.features(pixels).std(axis=0)).float().split([32, 64, 128])
-        self.scale.copy_(torch.cat([layer.clamp(min=layer.median().item() / 2) for layer in deviations]))
+        self.scale.copy_(torch.cat([layer.clamp(min=max(layer.median().item() / 2, 1e-6)) for layer in deviations]))
 
 
 def load_evaluators(fit: Images) -> dict[str, FeatureNetwork]:

@@ -29,6 +29,10 @@ def learn(fit: Images, validation: Images, *, images: int) -> FeatureNetwork:
         images: how many to show in all, at least one epoch.
     """
     assert fit.labels is not None and validation.labels is not None
+    if not len(validation):
+        raise ValueError(
+            f"{fit.source} has {len(fit)} images and none held out, too few to learn an evaluator from; give more"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2026)
         network = FeatureNetwork(fit.spec, num_classes=fit.num_classes, name="learned")

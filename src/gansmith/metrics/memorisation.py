@@ -71,13 +71,6 @@ def memorisation(fit: Array, held_out: Array, fake: Array) -> dict[str, float]:
     }
 
 
-def closest_pairs(fit: Array, fake: Array, *, count: int = 16) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The most suspicious generated images: their rows, nearest to a training image first, and that image's rows."""
-    found = find_nearest(*principal_components(fit, fake))
-    worst = np.argsort(found.relative, kind="stable")[:count]
-    return worst, found.rows[worst]
-
-
 def principal_components(fit: Array, *others: Array) -> list[Tensor]:
     """These sets in the leading principal components of the first, as float32 tensors.
 

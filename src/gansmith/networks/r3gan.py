@@ -20,6 +20,11 @@ def r3gan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
     refuse_size(spec, config)
     refuse_unheeded(config, "dropout", "g_dropout")
+    if config.spectral_norm:
+        raise ValueError(
+            "spectral_norm divides weights by their largest singular value, and r3gan's blocks end in weights that "
+            "start at zero; leave it away or choose another network"
+        )
     for name, width in (("g_width", config.g_width), ("d_width", config.d_width)):
         if width % 32 and width not in (4, 8, 16):
             raise ValueError(f"{name} is {width}; r3gan's groups of 16 channels need a multiple of 32 such as 64")

@@ -305,18 +305,18 @@ def _visualisation(run: Run, pictures: dict[str, bytes]) -> list[Block]:
         ends = f"At the end they are {last[0]:.2f} and {last[1]:.2f}."
         alt = f"Losses of discriminator and generator, and scores where there are any, against images seen. {ends}"
         blocks.append(_pictures(("loss.png", alt, 85)))
-    grids = sorted(run.samples_dir.glob("*.png"))
+    grids = run.grids()
     if len(grids) > 1:
         frames = min(FRAMES, len(grids))
         chosen = [grids[k * (len(grids) - 1) // (frames - 1)] for k in range(frames)]
-        pictures["film.png"] = _strip(chosen)
-        seen = ", ".join(f"{int(path.stem):,}" for path in chosen)
+        pictures["film.png"] = _strip([path for _, path in chosen])
+        seen = ", ".join(f"{images_seen:,}" for images_seen, _ in chosen)
         blocks.append(_pictures(("film.png", f"The same nine latents after {seen} images seen.", 100)))
     moments = sorted({grids[0], grids[len(grids) // 2], grids[-1]}) if grids else []
-    for path in moments:
+    for _, path in moments:
         pictures[path.name] = _png(path)
     if moments:
-        shown = [(path.name, f"Samples after {int(path.stem):,} images seen.", 33) for path in moments]
+        shown = [(path.name, f"Samples after {images_seen:,} images seen.", 33) for images_seen, path in moments]
         blocks.append(_pictures(*shown))
     known = {"real": "Real training images.", "grid": "25 samples of the finished generator, seed 0, unfiltered."}
     there = [(name, alt) for name, alt in known.items() if (run.directory / f"{name}.png").is_file()]
