@@ -20,6 +20,7 @@ from gansmith.export.to_onnx import to_onnx
 from gansmith.export.to_pt2 import to_pt2
 from gansmith.generate import Model, draw_latents, load_model, network_spec, recompute_statistics, sample
 from gansmith.networks import NETWORKS
+from gansmith.networks.progressive import Growing, grow
 
 TIGHT = 1e-5  # of what float32 can promise in networks of this size
 
@@ -73,6 +74,19 @@ def test_pt2_draws_the_same_images(network, tmp_path):
 @pytest.mark.parametrize("network", SLOW_NETWORKS)
 def test_onnx_runtime_draws_the_same_images(network, tmp_path):
     assert to_onnx(model(network), tmp_path / "generator") <= TIGHT
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_a_generator_that_is_growing_exports_too(name, tmp_path):
+    drawer = model("progressive")
+    grow(drawer.G, 0.3)
+    assert [layer.phase()[1] for layer in drawer.G.modules() if isinstance(layer, Growing)] == [pytest.approx(0.5)]
+    assert EXPORTERS[name](drawer, tmp_path / "generator") <= TIGHT
+
+
+def test_keras_finds_the_weights_of_parallel_branches(tmp_path):
+    drawer = model("planes", conditioning="none", spec=ImageSpec(28, 3, 0))
+    assert to_keras(drawer, tmp_path / "generator") <= TIGHT
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ class Broken:
 
     picture = numbers
 
-    def close(self):
+    def close(self, status):
         raise AssertionError("a dropped tracker is left alone")
 
 

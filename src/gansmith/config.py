@@ -252,6 +252,12 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        for name in ("recipe", "dataset"):  # which pictures, reports and scripts repeat
+            if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", getattr(self, name)):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; a name is 1 to 64 letters, digits, dots, dashes and "
+                    f"underscores, such as {FIELDS[name].default}"
+                )
         for player in ("real", "fake"):
             low, high = (getattr(self, f"{player}_target_{end}") for end in ("low", "high"))
             if low > high:
@@ -360,14 +366,14 @@ def parse_count(text: str) -> int:
     return number.numerator
 
 
-def parse_labels(text: str) -> list[int]:
-    """Labels from 0-9 (a range), 3,11,12 (a list) or 2024 (one digit each)."""
+def parse_labels(text: str, *, what: str = "labels") -> list[int]:
+    """Labels, or other whole numbers, from 0-9 (a range), 3,11,12 (a list) or 2024 (one digit each)."""
     try:
         if "," in text:
             return [label for part in text.split(",") for label in _parse_range(part)]
         return _parse_range(text) if "-" in text else [int(digit) for digit in text]
     except ValueError:
-        raise ValueError(f"labels are {text!r}; write a range 0-9, a list 3,11,12 or digits 2024") from None
+        raise ValueError(f"{what} are {text!r}; write a range 0-9, a list 3,11,12 or digits 2024") from None
 
 
 def _parse_range(text: str) -> list[int]:
@@ -424,7 +430,7 @@ def resolve(
                 raise ValueError(f"{source}: {_unknown(key, FIELDS, 'field')}")
         if name is None and "recipe" in values:
             name = str(values["recipe"])
-    name = name or "default"
+    name = "default" if name is None else name
     layers.insert(0, (f"recipe {name}", choose(RECIPES, name, "recipe")))
 
     chosen: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from gansmith.data.idx import cache_dir, places
+from gansmith.data.idx import cache_dir, can_fetch, places
 from gansmith.rules import has_fast_bf16
 
 
@@ -31,7 +31,5 @@ def examine() -> dict[str, str]:
 
 def _where(name: str) -> str:
     found = [str(folder) for folder in places(name) if folder.is_dir() and any(folder.iterdir())]
-    missing = "not on this machine; will be downloaded" + (
-        " or come from the embedded subset" if name == "mnist" else ""
-    )
-    return found[0] if found else missing
+    ways = ["will be downloaded"] * can_fetch(name) + ["the embedded subset is used"] * (name == "mnist")
+    return found[0] if found else "; ".join(["not on this machine", " or ".join(ways) or "give --data-dir"])

@@ -28,7 +28,7 @@ from gansmith.data import ImageSpec, to_uint8
 from gansmith.data.files import read_array
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import Dropout
-from gansmith.runs import open_run, read_metadata, replacing
+from gansmith.runs import holds_run, open_run, read_metadata, replacing
 
 CHUNK = 64  # images per pass; smaller requests are padded
 STATISTICS_SAMPLES = 1024
@@ -144,7 +144,7 @@ def choose_ids(model: Model, *, seed: int, count: int, labels: Sequence[int] | N
     if labels is None:
         return draw_ids(model.frequencies, seed=seed, count=count)
     if not model.is_labelled:
-        raise ValueError("this model was trained without labels, so it cannot draw a chosen one; leave --labels away")
+        raise ValueError("this model was trained without labels, so it cannot draw a chosen one; leave the choice away")
     shares = model.frequencies.view(-1, model.config.ids_per_label)
     known = torch.nonzero(shares.sum(1)).flatten().tolist()
     wrong = [label for label in labels if label not in known]
@@ -364,7 +364,7 @@ def load_model(path: Path | str) -> Model:
 def find_model(path: Path) -> Path:
     """The generator file that a run directory, a checkpoint or a folder of exports stands for."""
     if path.is_dir():
-        if (path / "generator.safetensors").is_file():
+        if (path / "generator.safetensors").is_file() and not holds_run(path):
             return path / "generator.safetensors"
         latest = open_run(path).latest()
         if latest is None:

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,30 +30,41 @@ class Tracker(Protocol):
 
     def picture(self, images_seen: int, path: Path) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, status: str) -> None: ...
 
 
 class TensorBoard:
-    """Event files in the run directory: `tensorboard --logdir runs`."""
+    """Event files in the run directory: `tensorboard --logdir runs`.
+
+    Written by this very thread: the usual writer has one of its own, and waits for it for ever if a full disk ended it.
+    """
 
     def __init__(self, run: Run) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
 
         for path in run.directory.glob("events.out.tfevents.*"):
             path.unlink()
-        self.writer = SummaryWriter(logdir=str(run.directory))
+        self.writer = EventsWriter(str(run.directory / "events"))
 
     def numbers(self, images_seen: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, images_seen)
-        self.writer.flush()
+        from tensorboardX.summary import scalar
+
+        self._write(images_seen, [scalar(name, value) for name, value in values.items()])
 
     def picture(self, images_seen: int, path: Path) -> None:
+        from tensorboardX.summary import image
+
         pixels = np.asarray(open_picture(path).convert("RGB"))
-        self.writer.add_image("samples", pixels, images_seen, dataformats="HWC")
+        self._write(images_seen, [image("samples", pixels, dataformats="HWC")])
+
+    def _write(self, images_seen: int, summaries: Iterable[Any]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        for summary in summaries:
+            self.writer.write_event(Event(wall_time=time.time(), step=images_seen, summary=summary))
         self.writer.flush()
 
-    def close(self) -> None:
+    def close(self, status: str) -> None:
         self.writer.close()
 
 
@@ -67,10 +79,11 @@ class MLflow:
         self.client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}")
         known = self.client.get_experiment_by_name("gansmith")
         experiment = known.experiment_id if known else self._create_experiment(folder)
-        tag = run.directory.absolute().name
+        tag = _identity(run)
         for earlier in self.client.search_runs([experiment], f"tags.`gansmith.run` = '{tag}'"):
             self.client.delete_run(earlier.info.run_id)
-        created = self.client.create_run(experiment, run_name=tag, tags={"gansmith.run": tag})
+        name = run.directory.absolute().name
+        created = self.client.create_run(experiment, run_name=name, tags={"gansmith.run": tag})
         self.id: str = created.info.run_id
         for name, value in run.config.as_dict().items():
             self.client.log_param(self.id, name, value)
@@ -86,8 +99,9 @@ class MLflow:
     def picture(self, images_seen: int, path: Path) -> None:
         self.client.log_artifact(self.id, str(path), "samples")
 
-    def close(self) -> None:
-        self.client.set_terminated(self.id)
+    def close(self, status: str) -> None:
+        known = {"finished": "FINISHED", "failed": "FAILED"}
+        self.client.set_terminated(self.id, known.get(status, "KILLED"))
 
 
 class WandB:
@@ -96,8 +110,7 @@ class WandB:
     def __init__(self, run: Run) -> None:
         import wandb
 
-        directory = run.directory.absolute()
-        id_ = hashlib.blake2b(str(directory).encode(), digest_size=4).hexdigest()
+        directory, id_ = run.directory.absolute(), _identity(run)
         for path in directory.parent.glob(f"wandb/offline-run-*-{id_}"):
             shutil.rmtree(path)
         self.wandb_run = wandb.init(
@@ -117,8 +130,13 @@ class WandB:
     def picture(self, images_seen: int, path: Path) -> None:
         self.wandb_run.log({"images_seen": images_seen, "samples": self.image(str(path))})
 
-    def close(self) -> None:
-        self.wandb_run.finish()
+    def close(self, status: str) -> None:
+        self.wandb_run.finish(exit_code=int(status == "failed"))
+
+
+def _identity(run: Run) -> str:
+    """The same for a run that goes on, another for the run of this name in another folder."""
+    return hashlib.blake2b(str(run.directory.absolute()).encode(), digest_size=4).hexdigest()
 
 
 TRACKERS: dict[str, Callable[[Run], Tracker]] = {
@@ -148,17 +166,18 @@ def tracked(run: Run, reports: Iterable[dict[str, Any]]) -> Iterator[dict[str, A
             else:
                 _tell(trackers, report)
             if report["kind"] == "rollback":  # what is told from here on was told before: begin anew
-                _close(trackers)
+                _close(run, trackers)
                 trackers = None
             yield report
     finally:
-        _close(trackers or {})
+        _close(run, trackers or {})
 
 
-def _close(trackers: Mapping[str, Tracker]) -> None:
+def _close(run: Run, trackers: Mapping[str, Tracker]) -> None:
+    status = run.facts().get("status", "stopped")
     for name, tracker in trackers.items():
         try:
-            tracker.close()
+            tracker.close(status)
         except Exception as error:
             _warn(name, error)
 

@@ -4,7 +4,9 @@ Each command parses, calls the library, prints. Nothing heavy is imported until 
 answers at once.
 """
 
+import io
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -69,6 +71,9 @@ for _name, _command in BENCH_COMMANDS.items():
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 training went wrong, 2 a mistake in the request, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(_with_values(sys.argv[1:]), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -79,17 +84,31 @@ def main() -> None:
     except ArithmeticError as error:
         complain(str(error))
         code = 1
-    except (ValueError, FileNotFoundError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):  # torch's word for it
+            raise
+        complain(_beyond_memory(error))
+        code = 2
+    except ValueError as error:
         complain(str(error))
         code = 2
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        where, why = error.filename or "writing", error.strerror or error
-        complain(f"{where}: {why}; choose a place that can be read and written, with space left")
+        if error.errno is None:  # ours, a sentence already
+            complain(str(error))
+        else:
+            where = str(error.filename or "writing").replace("/.partial-", "/")
+            complain(f"{where}: {error.strerror}; choose a place that can be read and written, with space left")
         code = 2
     sys.exit(code or 0)
+
+
+def _beyond_memory(error: Exception) -> str:
+    asked = re.search(r"tried to allocate (\d+) bytes", str(error))
+    size = f" ({int(asked[1]) / 1e9:,.0f} GB at once)" if asked else ""
+    return f"that takes more memory than this machine has{size}; ask for fewer images, a smaller batch or width"
 
 
 def _with_values(words: list[str]) -> list[str]:

@@ -3,6 +3,9 @@
 import json as json_
 import sys
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from gansmith.cli.output import Json
 from gansmith.cli.training import RUNS, check_length
@@ -68,7 +71,7 @@ def ablate(
     recipe: str,
     /,
     *,
-    without: list[str],
+    without: Annotated[list[str], Parameter(negative=())],
     minutes: float | None = None,
     images: str | None = None,
     seeds: int = 3,

@@ -7,6 +7,8 @@ from typing import Literal
 from gansmith.cli.output import require_parent, require_place, write_images
 from gansmith.config import parse_labels
 
+MOST_PICTURES = 10_000  # of a walk: a minute and more to play
+
 
 def sample(
     source: Path,
@@ -25,7 +27,7 @@ def sample(
     Parameters
     ----------
     source
-        Run directory, or a generator as .safetensors, .onnx, or a Keras pair .json and .h5.
+        Run directory, checkpoint, or a generator as .safetensors, .onnx, or a Keras pair .json and .h5.
     count
         How many images.
     seed
@@ -82,7 +84,7 @@ def walk(
     Parameters
     ----------
     source
-        Run directory or generator.safetensors.
+        Run directory, checkpoint, or a generator as .safetensors, .onnx, or a Keras pair .json and .h5.
     seeds
         Samples to visit, such as 0,1,2,3 or 0-3; a walk through classes stays at the first.
     label
@@ -101,15 +103,22 @@ def walk(
     if not 2 <= steps <= 1000:
         raise ValueError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
     _require_kind(out, (*FORMATS, ".png"))
-    visited = parse_labels(seeds)
+    visited = parse_labels(seeds, what="seeds")
     if len(visited) < 2 and classes is None:
         raise ValueError(f"seeds are {seeds!r}; a walk needs two or more, such as 0,1")
+    chosen = None if classes is None else parse_labels(classes, what="classes")
+    stops = visited if chosen is None else chosen
+    if len(stops) * steps > MOST_PICTURES:
+        raise ValueError(
+            f"{len(stops):,} stops of {steps:,} steps are {len(stops) * steps:,} pictures, and a walk has up to "
+            f"{MOST_PICTURES:,}; take fewer"
+        )
     model = load_model(source)
-    if classes is None:
+    if chosen is None:
         images = latent_walk(model, seeds=visited, steps=steps, label=label)
     else:
-        stops = choose_ids(model, seed=0, count=len(parse_labels(classes)), labels=parse_labels(classes))
-        images = class_walk(model, seed=visited[0], ids=stops.tolist(), steps=steps)
+        ids = choose_ids(model, seed=0, count=len(chosen), labels=chosen)
+        images = class_walk(model, seed=visited[0], ids=ids.tolist(), steps=steps)
     if out.suffix == ".png":
         write_bytes(out, to_png(enlarge(grid(images, columns=steps))))
     else:
@@ -177,6 +186,8 @@ def plot(
     from gansmith.plot import classes_by_styles, neighbours, plot_curves
     from gansmith.runs import open_run, write_bytes
 
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; it must be a whole number from 0, such as 504")
     opened = open_run(run)
     out = out or opened.directory / {"curves": "loss.png"}.get(what, f"{what}.png")
     _require_kind(out, (".png", ".svg", ".pdf") if what == "curves" else (".png",))

@@ -156,6 +156,7 @@ def _number(value: float | None) -> str:
 
 def _print_groups(groups: list[dict[str, Any]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(width=None if Console().is_terminal else 140, highlight=False)
@@ -167,7 +168,7 @@ def _print_groups(groups: list[dict[str, Any]]) -> None:
         measured.add((first["dataset"], first["n"]))
         spread = "" if group["spread"] is None else f" +- {group['spread']:.2f}"
         table.add_row(
-            group["name"],
+            escape(group["name"]),
             str(len(group["targets"])),
             "none" if group["ratio"] is None else f"{group['ratio']:.2f}{spread}",
             *(_number(group["ratios"].get(name)) for name in evaluators),

@@ -74,13 +74,14 @@ def diagnose(run: Path, /, *, json: Json = False) -> int:
     if status == "running" and not is_locked(run):
         status = "killed"
     latest = opened.latest()
+    saved = int(latest.name) if latest else 0
     seen = {row["trouble"]: row["sentence"] for row in rows if row.get("kind") == "trouble"}
     seen |= {trouble.name: trouble.sentence for trouble in find_troubles(rows, opened.scores(), opened.config)} | seen
     found = {
         "status": status,
-        "images_seen": max((row["images_seen"] for row in rows), default=0),
+        "images_seen": max([saved, *(row["images_seen"] for row in rows)]),
         "images": opened.config.images,
-        "saved_images": int(latest.name) if latest else 0,
+        "saved_images": saved,
         "troubles": seen,
         "rollbacks": facts.get("rollbacks", []),
     }

@@ -123,7 +123,7 @@ def check_length(minutes: float | None, images: object) -> None:
     if images is not None:
         raise ValueError("both --minutes and --images set the length; give one of them")
     if not 0 < minutes < 100_000:
-        raise ValueError(f"minutes is {minutes}; it must be more than 0, such as 3")
+        raise ValueError(f"minutes is {minutes:g}; it must be more than 0 and less than 100,000, such as 3")
 
 
 def resume(

@@ -125,6 +125,8 @@ def read_folder(path: Path) -> Images:
     for file in files:
         if not file.resolve().is_relative_to(root):
             raise ValueError(f"{file} is a link that leads out of {path}; put the picture itself there")
+        if not file.is_file():
+            raise ValueError(f"{file} is no file; leave pictures alone in {path}")
     first = _read_picture(files[0])
     if first.shape[0] != first.shape[1]:
         raise ValueError(f"{files[0]} is {first.shape[1]} x {first.shape[0]} pixels; square pictures are needed")

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import math
 import os
+import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ def load(name: str, root: Path | None, part: str, *, transposed: bool = False) -
             return _read(name, part, *found, transposed=transposed)
     if name == "mnist" and part == "train":
         return embedded_mnist()
-    tried = [str(folder) for folder in places(name)] + ["the network"] * (name in _OFFICIAL)
+    tried = [str(folder) for folder in places(name)] + ["the network"] * can_fetch(name)
     raise FileNotFoundError(
         f"no {part} images of {name} were found (looked in {', '.join(tried)}); give their folder with --data-dir"
     )
@@ -139,14 +140,23 @@ def cache_dir(name: str) -> Path:
     base = os.environ.get("GANSMITH_CACHE")
     if base:
         return Path(base) / name
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gansmith" / name
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without one, as in some containers
+        home = Path(tempfile.gettempdir())
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "gansmith" / name
+
+
+def can_fetch(name: str) -> bool:
+    """Whether a set is one that is downloaded, and downloads are allowed."""
+    return name in _OFFICIAL and not os.environ.get(OFFLINE)
 
 
 def fetch(name: str, part: str) -> bool:
     """Download a part of an official set into the cache; whether every file of it arrived whole."""
     if name not in _OFFICIAL:
         raise ValueError(f"{name} cannot be downloaded; allowed: {', '.join(_OFFICIAL)}; give --data-dir for others")
-    if os.environ.get(OFFLINE):
+    if not can_fetch(name):
         return False
     source = _OFFICIAL[name]
     # Images last: a set is looked for by them, so a half that arrived is not taken for one without labels.

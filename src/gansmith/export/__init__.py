@@ -20,7 +20,7 @@ from gansmith.export.to_onnx import to_onnx
 from gansmith.export.to_pt2 import to_pt2
 from gansmith.export.to_safetensors import to_safetensors
 from gansmith.generate import Model, find_model, load_model
-from gansmith.runs import write_json
+from gansmith.runs import holds_run, run_of, write_json
 
 EXPORTERS: dict[str, Callable[[Model, Path], float]] = {
     "safetensors": to_safetensors,
@@ -49,6 +49,9 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
     out = out or (source if source.is_dir() else source.parent) / "exports"
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; give a folder with --out")
+    if holds_run(out) or run_of(out / file.name):
+        raise ValueError(f"{out} belongs to a run; give a folder of its own with --out")
+    earlier = _earlier_formats(out / MANIFEST)
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(
             f"there is no folder {str(out.absolute().parent)!r} to make {out.name} in; make it first"
@@ -76,13 +79,19 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
         for path in sorted(Path(partial).glob("*/*")):
             os.replace(path, out / path.name)
     # Formats that were exported here before keep their entries; each says which weights it holds.
-    earlier = _read_manifest(out / MANIFEST).get("formats", {})
     write_json(out / MANIFEST, {"gansmith": metadata.version("gansmith"), "formats": {**earlier, **entries}})
     return {name: entry["largest_difference"] for name, entry in entries.items()}
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _earlier_formats(path: Path) -> dict[str, Any]:
+    """The entries of a manifest; ValueError where it is none of ours."""
+    if not path.is_file():
+        return {}
+    try:
+        formats = json.loads(path.read_text(encoding="utf-8"))["formats"]
+        return {str(name): dict(entry) for name, entry in formats.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f"{path} is damaged or no manifest of exports; remove it, or give another --out") from None
 
 
 def _sha256(path: Path) -> str:

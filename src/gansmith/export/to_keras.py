@@ -4,6 +4,7 @@
 code. Keras keeps channels last, so maps are (N, H, W, C) on that side.
 """
 
+import itertools
 import json
 import os
 import warnings
@@ -148,7 +149,13 @@ class _Writer:
         }
 
     def write_weights(self, file: h5py.File) -> None:
-        file.attrs["layer_names"] = [name.encode() for name in self.weights]
+        """One group a layer; their order is what Keras goes by: farthest from the output first."""
+        distance = dict.fromkeys(self.weights, 0)
+        for row in reversed(self.layers):
+            for source, *_ in itertools.chain(*row["inbound_nodes"]):
+                distance[source] = max(distance[source], distance[row["name"]] + 1)
+        in_order = sorted(self.weights, key=lambda name: -distance[name])
+        file.attrs["layer_names"] = [name.encode() for name in in_order]
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = KERAS_VERSION.encode()
         for layer, weights in {**self.weights, "top_level_model_weights": []}.items():

@@ -193,7 +193,7 @@ def _readme(run: Run, missing: Sequence[int] | None) -> str:
         "none": "without labels",
         "clusters": "without labels (similar images were grouped by their pixels)",
         "labels": "with labels",
-    }[run.config.conditioning]
+    }[run.config.conditioning] + (" on images chosen by them" if run.config.classes else "")
     namer = "" if missing is None else _CLASSIFIER_LINE
     return f"""A generator of {run.config.dataset} images, trained {told} by Gansmith {metadata.version("gansmith")}.
 

@@ -102,7 +102,7 @@ class Painter(Growing):
         images = self.to_image[complete](maps)
         if fading:
             larger = self.to_image[complete + 1](self.doublings[complete](maps))
-            images = torch.lerp(_enlarge(images, 2), larger, fading)
+            images = (1 - fading) * _enlarge(images, 2) + fading * larger  # not lerp, which no export has a word for
             complete += 1
         images = torch.tanh(_enlarge(images, 4 >> complete))
         return images  # (N, C, H, W)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from gansmith.config import CIRCUMSTANCES, FIELDS, Config, is_repeat
 from gansmith.data.files import open_picture
-from gansmith.generate import enlarge, to_png
+from gansmith.generate import enlarge, grid, load_model, sample, to_png
 from gansmith.report.structure import describe_run, draw_structure
 from gansmith.runs import Run
 
@@ -28,11 +28,7 @@ _HYPERPARAMETERS = (
     "images", "batch", "network", "g_width", "d_width", "z_dim", "objective", "update", "g_optimizer",
     "g_learning_rate", "d_optimizer", "d_learning_rate", "beta1", "beta2", "conditioning", "initialisation", "seed",
 )  # fmt: skip
-_TOLD = {
-    "labels": "Both players are told each image's label.",
-    "clusters": "No label is read: similar images were grouped beforehand, and both players are told the group.",
-    "none": "No label is read, and the players are told nothing.",
-}
+_TOLD = {"labels": "each image's label", "clusters": "a group of similar images, found beforehand without labels"}
 FRAMES = 8  # moments of the training film on paper
 
 
@@ -111,11 +107,25 @@ def _question(run: Run) -> list[Block]:
         _text(answer),
         _text(
             f"It learned from {_show(data.get('fit'))} images; {_show(data.get('validation'))} others were held out to "
-            f"judge it and never trained on. {_TOLD.get(run.config.conditioning, '')}"
+            f"judge it and never trained on. {_told(run.config)}"
         ),
         *(_text(f"Note: {notice}.") for notice in data.get("notices", ())),
         _text(f"SHA-256 of the training split: {data.get('sha256', 'not recorded')}"),
     ]
+
+
+def _told(config: Config) -> str:
+    """What labels had to do with it, in a sentence or two."""
+    told = _TOLD.get(config.conditioning)
+    if told is None:
+        sentence = "The players are told nothing."
+    elif config.d_conditioning == "classifier":
+        sentence = f"The generator is told {told}, and the discriminator has to name it."
+    else:
+        sentence = f"Both players are told {told}."
+    if config.classes:
+        return f"Its images were chosen by their labels ({config.classes}). {sentence}"
+    return sentence if config.conditioning == "labels" else f"No label is read. {sentence}"
 
 
 def _score_rows(run: Run) -> list[dict[str, Any]]:
@@ -129,9 +139,13 @@ def _last_score(run: Run, *, n: int | None = None) -> dict[str, Any] | None:
 
 
 def _verdict_row(run: Run) -> dict[str, Any] | None:
-    """What `gansmith evaluate` found last, of the most images; None where it was never asked."""
-    rows = [row for row in run.metrics() if row.get("gates") and row.get("ratio") is not None]
-    return max(rows, key=lambda row: (row["n"], row["images_seen"]), default=None)
+    """What `gansmith evaluate` found last about the run's own data, of the most images; None where it found nothing."""
+    rows = [
+        row
+        for row in reversed(run.metrics())
+        if row.get("gates") and row.get("ratio") is not None and row.get("dataset") in (None, run.config.dataset)
+    ]
+    return max(rows, key=lambda row: (row["n"], row["images_seen"]), default=None)  # the first of equals, so the newest
 
 
 def _common_count(runs: Sequence[Run]) -> int | None:
@@ -208,6 +222,7 @@ def _experiments(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[di
                 "images": max(rows[k]["images"] for k in members),
                 "mean": mean,
                 "spread": spread,
+                "is_repeated": len(ratios) > 1,
                 "score": None if mean is None else f"{mean:.2f}" + (f" +- {spread:.2f}" if len(ratios) > 1 else ""),
                 "effect": f"x {mean / base:.2g}" if mean and base else None,
             }
@@ -234,7 +249,9 @@ def _verdict(line: dict[str, Any], first: dict[str, Any]) -> str:
     if line["mean"] is None or first["mean"] is None:
         return f"{line['change']}: no score, so nothing can be said."
     difference = line["mean"] - first["mean"]
-    if abs(difference) <= line["spread"] + first["spread"]:
+    if not (line["is_repeated"] or first["is_repeated"]):
+        verdict = "not repeated with other seeds, so it may be chance"
+    elif abs(difference) <= line["spread"] + first["spread"]:
         verdict = "no clear difference"
     else:
         verdict = "helped" if difference < 0 else "did harm"
@@ -316,14 +333,17 @@ def _visualisation(run: Run, pictures: dict[str, bytes]) -> list[Block]:
     for _, path in moments:
         pictures[path.name] = _png(path)
     if moments:
-        shown = [(path.name, f"Samples after {images_seen:,} images seen.", 33) for images_seen, path in moments]
+        captions = [(path.name, f"Samples after {images_seen:,} images seen.", 33) for images_seen, path in moments]
+        blocks.append(_pictures(*captions))
+    shown = []
+    if (run.directory / "real.png").is_file():
+        pictures["real.png"] = _png(run.directory / "real.png")
+        shown.append(("real.png", "Real training images.", 40))
+    if run.latest() is not None:  # drawn anew: a grid.png may be older than the newest checkpoint
+        pictures["grid.png"] = to_png(enlarge(grid(sample(load_model(run.directory), seed=0, count=25)[0])))
+        shown.append(("grid.png", "25 samples of the newest checkpoint, seed 0, unfiltered.", 40))
+    if shown:
         blocks.append(_pictures(*shown))
-    known = {"real": "Real training images.", "grid": "25 samples of the finished generator, seed 0, unfiltered."}
-    there = [(name, alt) for name, alt in known.items() if (run.directory / f"{name}.png").is_file()]
-    for name, _ in there:
-        pictures[f"{name}.png"] = _png(run.directory / f"{name}.png")
-    if there:
-        blocks.append(_pictures(*((f"{name}.png", alt, 40) for name, alt in there)))
     if len(blocks) == 1:
         blocks.append(_text("The run stopped before it could draw anything."))
     return blocks
