@@ -6,8 +6,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ import torch
 from conftest import TINY, write_set
 from PIL import Image
 
+from gansmith.cli import _beyond_memory
 from gansmith.config import parse_labels, resolve
+from gansmith.data.idx import cache_dir
 from gansmith.recipes import RECIPES
 from gansmith.runs import open_run
 
@@ -189,9 +193,48 @@ def test_lists_doctor_and_data_answer(gansmith, digit_dir):
     assert gansmith("list", "recipes")[1].split() == list(RECIPES)
     out = gansmith("list")[1]
     assert all(kind in out for kind in ("recipes:", "datasets:", "networks:", "objectives:", "metrics:"))
-    assert "torch" in gansmith("doctor")[1]
+    facts = dict(re.split(r" {2,}", line, maxsplit=1) for line in gansmith("doctor")[1].splitlines())
+    assert facts["torch"] == torch.__version__ and f"{os.cpu_count()} cores" in facts["processor"]
+    assert {"python", "bfloat16", "free disk", "data cache", "mnist", "fashion-mnist"} <= facts.keys()
     out = gansmith("data", "check", "idx", "--data-dir", digit_dir)[1]
     assert "400 images" in out and re.search("[0-9a-f]{64}", out)
+
+
+def test_where_nothing_may_be_fetched_nothing_is_promised(gansmith, monkeypatch, tmp_path):
+    for name in ("GANSMITH_DATA", "GANSMITH_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GANSMITH_CACHE", str(tmp_path))
+    monkeypatch.setattr("gansmith.data.idx.places", lambda name: [tmp_path / name])
+    monkeypatch.setattr("gansmith.doctor.places", lambda name: [tmp_path / name])
+    assert "will be downloaded or the embedded subset" in gansmith("doctor")[1]
+    monkeypatch.setenv("GANSMITH_OFFLINE", "1")
+    assert "download" not in gansmith("doctor")[1]
+    assert "network" not in gansmith("data", "export", "mnist", "--split", "test", "--out", tmp_path / "x.npz")[2]
+
+
+def test_a_request_beyond_all_memory_is_named():
+    with pytest.raises(RuntimeError, match="can't allocate memory") as raised:
+        torch.empty(10**15)
+    assert "more memory than this machine has (4,000,000 GB at once)" in _beyond_memory(raised.value)
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch):
+    for name in ("GANSMITH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    assert cache_dir("mnist") == Path(tempfile.gettempdir()) / ".cache" / "gansmith" / "mnist"
+
+
+def test_names_that_a_terminal_cannot_show_are_no_failure(run_dir, tmp_path, gansmith):
+    code, _, err = gansmith("sample", run_dir, "--latents", tmp_path / "no.npy")
+    assert code == 2 and "no.npy: No such file or directory; choose a place" in err
+    code, _, err = gansmith("sample", run_dir, "--out", "/proc/no/grid.png")
+    assert code == 2 and ".partial" not in err
+    words = [sys.executable, "-m", "gansmith", "sample", run_dir, "--count", "1", "--out", tmp_path / "\u00e9.png"]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(words, capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii() and done.stdout.endswith(b".png\n") and (tmp_path / "\u00e9.png").is_file()
 
 
 def test_print_config_shows_sources_and_reads_back(gansmith, tmp_path):
@@ -220,6 +263,13 @@ def test_progress_for_scripts_is_json_alone(gansmith, digit_dir, tmp_path):
 
 BAD = {
     "unknown recipe": (["train", "defalt"], "did you mean 'default'"),
+    "an empty recipe": (["train", ""], "no recipe"),
+    "a name that is code": (["train", "--dataset", 'x"""'], "a name is 1 to 64 letters"),
+    "endless minutes": (["train", "--minutes", "inf"], "less than 100,000"),
+    "seeds of a walk": (["walk", "nothing", "--seeds", "a"], "seeds are 'a'"),
+    "a walk without end": (["walk", "nothing", "--seeds", "0-9999", "--steps", "1000"], "up to 10,000"),
+    "a seed below zero": (["plot", "nothing", "classes", "--seed", "-1"], "from 0"),
+    "a switch without meaning": (["ablate", "mlp-small", "--empty-without"], "--empty-without"),
     "unknown dataset": (["train", "--dataset", "minst"], "did you mean 'mnist'"),
     "unknown field": (["train", "--btach", "3"], "--batch"),
     "unknown command": (["trian"], "train"),

@@ -151,6 +151,16 @@ def test_each_sign_sees_its_own_trouble(signals):
     assert measure.measure(Drawn(of_kind(fit, measure.told)), JUDGE, 0)["copy_distance"] == 0
 
 
+def test_chosen_classes_are_no_copies_of_themselves(signals):
+    """Threes lie nearer to threes than digits of all classes do; that is not memorising."""
+    _, fit, others = signals
+    threes = fit.take(torch.nonzero(fit.labels == 3).flatten())
+    ids = torch.zeros(len(threes), dtype=torch.int64)
+    measure = Signals(CONFIG.replace(conditioning="none", classes="3"), threes, others, ids, torch.ones(1))
+    drawn = others.pixels[others.labels == 3][:64]
+    assert measure.measure(Drawn(drawn), JUDGE, 0)["copy_distance"] == pytest.approx(1, abs=0.15)
+
+
 def among(known, pixels):
     return torch.stack([(known == image).flatten(1).all(1).any() for image in pixels]).float()
 
@@ -333,6 +343,9 @@ def test_diagnose_tells_how_a_run_stands(tiny, tmp_path, gansmith):
     os.waitpid(child, 0)
     found = json.loads(gansmith("diagnose", run.directory, "--json")[1])
     assert (found["status"], found["troubles"], found["rollbacks"]) == ("killed", {}, [])
+    run.log_path.unlink()
+    found = json.loads(gansmith("diagnose", run.directory, "--json")[1])
+    assert found["images_seen"] == found["saved_images"] > 0
     assert "gansmith resume" in gansmith("diagnose", run.directory)[1]
 
 

@@ -18,7 +18,7 @@ from gansmith.export.graph import largest_difference
 from gansmith.export.to_keras import to_keras
 from gansmith.export.to_onnx import to_onnx
 from gansmith.export.to_pt2 import to_pt2
-from gansmith.generate import Model, draw_latents, load_model, network_spec, recompute_statistics, sample
+from gansmith.generate import Model, draw_latents, find_model, load_model, network_spec, recompute_statistics, sample
 from gansmith.networks import NETWORKS
 from gansmith.networks.progressive import Growing, grow
 
@@ -84,9 +84,18 @@ def test_a_generator_that_is_growing_exports_too(name, tmp_path):
     assert EXPORTERS[name](drawer, tmp_path / "generator") <= TIGHT
 
 
+@pytest.mark.filterwarnings("ignore")  # that names of Keras 2, such as alpha, have newer ones
 def test_keras_finds_the_weights_of_parallel_branches(tmp_path):
     drawer = model("planes", conditioning="none", spec=ImageSpec(28, 3, 0))
-    assert to_keras(drawer, tmp_path / "generator") <= TIGHT
+    to_keras(drawer, tmp_path / "generator")
+    keras = pytest.importorskip("keras")
+    G = keras.models.model_from_json((tmp_path / "generator.json").read_text())
+    G.load_weights(tmp_path / "generator.h5")
+    z = draw_latents(drawer.config, seed=1, count=5)
+    with torch.no_grad():
+        expected = drawer.G(z, torch.zeros(5, dtype=torch.int64))
+    found = np.moveaxis(keras.ops.convert_to_numpy(G(z.numpy(), training=False)), -1, 1)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=TIGHT)
 
 
 @pytest.mark.slow
@@ -258,8 +267,41 @@ def test_mistakes_get_one_sentence(finished, tmp_path, gansmith):
     (tmp_path / "file").write_text("")
     code, _, err = gansmith("export", finished.directory, "--format", "pt2", "--out", tmp_path / "file")
     assert code == 2 and "is a file" in err
+    for place in (finished.directory, finished.latest()):
+        code, _, err = gansmith("export", finished.directory, "--format", "safetensors", "--out", place)
+        assert code == 2 and "belongs to a run" in err
+    assert not (finished.directory / "generator.safetensors").exists()
+    for text in ("{bad", "[]", '{"formats": []}'):
+        (tmp_path / "old").mkdir(exist_ok=True)
+        (tmp_path / "old" / "manifest.json").write_text(text)
+        code, _, err = gansmith("export", finished.directory, "--format", "safetensors", "--out", tmp_path / "old")
+        assert code == 2 and "manifest.json is damaged" in err
+        assert [path.name for path in (tmp_path / "old").iterdir()] == ["manifest.json"]
     code, out, _ = gansmith("list", "formats")
     assert code == 0 and out.split() == list(EXPORTERS)
+
+
+def test_a_run_stands_for_its_newest_checkpoint_whatever_lies_beside_it(finished):
+    older = finished.checkpoints()[0] / "generator.safetensors"
+    (finished.directory / "generator.safetensors").write_bytes(older.read_bytes())
+    assert find_model(finished.directory) == finished.latest() / "generator.safetensors"
+
+
+def test_an_export_that_differs_is_refused(finished, tmp_path, monkeypatch):
+    monkeypatch.setitem(EXPORTERS, "pt2", lambda model, path: 1.1e-4)
+    with pytest.raises(RuntimeError, match="differs by 1.10e-04"):
+        export(finished.directory, ["pt2"], tmp_path / "out")
+    assert list(tmp_path.glob("out*")) == []
+
+
+def test_a_card_tells_of_the_last_verdict_up_to_its_checkpoint(finished, tmp_path):
+    older, newer = finished.checkpoints()[0], finished.latest()
+    for seen, ratio in ((int(older.name), 7.25), (int(newer.name), 3.5)):
+        finished.append(finished.metrics_path, {"images_seen": seen, "ratio": ratio, "n": 10})
+    for place, shown, hidden in ((older, "7.25", "3.5 |"), (newer, "3.5 |", "7.25")):
+        export(place, ["safetensors"], tmp_path / place.name)
+        card = (tmp_path / place.name / "model-card.md").read_text()
+        assert f"| ratio | {shown}" in card and hidden not in card
 
 
 CHECK = """

@@ -1,6 +1,7 @@
 """Images from files of other programs, whole, strange and broken."""
 
 import io
+import os
 import zipfile
 
 import numpy as np
@@ -118,6 +119,10 @@ def test_broken_places_are_refused(tmp_path):
         read_images(folder)
     Image.new("I;16", (8, 8)).save(folder / "a.png")
     with pytest.raises(ValueError, match="8-bit"):
+        read_images(folder)
+    (folder / "a.png").unlink()
+    os.mkfifo(folder / "a.png")  # who opens it waits for ever
+    with pytest.raises(ValueError, match="is no file"):
         read_images(folder)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -104,6 +105,33 @@ def test_each_recipe_has_a_script_that_trains_alone(recipe, digits, tmp_path, mo
     with Image.open(tmp_path / "samples.png") as picture:
         assert picture.size == (420, 420)
     assert "samples.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("rates", "name", "below"), [((0.0, 2e-3), "D", 0.9), ((2e-3, 0.0), "G", 0.4)])
+def test_a_script_teaches_each_player_to_lower_its_loss(rates, name, below, digits, tmp_path, monkeypatch, capsys):
+    """Against one that learns nothing; who guesses pays 1.39 and .69."""
+    rates = dict(zip(("g_learning_rate", "d_learning_rate"), rates, strict=True))
+    config = resolve("mlp-small", flags={"g_width": 32, "d_width": 32, "z_dim": 16, "batch": 16, **rates})[0]
+    np.savez(tmp_path / "data.npz", images=digits[0][:100])
+    (tmp_path / "train.py").write_text(training_script(config, ImageSpec(28, 1, 0)))
+    monkeypatch.setattr("sys.argv", ["train.py", "--minutes", "0.05"])
+    runpy.run_path(str(tmp_path / "train.py"), run_name="__main__")
+    losses = [float(found) for found in re.findall(rf"{name} loss ([0-9.]+)", capsys.readouterr().out)]
+    assert losses and losses[-1] < below
+
+
+def test_evaluation_by_keras_draws_the_same_grid(bundle):
+    pytest.importorskip("keras")
+    folder, _ = bundle
+    drawn = np.asarray(Image.open(folder / "grid.png"))
+    (folder / "grid.png").unlink()
+    environment = {**os.environ, "KERAS_BACKEND": "torch", "KERAS_HOME": str(folder / "keras")}
+    done = subprocess.run(
+        [sys.executable, folder / "evaluation.py"], capture_output=True, text=True, cwd=folder, env=environment
+    )
+    assert done.returncode == 0 and "drawn by Keras" in done.stdout, done.stderr
+    again = np.asarray(Image.open(folder / "grid.png"))
+    assert drawn.shape == again.shape and np.abs(drawn.astype(int) - again).max() <= 1
 
 
 def test_a_script_says_what_it_leaves_out():

@@ -3,6 +3,7 @@
 import html.parser
 import io
 import shutil
+from dataclasses import replace
 
 import pypdf
 import pytest
@@ -10,8 +11,9 @@ from conftest import TINY
 from PIL import Image
 
 from gansmith.config import resolve
+from gansmith.generate import enlarge, grid, load_model, sample, to_png
 from gansmith.report import to_html, to_pdf, write_report
-from gansmith.report.compose import compose
+from gansmith.report.compose import _question, compose
 from gansmith.runs import create_run, open_run
 from gansmith.train import prepare, train
 
@@ -83,6 +85,43 @@ def test_a_verdict_with_gates_comes_before_a_quick_score(project):
     run.append(run.metrics_path, {"images_seen": 256, "tier": "full", **found, "gates": {"coverage": gate}})
     shown = texts(compose([run])[1])
     assert "does not count" in shown and "parts are missing" in shown and "5.00 times real" in shown
+
+
+def test_the_newest_verdict_on_the_runs_own_data_is_told(project):
+    run = project[0]
+    gates = {"coverage": {"ok": True, "figure": "coverage", "value": 0.9, "limit": 0.8, "meaning": ""}}
+    row = {"images_seen": 256, "tier": "full", "n": 10_000, "gates": gates, "valid": True, "metrics": {}}
+    for dataset, ratio in (("mnist", 9.0), ("mnist", 3.0), ("fashion-mnist", 77.0)):
+        run.append(run.metrics_path, {**row, "dataset": dataset, "ratio": ratio})
+    assert "the answer is 3.00 times real" in texts(compose([run])[1])
+
+
+def test_one_run_against_one_tells_no_effect(project):
+    said = texts(compose([project[0], project[2]])[1])
+    assert "not repeated with other seeds, so it may be chance, 10.00 against 4.00" in said and "did harm" not in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"conditioning": "none"}, "No label is read. The players are told nothing."),
+        ({"conditioning": "none", "classes": "0-4"}, "chosen by their labels (0-4). The players are told nothing."),
+        ({"conditioning": "labels"}, "trained on. Both players are told each image's label."),
+        ({"conditioning": "labels", "d_conditioning": "classifier"}, "and the discriminator has to name it."),
+        ({"conditioning": "clusters"}, "No label is read. Both players are told a group of similar images"),
+    ],
+)
+def test_what_labels_had_to_do_with_it_is_told(project, changes, words):
+    run = replace(project[0], config=project[0].config.replace(**changes))
+    said = " ".join(block["text"] for block in _question(run) if "text" in block)
+    assert words in said
+
+
+def test_the_grid_is_of_the_newest_checkpoint(project):
+    run = project[0]
+    Image.new("L", (28, 28)).save(run.directory / "grid.png")  # of some earlier time
+    expected = to_png(enlarge(grid(sample(load_model(run.directory), seed=0, count=25)[0])))
+    assert compose([run])[2]["grid.png"] == expected
 
 
 def test_differences_within_the_spread_of_repeats_are_no_effects(project):

@@ -1,7 +1,10 @@
 """Other programs hear everything once, and none of them can harm a run."""
 
+import json
 import logging
+import resource
 import signal
+import struct
 import subprocess
 import sys
 
@@ -9,8 +12,8 @@ import pytest
 
 from gansmith.config import resolve
 from gansmith.runs import create_run, open_run
-from gansmith.trackers import TRACKERS, parse_trackers, tracked
-from gansmith.train import prepare, train
+from gansmith.trackers import TRACKERS, _identity, parse_trackers, tracked
+from gansmith.train import TroubleError, prepare, train
 
 
 def follow(config, directory, *, stop_after=None):
@@ -120,6 +123,18 @@ def test_unknown_trackers_are_refused_before_anything_is_written(gansmith, tmp_p
     assert resolve()[0].trackers == "tensorboard"
 
 
+def test_a_full_disk_is_the_trackers_own_trouble(tiny, tmp_path, caplog):
+    run = create_run(tmp_path / "run", tiny(trackers="tensorboard"))
+    reports = [{"kind": "log", "images_seen": k, "d_loss": 0.5} for k in range(400)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, hard))
+    try:
+        assert list(tracked(run, reports)) == reports  # and none of them waits for a writer that has ended
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caplog.text.count("the tensorboard tracker failed and is left out") == 1
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_keeps_one_run_in_a_local_database(tiny, tmp_path):
@@ -136,10 +151,49 @@ def test_mlflow_keeps_one_run_in_a_local_database(tiny, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+def test_mlflow_tells_runs_of_one_name_apart_and_how_they_ended(tiny, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
+    follow(tiny(trackers="mlflow"), tmp_path / "a" / "run", stop_after=6)
+    with pytest.raises(TroubleError):
+        follow(tiny("mlp-small", trackers="mlflow", g_learning_rate=1e17, d_learning_rate=1e17), tmp_path / "b" / "run")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'shared.db'}")
+    told = client.search_runs([client.get_experiment_by_name("gansmith").experiment_id])
+    assert sorted(run.info.status for run in told) == ["FAILED", "KILLED"]
+
+
+def history(path):
+    """The steps in a .wandb file: a LevelDB log, blocks of 32 kB of records in parts, after seven bytes of its own."""
+    from wandb.proto import wandb_internal_pb2
+
+    body, at, whole = path.read_bytes(), 7, b""
+    while at + 7 <= len(body):
+        if (left := 32_768 - at % 32_768) < 7:
+            at += left
+            continue
+        _, length, part = struct.unpack("<IHB", body[at : at + 7])
+        whole += body[at + 7 : at + 7 + length]
+        at += 7 + length
+        if part in (1, 4):  # all of a record, or its end
+            record = wandb_internal_pb2.Record.FromString(whole)
+            whole = b""
+            if record.WhichOneof("record_type") == "history":
+                yield {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_wandb_stays_offline_with_one_run(tiny, tmp_path):
     pytest.importorskip("wandb")
     follow(tiny(trackers="wandb"), tmp_path / "run", stop_after=6)
     follow(tiny(trackers="wandb"), tmp_path / "other")
     run = follow(tiny(trackers="wandb"), tmp_path / "run")
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2
+    (path,) = (path for path in tmp_path.glob("wandb/offline-run-*/*.wandb") if _identity(run) in path.name)
+    losses = {}
+    for step in history(path):
+        if "d_loss" in step:
+            losses[step["images_seen"]] = step["d_loss"]
+    assert losses == {row["images_seen"]: row["d_loss"] for row in run.log()}
+    assert len(list(path.parent.glob("files/media/images/*.png"))) == len(run.grids())
     assert not (run.directory / "wandb").exists()

@@ -53,7 +53,7 @@ class Signals:
             held_out = _held_out_alike(config, self.known, validation, ids, self.told)
             self.pairs = None if held_out is None else (to_float(real), to_float(held_out))
             nearest = 1
-            if validation is None or not len(validation):
+            if validation is None or not len(validation) or config.classes:  # those held out are of all classes
                 validation, nearest = fit, 2  # each is nearest to itself
             others = _flat(validation.pixels[:: max(1, len(validation) // 128)])
             distances = torch.cdist(others, self.known).topk(min(nearest, len(fit)), largest=False).values[:, -1]

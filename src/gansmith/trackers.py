@@ -6,10 +6,12 @@ nothing is ever doubled or lost, however a process ended. A tracker that fails i
 goes on.
 """
 
+import contextlib
 import hashlib
 import logging
 import math
 import os
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,29 +42,36 @@ class TensorBoard:
     """
 
     def __init__(self, run: Run) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.record_writer import RecordWriter
 
         for path in run.directory.glob("events.out.tfevents.*"):
             path.unlink()
-        self.writer = EventsWriter(str(run.directory / "events"))
+        path = run.directory / f"events.out.tfevents.{time.time():.0f}.{platform.node()}"
+        self.writer = RecordWriter(str(path))
+        self._write([{"file_version": "brain.Event:2"}])
 
     def numbers(self, images_seen: int, values: Mapping[str, float]) -> None:
         from tensorboardX.summary import scalar
 
-        self._write(images_seen, [scalar(name, value) for name, value in values.items()])
+        self._write([{"step": images_seen, "summary": scalar(name, value)} for name, value in values.items()])
 
     def picture(self, images_seen: int, path: Path) -> None:
         from tensorboardX.summary import image
 
         pixels = np.asarray(open_picture(path).convert("RGB"))
-        self._write(images_seen, [image("samples", pixels, dataformats="HWC")])
+        self._write([{"step": images_seen, "summary": image("samples", pixels, dataformats="HWC")}])
 
-    def _write(self, images_seen: int, summaries: Iterable[Any]) -> None:
+    def _write(self, events: Iterable[dict[str, Any]]) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
-        for summary in summaries:
-            self.writer.write_event(Event(wall_time=time.time(), step=images_seen, summary=summary))
-        self.writer.flush()
+        try:
+            for event in events:
+                self.writer.write(Event(wall_time=time.time(), **event).SerializeToString())
+            self.writer.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.writer.close()
+            raise
 
     def close(self, status: str) -> None:
         self.writer.close()
