@@ -3,9 +3,11 @@
 import json
 import math
 import re
+import resource
 from pathlib import Path
 
 import pytest
+from conftest import TINY
 from PIL import Image
 
 from gansmith.bench import recipes, trials
@@ -38,6 +40,20 @@ def test_a_recipe_that_diverged_comes_last_and_says_so():
     table = recipes.to_markdown(board)
     assert "| `fell` | 1 of 1 diverged |" in table and "| `half` | 1.00, 1 of 2 diverged | 90.0% |" in table
     assert "![samples of fell]" not in table
+
+
+def test_only_a_trouble_counts_as_diverged(digit_dir, tmp_path):
+    flags = {**TINY, "data_dir": digit_dir}
+    assert not trials.train_trial(
+        tmp_path / "fell", "mlp-small", {**flags, "g_learning_rate": 1e17, "d_learning_rate": 1e17}
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))  # as on a full disk
+    try:
+        with pytest.raises(trials.Interrupted):
+            trials.train_trial(tmp_path / "full", "mlp-small", flags)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_technique_is_judged_against_the_same_seeds():

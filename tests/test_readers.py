@@ -205,6 +205,21 @@ def test_hostile_texts_are_refused(tmp_path):
         refused(path, words)
 
 
+def test_a_layer_that_multiplies_the_batch_is_refused(tmp_path):
+    keras = [{"class_name": "InputLayer", "config": {"name": "z", "batch_input_shape": [None, 4]}, "inbound_nodes": []}]
+    config = {"name": "twice", "axis": 0}
+    keras.append({"class_name": "Concatenate", "config": config, "inbound_nodes": [[["z", 0, 0, {}], ["z", 0, 0, {}]]]})
+    config = {"name": "images", "target_shape": [2, 2, 1]}
+    keras.append({"class_name": "Reshape", "config": config, "inbound_nodes": [[["twice", 0, 0, {}]]]})
+    for layer in keras:
+        layer["name"] = layer["config"]["name"]
+    ends = {"input_layers": [["z", 0, 0]], "output_layers": [["images", 0, 0]]}
+    write_pair(tmp_path, [], {layer["name"]: {} for layer in keras})
+    whole = {"class_name": "Model", "config": {"name": "g", "layers": keras, **ends}}
+    (tmp_path / "x.json").write_text(json.dumps(whole))
+    refused(tmp_path / "x.json", "layer twice makes 4 images of 2")
+
+
 def onnx_file(path: Path, nodes, initializers=(), *, outputs=(None, 1, 2, 2)) -> Path:
     inputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 4])]
     output = helper.make_tensor_value_info("images", TensorProto.FLOAT, outputs)
@@ -237,6 +252,17 @@ def test_onnx_of_others_is_read_and_hostile_onnx_refused(tmp_path):
     big = numpy_helper.from_array(np.array([1, 1, 10**5, 10**5], dtype=np.float32), "scales")
     small = helper.make_node("Reshape", ["z", "shape"], ["y"])
     enlarge = helper.make_node("Resize", ["y", "", "scales"], ["images"], mode="nearest")
+    times, first, second = (numpy_helper.from_array(np.array([k]), f"k{k}") for k in (10**8, 0, 1))
+    zeros = numpy_helper.from_array(np.zeros(1, dtype=np.float32), "zeros")
+    by_the_batch = [  # its size follows from how many images are asked for, which the file leaves open
+        helper.make_node("Shape", ["z"], ["sides"]),
+        helper.make_node("Slice", ["sides", "k0", "k1"], ["batch_size"]),
+        helper.make_node("Mul", ["batch_size", "k100000000"], ["many"]),
+        helper.make_node("Expand", ["zeros", "many"], ["large"]),
+        helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["z", "sum"], ["y"]),
+        node,
+    ]
     foreign = helper.make_node("Launch", ["z"], ["y"], domain="com.example")
     loop = helper.make_node("Loop", ["z"], ["y"], body=helper.make_graph([], "b", [], []))
     for nodes, initializers, words in (
@@ -245,6 +271,7 @@ def test_onnx_of_others_is_read_and_hostile_onnx_refused(tmp_path):
         ([foreign, node], [shape], "com.example.Launch"),
         ([loop, node], [shape], "ai.onnx.Loop"),
         ([small, enlarge], [shape, big], "numbers for one image"),
+        (by_the_batch, [shape, times, first, second, zeros], "numbers for one image"),
     ):
         refused(onnx_file(tmp_path / "x.onnx", nodes, initializers), words)
     (tmp_path / "x.onnx").write_bytes(b"\x80\x04garbage" * 100)

@@ -167,6 +167,18 @@ def test_a_line_after_one_that_was_cut_off_is_not_lost(tmp_path, caplog):
     assert "broken line" in caplog.text
 
 
+def test_lines_and_facts_of_wrong_types_are_passed_over(tmp_path, caplog):
+    run = create_run(tmp_path / "run", CONFIG)
+    wrong = ({"d_loss": "x"}, {"kind": "rollback"}, {"kind": ["trouble"], "g_loss": {}}, {"kind": "trouble"})
+    for row in ({"d_loss": 1.5}, *wrong, {"d_loss": None}):
+        run.append(run.log_path, {"images_seen": 10, **row})
+    assert [row["d_loss"] for row in run.log()] == [1.5, None] and caplog.text.count("broken line") == len(wrong)
+    run.append(run.metrics_path, {"images_seen": 10})
+    assert run.scores() == [] and len(run.metrics()) == 1
+    (run.directory / "run.json").write_text('{"status": ["x"], "starts": 5, "rollbacks": 3, "python": "3.11"}')
+    assert run.facts() == {"python": "3.11"} and "status, starts, rollbacks" in caplog.text
+
+
 def test_schedules_that_a_run_cannot_take_up_are_refused(tmp_path):
     create_run(tmp_path / "run", CONFIG)
     for name in ("schedule_images", "first_images"):

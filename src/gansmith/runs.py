@@ -38,6 +38,7 @@ _CHECKPOINT_NAME = re.compile(r"\d{9,19}")
 _MAX_JSON_BYTES = 2**24  # of run.json and state.json, which are a few kilobytes
 _MAX_LOG_BYTES = 2**28
 _MAX_NOTE_CHARACTERS = 2**22  # stored beside a generator's tensors
+_FACTS = {"status": str, "starts": list, "rollbacks": list, "data": dict}  # of run.json, where readers go by the type
 _SPARE_BYTES = 2**20  # left free by a save, for the log lines that follow it
 
 logger = logging.getLogger("gansmith")
@@ -81,7 +82,10 @@ class Run:
         except ValueError as error:
             _warn_once(f"{path} is damaged ({error}); what it said is lost")
             return {}
-        return found
+        wrong = [name for name, value in found.items() if not isinstance(value, _FACTS.get(name, object))]
+        if wrong:
+            _warn_once(f"{path} says of {', '.join(wrong)} what no run writes; that is passed over")
+        return {name: value for name, value in found.items() if name not in wrong}
 
     def record(self, **facts: Any) -> None:
         """Add facts to run.json."""
@@ -108,7 +112,8 @@ class Run:
 
     def scores(self) -> list[dict[str, Any]]:
         """The quick scores of training alone; they compare with nothing else."""
-        return [row for row in self.metrics() if row.get("tier", "validation") == "validation"]
+        rows = (row for row in self.metrics() if row.get("tier", "validation") == "validation")
+        return [row for row in rows if row.get("ratio") is not None]
 
     def checkpoints(self) -> list[Path]:
         """Complete and undamaged checkpoints, oldest first; others are passed over with a warning."""
@@ -197,12 +202,6 @@ def create_run(directory: Path, config: Config) -> Run:
     if holds_run(directory):
         return _continued(open_run(directory), config)
     refuse_occupied(directory)
-    name = directory.resolve().name
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} cannot name a run; a name is 1 to 64 letters, digits, dots, dashes and underscores, "
-            "such as my-run: give another --out"
-        )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for part in ("samples", "checkpoints"):
@@ -217,6 +216,12 @@ def create_run(directory: Path, config: Config) -> Run:
 
 def refuse_occupied(directory: Path) -> None:
     """Raise ValueError where a new run cannot go: a file, a folder with other things, a place that is read-only."""
+    name = directory.resolve().name
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot name a run; a name is 1 to 64 letters, digits, dots, dashes and underscores, "
+            "such as my-run: give another --out"
+        )
     if directory.is_symlink() and not os.path.exists(directory):
         raise ValueError(f"{directory} is a broken link; remove it, or give another directory with --out")
     if directory.exists() and not directory.is_dir():
@@ -533,8 +538,15 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
             logger.warning("%s has a broken line, passed over: %.40s", path, line)
 
 
+_TEXTS = {"trouble": ("trouble", "sentence"), "rollback": ("trouble", "sentence")}  # of rows of each kind
+_NUMBERS = ("d_loss", "g_loss", "images_per_s", "elapsed_s", "ratio", "frechet", "floor", "n")
+
+
 def _is_told(row: Mapping[str, Any]) -> bool:
-    return row.get("kind") != "trouble" or all(isinstance(row.get(key), str) for key in ("trouble", "sentence"))
+    """Whether a line says what its readers go by, in the types they expect."""
+    texts = (row.get(key) for key in _TEXTS.get(str(row.get("kind")), ()))
+    numbers = (row.get(key) for key in _NUMBERS)
+    return all(isinstance(text, str) for text in texts) and all(isinstance(n, int | float | None) for n in numbers)
 
 
 def _is_whole(path: Path) -> bool:

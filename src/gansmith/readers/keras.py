@@ -295,6 +295,8 @@ class _Model(nn.Module):
             name = self.names[k]
             given = [values[source] for source in self.sources[k]] or [values[name]]
             values[name] = self.layers[k](*given)
+            if len(values[name]) != len(inputs[0]):
+                raise ValueError(f"layer {name} makes {len(values[name]):,} images of {len(inputs[0]):,}")
             if values[name][0].numel() > MAX_NUMBERS:
                 raise ValueError(f"layer {name} puts out {values[name][0].numel():,} numbers for one image")
         return values[self.output]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 MAX_BYTES = 1 << 27
 MAX_NUMBERS = 1 << 20  # in any value of the graph, for one image
+BATCH = 64  # images for which sizes are worked out
 
 # Arithmetic on values of a known size; no loops, no branches, no random numbers, no operators from elsewhere.
 OPERATORS = frozenset(
@@ -42,7 +43,7 @@ def read_onnx(path: Path) -> tuple["OnnxGenerator", dict[str, str]]:
         proto = onnx.load_model_from_string(path.read_bytes())
         _refuse_unplain(proto)
         _forget_sizes(proto)
-        _refuse_large(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
+        _refuse_large(onnx.shape_inference.infer_shapes(_with_batch(proto), strict_mode=True, data_prop=True))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = min(torch.get_num_threads(), os.cpu_count() or 1)
         options.log_severity_level = 4
@@ -90,6 +91,15 @@ def _forget_sizes(proto: Any) -> None:
         value.type.tensor_type.ClearField("shape")
 
 
+def _with_batch(proto: Any) -> Any:
+    """The graph for BATCH images, so that what it makes of an open batch has a size as well."""
+    fixed = type(proto)()
+    fixed.CopyFrom(proto)
+    for value in fixed.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = BATCH
+    return fixed
+
+
 def _refuse_large(proto: Any) -> None:
     """Raise ValueError where a value is too large, or where its size would only be known once it is computed."""
     known = {value.name: value.type.tensor_type for value in (*proto.graph.value_info, *proto.graph.output)}
@@ -97,9 +107,9 @@ def _refuse_large(proto: Any) -> None:
         if name not in known or not known[name].HasField("shape"):
             raise ValueError(f"it leaves the size of its value {name} open")
         sides = [side.dim_value for side in known[name].shape.dim]
-        if not all(sides[1:]):  # an open first side is the batch
+        if not all(sides):
             raise ValueError(f"it leaves the size of its value {name} open")
-        if math.prod(side or 1 for side in sides) > MAX_NUMBERS:
+        if math.prod(sides) > BATCH * MAX_NUMBERS:
             raise ValueError(f"its value {name} has more than {MAX_NUMBERS:,} numbers for one image")
 
 
