@@ -26,7 +26,7 @@ PROVOKED = {
     "not-finite": f"default {SMALL} --g-learning-rate 1e4 --d-learning-rate 1e4",
     "diverged": f"default {SMALL} --g-learning-rate 0.3 --d-learning-rate 0.3",
     "collapse-within": f"default {LARGE} --update joint --d-steps 1 --no-minibatch-stddev --r1 0 --r2 0 "
-    "--d-loss-target 0",
+    "--d-loss-target 0 --clusters-per-label 1",
     "collapse-across": f"default {SMALL} --classes 3",
     "discriminator-wins": f"default {SMALL} --r1 0 --r2 0 --d-loss-target 0 --g-learning-rate 1e-6",
     "generator-wins": f"default {SMALL} --d-learning-rate 1e-9",
@@ -61,10 +61,10 @@ def picture(run: Run) -> Image.Image:
     """The run's curves, and below them the first rows of its last grid."""
     curves = Image.open(BytesIO(draw_curves(run))).convert("RGB")
     curves = curves.resize((curves.width * 2 // 3, curves.height * 2 // 3), Image.Resampling.LANCZOS)
-    frames = sorted(run.samples_dir.glob("*.png"))
-    if not frames:
+    grids = run.grids()
+    if not grids:
         return curves
-    frame = Image.open(frames[-1]).convert("RGB")
+    frame = Image.open(grids[-1][1]).convert("RGB")
     frame = frame.crop((0, 0, frame.width, frame.height * ROWS // GRID_ROWS))
     frame = frame.resize((curves.width, curves.width * frame.height // frame.width), Image.Resampling.NEAREST)
     both = Image.new("RGB", (curves.width, curves.height + frame.height), "white")

@@ -200,5 +200,6 @@ def test_losses_is_one_command_that_goes_on_where_it_was(gansmith, digit_dir, mo
 
 @pytest.mark.parametrize("name", ["stacked-mnist", "gaussians"])
 def test_nothing_to_count_is_refused(gansmith, name):
+    assert gansmith("bench", name, "--samples", 10**11)[0] == 2
     code, _, err = gansmith("bench", name, "--samples", 0)
     assert code == 2 and "samples is 0" in err

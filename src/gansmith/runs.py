@@ -368,7 +368,7 @@ def save_checkpoint(
         partial.mkdir(parents=True)
         save_tensors(partial / "generator.safetensors", generator, generator_metadata)
         save_tensors(partial / "state.safetensors", state, {})
-        hashes = {name: _sha256(partial / name) for name in _CHECKPOINT_FILES}
+        hashes = {name: file_sha256(partial / name) for name in _CHECKPOINT_FILES}
         counters = {"format": FORMAT, **counters}
         hashes["counters"] = _counters_hash(counters)
         _write_flushed(partial / "state.json", to_json({**counters, "sha256": hashes}).encode() + b"\n")
@@ -563,7 +563,7 @@ def _damage(path: Path) -> str:
         counters = load_counters(path)
         hashes = counters.pop("sha256")
         if hashes.get("counters") in (None, _counters_hash(counters)):
-            broken = next((name for name in _CHECKPOINT_FILES if _sha256(path / name) != hashes[name]), "")
+            broken = next((name for name in _CHECKPOINT_FILES if file_sha256(path / name) != hashes[name]), "")
         written_in = counters["format"]
     except OSError as error:
         return f"{Path(error.filename).name} cannot be read ({error.strerror})"
@@ -586,7 +586,7 @@ def _warn_once(sentence: str) -> None:
     logger.warning(sentence)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

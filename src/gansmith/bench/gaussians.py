@@ -13,7 +13,6 @@ from torch.nn.functional import cosine_similarity
 from gansmith.data import load_data
 from gansmith.data.synthetic import SIZE, SPREAD, draw_points, grid_centres, ring_centres
 
-SAMPLES = 2_500  # of the published tables
 CENTRES = {"gaussian-ring": ring_centres, "gaussian-grid": grid_centres}
 LIKENESS = 0.9  # least cosine of a picture to the dot drawn at its centre; real pictures have 0.99 and more
 

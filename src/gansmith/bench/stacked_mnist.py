@@ -13,7 +13,6 @@ from gansmith.data import ImageSpec, load_data, to_float
 from gansmith.data.stacked import stack
 from gansmith.metrics.features import FeatureNetwork, load_feature_network
 
-SAMPLES = 26_000  # of the published tables
 MODES = 1_000
 _CHUNK = 1_000
 

@@ -35,7 +35,7 @@ def stacked_mnist(
     minutes
         Wall time to train for; counting takes some seconds more.
     images
-        Training length instead, such as 500k.
+        Training length instead; with neither, 500k.
     seed
         Of the training; the counted images are the first of seed 0.
     samples
@@ -50,10 +50,11 @@ def stacked_mnist(
         One JSON object instead of a table; progress goes to the other stream.
     """
     from gansmith.bench.stacked_mnist import measure
+    from gansmith.data import MOST_IMAGES
     from gansmith.generate import sample
 
-    if samples < 1:
-        raise ValueError(f"samples is {samples}; it must be 1 or more, such as 26000")
+    if not 1 <= samples <= MOST_IMAGES:
+        raise ValueError(f"samples is {samples}; it must be between 1 and {MOST_IMAGES}, such as 26000")
     folder = str(data_dir) if data_dir else None
     flags = {"images": images, "seed": str(seed), "data_dir": folder}
     code, facts, model = _train("stacked", out, minutes, flags, progress, json)
@@ -94,7 +95,7 @@ def gaussians(
     minutes
         Wall time to train for, for each of the two.
     images
-        Training length instead, such as 100k.
+        Training length instead; with neither, 200k.
     seed
         Of the training; the counted images are the first of seed 0.
     samples
@@ -107,10 +108,11 @@ def gaussians(
         One JSON object instead of a table; progress goes to the other stream.
     """
     from gansmith.bench.gaussians import CENTRES, measure
+    from gansmith.data import MOST_IMAGES
     from gansmith.generate import sample
 
-    if samples < 1:
-        raise ValueError(f"samples is {samples}; it must be 1 or more, such as 2500")
+    if not 1 <= samples <= MOST_IMAGES:
+        raise ValueError(f"samples is {samples}; it must be between 1 and {MOST_IMAGES}, such as 2500")
     results: dict[str, Any] = {}
     for dataset in CENTRES:
         flags = {"images": images, "seed": str(seed), "dataset": dataset}
@@ -149,9 +151,9 @@ def losses(
     Parameters
     ----------
     images
-        Length of each training, such as 200k.
+        Length of each training; by default 200k.
     seeds
-        Trainings of each objective, with seeds from 0.
+        Trainings of each objective, with seeds from 0; by default 3.
     quick
         Judge by 2,000 samples instead of 10,000.
     dataset

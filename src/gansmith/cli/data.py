@@ -7,7 +7,7 @@ from gansmith.cli.output import require_place, write_images
 
 
 def fetch(name: str, /) -> int:
-    """Download a data set into the user cache, checked by SHA-256."""
+    """Download a data set, mnist or fashion-mnist, into the user cache, checked by SHA-256."""
     from gansmith.data.idx import cache_dir
     from gansmith.data.idx import fetch as fetch_set
 

@@ -4,7 +4,6 @@ Each exporter `to_name(model, path)` writes one format, reads it back with the l
 and returns the largest pixel difference. `export` runs some of them on a run or a generator file.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from gansmith.export.to_onnx import to_onnx
 from gansmith.export.to_pt2 import to_pt2
 from gansmith.export.to_safetensors import to_safetensors
 from gansmith.generate import Model, find_model, load_model
-from gansmith.runs import holds_run, run_of, write_json
+from gansmith.runs import file_sha256, holds_run, run_of, write_json
 
 EXPORTERS: dict[str, Callable[[Model, Path], float]] = {
     "safetensors": to_safetensors,
@@ -68,9 +67,9 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
                     f"the {name} export differs by {difference:.2e} from Gansmith: a bug in the exporter"
                 )
             entries[name] = {
-                "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
+                "files": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
                 "largest_difference": difference,
-                "weights_sha256": _sha256(file),
+                "weights_sha256": file_sha256(file),
             }
         card = Path(partial, "card")
         card.mkdir()
@@ -92,8 +91,3 @@ def _earlier_formats(path: Path) -> dict[str, Any]:
         return {str(name): dict(entry) for name, entry in formats.items()}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path} is damaged or no manifest of exports; remove it, or give another --out") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

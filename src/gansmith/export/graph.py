@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gansmith.generate import Model, draw_latents
@@ -12,7 +10,7 @@ from gansmith.networks.layers import Dropout
 
 CHECKED_IMAGES = 67  # more than one chunk, and no multiple of anything a batch size could be mistaken for
 
-Draw = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32]]
+Draw = Callable[[Tensor, Tensor], Tensor]  # G, or anything that gives images for latents and ids as it does
 
 
 def trace(model: Model) -> torch.export.ExportedProgram:
@@ -58,8 +56,8 @@ def largest_difference(model: Model, draw: Draw) -> float:
     """The largest difference of any pixel in [-1, 1] between G's images and those of `draw(latents, ids)`."""
     z = draw_latents(model.config, seed=0, count=CHECKED_IMAGES)
     ids = torch.linspace(0, len(model.frequencies) - 1, CHECKED_IMAGES).round().long()
-    drawn = draw(z.numpy(), ids.numpy())
-    expected: NDArray[np.float32] = model.G(z, ids).numpy()
+    drawn, expected = draw(z, ids), model.G(z, ids)
     if drawn.shape != expected.shape:
-        raise RuntimeError(f"the exported generator draws {drawn.shape}, not {expected.shape}: a bug in the exporter")
-    return float(np.abs(drawn - expected).max())
+        shapes = f"{tuple(drawn.shape)}, not {tuple(expected.shape)}"
+        raise RuntimeError(f"the exported generator draws {shapes}: a bug in the exporter")
+    return float((drawn - expected).abs().max())

@@ -39,34 +39,25 @@ def to_keras(model: Model, path: Path) -> float:
     with h5py.File(path.with_suffix(".h5"), "w") as file:
         writer.write_weights(file)
         file["gansmith"] = json.dumps(describe_model(model.config, model.spec, model.frequencies))
-    difference = largest_difference(model, _draw_with_reader(path.with_suffix(".json")))
+    G, _ = read_keras(path.with_suffix(".json"))
+    difference = largest_difference(model, G)
     if find_spec("keras") is not None:
         difference = max(difference, largest_difference(model, _draw_with_keras(path)))
     return difference
-
-
-def _draw_with_reader(path: Path) -> Draw:
-    G, _ = read_keras(path)
-
-    def draw(z: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        images: NDArray[np.float32] = G(torch.from_numpy(z), torch.from_numpy(ids)).numpy()
-        return images
-
-    return draw
 
 
 def _draw_with_keras(path: Path) -> Draw:
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
 
-    def draw(z: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def draw(z: Tensor, ids: Tensor) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that names of Keras 2, such as alpha, have newer ones
             G = keras.models.model_from_json(path.with_suffix(".json").read_text(encoding="ascii"))
             G.load_weights(path.with_suffix(".h5"))
-            inputs = [z, ids[:, None].astype(np.int32)][: len(G.inputs)]
-            images = G(inputs if len(inputs) > 1 else z, training=False)
-            return np.moveaxis(keras.ops.convert_to_numpy(images), -1, 1)
+            inputs = [z.numpy(), ids[:, None].int().numpy()][: len(G.inputs)]
+            images = keras.ops.convert_to_numpy(G(inputs if len(inputs) > 1 else inputs[0], training=False))
+            return torch.from_numpy(images).movedim(-1, 1)
 
     return draw
 

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gansmith.export.graph import largest_difference, trace
 from gansmith.generate import Model
@@ -18,9 +16,4 @@ def to_pt2(model: Model, path: Path) -> float:
     torch.export.save(program, path)
     G = torch.export.load(path).module()
     num_inputs = len(program.graph_signature.user_inputs)
-
-    def draw(z: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        images: NDArray[np.float32] = G(*(torch.from_numpy(values) for values in (z, ids)[:num_inputs])).numpy()
-        return images
-
-    return largest_difference(model, draw)
+    return largest_difference(model, lambda *inputs: G(*inputs[:num_inputs]))

@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from gansmith.export.graph import largest_difference
 from gansmith.generate import Model, describe_model, load_model
 from gansmith.runs import save_tensors
@@ -16,9 +12,4 @@ def to_safetensors(model: Model, path: Path) -> float:
     path = path.with_suffix(".safetensors")
     save_tensors(path, model.G.state_dict(), describe_model(model.config, model.spec, model.frequencies))
     G = load_model(path).G
-
-    def draw(z: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        images: NDArray[np.float32] = G(torch.from_numpy(z), torch.from_numpy(ids)).numpy()
-        return images
-
-    return largest_difference(model, draw)
+    return largest_difference(model, G)
