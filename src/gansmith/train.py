@@ -827,8 +827,8 @@ def _restore(run: Run, players: Players, material: Material) -> dict[str, Any]:
         )
     if counters.get("ids_sha256") not in (None, _sha256(material.ids)):
         raise ValueError(
-            f"{run.directory} learnt from clusters that now come out otherwise, as another version of scikit-learn "
-            "makes them; bring the old one back, or train a new run with another --out"
+            f"{run.directory} learnt from clusters that now come out otherwise, as with another version of Gansmith or "
+            "scikit-learn; bring the old one back (run.json names both), or train a new run with another --out"
         )
     try:
         _fill(players, generator, state)

@@ -67,13 +67,15 @@ def _components(pixels: Tensor) -> tuple[Codes, Tensor]:
     read = _blocks(pixels[:: math.ceil(len(pixels) / MOST_READ)])
     scales = [_spread(block) for block in read]
 
-    def joined(blocks: tuple[Tensor, Tensor]) -> Codes:
+    def joined(blocks: tuple[Tensor, Tensor]) -> Tensor:
         grey, edges = (block / scale for block, scale in zip(blocks, scales, strict=True))
-        return torch.cat([grey, EDGE_WEIGHT * edges], dim=1).numpy()
+        return torch.cat([grey, EDGE_WEIGHT * edges], dim=1)
 
     known = joined(read)
-    pca = PCA(min(COMPONENTS, *known.shape), svd_solver="randomized", random_state=0).fit(known)
-    codes = np.concatenate([pca.transform(joined(_blocks(chunk))) for chunk in pixels.split(_CHUNK)])
+    pca = PCA(min(COMPONENTS, *known.shape), svd_solver="randomized", random_state=0).fit(known.numpy())
+    # Not by PCA itself, whose library has threads of its own: they wait for work on the cores that torch's would use.
+    mean, axes = torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_)
+    codes = torch.cat([(joined(_blocks(chunk)) - mean) @ axes.T for chunk in pixels.split(_CHUNK)]).numpy()
     spread = codes.std(axis=0)
     return codes, torch.from_numpy(np.where(spread > NOTHING * spread.max(), spread, np.inf)).float()
 
