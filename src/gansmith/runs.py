@@ -110,6 +110,10 @@ class Run:
         """The quick scores of training and the verdicts of `evaluate`, told apart by their "tier"."""
         return list(_read_lines(self.metrics_path))
 
+    def judged(self) -> list[dict[str, Any]]:
+        """Scores and verdicts on the data that the run learnt from; `evaluate` may have compared it with others."""
+        return [row for row in self.metrics() if row.get("dataset") in (None, self.config.dataset)]
+
     def scores(self) -> list[dict[str, Any]]:
         """The quick scores of training alone; they compare with nothing else."""
         rows = (row for row in self.metrics() if row.get("tier", "validation") == "validation")

@@ -67,9 +67,9 @@ def _data(model: Model, run: Run | None) -> list[str]:
 
 
 def _scores(run: Run | None, file: Path) -> list[str]:
-    """The last score or verdict no younger than the checkpoint, each figure beside what real images score."""
+    """The last score or verdict up to the checkpoint, each figure beside what real images score."""
     images_seen = int(file.resolve().parent.name) if run else 0
-    rows = [row for row in run.metrics() if row["images_seen"] <= images_seen] if run else []
+    rows = [row for row in run.judged() if row["images_seen"] <= images_seen] if run else []
     if not rows:
         return ["None were taken."]
     last = rows[-1]

@@ -128,29 +128,21 @@ def _told(config: Config) -> str:
     return sentence if config.conditioning == "labels" else f"No label is read. {sentence}"
 
 
-def _score_rows(run: Run) -> list[dict[str, Any]]:
-    return [row for row in run.scores() if isinstance(row.get("ratio"), int | float) and math.isfinite(row["ratio"])]
-
-
 def _last_score(run: Run, *, n: int | None = None) -> dict[str, Any] | None:
     """The newest score of the most images a side, or of `n`; scores of different counts do not compare."""
-    rows = [row for row in _score_rows(run) if n in (None, row["n"])]
+    rows = [row for row in run.scores() if n in (None, row["n"])]
     return max(rows, key=lambda row: (row["n"], row["images_seen"]), default=None)
 
 
 def _verdict_row(run: Run) -> dict[str, Any] | None:
     """What `gansmith evaluate` found last about the run's own data, of the most images; None where it found nothing."""
-    rows = [
-        row
-        for row in reversed(run.metrics())
-        if row.get("gates") and row.get("ratio") is not None and row.get("dataset") in (None, run.config.dataset)
-    ]
+    rows = [row for row in reversed(run.judged()) if row.get("gates") and row.get("ratio") is not None]
     return max(rows, key=lambda row: (row["n"], row["images_seen"]), default=None)  # the first of equals, so the newest
 
 
 def _common_count(runs: Sequence[Run]) -> int | None:
     """The most images a side at which every run that has a score has one; None where there is no such number."""
-    counts = [{row["n"] for row in _score_rows(run)} for run in runs]
+    counts = [{row["n"] for row in run.scores()} for run in runs]
     return max(set.intersection(*filter(None, counts)) if any(counts) else (), default=None)
 
 
