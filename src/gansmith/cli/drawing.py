@@ -7,7 +7,7 @@ from typing import Literal
 from gansmith.cli.output import require_parent, require_place, write_images
 from gansmith.config import parse_labels
 
-MOST_PICTURES = 10_000  # of a walk: a minute and more to play
+MOST_PICTURES = 10_000  # of a walk: a quarter of an hour to play
 
 
 def sample(
