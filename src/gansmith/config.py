@@ -15,6 +15,8 @@ from typing import Any
 
 from gansmith.recipes import RECIPES
 
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NAME_RULE = "a name is 1 to 64 letters, digits, dots, dashes and underscores"
 # Variables that start like a field's but say where things are.
 RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE")
 # What may change when a run goes on in its own directory.
@@ -253,11 +255,8 @@ class Config:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
         for name in ("recipe", "dataset"):  # which pictures, reports and scripts repeat
-            if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", getattr(self, name)):
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; a name is 1 to 64 letters, digits, dots, dashes and "
-                    f"underscores, such as {FIELDS[name].default}"
-                )
+            if not NAME.fullmatch(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; {NAME_RULE}, such as {FIELDS[name].default}")
         for player in ("real", "fake"):
             low, high = (getattr(self, f"{player}_target_{end}") for end in ("low", "high"))
             if low > high:
@@ -275,6 +274,11 @@ class Config:
     def schedule_length(self) -> int:
         """How many images the schedules take."""
         return self.schedule_images or self.images
+
+    def is_recipes_own(self, name: str) -> bool:
+        """Whether a field has the value that the recipe's row gives it."""
+        row = RECIPES.get(self.recipe, {})
+        return name in row and getattr(self, name) == row[name]
 
     def replace(self, **changes: Any) -> "Config":
         """The same choices but for `changes`, checked again."""

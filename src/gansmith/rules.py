@@ -20,7 +20,6 @@ from gansmith.losses import (
     gradient_penalty,
 )
 from gansmith.networks.autoencoder import RedrawingErrors
-from gansmith.recipes import RECIPES
 from gansmith.schedule import ramp, steered_boost
 from gansmith.step import (
     Batch,
@@ -275,12 +274,17 @@ def clip_weights(largest: float) -> Callable[[Sequence[Tensor]], None]:
     return settle
 
 
+def _penalties(config: Config) -> list[str]:
+    """The penalties on D's slope that the config asks for."""
+    return [name for name in ("r1", "r2", "gradient_penalty", "dragan") if getattr(config, name)]
+
+
 # Choices that mean something only beside others: whether these are there, and what to ask for.
 _NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "style_mixing": (lambda c: c.network == "stylegan-lite", "--network stylegan-lite"),
     "balance": (lambda c: OBJECTIVES[c.objective].is_balanced, "--objective boundary-equilibrium"),
-    "penalty_boost": (lambda c: _penalties(c), "a penalty such as --r1 0.1"),
-    "penalty_every": (lambda c: _penalties(c), "a penalty such as --r1 0.1"),
+    "penalty_boost": (_penalties, "a penalty such as --r1 0.1"),
+    "penalty_every": (_penalties, "a penalty such as --r1 0.1"),
     "d_noise_until": (lambda c: c.d_noise, "--d-noise"),
     "replay_images": (lambda c: c.replay, "--replay"),
     "beta2_start": (lambda c: {c.g_optimizer, c.d_optimizer} & {"adam", "adamw"}, "adam or adamw"),
@@ -297,7 +301,7 @@ def _refuse_unheeded(config: Config) -> None:
     """Raise ValueError for choices that nothing would heed, but for those that come with the recipe."""
     for name, (is_met, need) in _NEEDS.items():
         value, default = getattr(config, name), FIELDS[name].default
-        if not is_met(config) and value not in (default, RECIPES.get(config.recipe, {}).get(name)):
+        if value != default and not config.is_recipes_own(name) and not is_met(config):
             raise ValueError(
                 f"{name} is {value!r}, which means nothing without {need}; add that, or leave {name} at {default!r}"
             )
@@ -312,11 +316,6 @@ def _refuse_unheeded(config: Config) -> None:
             "stop_early watches the score of held-out images, and use_all_training_images leaves none; set one of them "
             "back"
         )
-
-
-def _penalties(config: Config) -> list[str]:
-    """The penalties on D's slope that the config asks for."""
-    return [name for name in ("r1", "r2", "gradient_penalty", "dragan") if getattr(config, name)]
 
 
 def _refuse_adaptive(config: Config, objective: Objective) -> None:

@@ -29,11 +29,10 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from gansmith.config import MAY_CHANGE, Config, load_config
+from gansmith.config import MAY_CHANGE, NAME, NAME_RULE, Config, load_config
 
 FORMAT = 2  # of the directory; raised when an older reader could no longer make sense of it
 _CHECKPOINT_FILES = ("generator.safetensors", "state.safetensors")
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CHECKPOINT_NAME = re.compile(r"\d{9,19}")
 _MAX_JSON_BYTES = 2**24  # of run.json and state.json, which are a few kilobytes
 _MAX_LOG_BYTES = 2**28
@@ -100,8 +99,10 @@ class Run:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 file.write(b"" if file.read(1) == b"\n" else b"\n")
-            file.write(to_json(row).encode() + b"\n")
-        return {name: _finite(value) for name, value in row.items()}
+            line = to_json(row)
+            file.write(line.encode() + b"\n")
+        read: dict[str, Any] = json.loads(line)
+        return read
 
     def log(self) -> list[dict[str, Any]]:
         return list(_read_lines(self.log_path))
@@ -221,11 +222,8 @@ def create_run(directory: Path, config: Config) -> Run:
 def refuse_occupied(directory: Path) -> None:
     """Raise ValueError where a new run cannot go: a file, a folder with other things, a place that is read-only."""
     name = directory.resolve().name
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} cannot name a run; a name is 1 to 64 letters, digits, dots, dashes and underscores, "
-            "such as my-run: give another --out"
-        )
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name a run; {NAME_RULE}, such as my-run: give another --out")
     if directory.is_symlink() and not os.path.exists(directory):
         raise ValueError(f"{directory} is a broken link; remove it, or give another directory with --out")
     if directory.exists() and not directory.is_dir():
@@ -542,14 +540,13 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
             logger.warning("%s has a broken line, passed over: %.40s", path, line)
 
 
-_TEXTS = {"trouble": ("trouble", "sentence"), "rollback": ("trouble", "sentence")}  # of rows of each kind
 _NUMBERS = ("d_loss", "g_loss", "images_per_s", "elapsed_s", "ratio", "frechet", "floor", "n")
 
 
 def _is_told(row: Mapping[str, Any]) -> bool:
     """Whether a line says what its readers go by, in the types they expect."""
-    texts = (row.get(key) for key in _TEXTS.get(str(row.get("kind")), ()))
-    numbers = (row.get(key) for key in _NUMBERS)
+    texts = [row.get(key) for key in ("trouble", "sentence") if row.get("kind") in ("trouble", "rollback")]
+    numbers = [row.get(key) for key in _NUMBERS]
     return all(isinstance(text, str) for text in texts) and all(isinstance(n, int | float | None) for n in numbers)
 
 

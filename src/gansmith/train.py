@@ -55,7 +55,6 @@ from gansmith.networks import NETWORKS
 from gansmith.networks.layers import initialise, normalise_spectrally
 from gansmith.networks.progressive import grow
 from gansmith.optimizers import build_optimizer
-from gansmith.recipes import RECIPES
 from gansmith.rules import build_rules, empty_memory, has_fast_bf16, penalties_at, steer_penalties
 from gansmith.runs import (
     NotSavedError,
@@ -739,7 +738,7 @@ def _interval(config: Config, name: str, parts: int) -> int:
     """
     chosen: int = getattr(config, name)
     share = _share(config, parts)
-    return min(chosen, share) if chosen == RECIPES.get(config.recipe, {}).get(name) else chosen or share
+    return min(chosen, share) if config.is_recipes_own(name) else chosen or share
 
 
 def _share(config: Config, parts: int) -> int:

@@ -205,7 +205,8 @@ def _experiments(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[di
     for members in groups:
         ratios = [rows[k]["ratio"] for k in members if rows[k]["ratio"] is not None]
         mean = statistics.fmean(ratios) if ratios else None
-        spread = (max(ratios) - min(ratios)) / 2 if len(ratios) > 1 else 0.0
+        is_repeated = len(ratios) > 1
+        spread = (max(ratios) - min(ratios)) / 2 if is_repeated else 0.0
         base = lines[0]["mean"] if lines else None
         lines.append(
             {
@@ -214,8 +215,8 @@ def _experiments(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[di
                 "images": max(rows[k]["images"] for k in members),
                 "mean": mean,
                 "spread": spread,
-                "is_repeated": len(ratios) > 1,
-                "score": None if mean is None else f"{mean:.2f}" + (f" +- {spread:.2f}" if len(ratios) > 1 else ""),
+                "is_repeated": is_repeated,
+                "score": None if mean is None else f"{mean:.2f}" + (f" +- {spread:.2f}" if is_repeated else ""),
                 "effect": f"x {mean / base:.2g}" if mean and base else None,
             }
         )
