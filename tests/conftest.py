@@ -22,8 +22,9 @@ for _name in ("GANSMITH_DATA", "XDG_CACHE_HOME"):
 from gansmith.cli import main  # noqa: E402
 from gansmith.config import Config, resolve  # noqa: E402
 from gansmith.data.embedded import embedded_mnist  # noqa: E402
-from gansmith.runs import Run, create_run, open_run  # noqa: E402
-from gansmith.train import prepare, train  # noqa: E402
+from gansmith.runs import RunDirectory, create_run, open_run  # noqa: E402
+from gansmith.training.inputs import load_training_data  # noqa: E402
+from gansmith.training.loop import train_events  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -71,7 +72,7 @@ def digit_dir(tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray
 
 
 TINY = {
-    "images": 256, "batch": 16, "g_width": 8, "d_width": 8, "z_dim": 8, "clusters": 4, "threads": 1, "log_every": 32,
+    "images": 256, "batch_size": 16, "g_width": 8, "d_width": 8, "latent_dim": 8, "clusters": 4, "threads": 1, "log_every": 32,
     "sample_every": 96, "evaluate_every": 128, "save_every": 64, "trackers": "",
 }  # fmt: skip
 
@@ -81,17 +82,17 @@ def tiny(digit_dir: Path) -> Callable[..., Config]:
     """A config of any recipe that trains in a moment."""
 
     def make(recipe: str = "default", **changes: object) -> Config:
-        return resolve(recipe, flags={**TINY, "data_dir": str(digit_dir), **changes})[0]
+        return resolve(recipe, arguments={**TINY, "data_dir": str(digit_dir), **changes})
 
     return make
 
 
 @pytest.fixture
-def run_training(tmp_path: Path) -> Callable[..., Run]:
+def run_training(tmp_path: Path) -> Callable[..., RunDirectory]:
     """Train a config in a directory of its own (or a named one) and give the run."""
 
-    def go(config: Config, name: str = "run", *, stop_after: int | None = None, seconds: float | None = None) -> Run:
-        config, material = prepare(config)
+    def go(config: Config, name: str = "run", *, stop_after: int | None = None, seconds: float | None = None) -> RunDirectory:
+        config, data = load_training_data(config)
         run = create_run(tmp_path / name, config)
         seen = 0
 
@@ -100,7 +101,7 @@ def run_training(tmp_path: Path) -> Callable[..., Run]:
             seen += 1
             return stop_after is not None and seen > stop_after
 
-        for _ in train(run, material, stop=stop, deadline=seconds and time.perf_counter() + seconds):
+        for _ in train_events(run, data, stop=stop, deadline=seconds and time.perf_counter() + seconds):
             pass
         return run if seconds is None else open_run(run.directory)
 

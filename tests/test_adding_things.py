@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gansmith.data import DATASETS
-from gansmith.losses import OBJECTIVES
+from gansmith.training.losses import OBJECTIVES
 from gansmith.networks import NETWORKS
 from gansmith.recipes import RECIPES
 from gansmith.runs import open_run

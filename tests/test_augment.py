@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gansmith.augment import (
+from gansmith.training.augment import (
     CHANGES,
     adapt,
     augment,

@@ -6,13 +6,14 @@ import math
 import pytest
 import torch
 
-from gansmith.bench import gaussians, losses, stacked_mnist
+from gansmith.benchmarks import gaussians, losses, stacked_mnist
 from gansmith.config import resolve
-from gansmith.data import ImageSpec, load_data
+from gansmith.data.images import ImageSpec
+from gansmith.data import load_data
 from gansmith.data.stacked import stack
 from gansmith.data.synthetic import SPREAD, draw_points, grid_centres, ring_centres
-from gansmith.rules import build_rules
-from gansmith.train import build_players
+from gansmith.training.techniques import build_techniques
+from gansmith.training.loop import build_training_networks
 
 
 def every_triple():
@@ -123,7 +124,7 @@ def test_a_centre_of_brightness_without_a_dot_does_not_count():
     assert gaussians.near_centres(torch.cat([two, grey, black]), centres)["modes"] == 0
 
 
-@pytest.mark.parametrize("dataset", gaussians.CENTRES)
+@pytest.mark.parametrize("data", gaussians.CENTRES)
 def test_real_dots_are_near_as_often_as_a_gaussian_is(dataset):
     result = gaussians.measure(dataset, load_data(dataset).pixels)
     assert result["modes"] == result["of"] == result["real"]["modes"]
@@ -178,12 +179,12 @@ def test_objectives_are_ordered_by_their_mean_with_their_range():
 @pytest.mark.parametrize("name", losses.OBJECTIVES_COMPARED)
 def test_compared_objectives_differ_in_nothing_but_their_own_choices(name):
     choices = losses.OBJECTIVES_COMPARED[name]
-    (config, origins), recipe = resolve(losses.RECIPE, flags=choices), resolve(losses.RECIPE)[0]
-    players = build_players(config, ImageSpec(28, 1, 0))
-    build_rules(config, players.D)
+    (config, origins), recipe = resolve(losses.RECIPE, arguments=choices), resolve(losses.RECIPE)
+    networks = build_training_networks(config, ImageSpec(28, 1, 0))
+    build_techniques(config, networks.D)
     assert {field for field, origin in origins.items() if origin == "flag"} == set(choices)
-    assert config.batch == recipe.batch
-    assert repr(players.G) == repr(build_players(recipe, ImageSpec(28, 1, 0)).G)
+    assert config.batch_size == recipe.batch
+    assert repr(networks.G) == repr(build_training_networks(recipe, ImageSpec(28, 1, 0)).G)
 
 
 @pytest.mark.slow

@@ -10,9 +10,10 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from gansmith.bench import recipes, trials
-from gansmith.bench.ablation import COMPLETE, compare, neutral_fields, run_ablation
-from gansmith.bench.ablation import to_markdown as ablation_to_markdown
+from gansmith.cli.boards import recipes
+from gansmith.benchmarks import trials
+from gansmith.benchmarks.ablation import COMPLETE, compare, neutral_fields, run_ablation
+from gansmith.benchmarks.ablation import to_markdown as ablation_to_markdown
 from gansmith.recipes import RECIPES
 
 
@@ -45,7 +46,7 @@ def test_a_recipe_that_diverged_comes_last_and_says_so():
 def test_only_a_trouble_counts_as_diverged(digit_dir, tmp_path):
     flags = {**TINY, "data_dir": digit_dir}
     assert not trials.train_trial(
-        tmp_path / "fell", "mlp-small", {**flags, "g_learning_rate": 1e17, "d_learning_rate": 1e17}
+        tmp_path / "fell", "mlp-small", {**flags, "g_lr": 1e17, "d_lr": 1e17}
     )
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))  # as on a full disk
@@ -57,7 +58,7 @@ def test_only_a_trouble_counts_as_diverged(digit_dir, tmp_path):
 
 
 def test_a_technique_is_judged_against_the_same_seeds():
-    pairs = {COMPLETE: (2.0, 8.0), "ema": (4.0, 16.0), "r1": (2.0, None)}
+    pairs = {COMPLETE: (2.0, 8.0), "ema": (4.0, 16.0), "r1_gamma": (2.0, None)}
     rows = compare(
         [{"without": name, "seed": seed, "ratio": r} for name, rs in pairs.items() for seed, r in enumerate(rs)]
     )
@@ -79,7 +80,7 @@ def test_intervals_are_student_s_on_logarithms():
 
 def test_only_what_a_recipe_uses_can_be_taken_out():
     without = neutral_fields("default", "r1+r2+d_loss_target", {})
-    assert without == {"r1": 0.0, "r2": 0.0, "d_loss_target": 0.0}
+    assert without == {"r1_gamma": 0.0, "r2_gamma": 0.0, "d_loss_target": 0.0}
     with pytest.raises(ValueError, match="no penalty to steer"):
         neutral_fields("default", "r1+r2", {})
     with pytest.raises(ValueError, match="'none' in mlp-small already.*leave it away"):
@@ -141,7 +142,7 @@ def test_a_board_does_not_go_on_with_other_images_of_the_same_name(tmp_path):
 
 
 def test_an_ablation_does_not_either(digit_dir, tmp_path):
-    settings = {"recipe": "mlp-keras", "images": 128, "dataset": "mnist", "data_dir": str(digit_dir)}
+    settings = {"recipe": "mlp-keras", "images": 128, "data": "mnist", "data_dir": str(digit_dir)}
     held = {"settings": settings, "data_sha256": "all of them", "trials": []}
     (tmp_path / "ablation.json").write_text(json.dumps(held))
     with pytest.raises(ValueError, match="holds an ablation on images .* another place"):
@@ -151,7 +152,7 @@ def test_an_ablation_does_not_either(digit_dir, tmp_path):
             ["real_target_low+real_target_high"],
             seeds=2,
             length={"images": 128},
-            choices={"dataset": "mnist", "data_dir": str(digit_dir)},
+            choices={"data": "mnist", "data_dir": str(digit_dir)},
         )
     assert not (tmp_path / "runs").exists()
 

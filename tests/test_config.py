@@ -11,8 +11,8 @@ from gansmith.recipes import RECIPES
 def test_sources_win_in_order(tmp_path):
     file = tmp_path / "my.toml"
     file.write_text('recipe = "mlp-small"\nbatch = 8\nz_dim = 9\nseed = 3\n')
-    config, origins = resolve(file=file, environ={"GANSMITH_Z_DIM": "10", "GANSMITH_SEED": "4"}, flags={"seed": "5"})
-    assert (config.recipe, config.g_width, config.batch, config.z_dim, config.seed) == (
+    config, origins = resolve(file=file, environ={"GANSMITH_Z_DIM": "10", "GANSMITH_SEED": "4"}, arguments={"seed": "5"})
+    assert (config.recipe, config.g_width, config.batch_size, config.latent_dim, config.seed) == (
         "mlp-small",
         256,
         8,
@@ -20,13 +20,13 @@ def test_sources_win_in_order(tmp_path):
         5,
     )
     assert origins["g_width"] == "recipe mlp-small"
-    assert (origins["batch"], origins["z_dim"], origins["seed"]) == (str(file), "environment", "flag")
+    assert (origins["batch"], origins["latent_dim"], origins["seed"]) == (str(file), "environment", "flag")
     assert origins["beta1"] == "recipe mlp-small" and origins["dropout"] == "default"
 
 
 def test_variables_that_name_places_are_not_fields():
     config, _ = resolve(environ={"GANSMITH_DATA": "/x", "GANSMITH_CACHE": "/y", "GANSMITH_OFFLINE": "1", "PATH": "z"})
-    assert config == resolve()[0]
+    assert config == resolve()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -35,14 +35,14 @@ def test_a_config_survives_its_own_toml(recipe, tmp_path):
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml())
     assert load_config(path) == config
-    assert resolve(file=path)[0] == config
+    assert resolve(file=path) == config
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_flags_alone_reproduce_any_row(recipe):
-    expected = resolve(recipe)[0].as_dict()
+    expected = resolve(recipe).as_dict()
     flags = {name: str(value) for name, value in expected.items() if name != "recipe"}
-    assert {**resolve(flags=flags)[0].as_dict(), "recipe": recipe} == expected
+    assert {**resolve(arguments=flags).as_dict(), "recipe": recipe} == expected
 
 
 @pytest.mark.parametrize(("text", "number"), [("7", 7), ("200k", 200_000), ("1.5M", 1_500_000), ("2M", 2_000_000)])
@@ -62,10 +62,10 @@ def test_counts_are_whole_numbers(text):
         ({"images": "0"}, ("images", "0", "1 or more")),
         ({"images": "many"}, ("images", "'many'", "whole number")),
         ({"images": "infM"}, ("images", "whole number")),
-        ({"batch": "1"}, ("batch", "between 2")),
-        ({"batch": True}, ("batch", "True", "whole number")),
-        ({"g_learning_rate": "nan"}, ("g_learning_rate", "nan")),
-        ({"g_learning_rate": "fast"}, ("g_learning_rate", "'fast'", "number")),
+        ({"batch_size": "1"}, ("batch", "between 2")),
+        ({"batch_size": True}, ("batch", "True", "whole number")),
+        ({"g_lr": "nan"}, ("g_lr", "nan")),
+        ({"g_lr": "fast"}, ("g_lr", "'fast'", "number")),
         ({"conditioning": "label"}, ("conditioning", "did you mean 'labels'")),
         ({"btach": "3"}, ("flag", "btach", "did you mean 'batch'")),
         ({"use_all_training_images": "maybe"}, ("use_all_training_images", "true or false")),
@@ -74,7 +74,7 @@ def test_counts_are_whole_numbers(text):
 )
 def test_a_wrong_value_is_refused_in_one_sentence(flags, words):
     with pytest.raises(ValueError) as refusal:
-        resolve(flags=flags)
+        resolve(arguments=flags)
     assert all(word in str(refusal.value) for word in words)
     assert "\n" not in str(refusal.value)
 

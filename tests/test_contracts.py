@@ -11,17 +11,18 @@ import torch
 
 import gansmith
 from gansmith.config import resolve
-from gansmith.data import ImageSpec
-from gansmith.describe import describe, to_text
-from gansmith.generate import match_tones, rescale, squashed_layer
-from gansmith.losses import OBJECTIVES
+from gansmith.data.images import ImageSpec
+from gansmith.summaries import describe, to_text
+from gansmith.training.calibration import calibrate_output, rescale, output_layer
+from gansmith.training.losses import OBJECTIVES
 from gansmith.metrics import METRICS
 from gansmith.networks import NETWORKS
 from gansmith.networks.progressive import grow
 from gansmith.recipes import RECIPES
-from gansmith.rules import build_rules, penalties_at
-from gansmith.step import UPDATES, Batch
-from gansmith.train import build_players
+from gansmith.training.techniques import build_techniques
+from gansmith.training.penalties import penalties_at
+from gansmith.training.step import UPDATES, Batch
+from gansmith.training.loop import build_training_networks
 
 SPECS = [ImageSpec(28, 1, 10), ImageSpec(32, 3, 4), ImageSpec(28, 1, 0)]
 SOURCE = Path(gansmith.__file__).parent
@@ -30,7 +31,7 @@ SOURCE = Path(gansmith.__file__).parent
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.size}px-{spec.channels}ch-{spec.num_classes}ids")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_keep_their_shapes_and_every_weight_learns(name, spec):
-    config = resolve("mlp-small", flags={"network": name, "g_width": 16, "d_width": 16, "z_dim": 12})[0]
+    config = resolve("mlp-small", arguments={"network": name, "g_width": 16, "d_width": 16, "latent_dim": 12})
     G, D = NETWORKS[name](spec, config)
     z, ids = torch.randn(6, 12), torch.zeros(6, dtype=torch.int64)
     with torch.no_grad():  # zero-initialised layers would block gradients at the very first step
@@ -53,16 +54,16 @@ def test_networks_keep_their_shapes_and_every_weight_learns(name, spec):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_tones_are_matched_exactly_or_refused(name):
-    config = resolve("mlp-small", flags={"network": name, "g_width": 16, "d_width": 16, "z_dim": 12})[0]
+    config = resolve("mlp-small", arguments={"network": name, "g_width": 16, "d_width": 16, "latent_dim": 12})
     G = NETWORKS[name](ImageSpec(28, 3, 0), config)[0].eval()
     try:
-        layer = squashed_layer(G, 3)
+        layer = output_layer(G, 3)
     except ValueError as refusal:
         assert "set it to false or choose another network" in str(refusal)
         assert name in ("planes", "progressive", "stylegan-lite", "r3gan")
         return
     assert layer.bias is not None
-    config = config.replace(match_tones=True)
+    config = config.replace(calibrate_output=True)
     z, ids = torch.randn(2000, 12), torch.zeros(2000, dtype=torch.int64)
     with torch.no_grad():
         layer.weight.mul_(3.0)  # from grey pictures to some of every tone
@@ -70,10 +71,10 @@ def test_tones_are_matched_exactly_or_refused(name):
         gain, shift = (torch.tensor(v).double().view(3, 1, 1) for v in ([1.1, 0.9, 1.05], [0.1, -0.2, 0.15]))
         expected = torch.tanh(gain * before + shift)
         scaled = deepcopy(G)
-        rescale(squashed_layer(scaled, 3), gain.flatten().float(), shift.flatten().float())
+        rescale(output_layer(scaled, 3), gain.flatten().float(), shift.flatten().float())
         torch.testing.assert_close(scaled(z, ids).double(), expected, rtol=0, atol=1e-5)
         wanted = torch.stack([expected.mean((0, 2, 3)), expected.square().mean((0, 2, 3))], dim=1).float()
-        match_tones(G, config, torch.ones(1).double(), wanted)
+        calibrate_output(G, config, torch.ones(1).double(), wanted)
         torch.testing.assert_close(G(z, ids).double(), expected, rtol=0, atol=0.02)
 
 
@@ -87,9 +88,9 @@ def test_tones_are_matched_exactly_or_refused(name):
 )
 def test_each_way_of_telling_ids_reaches_every_weight(name, form):
     """Or the network has its own way and says so."""
-    flags = {"network": name, "g_width": 8, "d_width": 8, "z_dim": 5, "minibatch_stddev": True, "d_conditioning": form}
+    flags = {"network": name, "g_width": 8, "d_width": 8, "latent_dim": 5, "minibatch_stddev": True, "d_conditioning": form}
     g_form = form if form in ("multiplied", "concatenated") else "auto"
-    config = resolve("mlp-small", flags={**flags, "g_conditioning": g_form})[0]
+    config = resolve("mlp-small", arguments={**flags, "g_conditioning": g_form})
     try:
         G, D = NETWORKS[name](ImageSpec(28, 1, 3), config)
     except ValueError as refusal:
@@ -128,15 +129,15 @@ def test_objectives_take_logits_and_give_one_number(name):
 
 
 def players_and_batches(config, spec, count):
-    """A config's players and rules, and batches of drawn noise to step on."""
-    players = build_players(config, spec)
+    """A config's networks and rules, and batches of drawn noise to step on."""
+    networks = build_training_networks(config, spec)
     draw = torch.Generator().manual_seed(0)
     batches = []
     for _ in range(count):
         ids = torch.randint(0, 1 if config.conditioning == "none" else spec.num_classes, (4,), generator=draw)
         real = torch.rand(4, spec.channels, spec.size, spec.size, generator=draw) * 2 - 1
-        batches.append(Batch(real, ids, torch.randn(4, config.z_dim, generator=draw), ids, draw))
-    return players, build_rules(config, players.D), batches
+        batches.append(Batch(real, ids, torch.randn(4, config.latent_dim, generator=draw), ids, draw))
+    return networks, build_techniques(config, networks.D), batches
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -163,11 +164,11 @@ def test_metrics_take_sets_of_any_sizes_change_neither_and_give_finite_figures(n
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_train_two_steps(recipe):
-    config = resolve(recipe, flags={"batch": 4, "clusters": 3})[0]
+    config = resolve(recipe, arguments={"batch_size": 4, "clusters": 3})
     config = config.replace(conditioning="labels") if config.conditioning == "auto" else config
-    players, rules, batches = players_and_batches(config, ImageSpec(28, 1, 3), 2)
+    networks, rules, batches = players_and_batches(config, ImageSpec(28, 1, 3), 2)
     for batch in batches:
-        numbers = UPDATES[config.update](players, batch, rules, penalties_at(config, 0, 0.0, players.memory))
+        numbers = UPDATES[config.update](networks, batch, rules, penalties_at(config, 0, 0.0, networks.buffers))
         assert set(numbers) == {"d_loss", "g_loss", "d_real", "d_fake"}
         assert all(torch.isfinite(torch.tensor(value)) for value in numbers.values())
 
@@ -182,13 +183,13 @@ COMPANIONS = {
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_objectives_move_every_weight_of_both_players(objective):
-    flags = {"objective": objective, "g_width": 8, "d_width": 8, "z_dim": 6, **COMPANIONS.get(objective, {})}
-    config = resolve("mlp-small", flags=flags)[0]
-    players, rules, batches = players_and_batches(config, ImageSpec(8, 1, 3), 3)
-    before = [[p.detach().clone() for p in network.parameters()] for network in (players.G, players.D)]
+    flags = {"objective": objective, "g_width": 8, "d_width": 8, "latent_dim": 6, **COMPANIONS.get(objective, {})}
+    config = resolve("mlp-small", arguments=flags)
+    networks, rules, batches = players_and_batches(config, ImageSpec(8, 1, 3), 3)
+    before = [[p.detach().clone() for p in network.parameters()] for network in (networks.G, networks.D)]
     for batch in batches:
-        UPDATES[config.update](players, batch, rules, penalties_at(config, 0, 0.0, players.memory))
-    for network, was in zip((players.G, players.D), before, strict=True):
+        UPDATES[config.update](networks, batch, rules, penalties_at(config, 0, 0.0, networks.buffers))
+    for network, was in zip((networks.G, networks.D), before, strict=True):
         for (name, parameter), old in zip(network.named_parameters(), was, strict=True):
             if name != "judge.bias":  # many losses compare scores, so that what shifts them all has no slope
                 assert not torch.equal(parameter, old), name
@@ -240,9 +241,9 @@ BUDGETS = {
 
 @pytest.mark.parametrize("recipe", PARAMETERS)
 def test_descriptions_count_trainable_parameters(recipe):
-    facts = describe(resolve(recipe)[0])
+    facts = describe(resolve(recipe))
     assert (facts["g_parameters"], facts["d_parameters"]) == PARAMETERS[recipe]
-    assert facts["z_dim"] == (96 if recipe.endswith("cs231n") else 100)
+    assert facts["latent_dim"] == (96 if recipe.endswith("cs231n") else 100)
     assert facts["conditional"] == (recipe == "cgan-keras")
     assert facts["image_shape"] == [1, 28, 28]
     assert facts["images"] == BUDGETS[recipe]
@@ -253,9 +254,9 @@ def test_descriptions_count_trainable_parameters(recipe):
 
 
 def test_descriptions_name_what_is_in_use():
-    facts = describe(resolve("dcgan-sgd")[0])
+    facts = describe(resolve("dcgan-sgd"))
     assert facts["techniques"] == {
-        "dropout": 0.3, "real_target_low": 0.7, "fake_target_high": 0.3, "flip_probability": 1.0, "g_targets": "soft",
+        "d_dropout": 0.3, "real_target_low": 0.7, "fake_target_high": 0.3, "label_flipping": 1.0, "g_targets": "soft",
     }  # fmt: skip
     assert (facts["g_optimizer"], facts["d_optimizer"]) == (
         "adam 0.0002, betas 0.5 and 0.999", "sgd 0.0002, momentum 0",
@@ -263,8 +264,8 @@ def test_descriptions_name_what_is_in_use():
     kinds = [(layer["kind"], layer["settings"]) for layer in facts["d_layers"]]
     assert ("LeakyReLU", "negative_slope=0.2") in kinds and ("Dropout", "0.3") in kinds
     text = to_text(facts)
-    assert "flip_probability     1.0        how often" in text and "SGD" not in text
-    assert describe(resolve("vanilla-cs231n")[0])["techniques"] == {"latent": "uniform", "fresh_fakes": True}
+    assert "label_flipping     1.0        how often" in text and "SGD" not in text
+    assert describe(resolve("vanilla-cs231n"))["techniques"] == {"latent_distribution": "uniform", "fresh_fakes": True}
 
 
 def test_public_names_are_sorted_and_exist():
@@ -282,7 +283,7 @@ FLOW = [
     ["networks", "losses", "schedule", "augment", "readers"],
     ["step", "runs", "metrics", "diagnose"],
     ["optimizers", "rules", "generate"],
-    ["signals"],
+    ["monitor"],
     ["train"],
     ["describe", "doctor", "evaluate", "export", "film", "plot", "progress", "bench", "trackers"],
     ["report"],

@@ -11,7 +11,8 @@ import pytest
 import torch
 from conftest import DATA_DIR
 
-from gansmith.data import Images, load_data, load_split
+from gansmith.data.images import Images
+from gansmith.data import load_data, load_split
 from gansmith.metrics.features import load_evaluators
 from gansmith.metrics.gates import apply_gates
 from gansmith.metrics.memorisation import memorisation
@@ -41,7 +42,7 @@ def embedded() -> tuple[Images, Real]:
 @cache
 def whole(name: str) -> tuple[Images, Real]:
     """Half of the validation images as fresh ones, judged against the other half and the official test images."""
-    fit, validation, test = (load_split(name, part, data_dir=DATA_DIR / name) for part in ("fit", "validation", "test"))
+    fit, validation, test = (load_split(name, part, data_dir=DATA_DIR / name) for part in ("train", "validation", "test"))
     mixed = validation.shuffled(len(validation))
     half = len(mixed) // 2
     real = Real(fit=fit, validation=mixed.take(torch.arange(half, len(mixed))), test=test)
@@ -50,7 +51,7 @@ def whole(name: str) -> tuple[Images, Real]:
 
 def spoil(case: tuple[Images, Real], control: str, strength: float, *, quick: bool = True):
     fresh, real = case
-    return judge(controls.CONTROLS[control][0](fresh, real.fit, strength), real, load_evaluators(real.fit), quick=quick)
+    return judge(controls.CONTROLS[control][0](fresh, real.train, strength), real, load_evaluators(real.train), quick=quick)
 
 
 def failed(verdict) -> set[str]:
@@ -62,7 +63,7 @@ def copies_are_noticed(case: tuple[Images, Real], control: str, strength: float)
     fresh, real = case
     flat = [
         images.pixels.flatten(1).numpy() / 255.0
-        for images in (real.fit, real.validation, controls.CONTROLS[control][0](fresh, real.fit, strength))
+        for images in (real.train, real.validation, controls.CONTROLS[control][0](fresh, real.train, strength))
     ]
     return gate_fails("memorisation", memorisation(*flat))
 
@@ -88,7 +89,7 @@ def test_copies_score_one_and_fail_memorisation():
 @pytest.mark.parametrize("control", [name for name, (_, gate) in FAULTS.items() if gate == "pixels"])
 def test_spoilt_pixels_fail_the_gate_of_pixels(control):
     fresh, real = embedded()
-    samples = controls.CONTROLS[control][0](fresh, real.fit, FAULTS[control][0])
+    samples = controls.CONTROLS[control][0](fresh, real.train, FAULTS[control][0])
     assert gate_fails("pixels", pixel_statistics(real.test.pixels.numpy(), samples.pixels.numpy()))
 
 

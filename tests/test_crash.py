@@ -16,10 +16,13 @@ from conftest import TINY, write_set
 from test_cli import flags
 from test_train import assert_same_run, log_without_times
 
-import gansmith.train as train_module
+import gansmith.training.loop as train_module
 from gansmith.config import resolve
-from gansmith.runs import NotSavedError, Run, create_run, is_locked, load_checkpoint, locked, open_run
-from gansmith.train import prepare, train
+from gansmith.errors import TrainingFailed
+from gansmith.runs import RunDirectory, create_run, is_locked, locked, open_run
+from gansmith.checkpoints import load_checkpoint
+from gansmith.training.loop import prepare
+from gansmith.cli.training import train
 
 CHECKPOINT_FILES = ("generator.safetensors", "state.safetensors", "state.json")
 
@@ -35,7 +38,7 @@ def start(*words):
     )
 
 
-def fork(directory, config, material, *, dies_at=None):
+def fork(directory, config, data, *, dies_at=None):
     """The id of a new process that trains here; the same as the command line, without its seconds of start-up.
 
     At `dies_at`, counted over what it asks the disk to keep or to rename, it kills itself: in the middle of a save.
@@ -50,7 +53,7 @@ def fork(directory, config, material, *, dies_at=None):
 
             os.fsync, os.replace = or_die(os.fsync), or_die(os.replace)
         try:
-            train_all(create_run(directory, config), material)
+            train_all(create_run(directory, config), data)
         finally:
             os._exit(0)
     return child
@@ -75,23 +78,23 @@ def kill_at_random(directory, kill, is_running, draw, longest_s):
 
 
 def test_kills_in_a_save_and_at_random_moments_change_nothing(tiny, run_training, tmp_path):
-    config, material = prepare(tiny("mlp-small", images=512, log_every=16, save_every=32, evaluate_every=512))
+    config, data = prepare(tiny("mlp-small", images=512, log_every=16, save_every=32, evaluate_every=512))
     whole = run_training(config, "whole")
     directory, draw, torn = tmp_path / "killed", random.Random(0), 0
     for moment in range(1, 25):  # the first start takes some 15, a save 7 to 10
-        child = fork(directory, config, material, dies_at=moment)
+        child = fork(directory, config, data, dies_at=moment)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         torn += is_saving(directory)
     assert torn > 4
     for _ in range(6):
-        child = fork(directory, config, material)
+        child = fork(directory, config, data)
         time.sleep(draw.uniform(0, 0.1))
         os.kill(child, signal.SIGKILL)  # a child that has finished waits to be asked for
         os.waitpid(child, 0)
     run = create_run(directory, config)
-    train_all(run, material)
+    train_all(run, data)
     assert_same_run(whole, run)
-    lines = [row["images_seen"] for row in run.log() if "d_loss" in row]  # troubles stand between
+    lines = [row["images_seen"] for row in run.log if "d_loss" in row]  # failures stand between
     assert lines == list(range(16, 513, 16))
     assert not list(directory.rglob(".partial-*"))
 
@@ -114,12 +117,12 @@ def test_thirty_kills_of_the_command_change_nothing(recipe, digit_dir, tmp_path)
     last = start("train", recipe, *words, "--out", directory)
     assert last.communicate()[1] == "" and last.returncode == 0
     assert_same_run(open_run(tmp_path / "whole"), open_run(directory))
-    lines = [row["images_seen"] for row in open_run(directory).log() if "d_loss" in row]  # troubles stand between
+    lines = [row["images_seen"] for row in open_run(directory).log if "d_loss" in row]  # failures stand between
     assert lines == list(range(16, 2049, 16))
 
 
-def train_all(run: Run, material, *, until: int | None = None) -> None:
-    reports = train(run, material)
+def train_all(run: RunDirectory, data, *, until: int | None = None) -> None:
+    reports = train(run, data)
     for report in reports:
         if until is not None and report["kind"] == "log" and report["images_seen"] >= until:
             reports.close()
@@ -128,20 +131,20 @@ def train_all(run: Run, material, *, until: int | None = None) -> None:
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory, digit_dir):
     """A run cut off at 160 of 256 images, its newest checkpoints at 64 and 128, and the whole one beside it."""
-    config = resolve("mlp-small", flags={**TINY, "data_dir": str(digit_dir)})[0]
-    config, material = prepare(config)
+    config = resolve("mlp-small", arguments={**TINY, "data_dir": str(digit_dir)})
+    config, data = prepare(config)
     folder = tmp_path_factory.mktemp("originals")
-    train_all(create_run(folder / "whole", config), material)
-    train_all(create_run(folder / "half", config), material, until=160)
-    return folder, material
+    train_all(create_run(folder / "whole", config), data)
+    train_all(create_run(folder / "half", config), data, until=160)
+    return folder, data
 
 
 @pytest.fixture
 def half(originals, tmp_path):
-    """Copies of both: the half run, its material, the whole run."""
-    folder, material = originals
+    """Copies of both: the half run, its data, the whole run."""
+    folder, data = originals
     shutil.copytree(folder, tmp_path / "runs", symlinks=True)
-    return open_run(tmp_path / "runs" / "half"), material, open_run(tmp_path / "runs" / "whole")
+    return open_run(tmp_path / "runs" / "half"), data, open_run(tmp_path / "runs" / "whole")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +163,7 @@ def half(originals, tmp_path):
     ],
 )
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(half, caplog, tmp_path, file, damage):
-    run, material, whole = half
+    run, data, whole = half
     path = run.latest() / file
     content = path.read_bytes()
     if damage == "flip":
@@ -186,7 +189,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(half, caplog, tm
             record.message for record in caplog.records if str(path.parent) in record.message and file in record.message
         )
     ]
-    train_all(open_run(run.directory), material)
+    train_all(open_run(run.directory), data)
     assert_same_run(whole, run)
 
 
@@ -211,14 +214,14 @@ def test_every_flipped_bit_of_the_counters_is_noticed(half):
 
 @pytest.mark.parametrize("name", ["log.jsonl", "metrics.jsonl", "run.json", "config.toml", "best", "real.png", ".lock"])
 def test_a_deleted_file_costs_only_itself(half, name, caplog):
-    run, material, whole = half
+    run, data, whole = half
     (run.directory / name).unlink()
-    train_all(create_run(run.directory, run.config), material)
+    train_all(create_run(run.directory, run.config), data)
     for file in CHECKPOINT_FILES[:2]:
         assert (run.latest() / file).read_bytes() == (whole.latest() / file).read_bytes()
     if name == "log.jsonl":
         assert "lacks 4 of 4 lines" in caplog.text
-        assert [row["images_seen"] for row in run.log()] == [160, 192, 224, 256]
+        assert [row["images_seen"] for row in run.log] == [160, 192, 224, 256]
     else:
         assert log_without_times(run) == log_without_times(whole)
     if name == "config.toml":
@@ -227,10 +230,10 @@ def test_a_deleted_file_costs_only_itself(half, name, caplog):
 
 
 def test_clocks_do_not_matter(half):
-    run, material, whole = half
+    run, data, whole = half
     for path in run.directory.rglob("*"):
         os.utime(path, (2e9, 2e9))  # as if the clock had been set back since
-    train_all(run, material)
+    train_all(run, data)
     assert_same_run(whole, run)
 
 
@@ -251,7 +254,7 @@ def test_an_edited_config_is_refused_or_taken_as_an_extension(half, gansmith):
 
 
 def test_changed_data_are_refused_with_both_hashes(half, gansmith, digits, tmp_path):
-    run, material, _ = half
+    run, data, _ = half
     moved = write_set(tmp_path / "moved", *digits)
     config = run.directory / "config.toml"
     images = digits[0].copy()
@@ -259,7 +262,7 @@ def test_changed_data_are_refused_with_both_hashes(half, gansmith, digits, tmp_p
     write_set(Path(run.config.data_dir), images, digits[1])
     try:
         code, _, err = gansmith("resume", run.directory)
-        assert code == 2 and material.data_sha256 in err and prepare(run.config)[1].data_sha256 in err
+        assert code == 2 and data.data_sha256 in err and prepare(run.config)[1].data_sha256 in err
         assert not is_locked(run.directory)
     finally:
         write_set(Path(run.config.data_dir), *digits)
@@ -268,36 +271,36 @@ def test_changed_data_are_refused_with_both_hashes(half, gansmith, digits, tmp_p
 
 
 def test_other_versions_are_warned_of(half, caplog):
-    run, material, whole = half
+    run, data, whole = half
     facts = run.facts()
     run.record(versions=facts["versions"] | {"torch": "1.0"})
-    train_all(run, material)
+    train_all(run, data)
     assert "not bit for bit" in caplog.text and "'torch': '1.0'" in caplog.text
     assert run.facts()["versions"] == facts["versions"]
 
 
 def test_an_unfinished_pointer_is_swept_away(half):
-    run, material, whole = half
+    run, data, whole = half
     (run.directory / ".partial-best").symlink_to("checkpoints/000000064")
-    train_all(run, material)
+    train_all(run, data)
     assert_same_run(whole, run)
     assert not list(run.directory.rglob(".partial-*"))
 
 
 def test_a_pointer_that_was_not_moved_in_time_is_moved(half):
-    run, material, whole = half
+    run, data, whole = half
     (run.directory / "best").unlink(missing_ok=True)
-    train_all(run, material, until=160)
+    train_all(run, data, until=160)
     assert run.best() is not None
-    train_all(run, material)
+    train_all(run, data)
     assert os.readlink(run.directory / "best") == os.readlink(whole.directory / "best")
 
 
 def test_a_copy_without_links_goes_on(half, tmp_path):
-    run, material, whole = half
-    copy = Run(shutil.copytree(run.directory, tmp_path / "copy", symlinks=False), run.config)
+    run, data, whole = half
+    copy = RunDirectory(shutil.copytree(run.directory, tmp_path / "copy", symlinks=False), run.config)
     assert not (copy.directory / "best").is_symlink() and copy.best().name == run.best().name
-    train_all(copy, material)
+    train_all(copy, data)
     assert_same_run(whole, copy)
     assert os.readlink(copy.directory / "best") == os.readlink(whole.directory / "best")
 
@@ -313,9 +316,9 @@ def test_without_a_whole_checkpoint_nothing_is_thrown_away(half, gansmith):
 
 
 def test_the_second_trainer_is_refused(half, gansmith):
-    run, material, _ = half
+    run, data, _ = half
     run.record(status="stopped")
-    child = fork(run.directory, run.config.replace(images=10**9), material)
+    child = fork(run.directory, run.config.replace(images=10**9), data)
     try:
         while (run.directory / ".lock").read_text() != f"{child}\n" or run.facts().get("status") != "running":
             time.sleep(0.01)
@@ -331,18 +334,18 @@ def test_the_second_trainer_is_refused(half, gansmith):
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(half, tmp_path):
-    run, material, whole = half
+    run, data, whole = half
     limit = sum((run.latest() / file).stat().st_size for file in CHECKPOINT_FILES) // 3
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # no file may grow beyond it, as on a full disk
     try:
-        with pytest.raises(NotSavedError, match=r"checkpoint of 128 images is intact; make room, .* gansmith resume"):
-            train_all(run, material)
+        with pytest.raises(TrainingFailed, match=r"checkpoint of 128 images is intact; make room, .* gansmith resume"):
+            train_all(run, data)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(run.directory.rglob(".partial-*"))
     assert run.facts()["status"] == "failed"
-    train_all(run, material)
+    train_all(run, data)
     assert_same_run(whole, run)
     assert run.facts()["status"] == "finished" and run.facts()["reason"] is None
 
@@ -359,9 +362,9 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_without_room_is_noticed_before_a_save(small_disk, tiny, gansmith):
-    config, material = prepare(tiny("mlp-small", keep_last=1))
+    config, data = prepare(tiny("mlp-small", keep_last=1))
     run = create_run(small_disk / "run", config)
-    train_all(run, material, until=96)
+    train_all(run, data, until=96)
     (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 100_000))
     code, _, err = gansmith("resume", run.directory)
     assert code == 1 and "MB free" in err and "checkpoint of 64 images is intact" in err
@@ -416,7 +419,7 @@ def test_a_save_for_safety_lasts_until_the_next(tiny, run_training, monkeypatch)
     run = create_run(whole.directory.parent / "safe", whole.config)
     seen = []
     for report in train(run, prepare(whole.config)[1]):
-        if report["kind"] == "saved":
+        if report["kind"] == "checkpoint":
             seen.append(Path(report["path"]).name)
     assert seen == [f"{images:09d}" for images in range(16, 257, 16)]
     assert [path.name for path in run.checkpoints()] == [path.name for path in whole.checkpoints()]
@@ -426,12 +429,12 @@ def test_a_save_for_safety_lasts_until_the_next(tiny, run_training, monkeypatch)
 def test_a_save_for_safety_goes_after_a_kill_too(tiny, run_training, monkeypatch):
     whole = run_training(tiny("mlp-small", save_every=128), "whole")
     monkeypatch.setattr(train_module, "SAFETY_S", 0.0)
-    run, material = create_run(whole.directory.parent / "safe", whole.config), prepare(whole.config)[1]
-    first = train(run, material, command=["gansmith", "train", "a b"])
+    run, data = create_run(whole.directory.parent / "safe", whole.config), prepare(whole.config)[1]
+    first = train(run, data, command=["gansmith", "train", "a b"])
     while not any(path.name == "000000048" for path in run.checkpoints()):
         next(first)
     first.close()
-    for _ in train(run, material, command=["gansmith", "resume"]):
+    for _ in train(run, data, command=["gansmith", "resume"]):
         pass
     assert [path.name for path in run.checkpoints()] == [path.name for path in whole.checkpoints()]
     assert_same_run(whole, run)

@@ -13,15 +13,16 @@ from conftest import write_idx, write_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gansmith import generate
-from gansmith.data import DATASETS, Images, load_data, load_split, split, synthetic, to_float, to_uint8
+from gansmith.sampling import generate
+from gansmith.data import DATASETS, load_data, load_split, synthetic
+from gansmith.data.images import Images, split, to_float, to_uint8
 from gansmith.data.clusters import (
     LABEL_CODES,
     LABEL_WEIGHT,
     ORIENTATIONS,
     edge_histograms,
     find_clusters,
-    find_clusters_within,
+    find_subclusters,
 )
 from gansmith.data.download import download
 from gansmith.data.embedded import embedded_mnist
@@ -101,7 +102,7 @@ def test_a_folder_is_used_alone_and_described(tmp_path, digits):
     np.testing.assert_array_equal(images.labels.numpy(), digits[1])
     assert images.source == str(folder) and any("not the official" in notice for notice in images.notices)
     with pytest.raises(FileNotFoundError, match="holds no test images"):
-        load_data("mnist", data_dir=folder, split="test")
+        load_data("mnist", data_dir=folder, part="test")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no train images"):
         load_data("mnist", data_dir=tmp_path / "empty")
@@ -176,7 +177,7 @@ def test_the_embedded_digits_are_drawn_as_often_as_mnist_has_them():
 
     few = images.take(torch.nonzero(torch.isin(images.labels, torch.tensor([1, 5]))).flatten()).class_frequencies
     assert few.tolist() == pytest.approx([0, 6742 / 12163, 0, 0, 0, 5421 / 12163])
-    assert torch.equal(generate.draw_ids(few, seed=0, count=100).unique(), torch.tensor([1, 5]))
+    assert torch.equal(generate.spread_evenly(few, seed=0, count=100).unique(), torch.tensor([1, 5]))
 
     plain = Images("x", images.pixels, images.labels, "here").take(torch.tensor([0, 700, 800]))
     assert plain.class_frequencies.tolist() == pytest.approx([1 / 3, 2 / 3])
@@ -262,7 +263,7 @@ def test_clusters_hold_digits_of_one_kind():
 def test_clusters_within_labels_stay_within_them():
     digits = embedded_mnist().take(torch.arange(0, 5000, 2))
     rows = digits.labels != 3
-    ids, codes = find_clusters_within(digits.pixels[rows], digits.labels[rows], 6, num_labels=11)
+    ids, codes = find_subclusters(digits.pixels[rows], digits.labels[rows], 6, num_labels=11)
     assert torch.equal(ids // 6, digits.labels[rows]) and len(ids.unique()) == 54
     names, centres = codes[:, -LABEL_CODES:], codes[:, :-LABEL_CODES]
     torch.testing.assert_close(

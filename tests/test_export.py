@@ -12,13 +12,16 @@ import torch
 from torch import nn
 
 from gansmith.config import resolve
-from gansmith.data import ImageSpec
-from gansmith.export import EXPORTERS, export
-from gansmith.export.graph import largest_difference
-from gansmith.export.to_keras import to_keras
-from gansmith.export.to_onnx import to_onnx
-from gansmith.export.to_pt2 import to_pt2
-from gansmith.generate import Model, draw_latents, find_model, load_model, network_spec, recompute_statistics, sample
+from gansmith.data.images import ImageSpec
+from gansmith.exporters import EXPORTERS, export
+from gansmith.exporters.graph import largest_difference
+from gansmith.exporters.keras import to_keras
+from gansmith.exporters.onnx import to_onnx
+from gansmith.exporters.pt2 import to_pt2
+from gansmith.sampling import Model, draw_latents, sample
+from gansmith.models import find_generator, load_generator
+from gansmith.conditioning import conditioned_spec
+from gansmith.training.calibration import recompute_batch_statistics
 from gansmith.networks import NETWORKS
 from gansmith.networks.progressive import Growing, grow
 
@@ -32,16 +35,16 @@ def _own_keras_home(tmp_path, monkeypatch):
 
 def model(network, *, conditioning="labels", spec=None, **flags):
     spec = spec or ImageSpec(28, 1, 10 if conditioning == "labels" else 0)
-    flags = {"network": network, "g_width": 16, "d_width": 16, "z_dim": 12, "clusters": 5, **flags}
-    config = resolve(flags={"minibatch_stddev": False, **flags, "conditioning": conditioning})[0]
+    flags = {"network": network, "g_width": 16, "d_width": 16, "latent_dim": 12, "clusters": 5, **flags}
+    config = resolve(arguments={"minibatch_stddev": False, **flags, "conditioning": conditioning})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        G = NETWORKS[network](network_spec(spec, config), config)[0]
+        G = NETWORKS[network](conditioned_spec(spec, config), config)[0]
         for parameter in G.parameters():  # layers that start at zero would hide a mistake
             parameter.data += 0.1 * torch.randn(parameter.shape)
-    count = max(1, network_spec(spec, config).num_classes)
+    count = max(1, conditioned_spec(spec, config).num_classes)
     frequencies = torch.arange(1, count + 1).double() / sum(range(1, count + 1))
-    recompute_statistics(G, config, frequencies)
+    recompute_batch_statistics(G, config, frequencies)
     return Model(G.eval(), config, spec, frequencies)
 
 
@@ -197,7 +200,7 @@ def test_dropout_at_sampling_stays_with_the_format_that_keeps_it(tmp_path):
                 exporter(drawer, tmp_path / "generator")
     assert not list(tmp_path.iterdir())
     EXPORTERS["safetensors"](drawer, tmp_path / "generator")
-    read = load_model(tmp_path / "generator.safetensors")
+    read = load_generator(tmp_path / "generator.safetensors")
     assert torch.equal(sample(read, seed=0, count=9)[0], sample(drawer, seed=0, count=9)[0])
 
 
@@ -248,7 +251,7 @@ def test_files_hold_no_code_and_no_paths_of_this_machine(tmp_path):
 def test_other_formats_are_sampled_with_the_same_seeds(name, tmp_path, gansmith):
     drawer = model("compact", conditioning="clusters")
     (to_onnx if name.endswith("onnx") else to_keras)(drawer, tmp_path / "generator")
-    read = load_model(tmp_path / name)
+    read = load_generator(tmp_path / name)
     assert (read.config, read.spec) == (drawer.config, drawer.spec)
     images, labels = sample(read, seed=3, count=70)
     expected, _ = sample(drawer, seed=3, count=70)
@@ -284,7 +287,7 @@ def test_mistakes_get_one_sentence(finished, tmp_path, gansmith):
 def test_a_run_stands_for_its_newest_checkpoint_whatever_lies_beside_it(finished):
     older = finished.checkpoints()[0] / "generator.safetensors"
     (finished.directory / "generator.safetensors").write_bytes(older.read_bytes())
-    assert find_model(finished.directory) == finished.latest() / "generator.safetensors"
+    assert find_generator(finished.directory) == finished.latest() / "generator.safetensors"
 
 
 def test_an_export_that_differs_is_refused(finished, tmp_path, monkeypatch):
@@ -298,7 +301,7 @@ def test_a_card_tells_of_the_last_verdict_up_to_its_checkpoint(finished, tmp_pat
     older, newer = finished.checkpoints()[0], finished.latest()
     for seen, ratio in ((int(older.name), 7.25), (int(newer.name), 3.5)):
         finished.append(finished.metrics_path, {"images_seen": seen, "ratio": ratio, "n": 10})
-    finished.append(finished.metrics_path, {"images_seen": int(older.name), "ratio": 88.5, "dataset": "fashion-mnist"})
+    finished.append(finished.metrics_path, {"images_seen": int(older.name), "ratio": 88.5, "data": "fashion-mnist"})
     for place, shown, hidden in ((older, "7.25", "3.5 |"), (newer, "3.5 |", "7.25")):
         export(place, ["safetensors"], tmp_path / place.name)
         card = (tmp_path / place.name / "model-card.md").read_text()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from gansmith.film import film_frames, write_film
+from gansmith.pictures.animations import film_frames, write_film
 from gansmith.runs import create_run
 
 SHADES = (0, 90, 90, 250)  # two equal neighbours: their time must not be lost

@@ -9,42 +9,26 @@ import pytest
 import torch
 
 from gansmith.config import Config, resolve
-from gansmith.data import ImageSpec, to_uint8
-from gansmith.generate import (
-    Model,
-    choose_ids,
-    class_walk,
-    draw_ids,
-    draw_latents,
-    enlarge,
-    generate,
-    grid,
-    latent_walk,
-    load_model,
-    match_tones,
-    network_spec,
-    numpy_latents,
-    read_latents,
-    recompute_statistics,
-    sample,
-    shape_latents,
-    slerp,
-    squashed_layer,
-)
+from gansmith.data.images import ImageSpec, to_uint8
+from gansmith.sampling import Model, choose_ids, class_walk, draw_latents, generate, grid, latent_walk, numpy_latents, read_latents, sample, shape_latents, slerp
+from gansmith.conditioning import spread_evenly, conditioned_spec
+from gansmith.pictures.grids import enlarge
+from gansmith.models import load_generator
+from gansmith.training.calibration import calibrate_output, recompute_batch_statistics, output_layer
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import Dropout
-from gansmith.train import build_players
+from gansmith.training.loop import build_training_networks
 
 
 def model(**flags):
     channels = flags.pop("channels", 1)
     config = resolve(
         flags.pop("recipe", "default"),
-        flags={"g_width": 8, "d_width": 8, "z_dim": 8, "conditioning": "labels", "clusters_per_label": 1, **flags},
-    )[0]
+        arguments={"g_width": 8, "d_width": 8, "latent_dim": 8, "conditioning": "labels", "clusters_per_class": 1, **flags},
+    )
     spec = ImageSpec(size=28, channels=channels, num_classes=10 if config.conditioning == "labels" else 0)
-    G = NETWORKS[config.network](network_spec(spec, config), config)[0].eval()
-    ids = max(1, network_spec(spec, config).num_classes)
+    G = NETWORKS[config.network](conditioned_spec(spec, config), config)[0].eval()
+    ids = max(1, conditioned_spec(spec, config).num_classes)
     return Model(G, config, spec, torch.ones(ids, dtype=torch.float64) / ids)
 
 
@@ -81,39 +65,39 @@ def test_sampled_dropout_drops_its_share_of_each_image():
 
 
 def test_latents_have_the_distribution_asked_for():
-    normal = draw_latents(Config(z_dim=50), seed=0, count=400)
-    sphere = draw_latents(Config(z_dim=50, latent="sphere"), seed=0, count=400)
+    normal = draw_latents(Config(latent_dim=50), seed=0, count=400)
+    sphere = draw_latents(Config(latent_dim=50, latent_distribution="sphere"), seed=0, count=400)
     torch.testing.assert_close(sphere.norm(dim=1), torch.full((400,), math.sqrt(50)))
     torch.testing.assert_close(sphere / sphere[:, :1], normal / normal[:, :1], rtol=1e-3, atol=1e-3)
-    uniform = draw_latents(Config(z_dim=50, latent="uniform"), seed=0, count=400)
+    uniform = draw_latents(Config(latent_dim=50, latent_distribution="uniform"), seed=0, count=400)
     counts = torch.histc(uniform, bins=4, min=-1, max=1) / uniform.numel()
     torch.testing.assert_close(counts, torch.full((4,), 0.25), rtol=0, atol=0.01)
     assert torch.equal(shape_latents(normal, "normal"), normal)
 
 
 def test_latents_and_ids_follow_their_distributions():
-    latents = draw_latents(Config(z_dim=16), seed=0, count=2000)
+    latents = draw_latents(Config(latent_dim=16), seed=0, count=2000)
     assert latents.mean().item() == pytest.approx(0, abs=0.02) and latents.std().item() == pytest.approx(1, abs=0.02)
-    shares = torch.bincount(draw_ids(torch.tensor([0.2, 0.0, 0.5, 0.3]), seed=0, count=4000), minlength=4) / 4000
+    shares = torch.bincount(spread_evenly(torch.tensor([0.2, 0.0, 0.5, 0.3]), seed=0, count=4000), minlength=4) / 4000
     torch.testing.assert_close(shares, torch.tensor([0.2, 0.0, 0.5, 0.3]), atol=0.025, rtol=0)
 
 
 def test_any_run_of_ids_holds_each_in_its_share():
     frequencies = torch.tensor([0.2, 0.0, 0.5, 0.3])
-    ids = draw_ids(frequencies, seed=3, count=5000)
-    assert torch.equal(ids[:37], draw_ids(frequencies, seed=3, count=37))
-    assert not torch.equal(ids, draw_ids(frequencies, seed=4, count=5000))
+    ids = spread_evenly(frequencies, seed=3, count=5000)
+    assert torch.equal(ids[:37], spread_evenly(frequencies, seed=3, count=37))
+    assert not torch.equal(ids, spread_evenly(frequencies, seed=4, count=5000))
     for start, count in ((0, 10), (17, 40), (1234, 3000)):
         counts = torch.bincount(ids[start : start + count], minlength=4)
         assert (counts - count * frequencies).abs().max() < 3.0  # independent ones: 27 of 3,000
-    thousand = torch.bincount(draw_ids(torch.ones(1000), seed=0, count=10_000), minlength=1000)
+    thousand = torch.bincount(spread_evenly(torch.ones(1000), seed=0, count=10_000), minlength=1000)
     assert thousand.min() >= 8 and thousand.max() <= 12
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_drawn_images_get_the_tones_asked_for(channels):
     drawer = model(channels=channels)
-    layer, frequencies = squashed_layer(drawer.G, channels), drawer.frequencies
+    layer, frequencies = output_layer(drawer.G, channels), drawer.frequencies
     before = {name: value.clone() for name, value in drawer.G.state_dict().items()}
 
     def tones(seed: int) -> torch.Tensor:
@@ -122,7 +106,7 @@ def test_drawn_images_get_the_tones_asked_for(channels):
 
     own = tones(4)
     wanted = own + torch.tensor([[-0.08, 0.01], [0.05, -0.01], [0.03, 0.01]])[:channels]
-    match_tones(drawer.G, drawer.config, frequencies, wanted)
+    calibrate_output(drawer.G, drawer.config, frequencies, wanted)
     torch.testing.assert_close(tones(5), wanted, rtol=0, atol=0.004)
     changed = {name for name, value in drawer.G.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.rsplit(".", 1)[1] for name in changed} == {"weight", "bias"} and len(changed) == 2
@@ -131,7 +115,7 @@ def test_drawn_images_get_the_tones_asked_for(channels):
         gains = torch.tensor([0.9, 1.05, 1.1])[:channels].repeat_interleave(len(layer.bias) // channels)
         layer.weight.mul_(gains[:, None, None, None])
         layer.bias.mul_(gains).add_(torch.tensor([0.2, -0.1, 0.3])[:channels].repeat_interleave(len(gains) // channels))
-    match_tones(drawer.G, drawer.config, frequencies, wanted)
+    calibrate_output(drawer.G, drawer.config, frequencies, wanted)
     for name, value in layer.state_dict().items():
         torch.testing.assert_close(value, known[name], rtol=0, atol=1e-4)
 
@@ -139,11 +123,11 @@ def test_drawn_images_get_the_tones_asked_for(channels):
 def test_no_tone_is_out_of_reach_of_sense():
     """A generator that draws nothing but black cannot be told by how much; what it is changed by stays bounded."""
     drawer = model()
-    layer = squashed_layer(drawer.G)
+    layer = output_layer(drawer.G)
     with torch.no_grad():
         layer.bias.fill_(-50.0)
     weights = layer.weight.clone()
-    match_tones(drawer.G, drawer.config, drawer.frequencies, torch.tensor([[0.0, 0.5]]))
+    calibrate_output(drawer.G, drawer.config, drawer.frequencies, torch.tensor([[0.0, 0.5]]))
     assert layer.bias.isfinite().all() and (-63.1 <= layer.bias).all() and (layer.bias <= -39.4).all()
     assert (layer.weight.abs() <= 1.2501 * weights.abs()).all() and (layer.weight.abs() >= 0.799 * weights.abs()).all()
 
@@ -151,30 +135,30 @@ def test_no_tone_is_out_of_reach_of_sense():
 def test_numpy_latents_are_those_of_the_legacy_generator():
     expected = np.random.RandomState(504).normal(size=(25, 100))
     torch.testing.assert_close(
-        numpy_latents(Config(z_dim=100), seed=504, count=25).double().numpy(), expected, rtol=1e-6, atol=1e-7
+        numpy_latents(Config(latent_dim=100), seed=504, count=25).double().numpy(), expected, rtol=1e-6, atol=1e-7
     )
 
 
 def test_chosen_labels_repeat_and_unknown_ones_are_refused():
     drawer = model()
-    assert choose_ids(drawer, seed=0, count=5, labels=[2, 0]).tolist() == [2, 0, 2, 0, 2]
+    assert drawer.conditioning.draw(seed=0, count=5, labels=[2, 0]).tolist() == [2, 0, 2, 0, 2]
     for wrong in ([10], [-1], []):
         with pytest.raises(ValueError, match="knows 0 to 9"):
-            choose_ids(drawer, seed=0, count=5, labels=wrong)
+            drawer.conditioning.draw(seed=0, count=5, labels=wrong)
     for conditioning in ("none", "clusters"):
         with pytest.raises(ValueError, match="trained without labels"):
-            choose_ids(model(conditioning=conditioning), seed=0, count=5, labels=[1])
+            model(conditioning=conditioning).conditioning.draw(seed=0, count=5, labels=[1])
         assert sample(model(conditioning=conditioning), seed=0, count=3)[1].tolist() == [-1, -1, -1]
 
 
 def test_chosen_labels_take_their_clusters_in_turn():
-    drawer = model(clusters_per_label=3)
+    drawer = model(clusters_per_class=3)
     frequencies = torch.tensor([0.1, 0.0, 0.3]).repeat(10).double()
     frequencies[12:15] = 0  # label 4
     drawer = replace(drawer, frequencies=frequencies)
-    ids = choose_ids(drawer, seed=1, count=400, labels=[7, 2])
+    ids = drawer.conditioning.draw(seed=1, count=400, labels=[7, 2])
     assert drawer.labels_of(ids).tolist() == [7, 2] * 200
-    assert torch.equal(ids[:9], choose_ids(drawer, seed=1, count=9, labels=[7, 2]))
+    assert torch.equal(ids[:9], drawer.conditioning.draw(seed=1, count=9, labels=[7, 2]))
     for label in (2, 7):
         shares = torch.bincount(ids[ids // 3 == label] - 3 * label, minlength=3) / 200
         torch.testing.assert_close(shares, torch.tensor([0.25, 0.0, 0.75]), rtol=0, atol=0.02)
@@ -182,15 +166,15 @@ def test_chosen_labels_take_their_clusters_in_turn():
     assert set(labels.tolist()) == {0, 1, 2, 3, 5, 6, 7, 8, 9}
     assert torch.equal(images[:3], sample(drawer, seed=1, count=3)[0])
     with pytest.raises(ValueError, match="no label 4"):
-        choose_ids(drawer, seed=0, count=5, labels=[4])
+        drawer.conditioning.draw(seed=0, count=5, labels=[4])
 
 
 @pytest.mark.parametrize("count", [1, 5, 8, 10, 13, 21])  # steps of the golden ratio nearly close after 8, 13 and 21
 def test_chosen_labels_spread_over_their_clusters(count):
-    drawer = model(clusters_per_label=200)
+    drawer = model(clusters_per_class=200)
     drawer = replace(drawer, frequencies=torch.full((2000,), 1 / 2000, dtype=torch.float64))
     labels = [k % 10 for k in range(count)]
-    ids = choose_ids(drawer, seed=0, count=10 * count, labels=labels)
+    ids = drawer.conditioning.draw(seed=0, count=10 * count, labels=labels)
     each = labels.count(0) * 10
     drawn = (ids[ids // 200 == 0] % 200).sort().values
     gaps = torch.cat([drawn[1:] - drawn[:-1], drawn[:1] + 200 - drawn[-1:]])
@@ -200,11 +184,11 @@ def test_chosen_labels_spread_over_their_clusters(count):
 
 def test_averaged_weights_need_statistics_of_their_own():
     """The reason to recompute: an average of weights carries none of the statistics that its maps really have."""
-    config = resolve("dcgan-sgd", flags={"g_width": 16, "d_width": 16, "z_dim": 8})[0]
+    config = resolve("dcgan-sgd", arguments={"g_width": 16, "d_width": 16, "latent_dim": 8})
     spec = ImageSpec(size=28, channels=1, num_classes=0)
-    ends = [build_players(config.replace(seed=seed), spec).G for seed in (0, 1)]
+    ends = [build_training_networks(config.replace(seed=seed), spec).G for seed in (0, 1)]
     for G in ends:
-        recompute_statistics(G, config, torch.ones(1))
+        recompute_batch_statistics(G, config, torch.ones(1))
     average = copy.deepcopy(ends[0])
     with torch.no_grad():
         for parameter, other in zip(average.parameters(), ends[1].parameters(), strict=True):
@@ -217,11 +201,11 @@ def test_averaged_weights_need_statistics_of_their_own():
             return G.layers[:3](z).std((0, 2, 3)).mean().item()
 
     stale = spread_after_first_norm(average)
-    recompute_statistics(average, config, torch.ones(1))
+    recompute_batch_statistics(average, config, torch.ones(1))
     assert spread_after_first_norm(average) == pytest.approx(1.0, abs=0.1)
     assert stale < 0.85  # maps come out too weak with statistics that belong to other weights
     first = copy.deepcopy(average.state_dict())
-    recompute_statistics(average, config, torch.ones(1))
+    recompute_batch_statistics(average, config, torch.ones(1))
     torch.testing.assert_close(average.state_dict(), first, rtol=0, atol=0)
 
 
@@ -256,7 +240,7 @@ def test_latent_files_are_checked(tmp_path):
 
 def test_chunks_are_padded_not_shared():
     drawer = model()
-    z, ids = draw_latents(Config(z_dim=8), seed=1, count=70), torch.zeros(70, dtype=torch.int64)
+    z, ids = draw_latents(Config(latent_dim=8), seed=1, count=70), torch.zeros(70, dtype=torch.int64)
     whole = generate(drawer, z, ids)
     other = z.clone()
     other[1:] += 5
@@ -266,9 +250,9 @@ def test_chunks_are_padded_not_shared():
 
 def test_missing_models_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file or run"):
-        load_model(tmp_path / "nothing")
+        load_generator(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="holds no run"):
-        load_model(tmp_path)
+        load_generator(tmp_path)
 
 
 def test_the_arc_between_two_latents_keeps_their_length_and_turns_evenly():

@@ -16,13 +16,14 @@ from conftest import TINY, write_set
 from PIL import Image
 
 from gansmith.config import resolve
-from gansmith.data import Images, ImageSpec
-from gansmith.generate import Model, load_model
-from gansmith.handin import hand_in, missing_classes, tile_ids
-from gansmith.handin.script import left_out, training_script
+from gansmith.data.images import Images, ImageSpec
+from gansmith.sampling import Model
+from gansmith.models import load_generator
+from gansmith.course import bundle, missing_classes, tile_ids
+from gansmith.course.script import left_out, training_script
 from gansmith.metrics.features import load_feature_network
 from gansmith.recipes import RECIPES
-from gansmith.train import Material
+from gansmith.training.inputs import TrainingData
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def unlabelled(run_training, tiny):
 
 @pytest.fixture
 def bundle(unlabelled, tmp_path):
-    notes = hand_in([unlabelled], tmp_path / "submission.zip")
+    notes = bundle([unlabelled], tmp_path / "submission.zip")
     with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
         assert archive.testzip() is None
         archive.extractall(tmp_path / "opened")
@@ -57,7 +58,7 @@ def test_the_bundle_holds_what_is_asked_for_and_says_so(bundle, unlabelled):
 
 def test_equal_runs_make_equal_bundles(unlabelled, tmp_path):
     for name in ("a.zip", "b.zip"):
-        hand_in([unlabelled], tmp_path / name)
+        bundle([unlabelled], tmp_path / name)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
@@ -76,10 +77,10 @@ def test_evaluation_needs_no_gansmith_and_draws_the_same_grid(bundle):
     assert (f"missing: {', '.join(missing)}" if missing else "every class occurs") in shown.stdout
 
 
-@pytest.mark.parametrize("choices", [{"latent": "uniform", "g_activation": "gelu"}, {"latent": "sphere"}])
+@pytest.mark.parametrize("choices", [{"latent_distribution": "uniform", "g_activation": "gelu"}, {"latent_distribution": "sphere"}])
 def test_evaluation_draws_what_unusual_choices_draw(run_training, tiny, tmp_path, choices):
     run = run_training(tiny("default-unlabelled", **choices))
-    hand_in([run], tmp_path / "submission.zip")  # compares its own arithmetic with the generator's
+    bundle([run], tmp_path / "submission.zip")  # compares its own arithmetic with the generator's
     with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
         assert json.loads(archive.read("evaluation.json"))["latent"] == choices["latent"]
 
@@ -87,13 +88,13 @@ def test_evaluation_draws_what_unusual_choices_draw(run_training, tiny, tmp_path
 def test_images_chosen_by_their_labels_are_no_run_without(run_training, tiny, tmp_path):
     run = run_training(tiny("default-unlabelled", classes="0-4", conditioning="none"))
     with pytest.raises(ValueError, match="by their labels"):
-        hand_in([run], tmp_path / "submission.zip")
+        bundle([run], tmp_path / "submission.zip")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_each_recipe_has_a_script_that_trains_alone(recipe, digits, tmp_path, monkeypatch, capsys):
     small = {**TINY, "g_width": 8, "d_width": 8, "conditioning": RECIPES[recipe].get("conditioning", "none")}
-    config = resolve(recipe, flags=small)[0]
+    config = resolve(recipe, arguments=small)
     if config.conditioning == "auto":
         config = config.replace(conditioning="labels")
     text = training_script(config, ImageSpec(size=28, channels=1, num_classes=10))
@@ -110,8 +111,8 @@ def test_each_recipe_has_a_script_that_trains_alone(recipe, digits, tmp_path, mo
 @pytest.mark.parametrize(("rates", "name", "below"), [((0.0, 2e-3), "D", 0.9), ((2e-3, 0.0), "G", 0.4)])
 def test_a_script_teaches_each_player_to_lower_its_loss(rates, name, below, digits, tmp_path, monkeypatch, capsys):
     """Against one that learns nothing; who guesses pays 1.39 and .69."""
-    rates = dict(zip(("g_learning_rate", "d_learning_rate"), rates, strict=True))
-    config = resolve("mlp-small", flags={"g_width": 32, "d_width": 32, "z_dim": 16, "batch": 16, **rates})[0]
+    rates = dict(zip(("g_lr", "d_lr"), rates, strict=True))
+    config = resolve("mlp-small", arguments={"g_width": 32, "d_width": 32, "latent_dim": 16, "batch_size": 16, **rates})
     np.savez(tmp_path / "data.npz", images=digits[0][:100])
     (tmp_path / "train.py").write_text(training_script(config, ImageSpec(28, 1, 0)))
     monkeypatch.setattr("sys.argv", ["train.py", "--minutes", "0.05"])
@@ -135,12 +136,12 @@ def test_evaluation_by_keras_draws_the_same_grid(bundle):
 
 
 def test_a_script_says_what_it_leaves_out():
-    config = resolve("mlp-small", flags={"replay": 0.5})[0]
+    config = resolve("mlp-small", arguments={"replay": 0.5})
     assert left_out(config) == ["replay"]
     assert "Left out of this plain loop: replay." in training_script(config, ImageSpec(28, 1, 10))
-    for augment, also in (("none", []), ("nudges", ["augment"])):
-        config = resolve("default-unlabelled", flags={"augment": augment})[0]
-        assert left_out(config) == [*also, "match_tones"]
+    for augment, also in (("none", []), ("shifts", ["augment"])):
+        config = resolve("default-unlabelled", arguments={"augment": augment})
+        assert left_out(config) == [*also, "calibrate_output"]
 
 
 def test_tiles_meet_every_kind_of_image_by_a_rule_that_sees_no_drawing(digits):
@@ -149,13 +150,13 @@ def test_tiles_meet_every_kind_of_image_by_a_rule_that_sees_no_drawing(digits):
     ids = labels * 4 + torch.arange(len(labels)) % 4
     fit = Images("mnist", pixels, None, "here")
     frequencies = torch.bincount(ids, minlength=40).double() / len(ids)
-    config = resolve("default-unlabelled", flags={"clusters": 40})[0]
+    config = resolve("default-unlabelled", arguments={"clusters": 40})
     model = Model(torch.nn.Identity(), config, ImageSpec(28, 1, 0), frequencies)
-    tiles = tile_ids(model, Material(fit, None, ids, frequencies, None, ""))
+    tiles = tile_ids(model, TrainingData(fit, None, ids, frequencies, None, ""))
     assert tiles.shape == (25,) and len(set((tiles // 4).tolist())) >= 9
-    assert torch.equal(tiles, tile_ids(model, Material(fit, None, ids, frequencies, None, "")))
+    assert torch.equal(tiles, tile_ids(model, TrainingData(fit, None, ids, frequencies, None, "")))
     told_nothing = Model(torch.nn.Identity(), config, ImageSpec(28, 1, 0), torch.ones(1).double())
-    assert tile_ids(told_nothing, Material(fit, None, ids * 0, torch.ones(1), None, "")).tolist() == [0] * 25
+    assert tile_ids(told_nothing, TrainingData(fit, None, ids * 0, torch.ones(1), None, "")).tolist() == [0] * 25
 
 
 def test_missing_classes_are_those_no_image_shows(digits):
@@ -181,10 +182,10 @@ def test_rules_are_named_before_anything_is_written(gansmith, run_training, tiny
     assert not [name for name in os.listdir() if name.startswith(("submission", ".partial"))]
     code, out, err = gansmith("handin", seen, labelled, "--allow-test-images")
     assert (code, err) == (0, "") and "submission.zip" in out
-    assert load_model(seen).spec.num_classes == 0
+    assert load_generator(seen).spec.num_classes == 0
 
 
 def test_data_that_changed_since_training_is_refused(unlabelled, digits, tmp_path, digit_dir):
     unlabelled.record(data={**unlabelled.facts()["data"], "sha256": "0" * 64})
     with pytest.raises(ValueError, match="have changed since"):
-        hand_in([unlabelled], tmp_path / "x.zip")
+        bundle([unlabelled], tmp_path / "x.zip")

@@ -7,15 +7,8 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from gansmith.config import resolve
-from gansmith.losses import (
-    OBJECTIVES,
-    build_losses,
-    class_loss,
-    dragan_penalty,
-    feature_distance,
-    gradient_penalty,
-    squared_slope,
-)
+from gansmith.training.losses import OBJECTIVES, build_losses, class_loss, feature_distance
+from gansmith.training.penalties import dragan_penalty, gradient_penalty, squared_gradient_norm
 
 REAL, FAKE = torch.tensor([2.0, -1.0]), torch.tensor([0.5, -3.0])
 ONES, ZEROS = torch.ones(2), torch.zeros(2)
@@ -68,7 +61,7 @@ def test_non_saturating_is_cross_entropy():
 
 
 def losses(**flags):
-    return build_losses(resolve("mlp-small", flags=flags)[0])
+    return build_losses(resolve("mlp-small", arguments=flags))
 
 
 def test_soft_targets_are_cross_entropy_with_them():
@@ -89,7 +82,7 @@ def test_soft_least_squares_pull_to_the_target():
 
 
 def test_flipped_ranges_swap_places_for_both_players():
-    flags = dict(real_target_low=0.7, fake_target_high=0.3, flip_probability=1.0, g_targets="soft")
+    flags = dict(real_target_low=0.7, fake_target_high=0.3, label_flipping=1.0, g_targets="soft")
     d_loss, g_loss = losses(**flags)
     logits = torch.zeros(20_000, requires_grad=True)
     # Cross-entropy's slope at logit 0 is 1/2 - target: its mean tells the mean target.
@@ -102,12 +95,12 @@ def test_flipped_ranges_swap_places_for_both_players():
 
 
 def test_a_generator_with_a_hard_target_steps_towards_what_real_images_are_called():
-    _, g_loss = losses(flip_probability=1.0)
+    _, g_loss = losses(label_flipping=1.0)
     torch.testing.assert_close(g_loss(REAL, FAKE, torch.Generator()), cross_entropy(FAKE, ZEROS))
 
 
 def test_flipping_now_and_then_mixes_both_losses():
-    d_loss, _ = losses(flip_probability=0.25)
+    d_loss, _ = losses(label_flipping=0.25)
     rng = torch.Generator()
     straight = cross_entropy(REAL, ONES) + cross_entropy(FAKE, ZEROS)
     flipped = cross_entropy(REAL, ZEROS) + cross_entropy(FAKE, ONES)
@@ -124,7 +117,7 @@ def test_a_zero_sum_generator_wants_what_its_discriminator_does_not():
 
 
 @pytest.mark.parametrize("objective", ["wasserstein", "hinge", "relativistic", "relativistic-average"])
-@pytest.mark.parametrize("flags", [{"real_target_low": 0.9}, {"flip_probability": 0.1}])
+@pytest.mark.parametrize("flags", [{"real_target_low": 0.9}, {"label_flipping": 0.1}])
 def test_soft_targets_are_refused_where_there_are_none(objective, flags):
     with pytest.raises(ValueError, match="knows no targets"):
         losses(objective=objective, **flags)
@@ -141,7 +134,7 @@ def test_squared_slope_of_a_linear_discriminator_is_its_weight():
     weight = torch.randn(1, 3, 3)
     images = torch.randn(5, 1, 3, 3, requires_grad=True)
     (slope,) = torch.autograd.grad((images * weight).sum(), images)
-    torch.testing.assert_close(squared_slope(slope), weight.square().sum().expand(5))
+    torch.testing.assert_close(squared_gradient_norm(slope), weight.square().sum().expand(5))
 
 
 def test_penalties_elsewhere_of_a_linear_discriminator_know_its_weight():

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from gansmith.data import Images, ImageSpec, load_data, split
+from gansmith.data.images import Images, ImageSpec, split
+from gansmith.data import load_data
 from gansmith.metrics import features
 from gansmith.metrics.features import load_evaluators, load_feature_network, random_feature_network
 from gansmith.metrics.learn import accuracy, learned_network
 from gansmith.metrics.reference import COUNTS, load_references, measure_reference
-from gansmith.metrics.validation import Judge
+from gansmith.metrics.validation import ValidationScorer
 
 
 def test_the_random_network_is_always_the_same():
@@ -55,7 +56,7 @@ def test_floors_are_means_over_disjoint_parts():
 
 def test_the_quick_score_ranks_real_blurred_and_noise():
     fit, validation = split(load_data("mnist"))
-    judge = Judge(fit, validation)
+    judge = ValidationScorer(fit, validation)
     assert judge.count == 2000
     real = fit.pixels[torch.randperm(4500, generator=torch.Generator().manual_seed(1))[:2000]]
     neighbours = torch.nn.functional.avg_pool2d(real.float(), 3, stride=1, padding=1).to(torch.uint8)

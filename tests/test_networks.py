@@ -7,18 +7,18 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from gansmith.config import resolve
-from gansmith.data import ImageSpec
-from gansmith.data.files import read_npz
-from gansmith.describe import describe
-from gansmith.generate import Model, truncate
+from gansmith.data.images import ImageSpec
+from gansmith.data.image_files import read_npz
+from gansmith.summaries import describe
+from gansmith.sampling import Model, truncate
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import SlowLinear, initialise
 from gansmith.networks.progressive import GROWN, grow, growth_at
 from gansmith.networks.r3gan import Block
 from gansmith.networks.stylegan_lite import Modulated
-from gansmith.rules import build_rules
-from gansmith.step import Players
-from gansmith.train import build_players, set_rates
+from gansmith.training.techniques import build_techniques
+from gansmith.training.step import Networks
+from gansmith.training.loop import build_training_networks, set_rates
 
 SPEC = ImageSpec(size=28, channels=1, num_classes=3)
 NEW = ["r3gan", "sngan", "wgan-gp", "acgan", "stylegan-lite", "progressive"]
@@ -26,7 +26,7 @@ NEW = ["r3gan", "sngan", "wgan-gp", "acgan", "stylegan-lite", "progressive"]
 
 def pair(name: str, **fields: object):
     torch.manual_seed(0)
-    config = resolve("default", flags={"network": name, "g_width": 16, "d_width": 32, "z_dim": 12, **fields})[0]
+    config = resolve("default", arguments={"network": name, "g_width": 16, "d_width": 32, "latent_dim": 12, **fields})
     return NETWORKS[name](SPEC, config)
 
 
@@ -37,14 +37,14 @@ def inputs(n: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("recipe", NEW)
 def test_descriptions_account_for_every_weight(recipe):
-    facts = describe(resolve(recipe)[0])
+    facts = describe(resolve(recipe))
     for player in ("g", "d"):
         assert sum(layer["parameters"] for layer in facts[f"{player}_layers"]) == facts[f"{player}_parameters"]
 
 
 @pytest.mark.parametrize("name", NEW)
 def test_images_of_odd_size_are_refused_with_the_remedy(name):
-    config = resolve("default", flags={"network": name})[0]
+    config = resolve("default", arguments={"network": name})
     with pytest.raises(ValueError, match="30 pixels wide.*multiple of 4"):
         NETWORKS[name](ImageSpec(30, 1, 0), config)
 
@@ -76,8 +76,8 @@ def test_an_r3gan_block_starts_with_he_s_weights_shrunk_for_three_branches():
 
 def test_wgan_gp_has_the_source_s_weights():
     config = resolve(
-        "default", flags={"network": "wgan-gp", "g_width": 64, "d_width": 64, "z_dim": 128, "minibatch_stddev": False}
-    )[0]
+        "default", arguments={"network": "wgan-gp", "g_width": 64, "d_width": 64, "latent_dim": 128, "minibatch_stddev": False}
+    )
     G, D = NETWORKS["wgan-gp"](ImageSpec(28, 1, 0), config)
     g = (128 * 4096 + 4096) + (256 * 128 * 25 + 128) + (128 * 64 * 25 + 64) + (64 * 25 + 1)
     d = (25 * 64 + 64) + (64 * 128 * 25 + 128) + (128 * 256 * 25 + 256) + (4096 + 1)
@@ -192,22 +192,22 @@ def test_growth_is_stored_with_the_weights():
     ("flags", "words"),
     [
         ({"style_mixing": 0.5}, "nothing without --network stylegan-lite"),
-        ({"augment": "adaptive", "objective": "relativistic"}, "above zero.*--augment always"),
+        ({"augment": "adaptive", "objective": "relativistic"}, "above zero.*--augment diffaugment"),
     ],
 )
 def test_choices_that_mean_nothing_here_are_refused(flags, words):
-    config = resolve("mlp-small", flags=flags)[0]
+    config = resolve("mlp-small", arguments=flags)
     with pytest.raises(ValueError, match=words):
-        build_rules(config, build_players(config, SPEC).D)
+        build_techniques(config, build_training_networks(config, SPEC).D)
 
 
 def test_learning_rates_and_memories_move_by_half_a_cosine(tiny):
-    config = tiny("r3gan", conditioning="labels", penalty_warmup=0.5)
-    players = build_players(config, SPEC)
+    config = tiny("r3gan", conditioning="labels", burn_in=0.5)
+    networks = build_training_networks(config, SPEC)
     rates, memories = [], []
     for progress in (0.0, 0.25, 0.5, 0.9):
-        set_rates(players, config, progress)
-        group = players.d_optimizer.param_groups[0]
+        set_rates(networks, config, progress)
+        group = networks.d_optimizer.param_groups[0]
         rates.append(group["lr"])
         memories.append(group["betas"])
     assert rates == pytest.approx([2e-4, 1.25e-4, 5e-5, 5e-5])
@@ -216,7 +216,7 @@ def test_learning_rates_and_memories_move_by_half_a_cosine(tiny):
 
 def test_planes_draw_and_read_every_colour_with_the_same_convolutions():
     torch.manual_seed(0)
-    config = resolve("default", flags={"network": "planes", "g_width": 16, "d_width": 32, "z_dim": 12})[0]
+    config = resolve("default", arguments={"network": "planes", "g_width": 16, "d_width": 32, "latent_dim": 12})
     G, D = (player.eval() for player in NETWORKS["planes"](ImageSpec(28, 3, 0), config))
     z, ids = inputs()[0], torch.zeros(5, dtype=torch.int64)
     images = G(z, ids)
@@ -231,7 +231,7 @@ def test_planes_draw_and_read_every_colour_with_the_same_convolutions():
 
 def test_planes_judge_colours_together():
     torch.manual_seed(0)
-    config = resolve("default", flags={"network": "planes", "g_width": 16, "d_width": 32, "z_dim": 12})[0]
+    config = resolve("default", arguments={"network": "planes", "g_width": 16, "d_width": 32, "latent_dim": 12})
     D = NETWORKS["planes"](ImageSpec(28, 3, 0), config)[1]
     red, green = torch.zeros(1, 3, 28, 28), torch.zeros(1, 3, 28, 28)
     red[:, 0, 8:20, 8:20], green[:, 1, 4:12, 4:24] = 1.0, 1.0
@@ -243,14 +243,14 @@ def test_planes_judge_colours_together():
 
 def test_a_generator_that_grows_beside_one_that_does_not_is_found():
     G, D = pair("progressive")[0], pair("mlp")[1]
-    players = Players(G, D, pair("progressive")[0], torch.optim.SGD(G.parameters()), torch.optim.SGD(D.parameters()))
-    assert players.growing and all(module.growth == GROWN for module in players.growing)
-    for module in players.growing:
+    networks = Networks(G, D, pair("progressive")[0], torch.optim.SGD(G.parameters()), torch.optim.SGD(D.parameters()))
+    assert networks.growing and all(module.growth == GROWN for module in networks.growing)
+    for module in networks.growing:
         grow(module, 0.0)
     grown = [
-        module for network in (players.G, players.G_ema) for module in network.modules() if hasattr(module, "phase")
+        module for network in (networks.G, networks.G_ema) for module in network.modules() if hasattr(module, "phase")
     ]
-    assert [module.phase() for module in grown] == [(0, 0.0)] * len(players.growing)
+    assert [module.phase() for module in grown] == [(0, 0.0)] * len(networks.growing)
 
 
 def test_truncated_samples_say_so_in_their_file(gansmith, tiny, run_training, tmp_path):
@@ -274,6 +274,6 @@ def test_truncated_samples_say_so_in_their_file(gansmith, tiny, run_training, tm
 
 def test_truncation_is_refused_where_there_are_no_styles(tiny):
     config = tiny("mlp-small")
-    model = Model(build_players(config, SPEC).G, config, SPEC, torch.ones(1))
+    model = Model(build_training_networks(config, SPEC).G, config, SPEC, torch.ones(1))
     with pytest.raises(ValueError, match="no styles to truncate"):
         truncate(model, 0.7)

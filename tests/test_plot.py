@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gansmith.plot import neighbours, plot_curves, smoothed
+from gansmith.pictures.plots import neighbours, plot_curves, smoothed
 from gansmith.runs import create_run
 
 
@@ -56,7 +56,7 @@ def test_a_panel_of_scores_appears_with_the_first_score(run):
 
 
 def test_troubles_are_marked_and_gaps_left_out(run):
-    run.append(run.log_path, {"images_seen": 640, "kind": "trouble", "trouble": "collapse", "sentence": "x"})
+    run.append(run.log_path, {"images_seen": 640, "kind": "failure", "failure": "collapse", "message": "x"})
     run.append(run.log_path, {"images_seen": 1280, "d_loss": float("nan"), "g_loss": 1.0})
     assert has(drawn(run), "#CC79A7")
 

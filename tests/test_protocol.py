@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from gansmith.data import Images, load_data
-from gansmith.evaluate import compare, evaluate, load_real
+from gansmith.data.images import Images
+from gansmith.data import load_data
+from gansmith.evaluation import compare, evaluate, load_real
 from gansmith.metrics import gates
 from gansmith.metrics.features import load_evaluators
 from gansmith.metrics.protocol import Real, judge
@@ -110,13 +111,13 @@ def test_checkpoints_of_one_run_are_no_repeats(run_training, tiny):
 
 def test_a_run_is_judged_and_the_verdict_kept(gansmith, tiny, run_training):
     run = run_training(tiny())
-    before = run.scores()
+    before = run.validation_scores()
     code, out, err = gansmith("evaluate", run.directory, "--quick", "--count", 300, "--json")
     row = json.loads(out)
     assert (code, err) == (0, "") and row["ratio"] is None and row["metrics"]["kid_z"]["value"] > 3
     assert row["images_seen"] == 256 and row["valid"] is False
-    kept = run.metrics()[-1]
-    assert kept["tier"] == "quick" and "target" not in kept and run.scores() == before
+    kept = run.metrics[-1]
+    assert kept["tier"] == "quick" and "target" not in kept and run.validation_scores() == before
     for gate in row["gates"].values():
         assert {"ok", "value", "limit", "meaning"} <= set(gate)
     code, out, _ = gansmith("evaluate", run.directory / "checkpoints" / "000000128", "--quick", "--count", 300)
@@ -147,9 +148,9 @@ def test_seeds_share_a_row_and_verdicts_are_reused(gansmith, tiny, run_training,
     code, out, _ = gansmith("compare", *targets, "--quick", "--count", 300)
     assert code == 0 and "seed0 seed1" in out and "real.npz" in out
     for added in (1, 0):  # another count is another verdict; the same one is not made twice
-        lengths = [len(run.metrics()) for run in runs]
+        lengths = [len(run.metrics) for run in runs]
         gansmith("compare", *(run.directory for run in runs), "--quick", "--json")
-        assert [len(run.metrics()) for run in runs] == [length + added for length in lengths]
+        assert [len(run.metrics) for run in runs] == [length + added for length in lengths]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_seeds_share_a_row_and_verdicts_are_reused(gansmith, tiny, run_training,
     [
         (["evaluate", "nothing"], "there is no"),
         (["evaluate", "folder"], "holds no .png"),
-        (["evaluate", "x.npz", "--dataset", "minst"], "did you mean"),
+        (["evaluate", "x.npz", "--data", "minst"], "did you mean"),
         (["evaluate", "colour.npz"], "same shape"),
         (["evaluate", "x.npz", "--count", "0"], "between 1 and"),
         (["evaluate", "x.npz", "--seed", "-1"], "0 or more"),

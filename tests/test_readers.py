@@ -13,15 +13,16 @@ import safetensors.torch
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-import gansmith.readers.keras as keras_reader
-from gansmith.generate import describe_model, load_model, sample
-from gansmith.readers.keras import read_keras
-from gansmith.runs import read_metadata, save_tensors
+import gansmith.importers.keras as keras_reader
+from gansmith.models import generator_metadata, load_generator
+from gansmith.sampling import sample
+from gansmith.importers.keras import read_keras
+from gansmith.files import read_metadata, save_tensors
 
 
 def refused(path: Path, words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
-        load_model(path)
+        load_generator(path)
     assert "\n" not in str(caught.value) and path.name in str(caught.value)
 
 
@@ -69,13 +70,13 @@ def test_a_pair_that_keras_wrote_draws_what_keras_draws(keras, ending, tmp_path)
         (tmp_path / "mine.json").write_text(model.to_json())
         model.save_weights(tmp_path / "mine.weights.h5")
     G, notes = read_keras(tmp_path / f"mine{ending}")
-    assert (notes, G.z_dim, G.num_ids) == ({}, 8, 10)
+    assert (notes, G.latent_dim, G.num_ids) == ({}, 8, 10)
     latents = np.random.RandomState(0).normal(size=(10, 8)).astype("float32")
     drawn = G(torch.from_numpy(latents), torch.arange(10)).detach()
     expected = keras.ops.convert_to_numpy(model([latents, np.arange(10)[:, None]], training=False))
     assert drawn.shape == (10, 1, 28, 28)
     np.testing.assert_allclose(drawn[:, 0], 2 * expected[..., 0] - 1, atol=2e-6)  # a closing sigmoid means [0, 1]
-    read = load_model(tmp_path / f"mine{ending}")
+    read = load_generator(tmp_path / f"mine{ending}")
     assert sample(read, seed=0, count=3, labels=[7])[1].tolist() == [7, 7, 7]
 
 
@@ -103,8 +104,8 @@ WEIGHTS = {"dense": {"kernel": np.ones((3, 16), "f4"), "bias": np.arange(16, dty
 
 
 def test_a_plain_pair_is_its_formula(tmp_path):
-    model = load_model(write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS))
-    drawn = model.G(torch.tensor([[0.5, 0.25, -0.25]]), torch.zeros(1, dtype=torch.int64))
+    model = load_generator(write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS))
+    drawn = model.network(torch.tensor([[0.5, 0.25, -0.25]]), torch.zeros(1, dtype=torch.int64))
     expected = np.tanh(0.5 + np.arange(16) / 16).reshape(1, 1, 4, 4)
     np.testing.assert_allclose(drawn.numpy(), expected, atol=1e-6)
 
@@ -171,7 +172,7 @@ def test_hostile_weights_are_refused(tmp_path):
     refused(path, "not a Keras generator")
     (tmp_path / "x.h5").unlink()
     with pytest.raises(FileNotFoundError, match="beside x.json"):
-        load_model(path)
+        load_generator(path)
 
 
 def test_weights_are_limited_together_and_notes_are_one_text(tmp_path, monkeypatch):
@@ -235,9 +236,9 @@ def reshape(source="z", to=(-1, 1, 2, 2)):
 
 def test_onnx_of_others_is_read_and_hostile_onnx_refused(tmp_path):
     node, shape = reshape()
-    model = load_model(onnx_file(tmp_path / "x.onnx", [node], [shape]))
-    assert (model.config.z_dim, model.spec.size, model.is_labelled) == (4, 2, False)
-    assert torch.equal(model.G(torch.eye(4), torch.zeros(4)).flatten(1), torch.eye(4))
+    model = load_generator(onnx_file(tmp_path / "x.onnx", [node], [shape]))
+    assert (model.config.latent_dim, model.spec.size, model.conditioning.has_labels) == (4, 2, False)
+    assert torch.equal(model.network(torch.eye(4), torch.zeros(4)).flatten(1), torch.eye(4))
 
     weight = numpy_helper.from_array(np.ones((4, 4), dtype=np.float32), "w")
     product = helper.make_node("MatMul", ["z", "w"], ["y"])
@@ -286,7 +287,7 @@ def test_damaged_generator_files_are_refused(generator, tmp_path):
         save_tensors(path, {**tensors, **(changed_tensors or {})}, {**notes, **changed_notes})
         return path
 
-    assert sample(load_model(written()), seed=0, count=2)[0].shape[0] == 2
+    assert sample(load_generator(written()), seed=0, count=2)[0].shape[0] == 2
     name = "layers.0.weight"
     broken = tensors[name].clone()
     broken[0, 0] = float("nan")
@@ -299,8 +300,8 @@ def test_damaged_generator_files_are_refused(generator, tmp_path):
     ):
         refused(written(change), words)
     for changes, words in (
-        ({"config": json.dumps(config | {"z_dim": 7})}, "does not fit"),
-        ({"config": json.dumps(config | {"z_dim": -1})}, "z_dim is -1"),
+        ({"config": json.dumps(config | {"latent_dim": 7})}, "does not fit"),
+        ({"config": json.dumps(config | {"latent_dim": -1})}, "latent_dim is -1"),
         ({"config": json.dumps(config | {"network": "../x"})}, "there is no network"),
         ({"config": "[" * 50_000}, "does not fit"),
         ({"spec": '{"size": 1e9, "channels": 1, "num_classes": 10}'}, "size is 1000000000.0"),
@@ -329,5 +330,5 @@ def test_a_pickle_never_goes_off(name, tmp_path):
 
 
 def test_notes_are_what_the_model_was(generator):
-    model = load_model(generator)
-    assert describe_model(model.config, model.spec, model.frequencies) == read_metadata(generator)
+    model = load_generator(generator)
+    assert generator_metadata(model.config, model.spec, model.conditioning) == read_metadata(generator)

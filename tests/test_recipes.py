@@ -14,12 +14,13 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits, conv2d, mse_loss, pad
 
 from gansmith.config import resolve
-from gansmith.data import ImageSpec
+from gansmith.data.images import ImageSpec
 from gansmith.networks.layers import Dropout
 from gansmith.recipes import RECIPES
-from gansmith.rules import build_rules, penalties_at
-from gansmith.step import UPDATES, Batch
-from gansmith.train import build_players
+from gansmith.training.techniques import build_techniques
+from gansmith.training.penalties import penalties_at
+from gansmith.training.step import UPDATES, Batch
+from gansmith.training.loop import build_training_networks
 
 SPEC = ImageSpec(28, 1, 10)
 N = 8
@@ -159,7 +160,7 @@ def step_on(optimizer, loss):
 
 
 def loop_of_cross_entropy(G, D, batches, *, real_target=1.0, betas=(0.5, 0.999)):
-    """The loop that most sources share: probabilities, binary cross-entropy, both players on the same fakes."""
+    """The loop that most sources share: probabilities, binary cross-entropy, both networks on the same fakes."""
     g_optimizer, d_optimizer = adam(G, betas=betas), adam(D, betas=betas)
     losses = []
     for batch in batches:
@@ -177,11 +178,11 @@ def loop_of_labels(G, D, batches):
     g_optimizer, d_optimizer = adam(G), adam(D)
     losses = []
     for batch in batches:
-        fake = G(batch.z, batch.fake_ids)
-        images, labels = torch.cat([batch.real, fake.detach()]), torch.cat([batch.real_ids, batch.fake_ids])
+        fake = G(batch.z, batch.fake_y)
+        images, labels = torch.cat([batch.real, fake.detach()]), torch.cat([batch.real_y, batch.fake_y])
         targets = torch.tensor([1.0] * N + [0.0] * N).double()
         d_loss = step_on(d_optimizer, 2 * binary_cross_entropy(D(images, labels).reshape(2 * N), targets))
-        g_loss = binary_cross_entropy(D(fake, batch.fake_ids), torch.ones(N, 1).double())
+        g_loss = binary_cross_entropy(D(fake, batch.fake_y), torch.ones(N, 1).double())
         losses.append((d_loss, step_on(g_optimizer, g_loss)))
     return losses
 
@@ -197,7 +198,7 @@ def loop_of_logits(G, D, batches):
             binary_cross_entropy_with_logits(D(batch.real), torch.ones(N, 1).double())
             + binary_cross_entropy_with_logits(D(fake.detach()), torch.zeros(N, 1).double()),
         )
-        g_loss = binary_cross_entropy_with_logits(D(G(batch.more_z[0])), torch.ones(N, 1).double())
+        g_loss = binary_cross_entropy_with_logits(D(G(batch.extra_z[0])), torch.ones(N, 1).double())
         losses.append((d_loss, step_on(g_optimizer, g_loss)))
     return losses
 
@@ -212,7 +213,7 @@ def loop_of_squares(G, D, batches):
             for images, target in ((batch.real, torch.ones(N, 1).double()), (fake.detach(), torch.zeros(N, 1).double()))
         )
         d_loss = step_on(d_optimizer, real_loss + fake_loss)
-        judged = D(G(batch.more_z[0]))
+        judged = D(G(batch.extra_z[0]))
         losses.append((d_loss, step_on(g_optimizer, 0.5 * mse_loss(judged, torch.ones(N, 1).double()))))
     return losses
 
@@ -266,37 +267,37 @@ def sorted_weights(network):
 
 @pytest.mark.parametrize("recipe", SOURCES)
 def test_two_steps_are_those_of_the_plain_loop(recipe):
-    config = resolve(recipe, flags={"batch": N, "precision": "float32"})[0]
-    players = build_players(config, SPEC)
-    players.G.double(), players.D.double()
+    config = resolve(recipe, arguments={"batch_size": N, "precision": "float32"})
+    networks = build_training_networks(config, SPEC)
+    networks.G.double(), networks.D.double()
     draw = torch.Generator().manual_seed(7)
     batches = []
     for index in range(2):
         ids = torch.randint(0, 10, (N,), generator=draw)
         real = torch.rand(N, 1, 28, 28, generator=draw, dtype=torch.float64) * 2 - 1
-        z, *more_z = torch.randn(1 + config.fresh_fakes, N, config.z_dim, generator=draw, dtype=torch.float64)
+        z, *extra_z = torch.randn(1 + config.fresh_fakes, N, config.latent_dim, generator=draw, dtype=torch.float64)
         batches.append(
             Batch(
-                real, ids, z, ids, torch.Generator().manual_seed(index), 0.0, False, tuple(more_z), config.fresh_fakes
+                real, ids, z, ids, torch.Generator().manual_seed(index), 0.0, False, tuple(extra_z), config.fresh_fakes
             )
         )
     build, loop = SOURCES[recipe]
     G, D = (network.double() for network in build())
-    copy_weights(players.G, G)
-    copy_weights(players.D, D)
-    before = copy.deepcopy(sorted_weights(players.D))
+    copy_weights(networks.G, G)
+    copy_weights(networks.D, D)
+    before = copy.deepcopy(sorted_weights(networks.D))
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         expected = loop(G, D, copy_batches(batches))
         torch.manual_seed(3)
-        rules = build_rules(config, players.D)
-        ours = [UPDATES[config.update](players, batch, rules, penalties_at(config, 0, 0.0, {})) for batch in batches]
+        rules = build_techniques(config, networks.D)
+        ours = [UPDATES[config.update](networks, batch, rules, penalties_at(config, 0, 0.0, {})) for batch in batches]
 
     assert [(row["d_loss"], row["g_loss"]) for row in ours] == [pytest.approx(row, rel=1e-9) for row in expected]
-    for mine, theirs in ((players.G, G), (players.D, D)):
+    for mine, theirs in ((networks.G, G), (networks.D, D)):
         torch.testing.assert_close(sorted_weights(mine), sorted_weights(theirs), **CLOSE)
-    moved = max((a - b).abs().max().item() for a, b in zip(before, sorted_weights(players.D), strict=True))
+    moved = max((a - b).abs().max().item() for a, b in zip(before, sorted_weights(networks.D), strict=True))
     assert moved > 10 * CLOSE["atol"] or config.d_optimizer == "sgd"
 
 

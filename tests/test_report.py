@@ -11,11 +11,14 @@ from conftest import TINY
 from PIL import Image
 
 from gansmith.config import resolve
-from gansmith.generate import enlarge, grid, load_model, sample, to_png
-from gansmith.report import to_html, to_pdf, write_report
-from gansmith.report.compose import _question, compose
+from gansmith.pictures.grids import enlarge, to_png
+from gansmith.sampling import grid, sample
+from gansmith.models import load_generator
+from gansmith.reports import to_html, to_pdf, write_report
+from gansmith.reports.compose import _question, compose
 from gansmith.runs import create_run, open_run
-from gansmith.train import prepare, train
+from gansmith.training.loop import prepare
+from gansmith.cli.training import train
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +26,8 @@ def trained(tmp_path_factory, digit_dir):
     """Three runs: two seeds of one experiment, and the same without its weight average."""
     folder = tmp_path_factory.mktemp("project")
     for name, changes in (("a", {"ema": 0.05}), ("b", {"ema": 0.05, "seed": 1}), ("c", {})):
-        config, material = prepare(resolve("mlp-small", flags={**TINY, "data_dir": str(digit_dir), **changes})[0])
-        for _ in train(create_run(folder / name, config), material):
+        config, data = prepare(resolve("mlp-small", arguments={**TINY, "data_dir": str(digit_dir), **changes}))
+        for _ in train(create_run(folder / name, config), data):
             pass
     return folder
 
@@ -54,7 +57,7 @@ def test_a_report_says_what_was_tried_what_helped_and_by_how_much(project):
     said = texts(blocks)
     assert title == "mlp-small on mnist"
     assert "ema 0.05 -> 0: did harm, 10.00 against 5.00 +- 1.00 times real (x 2)." in said
-    for section in ("Question and data", "Experiments", "Special skills", "Visualisation", "Troubles"):
+    for section in ("Question and data", "Experiments", "Special skills", "Visualisation", "Failures"):
         assert section in [block["text"] for block in blocks if block["kind"] == "heading"]
     shown = [shown["name"] for block in blocks if block["kind"] == "pictures" for shown in block["pictures"]]
     assert sorted(shown) == sorted(pictures) and {"loss.png", "film.png", "real.png"} <= set(pictures)
@@ -73,7 +76,7 @@ def test_runs_are_compared_at_one_number_of_images(project):
 
 def test_a_player_that_rested_to_the_end_has_its_last_loss(project):
     run = project[0]
-    row = {**run.log()[-1], "images_seen": 999}
+    row = {**run.log[-1], "images_seen": 999}
     run.append(run.log_path, {key: value for key, value in row.items() if key != "g_loss"})
     assert compose([run])
 
@@ -92,7 +95,7 @@ def test_the_newest_verdict_on_the_runs_own_data_is_told(project):
     gates = {"coverage": {"ok": True, "figure": "coverage", "value": 0.9, "limit": 0.8, "meaning": ""}}
     row = {"images_seen": 256, "tier": "full", "n": 10_000, "gates": gates, "valid": True, "metrics": {}}
     for dataset, ratio in (("mnist", 9.0), ("mnist", 3.0), ("fashion-mnist", 77.0)):
-        run.append(run.metrics_path, {**row, "dataset": dataset, "ratio": ratio})
+        run.append(run.metrics_path, {**row, "data": dataset, "ratio": ratio})
     assert "the answer is 3.00 times real" in texts(compose([run])[1])
 
 
@@ -104,11 +107,11 @@ def test_one_run_against_one_tells_no_effect(project):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"conditioning": "none"}, "No label is read. The players are told nothing."),
-        ({"conditioning": "none", "classes": "0-4"}, "chosen by their labels (0-4). The players are told nothing."),
-        ({"conditioning": "labels"}, "trained on. Both players are told each image's label."),
+        ({"conditioning": "none"}, "No label is read. The networks are told nothing."),
+        ({"conditioning": "none", "classes": "0-4"}, "chosen by their labels (0-4). The networks are told nothing."),
+        ({"conditioning": "labels"}, "trained on. Both networks are told each image's label."),
         ({"conditioning": "labels", "d_conditioning": "classifier"}, "and the discriminator has to name it."),
-        ({"conditioning": "clusters"}, "No label is read. Both players are told a group of similar images"),
+        ({"conditioning": "clusters"}, "No label is read. Both networks are told a group of similar images"),
     ],
 )
 def test_what_labels_had_to_do_with_it_is_told(project, changes, words):
@@ -120,7 +123,7 @@ def test_what_labels_had_to_do_with_it_is_told(project, changes, words):
 def test_the_grid_is_of_the_newest_checkpoint(project):
     run = project[0]
     Image.new("L", (28, 28)).save(run.directory / "grid.png")  # of some earlier time
-    expected = to_png(enlarge(grid(sample(load_model(run.directory), seed=0, count=25)[0])))
+    expected = to_png(enlarge(grid(sample(load_generator(run.directory), seed=0, count=25)[0])))
     assert compose([run])[2]["grid.png"] == expected
 
 
@@ -170,7 +173,7 @@ def test_the_html_needs_no_other_file_and_escapes_what_it_shows(project, tmp_pat
 
 def test_a_run_that_never_got_anywhere_still_has_a_report(tmp_path, tiny):
     run = create_run(tmp_path / "dead", tiny("dcgan-sgd"))
-    run.append(run.log_path, {"images_seen": 0, "kind": "trouble", "trouble": "nan", "sentence": "the loss broke"})
+    run.append(run.log_path, {"images_seen": 0, "kind": "failure", "failure": "nan", "message": "the loss broke"})
     said = texts(compose([run])[1])
     assert "stays open" in said and "the loss broke" in said and "before it could draw" in said
     write_report([run], tmp_path / "dead.pdf")
@@ -185,14 +188,14 @@ def test_a_report_tells_of_every_start_and_of_going_back(tmp_path, tiny):
     run.record(starts=starts)
     for seconds in (30.0, 60.0, 20.0, 70.0):
         run.append(run.log_path, {"images_seen": 64, "d_loss": 1.0, "g_loss": 1.0, "elapsed_s": seconds})
-    run.append(run.log_path, {"kind": "rollback", "images_seen": 64, "trouble": "diverged", "sentence": "went back"})
+    run.append(run.log_path, {"kind": "rollback", "images_seen": 64, "failure": "diverged", "message": "went back"})
     told = texts(compose([run])[1])
     assert "gansmith train --out 'a b'; then gansmith resume" in told and "went back" in told
     assert "2.2" in told  # minutes: 60 and 70 seconds
 
 
 def test_twenty_runs_fit_in_one_report(tmp_path, tiny):
-    runs = [create_run(tmp_path / f"r{k:02d}", tiny("mlp-small", seed=k, batch=16 + k // 10)) for k in range(20)]
+    runs = [create_run(tmp_path / f"r{k:02d}", tiny("mlp-small", seed=k, batch_size=16 + k // 10)) for k in range(20)]
     write_report(runs, tmp_path / "all.pdf")
     text = " ".join(page.extract_text() for page in pypdf.PdfReader(tmp_path / "all.pdf").pages)
     assert all(f"r{k:02d}" in text for k in range(20))

@@ -8,21 +8,11 @@ import pytest
 import torch
 
 from gansmith.config import resolve
-from gansmith.runs import (
-    create_run,
-    load_checkpoint,
-    make_next_directory,
-    next_directory,
-    open_run,
-    prune,
-    read_metadata,
-    save_checkpoint,
-    save_tensors,
-    sweep,
-    to_json,
-)
+from gansmith.runs import create_run, make_next_directory, next_directory, open_run, sweep
+from gansmith.checkpoints import load_checkpoint, prune, save_checkpoint
+from gansmith.files import read_metadata, save_tensors, to_json
 
-CONFIG = resolve("mlp-small")[0]
+CONFIG = resolve("mlp-small")
 
 
 def save(run, images_seen, value=1.0):
@@ -87,7 +77,7 @@ def test_logs_are_cut_back_and_broken_lines_passed_over(tmp_path, caplog):
     run.append(run.log_path, {"images_seen": 2})
     with run.log_path.open("a") as file:
         file.write('{"images_seen": 3, "d_lo')
-    assert run.log() == [{"images_seen": 1}, {"images_seen": 2}]
+    assert run.log == [{"images_seen": 1}, {"images_seen": 2}]
     assert "broken line" in caplog.text
     sweep(run, 1)
     assert run.log_path.read_text() == '{"images_seen": 1}\n'
@@ -102,7 +92,7 @@ def test_a_flipped_bit_in_a_log_costs_its_line_alone(tmp_path, caplog):
     content[content.index(b"images_seen", 50)] ^= 0x01  # another key
     run.log_path.write_bytes(content)
     sweep(run, 192)
-    assert [row["images_seen"] for row in run.log()] == [128] and "broken line" in caplog.text
+    assert [row["images_seen"] for row in run.log] == [128] and "broken line" in caplog.text
 
 
 def test_milestones_are_the_first_past_each_multiple(tmp_path):
@@ -126,7 +116,7 @@ def test_damaged_checkpoints_do_not_push_out_whole_ones(tmp_path):
 def test_a_directory_holds_one_run(tmp_path):
     create_run(tmp_path / "run", CONFIG)
     with pytest.raises(ValueError, match="batch 64 -> 32"):
-        create_run(tmp_path / "run", CONFIG.replace(batch=32))
+        create_run(tmp_path / "run", CONFIG.replace(batch_size=32))
     longer = create_run(tmp_path / "run", CONFIG.replace(images=20_000_000, log_every=5))
     assert (longer.config.images, longer.config.schedule_images) == (20_000_000, CONFIG.images)
     again = create_run(tmp_path / "run", CONFIG.replace(images=30_000_000))
@@ -162,26 +152,26 @@ def test_a_number_is_taken_once(tmp_path):
 def test_a_line_after_one_that_was_cut_off_is_not_lost(tmp_path, caplog):
     run = create_run(tmp_path / "run", CONFIG)
     run.log_path.write_text('{"images_seen": 1}\n{"images_se')
-    assert run.append(run.log_path, {"images_seen": 3, "d_grad": math.inf}) == {"images_seen": 3, "d_grad": None}
-    assert run.log() == [{"images_seen": 1}, {"images_seen": 3, "d_grad": None}]
+    assert run.append(run.log_path, {"images_seen": 3, "d_grad_norm": math.inf}) == {"images_seen": 3, "d_grad_norm": None}
+    assert run.log == [{"images_seen": 1}, {"images_seen": 3, "d_grad_norm": None}]
     assert "broken line" in caplog.text
 
 
 def test_lines_and_facts_of_wrong_types_are_passed_over(tmp_path, caplog):
     run = create_run(tmp_path / "run", CONFIG)
-    wrong = ({"d_loss": "x"}, {"kind": "rollback"}, {"kind": ["trouble"], "g_loss": {}}, {"kind": "trouble"})
+    wrong = ({"d_loss": "x"}, {"kind": "rollback"}, {"kind": ["failure"], "g_loss": {}}, {"kind": "failure"})
     for row in ({"d_loss": 1.5}, *wrong, {"d_loss": None}):
         run.append(run.log_path, {"images_seen": 10, **row})
-    assert [row["d_loss"] for row in run.log()] == [1.5, None] and caplog.text.count("broken line") == len(wrong)
+    assert [row["d_loss"] for row in run.log] == [1.5, None] and caplog.text.count("broken line") == len(wrong)
     run.append(run.metrics_path, {"images_seen": 10})
-    assert run.scores() == [] and len(run.metrics()) == 1
+    assert run.validation_scores() == [] and len(run.metrics) == 1
     (run.directory / "run.json").write_text('{"status": ["x"], "starts": 5, "rollbacks": 3, "python": "3.11"}')
     assert run.facts() == {"python": "3.11"} and "status, starts, rollbacks" in caplog.text
 
 
 def test_schedules_that_a_run_cannot_take_up_are_refused(tmp_path):
     create_run(tmp_path / "run", CONFIG)
-    for name in ("schedule_images", "first_images"):
+    for name in ("schedule_images", "planned_images"):
         with pytest.raises(ValueError, match=f"{name} is 5000, but"):
             create_run(tmp_path / "run", CONFIG.replace(**{name: 5000}))
 

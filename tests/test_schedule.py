@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gansmith.schedule import decay, ema_decay, progress_at, ramp, steered_boost
+from gansmith.training.schedule import decay, ema_decay, progress_at, ramp, adapted_factor
 
 
 def test_linear_decay_is_flat_then_straight_to_zero():
@@ -39,11 +39,11 @@ def test_boost_fades_by_half_a_cosine():
 
 
 def test_a_sure_discriminator_is_penalised_more():
-    assert steered_boost(8.0, 1.1, 1.2, 4000) == pytest.approx(16)
-    assert steered_boost(8.0, 1.3, 1.2, 4000) == pytest.approx(4)
-    assert steered_boost(8.0, 1.2, 1.2, 4000) == pytest.approx(8)
-    assert steered_boost(1.1, 2.0, 1.2, 4000) == pytest.approx(1)
-    assert steered_boost(900.0, 0.0, 1.2, 4000) == pytest.approx(1000)
+    assert adapted_factor(8.0, 1.1, 1.2, 4000) == pytest.approx(16)
+    assert adapted_factor(8.0, 1.3, 1.2, 4000) == pytest.approx(4)
+    assert adapted_factor(8.0, 1.2, 1.2, 4000) == pytest.approx(8)
+    assert adapted_factor(1.1, 2.0, 1.2, 4000) == pytest.approx(1)
+    assert adapted_factor(900.0, 0.0, 1.2, 4000) == pytest.approx(1000)
 
 
 def test_the_average_halves_in_its_half_life():

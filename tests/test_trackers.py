@@ -12,15 +12,17 @@ import pytest
 
 from gansmith.config import resolve
 from gansmith.runs import create_run, open_run
-from gansmith.trackers import TRACKERS, _identity, parse_trackers, tracked
-from gansmith.train import TroubleError, prepare, train
+from gansmith.training.trackers import TRACKERS, _identity, parse_trackers, tracked
+from gansmith.errors import TrainingFailed
+from gansmith.training.loop import prepare
+from gansmith.cli.training import train
 
 
 def follow(config, directory, *, stop_after=None):
     """Train as the command line does: with the trackers of the config."""
-    config, material = prepare(config.replace(trackers=config.trackers or "tensorboard"))
+    config, data = prepare(config.replace(trackers=config.trackers or "tensorboard"))
     run, heard = create_run(directory, config), []
-    for report in tracked(run, train(run, material, stop=lambda: len(heard) == stop_after)):
+    for report in tracked(run, train(run, data, stop=lambda: len(heard) == stop_after)):
         heard.append(report)
     return run
 
@@ -36,9 +38,9 @@ def events(run):
 def assert_agrees(run):
     reader = events(run)
     for name in ("d_loss", "g_loss", "images_per_s"):
-        expected = [(row["images_seen"], pytest.approx(row[name], rel=1e-6)) for row in run.log()]
+        expected = [(row["images_seen"], pytest.approx(row[name], rel=1e-6)) for row in run.log]
         assert [(event.step, event.value) for event in reader.Scalars(name)] == expected and expected
-    expected = [(row["images_seen"], pytest.approx(row["ratio"], rel=1e-6)) for row in run.metrics()]
+    expected = [(row["images_seen"], pytest.approx(row["ratio"], rel=1e-6)) for row in run.metrics]
     assert [(event.step, event.value) for event in reader.Scalars("score/ratio")] == expected and expected
     frames = [int(path.stem) for path in sorted(run.samples_dir.glob("*.png"))]
     assert [event.step for event in reader.Images("samples")] == frames and frames
@@ -52,9 +54,9 @@ def test_tensorboard_reads_what_the_run_logged(tiny, tmp_path):
 
 def test_a_resumed_run_is_told_once(tiny, tmp_path):
     run = follow(tiny(), tmp_path / "run", stop_after=6)
-    assert run.log()[-1]["images_seen"] < 256
+    assert run.log[-1]["images_seen"] < 256
     run = follow(tiny(), tmp_path / "run")
-    assert run.log()[-1]["images_seen"] == 256
+    assert run.log[-1]["images_seen"] == 256
     assert_agrees(run)
     assert len(list(run.directory.glob("events.out.tfevents.*"))) == 1
 
@@ -62,7 +64,7 @@ def test_a_resumed_run_is_told_once(tiny, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_is_told_once(tmp_path, digit_dir):
     directory = tmp_path / "run"
-    flags = {"images": 1600, "batch": 16, "g_width": 8, "d_width": 8, "threads": 1, "log_every": 32, "save_every": 320,
+    flags = {"images": 1600, "batch_size": 16, "g_width": 8, "d_width": 8, "threads": 1, "log_every": 32, "save_every": 320,
              "sample_every": 500, "evaluate_every": 1000, "data_dir": digit_dir}  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "gansmith", "train", "--out", str(directory), "--progress", "json", *words]
@@ -72,11 +74,11 @@ def test_a_killed_run_is_told_once(tmp_path, digit_dir):
             break
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert open_run(directory).log()[-1]["images_seen"] >= 800
+    assert open_run(directory).log[-1]["images_seen"] >= 800
     done = subprocess.run([sys.executable, "-m", "gansmith", "resume", directory], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     run = open_run(directory)
-    assert run.log()[-1]["images_seen"] == 1600
+    assert run.log[-1]["images_seen"] == 1600
     assert_agrees(run)
 
 
@@ -120,7 +122,7 @@ def test_unknown_trackers_are_refused_before_anything_is_written(gansmith, tmp_p
         "wandb",
         "mlflow",
     ]
-    assert resolve()[0].trackers == "tensorboard"
+    assert resolve().trackers == "tensorboard"
 
 
 def test_a_full_disk_is_the_trackers_own_trouble(tiny, tmp_path, caplog):
@@ -144,7 +146,7 @@ def test_mlflow_keeps_one_run_in_a_local_database(tiny, tmp_path):
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (told,) = client.search_runs([client.get_experiment_by_name("gansmith").experiment_id])
     losses = client.get_metric_history(told.info.run_id, "d_loss")
-    assert [(entry.step, entry.value) for entry in losses] == [(row["images_seen"], row["d_loss"]) for row in run.log()]
+    assert [(entry.step, entry.value) for entry in losses] == [(row["images_seen"], row["d_loss"]) for row in run.log]
     assert told.data.params["network"] == "compact" and told.info.status == "FINISHED"
     assert len(client.list_artifacts(told.info.run_id, "samples")) == len(list(run.samples_dir.glob("*.png")))
 
@@ -155,8 +157,8 @@ def test_mlflow_tells_runs_of_one_name_apart_and_how_they_ended(tiny, tmp_path, 
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
     follow(tiny(trackers="mlflow"), tmp_path / "a" / "run", stop_after=6)
-    with pytest.raises(TroubleError):
-        follow(tiny("mlp-small", trackers="mlflow", g_learning_rate=1e17, d_learning_rate=1e17), tmp_path / "b" / "run")
+    with pytest.raises(TrainingFailed):
+        follow(tiny("mlp-small", trackers="mlflow", g_lr=1e17, d_lr=1e17), tmp_path / "b" / "run")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'shared.db'}")
     told = client.search_runs([client.get_experiment_by_name("gansmith").experiment_id])
     assert sorted(run.info.status for run in told) == ["FAILED", "KILLED"]
@@ -194,6 +196,6 @@ def test_wandb_stays_offline_with_one_run(tiny, tmp_path):
     for step in history(path):
         if "d_loss" in step:
             losses[step["images_seen"]] = step["d_loss"]
-    assert losses == {row["images_seen"]: row["d_loss"] for row in run.log()}
+    assert losses == {row["images_seen"]: row["d_loss"] for row in run.log}
     assert len(list(path.parent.glob("files/media/images/*.png"))) == len(run.grids())
     assert not (run.directory / "wandb").exists()

@@ -1,36 +1,68 @@
-"""Trains, measures and ships small image generators on the machine you have.
+"""Trains, measures and ships small image generators (GANs) on the machine you have.
 
-The public names, resolved on first use so that `import gansmith` costs nothing.
+    import gansmith as gs
+
+    run = gs.train("default", data="mnist", minutes=3)
+    run.sample(25)
+
+The public names are resolved on first use, so that `import gansmith` costs nothing. Functions live in `gansmith.api`.
 """
 
 import os
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import Any
 
 # How long OpenMP's threads wait for one another before they give way: as fast as its own choice on an idle machine, and
-# several times as fast beside another program that wants a core (docs/log.md). It is read when torch is loaded.
+# several times as fast beside another program that wants a core (docs/experiments.md). Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _HOME = {
     "Config": "gansmith.config",
-    "Images": "gansmith.data",
-    "Model": "gansmith.generate",
-    "Run": "gansmith.runs",
-    "generate": "gansmith.generate",
-    "load_data": "gansmith.data",
-    "load_model": "gansmith.generate",
+    "DATASETS": "gansmith.data",
+    "GansmithError": "gansmith.errors",
+    "Images": "gansmith.data.images",
+    "Model": "gansmith.sampling",
+    "NETWORKS": "gansmith.networks",
+    "OBJECTIVES": "gansmith.training.losses",
+    "Objective": "gansmith.training.losses",
+    "RECIPES": "gansmith.recipes",
+    "Run": "gansmith.api",
+    "Samples": "gansmith.sampling",
+    "TrainingFailed": "gansmith.errors",
+    "compare": "gansmith.api",
+    "diagnose": "gansmith.api",
+    "evaluate": "gansmith.api",
+    "export": "gansmith.api",
+    "film": "gansmith.api",
+    "handin": "gansmith.api",
+    "load": "gansmith.api",
+    "load_data": "gansmith.api",
+    "open_run": "gansmith.api",
+    "report": "gansmith.api",
     "resolve": "gansmith.config",
-    "train": "gansmith.train",
+    "resume": "gansmith.api",
+    "sample": "gansmith.api",
+    "train": "gansmith.api",
+    "train_events": "gansmith.api",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOME:
         raise AttributeError(f"module 'gansmith' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]
+
+
+def _version() -> str:
+    try:
+        return metadata.version("gansmith")
+    except metadata.PackageNotFoundError:  # a copy of the source that is not installed
+        return "unknown"

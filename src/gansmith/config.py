@@ -1,329 +1,395 @@
 """Every choice of a training run, as one flat frozen dataclass.
 
-A value comes from the first of: a flag, the environment (GANSMITH_<FIELD>), a TOML file, the recipe's row, the
-default here. All of them pass through `Config`, which is the only place that says what a field may be. Names that
-stand for code (networks, objectives, data sets) are checked by their own tables through `choose`. What `--help` does
-not need is imported where it is used.
+A value comes from the first of: an argument (a flag, or a keyword in Python), the environment (GANSMITH_<FIELD>), a TOML
+file, the recipe's row, the default here. `Config` is the only place that says what a field may be, and remembers where
+each value came from. Names that stand for code (networks, objectives, data sets) are checked by their own tables through
+`choose`. Nothing heavy is imported here, so `--help` answers at once.
 """
 
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gansmith.errors import ConfigError, NotFoundError
 from gansmith.recipes import RECIPES
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 NAME_RULE = "a name is 1 to 64 letters, digits, dots, dashes and underscores"
 # Variables that start like a field's but say where things are.
 RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE")
-# What may change when a run goes on in its own directory.
-LENGTH_AND_INTERVALS = (
-    "images",
-    "schedule_images",
-    "first_images",
-    "log_every",
-    "sample_every",
-    "evaluate_every",
-    "stop_early",
-    "save_every",
-    "keep_last",
-    "keep_every",
-    "on_trouble",
-    "trackers",
-)
-# What may change when a run goes on; its data are known by their hash.
-MAY_CHANGE = ("data_dir", *LENGTH_AND_INTERVALS)
-# Name, place and cadence of a run: runs that differ only in these repeat one experiment.
-CIRCUMSTANCES = ("recipe", "seed", "threads", *MAY_CHANGE)
-# What every run chooses in some way; whatever else differs from its default is a technique in use.
-CHOICES = (
-    "recipe", "dataset", "data_dir", "classes", "limit_images", "use_all_training_images", "batch", "seed", "network",
-    "g_width", "d_width", "z_dim", "conditioning", "clusters", "objective", "update", "g_optimizer", "d_optimizer",
-    "g_learning_rate", "d_learning_rate", "beta1", "beta2", "precision", "threads",
-    *LENGTH_AND_INTERVALS,
-)  # fmt: skip
+ACTIVATIONS = ("default", "relu", "leaky-relu", "elu", "selu", "silu", "gelu", "tanh")
+OPTIMIZER_NAMES = ("adam", "adamw", "rmsprop", "sgd")
 
 
 def _field(
     default: Any,
     help: str,
     *,
+    group: str,
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    may_change: bool = False,
+    technique: bool = False,
+    is_circumstance: bool = False,
 ) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+    """Return a field with what every list of fields is derived from.
+
+    Args:
+        group: heading in `--help` and in forms.
+        low, high: range of a number, both ends allowed.
+        may_change: whether a run may go on with another value.
+        technique: whether another value than the default is a technique in use, which reports name.
+        is_circumstance: whether runs that differ in it alone repeat one experiment.
+    """
+    metadata = {
+        "help": help, "group": group, "low": low, "high": high, "choices": choices, "may_change": may_change,
+        "technique": technique, "is_circumstance": is_circumstance or may_change,
+    }  # fmt: skip
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+_data = partial(_field, group="Data")
+_length = partial(_field, group="Length and seed")
+_network = partial(_field, group="Networks")
+_condition = partial(_field, group="Conditioning")
+_loss = partial(_field, group="Objective")
+_penalty = partial(_field, group="Gradient penalties", technique=True)
+_images = partial(_field, group="Images shown to the discriminator", technique=True)
+_turns = partial(_field, group="Steps of G and D", technique=True)
+_optimiser = partial(_field, group="Optimisers and schedules")
+_machine = partial(_field, group="Machine")
+_output = partial(_field, group="Logs, samples, checkpoints", may_change=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run's choices; raises ValueError for any value that is out of range or of the wrong type.
+    """One run's choices; raises ConfigError for any value that is out of range or of the wrong type.
 
-    Progress is counted in real images shown to the discriminator. Fractions are of the schedule's length, so a
+    Training length is counted in real images shown to the discriminator. Fractions are of the schedule's length, so a
     recipe keeps its shape when its budget changes. Defaults leave every technique out: a recipe's row says what it
-    uses, and a file written before a technique existed still means what it meant.
+    uses.
+
+    Attributes:
+        origins: where each value came from: "argument", "environment", a file's name, or "recipe NAME"; a field that
+            is absent has its default. Not part of what is compared.
     """
 
-    recipe: str = _field("default", "name of the row these choices started from")
-    # data
-    dataset: str = _field("mnist", "data set to learn; `gansmith list datasets`")
-    data_dir: str = _field("", "folder that holds the IDX files; if given, only it is used")
-    classes: str = _field("", "labels to train on, such as 3 or 0-4; scores still compare with all (empty: every one)")
-    limit_images: int = _field(0, "train on so many images only, spread over the stored order (0: all)", low=0)
-    use_all_training_images: bool = _field(False, "train on the validation images too (for a hand-in)")
-    # length and reproducibility
-    images: int = _field(500_000, "training length in images shown to the discriminator", low=1)
-    schedule_images: int = _field(0, "length that schedules refer to (0: the same as images)", low=0)
-    first_images: int = _field(0, "length that the first half of the schedules refers to (0: the same)", low=0)
-    batch: int = _field(64, "real images per step", low=2, high=65_536)
-    seed: int = _field(0, "one number fixes every random choice", low=0, high=2**63 - 1)
-    # networks
-    network: str = _field("compact", "pair of networks; `gansmith list networks`")
-    g_width: int = _field(32, "channels or units of the generator's wide layers", low=1, high=4096)
-    d_width: int = _field(64, "the same of the discriminator", low=1, high=4096)
-    z_dim: int = _field(64, "length of the latent vector", low=1, high=65_536)
-    latent: str = _field(
+    recipe: str = _field("default", "name of the row these choices started from", group="Data", is_circumstance=True)
+    data: str = _data("mnist", "data set to train on; `gansmith list datasets`")
+    data_dir: str = _data("", "folder that holds its files; if given, only it is used", may_change=True)
+    classes: str = _data("", "labels to train on, such as 3 or 0-4; evaluation still compares with all (empty: all)")
+    limit_images: int = _data(0, "train on so many images only, spread over the stored order (0: all)", low=0)
+    use_all_training_images: bool = _data(False, "train on the validation images too (for a hand-in)")
+
+    images: int = _length(500_000, "training length in images shown to the discriminator", low=1, may_change=True)
+    schedule_images: int = _length(
+        0, "length that schedules refer to (0: the same as images)", low=0, may_change=True
+    )
+    planned_images: int = _length(
+        0, "length expected at the start, where --minutes corrected it half-way (0: the same)", low=0, may_change=True
+    )
+    batch_size: int = _length(64, "real images per step", low=2, high=65_536)
+    seed: int = _length(0, "fixes every random choice", low=0, high=2**63 - 1, is_circumstance=True)
+
+    network: str = _network("compact", "pair of generator and discriminator; `gansmith list networks`")
+    g_width: int = _network(32, "channels or units of the generator's widest layers", low=1, high=4096)
+    d_width: int = _network(64, "channels or units of the discriminator's widest layers", low=1, high=4096)
+    latent_dim: int = _network(64, "length of the latent vector z", low=1, high=65_536)
+    latent_distribution: str = _network(
         "normal",
-        "distribution of latents: normal, uniform between -1 and 1, or spread over a sphere",
+        "distribution of z: standard normal, uniform in [-1, 1], or uniform on a sphere",
         choices=("normal", "uniform", "sphere"),
+        technique=True,
     )
-    initialisation: str = _field(
-        "own",
-        "first weights: the network's own, or one scheme for all its layers",
-        choices=("own", "normal", "glorot", "he", "orthogonal"),
+    weight_init: str = _network(
+        "default",
+        "weight initialisation: the network's own, or one scheme for all layers",
+        choices=("default", "normal", "glorot", "he", "orthogonal"),
+        technique=True,
     )
-    g_activation: str = _field(
-        "own",
+    g_activation: str = _network(
+        "default",
         "activation between the generator's layers: the network's own, or one for all",
-        choices=("own", "relu", "leaky-relu", "elu", "selu", "silu", "gelu", "tanh"),
+        choices=ACTIVATIONS,
+        technique=True,
     )
-    d_activation: str = _field(
-        "own",
-        "the same of the discriminator",
-        choices=("own", "relu", "leaky-relu", "elu", "selu", "silu", "gelu", "tanh"),
+    d_activation: str = _network(
+        "default",
+        "activation between the discriminator's layers: the network's own, or one for all",
+        choices=ACTIVATIONS,
+        technique=True,
     )
-    g_dropout: float = _field(
-        0.0, "share of units dropped in the generator, while training and while sampling", low=0.0, high=0.95
+    g_dropout: float = _network(
+        0.0, "dropout probability in the generator, in training and in sampling", low=0.0, high=0.95, technique=True
     )
-    dropout: float = _field(0.0, "share of units dropped in the discriminator", low=0.0, high=0.95)
-    spectral_norm: bool = _field(False, "divide each weight of the discriminator by its largest singular value")
-    style_mixing: float = _field(
-        0.0, "share of generated images that train with the styles of two latents", low=0.0, high=1.0
+    d_dropout: float = _network(0.0, "dropout probability in the discriminator", low=0.0, high=0.95, technique=True)
+    spectral_norm: bool = _network(False, "spectral normalisation of the discriminator's weights", technique=True)
+    style_mixing: float = _network(
+        0.0, "probability of style mixing (two latents for one image)", low=0.0, high=1.0, technique=True
     )
-    minibatch_stddev: bool = _field(False, "show the discriminator how much the images of a batch differ")
-    conditioning: str = _field(
-        "none",
-        "what both players are told of an image: nothing, its label, a cluster found without labels, "
-        "or (auto) labels where the data has them and clusters elsewhere",
-        choices=("none", "labels", "clusters", "auto"),
-    )
-    clusters: int = _field(
-        2000, "number of clusters where they are used, of two dozen images each at least", low=2, high=65_536
-    )
-    clusters_per_label: int = _field(
-        1,
-        "groups of similar images that both players are told apart within each label, at most one for 24 images",
-        low=1,
-        high=4096,
-    )
-    g_conditioning: str = _field(
-        "auto",
-        "how the generator is told: the network's own way, or an embedding multiplied with the latent or put beside it",
-        choices=("auto", "multiplied", "concatenated"),
-    )
-    d_conditioning: str = _field(
-        "auto",
-        "how the discriminator is told: the network's own way, an embedding multiplied with the image, put beside it "
-        "or projected on the features; or not told, and asked to name the class",
-        choices=("auto", "multiplied", "concatenated", "projection", "classifier"),
-    )
-    # objective
-    objective: str = _field("non-saturating", "loss pair; `gansmith list objectives`")
-    balance: float = _field(
-        0.5, "boundary-equilibrium: generated images' error wanted, as a share of real images'", low=0.0, high=1.0
-    )
-    update: str = _field(
-        "alternating",
-        "the classic discriminator step before the generator step, or one pass that serves both players",
-        choices=("alternating", "joint"),
-    )
-    real_target_low: float = _field(1.0, "smallest target for real images", low=0.0, high=1.0)
-    real_target_high: float = _field(1.0, "largest target for real images", low=0.0, high=1.0)
-    fake_target_low: float = _field(0.0, "smallest target for generated images", low=0.0, high=1.0)
-    fake_target_high: float = _field(0.0, "largest target for generated images", low=0.0, high=1.0)
-    flip_probability: float = _field(0.0, "how often real and fake targets swap places", low=0.0, high=1.0)
-    g_targets: str = _field(
-        "hard",
-        "whether the generator steps towards 1, or towards the soft range that the discriminator gives real images",
-        choices=("hard", "soft"),
-    )
-    feature_matching: float = _field(
-        0.0, "share of the generator's loss that compares the discriminator's features", low=0.0, high=1.0
-    )
-    r1: float = _field(0.0, "weight of the gradient penalty on real images at the end of its schedule", low=0.0)
-    r2: float = _field(0.0, "the same on generated images", low=0.0)
-    gradient_penalty: float = _field(
-        0.0, "weight of the penalty on slopes other than one between real and generated images", low=0.0
-    )
-    dragan: float = _field(0.0, "weight of the same penalty around real images", low=0.0)
-    penalty_boost: float = _field(1.0, "the penalties start this many times stronger", low=1.0)
-    penalty_warmup: float = _field(0.2, "fraction of the schedule over which that boost fades", low=0.0, high=1.0)
-    d_loss_target: float = _field(
-        0.0, "the discriminator's loss that steers that boost, instead of the schedule (0: the schedule)", low=0.0
-    )
-    penalty_every: int = _field(1, "steps between penalties; their weight grows to match", low=1)
-    # images into the discriminator
-    augment: str = _field(
-        "none",
-        "random changes to all images the discriminator sees: always, or as often as it knows its images too well; "
-        "nudges move some a little; auto takes nudges where training images are few",
-        choices=("none", "always", "adaptive", "nudges", "auto"),
-    )
-    d_noise: float = _field(
-        0.0, "standard deviation of the noise on the discriminator's images at the start", low=0.0, high=10.0
-    )
-    d_noise_until: float = _field(1.0, "fraction of the schedule over which that noise fades", low=0.0, high=1.0)
-    replay: float = _field(0.0, "share of the discriminator's generated images that are old ones", low=0.0, high=0.95)
-    replay_images: int = _field(1_000, "how many old images are kept", low=1, high=1_000_000)
-    # who steps when
-    d_steps: int = _field(1, "discriminator steps, each on a fresh batch, for each turn of the generator", low=1)
-    g_steps: int = _field(1, "generator steps in each of its turns", low=1, high=100)
-    fresh_fakes: bool = _field(
-        False, "the generator's turn begins with fresh images, not those the discriminator has just learnt from"
-    )
-    d_loss_bound: float = _field(0.0, "the discriminator rests while its loss is below this", low=0.0)
-    g_loss_bound: float = _field(0.0, "the generator rests while its loss is below this", low=0.0)
-    # optimisation
-    g_optimizer: str = _field("adam", "the generator's optimiser", choices=("adam", "adamw", "rmsprop", "sgd"))
-    d_optimizer: str = _field("adam", "the discriminator's optimiser", choices=("adam", "adamw", "rmsprop", "sgd"))
-    g_learning_rate: float = _field(2e-4, "the generator's learning rate", low=0.0)
-    d_learning_rate: float = _field(2e-4, "the discriminator's learning rate", low=0.0)
-    beta1: float = _field(0.5, "Adam's memory of the gradient", low=0.0, high=0.9999)
-    beta2: float = _field(0.999, "Adam's and RMSprop's memory of the squared gradient", low=0.0, high=0.999999)
-    rate_boost: float = _field(1.0, "learning rates start this many times higher and fall over penalty_warmup", low=1.0)
-    beta2_start: float = _field(
-        0.0, "beta2 at the start, rising to beta2 over penalty_warmup (0: beta2 from the start)", low=0.0, high=0.999999
-    )
-    momentum: float = _field(0.0, "SGD's memory of the gradient", low=0.0, high=0.9999)
-    weight_decay: float = _field(0.0, "AdamW's pull of the weights towards zero", low=0.0)
-    clip_gradient: float = _field(0.0, "longest gradient a player may step along (0: any)", low=0.0)
-    clip_weights: float = _field(0.0, "largest weight of the discriminator (0: any)", low=0.0)
-    decay: str = _field("linear", "how learning rates fall", choices=("linear", "cosine", "step"))
-    decay_from: float = _field(1.0, "fraction of the schedule after which rates fall (1: never)", low=0.0, high=1.0)
-    decay_factor: float = _field(0.1, "what each fall of a step decay leaves of the rates", low=0.0, high=1.0)
-    ema: float = _field(
-        0.0, "half-life of the generator's weight average, as a fraction of images seen (0: none)", low=0.0, high=1.0
-    )
-    ema_growth: str = _field(
-        "linear",
-        "how that half-life grows: with the images seen, or over penalty_warmup to its share of the whole schedule",
-        choices=("linear", "cosine"),
-    )
-    match_tones: bool = _field(
-        False,
-        "scale and shift what the generator's last tanh squashes until pixels have the data's mean and mean square",
-    )
-    # machine
-    precision: str = _field(
-        "auto",
-        "number format of the networks' arithmetic; auto takes bfloat16 where the processor gains by it",
-        choices=("auto", "float32", "bfloat16"),
-    )
-    threads: int = _field(0, "processor threads (0: one a core)", low=0, high=1024)
-    on_trouble: str = _field(
-        "warn",
-        "what to do when a run goes wrong: say so, say so and stop, or go back to the best checkpoint with half the "
-        "learning rates, three times at most",
-        choices=("warn", "stop", "rollback"),
-    )
-    # intervals, in images; 0 lets the length decide
-    log_every: int = _field(0, "images between log lines", low=0)
-    sample_every: int = _field(0, "images between sample grids", low=0)
-    evaluate_every: int = _field(0, "images between quick scores", low=0)
-    stop_early: int = _field(0, "end after so many quick scores in a row without a better one (0: never)", low=0)
-    save_every: int = _field(0, "images between checkpoints", low=0)
-    keep_last: int = _field(0, "newest checkpoints to keep beside the best one (0: all)", low=0)
-    keep_every: int = _field(0, "where keep_last is set, also keep one checkpoint each so many images", low=0)
-    trackers: str = _field(
-        "tensorboard", "who else is told: tensorboard, mlflow, wandb, with commas between them, or none"
+    minibatch_stddev: int = _network(
+        0,
+        "group size of the discriminator's minibatch standard deviation (0: none); it must divide the batch",
+        low=0,
+        high=65_536,
+        technique=True,
     )
 
+    conditioning: str = _condition(
+        "none",
+        "what G and D are conditioned on: nothing, class labels, k-means clusters as pseudo-labels, or (auto) labels "
+        "where the data has them and clusters elsewhere",
+        choices=("none", "labels", "clusters", "auto"),
+    )
+    clusters: int = _condition(
+        2000, "number of k-means clusters, at most one for each 24 images", low=2, high=65_536
+    )
+    clusters_per_class: int = _condition(
+        1,
+        "sub-clusters of each class that G and D are conditioned on, at most one for each 24 images",
+        low=1,
+        high=4096,
+        technique=True,
+    )
+    g_conditioning: str = _condition(
+        "auto",
+        "how y enters the generator: the network's own way, or an embedding multiplied or concatenated with z",
+        choices=("auto", "multiplied", "concatenated"),
+        technique=True,
+    )
+    d_conditioning: str = _condition(
+        "auto",
+        "how y enters the discriminator: the network's own way, an embedding multiplied or concatenated with the "
+        "image, a projection discriminator, or an auxiliary classifier",
+        choices=("auto", "multiplied", "concatenated", "projection", "classifier"),
+        technique=True,
+    )
+
+    objective: str = _loss("non-saturating", "pair of losses; `gansmith list objectives`")
+    began_gamma: float = _loss(
+        0.5,
+        "boundary-equilibrium objective: reconstruction error of generated over real images",
+        low=0.0,
+        high=1.0,
+        technique=True,
+    )
+    label_smoothing: float = _loss(
+        0.0, "one-sided label smoothing: real images' target is 1 minus this", low=0.0, high=1.0, technique=True
+    )
+    fake_label_smoothing: float = _loss(
+        0.0, "generated images' target, with label_smoothing two-sided smoothing", low=0.0, high=1.0, technique=True
+    )
+    random_labels: bool = _loss(
+        False, "draw each target between its hard and its smoothed value", technique=True
+    )
+    label_flipping: float = _loss(
+        0.0, "probability that a step swaps real and generated images' targets", low=0.0, high=1.0, technique=True
+    )
+    g_targets: str = _loss(
+        "hard",
+        "target of the generator's loss: 1, or the smoothed target of real images",
+        choices=("hard", "smoothed"),
+        technique=True,
+    )
+    feature_matching: float = _loss(
+        0.0, "share of the generator's loss that is feature matching", low=0.0, high=1.0, technique=True
+    )
+
+    r1_gamma: float = _penalty(0.0, "gamma of R1, the gradient penalty on real images", low=0.0)
+    r2_gamma: float = _penalty(0.0, "gamma of R2, the gradient penalty on generated images", low=0.0)
+    gradient_penalty: float = _penalty(0.0, "lambda of WGAN-GP's gradient penalty between real and generated", low=0.0)
+    dragan: float = _penalty(0.0, "lambda of DRAGAN's gradient penalty around real images", low=0.0)
+    penalty_start_factor: float = _penalty(1.0, "factor on all penalties at the start", low=1.0)
+    burn_in: float = _penalty(
+        0.2, "fraction of the schedule over which start factors fade by half a cosine", low=0.0, high=1.0
+    )
+    d_loss_target: float = _penalty(
+        0.0, "adapt the penalties' factor to keep the discriminator's loss here (0: follow burn_in)", low=0.0
+    )
+    penalty_every: int = _penalty(1, "lazy regularisation: steps between penalties, whose weight grows to match", low=1)
+
+    augment: str = _images(
+        "none",
+        "augmentation of real and generated images: DiffAugment, DiffAugment in ADA's feedback (adaptive), small "
+        "random shifts, or (auto) shifts where training images are few",
+        choices=("none", "diffaugment", "adaptive", "shifts", "auto"),
+    )
+    instance_noise: float = _images(
+        0.0, "standard deviation of Gaussian noise on D's inputs at the start", low=0.0, high=10.0
+    )
+    instance_noise_until: float = _images(
+        1.0, "fraction of the schedule over which the instance noise fades to zero", low=0.0, high=1.0
+    )
+    replay: float = _images(
+        0.0, "share of D's generated images drawn from a replay buffer of old ones", low=0.0, high=0.95
+    )
+    replay_size: int = _images(1_000, "images in the replay buffer", low=1, high=1_000_000)
+
+    d_steps: int = _turns(1, "discriminator steps, each on a new batch, per turn of the generator (n_critic)", low=1)
+    g_steps: int = _turns(1, "generator steps per turn", low=1, high=100)
+    fresh_fakes: bool = _turns(False, "the generator's step draws new images instead of those of D's step")
+    d_loss_bound: float = _turns(0.0, "the discriminator skips its step while its loss is below this", low=0.0)
+    g_loss_bound: float = _turns(0.0, "the generator skips its step while its loss is below this", low=0.0)
+
+    g_optimizer: str = _optimiser("adam", "the generator's optimiser", choices=OPTIMIZER_NAMES)
+    d_optimizer: str = _optimiser("adam", "the discriminator's optimiser", choices=OPTIMIZER_NAMES)
+    g_lr: float = _optimiser(2e-4, "the generator's learning rate", low=0.0)
+    d_lr: float = _optimiser(2e-4, "the discriminator's learning rate", low=0.0)
+    beta1: float = _optimiser(0.5, "Adam's beta1", low=0.0, high=0.9999)
+    beta2: float = _optimiser(0.999, "Adam's beta2, RMSprop's alpha", low=0.0, high=0.999999)
+    lr_start_factor: float = _optimiser(
+        1.0, "factor on both learning rates at the start, fading over burn_in", low=1.0, technique=True
+    )
+    beta2_start: float = _optimiser(
+        0.0,
+        "beta2 at the start, moving to beta2 over burn_in (0: beta2 from the start)",
+        low=0.0,
+        high=0.999999,
+        technique=True,
+    )
+    momentum: float = _optimiser(0.0, "SGD's momentum", low=0.0, high=0.9999, technique=True)
+    weight_decay: float = _optimiser(0.0, "AdamW's weight decay", low=0.0, technique=True)
+    clip_grad_norm: float = _optimiser(
+        0.0, "gradient clipping: largest norm of all gradients of G or D (0: any)", low=0.0, technique=True
+    )
+    clip_weights: float = _optimiser(
+        0.0, "weight clipping of the discriminator, as in WGAN (0: none)", low=0.0, technique=True
+    )
+    lr_decay: str = _optimiser(
+        "linear", "how learning rates decay", choices=("linear", "cosine", "step"), technique=True
+    )
+    lr_decay_from: float = _optimiser(
+        1.0, "fraction of the schedule after which learning rates decay (1: never)", low=0.0, high=1.0, technique=True
+    )
+    lr_decay_factor: float = _optimiser(
+        0.1, "factor on the learning rates at each step of a step decay", low=0.0, high=1.0, technique=True
+    )
+    ema: float = _optimiser(
+        0.0,
+        "half-life of the exponential moving average (EMA) of G's weights, as a fraction of images seen (0: none)",
+        low=0.0,
+        high=1.0,
+        technique=True,
+    )
+    ema_growth: str = _optimiser(
+        "linear",
+        "how the EMA's half-life grows: with the images seen, or over burn_in to its share of the whole schedule",
+        choices=("linear", "cosine"),
+        technique=True,
+    )
+    calibrate_output: bool = _optimiser(
+        False,
+        "output calibration: rescale G's last layer until pixels have the data's mean and mean square",
+        technique=True,
+    )
+
+    precision: str = _machine(
+        "auto",
+        "number format of matrix products and convolutions; auto takes bfloat16 where it is faster",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    threads: int = _machine(0, "CPU threads (0: one per core)", low=0, high=1024, is_circumstance=True)
+    on_failure: str = _machine(
+        "warn",
+        "what to do about a training failure: warn, stop, or rollback to the best checkpoint with half the learning "
+        "rates, three times at most",
+        choices=("warn", "stop", "rollback"),
+        may_change=True,
+    )
+
+    log_every: int = _output(0, "images between log lines (0: a 200th of the length)", low=0)
+    sample_every: int = _output(0, "images between sample grids (0: a twelfth)", low=0)
+    evaluate_every: int = _output(0, "images between validation FD ratios (0: by length, eight at most)", low=0)
+    early_stopping: int = _output(
+        0, "stop after so many validation FD ratios in a row without a better one (0: never)", low=0
+    )
+    save_every: int = _output(0, "images between checkpoints (0: a quarter)", low=0)
+    keep_last: int = _output(0, "newest checkpoints to keep besides the best one (0: all)", low=0)
+    keep_every: int = _output(0, "where keep_last is set, also keep one checkpoint each so many images", low=0)
+    trackers: str = _output(
+        "tensorboard", "experiment trackers: tensorboard, mlflow, wandb, with commas between them, or none"
+    )
+
+    origins: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
+        for field in FIELDS.values():
             _check(field, getattr(self, field.name))
-        for name in ("recipe", "dataset"):  # which pictures, reports and scripts repeat
+        for name in ("recipe", "data"):  # which pictures, reports and scripts repeat
             if not NAME.fullmatch(getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; {NAME_RULE}, such as {FIELDS[name].default}")
-        for player in ("real", "fake"):
-            low, high = (getattr(self, f"{player}_target_{end}") for end in ("low", "high"))
-            if low > high:
-                raise ValueError(
-                    f"{player}_target_low is {low} and {player}_target_high is {high}; the low end must not be above "
-                    "the high one: swap them"
-                )
-        if self.first_images / 2 >= self.schedule_length:
-            raise ValueError(
-                f"first_images is {self.first_images}, half of which leaves nothing of {self.schedule_length} images "
-                "for the second half of the schedules; lower it"
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; {NAME_RULE}, such as {FIELDS[name].default}")
+        if self.planned_images / 2 >= self.schedule_length:
+            raise ConfigError(
+                f"planned_images is {self.planned_images}, half of which leaves nothing of {self.schedule_length} "
+                "images for the second half of the schedules; lower it"
             )
+        object.__setattr__(self, "origins", dict(self.origins))
 
     @property
     def schedule_length(self) -> int:
         """How many images the schedules take."""
         return self.schedule_images or self.images
 
-    def is_recipes_own(self, name: str) -> bool:
-        """Whether a field has the value that the recipe's row gives it."""
+    @property
+    def ids_per_class(self) -> int:
+        """How many class ids in a row belong to one label; without labels, to one cluster."""
+        return self.clusters_per_class if self.conditioning == "labels" else 1
+
+    def is_from_recipe(self, name: str) -> bool:
+        """Whether a field has the recipe's value and nobody asked for it; where origins are lost, equal ones count."""
         row = RECIPES.get(self.recipe, {})
-        return name in row and getattr(self, name) == row[name]
+        return name in row and getattr(self, name) == row[name] and self.origins.get(name, "recipe") == "recipe"
 
     def replace(self, **changes: Any) -> "Config":
-        """The same choices but for `changes`, checked again."""
+        """Return the same choices but for `changes`, checked again."""
         return dataclasses.replace(self, **changes)
 
-    @property
-    def ids_per_label(self) -> int:
-        """How many ids in a row belong to one label, and where no label is told, to one cluster."""
-        return self.clusters_per_label if self.conditioning == "labels" else 1
+    def with_origins(self, origins: Mapping[str, str]) -> "Config":
+        """Return the same choices, said to come from these sources."""
+        return dataclasses.replace(self, origins=origins)
 
     def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Return every field with its value."""
+        return {name: getattr(self, name) for name in FIELDS}
 
     def techniques(self) -> dict[str, Any]:
-        """The techniques in use, each with its value; empty for the plain algorithm."""
+        """Return the techniques in use, each with its value; empty for the plain algorithm."""
         return {
-            name: value
-            for name, value in self.as_dict().items()
-            if name not in CHOICES and value != FIELDS[name].default
+            name: getattr(self, name)
+            for name, field in FIELDS.items()
+            if field.metadata["technique"] and getattr(self, name) != field.default
         }
 
     def to_toml(self) -> str:
+        """Return every field with its value, and a table of origins."""
         import tomli_w
 
-        return tomli_w.dumps(self.as_dict())
+        return tomli_w.dumps({**self.as_dict(), "origins": dict(self.origins)})
 
 
-FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+FIELDS = {field.name: field for field in dataclasses.fields(Config) if field.name != "origins"}
 
 
 def _check(field: "dataclasses.Field[Any]", value: object) -> None:
     name, kind, rule = field.name, field.type, field.metadata
     right_type = isinstance(value, int | float) if kind is float else isinstance(value, kind)  # type: ignore[arg-type]
     if not right_type or (kind is not bool and isinstance(value, bool)):
-        raise ValueError(f"{name} is {value!r}; it must be {_KINDS[kind]}, such as {_example(field)}")
+        raise ConfigError(f"{name} is {value!r}; it must be {_KINDS[kind]}, such as {_example(field)}")
     if rule["choices"] and value not in rule["choices"]:
-        raise ValueError(_unknown(str(value), rule["choices"], name))
+        raise ConfigError(_unknown(str(value), rule["choices"], name))
     if isinstance(value, int | float):
         low, high = rule["low"], rule["high"]
         least, most = -_HUGE if low is None else low, _HUGE if high is None else high
-        if not least <= value <= most:  # nor is what is no number
+        if not least <= value <= most:  # NaN fails too
             bounds = f"between {low} and {high}" if high is not None else f"{low} or more"
             if high is None and value > most:
                 bounds += f", and no more than {most:g}"
-            raise ValueError(f"{name} is {value}; it must be {bounds}: give one such as {_example(field)}")
+            raise ConfigError(f"{name} is {value}; it must be {bounds}: give one such as {_example(field)}")
 
 
 _HUGE = 10**18
@@ -353,7 +419,7 @@ def parse_value(name: str, raw: object) -> Any:
         return float(text)
     except (KeyError, ValueError):
         kind = _KINDS[field.type]
-        raise ValueError(f"{name} is {raw!r}; it must be {kind}, such as {_example(field)}") from None
+        raise ConfigError(f"{name} is {raw!r}; it must be {kind}, such as {_example(field)}") from None
 
 
 def parse_count(text: str) -> int:
@@ -363,10 +429,10 @@ def parse_count(text: str) -> int:
     scale = {"k": 1_000, "M": 1_000_000}.get(text[-1:], 1)
     digits = text[:-1] if scale > 1 else text
     if scale > 1 and not re.fullmatch(r"[+-]?\d{1,20}(\.\d{1,20})?", digits):  # an exponent could ask for any memory
-        raise ValueError(f"{text!r} is not a whole number")
+        raise ConfigError(f"{text!r} is not a whole number")
     number = Fraction(digits) * scale if scale > 1 else Fraction(int(digits))
     if number.denominator != 1:
-        raise ValueError(f"{text!r} is not a whole number")
+        raise ConfigError(f"{text!r} is not a whole number")
     return number.numerator
 
 
@@ -377,26 +443,26 @@ def parse_labels(text: str, *, what: str = "labels") -> list[int]:
             return [label for part in text.split(",") for label in _parse_range(part)]
         return _parse_range(text) if "-" in text else [int(digit) for digit in text]
     except ValueError:
-        raise ValueError(f"{what} are {text!r}; write a range 0-9, a list 3,11,12 or digits 2024") from None
+        raise ConfigError(f"{what} are {text!r}; write a range 0-9, a list 3,11,12 or digits 2024") from None
 
 
 def _parse_range(text: str) -> list[int]:
     first, dash, last = text.partition("-")
     if dash and int(last) - int(first) >= 65_536:
-        raise ValueError("no data set has so many labels")
+        raise ConfigError("no data set has so many labels")
     return list(range(int(first), int(last) + 1)) if dash else [int(first)]
 
 
 def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
-    """The row called `name`; a ValueError that names the closest rows where there is none."""
+    """Return the row called `name`; ConfigError with the closest names where there is none."""
     if name not in table:
-        raise ValueError(_unknown(name, table, what))
+        raise ConfigError(_unknown(name, table, what))
     return table[name]
 
 
 def is_repeat(config: Config, first: Config) -> bool:
     """Whether two runs repeat one experiment, their lengths within a quarter: runs of equal minutes differ a little."""
-    neutral = {name: FIELDS[name].default for name in CIRCUMSTANCES}
+    neutral = {name: field.default for name, field in FIELDS.items() if field.metadata["is_circumstance"]}
     is_as_long = abs(config.images - first.images) <= first.images / 4
     return is_as_long and config.replace(**neutral) == first.replace(**neutral)
 
@@ -415,36 +481,37 @@ def resolve(
     *,
     file: Path | str | None = None,
     environ: Mapping[str, str] | None = None,
-    flags: Mapping[str, object] | None = None,
-) -> tuple[Config, dict[str, str]]:
-    """The choices that result from all sources, and for each field the source it came from.
+    arguments: Mapping[str, object] | None = None,
+) -> Config:
+    """Return the choices that result from all sources.
 
-    Raises ValueError for an unknown field, recipe or value, FileNotFoundError for a missing file.
+    Raises ConfigError for an unknown field, recipe or value, NotFoundError for a missing file.
     """
     layers: list[tuple[str, Mapping[str, object]]] = []
     if file is not None:
-        layers.append((str(file), _read_toml(Path(file))))
+        written = _read_toml(Path(file))
+        layers.append((str(file), {key: value for key, value in written.items() if key not in ("format", "origins")}))
     layers.append(("environment", _from_environment(environ or {})))
-    layers.append(("flag", flags or {}))
+    layers.append(("argument", arguments or {}))
 
     name = recipe
     for source, values in reversed(layers):
         for key in values:
             if key not in FIELDS:
-                raise ValueError(f"{source}: {_unknown(key, FIELDS, 'field')}")
+                raise ConfigError(f"{source}: {unknown_field(key)}")
         if name is None and "recipe" in values:
             name = str(values["recipe"])
     name = "default" if name is None else name
-    layers.insert(0, (f"recipe {name}", choose(RECIPES, name, "recipe")))
+    layers.insert(0, ("recipe", choose(RECIPES, name, "recipe")))
 
     chosen: dict[str, Any] = {}
-    origins = dict.fromkeys(FIELDS, "default")
+    origins: dict[str, str] = {}
     for source, values in layers:
         for key, raw in values.items():
             chosen[key] = parse_value(key, raw)
             origins[key] = source
     chosen["recipe"] = name
-    return Config(**chosen), origins
+    return Config(**chosen, origins=origins)
 
 
 _MAX_TOML_BYTES = 2**14  # dotted keys cost the square of their length
@@ -454,17 +521,17 @@ def _read_toml(path: Path) -> dict[str, object]:
     import tomllib
 
     if not path.is_file():
-        raise FileNotFoundError(
+        raise NotFoundError(
             f"there is no file {str(path)!r}; give the path of a TOML file with field = value lines"
         )
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_TOML_BYTES + 1)
         if len(text) > _MAX_TOML_BYTES:
-            raise ValueError(f"{path} is longer than {_MAX_TOML_BYTES:,} bytes; write field = value lines alone")
+            raise ConfigError(f"{path} is longer than {_MAX_TOML_BYTES:,} bytes; write field = value lines alone")
         return tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid TOML ({error}); write lines such as batch = 64") from None
+        raise ConfigError(f"{path} is not valid TOML ({error}); write lines such as batch_size = 64") from None
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
@@ -476,13 +543,68 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     }
 
 
-def load_config(path: Path) -> Config:
-    """The choices written in a run's config.toml."""
+def load_config(path: Path, *, written_in: int) -> Config:
+    """Return the choices in a run's config.toml; ConfigError where another format of run directory wrote it."""
     values = _read_toml(path)
+    found, origins = values.pop("format", None), values.pop("origins", {})
+    if found != written_in:
+        raise ConfigError(
+            f"{path.parent} was written by another version of Gansmith (run format "
+            f"{'2 or older' if found is None else found}, this version reads {written_in}); use that version, or train "
+            "a new run"
+        )
     for key in values:
         if key not in FIELDS:
-            raise ValueError(f"{path}: {_unknown(key, FIELDS, 'field')}")
+            raise ConfigError(f"{path}: {unknown_field(key)}")
+    is_readable = isinstance(origins, dict) and all(isinstance(value, str) for value in origins.values())
     try:
-        return Config(**{key: parse_value(key, raw) for key, raw in values.items()})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        config = Config(**{key: parse_value(key, raw) for key, raw in values.items()})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config.with_origins(origins if is_readable else {})  # type: ignore[arg-type]
+
+
+# What other projects call a field, or something that is no field here, and what to say.
+SYNONYMS = {
+    "lr": "g_lr and d_lr", "learning_rate": "g_lr and d_lr", "lr_g": "g_lr", "glr": "g_lr", "lrg": "g_lr",
+    "g_learning_rate": "g_lr", "lr_d": "d_lr", "dlr": "d_lr", "lrd": "d_lr", "d_learning_rate": "d_lr",
+    "bs": "batch_size", "batch": "batch_size", "batchsize": "batch_size", "b": "batch_size",
+    "nz": "latent_dim", "z": "latent_dim", "z_dim": "latent_dim", "zdim": "latent_dim", "latent": "latent_dim",
+    "latent_size": "latent_dim", "noise_dim": "latent_dim", "dim_z": "latent_dim", "nlatent": "latent_dim",
+    "gamma": "r1_gamma and r2_gamma", "r1": "r1_gamma", "r2": "r2_gamma", "r1_weight": "r1_gamma",
+    "n_epochs": "epochs", "num_epochs": "epochs", "nepochs": "epochs", "epoch": "epochs", "niter": "epochs or images",
+    "iterations": "images", "n_iter": "images", "iters": "images", "steps": "images", "max_steps": "images",
+    "kimg": "images (500k is 500 kimg)", "total_kimg": "images (500k is 500 kimg)", "duration": "minutes",
+    "time": "minutes", "b1": "beta1", "b2": "beta2", "betas": "beta1 and beta2", "ngf": "g_width", "ndf": "d_width",
+    "width": "g_width and d_width", "hidden": "g_width and d_width", "hidden_dim": "g_width and d_width",
+    "n_critic": "d_steps", "ncritic": "d_steps", "n_dis": "d_steps", "critic_iters": "d_steps", "d_iters": "d_steps",
+    "clip": "clip_weights or clip_grad_norm", "clip_value": "clip_weights", "clip_grad": "clip_grad_norm",
+    "lambda_gp": "gradient_penalty", "gp_lambda": "gradient_penalty", "gp": "gradient_penalty",
+    "gp_weight": "gradient_penalty", "smoothing": "label_smoothing", "smooth": "label_smoothing",
+    "soft_labels": "label_smoothing", "real_label": "label_smoothing", "flip_labels": "label_flipping",
+    "loss": "objective", "gan_type": "objective", "gan_mode": "objective", "loss_type": "objective",
+    "criterion": "objective", "model": "a recipe's name, or network", "arch": "network", "architecture": "network",
+    "dataset": "data", "data_set": "data", "dataroot": "data_dir", "data_root": "data_dir", "data_path": "data_dir",
+    "root": "data_dir", "cond": "conditioning", "conditional": "conditioning labels", "n_classes": "classes",
+    "num_classes": "classes", "label": "classes", "labels": "classes", "class": "classes", "optimizer": "g_optimizer and d_optimizer",
+    "optim": "g_optimizer and d_optimizer", "opt": "g_optimizer and d_optimizer", "dropout": "d_dropout or g_dropout",
+    "init": "weight_init", "init_type": "weight_init", "initialisation": "weight_init", "activation":
+    "g_activation and d_activation", "sn": "spectral_norm", "noise": "instance_noise", "aug": "augment",
+    "diffaug": "augment diffaugment", "diffaugment": "augment diffaugment", "ada": "augment adaptive",
+    "ema_decay": "ema", "ema_beta": "ema", "ema_kimg": "ema", "mbstd": "minibatch_stddev", "mbstd_group":
+    "minibatch_stddev", "amp": "precision bfloat16", "bf16": "precision bfloat16", "fp16": "precision bfloat16",
+    "fp32": "precision float32", "num_threads": "threads", "workers": "threads", "num_workers": "threads", "j":
+    "threads", "manual_seed": "seed", "random_seed": "seed", "outdir": "out", "out_dir": "out", "outf": "out",
+    "output": "out", "output_dir": "out", "save_dir": "out", "logdir": "out", "o": "out", "log_interval":
+    "log_every", "sample_interval": "sample_every", "save_interval": "save_every", "checkpoint_every": "save_every",
+    "snap": "save_every", "patience": "early_stopping", "wandb": "trackers wandb", "tensorboard": "trackers tensorboard",
+    "scheduler": "lr_decay", "lr_policy": "lr_decay", "wd": "weight_decay",
+}  # fmt: skip
+
+
+def unknown_field(name: str, also: Iterable[str] = ()) -> str:
+    """Return a sentence on a name that is no field: what other projects call it here, or the closest names."""
+    key = name.replace("-", "_").lower()
+    if key in SYNONYMS:
+        return f"there is no field {name!r}; here it is {SYNONYMS[key]}"
+    return _unknown(name, (*FIELDS, *also), "field")

@@ -1,64 +1,98 @@
-"""What a person or a script sees while a run trains: a live bar, plain lines, or JSON."""
+"""What a person or a script sees while a run trains: a live bar, a notebook's display, plain lines, or JSON."""
 
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansmith.runs import to_json
+from gansmith.errors import ConfigError
+from gansmith.events import (
+    Event,
+    FailureDetected,
+    LengthChanged,
+    Logged,
+    RolledBack,
+    Sampled,
+    Scored,
+    Started,
+)
+from gansmith.files import to_json
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-_PLAIN_EVERY_S = 5.0
+STYLES = ("auto", "bar", "notebook", "plain", "json", "none")
+_PLAIN_EVERY_S, _NOTEBOOK_EVERY_S = 5.0, 0.5
 
-Show = Callable[[dict[str, Any]], None]
+Show = Callable[[Event], None]
 
 
 @contextmanager
-def show_progress(total_images: int, style: str) -> Iterator[Show]:
-    """A function that shows one report of `train`; `auto` draws a bar on a terminal and plain lines elsewhere."""
-    if style == "json":
-        yield _print_json
-    elif style == "plain" or not sys.stdout.isatty():
-        yield _plain(total_images)
-    else:
-        with _bar(total_images) as show:
+def show_progress(style: str = "auto") -> Iterator[Show]:
+    """Give a function that shows one event of training.
+
+    auto draws a bar on a terminal, a bar with the newest sample grid in a notebook, and plain lines elsewhere.
+    Raises ConfigError for an unknown style.
+    """
+    if style not in STYLES:
+        raise ConfigError(f"progress is {style!r}; choose one of {', '.join(STYLES)}")
+    if style == "auto":
+        style = "notebook" if _in_notebook() else "bar" if sys.stdout.isatty() else "plain"
+    if style == "bar":
+        with _bar() as show:
             yield show
+    else:
+        yield {"notebook": _Notebook().show, "plain": _Plain().show, "json": _print_json, "none": _ignore}[style]
 
 
-def _print_json(report: dict[str, Any]) -> None:
-    sys.stdout.write(to_json(report) + "\n")
+def _ignore(event: Event) -> None:
+    pass
+
+
+def _print_json(event: Event) -> None:
+    sys.stdout.write(to_json(event.to_json()) + "\n")
     sys.stdout.flush()
 
 
-def _plain(total_images: int) -> Show:
-    last_shown_at = -_PLAIN_EVERY_S
+def sentence(event: Event) -> str:
+    """Return what a person is told of an event; empty for those that a bar or picture shows."""
+    if isinstance(event, Started):
+        lines = [f"{event.data}: {event.train_images:,} images to train on, from {event.source}"]
+        return "\n".join([*lines, *(f"note: {notice}" for notice in event.notices)])
+    if isinstance(event, LengthChanged):
+        return f"{event.images:,} images will fit into the time left"
+    if isinstance(event, Scored):
+        return (
+            f"{event.images_seen:>9,} images: validation FD ratio {event.validation_fd_ratio:.2f} "
+            f"(FD {event.fd:.3f}, of real images {event.fd_real:.3f}; {event.n:,} images each)"
+        )
+    return event.message if isinstance(event, FailureDetected | RolledBack) else ""
 
-    def show(report: dict[str, Any]) -> None:
-        nonlocal last_shown_at, total_images
-        if report["kind"] == "length":
-            total_images = report["images"]
-            line = f"{total_images:,} images will fit into the time left"
-        elif report["kind"] == "score":
-            line = _score(report)
-        elif report["kind"] in ("trouble", "rollback"):
-            line = report["sentence"]
-        elif report["kind"] == "log" and time.monotonic() - last_shown_at >= _PLAIN_EVERY_S:
-            last_shown_at = time.monotonic()
-            done = f"{report['images_seen']:>9,} of {total_images:,} images"
-            line = f"{done}  {report['images_per_s']:7,.0f} a second  {_losses(report)}"
-        else:
-            return
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
 
-    return show
+class _Plain:
+    """A line every few seconds, and one for whatever happens."""
+
+    def __init__(self) -> None:
+        self.total_images, self.shown_at = 0, -_PLAIN_EVERY_S
+
+    def show(self, event: Event) -> None:
+        self.total_images = _length(event) or self.total_images
+        line = sentence(event)
+        if isinstance(event, Logged) and time.monotonic() - self.shown_at >= _PLAIN_EVERY_S:
+            self.shown_at = time.monotonic()
+            done = f"{event.images_seen:>9,} of {self.total_images:,} images"
+            line = f"{done}  {event.values['images_per_s']:7,.0f} images/s  {_losses(event)}"
+        if line:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
 
 
 @contextmanager
-def _bar(total_images: int) -> Iterator[Show]:
+def _bar() -> Iterator[Show]:
     from rich.console import Group
     from rich.live import Live
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -73,28 +107,79 @@ def _bar(total_images: int) -> Iterator[Show]:
         TextColumn("{task.fields[losses]}"),
     )
     progress = Progress(*columns)
-    task = progress.add_task("", total=total_images, rate=0.0, losses="")
+    progress.add_task("", total=None, rate=0.0, losses="")
     with Live(Group(progress, Text()), refresh_per_second=4) as live:
+        yield partial(_show_in_bar, progress, live)
 
-        def show(report: dict[str, Any]) -> None:
-            if report["kind"] == "length":
-                progress.update(task, total=report["images"])
-            if report["kind"] == "log":
-                progress.update(
-                    task, completed=report["images_seen"], rate=report["images_per_s"], losses=_losses(report)
-                )
-            elif report["kind"] == "score":
-                live.console.print(_score(report))
-            elif report["kind"] in ("trouble", "rollback"):
-                live.console.print(report["sentence"])
-            elif report["kind"] == "sampled" and live.console.color_system in ("256", "truecolor"):
-                live.update(Group(progress, draw_in_text(report["path"], report["tile_px"])))
 
-        yield show
+def _show_in_bar(progress: Any, live: Any, event: Event) -> None:
+    from rich.console import Group
+
+    task = progress.task_ids[0]
+    if _length(event):
+        progress.update(task, total=_length(event))
+    if sentence(event):
+        live.console.print(sentence(event), markup=False, highlight=False)
+    elif isinstance(event, Logged):
+        rate = event.values["images_per_s"]
+        progress.update(task, completed=event.images_seen, rate=rate, losses=_losses(event))
+    elif isinstance(event, Sampled) and live.console.color_system in ("256", "truecolor"):
+        live.update(Group(progress, draw_in_text(event.path, event.tile_px)))
+
+
+class _Notebook:
+    """A display below the cell: a bar, the newest score, the newest sample grid."""
+
+    def __init__(self) -> None:
+        self.total_images, self.images_seen, self.rate, self.losses = 1, 0, 0.0, ""
+        self.lines: list[str] = []
+        self.picture = ""
+        self.shown_at, self.handle = 0.0, None
+
+    def show(self, event: Event) -> None:
+        self.total_images = _length(event) or self.total_images
+        self.images_seen = event.images_seen
+        if isinstance(event, Logged):
+            self.rate, self.losses = event.values["images_per_s"], _losses(event)
+        elif isinstance(event, Sampled):
+            encoded = b64encode(Path(event.path).read_bytes()).decode()
+            self.picture = f'<img src="data:image/png;base64,{encoded}" style="width: 420px; image-rendering: pixelated">'
+        elif sentence(event):
+            self.lines.append(sentence(event))
+        is_quiet = isinstance(event, Logged) and self.images_seen < self.total_images
+        if not is_quiet or time.monotonic() - self.shown_at >= _NOTEBOOK_EVERY_S:
+            self._draw()
+
+    def _draw(self) -> None:
+        import html
+
+        from IPython.display import HTML, display
+
+        self.shown_at = time.monotonic()
+        done = min(1.0, self.images_seen / self.total_images)
+        text = f"{self.images_seen:,} of {self.total_images:,} images, {self.rate:,.0f} images/s, {self.losses}"
+        told = "<br>".join(html.escape(line) for line in self.lines[-4:])
+        shown = HTML(f'<progress value="{done:.4f}" max="1" style="width: 420px"></progress> {text}<br>{told}<br>{self.picture}')
+        if self.handle is None:
+            self.handle = display(shown, display_id=True)
+        else:
+            self.handle.update(shown)
+
+
+def _in_notebook() -> bool:
+    """Whether this process is a notebook's kernel; IPython is not imported to find out."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def _length(event: Event) -> int:
+    """Return the run's length in images where an event says it, else 0."""
+    return event.images if isinstance(event, Started | LengthChanged) else 0
 
 
 def draw_in_text(path: str, tile_px: int, *, tiles: int = 5) -> "Text":
-    """The first tiles of a grid at half their size, two pixels to a character."""
+    """Return the first tiles of a grid at half their size, two pixels to a character."""
     import numpy as np
     from PIL import Image
     from rich.text import Text
@@ -112,13 +197,7 @@ def draw_in_text(path: str, tile_px: int, *, tiles: int = 5) -> "Text":
     return text
 
 
-def _losses(report: dict[str, Any]) -> str:
-    """A player that rested all the time has none."""
-    return "  ".join(f"{name[0].upper()} {report[name]:.3f}" for name in ("d_loss", "g_loss") if name in report)
-
-
-def _score(report: dict[str, Any]) -> str:
-    return (
-        f"{report['images_seen']:>9,} images: {report['ratio']:.2f} times real "
-        f"(distance {report['frechet']:.3f}, real data {report['floor']:.3f}, {report['n']:,} images a side)"
-    )
+def _losses(event: Logged) -> str:
+    """Return the losses; a network that skipped all its steps has none."""
+    names = [name for name in ("d_loss", "g_loss") if event.values.get(name) is not None]
+    return "  ".join(f"{name[0].upper()} {event.values[name]:.3f}" for name in names)

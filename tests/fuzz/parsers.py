@@ -18,17 +18,20 @@ import torch
 from PIL import Image
 
 from gansmith.config import Config, load_config, parse_count, parse_labels
-from gansmith.data import ImageSpec
-from gansmith.data.files import open_picture, read_npz
+from gansmith.data.images import ImageSpec
+from gansmith.data.image_files import open_picture, read_npz
 from gansmith.data.idx import read_idx
-from gansmith.export import export
-from gansmith.generate import describe_model, load_model, network_spec, read_latents
+from gansmith.exporters import export
+from gansmith.models import generator_metadata, load_generator
+from gansmith.conditioning import conditioned_spec
+from gansmith.sampling import read_latents
 from gansmith.networks import NETWORKS
-from gansmith.readers.keras import read_keras
-from gansmith.runs import Run, save_tensors
+from gansmith.importers.keras import read_keras
+from gansmith.runs import RunDirectory
+from gansmith.files import save_tensors
 
 CORPUS = Path(__file__).parent / "corpus"
-TINY = Config(network="mlp", g_width=2, d_width=2, z_dim=2, conditioning="none")
+TINY = Config(network="mlp", g_width=2, d_width=2, latent_dim=2, conditioning="none")
 
 
 @dataclass(frozen=True)
@@ -73,17 +76,17 @@ def _toml() -> list[bytes]:
 
 
 def _generator(config: Config, spec: ImageSpec) -> bytes:
-    G, _ = NETWORKS[config.network](network_spec(spec, config), config)
+    G, _ = NETWORKS[config.network](conditioned_spec(spec, config), config)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "whole.safetensors")
-        save_tensors(path, G.state_dict(), describe_model(config, spec, torch.ones(max(spec.num_classes, 1))))
+        save_tensors(path, G.state_dict(), generator_metadata(config, spec, torch.ones(max(spec.num_classes, 1))))
         return path.read_bytes()
 
 
 @functools.cache
 def _keras_pair() -> tuple[bytes, bytes]:
     """generator.json and generator.h5 of a network with most kinds of layers."""
-    config = Config(g_width=2, d_width=4, z_dim=2, conditioning="labels")
+    config = Config(g_width=2, d_width=4, latent_dim=2, conditioning="labels")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "whole.safetensors")
         path.write_bytes(_generator(config, ImageSpec(8, 1, 2)))
@@ -102,11 +105,11 @@ def _keras(path: Path) -> None:
 
 
 def _run_json(path: Path) -> None:
-    Run(path.parent, TINY).facts()
+    RunDirectory(path.parent, TINY).facts()
 
 
 def _log(path: Path) -> None:
-    Run(path.parent, TINY).log()
+    RunDirectory(path.parent, TINY).log
 
 
 def _text(path: Path) -> None:
@@ -126,7 +129,7 @@ PARSERS: dict[str, Parser] = {
     "npy": Parser("a.npy", lambda path: read_latents(path, 2), lambda: [_saved(np.save, np.ones((3, 2)))]),
     "picture": Parser("a.png", open_picture, _pictures),
     "toml": Parser("config.toml", load_config, _toml),
-    "safetensors": Parser("a.safetensors", load_model, lambda: [_generator(TINY, ImageSpec(4, 1, 0))]),
+    "safetensors": Parser("a.safetensors", load_generator, lambda: [_generator(TINY, ImageSpec(4, 1, 0))]),
     "keras": Parser("generator.json", _keras, lambda: [_keras_pair()[0]]),
     "run": Parser("run.json", _run_json, lambda: [b'{"status": "running", "versions": {"torch": "2"}}']),
     "log": Parser("log.jsonl", _log, lambda: [b'{"images_seen": 3, "d_loss": null}\n{"images_se']),

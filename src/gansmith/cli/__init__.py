@@ -1,9 +1,10 @@
-"""The command `gansmith`: one table of commands, and what a mistake looks like.
+"""The command `gansmith`: one table of commands, and how errors are shown.
 
 Each command parses, calls the library, prints. Nothing heavy is imported until a command needs it, so `--help`
 answers at once.
 """
 
+import difflib
 import io
 import os
 import re
@@ -12,17 +13,18 @@ from collections.abc import Callable
 
 from cyclopts import App, CycloptsError
 
-from gansmith.cli.benching import gaussians, losses, stacked_mnist
-from gansmith.cli.comparing import ablate, recipes
+from gansmith.cli.benchmarks import gaussians, losses, stacked_mnist
+from gansmith.cli.boards import ablate, recipes
 from gansmith.cli.data import check, export, fetch
-from gansmith.cli.drawing import film, plot, sample, walk
-from gansmith.cli.judging import compare, evaluate
-from gansmith.cli.looking import describe, diagnose, doctor, list_
+from gansmith.cli.sampling import film, plot, sample, walk
+from gansmith.cli.evaluation import compare, evaluate
+from gansmith.cli.info import describe, diagnose, doctor, list_
 from gansmith.cli.output import complain
-from gansmith.cli.shipping import export as export_model
-from gansmith.cli.shipping import handin, report
+from gansmith.cli.exports import export as export_model
+from gansmith.cli.exports import handin, report
 from gansmith.cli.training import resume, train
-from gansmith.config import FIELDS
+from gansmith.config import FIELDS, SYNONYMS
+from gansmith.errors import GansmithError, TrainingFailed
 
 app = App(
     name="gansmith",
@@ -33,7 +35,7 @@ app = App(
 )
 data_app = App(name="data", help="Fetch, check or export the real images of a data set.")
 app.command(data_app)
-bench_app = App(name="bench", help="Train on a published test and print the figures of its table.")
+bench_app = App(name="bench", help="Train on a published benchmark and print the figures of its table.")
 app.command(bench_app)
 
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -70,18 +72,22 @@ for _name, _command in BENCH_COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 training went wrong, 2 a mistake in the request, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 training failed, 2 a mistake in the request, 130 interrupted.
+
+    Mistakes are `GansmithError`s and what the operating system refuses; any other exception keeps its traceback.
+    """
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         code = app(_with_values(sys.argv[1:]), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        complain(" ".join(str(error).split()))
+        complain(_usage(" ".join(str(error).split())))
         code = 2
-    except (OverflowError, ZeroDivisionError):  # a mistake of this program, whose trace tells where
-        raise
-    except ArithmeticError as error:
+    except GansmithError as error:
+        complain(str(error))
+        code = 2
+    except TrainingFailed as error:
         complain(str(error))
         code = 1
     except (MemoryError, RuntimeError) as error:
@@ -89,20 +95,33 @@ def main() -> None:
             raise
         complain(_beyond_memory(error))
         code = 2
-    except ValueError as error:
-        complain(str(error))
-        code = 2
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        if error.errno is None:  # ours, a sentence already
-            complain(str(error))
-        else:
-            where = str(error.filename or "writing").replace("/.partial-", "/")
-            complain(f"{where}: {error.strerror}; choose a place that can be read and written, with space left")
+        if error.errno is None:
+            raise
+        where = str(error.filename or "writing").replace("/.partial-", "/")
+        complain(f"{where}: {error.strerror}; choose a place that can be read and written, with space left")
         code = 2
     sys.exit(code or 0)
+
+
+def _usage(sentence: str) -> str:
+    """Return a sentence on a flag that does not exist: what other projects mean by it, or the closest flag."""
+    unknown = re.search(r'Unknown option: "?--([\w-]+)', sentence)
+    if unknown is None:
+        return sentence
+    name = unknown[1].removeprefix("no-").replace("-", "_").lower()
+    if name not in SYNONYMS and "Did you mean" in sentence:
+        return sentence
+    close = difflib.get_close_matches(name, [*SYNONYMS, *FIELDS], n=1, cutoff=0.7)
+    if not close:
+        return f"{sentence} gansmith COMMAND --help lists the flags"
+    words = SYNONYMS.get(close[0], close[0]).split(" ")
+    words = [f"--{word.replace('_', '-')}" if word in (*FIELDS, "out", "minutes", "epochs") else word for word in words]
+    verb = "here it is" if name in SYNONYMS else "did you mean"
+    return f"there is no --{unknown[1]}; {verb} {' '.join(words)}{'' if name in SYNONYMS else '?'}"
 
 
 def _beyond_memory(error: Exception) -> str:

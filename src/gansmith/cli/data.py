@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from gansmith.cli.output import require_place, write_images
+from gansmith.errors import NotFoundError
+from gansmith.cli.output import require_place
 
 
 def fetch(name: str, /) -> int:
@@ -12,7 +13,7 @@ def fetch(name: str, /) -> int:
     from gansmith.data.idx import fetch as fetch_set
 
     if not all([fetch_set(name, part) for part in ("train", "test")]):
-        raise FileNotFoundError(f"{name} could not be fetched from any mirror; check the network, or give --data-dir")
+        raise NotFoundError(f"{name} could not be fetched from any mirror; check the network, or give --data-dir")
     print(f"{name} -> {cache_dir(name)}")
     return 0
 
@@ -34,7 +35,7 @@ def export(
     name: str,
     /,
     *,
-    split: Literal["fit", "validation", "test"],
+    split: Literal["train", "validation", "test"],
     out: Path,
     data_dir: Path | None = None,
 ) -> int:
@@ -42,10 +43,11 @@ def export(
     import torch
 
     from gansmith.data import load_split
+    from gansmith.sampling import write_samples
 
     require_place(out)
     images = load_split(name, split, data_dir=data_dir)
     labels = torch.full((len(images),), -1) if images.labels is None else images.labels
-    write_images(images.pixels, labels, out)
+    write_samples(images.pixels, labels, out)
     print(f"{len(images):,} images -> {out}")
     return 0

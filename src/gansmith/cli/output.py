@@ -1,63 +1,61 @@
-"""What several commands print and write."""
+"""What several commands print, and the checks of where they may write."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from gansmith.errors import ConfigError, NotFoundError
+
 if TYPE_CHECKING:
-    from torch import Tensor
+    from rich.console import Console
 
 Json = Annotated[bool, Parameter(name="--json", negative=())]  # the flag of commands that can answer in JSON
+_OTHER_KINDS = (".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def say(progress: str, line: str) -> None:
-    """A line for people; scripts that read JSON get it on the other stream."""
+    """Print a line for people; scripts that read JSON get it on the other stream."""
     print(line, file=sys.stderr if progress == "json" else sys.stdout, flush=True)
 
 
 def complain(sentence: str) -> None:
+    """Print what went wrong on stderr."""
     print(f"gansmith: {sentence}", file=sys.stderr)
 
 
+def console(width: int) -> "Console":
+    """Return a console as wide as the terminal, or of this width where output is no terminal."""
+    from rich.console import Console
+
+    return Console(width=None if Console().is_terminal else width, highlight=False)
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int = 140) -> None:
+    """Print rows under a header, columns aligned."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+    console(width).print(table)
+
+
 def require_parent(out: Path) -> None:
+    """Raise NotFoundError where a file's folder does not exist."""
     if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {str(out.absolute().parent)!r} to write {out.name} in; make it first"
-        )
-
-
-_OTHER_KINDS = (".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+        raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to write {out.name} in; make it first")
 
 
 def require_place(out: Path) -> None:
-    """As `require_parent`, for a .png, a .npz or a folder of images."""
+    """Raise GansmithError for a place where no .png, .npz or folder of images can be written."""
     require_parent(out)
     if out.suffix in (".png", ".npz"):
         return
     if out.is_file() or out.suffix.lower() in _OTHER_KINDS:
-        raise ValueError(f"{out} is no folder; end --out in .png or .npz, or name a folder")
+        raise ConfigError(f"{out} is no folder; end --out in .png or .npz, or name a folder")
     if out.is_dir() and any(out.glob("*.png")):
-        raise ValueError(f"{out} holds images already, which would mix with these; name an empty or a new folder")
-
-
-def write_images(images: "Tensor", labels: "Tensor", out: Path, *, truncation: float = 1.0) -> None:
-    """A grid, a .npz or a folder; each file says of itself how far its samples were truncated, if they were."""
-    from PIL.PngImagePlugin import PngInfo
-
-    from gansmith.generate import enlarge, grid, to_png, write_npz
-    from gansmith.runs import write_bytes
-
-    noted = PngInfo()
-    if truncation != 1:
-        noted.add_text("truncation", f"{truncation:g}")
-
-    if out.suffix == ".png":
-        write_bytes(out, to_png(enlarge(grid(images)), noted))
-    elif out.suffix == ".npz":
-        write_npz(out, images, labels, truncation=truncation)
-    else:
-        out.mkdir(exist_ok=True)
-        for k in range(len(images)):
-            write_bytes(out / f"{k:05d}.png", to_png(grid(images[k : k + 1]), noted))
+        raise ConfigError(f"{out} holds images already, which would mix with these; name an empty or a new folder")

@@ -1,25 +1,20 @@
 """`train` and `resume`: from a request to a run directory."""
 
 import dataclasses
-import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from gansmith.cli.output import complain, say
+from gansmith.cli.output import say
 from gansmith.config import FIELDS, Config, resolve
 
 if TYPE_CHECKING:
-    from gansmith.runs import Run
+    from gansmith.api import Plan, Run
 
 _STARTED_AT = time.perf_counter()
-RUNS = Path("runs")
 
 # One optional flag for each field of Config; text is turned into values by Config's own rules.
 Overrides = dataclasses.make_dataclass(
@@ -29,7 +24,7 @@ Overrides = dataclasses.make_dataclass(
             name,
             Annotated[
                 bool | None if field.type is bool else str | None,
-                Parameter(help=f"{field.metadata['help']} (default {field.default!r})", group="Choices"),
+                Parameter(help=f"{field.metadata['help']} (default {field.default!r})", group=field.metadata["group"]),
             ],
             dataclasses.field(default=None),
         )
@@ -40,7 +35,7 @@ Overrides = dataclasses.make_dataclass(
     namespace={"__module__": __name__},  # else it passes for a class of the standard library, with no fields
 )
 _NO_OVERRIDES = Overrides()
-Progress = Literal["auto", "plain", "json"]
+Progress = Literal["auto", "bar", "plain", "json", "none"]
 
 
 def train(
@@ -48,6 +43,7 @@ def train(
     /,
     *,
     minutes: float | None = None,
+    epochs: float | None = None,
     out: Path | None = None,
     config: Path | None = None,
     progress: Progress = "auto",
@@ -64,66 +60,34 @@ def train(
         Row of `gansmith list recipes` to start from.
     minutes
         Wall time to spend, from start to exit; sets the number of images to what this machine manages.
+    epochs
+        Training length in passes over the training images, instead of --images.
     out
         Run directory; by default the next number under runs/.
     config
         TOML file with field = value lines.
     progress
-        Live bar, plain lines, or one JSON object a line.
+        Live bar, plain lines, one JSON object a line, or nothing.
     print_config
         Show every choice and where it came from, and stop.
     """
-    flags = {name: value for name, value in vars(overrides).items() if value is not None}
-    chosen, origins = resolve(recipe, file=config, environ=os.environ, flags=flags)
+    import os
+
+    choices = {name: value for name, value in vars(overrides).items() if value is not None}
     if print_config:
-        _print_config(chosen, origins)
+        _print_config(resolve(recipe, file=config, environ=os.environ, arguments=choices))
         return 0
-    check_length(minutes, flags.get("images"))
-    if flags.get("data_dir") == "":
-        raise ValueError("data_dir is empty; give the folder that holds the IDX files, or leave --data-dir away")
     global _STARTED_AT
+    from gansmith.api import plan_training
 
-    from gansmith.runs import create_run, holds_run, make_next_directory, next_directory, open_run, refuse_occupied
-    from gansmith.trackers import parse_trackers
-    from gansmith.train import fit_to_machine, prepare
-
-    directory = out or next_directory(RUNS, chosen)
-    known = out is not None and holds_run(out)
-    if not known:
-        refuse_occupied(directory)
-    else:
-        begun = open_run(directory).config
-        chosen = chosen.replace(threads=chosen.threads or begun.threads)
-        if minutes is not None:
-            chosen = chosen.replace(images=begun.images, first_images=begun.first_images)
-    parse_trackers(chosen.trackers)
-    chosen, material = prepare(chosen)
-    say(progress, f"{chosen.dataset}: {len(material.fit):,} images to train on, from {material.fit.source}")
-    for notice in material.fit.notices:
-        say(progress, f"note: {notice}")
-    deadline = None
-    if minutes is not None and not known:
-        deadline = _STARTED_AT + 60 * minutes
-        asked = chosen.threads
-        chosen = fit_to_machine(chosen, material, deadline - time.perf_counter())
-        if chosen.threads != asked:
-            threads = "one thread" if chosen.threads == 1 else f"{chosen.threads} threads"
-            say(progress, f"note: other programs keep this machine busy, so {threads} will do more than all cores")
-    if out is None:  # another process may have taken the number meanwhile
-        directory = make_next_directory(RUNS, chosen)
-    code = _train(create_run(directory, chosen), material, progress, deadline)
+    images = choices.pop("images", None)
+    plan = plan_training(
+        recipe, minutes=minutes, images=images, epochs=epochs, out=out, file=config, choices=choices,
+        started_at=_STARTED_AT,
+    )  # fmt: skip
+    code = _train(plan, progress)
     _STARTED_AT = time.perf_counter()  # a process that trains again has its minutes again
     return code
-
-
-def check_length(minutes: float | None, images: object) -> None:
-    """Refuse two lengths at once, and minutes that are no length; ValueError."""
-    if minutes is None:
-        return
-    if images is not None:
-        raise ValueError("both --minutes and --images set the length; give one of them")
-    if not 0 < minutes < 100_000:
-        raise ValueError(f"minutes is {minutes:g}; it must be more than 0 and less than 100,000, such as 3")
 
 
 def resume(
@@ -131,9 +95,11 @@ def resume(
     /,
     *,
     images: str | None = None,
+    minutes: float | None = None,
+    epochs: float | None = None,
     progress: Progress = "auto",
 ) -> int:
-    """Continue a run that was stopped, or a finished one with more images.
+    """Continue a run that was stopped, or a finished one beyond its end.
 
     Parameters
     ----------
@@ -141,90 +107,68 @@ def resume(
         Run directory.
     images
         New total length; without it, the length the run was given.
+    minutes
+        Train for so much longer.
+    epochs
+        New total length in passes over the training images.
     progress
-        Live bar, plain lines, or one JSON object a line.
+        Live bar, plain lines, one JSON object a line, or nothing.
     """
-    from gansmith.config import parse_value
-    from gansmith.runs import create_run, open_run
-    from gansmith.train import prepare
+    from gansmith.api import plan_resume
 
-    config = open_run(run).config
-    if images is not None:
-        config = config.replace(images=parse_value("images", images))
-    config, material = prepare(config)
-    return _train(create_run(run, config), material, progress)
+    return _train(plan_resume(run, images=images, minutes=minutes, epochs=epochs), progress)
 
 
-def _train(run: "Run", material: Any, progress: str, deadline: float | None = None) -> int:
-    from gansmith.generate import enlarge, grid, load_model, sample, to_png
-    from gansmith.plot import plot_curves
-    from gansmith.progress import show_progress
-    from gansmith.runs import NotSavedError, open_run, write_bytes
-    from gansmith.trackers import tracked
-    from gansmith.train import train as train_run
+def _train(plan: "Plan", progress: str) -> int:
+    from gansmith.api import run_training
 
-    command = ["gansmith", *sys.argv[1:]]
-    try:
-        with _signals() as caught, show_progress(run.config.images, progress) as show:
-            reports = train_run(run, material, stop=lambda: bool(caught), command=command, deadline=deadline)
-            for report in tracked(run, reports):
-                show(report)
-    except NotSavedError as error:
-        complain(str(error))
-        return 1
+    run, caught = run_training(plan, progress=progress, command=["gansmith", *sys.argv[1:]])
     if caught:
-        say(progress, f"stopped and saved; go on with: gansmith resume {run.directory}")
+        say(progress, f"stopped and saved; continue with: gansmith resume {_quoted(run.directory)}")
         return 128 + caught[0]
-    run, model = open_run(run.directory), load_model(run.directory)
-    images, _ = sample(model, seed=0, count=25)
-    write_bytes(run.directory / "grid.png", to_png(enlarge(grid(images))))
-    plot_curves(run)
-    scores = run.scores()
+    _summarise(run, progress)
+    return 0
+
+
+def _summarise(run: "Run", progress: str) -> None:
+    """Print the score, the paths of what was written, and what to do next."""
+    scores = run.validation_scores()
     if scores:
         last = scores[-1]
-        say(
-            progress,
-            f"score        {last['ratio']:.2f} times real, quick: Frechet distance {last['frechet']:.3f} to",
-        )
-        say(
-            progress,
-            f"             {last['n']:,} held-out images, where other real images score {last['floor']:.3f}",
-        )
+        lines = [
+            f"score        validation FD ratio {last['validation_fd_ratio']:.2f} (1.00 = as close as other real images)",
+            f"             FD {last['fd']:.3f} to {last['n']:,} validation images, of real images {last['fd_real']:.3f}",
+        ]
         if last["images_seen"] < run.config.images:
-            say(progress, f"             ended early: {run.config.stop_early} scores in a row were no better")
+            lines.append(f"             stopped early: {run.config.early_stopping} scores in a row were no better")
     else:
-        say(progress, "score        none: no images were held out, so no checkpoint is called best")
+        lines = ["score        none: no images were held out, so no checkpoint is the best"]
+    checkpoint = run.latest()
+    assert checkpoint is not None  # a run that ended has saved
+    directory = _quoted(run.directory)
     for name, path in (
         ("grid", "grid.png"),
         ("losses", "loss.png"),
         ("frames", "samples/"),
-        ("generator", f"checkpoints/{run.latest().name}/generator.safetensors"),  # type: ignore[union-attr]
+        ("generator", f"checkpoints/{checkpoint.name}/generator.safetensors"),
     ):
-        say(progress, f"{name:<12} {run.directory / path}")
-    say(progress, f"judge        gansmith evaluate {run.directory}")
-    say(progress, f"more digits  gansmith sample {run.directory} --count 100 --out more.png")
-    return 0
+        lines.append(f"{name:<12} {run.directory / path}")
+    lines.append(f"evaluate     gansmith evaluate {directory}")
+    lines.append(f"more samples gansmith sample {directory} --count 100 --out more.png")
+    for line in lines:
+        say(progress, line)
 
 
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Signals asking to stop, as they arrive; a second Ctrl-C quits at once."""
-    caught: list[int] = []
+def _quoted(path: Path) -> str:
+    """Return a path as a shell takes it."""
+    import shlex
 
-    def note(number: int, frame: object) -> None:
-        if caught and number == signal.SIGINT:
-            signal.default_int_handler(number, None)
-        caught.append(number)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    return shlex.quote(str(path))
 
 
-def _print_config(config: Config, origins: dict[str, str]) -> None:
-    width = max(map(len, config.to_toml().splitlines()))
-    for line in config.to_toml().splitlines():
-        print(f"{line:<{width}}  # {origins[line.split(' ')[0]]}")
+def _print_config(config: Config) -> None:
+    lines = config.with_origins({}).to_toml().splitlines()
+    fields = [line for line in lines if line.split(" ")[0] in FIELDS]
+    width = max(map(len, fields))
+    for line in fields:
+        print(f"{line:<{width}}  # {config.origins.get(line.split(' ')[0], 'default')}")

@@ -1,4 +1,4 @@
-"""Groups of similar images, found without labels, to tell both players what no label says.
+"""Groups of similar images, found without labels, to tell both networks what no label says.
 
 Source of the idea: self-conditioned GANs, arXiv:2006.10728; here the groups are found once, from pixels and edges.
 """
@@ -40,7 +40,7 @@ def find_clusters(pixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return ids, centres / scale
 
 
-def find_clusters_within(pixels: Tensor, labels: Tensor, count: int, *, num_labels: int) -> tuple[Tensor, Tensor]:
+def find_subclusters(pixels: Tensor, labels: Tensor, count: int, *, num_labels: int) -> tuple[Tensor, Tensor]:
     """As `find_clusters`, but `count` clusters of each label from 0 on: label L's are those from L * count on.
 
     Returns:

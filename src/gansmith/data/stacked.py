@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gansmith.data import Images
+from gansmith.data.images import Images
 from gansmith.data.idx import load
 
 COUNTS = {"train": 128_000, "test": 26_000}

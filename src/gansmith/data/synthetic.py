@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gansmith.data import Images
+from gansmith.data.images import Images
 
 SIZE = 28
 SPREAD = 0.5  # standard deviation of a mode, in pixels

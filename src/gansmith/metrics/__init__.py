@@ -1,7 +1,7 @@
-"""How far generated images are from real ones, beside how far real ones are from each other.
+"""How far generated images are from real ones, compared with how far real ones are from each other.
 
-`METRICS` are pure functions of arrays; `protocol.judge` runs them on samples and puts other real images' figures beside
-them; `gates.GATES` says which figures make a headline count; `validation` is the quick score during training.
+`METRICS` are pure functions of arrays; `protocol.evaluate_samples` runs them on samples and gives the same figures of
+real images; `gates.GATES` says which figures make an FD ratio valid; `validation` is the score during training.
 """
 
 from collections.abc import Callable
@@ -22,17 +22,17 @@ class Metric:
     Attributes:
         takes: "features" (N, 224) or "probabilities" (N, K) of real and of fake; "classes": features of both, then
             the most probable class of each; "asked": probabilities and asked-for labels of fake; "pixels": uint8 of
-            both; "fit": flat pixels of the training, the held-out and the generated images.
+            both; "train": flat pixels of the training, the held-out and the generated images.
     """
 
     function: Callable[..., dict[str, float]]
-    takes: Literal["features", "probabilities", "classes", "asked", "pixels", "fit"]
+    takes: Literal["features", "probabilities", "classes", "asked", "pixels", "train"]
     is_quick: bool = True
 
 
 METRICS: dict[str, Metric] = {
-    "frechet":          Metric(frechet_distance, "features"),
-    "frechet_infinity": Metric(frechet_infinity, "features", is_quick=False),
+    "fd":               Metric(frechet_distance, "features"),
+    "fd_infinity":      Metric(frechet_infinity, "features", is_quick=False),
     "kid":              Metric(kid, "features", is_quick=False),
     "precision_recall": Metric(precision_recall, "features", is_quick=False),
     "density_coverage": Metric(density_coverage, "features"),
@@ -41,5 +41,5 @@ METRICS: dict[str, Metric] = {
     "label_accuracy":   Metric(label_accuracy, "asked"),
     "class_diversity":  Metric(class_diversity, "classes"),
     "pixels":           Metric(pixel_statistics, "pixels"),
-    "memorisation":     Metric(memorisation, "fit", is_quick=False),
+    "memorisation":     Metric(memorisation, "train", is_quick=False),
 }  # fmt: skip

@@ -9,11 +9,11 @@ from gansmith.metrics.neighbours import nearest
 Array = NDArray[np.float64]
 
 
-def find_bins(fit: Array, *, count: int = 100, seed: int = 0) -> Array:
+def find_bins(train: Array, *, count: int = 100, seed: int = 0) -> Array:
     """(count, d) centres of k-means clusters of training images, (N, d)."""
     from sklearn.cluster import MiniBatchKMeans
 
-    means = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=4096).fit(fit)
+    means = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=4096).fit(train)
     centres: Array = means.cluster_centers_.astype(np.float64)
     return centres
 

@@ -61,7 +61,7 @@ def label_accuracy(probabilities: Array, labels: Ids) -> dict[str, float]:
     return {"label_accuracy": float((probabilities.argmax(axis=1) == labels).mean())}
 
 
-def class_diversity(real: Array, fake: Array, real_ids: Ids, fake_ids: Ids) -> dict[str, float]:
+def class_diversity(real: Array, fake: Array, real_y: Ids, fake_y: Ids) -> dict[str, float]:
     """How spread out each class is beside the same class of real images.
 
     The root mean square distance between two images of a class is sqrt(2 tr S), S being its covariance, so no pair
@@ -76,8 +76,8 @@ def class_diversity(real: Array, fake: Array, real_ids: Ids, fake_ids: Ids) -> d
         out, and nothing is returned where all are.
     """
     ratios = []
-    for class_ in np.unique(real_ids):
-        ours, theirs = fake[fake_ids == class_], real[real_ids == class_]
+    for class_ in np.unique(real_y):
+        ours, theirs = fake[fake_y == class_], real[real_y == class_]
         if len(theirs) > 1:
             ratios.append(np.sqrt(_variance(ours) / _variance(theirs)) if len(ours) > 1 else 0.0)
     return {"diversity": float(np.mean(ratios)), "diversity_worst": float(np.min(ratios))} if ratios else {}

@@ -1,7 +1,7 @@
 """Small networks that turn images into the vectors distances are measured on, and read their classes.
 
 A trained one ships for each well-known data set, frozen, its weights named by their hash. bench/train_evaluator.py
-trained it on the fit split; validation images chose its last epoch and temperature. The same network with random
+trained it on the train split; validation images chose its last epoch and temperature. The same network with random
 weights needs no labels, works for every data set and stands beside the trained one: training cannot have been tuned to
 it, and it notices layout and texture instead of identity.
 """
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from gansmith.data import Images, ImageSpec, to_float
+from gansmith.errors import GansmithError
+from gansmith.data.images import Images, ImageSpec, to_float
 
 RANDOM_SEED = 504
 
@@ -125,15 +126,15 @@ class FeatureNetwork(nn.Module):
         self.scale.copy_(torch.cat([layer.clamp(min=max(layer.median().item() / 2, 1e-6)) for layer in deviations]))
 
 
-def load_evaluators(fit: Images) -> dict[str, FeatureNetwork]:
+def load_evaluators(train: Images) -> dict[str, FeatureNetwork]:
     """The frozen networks that judge images of a data set: "trained", where one ships, and "random"."""
-    shipped = load_shipped(fit.name, fit.spec)
-    random = random_feature_network(fit.spec)
+    shipped = load_shipped(train.name, train.spec)
+    random = random_feature_network(train.spec)
     if not shipped:
-        random.fit_scale(fit.shuffled(2_000).pixels)
+        random.fit_scale(train.shuffled(2_000).pixels)
         return {"random": random}
     random.scale.copy_(shipped["random.scale"])
-    return {"trained": load_feature_network(fit.name, fit.spec), "random": random}
+    return {"trained": load_feature_network(train.name, train.spec), "random": random}
 
 
 def load_feature_network(dataset: str, spec: ImageSpec) -> FeatureNetwork:
@@ -156,13 +157,13 @@ def network_of(weights: dict[str, Tensor], spec: ImageSpec, *, name: str) -> Fea
 def load_shipped(dataset: str, spec: ImageSpec) -> dict[str, Tensor]:
     """What ships for a data set: the trained network and what real images score; empty for other images.
 
-    Raises ValueError where the file is not the one this version was released with.
+    Raises GansmithError where the file is not the one this version was released with.
     """
     if dataset not in SHIPPED:
         return {}
     data = (resources.files("gansmith.metrics") / "evaluators" / f"{dataset}.safetensors").read_bytes()
     if hashlib.sha256(data).hexdigest() != SHIPPED[dataset].file:
-        raise ValueError(f"the evaluator of {dataset} is damaged; install Gansmith again")
+        raise GansmithError(f"the evaluator of {dataset} is damaged; install Gansmith again")
     shipped = safetensors.torch.load(data)
     shape = (shipped["trained.convolutions.0.weight"].shape[1], shipped["trained.hidden.weight"].shape[1])
     return shipped if shape == (spec.channels, 128 * (-(-spec.size // 8)) ** 2) else {}

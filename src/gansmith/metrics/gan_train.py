@@ -2,7 +2,8 @@
 
 import torch
 
-from gansmith.data import Images
+from gansmith.errors import GansmithError
+from gansmith.data.images import Images
 from gansmith.metrics.learn import accuracy, learn
 
 
@@ -23,7 +24,7 @@ def gan_train(fake: Images, test: Images, *, images: int = 100_000) -> dict[str,
     Source: Shmelkov et al., arXiv:1807.09499, section 3; Ravuri and Vinyals, arXiv:1905.10887.
     """
     if fake.labels is None or test.labels is None or len(fake) < 20:
-        raise ValueError("GAN-train needs labels of both sets and 20 generated images; sample with labels")
+        raise GansmithError("GAN-train needs labels of both sets and 20 generated images; sample with labels")
     mixed = fake.take(torch.randperm(len(fake), generator=torch.Generator().manual_seed(0)))
     kept_back = len(fake) // 10
     network = learn(mixed.take(torch.arange(kept_back, len(fake))), mixed.take(torch.arange(kept_back)), images=images)

@@ -1,4 +1,4 @@
-"""What images must pass before their headline counts: one table of limits, with its version.
+"""What samples must pass before their FD ratio is valid: one table of limits, with its version.
 
 Each limit is on a figure of METRICS. Where a figure's null depends on the data or on the number of images, the limit
 is on its difference from what other real images score, and the table says so.
@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-VERSION = 2  # raised with every change of a limit: verdicts of different versions do not compare
+VERSION = 3  # raised with every change of a limit: verdicts of different versions do not compare
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The range of one figure, or of its difference from `null`: its floor, or another figure of the samples."""
+    """The range of one figure, or of its difference from `null`: the same figure of real images, or another of the samples."""
 
     figure: str
     low: float | None = None
@@ -49,7 +49,7 @@ GATES: dict[str, Gate] = {
         "some classes are drawn far too seldom or too often",
         (
             Limit("rarest_class", low=0.5),
-            Limit("class_kl", high=0.02, null="floor"),
+            Limit("class_kl", high=0.02, null="real"),
         ),
     ),
     "recognisability": Gate(
@@ -76,7 +76,7 @@ GATES: dict[str, Gate] = {
 
 
 def apply_gates(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
-    """Each gate's verdict on figures name -> {"value", "floor"}, a floor None where there is none.
+    """Each gate's verdict on figures name -> {"value", "real"}, a floor None where there is none.
 
     Returns:
         name -> {"ok": whether all its limits hold, None where a figure they need is missing, "figure", "value",
@@ -93,7 +93,7 @@ def _apply(gate: Gate, metrics: Mapping[str, Mapping[str, float | None]]) -> dic
             continue
         base: float | None = 0.0
         if limit.null is not None:
-            base = found["floor"] if limit.null == "floor" else metrics[limit.null]["value"]
+            base = found["real"] if limit.null == "real" else metrics[limit.null]["value"]
         if base is None:
             continue
         for bound, sign in ((limit.low, 1.0), (limit.high, -1.0)):

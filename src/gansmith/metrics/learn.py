@@ -1,4 +1,4 @@
-"""Training a feature network on the labels of a data set's fit split: the shipped ones, and those made on demand."""
+"""Training a feature network on the labels of a data set's train split: the shipped ones, and those made on demand."""
 
 import copy
 import logging
@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import cross_entropy, dropout, pad
 
-from gansmith.data import Images, to_float
+from gansmith.errors import GansmithError
+from gansmith.data.images import Images, to_float
 from gansmith.metrics.features import FeatureNetwork, network_of
 
 BATCH, RATE, SHIFT, DROPOUT, AVERAGE = 128, 3e-3, 2, 0.4, 0.005
@@ -19,8 +20,8 @@ ON_DEMAND = 200_000  # images shown: about a minute of one core
 logger = logging.getLogger("gansmith")
 
 
-def learn(fit: Images, validation: Images, *, images: int) -> FeatureNetwork:
-    """A network that reads the classes of `fit`, its features scaled and its confidence calibrated.
+def learn(train: Images, validation: Images, *, images: int) -> FeatureNetwork:
+    """A network that reads the classes of `train`, its features scaled and its confidence calibrated.
 
     Each image is shifted by up to two pixels. Averaged weights are kept, of the epoch that reads the validation images
     best; the temperature is fitted to these too. Nothing else of them is learnt.
@@ -28,24 +29,24 @@ def learn(fit: Images, validation: Images, *, images: int) -> FeatureNetwork:
     Args:
         images: how many to show in all, at least one epoch.
     """
-    assert fit.labels is not None and validation.labels is not None
+    assert train.labels is not None and validation.labels is not None
     if not len(validation):
-        raise ValueError(
-            f"{fit.source} has {len(fit)} images and none held out, too few to learn an evaluator from; give more"
+        raise GansmithError(
+            f"{train.source} has {len(train)} images and none held out, too few to learn an evaluator from; give more"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2026)
-        network = FeatureNetwork(fit.spec, num_classes=fit.num_classes, name="learned")
+        network = FeatureNetwork(train.spec, num_classes=train.num_classes, name="learned")
         average = copy.deepcopy(network)
-        batch = min(BATCH, len(fit))
-        steps, epochs = len(fit) // batch, max(1, images // len(fit))
+        batch = min(BATCH, len(train))
+        steps, epochs = len(train) // batch, max(1, images // len(train))
         optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.05, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * steps)
         best, kept = -1.0, {}
         for epoch in range(epochs):
-            for rows in torch.randperm(len(fit))[: steps * batch].split(batch):
-                hidden = network.layers(_shifted(to_float(fit.pixels[rows])))[-1]
-                loss = cross_entropy(network.classifier(dropout(hidden, DROPOUT)), fit.labels[rows])
+            for rows in torch.randperm(len(train))[: steps * batch].split(batch):
+                hidden = network.layers(_shifted(to_float(train.pixels[rows])))[-1]
+                loss = cross_entropy(network.classifier(dropout(hidden, DROPOUT)), train.labels[rows])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -59,26 +60,26 @@ def learn(fit: Images, validation: Images, *, images: int) -> FeatureNetwork:
                 best, kept = found, copy.deepcopy(average.state_dict())
     network.load_state_dict(kept)
     network.temperature.fill_(_fitted_temperature(_logits(network, validation), validation.labels))
-    network.fit_scale(fit.pixels)
+    network.fit_scale(train.pixels)
     return network.eval()
 
 
-def learned_network(fit: Images, validation: Images, path: Path) -> FeatureNetwork:
+def learned_network(train: Images, validation: Images, path: Path) -> FeatureNetwork:
     """The network kept in this file; where there is none, or a damaged one, it is trained and written first."""
     name = f"learned-{path.stem}"
     try:
-        return network_of(safetensors.torch.load(path.read_bytes()), fit.spec, name=name)
+        return network_of(safetensors.torch.load(path.read_bytes()), train.spec, name=name)
     except FileNotFoundError:
         pass
     except (SafetensorError, LookupError, RuntimeError, ValueError):
         logger.warning("%s is damaged, so its evaluator is trained again", path)
-    logger.warning("training an evaluator for %s once, about a minute; kept in %s", fit.name, path)
-    network = learn(fit, validation, images=ON_DEMAND)
+    logger.warning("training an evaluator for %s once, about a minute; kept in %s", train.name, path)
+    network = learn(train, validation, images=ON_DEMAND)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
     partial.write_bytes(safetensors.torch.save(network.state_dict()))
     partial.replace(path)
-    return network_of(network.state_dict(), fit.spec, name=name)
+    return network_of(network.state_dict(), train.spec, name=name)
 
 
 def accuracy(network: FeatureNetwork, images: Images) -> float:

@@ -37,15 +37,15 @@ class Nearest:
     relative: Array
 
 
-def memorisation(fit: Array, held_out: Array, fake: Array) -> dict[str, float]:
+def memorisation(train: Array, held_out: Array, fake: Array) -> dict[str, float]:
     """Three signs of copying; each compares generated with held-out images, so that fresh real ones give the null.
 
     Args:
-        fit, held_out, fake: (N, d), (L, d) and (M, d) flat pixels.
+        train, held_out, fake: (N, d), (L, d) and (M, d) flat pixels.
 
     Returns:
         {"copying": the statistic C_T: a Mann-Whitney z of the distances of fake against those of held_out, within
-        each of a few clusters of fit, averaged by held_out's share of them; null 0 with a standard deviation below 1,
+        each of a few clusters of train, averaged by held_out's share of them; null 0 with a standard deviation below 1,
         negative when fake is nearer to training images than fresh images are, and growing with the number of images,
         "nearer": the same as an effect, the share of pairs in which fake is the nearer one; null 0.5,
         "near_copies": share of fake whose relative distance is under the 0.1 % quantile of held_out's; null 0.001,
@@ -58,54 +58,54 @@ def memorisation(fit: Array, held_out: Array, fake: Array) -> dict[str, float]:
     Source: C_T: Meehan et al., arXiv:2004.05675, section 4. Relative distance: Carlini et al., arXiv:2301.13188,
     section 5.1. Authenticity: Alaa et al., arXiv:2102.08921, section 4.3.
     """
-    fit_, held_out_, fake_ = principal_components(fit, held_out, fake)
-    ours, fresh = find_nearest(fit_, fake_), find_nearest(fit_, held_out_)
+    train_, held_out_, fake_ = principal_components(train, held_out, fake)
+    ours, fresh = find_nearest(train_, fake_), find_nearest(train_, held_out_)
     limit = float(np.quantile(fresh.relative, NEAR_QUANTILE))
-    copying, nearer = _copying(fit_, held_out_, fake_, fresh.distances, ours.distances)
+    copying, nearer = _copying(train_, held_out_, fake_, fresh.distances, ours.distances)
     return {
         "copying": copying,
         "nearer": nearer,
         "near_copies": float((ours.relative < limit).mean()),
-        "authentic": _authentic(fit_, ours),
-        "authentic_real": _authentic(fit_, fresh),
+        "authentic": _authentic(train_, ours),
+        "authentic_real": _authentic(train_, fresh),
     }
 
 
-def principal_components(fit: Array, *others: Array) -> list[Tensor]:
+def principal_components(train: Array, *others: Array) -> list[Tensor]:
     """These sets in the leading principal components of the first, as float32 tensors.
 
     Halving the digits halves the time, and loses a thousandth of the usual distance between two images.
     """
     from sklearn.decomposition import PCA
 
-    some = fit[:: max(len(fit) // 10_000, 1)]  # enough for the axes, at a fifth of the time for 50,000 images
+    some = train[:: max(len(train) // 10_000, 1)]  # enough for the axes, at a fifth of the time for 50,000 images
     axes = PCA(min(COMPONENTS, *some.shape), svd_solver="randomized", random_state=0).fit(some)
-    return [torch.from_numpy(axes.transform(x)).float() for x in (fit, *others)]
+    return [torch.from_numpy(axes.transform(x)).float() for x in (train, *others)]
 
 
-def find_nearest(fit: Tensor, images: Tensor) -> Nearest:
-    """The nearest of `fit` (N, d) to each of `images` (M, d)."""
-    squares, rows = nearest(images, fit, k=min(NEIGHBOURHOOD, len(fit)))
+def find_nearest(train: Tensor, images: Tensor) -> Nearest:
+    """The nearest of `train` (N, d) to each of `images` (M, d)."""
+    squares, rows = nearest(images, train, k=min(NEIGHBOURHOOD, len(train)))
     distances = squares.double().sqrt()
     relative = distances[:, 0] / distances.mean(1).clamp(min=1e-12)
     return Nearest(rows[:, 0].numpy(), distances[:, 0].numpy(), relative.numpy())
 
 
-def _authentic(fit: Tensor, found: Nearest) -> float:
+def _authentic(train: Tensor, found: Nearest) -> float:
     """The share that is further from its nearest training image than that is from the rest."""
     rows, back = np.unique(found.rows, return_inverse=True)
     own = (
-        nearest(fit[torch.from_numpy(rows)], fit, k=2)[0][:, 1].double().sqrt().numpy()
+        nearest(train[torch.from_numpy(rows)], train, k=2)[0][:, 1].double().sqrt().numpy()
     )  # column 0 is the image itself
     return float((found.distances > own[back]).mean())
 
 
-def _copying(fit: Tensor, held_out: Tensor, fake: Tensor, fresh: Array, ours: Array) -> tuple[float, float]:
+def _copying(train: Tensor, held_out: Tensor, fake: Tensor, fresh: Array, ours: Array) -> tuple[float, float]:
     """C_T, and the share of pairs in which the generated image is nearer, both averaged over the same cells."""
     from scipy.stats import mannwhitneyu
     from sklearn.cluster import MiniBatchKMeans
 
-    cells = MiniBatchKMeans(CELLS, random_state=0, n_init=3, batch_size=4096).fit(fit.numpy())
+    cells = MiniBatchKMeans(CELLS, random_state=0, n_init=3, batch_size=4096).fit(train.numpy())
     fresh_cells, our_cells = cells.predict(held_out.numpy()), cells.predict(fake.numpy())
     scores, shares, weights = [], [], []
     for cell in range(CELLS):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from gansmith.errors import GansmithError
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ def coverage_null(num_real: int, num_fake: int, *, k: int = 5) -> float:
 def kth_distances(points: Tensor, k: int) -> Tensor:
     """(N,) squared distance of each row to its k-th nearest other row."""
     if len(points) <= k:
-        raise ValueError(f"{len(points)} images have no {k}-th neighbour; give more than {k}")
+        raise GansmithError(f"{len(points)} images have no {k}-th neighbour; give more than {k}")
     found = points.new_empty(len(points))
     for rows, distances in squared_distances(points, points):
         distances[torch.arange(len(distances)), torch.arange(rows.start, rows.stop)] = torch.inf

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from gansmith.errors import GansmithError
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +28,7 @@ def pixel_statistics(real: Pixels, fake: Pixels) -> dict[str, float]:
     """
     _, _, height, width = fake.shape
     if real.shape[1:] != fake.shape[1:] or min(height, width) < 3:
-        raise ValueError(
+        raise GansmithError(
             f"images of {real.shape[1:]} and {fake.shape[1:]} (channels, height, width) do not compare; give two sets "
             "of one shape, at least 3 pixels high and wide"
         )

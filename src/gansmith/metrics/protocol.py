@@ -1,12 +1,12 @@
-"""The protocol that turns samples and real images into a headline that means something.
+"""The evaluation protocol: from samples and real images to an FD ratio, and whether it is valid.
 
-    ratio = FD(samples, test) / FD(validation, test)
+    FD ratio = FD(samples, test) / FD(validation, test)
 
-is measured under every evaluator, with as many samples as validation images, and the worst is the headline: 1 is as
-close as other real images of the training distribution, more is worse. It counts only where every gate passes. Test
+is measured with every evaluator network, with as many samples as validation images, and the largest counts: 1.00 is as
+close as other real images of the training distribution, more is worse. It is valid only where every gate passes. Test
 images are never trained on; validation images only choose an evaluator's last epoch and temperature, and a generator
-meets them only under `use_all_training_images`. Samples that are themselves among either are taken out of the real
-side first, so nothing is compared with itself.
+is trained on them only under `use_all_training_images`. Samples that are themselves test or validation images are
+removed from the real side first, so nothing is compared with itself.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gansmith.data import Images
+from gansmith.errors import GansmithError
+from gansmith.data.images import Images
 from gansmith.metrics import METRICS, gates
 from gansmith.metrics.distances import frechet_of_moments, kid_against_splits, moments
 from gansmith.metrics.features import FeatureNetwork
@@ -32,14 +33,14 @@ SMALLEST_TEST_HALF = 1_000  # where no test images exist, validation images are 
 
 @dataclass(frozen=True)
 class Real:
-    """The real images of one data set, in disjoint parts; `test` is None where it is not at hand.
+    """The real images of one data set, in disjoint parts; `test` is None where it is not available.
 
     Attributes:
-        fit: what generators train on. A run that also trained on validation images is still compared with these.
+        train: what generators train on. A run that also trained on validation images is still compared with these.
         references: shipped ones, by evaluator, used where the test images are the official ones or absent.
     """
 
-    fit: Images
+    train: Images
     validation: Images
     test: Images | None
     references: Mapping[str, Reference] = field(default_factory=dict)
@@ -47,19 +48,19 @@ class Real:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the protocol says of one set of samples.
+    """The result of evaluating one set of samples.
 
     Attributes:
-        ratio: the headline, the largest of `ratios`; None where there are too few images for one.
-        ratios: by evaluator.
-        metrics: name -> {"value", "floor"}, the floor being the same figure of real images, or None.
+        fd_ratio: the largest of `fd_ratios`; None where there are too few images for one.
+        fd_ratios: by evaluator.
+        metrics: name -> {"value", "real"}, the same figure of samples and of real images, or None.
         gates: see `gates.apply_gates`.
-        n: samples judged.
+        n: samples evaluated.
         notices: a sentence for each thing a reader should know.
     """
 
-    ratio: float | None
-    ratios: dict[str, float]
+    fd_ratio: float | None
+    fd_ratios: dict[str, float]
     metrics: dict[str, dict[str, float | None]]
     gates: dict[str, dict[str, Any]]
     n: int
@@ -74,9 +75,10 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "ratio": self.ratio,
-            "ratios": self.ratios,
+            "fd_ratio": self.fd_ratio,
+            "fd_ratios": self.fd_ratios,
             "valid": self.is_valid,
+            "label_accuracy": self.metrics.get("label_accuracy", {}).get("value"),
             "gates": self.gates,
             "metrics": self.metrics,
             "n": self.n,
@@ -88,7 +90,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Seen:
-    """Images and what the evaluators see in them."""
+    """Images with their features and class probabilities."""
 
     images: Images
     features: dict[str, Array]
@@ -107,18 +109,18 @@ class _Seen:
         return next(iter(self.features.values()))
 
 
-def judge(samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *, quick: bool = False) -> Verdict:
-    """Measure everything that the images at hand allow.
+def evaluate_samples(samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *, quick: bool = False) -> Verdict:
+    """Measure everything that the available images allow.
 
     Args:
         samples: in any order; the count used is the largest of COUNTS that both they and the real images fill.
-        networks: the evaluators by name, the one that reads classes first.
+        networks: the evaluators by name, the classifier first.
 
-    Raises ValueError for samples of another shape than the real images.
+    Raises GansmithError for samples of another shape than the real images.
     """
-    shape = tuple(real.fit.pixels.shape[1:])
+    shape = tuple(real.train.pixels.shape[1:])
     if tuple(samples.pixels.shape[1:]) != shape:
-        raise ValueError(
+        raise GansmithError(
             f"{samples.source} holds images of {tuple(samples.pixels.shape[1:])} and the data set is of {shape} "
             "(channels, height, width); give samples of the same shape, or name their data set"
         )
@@ -145,12 +147,12 @@ def judge(samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *
             reference = references[name]
             distance = frechet_of_moments(reference.moments, moments(fake.features[name]))
             floor = reference.floors[count]
-            metrics["frechet" if name == "trained" else f"frechet_{name}"] = {"value": distance, "floor": floor}
+            metrics["fd" if name == "trained" else f"fd_{name}"] = {"value": distance, "real": floor}
             ratios[name] = distance / floor
     else:
         notices.append(
-            f"no ratio: it takes {COUNTS[0]:,} samples and as many held-out images "
-            f"({len(samples):,} and {len(validation):,} are at hand)"
+            f"no FD ratio: it takes {COUNTS[0]:,} samples and as many held-out images "
+            f"({len(samples):,} and {len(validation):,} are available)"
         )
 
     target, null = (test, validation) if test is not None else (validation, None)
@@ -159,12 +161,12 @@ def judge(samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *
         leading = dict([next(iter(networks.items()))])
         seen_real = _look(target.shuffled(size), leading)
         seen_null = None if null is None else _look(null.shuffled(size), leading)
-        metrics |= _measure(real.fit, held_out, seen_real, seen_null, fake.first(size), quick=quick)
+        metrics |= _measure(real.train, held_out, seen_real, seen_null, fake.first(size), quick=quick)
         if not count:
-            metrics["kid_z"] = {"value": kid_against_splits(seen_real.leading, fake.leading)["kid_z"], "floor": 0.0}
+            metrics["kid_z"] = {"value": kid_against_splits(seen_real.leading, fake.leading)["kid_z"], "real": 0.0}
     return Verdict(
-        ratio=max(ratios.values(), default=None),
-        ratios=ratios,
+        fd_ratio=max(ratios.values(), default=None),
+        fd_ratios=ratios,
         metrics=metrics,
         gates=gates.apply_gates(metrics),
         n=count or size,
@@ -181,7 +183,7 @@ def _half_of_a_whole(samples: Images, real: Real, notices: list[str]) -> Images:
             continue
         left = sum(image.tobytes() not in taken for image in part.pixels.numpy())
         if left < min(COUNTS[0], len(part) // 2):
-            notices.append(f"the samples hold all of {part.source}: half of them is judged, the rest is the floor")
+            notices.append(f"the samples hold all of {part.source}: half of them is evaluated against the rest")
             return samples.shuffled(len(samples) // 2)
     return samples
 
@@ -201,12 +203,12 @@ def _real_side(
         mixed = validation.shuffled(len(validation))
         half = len(validation) // 2
         test, validation = mixed.take(torch.arange(half)), mixed.take(torch.arange(half, len(mixed)))
-        notices.append("no test images are at hand: half of the validation images stand in for them")
+        notices.append("no test images are available: half of the validation images stand in for them")
     # Shipped figures speak of the official images, all of them: with some of these taken out, others must be measured.
     is_whole = test is None or (validation is real.validation and test is real.test)
     references = real.references if is_whole else {}
     if test is not None and real.test is not None and len(real.test) - len(test) > len(samples) / 2:
-        notices.append("the samples are test images: the rest of these is the floor, beside the validation images")
+        notices.append("the samples are test images: compared with validation images, as the rest of the test images is")
         return validation, test, validation, references
     return validation, validation, test, references
 
@@ -219,7 +221,7 @@ def _without(images: Images, taken: set[bytes], notices: list[str]) -> Images:
     if len(kept) < min(COUNTS[0], len(images) // 2):
         notices.append(f"the samples hold nearly all real images they are compared with ({images.source})")
         return images
-    notices.append(f"{len(images) - len(kept):,} real images that are among the samples were left out of the real side")
+    notices.append(f"{len(images) - len(kept):,} real images that are among the samples were left out of the comparison")
     return images.take(torch.tensor(kept))
 
 
@@ -233,34 +235,34 @@ def _look(images: Images, networks: Mapping[str, FeatureNetwork]) -> _Seen:
 
 
 def _measure(
-    fit: Images, held_out: Images, real: _Seen, null: _Seen | None, fake: _Seen, *, quick: bool
+    train: Images, held_out: Images, real: _Seen, null: _Seen | None, fake: _Seen, *, quick: bool
 ) -> dict[str, dict[str, float | None]]:
     """Every metric but the headline's, of the samples and of real images in their place."""
     found: dict[str, dict[str, float | None]] = {}
     for name, metric in METRICS.items():
-        if name == "frechet" or (quick and not metric.is_quick):
+        if name == "fd" or (quick and not metric.is_quick):
             continue
-        given = _arguments(metric.takes, fit, held_out, real, fake)
+        given = _arguments(metric.takes, train, held_out, real, fake)
         if given is None:
             continue
         values, floors = metric.function(*given), {}
-        if null is not None and metric.takes != "fit":  # its nulls are known, or among its figures
-            given = _arguments(metric.takes, fit, held_out, real, null)
+        if null is not None and metric.takes != "train":  # its nulls are known, or among its figures
+            given = _arguments(metric.takes, train, held_out, real, null)
             floors = {} if given is None else metric.function(*given)
-        found |= {figure: {"value": value, "floor": floors.get(figure)} for figure, value in values.items()}
+        found |= {figure: {"value": value, "real": floors.get(figure)} for figure, value in values.items()}
     return found
 
 
-def _arguments(takes: str, fit: Images, held_out: Images, real: _Seen, fake: _Seen) -> tuple[Any, ...] | None:
+def _arguments(takes: str, train: Images, held_out: Images, real: _Seen, fake: _Seen) -> tuple[Any, ...] | None:
     """What a metric is given; None where it is missing."""
     if takes == "features":
         return real.leading, fake.leading
     if takes == "pixels":
         return real.images.pixels.numpy(), fake.images.pixels.numpy()
-    if takes == "fit":
+    if takes == "train":
         if len(held_out) < FEWEST_HELD_OUT:
             return None
-        return _flat(fit), _flat(held_out), _flat(fake.images)
+        return _flat(train), _flat(held_out), _flat(fake.images)
     if real.probabilities is None or fake.probabilities is None:
         return None
     if takes == "probabilities":

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gansmith.data import ImageSpec
+from gansmith.data.images import ImageSpec
 from gansmith.metrics.distances import frechet_of_moments, moments
 from gansmith.metrics.features import load_shipped
 

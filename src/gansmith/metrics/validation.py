@@ -1,9 +1,9 @@
-"""The quick score during training: how far samples are from the held-out images, beside other real images.
+"""The score during training: how far samples are from the validation images, compared with training images.
 
-    ratio = FD(samples, validation) / FD(fit, validation)
+    validation FD ratio = FD(samples, validation) / FD(train, validation)
 
-under every evaluator that ships, the worst counting. It chooses checkpoints and shows a trend; the test images, and
-whether the score was come by honestly, are `protocol`'s affair. No loss ever sees an evaluator.
+with every evaluator network that ships, the largest counting. It chooses checkpoints and shows a trend; test images and
+gates are `protocol`'s part. No loss ever sees an evaluator.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gansmith.data import Images
+from gansmith.data.images import Images
 from gansmith.metrics.classes import class_balance, recognised
 from gansmith.metrics.distances import frechet_of_moments, moments
 from gansmith.metrics.features import FeatureNetwork, load_evaluators
@@ -26,45 +26,45 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Real:
-    """What one evaluator makes of the real images: the held-out ones, and how far as many fit images are from them."""
+    """Feature moments of the validation images by one evaluator, and the FD of as many training images from them."""
 
     moments: tuple[Array, Array]
     probabilities: Array
-    floor: float
+    fd_real: float
 
 
-class Judge:
+class ValidationScorer:
     """Scores samples of one data set; the features of real images are computed once.
 
     Args:
-        fit, validation: disjoint real images; the networks saw at most the former.
-        count: samples, validation and fit images, fewer where there are fewer. Scores of different counts do not
+        train, validation: disjoint real images; the networks saw at most the former.
+        count: samples, validation and train images, fewer where there are fewer. Scores of different counts do not
             compare.
     """
 
-    def __init__(self, fit: Images, validation: Images, *, count: int = COUNT) -> None:
-        self.count = min(count, len(fit))
-        self._fit, self._validation = fit, validation.shuffled(count).pixels
+    def __init__(self, train: Images, validation: Images, *, count: int = COUNT) -> None:
+        self.count = min(count, len(train))
+        self._train, self._validation = train, validation.shuffled(count).pixels
 
     @cached_property
     def networks(self) -> dict[str, FeatureNetwork]:
-        return load_evaluators(self._fit)
+        return load_evaluators(self._train)
 
     @cached_property
     def _real(self) -> dict[str, _Real]:
         found = {}
         for name, network in self.networks.items():
             features, probabilities = network.observe(self._validation)
-            validation, fit = moments(features), moments(network.features(self._fit.shuffled(self.count).pixels))
-            found[name] = _Real(validation, probabilities, frechet_of_moments(validation, fit))
+            validation, train = moments(features), moments(network.features(self._train.shuffled(self.count).pixels))
+            found[name] = _Real(validation, probabilities, frechet_of_moments(validation, train))
         return found
 
     def score(self, samples: Tensor) -> dict[str, Any]:
-        """What `count` samples uint8 (N, C, H, W) are worth.
+        """Score `count` samples, uint8 (N, C, H, W).
 
         Returns:
-            ratio, frechet, floor, features: by the evaluator that finds them worst; ratios: by each; n: how many;
-            recognised, rarest_class, modes: see `classes`, None where no trained evaluator knows the classes.
+            validation_fd_ratio, fd, fd_real, features: by the evaluator with the largest ratio; ratios: by each; n: how
+            many; recognised, rarest_class, modes: see `classes`, None where no trained evaluator knows the classes.
         """
         samples = samples[: self.count]
         ratios, worst = {}, dict[str, Any]()
@@ -73,9 +73,14 @@ class Judge:
             real = self._real[name]
             features, probabilities = network.observe(samples)
             distance = frechet_of_moments(real.moments, moments(features))
-            ratios[name] = distance / real.floor
+            ratios[name] = distance / real.fd_real
             if ratios[name] == max(ratios.values()):
-                worst = {"ratio": ratios[name], "frechet": distance, "floor": real.floor, "features": network.name}
+                worst = {
+                    "validation_fd_ratio": ratios[name],
+                    "fd": distance,
+                    "fd_real": real.fd_real,
+                    "features": network.name,
+                }
             if name == "trained":
                 found = class_balance(real.probabilities, probabilities) | recognised(real.probabilities, probabilities)
                 known = {key: found[key] for key in known}

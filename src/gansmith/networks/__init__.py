@@ -1,19 +1,23 @@
-"""Pairs of networks, one architecture per file with both players in it.
+"""Pairs of networks, one architecture per file with both networks in it.
 
-A row builds `(G, D)` for images of a given spec. `spec.num_classes` is the number of ids both players are told of
-an image, labels or clusters alike; 0 means that the ids are ignored.
+A row builds `(G, D)` for images of a given spec. `spec.num_classes` is the number of y both networks are told of
+an image, labels or clusters alike; 0 means that the y are ignored.
 """
 
+import itertools
 from collections.abc import Callable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from gansmith.config import Config
-from gansmith.data import ImageSpec
+from gansmith.conditioning import conditioned_spec
+from gansmith.config import Config, choose
+from gansmith.data.images import ImageSpec
 from gansmith.networks.acgan import acgan
 from gansmith.networks.autoencoder import autoencoder
 from gansmith.networks.compact import compact
 from gansmith.networks.dcgan import dcgan, dcgan_keras, dcgan_pooled
+from gansmith.networks.layers import initialise, normalise_spectrally
 from gansmith.networks.mlp import cgan_keras, mlp, mlp_deep, mlp_keras
 from gansmith.networks.planes import planes
 from gansmith.networks.progressive import progressive
@@ -21,6 +25,7 @@ from gansmith.networks.r3gan import r3gan
 from gansmith.networks.sngan import sngan
 from gansmith.networks.stylegan_lite import stylegan_lite
 from gansmith.networks.wgan_gp import wgan_gp
+from gansmith.randomness import rng, seeded
 
 NETWORKS: dict[str, Callable[[ImageSpec, Config], tuple[nn.Module, nn.Module]]] = {
     "compact": compact,
@@ -40,3 +45,28 @@ NETWORKS: dict[str, Callable[[ImageSpec, Config], tuple[nn.Module, nn.Module]]] 
     "stylegan-lite": stylegan_lite,
     "r3gan": r3gan,
 }
+BUILT_IN_NETWORKS = frozenset(NETWORKS)  # a program may add its own rows
+
+
+def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None) -> tuple[nn.Module, nn.Module]:
+    """Return generator and discriminator with their initial weights, a function of the seed.
+
+    Args:
+        codes: (K, d) first values of every embedding of class ids, zeros after them; None keeps the random ones.
+    """
+    with seeded(rng(config.seed, "weights")):
+        G, D = choose(NETWORKS, config.network, "network")(conditioned_spec(spec, config), config)
+        for network in (G, D):
+            initialise(network, config.weight_init)
+    G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
+    for layer in itertools.chain(G.modules(), D.modules()):
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.track_running_stats = False  # nothing is sampled with them: see training.calibration
+        if isinstance(layer, nn.Embedding) and codes is not None:
+            used = min(codes.shape[1], layer.embedding_dim)
+            with torch.no_grad():
+                layer.weight.zero_()[:, :used] = codes[:, :used]
+    if config.spectral_norm:
+        with seeded(rng(config.seed, "spectral norm")):
+            normalise_spectrally(D)
+    return G, D

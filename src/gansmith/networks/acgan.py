@@ -7,9 +7,9 @@ classifier itself is a choice of the config.
 from torch import nn
 
 from gansmith.config import Config
-from gansmith.data import ImageSpec
-from gansmith.networks.layers import SLOPE, activation, dropout, refuse_size, refuse_unheeded
-from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
+from gansmith.data.images import ImageSpec
+from gansmith.networks.layers import SLOPE, activation, dropout, refuse_size, refuse_unused, stddev_features
+from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
 
 STRIDES = (2, 1, 2, 1, 2, 1)
 
@@ -17,7 +17,7 @@ STRIDES = (2, 1, 2, 1, 2, 1)
 def acgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` channels at half the image's size and twice as many at a quarter; D's six layers end at `d_width`."""
     refuse_size(spec, config)
-    refuse_unheeded(config, "g_dropout")
+    refuse_unused(config, "g_dropout")
     return _generator(spec, config), _discriminator(spec, config)
 
 
@@ -43,8 +43,8 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
         outputs = max(1, config.d_width >> (len(STRIDES) - 1 - index))
         layers += [nn.Conv2d(inputs, outputs, kernel_size=3, stride=stride, padding=1)]
         layers += [nn.BatchNorm2d(outputs)] if index else []
-        layers += [activation(config.d_activation, nn.LeakyReLU(SLOPE)), *dropout(config.dropout)]
+        layers += [activation(config.d_activation, nn.LeakyReLU(SLOPE)), *dropout(config.d_dropout)]
         inputs, side = outputs, -(-side // stride)
     num_features = config.d_width * side**2
-    judge = nn.Linear(num_features + config.minibatch_stddev, 1)
-    return Discriminator(nn.Sequential(*layers, nn.Flatten()), judge, num_features, spec, config)
+    head = nn.Linear(num_features + stddev_features(config), 1)
+    return Discriminator(nn.Sequential(*layers, nn.Flatten()), head, num_features, spec, config)

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from gansmith.config import Config
-from gansmith.data import ImageSpec
+from gansmith.data.images import ImageSpec
+from gansmith.errors import ConfigError
 from gansmith.networks.dcgan import pooled_generator
-from gansmith.networks.layers import activation, dropout, refuse_size, refuse_unheeded, refuse_widths
-from gansmith.networks.players import Discriminator, image_channels
+from gansmith.networks.layers import activation, dropout, refuse_size, refuse_unused, refuse_widths
+from gansmith.networks.conditional import Discriminator, image_channels
 
 CODE = 64  # numbers an image is redrawn from
 
@@ -22,11 +23,11 @@ def autoencoder(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """
     refuse_size(spec, config)
     refuse_widths(config, g_width=2)
-    refuse_unheeded(config, "minibatch_stddev")
+    refuse_unused(config, "minibatch_stddev")
     if config.d_conditioning == "auto":
         config = config.replace(d_conditioning="concatenated")
     if config.d_conditioning not in ("concatenated", "multiplied"):
-        raise ValueError(
+        raise ConfigError(
             f"d_conditioning is {config.d_conditioning!r}, which the autoencoder network has no place for, since it "
             "judges images by how well it redraws them; choose concatenated or multiplied"
         )
@@ -34,21 +35,21 @@ def autoencoder(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     redraw = nn.Sequential(
         nn.Conv2d(image_channels(spec, config), maps, kernel_size=4, stride=2, padding=1),
         activation(config.d_activation, nn.ELU()),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
         nn.Flatten(),
         nn.Linear(maps * side**2, CODE),
         nn.Linear(CODE, maps * side**2),
         activation(config.d_activation, nn.ELU()),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
         nn.Unflatten(1, (maps, side, side)),
         nn.ConvTranspose2d(maps, spec.channels, kernel_size=4, stride=2, padding=1),
     )
-    errors = nn.Sequential(RedrawingErrors(redraw, spec.channels))
+    errors = nn.Sequential(ReconstructionError(redraw, spec.channels))
     D = Discriminator(errors, NegativeMean(), spec.channels * spec.size**2, spec, config)
     return pooled_generator(spec, config), D
 
 
-class RedrawingErrors(nn.Module):
+class ReconstructionError(nn.Module):
     """(N, >= C, H, W) to how far each pixel of the first C channels is from the redrawn one."""
 
     def __init__(self, redraw: nn.Module, channels: int) -> None:

@@ -9,19 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from gansmith.config import Config
-from gansmith.data import ImageSpec
+from gansmith.data.images import ImageSpec
 from gansmith.networks.layers import (
+    stddev_features,
     SLOPE,
     ChannelsLast,
     FlattenPlaces,
-    MinibatchStddev,
+    minibatch_stddev,
     UnflattenMaps,
     activation,
     convolution,
     dropout,
     he_normal,
     refuse_size,
-    refuse_unheeded,
+    refuse_unused,
     refuse_widths,
 )
 
@@ -37,10 +38,10 @@ def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
 
 
 def refuse_misfits(spec: ImageSpec, config: Config) -> None:
-    """Raise ValueError for images and widths that do not divide as the pair needs them to."""
+    """Raise ConfigError for images and widths that do not divide as the pair needs them to."""
     refuse_size(spec, config)
     refuse_widths(config, g_width=2, d_width=4)
-    refuse_unheeded(config, "g_conditioning", "d_conditioning")
+    refuse_unused(config, "g_conditioning", "d_conditioning")
 
 
 class Generator(nn.Module):
@@ -50,17 +51,17 @@ class Generator(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 64)
         self.layers = nn.Sequential(
-            he_normal(nn.Linear(config.z_dim + 64, config.g_width * (spec.size // 4) ** 2)),
+            he_normal(nn.Linear(config.latent_dim + 64, config.g_width * (spec.size // 4) ** 2)),
             *painting_layers(config, size=spec.size, channels=spec.channels),
         )
 
-    def forward(self, z: Tensor, ids: Tensor) -> Tensor:
-        images: Tensor = self.layers(torch.cat([z, self.embedding(ids)], dim=1))
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        images: Tensor = self.layers(torch.cat([z, self.embedding(y)], dim=1))
         return images  # (N, C, H, W)
 
 
 class Discriminator(nn.Module):
-    """Three convolutions and a hidden layer, with no normalisation; ids enter by projection.
+    """Three convolutions and a hidden layer, with no normalisation; y enter by projection.
 
     Source of the projection: Miyato and Koyama, arXiv:1802.05637, eq. 5.
     """
@@ -72,23 +73,23 @@ class Discriminator(nn.Module):
             *reading_layers(config, channels=spec.channels),
             he_normal(nn.Linear(2 * config.d_width * side**2, 128)),
             activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-            *dropout(config.dropout),
+            *dropout(config.d_dropout),
         )
-        self.spread = MinibatchStddev() if config.minibatch_stddev else None
-        self.judge = nn.Linear(128 + config.minibatch_stddev, 1)
+        self.stddev = minibatch_stddev(config)
+        self.head = nn.Linear(128 + stddev_features(config), 1)
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 128)
 
-    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
-        return self.score(self.features(images, ids), ids)
+    def forward(self, images: Tensor, y: Tensor) -> Tensor:
+        return self.score(self.features(images, y), y)
 
-    def features(self, images: Tensor, ids: Tensor) -> Tensor:
+    def features(self, images: Tensor, y: Tensor) -> Tensor:
         features: Tensor = self.layers(images)
         return features  # (N, 128)
 
-    def score(self, features: Tensor, ids: Tensor) -> Tensor:
-        match = (self.embedding(ids) * features).sum(1) / features.shape[1] ** 0.5
-        seen = features if self.spread is None else self.spread(features)
-        logits: Tensor = self.judge(seen).squeeze(1) + match
+    def score(self, features: Tensor, y: Tensor) -> Tensor:
+        match = (self.embedding(y) * features).sum(1) / features.shape[1] ** 0.5
+        seen = features if self.stddev is None else self.stddev(features)
+        logits: Tensor = self.head(seen).squeeze(1) + match
         return logits  # (N,)
 
 
@@ -127,12 +128,12 @@ def reading_layers(config: Config, *, channels: int) -> list[nn.Module]:
         ChannelsLast(),
         convolution(4 * channels, wide // 4),
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
         convolution(wide // 4, wide, kernel_size=4, stride=2),
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
         convolution(wide, 2 * wide, stride=2),
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
         FlattenPlaces(),
     ]

@@ -8,9 +8,10 @@ a D that pools, as in a course.
 from torch import nn
 
 from gansmith.config import Config
-from gansmith.data import ImageSpec
-from gansmith.networks.layers import PadSame, activation, dropout, refuse_size, refuse_widths
-from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
+from gansmith.data.images import ImageSpec
+from gansmith.errors import ConfigError
+from gansmith.networks.layers import PadSame, activation, dropout, refuse_size, refuse_widths, stddev_features
+from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
 
 
 def dcgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -36,14 +37,14 @@ def dcgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     D = nn.Sequential(
         nn.Conv2d(image_channels(spec, config), narrow, kernel_size=4, stride=2, padding=1),
         activation(config.d_activation, nn.LeakyReLU(0.2)),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
         nn.Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1),
         nn.BatchNorm2d(wide),
         activation(config.d_activation, nn.LeakyReLU(0.2)),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
     )
-    judge = nn.Conv2d(wide + config.minibatch_stddev, 1, kernel_size=side)
-    return Generator(G, spec, config), Discriminator(D, judge, wide * side**2, spec, config)
+    head = nn.Conv2d(wide + stddev_features(config), 1, kernel_size=side)
+    return Generator(G, spec, config), Discriminator(D, head, wide * side**2, spec, config)
 
 
 def dcgan_keras(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -77,27 +78,27 @@ def dcgan_keras(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
         PadSame(kernel_size=3, stride=2),
         nn.Conv2d(image_channels(spec, config), maps, kernel_size=3, stride=2),
         activation(config.d_activation, nn.LeakyReLU(0.2)),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
         PadSame(kernel_size=3, stride=2),
         nn.Conv2d(maps, 2 * maps, kernel_size=3, stride=2),
         nn.ZeroPad2d((0, 1, 0, 1)),
         nn.BatchNorm2d(2 * maps, eps=1e-3, momentum=0.2),
         activation(config.d_activation, nn.LeakyReLU(0.2)),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
         PadSame(kernel_size=3, stride=2),
         nn.Conv2d(2 * maps, 4 * maps, kernel_size=3, stride=2),
         nn.BatchNorm2d(4 * maps, eps=1e-3, momentum=0.2),
         activation(config.d_activation, nn.LeakyReLU(0.2)),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
         nn.Conv2d(4 * maps, 8 * maps, kernel_size=3, padding=1),
         nn.BatchNorm2d(8 * maps, eps=1e-3, momentum=0.2),
         activation(config.d_activation, nn.LeakyReLU(0.2)),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
         nn.Flatten(),
     )
     features = 8 * maps * last**2
-    judge = nn.Linear(features + config.minibatch_stddev, 1)
-    return Generator(G, spec, config), Discriminator(D, judge, features, spec, config)
+    head = nn.Linear(features + stddev_features(config), 1)
+    return Generator(G, spec, config), Discriminator(D, head, features, spec, config)
 
 
 def dcgan_pooled(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -108,7 +109,7 @@ def dcgan_pooled(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]
     refuse_size(spec, config)
     refuse_widths(config, g_width=2, d_width=2)
     if spec.size < 16:
-        raise ValueError(
+        raise ConfigError(
             f"images are {spec.size} pixels wide; the dcgan-pooled network convolves without padding and needs 16 or "
             "more: resize them or choose another network"
         )
@@ -118,18 +119,18 @@ def dcgan_pooled(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]
         nn.Conv2d(image_channels(spec, config), maps, kernel_size=5),
         activation(config.d_activation, nn.LeakyReLU(0.01)),
         nn.MaxPool2d(2),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
         nn.Conv2d(maps, 2 * maps, kernel_size=5),
         activation(config.d_activation, nn.LeakyReLU(0.01)),
         nn.MaxPool2d(2),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
         nn.Flatten(),
         nn.Linear(features, features),
         activation(config.d_activation, nn.LeakyReLU(0.01)),
-        *dropout(config.dropout),
+        *dropout(config.d_dropout),
     )
-    judge = nn.Linear(features + config.minibatch_stddev, 1)
-    return pooled_generator(spec, config), Discriminator(D, judge, features, spec, config)
+    head = nn.Linear(features + stddev_features(config), 1)
+    return pooled_generator(spec, config), Discriminator(D, head, features, spec, config)
 
 
 def pooled_generator(spec: ImageSpec, config: Config) -> nn.Module:

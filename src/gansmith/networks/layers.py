@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gansmith.config import FIELDS, Config
-from gansmith.data import ImageSpec
+from gansmith.data.images import ImageSpec
+from gansmith.errors import ConfigError
 
 SLOPE = 0.2  # of leaky ReLUs below zero
 
@@ -47,15 +48,41 @@ class Dropout(nn.Module):
 
 
 class MinibatchStddev(nn.Module):
-    """One more feature, the same for the whole batch: how much its images differ, so that a collapse shows.
+    """One more feature, the same for each group of the batch: how much its images differ, so that a collapse shows.
 
-    It is the standard deviation over the batch, averaged over all places of all maps.
-    Source: Karras et al., arXiv:1710.10196, section 3.
+    It is the standard deviation over the group, averaged over all places of all maps. Groups are consecutive images,
+    so real and generated images of one batch never share a group where the group size divides the number of either.
+    Source: Karras et al., arXiv:1710.10196, section 3; groups as in StyleGAN2, arXiv:1912.04958, appendix B.
+
+    Args:
+        group: images in a group; fewer where the batch is not a multiple of it.
     """
 
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        self.group = group
+
     def forward(self, features: Tensor) -> Tensor:
-        spread = (features.var(dim=0, unbiased=False) + 1e-8).sqrt().mean()
-        return torch.cat([features, spread.expand_as(features[:, :1])], dim=1)  # (N, F + 1) or (N, C + 1, H, W)
+        group = math.gcd(self.group, len(features))
+        groups = features.unflatten(0, (-1, group))  # (N / group, group, F) or (N / group, group, C, H, W)
+        deviation = (groups.var(dim=1, unbiased=False) + 1e-8).sqrt().flatten(1).mean(1)
+        shape = (-1, *[1] * (features.dim() - 1))
+        spread = deviation.repeat_interleave(group).view(shape).expand_as(features[:, :1])
+        return torch.cat([features, spread], dim=1)  # (N, F + 1) or (N, C + 1, H, W)
+
+    def extra_repr(self) -> str:
+        return f"group={self.group}"
+
+
+def minibatch_stddev(config: Config) -> MinibatchStddev | None:
+    """Return the layer of a discriminator whose config asks for one, with groups that divide the batch."""
+    group = math.gcd(config.minibatch_stddev, config.batch_size)
+    return MinibatchStddev(group) if config.minibatch_stddev else None
+
+
+def stddev_features(config: Config) -> int:
+    """Return how many features that layer adds: 1, or 0 without it."""
+    return 1 if config.minibatch_stddev else 0
 
 
 class SlowLinear(nn.Linear):
@@ -147,7 +174,7 @@ def convolution(inputs: int, outputs: int, *, kernel_size: int = 3, stride: int 
 
 def activation(choice: str, own: nn.Module) -> nn.Module:
     """The activation a player was given, or the network's own."""
-    return own if choice == "own" else ACTIVATIONS[choice]()
+    return own if choice == "default" else ACTIVATIONS[choice]()
 
 
 def dropout(probability: float) -> list[nn.Module]:
@@ -159,7 +186,7 @@ def initialise(network: nn.Module, scheme: str) -> None:
     """Draw all weights of linear layers, convolutions and embeddings anew and set their biases to zero.
 
     normal: N(0, 0.02), arXiv:1511.06434, section 4. glorot: uniform, as Keras starts its layers, with embeddings
-    between -0.05 and 0.05. he: arXiv:1502.01852, eq. 10. orthogonal: arXiv:1312.6120. "own" does nothing.
+    between -0.05 and 0.05. he: arXiv:1502.01852, eq. 10. orthogonal: arXiv:1312.6120. "default" does nothing.
     """
     draw: dict[str, Callable[[Tensor], Tensor]] = {
         "normal": partial(nn.init.normal_, std=0.02),
@@ -167,7 +194,7 @@ def initialise(network: nn.Module, scheme: str) -> None:
         "he": nn.init.kaiming_normal_,
         "orthogonal": nn.init.orthogonal_,
     }
-    if scheme == "own":
+    if scheme == "default":
         return
     for layer in network.modules():
         if isinstance(layer, nn.Embedding):
@@ -191,29 +218,29 @@ def normalise_spectrally(network: nn.Module) -> None:
 
 
 def refuse_size(spec: ImageSpec, config: Config) -> None:
-    """Raise ValueError for images whose size a pair cannot halve twice."""
+    """Raise ConfigError for images whose size a pair cannot halve twice."""
     if spec.size % 4:
-        raise ValueError(
+        raise ConfigError(
             f"images are {spec.size} pixels wide; the {config.network} network needs a multiple of 4: resize them"
         )
 
 
 def refuse_widths(config: Config, **multiples: int) -> None:
-    """Raise ValueError for a width that is not the multiple a pair must divide it by: `refuse_widths(c, g_width=2)`."""
+    """Raise ConfigError for a width that is not the multiple a pair must divide it by: `refuse_widths(c, g_width=2)`."""
     for name, multiple in multiples.items():
         width = getattr(config, name)
         if width % multiple:
-            raise ValueError(
+            raise ConfigError(
                 f"{name} is {width}; the {config.network} network divides it by {multiple}: give a multiple, such as 64"
             )
 
 
-def refuse_unheeded(config: Config, *fields: str) -> None:
-    """Raise ValueError where one of these fields, which a network has no place for, was set."""
+def refuse_unused(config: Config, *fields: str) -> None:
+    """Raise ConfigError where one of these fields, which a network has no place for, was set."""
     for name in fields:
         value = getattr(config, name)
         if value != FIELDS[name].default:
-            raise ValueError(
+            raise ConfigError(
                 f"{name} is {value!r}, which the {config.network} network has no place for; leave it at "
                 f"{FIELDS[name].default!r} or choose another network"
             )

@@ -7,9 +7,9 @@ from functools import partial
 from torch import nn
 
 from gansmith.config import Config
-from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, dropout
-from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
+from gansmith.data.images import ImageSpec
+from gansmith.networks.layers import activation, dropout, stddev_features
+from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
 
 
 def mlp(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -59,7 +59,7 @@ def _discriminator(
     layers: list[nn.Module] = [nn.Flatten()]
     for index, outputs in enumerate(widths):
         layers += [nn.Linear(inputs, outputs), activation(config.d_activation, nn.LeakyReLU(slope))]
-        layers += dropout(config.dropout) if index >= undropped else []
+        layers += dropout(config.d_dropout) if index >= undropped else []
         inputs = outputs
-    judge = nn.Linear(inputs + config.minibatch_stddev, 1)
-    return Discriminator(nn.Sequential(*layers), judge, inputs, spec, config)
+    head = nn.Linear(inputs + stddev_features(config), 1)
+    return Discriminator(nn.Sequential(*layers), head, inputs, spec, config)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gansmith.config import Config
-from gansmith.data import ImageSpec
+from gansmith.data.images import ImageSpec
 from gansmith.networks.compact import (
     Discriminator,
     painting_layers,
@@ -29,13 +29,13 @@ class PlanesGenerator(nn.Module):
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
-        inputs, outputs = config.z_dim + 64, config.g_width * (spec.size // 4) ** 2
+        inputs, outputs = config.latent_dim + 64, config.g_width * (spec.size // 4) ** 2
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 64)
         self.starts = nn.ModuleList(he_normal(nn.Linear(inputs, outputs)) for _ in range(spec.channels))
         self.paint = nn.Sequential(*painting_layers(config, size=spec.size, channels=1))
 
-    def forward(self, z: Tensor, ids: Tensor) -> Tensor:
-        latent = torch.cat([z, self.embedding(ids)], dim=1)
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        latent = torch.cat([z, self.embedding(y)], dim=1)
         return torch.cat([self.paint(start(latent)) for start in self.starts], dim=1)  # (N, C, H, W)
 
 
@@ -53,5 +53,5 @@ class PlanesDiscriminator(Discriminator):
             nn.Flatten(1),
             he_normal(nn.Linear(spec.channels * 2 * config.d_width * side**2, 128)),
             activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-            *dropout(config.dropout),
+            *dropout(config.d_dropout),
         )

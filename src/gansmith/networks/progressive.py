@@ -10,17 +10,18 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from gansmith.config import Config
-from gansmith.data import ImageSpec
+from gansmith.data.images import ImageSpec
 from gansmith.networks.layers import (
+    stddev_features,
     SLOPE,
     activation,
     convolution,
     he_normal,
     refuse_size,
-    refuse_unheeded,
+    refuse_unused,
     refuse_widths,
 )
-from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
+from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
 
 GROWN = 2.0
 
@@ -28,7 +29,7 @@ GROWN = 2.0
 def progressive(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
     refuse_size(spec, config)
-    refuse_unheeded(config, "dropout", "g_dropout")
+    refuse_unused(config, "d_dropout", "g_dropout")
     refuse_widths(config, g_width=4, d_width=4)
     return _generator(spec, config), _discriminator(spec, config)
 
@@ -147,8 +148,8 @@ def _generator(spec: ImageSpec, config: Config) -> nn.Module:
 
 def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
     width, side = config.d_width, spec.size // 4
-    judge = nn.Sequential(
-        convolution(width + config.minibatch_stddev, width),
+    head = nn.Sequential(
+        convolution(width + stddev_features(config), width),
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
         nn.Flatten(),
         he_normal(nn.Linear(width * side**2, width)),
@@ -156,7 +157,7 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
         nn.Linear(width, 1),
     )
     viewer = nn.Sequential(Viewer(image_channels(spec, config), config))
-    return Discriminator(viewer, judge, width * side**2, spec, config)
+    return Discriminator(viewer, head, width * side**2, spec, config)
 
 
 def _enlarge(images: Tensor, factor: int) -> Tensor:

@@ -2,15 +2,16 @@
 
 Source: Huang et al., arXiv:2501.05441, section 4, and its published code. Here in three scales with one block each,
 and halved width at each doubling, for small images on few cores; G ends in a tanh where the source leaves its images
-unbounded; images are resampled with the usual bilinear weights; ids reach D by a projection beside its own judgement.
+unbounded; images are resampled with the usual bilinear weights; y reach D by a projection beside its own judgement.
 """
 
 from torch import Tensor, nn
 
 from gansmith.config import Config
-from gansmith.data import ImageSpec
-from gansmith.networks.layers import SLOPE, activation, refuse_size, refuse_unheeded
-from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
+from gansmith.data.images import ImageSpec
+from gansmith.errors import ConfigError
+from gansmith.networks.layers import SLOPE, activation, refuse_size, refuse_unused, stddev_features
+from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
 
 SCALES = 3
 GROUP = 16  # channels of each group of a 3x3 convolution, as published
@@ -19,15 +20,15 @@ GROUP = 16  # channels of each group of a 3x3 convolution, as published
 def r3gan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
     refuse_size(spec, config)
-    refuse_unheeded(config, "dropout", "g_dropout")
+    refuse_unused(config, "d_dropout", "g_dropout")
     if config.spectral_norm:
-        raise ValueError(
+        raise ConfigError(
             "spectral_norm divides weights by their largest singular value, and r3gan's blocks end in weights that "
             "start at zero; leave it away or choose another network"
         )
     for name, width in (("g_width", config.g_width), ("d_width", config.d_width)):
         if width % 32 and width not in (4, 8, 16):
-            raise ValueError(f"{name} is {width}; r3gan's groups of 16 channels need a multiple of 32 such as 64")
+            raise ConfigError(f"{name} is {width}; r3gan's groups of 16 channels need a multiple of 32 such as 64")
     return _generator(spec, config), _discriminator(spec, config)
 
 
@@ -65,8 +66,8 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
         _with_gain(nn.Conv2d(wide, wide, kernel_size=side, groups=wide, bias=False)),
         nn.Flatten(),
     )
-    judge = _with_gain(nn.Linear(wide + config.minibatch_stddev, 1, bias=False))
-    return Discriminator(layers, judge, wide, spec, config)
+    head = _with_gain(nn.Linear(wide + stddev_features(config), 1, bias=False))
+    return Discriminator(layers, head, wide, spec, config)
 
 
 class Block(nn.Module):

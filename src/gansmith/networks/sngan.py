@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from gansmith.config import Config
-from gansmith.data import ImageSpec
-from gansmith.networks.layers import activation, refuse_size, refuse_unheeded
-from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
+from gansmith.data.images import ImageSpec
+from gansmith.networks.layers import activation, refuse_size, refuse_unused, stddev_features
+from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
 
 
 def sngan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` channels in all of G's blocks, `d_width` in all of D's."""
     refuse_size(spec, config)
-    refuse_unheeded(config, "dropout", "g_dropout")
+    refuse_unused(config, "d_dropout", "g_dropout")
     return _generator(spec, config), _discriminator(spec, config)
 
 
@@ -45,8 +45,8 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
         activation(choice, nn.ReLU()),
         SumOverPlaces(),
     )
-    judge = _drawn(nn.Linear(width + config.minibatch_stddev, 1))
-    return Discriminator(layers, judge, width, spec, config)
+    head = _drawn(nn.Linear(width + stddev_features(config), 1))
+    return Discriminator(layers, head, width, spec, config)
 
 
 class UpBlock(nn.Module):

@@ -11,18 +11,20 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from gansmith.config import Config
-from gansmith.data import ImageSpec
+from gansmith.data.images import ImageSpec
+from gansmith.errors import ConfigError
 from gansmith.networks.layers import (
+    stddev_features,
     SLOPE,
     SlowLinear,
     activation,
     convolution,
     he_normal,
     refuse_size,
-    refuse_unheeded,
+    refuse_unused,
     refuse_widths,
 )
-from gansmith.networks.players import Discriminator, image_channels
+from gansmith.networks.conditional import Discriminator, image_channels
 
 MAPPING_LAYERS = 4
 MAPPING_RATE = 0.01  # of the learning rate. Source: arXiv:1812.04948, appendix C
@@ -31,11 +33,11 @@ MAPPING_RATE = 0.01  # of the learning rate. Source: arXiv:1812.04948, appendix 
 def stylegan_lite(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
     refuse_size(spec, config)
-    refuse_unheeded(config, "dropout", "g_dropout")
+    refuse_unused(config, "d_dropout", "g_dropout")
     refuse_widths(config, g_width=4, d_width=4)
-    if config.g_conditioning != "auto" or config.g_activation != "own":
-        raise ValueError(
-            "stylegan-lite's generator tells ids to its mapping network and has its own activation; "
+    if config.g_conditioning != "auto" or config.g_activation != "default":
+        raise ConfigError(
+            "stylegan-lite's generator tells y to its mapping network and has its own activation; "
             "leave g_conditioning at auto and g_activation at own"
         )
     return Generator(spec, config), _discriminator(spec, config)
@@ -50,12 +52,12 @@ class Generator(nn.Module):
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
-        style_dim, side = config.z_dim, spec.size // 4
+        style_dim, side = config.latent_dim, spec.size // 4
         widths = [config.g_width >> level for level in range(3)]
         self.mixing = config.style_mixing
-        self.embedding = nn.Embedding(max(spec.num_classes, 1), config.z_dim)
+        self.embedding = nn.Embedding(max(spec.num_classes, 1), config.latent_dim)
         mapping: list[nn.Module] = []
-        for inputs in [2 * config.z_dim] + (MAPPING_LAYERS - 1) * [style_dim]:
+        for inputs in [2 * config.latent_dim] + (MAPPING_LAYERS - 1) * [style_dim]:
             mapping += [SlowLinear(inputs, style_dim, MAPPING_RATE), nn.LeakyReLU(SLOPE)]
         self.mapping = nn.Sequential(*mapping)
         self.start = nn.Parameter(torch.randn(widths[0], side, side))
@@ -69,11 +71,11 @@ class Generator(nn.Module):
         self.truncation = 1.0
         self.centres: Tensor | None = None
 
-    def forward(self, z: Tensor, ids: Tensor) -> Tensor:
-        style = self.style(z, ids)
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        style = self.style(z, y)
         if self.centres is not None:
-            style = torch.lerp(self.centres[ids], style, self.truncation)
-        styles = self._mixed(style, z, ids) if self.training and self.mixing else [style] * len(self.layers)
+            style = torch.lerp(self.centres[y], style, self.truncation)
+        styles = self._mixed(style, z, y) if self.training and self.mixing else [style] * len(self.layers)
         maps = self.start.expand(z.shape[0], -1, -1, -1)
         images: Tensor | None = None
         for level, to_image in enumerate(self.to_image):
@@ -85,15 +87,15 @@ class Generator(nn.Module):
         assert images is not None
         return images.tanh()  # (N, C, H, W)
 
-    def style(self, z: Tensor, ids: Tensor) -> Tensor:
+    def style(self, z: Tensor, y: Tensor) -> Tensor:
         """(N, style_dim) styles of latents scaled to one length, beside their ids' embeddings."""
         z = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
-        style: Tensor = self.mapping(torch.cat([z, self.embedding(ids)], dim=1))
+        style: Tensor = self.mapping(torch.cat([z, self.embedding(y)], dim=1))
         return style
 
-    def _mixed(self, style: Tensor, z: Tensor, ids: Tensor) -> list[Tensor]:
+    def _mixed(self, style: Tensor, z: Tensor, y: Tensor) -> list[Tensor]:
         """One style a layer; a share of the images takes the later ones from another latent of the batch."""
-        other = self.style(z.roll(1, 0), ids)
+        other = self.style(z.roll(1, 0), y)
         layers = len(self.layers)
         first_of_other = torch.randint(1, layers, (len(z), 1))
         first_of_other = first_of_other.where(torch.rand(len(z), 1) < self.mixing, layers)
@@ -104,8 +106,8 @@ class Generator(nn.Module):
         draw = torch.Generator().manual_seed(0)
         z = torch.randn(1024, self.embedding.embedding_dim, generator=draw)
         with torch.no_grad():
-            ids = torch.arange(self.embedding.num_embeddings)
-            self.centres = torch.stack([self.style(z, i.expand(len(z))).mean(0) for i in ids])
+            y = torch.arange(self.embedding.num_embeddings)
+            self.centres = torch.stack([self.style(z, i.expand(len(z))).mean(0) for i in y])
         self.truncation = strength
 
 
@@ -161,15 +163,15 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
         DownBlock(widths[0], widths[1], choice),
         DownBlock(widths[1], widths[2], choice),
     )
-    judge = nn.Sequential(
-        convolution(widths[2] + config.minibatch_stddev, widths[2]),
+    head = nn.Sequential(
+        convolution(widths[2] + stddev_features(config), widths[2]),
         activation(choice, nn.LeakyReLU(SLOPE)),
         nn.Flatten(),
         he_normal(nn.Linear(widths[2] * side**2, widths[2])),
         activation(choice, nn.LeakyReLU(SLOPE)),
         nn.Linear(widths[2], 1),
     )
-    return Discriminator(layers, judge, widths[2] * side**2, spec, config)
+    return Discriminator(layers, head, widths[2] * side**2, spec, config)
 
 
 class DownBlock(nn.Module):

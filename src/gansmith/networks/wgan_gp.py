@@ -7,15 +7,15 @@ quarter of the image's size. There images are in [0, 1] after a sigmoid, here in
 from torch import nn
 
 from gansmith.config import Config
-from gansmith.data import ImageSpec
-from gansmith.networks.layers import SLOPE, activation, refuse_size, refuse_unheeded
-from gansmith.networks.players import Discriminator, Generator, image_channels, latent_inputs
+from gansmith.data.images import ImageSpec
+from gansmith.networks.layers import SLOPE, activation, refuse_size, refuse_unused, stddev_features
+from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
 
 
 def wgan_gp(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """`g_width` and `d_width` channels at half the image's size, twice as many at each halving."""
     refuse_size(spec, config)
-    refuse_unheeded(config, "dropout", "g_dropout")
+    refuse_unused(config, "d_dropout", "g_dropout")
     return _generator(spec, config), _discriminator(spec, config)
 
 
@@ -44,8 +44,8 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
             nn.Conv2d(inputs, outputs, kernel_size=5, stride=2, padding=2),
             activation(config.d_activation, nn.LeakyReLU(SLOPE)),
         ]
-    judge = nn.Linear(num_features + config.minibatch_stddev, 1)
-    return Discriminator(nn.Sequential(*layers, nn.Flatten()), judge, num_features, spec, config)
+    head = nn.Linear(num_features + stddev_features(config), 1)
+    return Discriminator(nn.Sequential(*layers, nn.Flatten()), head, num_features, spec, config)
 
 
 def _doubling(inputs: int, outputs: int, spare: int = 0) -> nn.Module:

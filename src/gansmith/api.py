@@ -1,0 +1,712 @@
+"""What notebooks, the command line and other programs call: train, resume, sample, evaluate, export, report.
+
+A function for each task, and `Run`, which a notebook shows as its sample grid, loss curves and FD ratio. The examples
+in docstrings use `run`, a short finished run.
+"""
+
+import html
+import os
+import signal
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gansmith import evaluation, models, runs
+from gansmith import data as data_sets
+from gansmith.config import FIELDS, Config, parse_value, resolve, unknown_field
+from gansmith.data.images import Images
+from gansmith.errors import ConfigError
+from gansmith.events import Event, Started
+from gansmith.files import write_bytes
+from gansmith.pictures import animations, plots
+from gansmith.pictures.grids import enlarge, grid, to_png
+from gansmith.progress import show_progress
+from gansmith.runs import RunDirectory
+from gansmith.sampling import Model, Samples, generate, numpy_latents, read_latents, truncate
+from gansmith.sampling import draw_latents, sample as sample_model
+from gansmith.training import budget, diagnosis, loop
+from gansmith.training.chores import custom_choices
+from gansmith.training.inputs import TrainingData, load_training_data
+from gansmith.training.machine import training_machine
+from gansmith.training.trackers import parse_trackers, tracked
+from gansmith.verdicts import Comparison, Verdict, html_table
+
+RUNS = Path("runs")
+_LENGTHS = ("minutes", "images", "epochs")
+
+
+@dataclass(frozen=True)
+class Run(RunDirectory):
+    """A training run: its records, its generator, and what can be made of it. Shows itself in a notebook.
+
+    >>> run.status
+    'finished'
+    >>> sorted(run.log[-1])[:3]
+    ['d_fake', 'd_loss', 'd_real']
+
+    Attributes:
+        directory: the run directory.
+        config: every choice, and where it came from.
+        images: the images it was trained on, where these came from memory.
+        log, metrics: the rows of log.jsonl and metrics.jsonl, as pandas.DataFrame takes them.
+    """
+
+    images: Images | None = None
+
+    @property
+    def status(self) -> str:
+        """running, killed, stopped, failed, finished or unknown."""
+        status: str = self.facts().get("status", "unknown")
+        return "killed" if status == "running" and not runs.is_locked(self.directory) else status
+
+    @property
+    def generator(self) -> Model:
+        """The generator of the newest checkpoint."""
+        return models.load_generator(self.directory)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The newest verdict of `evaluate` on the run's own data; None without one."""
+        rows = [row for row in self.metrics_on_own_data() if row.get("gates")]
+        return Verdict(rows[-1]) if rows else None
+
+    def sample(self, count: int | None = None, **choices: Any) -> Samples:
+        """Return samples of the newest checkpoint; see `sample`."""
+        return sample(self, count, **choices)
+
+    def evaluate(self, **choices: Any) -> Verdict:
+        """Return the verdict on the newest checkpoint; see `evaluate`."""
+        return evaluate(self, **choices)
+
+    def diagnose(self) -> "Diagnosis":
+        """Say how the run ended or where it stands, and what went wrong; see `diagnose`."""
+        return diagnose(self)
+
+    def export(self, *formats: str, out: Path | str | None = None) -> Path:
+        """Write the generator for other libraries; see `export`."""
+        return export(self, *formats, out=out)
+
+    def report(self, out: Path | str | None = None) -> Path:
+        """Write a report as .pdf or .html; see `report`."""
+        return report(self, out=out)
+
+    def film(self, out: Path | str | None = None) -> Path:
+        """Write a film of the training; see `film`."""
+        return film(self, out=out)
+
+    def handin(self, out: Path | str = "submission.zip", **choices: Any) -> Path:
+        """Write the bundle a course asks for; see `handin`."""
+        return handin(self, out=out, **choices)
+
+    def __repr__(self) -> str:
+        ratio = _ratio_of(self)
+        return f"<Run {self.directory}: {self.status}, {self.images_seen:,} images{ratio and f', {ratio}'}>"
+
+    @property
+    def images_seen(self) -> int:
+        """Images of the newest checkpoint."""
+        latest = self.latest()
+        return int(latest.name) if latest else 0
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p><b>{html.escape(repr(self)[1:-1])}</b></p>"]
+        if self.latest() is not None:
+            images, _ = sample_model(self.generator, seed=0, count=25)
+            parts.append(_picture(to_png(enlarge(grid(images), at_least_px=280))))
+        if self.log:
+            parts.append(_picture(plots.draw_curves(self)))
+        if self.verdict is not None:
+            rows = [(name, result, why) for result, name, why in self.verdict.gate_rows()]
+            parts.append(html_table(("gate", "result", "measured"), rows))
+        failures = [row["message"] for row in self.log if row.get("kind") == "failure"]
+        return "".join([*parts, *(f"<p>{html.escape(message)}</p>" for message in failures)])
+
+
+class Diagnosis(dict[str, Any]):
+    """How a run ended, what went wrong in it, and what to change; shows itself as sentences.
+
+    Its keys: status, reason, images_seen, images, saved_images, failures (name: message), rollbacks, directory.
+    """
+
+    _STATUS = {
+        "running": "training now",
+        "killed": "killed, or its machine went down",
+        "stopped": "stopped on request",
+        "failed": "stopped by itself",
+        "finished": "finished",
+        "unknown": "without a record of how it ended",
+    }
+
+    def __repr__(self) -> str:
+        ended = self._STATUS.get(self["status"], self._STATUS["unknown"])
+        lines = [f"{self['directory']}: {ended}, {self['images_seen']:,} of {self['images']:,} images seen"]
+        if self["status"] == "failed":
+            lines.append(f"it stopped because {self['reason']}")
+        lines += [step["message"] for step in self["rollbacks"]]
+        lines += self["failures"].values() or ["no training failure was seen"]
+        if self["status"] not in ("finished", "running"):
+            lines.append(f"continue from {self['saved_images']:,} images with: gansmith resume {self['directory']}")
+        return "\n".join(lines)
+
+
+def train(
+    recipe: str | None = None,
+    *,
+    data: str | Images | None = None,
+    minutes: float | None = None,
+    images: int | None = None,
+    epochs: float | None = None,
+    out: Path | str | None = None,
+    progress: str = "auto",
+    **choices: Any,
+) -> Run:
+    """Train a generator and return the run; interrupting it stops cleanly, saves, and returns the run.
+
+    >>> run = gs.train("mlp-small", images=640, out="small", progress="none", g_width=16, d_width=16, seed=1)
+    >>> run
+    <Run small: finished, 640 images, validation FD ratio ...>
+
+    Args:
+        recipe: row of `gansmith.RECIPES` to start from; "default" where none is named.
+        data: name of a data set, or images in memory; MNIST where none is given.
+        minutes, images, epochs: training length, one of them: wall time, images shown to the discriminator, or passes
+            over the training images; the recipe's own where none is given.
+        out: run directory; by default the next number under runs/. The run that is there already is continued.
+        progress: auto, bar, notebook, plain, json or none.
+        choices: any field of `Config`, such as batch_size=32 or label_smoothing=0.1.
+
+    Raises:
+        GansmithError: for choices or data that cannot be trained on; nothing is written then.
+        TrainingFailed: when a loss becomes NaN or infinite, or a checkpoint cannot be written.
+    """
+    asked = dict(minutes=minutes, images=images, epochs=epochs)
+    plan = plan_training(recipe, data=data, out=out, choices=choices, **asked)
+    return run_training(plan, progress=progress)[0]
+
+
+def train_events(
+    recipe: str | None = None,
+    *,
+    data: str | Images | None = None,
+    minutes: float | None = None,
+    images: int | None = None,
+    epochs: float | None = None,
+    out: Path | str | None = None,
+    **choices: Any,
+) -> Iterator[Event]:
+    """Train as `train` does, and yield what happens: `gansmith.events`, beginning with Started.
+
+    >>> for event in gs.train_events("mlp-small", images=320, out="steps", g_width=16, d_width=16):
+    ...     if event.kind == "checkpoint":
+    ...         print(event.images_seen, event.to_json()["kind"])
+    320 checkpoint
+
+    Closing the iterator stops the run where it is; the next call with the same `out` continues from its last checkpoint.
+    """
+    asked = dict(minutes=minutes, images=images, epochs=epochs)
+    plan = plan_training(recipe, data=data, out=out, choices=choices, **asked)
+    return plan_events(plan)
+
+
+def resume(
+    run: "Run | Path | str",
+    *,
+    images: int | None = None,
+    minutes: float | None = None,
+    epochs: float | None = None,
+    data: Images | None = None,
+    progress: str = "auto",
+) -> Run:
+    """Continue a run that was stopped, bit for bit as if it had not been, or a finished one beyond its end.
+
+    >>> gs.resume(run, images=1280, progress="none").images_seen
+    1280
+
+    Args:
+        images, epochs: new total length.
+        minutes: train for so much longer.
+        data: the images, where the run was trained on images in memory.
+
+    Raises RunError where the directory or its data are not those the run began with.
+    """
+    asked = dict(minutes=minutes, images=images, epochs=epochs)
+    return run_training(plan_resume(run, data=data, **asked), progress=progress)[0]
+
+
+def open_run(run: "Run | RunDirectory | Path | str") -> Run:
+    """Return the run in a directory.
+
+    >>> gs.open_run(run.directory).config.recipe
+    'mlp-small'
+
+    Raises NotFoundError where there is none, RunError where it cannot be read.
+    """
+    if isinstance(run, Run):
+        return run
+    opened = run if isinstance(run, RunDirectory) else runs.open_run(Path(run))
+    return Run(opened.directory, opened.config)
+
+
+def load(source: "Run | Path | str") -> Model:
+    """Return the generator of a run, a checkpoint or a file: .safetensors, .onnx, or Keras files.
+
+    >>> gs.load(run.checkpoints()[-1] / "generator.safetensors").spec.size
+    28
+
+    `load(...).network` is the plain torch module, network(z, y) -> (N, C, H, W) in [-1, 1].
+    """
+    return models.load_generator(_path(source))
+
+
+def load_data(name: str, *, data_dir: Path | str | None = None, split: str = "all") -> Images:
+    """Return images of a data set by name.
+
+    >>> len(gs.load_data("gaussian-ring"))
+    20000
+
+    Args:
+        split: "all" the official training images, or one of "train", "validation" (held out of these) and "test".
+    """
+    if split == "all":
+        return data_sets.load_data(name, data_dir=data_dir)
+    return data_sets.load_split(name, split, data_dir=data_dir)
+
+
+def sample(
+    source: "Run | Model | Path | str",
+    count: int | None = None,
+    *,
+    seed: int = 0,
+    labels: Sequence[int] | None = None,
+    numpy_seed: int | None = None,
+    latents: Path | str | Any = None,
+    truncation: float = 1.0,
+) -> Samples:
+    """Return samples of a generator.
+
+    >>> gs.sample(run, 4, seed=7).images.shape
+    (4, 28, 28, 1)
+
+    Args:
+        source: a run, a generator, or a file.
+        count: how many; by default one for each label or latent given, else 25.
+        seed: image k depends on this seed and k alone.
+        labels: classes to draw in turn; by default as often as in training.
+        numpy_seed: draw latents by NumPy's RandomState(numpy_seed).normal instead.
+        latents: (N, latent_dim) array, or the path of a .npy file; sets the count.
+        truncation: below 1, styles nearer to their mean (stylegan-lite).
+
+    Raises GansmithError for what cannot be drawn.
+    """
+    model = source if isinstance(source, Model) else load(source)
+    if truncation != 1:
+        truncate(model, truncation)
+    if latents is not None:
+        z = _as_latents(latents, model.config.latent_dim)
+        count = len(z)
+    count = count if count is not None else 25 if labels is None else len(labels)
+    _refuse_counts(count, seed, numpy_seed)
+    if latents is None and numpy_seed is not None:
+        z = numpy_latents(model.config, seed=numpy_seed, count=count)
+    elif latents is None:
+        z = draw_latents(model.config, seed=seed, count=count)
+    y = model.conditioning.draw(seed=seed if numpy_seed is None else numpy_seed, count=count, labels=labels)
+    return Samples.of(generate(model, z, y), model.conditioning.label_of(y))
+
+
+def evaluate(
+    target: "Run | Path | str",
+    *,
+    data: str | Images | None = None,
+    data_dir: Path | str | None = None,
+    count: int | None = None,
+    quick: bool = False,
+    seed: int = 0,
+) -> Verdict:
+    """Measure samples against real images, and say whether the FD ratio is valid.
+
+    >>> verdict = gs.evaluate(run, quick=True)
+    >>> verdict["n"], verdict["valid"]
+    (500, False)
+
+    Args:
+        target: a run, a checkpoint, a generator file, a .npz of images or a folder of them.
+        data: the real images; by default those the generator was trained on, MNIST for images from files.
+        count: samples; by default 10,000, or 2,000 with `quick`.
+        quick: fewer samples and metrics.
+        seed: samples 0 to count - 1 of this seed.
+    """
+    if data is None and isinstance(target, Run) and target.images is not None:
+        data = None if target.images.name in data_sets.DATASETS else target.images
+    return evaluation.evaluate(_path(target), data=data, data_dir=data_dir, count=count, quick=quick, seed=seed)
+
+
+def compare(*targets: "Run | Path | str", again: bool = False, **choices: Any) -> Comparison:
+    """Evaluate several targets side by side, best first; runs that differ in their seed alone share a row.
+
+    >>> len(gs.compare(run, quick=True))
+    1
+
+    Args:
+        again: evaluate also runs whose metrics.jsonl holds a verdict already.
+        choices: as of `evaluate`.
+    """
+    if not targets:
+        raise ConfigError("there is nothing to compare; give two or more runs or files")
+    return evaluation.compare([_path(target) for target in targets], again=again, **choices)
+
+
+def diagnose(run: "Run | Path | str") -> Diagnosis:
+    """Say how a run ended or where it stands, what went wrong in it, and what to change.
+
+    >>> gs.diagnose(run)["status"]
+    'finished'
+    """
+    opened = open_run(run)
+    facts, rows = opened.facts(), opened.log
+    failures = {row["failure"]: row["message"] for row in rows if row.get("kind") == "failure"}
+    found = diagnosis.diagnose(rows, opened.validation_scores(), opened.config)
+    saved = opened.images_seen
+    return Diagnosis(
+        status=opened.status,
+        reason=facts.get("reason"),
+        images_seen=max([saved, *(row["images_seen"] for row in rows)]),
+        images=opened.config.images,
+        saved_images=saved,
+        failures={failure.name: failure.message for failure in found} | failures,
+        rollbacks=facts.get("rollbacks", []),
+        directory=str(opened.directory),
+    )
+
+
+def export(source: "Run | Path | str", *formats: str, out: Path | str | None = None) -> Path:
+    """Write a generator for other libraries, each file read back and compared; returns the folder.
+
+    >>> sorted(path.name for path in gs.export(run, "safetensors").iterdir())
+    ['README.md', 'generator.safetensors', 'grid.png', 'manifest.json']
+
+    Args:
+        formats: of safetensors, onnx, keras, pt2; "all" for every one.
+        out: folder; by default exports in the run, or beside the file.
+    """
+    from gansmith.exporters import EXPORTERS, export as export_generator
+
+    names = list(EXPORTERS) if "all" in formats else list(formats)
+    path = _path(source)
+    folder = Path(out) if out is not None else (path if path.is_dir() else path.parent) / "exports"
+    export_generator(path, names, folder)
+    return folder
+
+
+def report(run: "Run | Path | str", *others: "Run | Path | str", out: Path | str | None = None) -> Path:
+    """Write a report of runs: what was tried, what helped and by how much, pictures, scores, commands.
+
+    >>> gs.report(run, out="report.html").name
+    'report.html'
+
+    Args:
+        run: shown in full; `others` are compared with it.
+        out: a .pdf or a self-contained .html; by default report.pdf in the first run directory.
+    """
+    from gansmith.reports import write_report
+
+    opened = [open_run(one) for one in (run, *others)]
+    path = Path(out) if out is not None else opened[0].directory / "report.pdf"
+    write_report(opened, path)
+    return path
+
+
+def film(run: "Run | Path | str", *, out: Path | str | None = None, frame_ms: int = 200) -> Path:
+    """Write a film of a run's training from the grids it saved.
+
+    >>> gs.film(run).name
+    'film.gif'
+
+    Args:
+        out: a .gif, .webp or .mp4; by default film.gif in the run directory.
+        frame_ms: milliseconds for each grid; the last stays for two seconds.
+    """
+    if not 20 <= frame_ms <= 10_000:
+        raise ConfigError(f"frame_ms is {frame_ms}; it must be between 20 and 10000, such as 200")
+    opened = open_run(run)
+    path = Path(out) if out is not None else opened.directory / "film.gif"
+    animations.write_film(animations.film_frames(opened), path, frame_ms=frame_ms)
+    return path
+
+
+def handin(
+    run: "Run | Path | str",
+    *others: "Run | Path | str",
+    out: Path | str = "submission.zip",
+    allow_labels: bool = False,
+    allow_test_images: bool = False,
+) -> Path:
+    """Write the bundle a course asks for: Keras files, code, a report, the grid, the film; returns the .zip.
+
+    >>> gs.handin(run).name
+    'submission.zip'
+
+    Args:
+        others: more runs, named in the report's experiments.
+        allow_labels: hand in a run that was trained with labels.
+        allow_test_images: hand in a run that was trained on test images.
+    """
+    from gansmith.course import write_bundle
+
+    path = Path(out)
+    write_bundle(
+        [open_run(one) for one in (run, *others)], path, allow_labels=allow_labels, allow_test_images=allow_test_images
+    )
+    return path
+
+
+# What follows is shared by the functions above and the command line.
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is ready to train.
+
+    Attributes:
+        deadline: by `time.perf_counter`; None where the length is in images.
+        notices: a sentence for each choice that was changed, with both values.
+    """
+
+    run: RunDirectory
+    data: TrainingData
+    images: Images | None
+    deadline: float | None = None
+    notices: tuple[str, ...] = ()
+
+
+def plan_training(
+    recipe: str | None = None,
+    *,
+    data: str | Images | None = None,
+    minutes: float | None = None,
+    images: int | str | None = None,
+    epochs: float | None = None,
+    out: Path | str | None = None,
+    file: Path | None = None,
+    choices: Mapping[str, object] | None = None,
+    started_at: float | None = None,
+) -> Plan:
+    """Settle every choice, load the data, measure the machine where minutes are given, and make the run directory.
+
+    Args:
+        file: a TOML file with field = value lines.
+        choices: fields of Config by name.
+        started_at: when the minutes began, by `time.perf_counter`; now where None.
+    """
+    started_at = time.perf_counter() if started_at is None else started_at
+    refuse_lengths(minutes=minutes, images=images, epochs=epochs)
+    arguments = {name: value for name, value in (choices or {}).items() if value is not None}
+    for name in arguments:
+        if name not in FIELDS:
+            raise ConfigError(unknown_field(name, also=("out", "progress", *_LENGTHS)))
+    in_memory = data if isinstance(data, Images) else None
+    if data is not None:
+        arguments["data"] = data.name if isinstance(data, Images) else data
+    if images is not None:
+        arguments["images"] = images
+    config = resolve(recipe, file=file, environ=os.environ, arguments=arguments)
+    if arguments.get("data_dir") == "":
+        raise ConfigError("data_dir is empty; give the folder that holds the data set's files, or omit it")
+    directory = None if out is None else Path(out)
+    known = directory is not None and runs.holds_run(directory)
+    if directory is not None and known:
+        config = _as_begun(config, runs.open_run(directory).config, keep_length=minutes is not None)
+    else:
+        runs.refuse_occupied(directory or runs.next_directory(RUNS, config))
+    parse_trackers(config.trackers)
+    with training_machine(config):
+        config, loaded = load_training_data(config, in_memory)
+        notices = [*loaded.notices]
+        if epochs is not None:
+            config = _with_epochs(config, epochs, loaded, notices)
+        deadline = None
+        if minutes is not None and not known:
+            deadline = started_at + 60 * minutes
+            config = _with_minutes(config, loaded, deadline, notices)
+    if directory is None:  # another process may have taken the number meanwhile
+        directory = runs.make_next_directory(RUNS, config)
+    return Plan(runs.create_run(directory, config), loaded, in_memory, deadline, tuple(notices))
+
+
+def plan_resume(
+    run: "Run | Path | str",
+    *,
+    minutes: float | None = None,
+    images: int | str | None = None,
+    epochs: float | None = None,
+    data: Images | None = None,
+) -> Plan:
+    """Settle how a run goes on."""
+    started_at = time.perf_counter()
+    refuse_lengths(minutes=minutes, images=images, epochs=epochs)
+    opened = open_run(_path(run))  # its config may have changed on disk
+    in_memory = data if data is not None else run.images if isinstance(run, Run) else None
+    config = opened.config
+    refuse_missing_customs(opened, has_images=in_memory is not None)
+    if images is not None:
+        config = config.replace(images=parse_value("images", images))
+    with training_machine(config):
+        config, loaded = load_training_data(config, in_memory)
+        notices = [*loaded.notices]
+        if epochs is not None:
+            config = _with_epochs(config, epochs, loaded, notices)
+        if minutes is not None:
+            left_s = started_at + 60 * minutes - time.perf_counter()
+            fitting = budget.config_for_time(config, loaded, left_s).images
+            config = config.replace(images=opened.images_seen + fitting)
+            notices.append(f"{minutes:g} minutes are about {fitting:,} images more")
+    return Plan(runs.create_run(opened.directory, config), loaded, in_memory, notices=tuple(notices))
+
+
+def plan_events(plan: Plan, *, stopped: Sequence[int] = (), command: Sequence[str] = ()) -> Iterator[Event]:
+    """Yield the events of a planned run, trackers included; it stops after the step during which `stopped` fills."""
+    run, data = plan.run, plan.data
+    yield Started(
+        0,
+        str(run.directory),
+        run.config.images,
+        run.config.data,
+        data.train.source,
+        len(data.train),
+        (*data.train.notices, *plan.notices),
+    )
+    events = loop.train_events(
+        run, data, stop=lambda: bool(stopped), command=command or ("gansmith.train",), deadline=plan.deadline
+    )
+    with closing(tracked(run, events)) as followed:  # type: ignore[type-var]
+        yield from followed
+
+
+def run_training(plan: Plan, *, progress: str = "auto", command: Sequence[str] = ()) -> tuple[Run, list[int]]:
+    """Train a planned run to its end, or until it is interrupted; returns the run and the signals that stopped it."""
+    with catching_signals() as caught, show_progress(progress) as show:
+        for event in plan_events(plan, stopped=caught, command=command):
+            show(event)
+    opened = runs.open_run(plan.run.directory)
+    run = Run(opened.directory, opened.config, plan.images)
+    if not caught:
+        images, _ = sample_model(run.generator, seed=0, count=25)
+        write_bytes(run.directory / "grid.png", to_png(enlarge(grid(images))))
+        plots.plot_curves(run)
+    return run, caught
+
+
+@contextmanager
+def catching_signals() -> Iterator[list[int]]:
+    """Collect signals that ask to stop, as they arrive; a second Ctrl-C quits at once. Elsewhere than in the main
+    thread, where no signal arrives, this does nothing."""
+    caught: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if caught and number == signal.SIGINT:
+            signal.default_int_handler(number, None)
+        caught.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def refuse_lengths(*, minutes: float | None, images: object, epochs: float | None) -> None:
+    """Raise ConfigError for two lengths at once, and for minutes or epochs out of range."""
+    given = [name for name, value in zip(_LENGTHS, (minutes, images, epochs), strict=True) if value is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} each set the length; give one of them")
+    if minutes is not None and not 0 < minutes < 100_000:
+        raise ConfigError(f"minutes is {minutes:g}; it must be more than 0 and less than 100,000, such as 3")
+    if epochs is not None and not 0 < epochs < 1_000_000:
+        raise ConfigError(f"epochs is {epochs:g}; it must be more than 0 and less than 1,000,000, such as 20")
+
+
+def refuse_missing_customs(run: RunDirectory, *, has_images: bool = False) -> None:
+    """Raise ConfigError where a run stands on code of the program that trained it, and this one lacks it."""
+    tables = _tables()
+    for name, value in custom_choices(run.config).items():
+        if value in tables[name] or (name == "data" and has_images) or name == "recipe":
+            continue
+        if name == "data":
+            remedy = "give the same images as data"
+        else:
+            remedy = f"define it again before, as in gansmith.{name.upper()}S[{value!r}] = ..."
+        raise ConfigError(f"{run.directory} has the {name} {value!r}, which the program that trained it defined; {remedy}")
+
+
+def _tables() -> dict[str, Mapping[str, Any]]:
+    from gansmith.networks import NETWORKS
+    from gansmith.recipes import RECIPES
+    from gansmith.training.losses import OBJECTIVES
+
+    return {"recipe": RECIPES, "data": data_sets.DATASETS, "network": NETWORKS, "objective": OBJECTIVES}
+
+
+def _as_begun(config: Config, begun: Config, *, keep_length: bool) -> Config:
+    """Return the choices with what a run that exists has already settled."""
+    config = config.replace(threads=config.threads or begun.threads)
+    if keep_length:
+        config = config.replace(images=begun.images, planned_images=begun.planned_images)
+    return config
+
+
+def _with_epochs(config: Config, epochs: float, data: TrainingData, notices: list[str]) -> Config:
+    images = max(config.batch_size, round(epochs * len(data.train)))
+    notices.append(f"{epochs:g} epochs of {len(data.train):,} training images are {images:,} images")
+    return config.replace(images=images)
+
+
+def _with_minutes(config: Config, data: TrainingData, deadline: float, notices: list[str]) -> Config:
+    fitted = budget.config_for_time(config, data, deadline - time.perf_counter())
+    if fitted.threads != config.threads:
+        notices.append(f"threads is {fitted.threads}, not one per core: other programs keep this machine busy")
+    return fitted
+
+
+def _path(target: "Run | RunDirectory | Path | str") -> Path:
+    return target.directory if isinstance(target, RunDirectory) else Path(target)
+
+
+def _as_latents(latents: Any, latent_dim: int) -> Any:
+    """Return (N, latent_dim) float32 latents from an array or the path of a .npy file."""
+    import numpy as np
+    import torch
+
+    if isinstance(latents, str | Path):
+        return read_latents(Path(latents), latent_dim)
+    z = torch.as_tensor(np.asarray(latents, dtype=np.float32))
+    if z.dim() != 2 or z.shape[1] != latent_dim or not len(z) or not z.isfinite().all():
+        raise ConfigError(f"latents have shape {tuple(z.shape)}; give finite numbers of shape (count, {latent_dim})")
+    return z
+
+
+def _refuse_counts(count: int, seed: int, numpy_seed: int | None) -> None:
+    if not 1 <= count <= data_sets.MAX_IMAGES:
+        raise ConfigError(f"count is {count}; it must be between 1 and {data_sets.MAX_IMAGES}, such as 25")
+    if seed < 0 or (numpy_seed is not None and not 0 <= numpy_seed < 2**32):
+        raise ConfigError("a seed must be a whole number from 0 (to 4294967295 for NumPy's), such as 504")
+
+
+def _ratio_of(run: Run) -> str:
+    """Return the newest FD ratio in words; empty without one."""
+    if run.verdict is not None and run.verdict["fd_ratio"] is not None:
+        return f"FD ratio {run.verdict['fd_ratio']:.2f}"
+    scores = run.validation_scores()
+    return f"validation FD ratio {scores[-1]['validation_fd_ratio']:.2f}" if scores else ""
+
+
+def _picture(png: bytes) -> str:
+    return f'<img src="data:image/png;base64,{b64encode(png).decode()}" style="max-width: 48%; vertical-align: top">'

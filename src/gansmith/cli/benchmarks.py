@@ -1,0 +1,241 @@
+"""`bench ...`: train a recipe on a published test and print the figures of its table."""
+
+import contextlib
+import json as json_
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from gansmith.errors import ConfigError, TrainingFailed
+from gansmith.cli.output import Json, complain
+from gansmith.cli.training import Overrides, Progress, train
+from gansmith.config import resolve
+
+if TYPE_CHECKING:
+    from gansmith.sampling import Model
+
+
+def stacked_mnist(
+    *,
+    minutes: float | None = None,
+    images: str | None = None,
+    seed: int = 0,
+    samples: int = 26_000,
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    progress: Progress = "auto",
+    json: Json = False,
+) -> int:
+    """Train on triples of digits, unconditionally, and count the modes of the samples.
+
+    Parameters
+    ----------
+    minutes
+        Wall time to train for; counting takes some seconds more.
+    images
+        Training length instead; with neither, 500k.
+    seed
+        Of the training; the counted images are the first of seed 0.
+    samples
+        How many images to count; published tables use 26,000.
+    data_dir
+        Folder that holds MNIST's IDX files.
+    out
+        Run directory; one that holds this run already is continued, or only counted where it is finished.
+    progress
+        Live bar, plain lines, or one JSON object a line.
+    json
+        One JSON object instead of a table; progress goes to the other stream.
+    """
+    from gansmith.benchmarks.stacked_mnist import measure
+    from gansmith.data.images import MAX_IMAGES
+    from gansmith.sampling import sample
+
+    if not 1 <= samples <= MAX_IMAGES:
+        raise ConfigError(f"samples is {samples}; it must be between 1 and {MAX_IMAGES}, such as 26000")
+    folder = str(data_dir) if data_dir else None
+    flags = {"images": images, "seed": str(seed), "data_dir": folder}
+    code, facts, model = _train("stacked", out, minutes, flags, progress, json)
+    if model is None:
+        return code
+    drawn, _ = sample(model, seed=0, count=samples)
+    result = {"benchmark": "stacked-mnist", **facts, **measure(drawn, data_dir=folder)}
+    if json:
+        print(json_.dumps(result))
+        return 0
+    real = result["real"]
+    print(f"{'':<24}{'samples':>9}{'real':>9}{'uniform':>9}")
+    print(f"{'modes':<24}{result['modes']:>9,}{real['modes']:>9,}{1000:>9,}")
+    print(f"{'KL to uniform, nats':<24}{result['kl']:>9.4f}{real['kl']:>9.4f}{result['floor']:>9.4f}")
+    print(f"{'of it, single digits':<24}{result['kl_colours']:>9.4f}{real['kl_colours']:>9.4f}")
+    print(f"{'KL above the floor':<24}{result['kl_above_floor']:>9.4f}{real['kl'] - result['floor']:>9.4f}")
+    accuracy = result["classifier_accuracy"]
+    known = "unknown: no test images" if accuracy is None else f"{accuracy:.2%} on MNIST's test images"
+    print(f"{result['samples']:,} images counted by {result['classifier']} (accuracy {known})")
+    _print_training(facts)
+    return 0
+
+
+def gaussians(
+    *,
+    minutes: float | None = None,
+    images: str | None = None,
+    seed: int = 0,
+    samples: int = 2_500,
+    out: Path | None = None,
+    progress: Progress = "auto",
+    json: Json = False,
+) -> int:
+    """Train on eight Gaussians on a ring and on 25 on a grid, and count the modes of the samples.
+
+    Parameters
+    ----------
+    minutes
+        Wall time to train for, for each of the two.
+    images
+        Training length instead; with neither, 200k.
+    seed
+        Of the training; the counted images are the first of seed 0.
+    samples
+        How many images to count; published tables use 2,500.
+    out
+        Folder for the two run directories; runs that are there already are continued.
+    progress
+        Live bar, plain lines, or one JSON object a line.
+    json
+        One JSON object instead of a table; progress goes to the other stream.
+    """
+    from gansmith.benchmarks.gaussians import CENTRES, measure
+    from gansmith.data.images import MAX_IMAGES
+    from gansmith.sampling import sample
+
+    if not 1 <= samples <= MAX_IMAGES:
+        raise ConfigError(f"samples is {samples}; it must be between 1 and {MAX_IMAGES}, such as 2500")
+    results: dict[str, Any] = {}
+    for data in CENTRES:
+        flags = {"images": images, "seed": str(seed), "data": data}
+        code, facts, model = _train("gaussians", out and out / data, minutes, flags, progress, json)
+        if model is None:
+            return code
+        drawn, _ = sample(model, seed=0, count=samples)
+        results[data] = {**facts, **measure(data, drawn)}
+    if json:
+        print(json_.dumps({"benchmark": "gaussians", **results}))
+        return 0
+    print(f"{'':<16}{'modes':>9}{'near one':>10}{'real':>8}")
+    for data, result in results.items():
+        modes = f"{result['modes']} of {result['of']}"
+        print(f"{data:<16}{modes:>9}{result['high_quality']:>10.1%}{result['real']['high_quality']:>8.1%}")
+    for result in results.values():
+        _print_training(result)
+    return 0
+
+
+def losses(
+    *,
+    images: str | None = None,
+    seeds: int | None = None,
+    quick: Annotated[bool, Parameter(negative=())] = False,
+    data: str = "mnist",
+    data_dir: Path | None = None,
+    out: Path = Path("runs/losses"),
+    progress: Progress = "auto",
+    json: Json = False,
+) -> int:
+    """Train one generator with each of several objectives, an equal number of images each, and order them.
+
+    After an interruption, command trains and evaluates only what is missing.
+
+    Parameters
+    ----------
+    images
+        Length of each training; by default 200k.
+    seeds
+        Trainings of each objective, with seeds from 0; by default 3.
+    quick
+        Evaluate 2,000 samples instead of 10,000.
+    data
+        Data set to train on and to compare with.
+    data_dir
+        Folder that holds its IDX files.
+    out
+        Folder for the run directories.
+    progress
+        Live bar, plain lines, or one JSON object a line.
+    json
+        One JSON object instead of a table; progress goes to the other stream.
+    """
+    from gansmith.benchmarks.losses import IMAGES, OBJECTIVES_COMPARED, RECIPE, SEEDS, order
+    from gansmith.evaluation import compare
+
+    seeds = SEEDS if seeds is None else seeds
+    if seeds < 1:
+        raise ConfigError(f"seeds is {seeds}; it must be 1 or more, such as 3")
+    shared = {"images": images or str(IMAGES), "data": data, "data_dir": str(data_dir) if data_dir else None}
+    verdicts: dict[str, list[dict[str, Any]]] = {name: [] for name in OBJECTIVES_COMPARED}
+    for seed in range(seeds):
+        for name, choices in OBJECTIVES_COMPARED.items():
+            flags = {**shared, "seed": str(seed), **{field: str(value) for field, value in choices.items()}}
+            directory = out / f"{name}-{seed}"
+            try:
+                code, _, model = _train(RECIPE, directory, None, flags, progress, json)
+            except TrainingFailed as error:
+                complain(f"{name}, seed {seed}: {error}")
+                verdicts[name].append({"fd_ratio": None, "gates": {}})
+                continue
+            if model is None:
+                return code
+            verdicts[name] += compare([directory], quick=quick)[0]["verdicts"]
+    rows = order(verdicts)
+    if json:
+        print(json_.dumps({"benchmark": "losses", "recipe": RECIPE, **shared, "objectives": rows}))
+        return 0
+    print(f"{'objective':<16}{'FD ratio':>11}{'lowest':>9}{'highest':>9}  gates that failed in any seed")
+    for row in rows:
+        figures = "".join(f"{'none' if row[key] is None else format(row[key], '.2f'):>9}" for key in _RATIOS)
+        print(f"{row['objective']:<16}  {figures}  {', '.join(row['failed']) or 'none'}")
+    print(f"{RECIPE} on {data}, {shared['images']} images each, {seeds} seeds, in {out}")
+    return 0
+
+
+_RATIOS = ("fd_ratio", "lowest", "highest")
+
+
+def _train(
+    recipe: str,
+    out: Path | None,
+    minutes: float | None,
+    flags: dict[str, str | None],
+    progress: Progress,
+    json: bool,
+) -> tuple[int, dict[str, Any], "Model | None"]:
+    """Train as the command `train` does; its exit code, what to say of the run, and the generator if it is done."""
+    from gansmith.models import load_generator
+    from gansmith.runs import next_directory, open_run
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    directory = out or next_directory(Path("runs"), resolve(recipe, arguments=given))
+    started_at = time.perf_counter()
+    with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+        code = train(recipe, minutes=minutes, out=directory, progress=progress, overrides=Overrides(**given))
+    if code:
+        return code, {}, None
+    run = open_run(directory)
+    seen = int(run.latest().name)  # type: ignore[union-attr]
+    if seen >= run.config.images + run.config.batch_size:
+        raise ConfigError(f"{directory} has seen {seen:,} images, more than {run.config.images:,}; give another --out")
+    facts = {
+        "run": str(directory),
+        "recipe": recipe,
+        "seed": run.config.seed,
+        "images": seen,
+        "minutes": round((time.perf_counter() - started_at) / 60, 2),
+    }
+    return 0, facts, load_generator(directory)
+
+
+def _print_training(facts: dict[str, Any]) -> None:
+    print(f"{facts['run']}: seed {facts['seed']}, {facts['images']:,} images, {facts['minutes']} minutes just now")

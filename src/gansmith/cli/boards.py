@@ -1,0 +1,137 @@
+"""`bench recipes` and `ablate`: many trainings under equal conditions, and the table they make."""
+
+import json as json_
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from gansmith.errors import ConfigError
+from gansmith.cli.output import Json
+from gansmith.config import choose, parse_value
+
+
+def recipes(
+    *names: str,
+    minutes: float | None = None,
+    images: str | None = None,
+    seeds: int | None = None,
+    data: str = "mnist",
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Train every recipe for the same time, or the same number of images, and rank them by validation FD ratio.
+
+    One run at a time; the same command goes on where it was stopped, and the board is rewritten after each run.
+
+    Parameters
+    ----------
+    names
+        Rows of `gansmith list recipes`; without any, all that train on ordinary images.
+    minutes
+        Wall time of each run; 3 by default.
+    images
+        Length of each run in images instead, such as 200k.
+    seeds
+        Runs of each recipe; 3 by default, 1 from ten minutes on.
+    data
+        Data set to train on and to evaluate with.
+    data_dir
+        Folder that holds them.
+    out
+        Folder of the board; by default one under runs/ named after its length.
+    json
+        The board as one JSON object instead of a table.
+    """
+    from gansmith.benchmarks.boards import RANKED, run_board, to_markdown
+    from gansmith.benchmarks.trials import Interrupted
+    from gansmith.recipes import RECIPES
+
+    for name in names:
+        choose(RECIPES, name, "recipe")
+    length = _length(minutes, images, 3.0)
+    seeds = (1 if length.get("minutes", 0) >= 10 else 3) if seeds is None else seeds
+    if seeds < 1:
+        raise ConfigError(f"seeds is {seeds}; it must be 1 or more, such as 3")
+    choices = _choices(data, data_dir)
+    folder = out or Path("runs") / f"board-{'-'.join(f'{value:g}-{name}' for name, value in length.items())}-{data}"
+    try:
+        board = run_board(folder, names or RANKED, seeds=seeds, length=length, choices=choices, report=_report)
+    except Interrupted as stopped:
+        print(f"stopped; the same command continues the board in {folder}", file=sys.stderr)
+        return stopped.code
+    print(json_.dumps(board) if json else to_markdown(board))
+    _report(f"board {folder / 'board.md'}, {folder / 'board.png'}, {folder / 'curves.png'}")
+    return 0
+
+
+def ablate(
+    recipe: str,
+    /,
+    *,
+    without: Annotated[list[str], Parameter(negative=())],
+    minutes: float | None = None,
+    images: str | None = None,
+    seeds: int = 3,
+    data: str = "mnist",
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Train a recipe with and without each technique, from the same seeds, and say what each one does.
+
+    Parameters
+    ----------
+    recipe
+        Row of `gansmith list recipes`.
+    without
+        Field to reset to its default, or several joined by + to reset together; may be given several times.
+    minutes
+        Wall time of each run; 1 by default.
+    images
+        Length of each run in images instead, such as 200k.
+    seeds
+        Runs of each variant, at least 2.
+    data
+        Data set to train on and to evaluate with.
+    data_dir
+        Folder that holds them.
+    out
+        Folder of the ablation; by default one under runs/ named after the recipe.
+    json
+        The ablation as one JSON object instead of a table.
+    """
+    from gansmith.benchmarks.ablation import run_ablation, to_markdown
+    from gansmith.benchmarks.trials import Interrupted
+
+    length = _length(minutes, images, 1.0)
+    folder = out or Path("runs") / f"ablation-{recipe}"
+    choices = _choices(data, data_dir)
+    try:
+        ablation = run_ablation(folder, recipe, without, seeds=seeds, length=length, choices=choices, report=_report)
+    except Interrupted as stopped:
+        print(f"stopped; the same command continues the ablation in {folder}", file=sys.stderr)
+        return stopped.code
+    print(json_.dumps(ablation) if json else to_markdown(ablation))
+    _report(f"ablation {folder / 'ablation.md'}")
+    return 0
+
+
+def _length(minutes: float | None, images: str | None, usual_minutes: float) -> dict[str, float]:
+    """What every run of a comparison is given."""
+    from gansmith.api import refuse_lengths
+
+    refuse_lengths(minutes=minutes, images=images, epochs=None)
+    if images is not None:
+        return {"images": parse_value("images", images)}
+    return {"minutes": usual_minutes if minutes is None else minutes}
+
+
+def _choices(data: str, data_dir: Path | None) -> dict[str, object]:
+    return {"data": data, **({"data_dir": str(data_dir)} if data_dir else {})}
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,104 @@
+"""`evaluate` and `compare`: how good images are, compared with what real images score."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from gansmith.errors import ConfigError
+from gansmith.cli.output import Json, print_table
+
+Flag = Annotated[bool, Parameter(negative=())]
+
+
+def evaluate(
+    target: Path,
+    /,
+    *,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    count: int | None = None,
+    quick: Flag = False,
+    seed: int = 0,
+    json: Json = False,
+) -> int:
+    """Measure samples against real images: the FD ratio, and whether it is valid.
+
+    Parameters
+    ----------
+    target
+        Run directory, checkpoint, generator.safetensors, .npz of images, or folder of PNGs.
+    data
+        Real images to compare with; by default those the generator was trained on, mnist for files.
+    data_dir
+        Folder that holds those images.
+    count
+        Samples; 10,000 by default, 2,000 with --quick.
+    quick
+        Fewer samples and metrics, in seconds.
+    seed
+        Which samples of a generator.
+    json
+        One JSON object instead of a table.
+    """
+    _check(count, seed)
+    from gansmith import api
+    from gansmith.files import to_json
+
+    verdict = api.evaluate(target, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed)
+    print(to_json(verdict) if json else verdict)
+    return 0
+
+
+def compare(
+    *targets: Path,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    count: int | None = None,
+    quick: Flag = False,
+    seed: int = 0,
+    again: Flag = False,
+    json: Json = False,
+) -> int:
+    """Evaluate several runs or files side by side; runs that differ in their seed alone share a row.
+
+    Parameters
+    ----------
+    targets
+        Runs, checkpoints, generator files, .npz of images, or folders of PNGs.
+    data
+        Real images to compare with; by default those each run was trained on.
+    data_dir
+        Folder that holds those images.
+    count
+        Samples of each; 10,000 by default, 2,000 with --quick.
+    quick
+        Fewer samples and metrics, in seconds.
+    seed
+        Which samples of a generator.
+    again
+        Evaluate also runs whose metrics.jsonl holds a verdict already.
+    json
+        One JSON object instead of a table.
+    """
+    _check(count, seed)
+    from gansmith import api
+    from gansmith.files import to_json
+
+    groups = api.compare(
+        *targets, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed, again=again
+    )
+    if json:
+        print(to_json({"groups": groups}))
+        return 0
+    print_table(*groups.table())
+    if groups.notice:
+        print(f"note: {groups.notice}")
+    return 0
+
+
+def _check(count: int | None, seed: int) -> None:
+    if count is not None and not 1 <= count <= 1_000_000:
+        raise ConfigError(f"count is {count}; it must be between 1 and 1000000, such as 10000")
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; it must be 0 or more")

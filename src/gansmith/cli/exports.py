@@ -1,0 +1,99 @@
+"""`report`, `export` and `handin`: files for readers, other libraries and courses."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from gansmith.errors import ConfigError
+from gansmith.cli.output import require_parent
+
+Format = Literal["safetensors", "onnx", "keras", "pt2", "all"]
+
+
+def report(run: Path, /, *others: Path, out: Path | None = None) -> int:
+    """Make a report: what was tried, what helped and by how much, pictures, scores, commands.
+
+    Parameters
+    ----------
+    run
+        Run directory shown in full.
+    others
+        More run directories, compared with it.
+    out
+        A .pdf or a self-contained .html; by default report.pdf in the first run directory.
+    """
+    from gansmith import api
+
+    path = api.report(run, *others, out=_checked(out or run / "report.pdf"))
+    print(f"report of {1 + len(others)} runs -> {path}" if others else f"report -> {path}")
+    return 0
+
+
+def export(
+    source: Path,
+    /,
+    *,
+    format: Annotated[list[Format], Parameter(negative=())],
+    out: Path | None = None,
+) -> int:
+    """Write a generator for other libraries, each file read back and compared.
+
+    Parameters
+    ----------
+    source
+        Run directory, checkpoint or generator.safetensors.
+    format
+        What to write; may be given several times.
+    out
+        Folder for the files, a manifest and a model card; by default exports in the run, or beside the file.
+    """
+    from gansmith.exporters import EXPORTERS
+    from gansmith.exporters import export as export_generator
+
+    out = out or (source if source.is_dir() else source.parent) / "exports"
+    names = list(EXPORTERS) if "all" in format else list(format)
+    for name, difference in export_generator(source, names, out).items():
+        print(f"{name:<12} largest difference {difference:.1e}")
+    print(f"files        {out}")
+    return 0
+
+
+def handin(
+    run: Path,
+    /,
+    *others: Path,
+    out: Path = Path("submission.zip"),
+    allow_labels: bool = False,
+    allow_test_images: bool = False,
+) -> int:
+    """Bundle what a course asks for: Keras files, code that checks them, a report, the grid, the film.
+
+    Parameters
+    ----------
+    run
+        Run directory to hand in.
+    others
+        More run directories, named in the report's experiments.
+    out
+        The .zip to write.
+    allow_labels
+        Hand in a run that was trained with labels.
+    allow_test_images
+        Hand in a run that was trained on test images.
+    """
+    from gansmith.course import write_bundle
+    from gansmith.runs import open_run
+
+    if out.suffix != ".zip":
+        raise ConfigError(f"{out} does not end in .zip; give a name that does")
+    runs = [open_run(path) for path in (run, *others)]
+    for note in write_bundle(runs, _checked(out), allow_labels=allow_labels, allow_test_images=allow_test_images):
+        print(f"note: {note}")
+    print(f"{run.name} -> {out}")
+    return 0
+
+
+def _checked(out: Path) -> Path:
+    require_parent(out)
+    return out

@@ -1,0 +1,203 @@
+"""`sample`, `walk`, `film` and `plot`: pictures of a generator and of its training."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal
+
+from gansmith.errors import ConfigError
+from gansmith.cli.output import require_parent, require_place
+from gansmith.config import parse_labels
+
+MOST_PICTURES = 10_000  # of a walk: a quarter of an hour to play
+
+
+def sample(
+    source: Path,
+    /,
+    *,
+    count: int | None = None,
+    seed: int = 0,
+    numpy_seed: int | None = None,
+    labels: str | None = None,
+    latents: Path | None = None,
+    truncation: float = 1.0,
+    out: Path = Path("grid.png"),
+) -> int:
+    """Draw images with a trained generator.
+
+    Parameters
+    ----------
+    source
+        Run directory, checkpoint, or a generator as .safetensors, .onnx, or a Keras pair .json and .h5.
+    count
+        How many images; 25 by default.
+    seed
+        Image k depends on this seed and k alone.
+    numpy_seed
+        Draw latents by NumPy's legacy RandomState instead, as course assignments ask for.
+    labels
+        Classes to draw in turn: 0-9, or 2024 for the digits 2, 0, 2, 4, or 3,11,12. By default as in training.
+    latents
+        A .npy file of latents (N, latent_dim); sets the count.
+    truncation
+        How far styles may lie from their mean, 0 to 1; less is truer to type and less varied, and the file says so.
+    out
+        A .png grid, a .npz with images and labels, or a folder for one PNG each.
+    """
+    from gansmith import api
+
+    require_place(out)
+    is_sized = count is not None or latents is not None
+    samples = api.sample(
+        source,
+        count if is_sized else 25,
+        seed=seed,
+        labels=None if labels is None else parse_labels(labels),
+        numpy_seed=numpy_seed,
+        latents=latents,
+        truncation=truncation,
+    )
+    samples.save(out, truncation=truncation)
+    print(f"{len(samples)} images -> {out}")
+    return 0
+
+
+def walk(
+    source: Path,
+    /,
+    *,
+    seeds: str = "0,1,2,3",
+    label: int | None = None,
+    classes: str | None = None,
+    steps: int = 12,
+    out: Path = Path("walk.gif"),
+) -> int:
+    """Walk from one sample to the next and back to the first, as an animation or a strip.
+
+    Parameters
+    ----------
+    source
+        Run directory, checkpoint, or a generator as .safetensors, .onnx, or a Keras pair .json and .h5.
+    seeds
+        Samples to visit, such as 0,1,2,3 or 0-3; a walk through classes stays at the first.
+    label
+        Class to stay in; by default the one that the first seed draws.
+    classes
+        Walk through these classes with one latent instead: 0-9, 2024 or 3,11,12.
+    steps
+        Pictures from one stop to the next.
+    out
+        A .gif, .webp or .mp4 animation, or a .png with one row a stop.
+    """
+    from gansmith.pictures.animations import FORMATS, write_film
+    from gansmith.sampling import class_walk, latent_walk
+    from gansmith.pictures.grids import enlarge, grid, to_png
+    from gansmith.models import load_generator
+    from gansmith.files import write_bytes
+
+    if not 2 <= steps <= 1000:
+        raise ConfigError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
+    _require_kind(out, (*FORMATS, ".png"))
+    visited = parse_labels(seeds, what="seeds")
+    if len(visited) < 2 and classes is None:
+        raise ConfigError(f"seeds are {seeds!r}; a walk needs two or more, such as 0,1")
+    chosen = None if classes is None else parse_labels(classes, what="classes")
+    stops = visited if chosen is None else chosen
+    if len(stops) * steps > MOST_PICTURES:
+        raise ConfigError(
+            f"{len(stops):,} stops of {steps:,} steps are {len(stops) * steps:,} pictures, and a walk has up to "
+            f"{MOST_PICTURES:,}; take fewer"
+        )
+    model = load_generator(source)
+    if chosen is None:
+        images = latent_walk(model, seeds=visited, steps=steps, label=label)
+    else:
+        y = model.conditioning.draw(seed=0, count=len(chosen), labels=chosen)
+        images = class_walk(model, seed=visited[0], y=y.tolist(), steps=steps)
+    if out.suffix == ".png":
+        write_bytes(out, to_png(enlarge(grid(images, columns=steps))))
+    else:
+        frames = [enlarge(grid(image[None]), at_least_px=224).convert("RGB") for image in images]
+        write_film(frames, out, frame_ms=80, hold_ms=80)
+    print(f"{len(images)} images -> {out}")
+    return 0
+
+
+def film(
+    run: Path,
+    /,
+    *,
+    out: Path | None = None,
+    frame_ms: int = 200,
+) -> int:
+    """Make a film of a run's training from the grids it saved: the same latents, seen again and again.
+
+    Parameters
+    ----------
+    run
+        Run directory.
+    out
+        A .gif, .webp or .mp4 file; by default film.gif in the run directory.
+    frame_ms
+        Milliseconds for each grid; the last stays for two seconds.
+    """
+    from gansmith import api
+    from gansmith.pictures.animations import FORMATS
+
+    _require_kind(out or run / "film.gif", FORMATS)
+    print(f"film -> {api.film(run, out=out, frame_ms=frame_ms)}")
+    return 0
+
+
+def plot(
+    run: Path,
+    what: Literal["curves", "classes", "neighbours"] = "curves",
+    /,
+    *,
+    seed: int = 0,
+    out: Path | None = None,
+) -> int:
+    """Draw a run's curves, its classes in several styles, or samples beside the nearest training images.
+
+    Parameters
+    ----------
+    run
+        Run directory.
+    what
+        curves (losses and scores), classes (a row each, one style a column), or neighbours (each sample, then the
+        training images closest to it).
+    seed
+        Of the latents or samples shown.
+    out
+        A .png, for curves also .svg or .pdf; by default loss.png, classes.png or neighbours.png in the run directory.
+    """
+    from gansmith.pictures.grids import enlarge, grid, to_png
+    from gansmith.sampling import sample
+    from gansmith.models import load_generator
+    from gansmith.pictures.plots import classes_by_styles, neighbours, plot_curves
+    from gansmith.runs import open_run
+    from gansmith.files import write_bytes
+
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; it must be a whole number from 0, such as 504")
+    opened = open_run(run)
+    out = out or opened.directory / {"curves": "loss.png"}.get(what, f"{what}.png")
+    _require_kind(out, (".png", ".svg", ".pdf") if what == "curves" else (".png",))
+    if what == "curves":
+        plot_curves(opened, out)
+    elif what == "classes":
+        write_bytes(out, to_png(enlarge(grid(classes_by_styles(load_generator(run), seed=seed), columns=10))))
+    else:
+        from gansmith.training.inputs import choose_images
+
+        images, _ = sample(load_generator(run), seed=seed, count=10)
+        _, known, _ = choose_images(opened.config)
+        write_bytes(out, to_png(enlarge(grid(neighbours(images, known.pixels), columns=5))))
+    print(f"{what} -> {out}")
+    return 0
+
+
+def _require_kind(out: Path, kinds: Collection[str]) -> None:
+    require_parent(out)
+    if out.suffix not in kinds:
+        raise ConfigError(f"{out} does not end in one of {', '.join(kinds)}; choose one of these")

@@ -1,0 +1,147 @@
+"""Images as one uint8 tensor with labels, the two conversions to what networks see, and the validation split."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gansmith.errors import DataError
+
+MAX_IMAGES = 4_000_000  # in one set; labels take eight bytes each, however small the images are
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What networks must know of images; measured from data, never typed."""
+
+    size: int
+    channels: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Images:
+    """A whole data set in memory.
+
+    >>> import numpy as np
+    >>> images = Images(np.zeros((5, 28, 28), np.uint8), [0, 1, 2, 3, 4])
+    >>> images.pixels.shape, images.num_classes
+    (torch.Size([5, 1, 28, 28]), 5)
+
+    Args:
+        pixels: uint8 NumPy array or tensor, (N, H, W), (N, H, W, C) or (N, C, H, W); kept as a (N, C, H, W) tensor.
+        labels: (N,) whole numbers from 0; None where the set has none.
+        name: what a run on these images is called.
+        source: where the pixels came from, in words.
+        notices: one line each for what a user should know of this source.
+        frequencies: the share of each class among the images that these stand for; empty where it is their own share.
+
+    Raises DataError for pixels or labels of another shape or type.
+    """
+
+    pixels: Tensor
+    labels: Tensor | None = None
+    name: str = "images"
+    source: str = "arrays in memory"
+    notices: tuple[str, ...] = ()
+    frequencies: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", _as_nchw(self.pixels))
+        if self.labels is not None:
+            object.__setattr__(self, "labels", _as_labels(self.labels, len(self.pixels)))
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def num_classes(self) -> int:
+        return 0 if self.labels is None or not len(self.labels) else int(self.labels.max()) + 1
+
+    @property
+    def spec(self) -> ImageSpec:
+        return ImageSpec(self.pixels.shape[-1], self.pixels.shape[1], self.num_classes)
+
+    @property
+    def class_frequencies(self) -> Tensor:
+        """Float64 (num_classes,): how often each class is to be drawn, zero for one without images."""
+        assert self.labels is not None
+        shares = torch.bincount(self.labels).double()
+        if self.frequencies:
+            shares = torch.tensor(self.frequencies[: len(shares)], dtype=torch.float64) * (shares > 0)
+        return shares / shares.sum()
+
+    @property
+    def sha256(self) -> str:
+        """A hash of the shape, the pixels and the labels, wherever they were read from."""
+        digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
+        digest.update(self.pixels.numpy().tobytes())
+        if self.labels is not None:
+            digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()
+
+    def take(self, rows: Tensor) -> "Images":
+        """Return these rows only, in this order."""
+        return replace(self, pixels=self.pixels[rows], labels=None if self.labels is None else self.labels[rows])
+
+    def shuffled(self, count: int) -> "Images":
+        """Return at most `count` of them, a fixed random choice, since stored sets may be sorted by label."""
+        return self.take(torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:count])
+
+    def without_labels(self) -> "Images":
+        """Return the same images, their labels dropped."""
+        return replace(self, labels=None)
+
+
+def _as_nchw(pixels: Any) -> Tensor:
+    """Return pixels of any accepted layout as a contiguous uint8 (N, C, H, W) tensor."""
+    array = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(np.asarray(pixels)))
+    shape = tuple(array.shape)
+    if array.dtype != torch.uint8 or array.dim() not in (3, 4):
+        raise DataError(
+            f"images are {array.dtype} of shape {shape}; give uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W)"
+        )
+    if array.dim() == 3:
+        array = array[:, None]
+    elif shape[1] not in (1, 3) and shape[3] in (1, 3):
+        array = array.permute(0, 3, 1, 2)
+    return array.contiguous()
+
+
+def _as_labels(labels: Any, count: int) -> Tensor:
+    """Return labels as an int64 (N,) tensor."""
+    array = labels if isinstance(labels, Tensor) else torch.from_numpy(np.asarray(labels).copy())
+    if tuple(array.shape) != (count,) or array.is_floating_point() or (count and int(array.min()) < 0):
+        raise DataError(
+            f"labels are {array.dtype} of shape {tuple(array.shape)} for {count} images; give one whole number from 0 "
+            "for each image"
+        )
+    return array.long()
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """Convert stored bytes to what networks see: uint8 0..255 to float32 [-1, 1]."""
+    return torch.sub(pixels, 127.5).div_(127.5)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Convert float [-1, 1] to the nearest stored byte, uint8, clipped; inverts `to_float` exactly."""
+    return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def split(images: Images) -> tuple[Images, Images]:
+    """Return the images to train on, in their stored order, and the validation images, disjoint.
+
+    Held out are the images whose pixels have the smallest SHA-256: 10,000 of them, or one in ten where there are
+    fewer than 20,000, in the order of that hash. So the choice depends on the pictures alone, not on their order or on
+    any seed, and each part of the validation images is a fair sample: stored sets often change writers on the way.
+    """
+    held_out = 10_000 if len(images) >= 20_000 else len(images) // 10
+    hashes = (hashlib.sha256(image).digest() for image in images.pixels.contiguous().numpy())
+    order = [row for _, row in sorted(zip(hashes, range(len(images)), strict=False))]
+    validation = torch.tensor(order[:held_out], dtype=torch.int64)
+    train = torch.tensor(sorted(order[held_out:]), dtype=torch.int64)
+    return images.take(train), images.take(validation)

@@ -1,0 +1,33 @@
+"""The errors that a user can mend; every other exception is a bug of ours and keeps its traceback."""
+
+
+class GansmithError(ValueError):
+    """A request that cannot be met: its message says what was wrong, what is allowed and what to do."""
+
+
+class ConfigError(GansmithError):
+    """A field, a name or a combination of choices that is not allowed."""
+
+
+class DataError(GansmithError):
+    """Images or files that cannot be used."""
+
+
+class RunError(GansmithError):
+    """A run directory that cannot be read, continued or written."""
+
+
+class NotFoundError(GansmithError, FileNotFoundError):
+    """A file, a run or a data set that is nowhere."""
+
+
+class TrainingFailed(RuntimeError):
+    """A training run that stopped by itself; what was saved before is intact.
+
+    Attributes:
+        failure: name of the training failure, such as "diverged"; empty where a checkpoint could not be written.
+    """
+
+    def __init__(self, message: str, *, failure: str = "") -> None:
+        super().__init__(message)
+        self.failure = failure

@@ -1,0 +1,210 @@
+"""Evaluation of what exists: a run, a generator file, or images that another program wrote.
+
+`evaluate` finds the samples and the real images for `metrics.protocol`; `compare` does so for several and groups those
+that differ in their seed alone.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gansmith.config import Config, is_repeat
+from gansmith.data import load_data
+from gansmith.data.image_files import read_images
+from gansmith.data.idx import cache_dir
+from gansmith.data.images import Images, split
+from gansmith.errors import NotFoundError
+from gansmith.metrics import gates
+from gansmith.metrics.features import SHIPPED, FeatureNetwork, load_evaluators
+from gansmith.metrics.learn import learned_network
+from gansmith.metrics.protocol import FULL, QUICK, Real, evaluate_samples
+from gansmith.metrics.reference import load_references
+from gansmith.models import find_generator, is_generator, load_generator
+from gansmith.runs import run_of
+from gansmith.sampling import sample
+from gansmith.verdicts import Comparison, Verdict
+
+
+def evaluate(
+    target: Path | str,
+    *,
+    data: str | Images | None = None,
+    data_dir: Path | str | None = None,
+    count: int | None = None,
+    quick: bool = False,
+    seed: int = 0,
+) -> Verdict:
+    """Return the verdict on a target as one JSON object, and append it to metrics.jsonl where the target is a run's.
+
+    Args:
+        target: a run (its newest checkpoint), a checkpoint, a generator file, a .npz of images or a folder of them.
+        data: the real images to compare with; by default those the generator was trained on, MNIST for images from files.
+        count: samples to draw, or at most so many of a file's; by default 10,000, or 2,000 for the quick tier.
+        seed: samples 0 to count - 1 of this seed are drawn.
+
+    Raises GansmithError for a target or data that cannot be evaluated.
+    """
+    target = Path(target)
+    count = count or (QUICK if quick else FULL)
+    checkpoint = _checkpoint(target) if is_generator(target) else None
+    run = None if checkpoint is None else run_of(checkpoint)
+    notices = []
+    if checkpoint is None:
+        samples = read_images(target).shuffled(count)
+    else:
+        model = load_generator(checkpoint)
+        if run is not None and data is None:  # another set lies in another folder
+            data_dir = data_dir or run.config.data_dir or None
+        if model.config.use_all_training_images:
+            notices.append("it was trained on the validation images too, so copies of these are not looked for")
+        data = data or model.config.data
+        pixels, labels = sample(model, seed=seed, count=count)
+        known = labels if model.conditioning.has_labels else None
+        samples = Images(pixels, known, name="samples", source=f"samples of seed {seed}")
+    real = load_real(data or "mnist", data_dir=data_dir)
+    networks = find_evaluators(real)
+    row = {
+        "target": str(target),
+        "images_seen": _images_seen(checkpoint),
+        "tier": "quick" if quick else "full",
+        "data": real.train.name,
+        "count": count,
+        "seed": None if checkpoint is None else seed,
+        **evaluate_samples(_as_grey(samples, real.train), real, networks, quick=quick).as_dict(),
+        "hashes": {
+            "samples": samples.sha256,
+            "validation": real.validation.sha256,
+            "test": None if real.test is None else real.test.sha256,
+        },
+    }
+    row["notices"] = [*real.train.notices, *samples.notices, *notices, *row["notices"]]
+    if run is not None:
+        try:
+            run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})
+        except OSError as error:
+            row["notices"].append(f"the verdict could not be kept in {run.metrics_path} ({error.strerror})")
+    return Verdict(row)
+
+
+def load_real(data: str | Images, *, data_dir: Path | str | None = None) -> Real:
+    """Return the three disjoint parts of a data set, and what ships about it where these are the official images."""
+    if isinstance(data, Images):
+        return Real(*split(data), None)
+    images = load_data(data, data_dir=data_dir)
+    train, validation = split(images)
+    try:
+        test = load_data(data, data_dir=data_dir, part="test")
+    except NotFoundError:
+        test = None
+    known = SHIPPED[data].data if data in SHIPPED else ()
+    is_official = images.sha256 in known and (test is None or test.sha256 in known)
+    return Real(train, validation, test, load_references(data, images.spec) if is_official else {})
+
+
+def find_evaluators(real: Real) -> dict[str, FeatureNetwork]:
+    """Return the evaluators of a data set; where none ships and labels exist, one is trained once and kept."""
+    networks = load_evaluators(real.train)
+    if "trained" in networks or real.train.labels is None:
+        return networks
+    path = cache_dir("evaluators") / f"{real.train.sha256[:16]}.safetensors"
+    return {"trained": learned_network(real.train, real.validation, path), **networks}
+
+
+def compare(targets: Sequence[Path], *, again: bool = False, **choices: Any) -> Comparison:
+    """Return verdicts on several targets, those of runs that differ in their seed alone together, best first.
+
+    Args:
+        again: evaluate also what a run's metrics.jsonl holds a verdict of this protocol on.
+        choices: as of `evaluate`.
+
+    Returns:
+        Groups {"name", "targets", "fd_ratio", "spread", "fd_ratios", "valid", "failed", "metrics", "verdicts"}: means
+        over the group; the spread is the standard deviation of the FD ratio, None for one target.
+    """
+    groups: list[tuple[list[Config], list[dict[str, Any]]]] = []
+    for target in targets:
+        row = (None if again else _known_verdict(target, **choices)) or evaluate(target, **choices)
+        config, row = _config_of(target), {**row, "target": str(target)}
+        for configs, rows in groups:
+            seeds = [known.seed for known in configs]
+            if config and seeds and config.seed not in seeds and is_repeat(config, configs[0]):
+                configs.append(config)
+                rows.append(row)
+                break
+        else:
+            groups.append(([] if config is None else [config], [row]))
+    found = [_summary(rows) for _, rows in groups]
+    return Comparison(sorted(found, key=lambda group: (group["fd_ratio"] is None, group["fd_ratio"])))
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def means(field: str) -> dict[str, float]:
+        """Of what every row has as a number."""
+        values = [{name: _value(found) for name, found in row[field].items()} for row in rows]
+        names = [name for name in values[0] if all(one.get(name) is not None for one in values)]
+        return {name: statistics.fmean(one[name] for one in values) for name in names}
+
+    ratios = [row["fd_ratio"] for row in rows if row["fd_ratio"] is not None]
+    return {
+        "name": " ".join(Path(row["target"]).name for row in rows),
+        "targets": [row["target"] for row in rows],
+        "fd_ratio": statistics.fmean(ratios) if ratios else None,
+        "spread": statistics.stdev(ratios) if len(ratios) > 1 else None,
+        "fd_ratios": means("fd_ratios"),
+        "valid": all(row["valid"] for row in rows),
+        "failed": sorted({name for row in rows for name, gate in row["gates"].items() if gate["ok"] is False}),
+        "metrics": means("metrics"),
+        "verdicts": rows,
+    }
+
+
+def _value(found: Any) -> Any:
+    return found["value"] if isinstance(found, dict) else found
+
+
+def _config_of(target: Path) -> Config | None:
+    """Return what a run was trained with; None for files, which say too little of how they came to be."""
+    run = run_of(_checkpoint(target)) if is_generator(target) else None
+    return None if run is None else run.config
+
+
+def _known_verdict(
+    target: Path, *, data: str | None = None, data_dir: Path | None = None, quick: bool = False, **choices: Any
+) -> dict[str, Any] | None:
+    """Return the newest verdict on a run's checkpoint by this protocol, the default choices and the present data."""
+    checkpoint = _checkpoint(target) if is_generator(target) else None
+    run = None if checkpoint is None else run_of(checkpoint)
+    if run is None or data or data_dir or any(choices.values()):
+        return None
+    wanted = {
+        "tier": "quick" if quick else "full",
+        "images_seen": _images_seen(checkpoint),
+        "protocol": gates.VERSION,
+        "count": QUICK if quick else FULL,
+        "seed": 0,
+    }
+    rows = [row for row in run.metrics if wanted.items() <= row.items()]
+    if not rows:
+        return None
+    real = load_real(run.config.data, data_dir=run.config.data_dir or None)
+    now = {"validation": real.validation.sha256, "test": None if real.test is None else real.test.sha256}
+    return rows[-1] if now.items() <= rows[-1]["hashes"].items() else None
+
+
+def _checkpoint(target: Path) -> Path:
+    """The generator file of a target, its newest where it is a run."""
+    return find_generator(target).resolve()
+
+
+def _images_seen(checkpoint: Path | None) -> int | None:
+    name = "" if checkpoint is None else checkpoint.parent.name
+    return int(name) if name.isdecimal() else None
+
+
+def _as_grey(samples: Images, fit: Images) -> Images:
+    """Colour samples whose channels agree everywhere, where the real images are grey."""
+    if samples.pixels.shape[1] == 3 and fit.pixels.shape[1] == 1 and (samples.pixels == samples.pixels[:, :1]).all():
+        return replace(samples, pixels=samples.pixels[:, :1].contiguous())
+    return samples

@@ -1,0 +1,96 @@
+"""Trained generators in the formats of other libraries.
+
+Each exporter `to_name(model, path)` writes one format, reads it back with the library that will read it at its user's,
+and returns the largest pixel difference. `export` runs some of them on a run or a generator file.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from gansmith.errors import GansmithError, NotFoundError
+from gansmith import __version__
+from gansmith.config import choose
+from gansmith.exporters.card import write_card
+from gansmith.exporters.keras import to_keras
+from gansmith.exporters.onnx import to_onnx
+from gansmith.exporters.pt2 import to_pt2
+from gansmith.exporters.safetensors import to_safetensors
+from gansmith.sampling import Model
+from gansmith.models import find_generator, load_generator
+from gansmith.files import file_sha256, write_json
+from gansmith.runs import holds_run, run_of
+
+EXPORTERS: dict[str, Callable[[Model, Path], float]] = {
+    "safetensors": to_safetensors,
+    "onnx": to_onnx,
+    "keras": to_keras,
+    "pt2": to_pt2,
+}
+
+TOLERANCE = 1e-4  # in [-1, 1], where a grey level is 8e-3; the rounding of float32 alone reaches 1e-5
+MANIFEST = "manifest.json"
+
+
+def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dict[str, float]:
+    """Write a generator in these formats, with a model card and a manifest, and give each one's pixel difference.
+
+    Args:
+        source: run directory, checkpoint or .safetensors file.
+        out: folder; by default `exports` in the run, or beside the file.
+
+    Raises ValueError for an unknown format, or where one cannot hold this generator; then nothing is written.
+    """
+    exporters = {name: choose(EXPORTERS, name, "format") for name in formats}
+    file = find_generator(source)
+    if file.suffix != ".safetensors":
+        raise GansmithError(f"{file} is an export itself; give the run, or the .safetensors file it was made from")
+    out = out or (source if source.is_dir() else source.parent) / "exports"
+    if out.exists() and not out.is_dir():
+        raise GansmithError(f"{out} is a file; give a folder with --out")
+    if holds_run(out) or run_of(out / file.name):
+        raise GansmithError(f"{out} belongs to a run; give a folder of its own with --out")
+    earlier = _earlier_formats(out / MANIFEST)
+    if not out.absolute().parent.is_dir():
+        raise NotFoundError(
+            f"there is no folder {str(out.absolute().parent)!r} to make {out.name} in; make it first"
+        )
+    model = load_generator(file)
+    entries = {}
+    with TemporaryDirectory(prefix=f".partial-{out.name}-", dir=out.absolute().parent) as partial:
+        for name, exporter in exporters.items():
+            folder = Path(partial, name)
+            folder.mkdir()
+            difference = exporter(model, folder / "generator")
+            if not difference <= TOLERANCE:
+                raise RuntimeError(
+                    f"the {name} export differs by {difference:.2e} from Gansmith: a bug in the exporter"
+                )
+            entries[name] = {
+                "files": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+                "largest_difference": difference,
+                "weights_sha256": file_sha256(file),
+            }
+        card = Path(partial, "card")
+        card.mkdir()
+        write_card(card, model, file)
+        out.mkdir(exist_ok=True)
+        for path in sorted(Path(partial).glob("*/*")):
+            os.replace(path, out / path.name)
+    # Formats that were exported here before keep their entries; each says which weights it holds.
+    write_json(out / MANIFEST, {"gansmith": __version__, "formats": {**earlier, **entries}})
+    return {name: entry["largest_difference"] for name, entry in entries.items()}
+
+
+def _earlier_formats(path: Path) -> dict[str, Any]:
+    """The entries of a manifest; ValueError where it is none of ours."""
+    if not path.is_file():
+        return {}
+    try:
+        formats = json.loads(path.read_text(encoding="utf-8"))["formats"]
+        return {str(name): dict(entry) for name, entry in formats.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise GansmithError(f"{path} is damaged or no manifest of exports; remove it, or give another --out") from None

@@ -1,0 +1,47 @@
+"""ONNX: one file with a free batch size, for ONNX Runtime on any platform and in browsers."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+
+from gansmith.errors import GansmithError
+from gansmith.exporters.graph import largest_difference, trace
+from gansmith.sampling import Model
+from gansmith.models import generator_metadata
+from gansmith.importers.onnx import read_onnx
+
+
+def to_onnx(model: Model, path: Path) -> float:
+    """Write `path` with the suffix .onnx and give the largest pixel difference of what ONNX Runtime makes of it.
+
+    Raises ValueError where the optional packages are missing.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise GansmithError(f"{error.name} is not installed; run: pip install 'gansmith[onnx]'") from None
+    path = path.with_suffix(".onnx")
+    program = trace(model)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports each operator library that is not installed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about torch's own use of what it deprecates
+        exported = torch.onnx.export(program, dynamo=True, external_data=False, verbose=False, output_names=["images"])
+    assert exported is not None
+    proto = exported.model_proto
+    del proto.metadata_props[:]
+    note = proto.metadata_props.add()
+    note.key, note.value = "gansmith", json.dumps(generator_metadata(model.config, model.spec, model.conditioning))
+    del proto.graph.value_info[:]
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # paths of source files
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+    G, _ = read_onnx(path)
+    return largest_difference(model, G)

@@ -1,0 +1,19 @@
+"""torch.export's own format: torch runs it without Gansmith's source."""
+
+from pathlib import Path
+
+import torch
+
+from gansmith.exporters.graph import largest_difference, trace
+from gansmith.sampling import Model
+
+
+def to_pt2(model: Model, path: Path) -> float:
+    """Write `path` with the suffix .pt2 and give the largest pixel difference of what torch.export.load reads back."""
+    path = path.with_suffix(".pt2")
+    program = trace(model)
+    program.example_inputs = None  # torch would pickle them into the file
+    torch.export.save(program, path)
+    G = torch.export.load(path).module()
+    num_inputs = len(program.graph_signature.user_inputs)
+    return largest_difference(model, lambda *inputs: G(*inputs[:num_inputs]))

@@ -1,0 +1,182 @@
+"""Files that are never half-written: atomic writes, strict JSON and JSONL, hashes, safetensors with stable bytes.
+
+Whatever must not be half-written goes to a temporary name, is flushed to disk, then renamed. Nothing is pickled.
+Nothing here needs links, locks or folder flushes to exist.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from gansmith.errors import DataError
+
+PARTIAL = ".partial-"  # begins the names of unfinished files
+_MAX_JSON_BYTES = 2**24  # of run.json and state.json, which are a few kilobytes
+_MAX_METADATA_CHARACTERS = 2**22  # stored beside a generator's tensors
+
+logger = logging.getLogger("gansmith")
+
+
+@functools.cache
+def warn_once(sentence: str) -> None:
+    """Log a warning the first time it is given in this process."""
+    logger.warning(sentence)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by this text in UTF-8, atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file atomically: flushed to disk under a temporary name, then renamed."""
+    with replacing(path) as partial:
+        write_flushed(partial, data)
+    flush(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to; it takes the file's place when the block ends, and is removed if it fails."""
+    partial = path.with_name(f"{PARTIAL}{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_flushed(path: Path, data: bytes) -> None:
+    """Write a new file and have the disk hold it."""
+    path.unlink(missing_ok=True)  # a link that someone left there would be written through
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold a file or a directory; file systems that cannot flush directories are left alone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace a file by indented strict JSON, atomically."""
+    write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """Return one line of strict JSON; numbers that are not finite become null."""
+    return json.dumps(finite(value), allow_nan=False)
+
+
+def append_json(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Append one line of strict JSON to a file, and return the row as a reader will find it.
+
+    A line that was cut off before it is ended first.
+    """
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            file.write(b"" if file.read(1) == b"\n" else b"\n")
+        line = to_json(row)
+        file.write(line.encode() + b"\n")
+    read: dict[str, Any] = json.loads(line)
+    return read
+
+
+def finite(value: Any) -> Any:
+    """Return the value with None in place of every number that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; ValueError where it holds none, or is longer than any of ours."""
+    with path.open("rb") as file:
+        text = file.read(_MAX_JSON_BYTES + 1)
+    if len(text) > _MAX_JSON_BYTES:
+        raise ValueError(f"it is longer than {_MAX_JSON_BYTES:,} bytes")
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("it holds no object")
+    return found
+
+
+def json_sha256(value: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a value's strict JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(finite(value), sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whose bytes depend on its content alone, flushed to disk.
+
+    The library writes metadata in no fixed order, so all of it goes under one key as sorted JSON.
+    """
+    packed = {"gansmith": json.dumps(dict(metadata), sort_keys=True)} if metadata else None
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())}
+    write_flushed(path, safetensors.torch.save(contiguous, packed))
+
+
+def load_tensors(path: Path, *, max_bytes: int) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file; ValueError where it is too large or holds non-finite numbers."""
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise DataError(f"{path} has {size:,} bytes, more than the {max_bytes:,} this run can have; remove it")
+    tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+    broken = [name for name, values in tensors.items() if values.is_floating_point() and not values.isfinite().all()]
+    if broken:
+        raise DataError(f"{path} holds non-finite numbers ({broken[0]}); remove {path.parent}")
+    return tensors
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what `save_tensors` stored beside the tensors; DataError where the file is not one of ours."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        if len(metadata["gansmith"]) > _MAX_METADATA_CHARACTERS:
+            raise KeyError("gansmith")
+        found = json.loads(metadata["gansmith"])
+        if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+            raise KeyError("gansmith")
+    except (safetensors.SafetensorError, KeyError, ValueError, RecursionError):
+        raise DataError(f"{path} is not a Gansmith generator; give a generator.safetensors that `train` wrote") from None
+    return found

@@ -1,0 +1,87 @@
+"""Moving pictures: the training film from a run's saved grids, and walks from one sample to another.
+
+Animations are GIF or WebP by Pillow, or MP4 with the extra `video`.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from gansmith.errors import GansmithError, NotFoundError
+from gansmith.data.image_files import open_picture
+from gansmith.pictures.grids import enlarge
+from gansmith.runs import RunDirectory
+from gansmith.files import replacing
+
+FRAME_MS, HOLD_MS = 200, 2_000  # each frame; the last one again, so that the eye can rest on the result
+_CAPTION_PX = 22
+
+
+def film_frames(run: RunDirectory) -> list[Image.Image]:
+    """One frame for each grid the run saved, oldest first, with a caption and a bar of the images seen.
+
+    Raises FileNotFoundError where the run saved none.
+    """
+    grids = run.grids()
+    if not grids:
+        raise NotFoundError(f"{run.directory} has no pictures in samples/ yet; let it train longer")
+    frames = []
+    for images_seen, path in grids:
+        grid = enlarge(open_picture(path).convert("RGB"))
+        frame = Image.new("RGB", (grid.width, grid.height + _CAPTION_PX))
+        frame.paste(grid)
+        draw = ImageDraw.Draw(frame)
+        text = f"{images_seen:,} images seen"
+        draw.text((6, grid.height + 4), text, fill="white", font=ImageFont.load_default(size=12))
+        done = min(1.0, images_seen / run.config.images)
+        draw.rectangle((0, frame.height - 3, round(done * frame.width), frame.height), fill="#56B4E9")
+        frames.append(frame)
+    return frames
+
+
+def write_film(frames: Sequence[Image.Image], path: Path, *, frame_ms: int = FRAME_MS, hold_ms: int = HOLD_MS) -> None:
+    """An endless animation of these frames, all of one size; the last one stays for `hold_ms`.
+
+    Raises ValueError for another kind of file than `FORMATS`, also where MP4 lacks its extra.
+    """
+    if path.suffix not in FORMATS:
+        raise GansmithError(f"{path.name} does not end in one of {', '.join(FORMATS)}; choose one of these")
+    durations = [frame_ms] * (len(frames) - 1) + [hold_ms]
+    with replacing(path) as partial:
+        FORMATS[path.suffix](frames, durations, partial)
+
+
+def _write_gif(frames: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
+    # Pillow gives equal neighbours one frame of their summed time, which looks the same.
+    first, *rest = (frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames)
+    first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
+
+
+def _write_webp(frames: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, lossless=True)
+
+
+def _write_mp4(frames: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
+    """H.264 with a constant rate of 20 frames a second, each picture repeated for its time."""
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise GansmithError(
+            "MP4 needs the extra `video`: pip install 'gansmith[video]', or choose .gif or .webp"
+        ) from None
+    rate = 20
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate))
+        stream.width, stream.height = (side + side % 2 for side in frames[0].size)  # the codec wants even sides
+        stream.pix_fmt = "yuv420p"
+        for picture, duration_ms in zip(frames, durations, strict=True):
+            canvas = Image.new("RGB", (stream.width, stream.height))
+            canvas.paste(picture)
+            for _ in range(max(1, round(duration_ms * rate / 1000))):
+                container.mux(stream.encode(av.VideoFrame.from_image(canvas)))
+        container.mux(stream.encode(None))
+
+
+FORMATS = {".gif": _write_gif, ".webp": _write_webp, ".mp4": _write_mp4}

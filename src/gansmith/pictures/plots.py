@@ -1,0 +1,133 @@
+"""Plots of a run's numbers, and grids of what its generator draws, made without any global plotting state.
+
+`plot_curves` draws losses and scores from the log; `classes_by_styles` and `neighbours` are grids of images.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gansmith.sampling import Model, draw_latents, generate
+from gansmith.runs import RunDirectory
+from gansmith.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Distinct for any colour vision, and in grey print by line style.
+_LOSSES = {"d_loss": ("#0072B2", "-", "discriminator"), "g_loss": ("#D55E00", "--", "generator")}
+_SCORE, _FAILURE = "#000000", "#CC79A7"
+# A smoothed point is the mean of the points this share of the run around it.
+_WINDOW = 0.05
+
+Point = tuple[float, float]
+
+
+def plot_curves(run: RunDirectory, target: Path | None = None) -> None:
+    """Write `draw_curves`' picture as loss.png in the run's directory, or to a .png, .svg or .pdf."""
+    target = target or run.directory / "loss.png"
+    write_bytes(target, draw_curves(run, target.suffix))
+
+
+def draw_curves(run: RunDirectory, kind: str = ".png") -> bytes:
+    """Return a plot of losses, and of validation FD ratios, against images seen, as a file of this kind.
+
+    Raw values are faint, their moving means strong; a dotted line marks each training failure in the log.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = run.log
+    scores = _points(run.validation_scores(), "validation_fd_ratio")
+    figure = Figure(figsize=(7, 6 if scores else 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2 if scores else 1, 1, sharex=True, squeeze=False)[:, 0]
+    for name, (colour, style, label) in _LOSSES.items():
+        _draw_smoothed(panels[0], _points(rows, name), colour=colour, style=style, label=label)
+    panels[0].set_ylabel("loss")
+    panels[0].set_title(f"{run.config.recipe} on {run.config.data}")
+    if scores:
+        panels[1].plot(*zip(*scores, strict=True), color=_SCORE, marker="o", label="generated images")
+        panels[1].axhline(1, color=_SCORE, linewidth=0.8, linestyle=":", label="other real images (1.00)")
+        panels[1].set_yscale("log")
+        panels[1].set_ylabel("validation FD ratio")
+    for row in rows:
+        if row.get("kind") in ("failure", "rollback"):
+            for axes in panels:
+                axes.axvline(row["images_seen"] / 1000, color=_FAILURE, linestyle=":")
+            panels[0].annotate(
+                row["failure"] if row["kind"] == "failure" else f"back after {row['failure']}",
+                (row["images_seen"] / 1000, 0.98),
+                xycoords=panels[0].get_xaxis_transform(),
+                rotation=90,
+                va="top",
+                ha="right",
+                fontsize="small",
+            )
+    for axes in panels:
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    panels[-1].set_xlabel("thousand images seen")
+    # No dates, versions or random ids inside, so equal runs have equal pictures.
+    silent = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    with rc_context({"svg.hashsalt": "gansmith"}):
+        picture = io.BytesIO()
+        figure.savefig(picture, format=kind[1:], metadata=silent[kind])
+    return picture.getvalue()
+
+
+def _points(rows: Sequence[dict[str, Any]], name: str) -> list[Point]:
+    """Return (thousand images seen, value) wherever the value is a number."""
+    return [(row["images_seen"] / 1000, row[name]) for row in rows if row.get(name) is not None]
+
+
+def _draw_smoothed(axes: "Axes", points: list[Point], *, colour: str, style: str, label: str) -> None:
+    smooth = smoothed([value for _, value in points])
+    seen = [images for images, _ in points]
+    axes.plot(seen, [value for _, value in points], color=colour, linestyle=style, alpha=0.25, linewidth=0.8)
+    # A line needs two points.
+    axes.plot(seen, smooth, color=colour, linestyle=style, marker="o" if len(seen) == 1 else None, label=label)
+
+
+def smoothed(values: Sequence[float], *, share: float = _WINDOW) -> list[float]:
+    """Return centred moving means over this share of the values, shorter towards both ends."""
+    reach = round(share * len(values) / 2)
+    means = []
+    for k in range(len(values)):
+        around = min(reach, k, len(values) - 1 - k)
+        window = values[k - around : k + around + 1]
+        means.append(sum(window) / len(window))
+    return means
+
+
+def classes_by_styles(model: Model, *, seed: int, styles: int = 10) -> Tensor:
+    """Return uint8 (rows * styles, C, H, W): one row for each label or cluster, one latent for each column.
+
+    Clusters are many, so only the 16 most frequent get a row; sub-clusters share the columns of their label's row.
+    """
+    shares = model.conditioning.label_shares.sum(1)
+    rows = shares.argsort(descending=True, stable=True)[:16].sort().values
+    rows = rows[shares[rows] > 0]
+    y = rows.repeat_interleave(styles)
+    if model.conditioning.has_labels:
+        y = torch.cat([model.conditioning.draw(seed=seed, count=styles, labels=[label]) for label in rows.tolist()])
+    latents = draw_latents(model.config, seed=seed, count=styles)
+    return generate(model, latents.repeat(len(rows), 1), y)
+
+
+def neighbours(images: Tensor, training: Tensor, *, count: int = 4) -> Tensor:
+    """Return uint8 (N * (1 + count), C, H, W): each image followed by the nearest training images, nearest first.
+
+    Near means small Euclidean distance between pixels. Where the generator copies, the same picture appears twice.
+
+    Args:
+        images, training: uint8 (N, C, H, W) and (M, C, H, W).
+    """
+    drawn, known = images.flatten(1).float(), training.flatten(1).float()
+    nearest = torch.cdist(drawn, known).topk(min(count, len(known)), largest=False).indices
+    return torch.cat([images[:, None], training[nearest]], dim=1).flatten(0, 1)

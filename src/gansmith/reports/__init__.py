@@ -1,0 +1,65 @@
+"""A report of one or more runs, from their directories alone: a tagged PDF by typst, or one HTML file.
+
+`compose` says everything, as a list of blocks: headings, texts, lists, tables and pictures. The two templates beside
+this file only lay blocks out. Equal directories give equal bytes: nothing depends on when or where a report is made.
+"""
+
+import base64
+import json
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gansmith.errors import GansmithError
+from gansmith.reports.compose import compose
+from gansmith.runs import RunDirectory
+from gansmith.files import write_bytes
+
+FORMATS = (".pdf", ".html")
+_TEMPLATES = resources.files("gansmith.reports")
+
+
+def write_report(runs: Sequence[RunDirectory], path: Path) -> None:
+    """Write the report of these runs, the first in full and all compared, at once or not at all.
+
+    Raises ValueError for a kind of file not in `FORMATS`.
+    """
+    if path.suffix not in FORMATS:
+        raise GansmithError(f"{path} does not end in one of {', '.join(FORMATS)}; choose one of these")
+    title, blocks, pictures = compose(runs)
+    facts = {"title": title, "blocks": blocks}
+    data = to_pdf(facts, pictures) if path.suffix == ".pdf" else to_html(facts, pictures)
+    write_bytes(path, data)
+
+
+def to_pdf(facts: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
+    """A PDF/UA-1 file: tagged, with alternative texts, the same bytes for the same facts and PNG pictures."""
+    import typst
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "report.typ"
+        source.write_bytes((_TEMPLATES / "report.typ").read_bytes())
+        for name, data in pictures.items():
+            (Path(folder) / name).write_bytes(data)
+        made: bytes = typst.compile(
+            source,
+            root=Path(folder),
+            format="pdf",
+            sys_inputs={"facts": json.dumps(facts)},
+            ignore_system_fonts=True,
+            timestamp=0,
+            pdf_standards=["ua-1"],
+        )
+    return made
+
+
+def to_html(facts: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
+    """One HTML file that needs no other: pictures and style inside."""
+    import jinja2
+
+    template = (_TEMPLATES / "report.html.jinja").read_text(encoding="utf-8")
+    urls = {name: f"data:image/png;base64,{base64.b64encode(data).decode()}" for name, data in pictures.items()}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(template).render(**facts, urls=urls).encode()

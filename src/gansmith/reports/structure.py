@@ -1,0 +1,56 @@
+"""The networks of a run, as rows of a table and as a diagram."""
+
+import io
+import math
+from typing import Any
+
+from gansmith.data.images import ImageSpec
+from gansmith.summaries import SPEC, describe
+from gansmith.models import load_generator
+from gansmith.runs import RunDirectory
+
+# What a diagram leaves out: layers that neither learn a map nor change the shape.
+_SMALL = ("Norm", "ReLU", "Tanh", "Sigmoid", "Dropout", "Identity")
+_FACE, _EDGE = "#56B4E9", "#0072B2"
+
+
+def describe_run(run: RunDirectory) -> dict[str, Any]:
+    """Rows of layers of each player under its name, and each one's number of parameters."""
+    spec: ImageSpec = load_generator(run.directory).spec if run.latest() else SPEC
+    facts = describe(run.config, spec)
+    return {
+        "generator": facts["g_layers"],
+        "discriminator": facts["d_layers"],
+        "generator_parameters": facts["g_parameters"],
+        "discriminator_parameters": facts["d_parameters"],
+    }
+
+
+def draw_structure(layers: list[dict[str, Any]]) -> bytes:
+    """A PNG with one block for each layer that learns a map or changes the shape, in the order they run.
+
+    A block is as high as its feature map is wide in pixels, and wider the more channels it has.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    blocks = [layer for layer in layers if layer["shape"] and not any(kind in layer["kind"] for kind in _SMALL)]
+    figure = Figure(figsize=(7.5, 1.9), dpi=150)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.01, 0.0, 0.98, 1.0))
+    axes.set_axis_off()
+    x = 0.0
+    for layer in blocks:
+        channels, side = (layer["shape"][0], layer["shape"][-1]) if len(layer["shape"]) == 3 else (1, 1)
+        units = math.prod(layer["shape"]) if len(layer["shape"]) < 3 else channels
+        width, height = 0.35 + 0.12 * math.log2(1 + units), max(side, 2)
+        axes.add_patch(Rectangle((x, -height / 2), width, height, facecolor=_FACE, edgecolor=_EDGE, alpha=0.8))
+        size = f"{side}x{side}x{channels}" if len(layer["shape"]) == 3 else f"{units}"
+        axes.text(x + width / 2, -17, f"{layer['kind']}\n{size}", ha="right", va="top", rotation=35, fontsize=6)
+        x += width + 0.6
+    axes.set_xlim(-1.2, max(x, 8))
+    axes.set_ylim(-36, 16)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, metadata={"Software": None})
+    return buffer.getvalue()

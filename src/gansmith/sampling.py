@@ -1,0 +1,258 @@
+"""From seeds to images: a generator that is ready to sample from, latents, samples, walks through latent space.
+
+Sample k depends on its own seed alone. Sampling runs in float32, in chunks of one fixed size, with the statistics
+stored in the file, so sample 17 is the same image whatever else is drawn with it.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gansmith.conditioning import Conditioning
+from gansmith.config import Config
+from gansmith.data.image_files import read_array
+from gansmith.data.images import ImageSpec, to_uint8
+from gansmith.errors import ConfigError, DataError
+from gansmith.files import replacing
+from gansmith.networks.layers import Dropout
+from gansmith.pictures.grids import enlarge, grid, to_png
+from gansmith.randomness import rng
+
+CHUNK = 64  # images per pass; smaller requests are padded
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator ready to sample from.
+
+    Attributes:
+        network: the plain module, network(z, y) -> (N, C, H, W) in [-1, 1]; in evaluation mode, float32.
+        config: the choices it was trained with; of a file that does not say, only `latent_dim` and `conditioning`.
+        spec: of the images it draws; `num_classes` counts labels, 0 where it was trained without.
+        conditioning: its class ids and how often each is drawn.
+    """
+
+    network: nn.Module
+    config: Config
+    spec: ImageSpec
+    conditioning: Conditioning
+
+    def sample(
+        self, count: int | None = None, *, seed: int = 0, labels: Sequence[int] | None = None
+    ) -> "Samples":
+        """Return images 0 to count - 1 of a seed.
+
+        Args:
+            count: how many; by default one for each entry of `labels`, else 25.
+            labels: classes to draw in turn; by default as often as in training.
+
+        Raises ConfigError for labels the generator does not know.
+        """
+        if count is None:
+            count = 25 if labels is None else len(labels)
+        if count < 1 or seed < 0:
+            raise ConfigError(f"count is {count} and seed {seed}; give a count of 1 or more and a seed of 0 or more")
+        images, found = sample(self, seed=seed, count=count, labels=labels)
+        return Samples.of(images, found)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated images and their labels; shows itself as a grid in a notebook.
+
+    Attributes:
+        images: uint8 (N, H, W, C).
+        labels: int64 (N,), -1 where the generator knows no labels.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, images: Tensor, labels: Tensor) -> "Samples":
+        """Wrap uint8 (N, C, H, W) and int64 (N,) tensors."""
+        return cls(images.permute(0, 2, 3, 1).contiguous().numpy(), labels.long().numpy())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def _nchw(self) -> Tensor:
+        return torch.from_numpy(self.images).permute(0, 3, 1, 2)
+
+    def save(self, path: Path | str, *, truncation: float = 1.0) -> Path:
+        """Write a .png grid, a .npz with images and labels, or one PNG for each image into a folder."""
+        path = Path(path)
+        write_samples(self._nchw, torch.from_numpy(self.labels), path, truncation=truncation)
+        return path
+
+    def _repr_png_(self) -> bytes:
+        return to_png(enlarge(grid(self._nchw)))
+
+
+def shape_latents(normal: Tensor, distribution: str) -> Tensor:
+    """Turn standard normal numbers (N, latent_dim) into latents of another distribution; equal ones stay equal.
+
+    uniform: each number between -1 and 1. sphere: each row on the sphere of radius sqrt(latent_dim), where normal rows
+    nearly lie and where a line between two of them need not pass near the middle. Source: arXiv:1609.04468, section 2.
+    """
+    if distribution == "uniform":
+        return torch.erf(normal / math.sqrt(2))
+    if distribution == "sphere":
+        return math.sqrt(normal.shape[1]) * torch.nn.functional.normalize(normal, dim=1)
+    return normal
+
+
+def draw_latents(config: Config, *, seed: int, count: int) -> Tensor:
+    """Return (count, latent_dim) latents of the config's distribution, row k a function of (seed, k)."""
+    rows = [torch.randn(config.latent_dim, generator=rng(seed, k, "latent")) for k in range(count)]
+    return shape_latents(torch.stack(rows) if rows else torch.empty(0, config.latent_dim), config.latent_distribution)
+
+
+def numpy_latents(config: Config, *, seed: int, count: int) -> Tensor:
+    """Return (count, latent_dim) latents of NumPy's RandomState(seed).normal, as assignments ask for."""
+    normal = np.random.RandomState(seed).normal(size=(count, config.latent_dim))
+    return shape_latents(torch.from_numpy(normal).float(), config.latent_distribution)
+
+
+def read_latents(path: Path, latent_dim: int) -> Tensor:
+    """Return (N, latent_dim) float32 latents from a .npy file; DataError for another shape or type, or damage."""
+    with path.open("rb") as file:
+        latents = read_array(file, str(path))
+    if latents.ndim != 2 or latents.shape[1] != latent_dim or not len(latents):
+        raise DataError(f"{path} has shape {latents.shape}; this generator needs (count, {latent_dim})")
+    if latents.dtype.kind not in "fiu" or not np.isfinite(latents).all():
+        raise DataError(f"{path} holds {latents.dtype} values, not all finite numbers; save finite floats")
+    return torch.from_numpy(latents.astype(np.float32))
+
+
+@torch.no_grad()
+def generate(model: Model, latents: Tensor, y: Tensor) -> Tensor:
+    """Return uint8 (N, C, H, W) images for latents (N, latent_dim) and class ids (N,).
+
+    Dropout in the generator stays on, as a second source of randomness; an image's mask is a function of its latent.
+    Source: arXiv:1611.07004, section 3.2.1.
+    """
+    drawn = []
+    dropouts = [layer for layer in model.network.modules() if isinstance(layer, Dropout)]
+    for z, ids in zip(latents.split(CHUNK), y.split(CHUNK), strict=True):
+        n = len(z)
+        z = torch.cat([z, z.new_zeros(CHUNK - n, z.shape[1])])
+        ids = torch.cat([ids, ids.new_zeros(CHUNK - n)])
+        sources = [rng("dropout", row.numpy().tobytes().hex()) for row in z] if dropouts else None
+        for layer in dropouts:
+            layer.sources = sources
+        drawn.append(to_uint8(model.network(z, ids)[:n]).contiguous())
+    for layer in dropouts:
+        layer.sources = None
+    return torch.cat(drawn) if drawn else torch.empty(0, model.spec.channels, model.spec.size, model.spec.size).byte()
+
+
+def sample(model: Model, *, seed: int, count: int, labels: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    """Return images 0 to count - 1 of a seed, uint8 (N, C, H, W), and the label of each, -1 without labels.
+
+    Args:
+        labels: repeated in turn; without them labels follow their training frequencies.
+    """
+    y = model.conditioning.draw(seed=seed, count=count, labels=labels)
+    images = generate(model, draw_latents(model.config, seed=seed, count=count), y)
+    return images, model.conditioning.label_of(y)
+
+
+@torch.no_grad()
+def latent_walk(model: Model, *, seeds: Sequence[int], steps: int, label: int | None = None) -> Tensor:
+    """Return uint8 (steps * stops, C, H, W): from each seed's sample 0 to the next one's and back to the first.
+
+    Latents move along the great circle between two ends, where a normal latent is likely, not through the middle,
+    where none ever is. The class id stays the first seed's, or one of `label`.
+    """
+    ends = torch.cat([draw_latents(model.config, seed=seed, count=1) for seed in seeds])
+    shares = torch.arange(steps, dtype=torch.float32) / steps
+    path = [slerp(a, b, share) for a, b in zip(ends, ends.roll(-1, 0), strict=True) for share in shares]
+    y = model.conditioning.draw(seed=seeds[0], count=1, labels=None if label is None else [label])
+    return generate(model, torch.stack(path), y.expand(len(path)))
+
+
+def slerp(start: Tensor, end: Tensor, share: float | Tensor) -> Tensor:
+    """Return the vector this share of the way from `start` to `end`, both (d,), along the arc between them.
+
+    Source: Shoemake 1985, Animating rotation with quaternion curves, section 3.3. Parallel ends are joined by a line.
+    """
+    angle = torch.acos(torch.cosine_similarity(start, end, dim=0).clamp(-1, 1))
+    if angle.sin() < 1e-6:
+        return torch.lerp(start, end, torch.as_tensor(share, dtype=start.dtype))
+    return (torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * end) / torch.sin(angle)
+
+
+@torch.no_grad()
+def class_walk(model: Model, *, seed: int, y: Sequence[int], steps: int) -> Tensor:
+    """Return uint8 (steps * len(y), C, H, W): one latent on its way through these class ids and back to the first.
+
+    Every embedding of class ids is walked in a straight line from one row to the next. Raises ConfigError for an
+    unconditional generator, and for one without embeddings.
+    """
+    G = copy.deepcopy(model.network)
+    tables = [layer for layer in G.modules() if isinstance(layer, nn.Embedding)]
+    if not tables or len(model.conditioning) < 2:
+        raise ConfigError("this generator is unconditional, so it cannot walk between classes; walk between latents")
+    stops = torch.tensor(y)
+    for table in tables:
+        ends = table.weight[stops]
+        rows = [torch.lerp(a, b, k / steps) for a, b in zip(ends, ends.roll(-1, 0), strict=True) for k in range(steps)]
+        table.weight = nn.Parameter(torch.stack(rows), requires_grad=False)
+        table.num_embeddings = len(rows)
+    count = steps * len(y)
+    z = draw_latents(model.config, seed=seed, count=1).expand(count, -1)
+    return generate(replace(model, network=G), z, torch.arange(count))
+
+
+def truncate(model: Model, strength: float) -> None:
+    """From now on draw styles nearer to their mean: higher fidelity, less variety; 1 is untouched and 0 the mean.
+
+    Raises ConfigError for another strength, and for a generator that has no styles.
+    """
+    if not 0 <= strength <= 1:
+        raise ConfigError(f"truncation is {strength:g}; it must be between 0 and 1, such as 0.7")
+    G: Any = model.network
+    if not hasattr(G, "truncate"):
+        raise ConfigError(
+            f"the {model.config.network} network has no styles to truncate; omit --truncation or use a generator of "
+            "stylegan-lite"
+        )
+    G.truncate(strength)
+
+
+def write_samples(images: Tensor, labels: Tensor, out: Path, *, truncation: float = 1.0) -> None:
+    """Write uint8 (N, C, H, W) images as a .png grid, a .npz, or one PNG each in a folder; truncation is noted."""
+    from PIL.PngImagePlugin import PngInfo
+
+    from gansmith.files import write_bytes
+
+    note = None
+    if truncation != 1:
+        note = PngInfo()
+        note.add_text("truncation", f"{truncation:g}")
+    if out.suffix == ".png":
+        write_bytes(out, to_png(enlarge(grid(images)), note))
+    elif out.suffix == ".npz":
+        write_npz(out, images, labels, truncation=truncation)
+    else:
+        out.mkdir(exist_ok=True)
+        for k in range(len(images)):
+            write_bytes(out / f"{k:05d}.png", to_png(grid(images[k : k + 1]), note))
+
+
+def write_npz(path: Path, images: Tensor, labels: Tensor, *, truncation: float = 1.0) -> None:
+    """Write images as uint8 (N, H, W, C) and labels as int64 (N,), at once or not at all; truncation where not 1."""
+    noted: dict[str, Any] = {} if truncation == 1 else {"truncation": np.float64(truncation)}
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, images=pixels, labels=labels.long().numpy(), **noted)

@@ -1,0 +1,1 @@
+"""Training: the algorithm, its techniques, the loop and its chores."""

@@ -1,0 +1,109 @@
+"""Differentiable augmentation of batches on their way into the discriminator.
+
+Each function takes images (N, C, H, W) in [-1, 1] and a random generator, changes every image by a draw of its own, and
+returns a new tensor; nothing is clamped. Real and generated images go through the same ones, so D does not memorise the
+training set and G does not imitate the augmentation.
+Source: Zhao et al., Differentiable Augmentation, arXiv:2006.10738, with its strengths.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+
+# Of adaptive strength. Source: Karras et al., arXiv:2006.06676, section 3.
+TARGET_SIGN = 0.6
+IMAGES_FROM_NEVER_TO_ALWAYS = 500_000
+
+
+def augment(
+    images: Tensor, rng: torch.Generator, *, changes: Sequence[Augmentation], probability: float = 1.0
+) -> Tensor:
+    """The images after every change in turn, each applied to each image with this probability."""
+    if probability <= 0:
+        return images
+    for change in changes:
+        changed = change(images, rng)
+        chosen = torch.rand(len(images), 1, 1, 1, generator=rng) < probability
+        images = changed if probability >= 1 else torch.where(chosen, changed, images)
+    return images
+
+
+def adapt(probability: float, mean_sign: float, images: int) -> float:
+    """The probability of changes after so many more images: up where D overfits its training images.
+
+    Args:
+        mean_sign: mean over real images of the sign of D's logit: 1 when all of them look real to it, 0 when it cannot
+            tell.
+
+    Source: Karras et al., arXiv:2006.06676, eq. 1 (r_t) and section 3.1. They change it every fourth step.
+    """
+    step = images / IMAGES_FROM_NEVER_TO_ALWAYS
+    return min(1.0, max(0.0, probability + (step if mean_sign > TARGET_SIGN else -step)))
+
+
+def brightness(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Each image lighter or darker by up to half."""
+    return images + _uniform(images, -0.5, 0.5, rng)
+
+
+def saturation(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Each image's colours from absent to twice as strong, around each pixel's mean; grey images stay as they are."""
+    grey = images.mean(1, keepdim=True)
+    return torch.lerp(grey.expand_as(images), images, _uniform(images, 0.0, 2.0, rng))
+
+
+def contrast(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Each image's distance to its own mean times a half to one and a half."""
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return torch.lerp(mean.expand_as(images), images, _uniform(images, 0.5, 1.5, rng))
+
+
+def translation(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Each image moved by up to an eighth of its side each way, with zeros where nothing moves in."""
+    return _moved(images, rng, reach=(images.shape[-1] + 4) // 8)  # an eighth, rounded
+
+
+def shift(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Each image moved by up to a fourteenth of its side each way, with black where nothing moves in."""
+    return _moved(images + 1, rng, reach=(images.shape[-1] + 7) // 14) - 1
+
+
+def _moved(images: Tensor, rng: torch.Generator, *, reach: int) -> Tensor:
+    """Each image moved by a draw of up to `reach` pixels each way, with zeros where nothing moves in."""
+    n, size = len(images), images.shape[-1]
+    steps = torch.randint(-reach, reach + 1, (2, n, 1, 1, 1), generator=rng)
+    place = torch.arange(size)
+    # Row i of `moves` picks the pixel that arrives at i: a product of matrices is cheap and differentiates twice.
+    down, right = (place == place.view(size, 1) + steps).to(images.dtype)  # (N, 1, H, H) each
+    moved: Tensor = down @ images @ right.mT
+    return moved
+
+
+def cutout(images: Tensor, rng: torch.Generator) -> Tensor:
+    """A square of half the side, around any pixel, set to zero in each image."""
+    n, size = len(images), images.shape[-1]
+    half = size // 4
+    centres = torch.randint(0, size + 1, (2, n, 1), generator=rng)
+    offsets = torch.arange(size) - centres
+    rows, columns = (offsets >= -half) & (offsets < half)  # (N, H) each
+    hidden: Tensor = rows.unsqueeze(2) & columns.unsqueeze(1)  # (N, H, W)
+    return images * ~hidden.unsqueeze(1)
+
+
+CHANGES: tuple[Augmentation, ...] = (brightness, saturation, contrast, translation, cutout)
+# By name: the changes, and the probability of each; the adaptive one moves its probability from there.
+# Most images stay unshifted, so that G learns where images belong (docs/experiments.md).
+AUGMENTATIONS: dict[str, tuple[Sequence[Augmentation], float]] = {
+    "diffaugment": (CHANGES, 1.0),
+    "adaptive": (CHANGES, 0.0),
+    "shifts": ((shift,), 0.3),
+}
+
+
+def _uniform(images: Tensor, low: float, high: float, rng: torch.Generator) -> Tensor:
+    """One number for each image, (N, 1, 1, 1)."""
+    drawn = torch.rand(len(images), 1, 1, 1, generator=rng).to(images.dtype)
+    return low + (high - low) * drawn

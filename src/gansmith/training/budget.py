@@ -1,0 +1,109 @@
+"""From minutes to images: how long a run can be on this machine, its chores included."""
+
+import math
+import time
+
+import torch
+
+from gansmith.conditioning import GOLDEN
+from gansmith.config import Config
+from gansmith.metrics.features import load_evaluators
+from gansmith.metrics.validation import COUNT
+from gansmith.training.batches import Batches, take_step
+from gansmith.training.calibration import finalise_generator
+from gansmith.training.chores import GRID_COLUMNS, GRID_ROWS, GRIDS, MEASUREMENTS, scores_in
+from gansmith.training.inputs import TrainingData
+from gansmith.training.loop import LAST_PICTURES_S
+from gansmith.training.machine import use_threads
+from gansmith.training.monitor import Monitor
+from gansmith.training.state import start_networks
+from gansmith.training.step import Networks, NonFiniteError
+from gansmith.training.techniques import build_techniques
+
+FREE_CORES = 0.75  # threads that get less than this share of their time have to wait: .96 on an idle machine
+
+
+def config_for_time(config: Config, data: TrainingData, seconds: float) -> Config:
+    """Return the config with the length that this machine can train in so many seconds; at least one batch.
+
+    Trains throw-away networks for about a hundredth of the time. Where other programs keep the cores from threads that
+    were not asked for by number, it halves their number if that is faster: threads wait for one another at every turn.
+    """
+    probe = config.replace(images=10**12, schedule_images=0)
+    networks = start_networks(probe, data.spec, data.conditioning.codes)
+    measured_s = min(6.0, max(0.5, 0.01 * seconds))
+    started_at = time.perf_counter()
+    image_s, share = _seconds_per_image(probe, networks, data, measured_s)
+    while share < FREE_CORES and config.threads == 0 and torch.get_num_threads() > 1:
+        halved = probe.replace(threads=torch.get_num_threads() // 2)
+        use_threads(halved.threads)
+        halved_s, share = _seconds_per_image(halved, networks, data, measured_s)
+        if halved_s > image_s:
+            use_threads(probe.threads)
+            break
+        probe, image_s = halved, halved_s
+    score_s, grid_s, once_s = _seconds_of_chores(config, networks, data)
+    chores_s, images = 0.0, int(seconds / image_s)
+    for every, chore_s, usual in (
+        (config.evaluate_every, score_s, scores_in(config, images)),
+        (config.sample_every, grid_s, GRIDS),
+    ):
+        if every:
+            chores_s += chore_s / every
+        else:
+            once_s += chore_s * usual
+    left_s = seconds - (time.perf_counter() - started_at) - once_s
+    images = int(max(left_s, 0.0) / (image_s + chores_s))
+    return config.replace(images=max(config.batch_size, images), threads=probe.threads)
+
+
+def _seconds_per_image(
+    config: Config, networks: Networks, data: TrainingData, measured_s: float
+) -> tuple[float, float]:
+    """Return the seconds of a step per image, measured for so long, and the share of its threads' time a step got."""
+    batches, techniques = Batches(config, data), build_techniques(config, networks.D)
+    cycle = min(64, math.lcm(config.penalty_every, config.d_steps))
+    images_seen, measured = 0, 0
+    warm_at = started_at = time.perf_counter()
+    busy_at = time.process_time()
+    while not measured or time.perf_counter() - started_at < measured_s:
+        for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
+            # All over the schedule, since networks that grow are slower when they are large.
+            progress = GOLDEN * (images_seen // config.batch_size) % 1
+            try:
+                take_step(networks, techniques, batches, images_seen, progress)
+            except NonFiniteError:  # the run itself will meet it, say so and record it
+                return (time.perf_counter() - started_at) / (images_seen + config.batch_size), 1.0
+            images_seen += config.batch_size
+        if images_seen == cycle * config.batch_size:  # the first cycle is slow: memory is fetched, kernels are chosen
+            warm_at, busy_at = time.perf_counter(), time.process_time()
+        else:
+            measured = images_seen - cycle * config.batch_size
+    passed_s = time.perf_counter() - warm_at
+    return passed_s / measured, (time.process_time() - busy_at) / (passed_s * torch.get_num_threads())
+
+
+def _seconds_of_chores(config: Config, networks: Networks, data: TrainingData) -> tuple[float, float, float]:
+    """Return the seconds of a score, of a grid, and of what is done once in a run of this config."""
+    started_at = time.perf_counter()
+    finalise_generator(networks.G_ema, config, data.conditioning, data.pixel_moments)
+    statistics_s = time.perf_counter() - started_at
+    latents, y = torch.zeros(128, config.latent_dim), torch.zeros(128, dtype=torch.int64)
+    started_at = time.perf_counter()
+    with torch.no_grad():
+        networks.G_ema(latents, y)
+    per_sample_s = (time.perf_counter() - started_at) / len(y)
+    grid_s = statistics_s + GRID_COLUMNS * GRID_ROWS * per_sample_s
+    monitor = Monitor(config, data.train, data.validation, data.y, data.conditioning.frequencies)
+    started_at = time.perf_counter()
+    for _ in range(2):
+        monitor.measure(networks.G, networks.D, 0)
+    once_s = LAST_PICTURES_S + MEASUREMENTS * (time.perf_counter() - started_at) / 2
+    if not data.validation:
+        return 0.0, grid_s, once_s
+    evaluators = load_evaluators(data.train).values()
+    started_at = time.perf_counter()
+    for evaluator in evaluators:
+        evaluator.features(data.train.pixels[:500])
+    per_feature_s = (time.perf_counter() - started_at) / min(500, len(data.train))
+    return COUNT * (per_sample_s + per_feature_s), grid_s, once_s + 2 * COUNT * per_feature_s

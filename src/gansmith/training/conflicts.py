@@ -1,0 +1,152 @@
+"""Choices that exclude or need each other, in two tables.
+
+`NEEDS` lists choices that mean something only beside others, `CONFLICTS` choices that cannot go together.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from gansmith.config import FIELDS, Config
+from gansmith.errors import ConfigError
+from gansmith.networks.autoencoder import ReconstructionError
+from gansmith.training.losses import OBJECTIVES, Objective
+from gansmith.training.step import has_batch_norm
+
+
+def gradient_penalties(config: Config) -> list[str]:
+    """Return the fields of the gradient penalties in use."""
+    return [name for name in ("r1_gamma", "r2_gamma", "gradient_penalty", "dragan") if getattr(config, name)]
+
+
+_A_PENALTY = "a gradient penalty such as --r1-gamma 0.1"
+
+# field: whether it has an effect, and what to ask for otherwise.
+NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
+    "style_mixing": (lambda c: c.network == "stylegan-lite", "--network stylegan-lite"),
+    "began_gamma": (lambda c: OBJECTIVES[c.objective].is_balanced, "--objective boundary-equilibrium"),
+    "random_labels": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.3"),
+    "penalty_start_factor": (gradient_penalties, _A_PENALTY),
+    "penalty_every": (gradient_penalties, _A_PENALTY),
+    "d_loss_target": (gradient_penalties, _A_PENALTY),
+    "instance_noise_until": (lambda c: c.instance_noise, "--instance-noise"),
+    "replay_size": (lambda c: c.replay, "--replay"),
+    "beta2_start": (lambda c: {c.g_optimizer, c.d_optimizer} & {"adam", "adamw"}, "adam or adamw"),
+    "weight_decay": (lambda c: "adamw" in (c.g_optimizer, c.d_optimizer), "adamw"),
+    "momentum": (lambda c: "sgd" in (c.g_optimizer, c.d_optimizer), "sgd"),
+    "lr_decay": (lambda c: c.lr_decay_from < 1.0, "a fraction of the schedule to start at, such as --lr-decay-from 0"),
+    "lr_decay_factor": (lambda c: c.lr_decay == "step", "--lr-decay step"),
+    "ema_growth": (lambda c: c.ema, "--ema"),
+    "keep_every": (lambda c: c.keep_last, "--keep-last"),
+    "g_conditioning": (lambda c: c.conditioning != "none", "--conditioning labels or clusters"),
+    "d_conditioning": (lambda c: c.conditioning != "none", "--conditioning labels or clusters"),
+}
+
+Conflict = Callable[[Config, Objective, nn.Module], str | None]
+
+
+def refuse_conflicts(config: Config, objective: Objective, D: nn.Module) -> None:
+    """Raise ConfigError for choices without effect, but for the recipe's own, and for ones that exclude each other."""
+    for name, (has_effect, need) in NEEDS.items():
+        value, default = getattr(config, name), FIELDS[name].default
+        if value != default and not config.is_from_recipe(name) and not has_effect(config):
+            raise ConfigError(
+                f"{name} is {value!r}, which has no effect without {need}; add that, or leave {name} at {default!r}"
+            )
+    for conflict in CONFLICTS:
+        sentence = conflict(config, objective, D)
+        if sentence:
+            raise ConfigError(sentence)
+
+
+def _early_stopping_without_validation(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    if not (config.early_stopping and config.use_all_training_images):
+        return None
+    return (
+        "early_stopping watches the validation FD ratio, and use_all_training_images leaves no validation images; omit "
+        "one of them"
+    )
+
+
+def _adaptive_augmentation(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    if config.augment != "adaptive":
+        return None
+    watched = "adaptive augmentation watches how often real images' logits are above zero"
+    if not objective.splits_at_zero:
+        return (
+            f"{watched}, which means nothing under the {config.objective} objective; use --augment diffaugment or "
+            "another objective"
+        )
+    if config.label_flipping > 0.5:
+        return (
+            f"{watched}, and with labels flipped most of the time they are below; use --augment diffaugment, or a "
+            "label_flipping up to 0.5"
+        )
+    return None
+
+
+def _penalty_under_batch_norm(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    penalties = gradient_penalties(config)
+    if not (penalties and has_batch_norm(D.modules())):
+        return None
+    return (
+        f"a gradient penalty per image ({', '.join(penalties)}) is undefined when D has batch normalisation, as in "
+        f"{config.network}; set it to 0 or choose another network"
+    )
+
+
+def _unbounded_loss(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    is_limited = gradient_penalties(config) or config.clip_weights or config.spectral_norm
+    if not objective.needs_lipschitz or is_limited:
+        return None
+    return (
+        f"the {config.objective} objective is unbounded unless D is Lipschitz; add --clip-weights 0.01, "
+        "--gradient-penalty 10 or --spectral-norm"
+    )
+
+
+def _bound_without_floor(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    for name in ("d_loss_bound", "g_loss_bound", "d_loss_target"):
+        if getattr(config, name) and not objective.is_positive:
+            return (
+                f"{name} is {getattr(config, name):g}, but losses of the {config.objective} objective have no lower "
+                "bound to measure from; set it to 0 or choose another objective"
+            )
+    return None
+
+
+def _began_and_autoencoder(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    if objective.is_balanced == any(isinstance(layer, ReconstructionError) for layer in D.modules()):
+        return None
+    return "the boundary-equilibrium objective and the autoencoder network need each other; choose both, or neither"
+
+
+def _classes_without_classifier(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    has_classifier = config.d_conditioning == "classifier" and config.conditioning != "none"
+    if not objective.classifies or has_classifier:
+        return None
+    return (
+        f"the {config.objective} objective needs an auxiliary classifier in D; add --d-conditioning classifier and "
+        "--conditioning labels or clusters"
+    )
+
+
+def _matching_without_features(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    if not config.feature_matching or hasattr(D, "features"):
+        return None
+    return (
+        f"feature_matching is {config.feature_matching:g}, but the {config.network} network gives no features; set it "
+        "to 0 or choose another network"
+    )
+
+
+CONFLICTS: tuple[Conflict, ...] = (
+    _early_stopping_without_validation,
+    _adaptive_augmentation,
+    _penalty_under_batch_norm,
+    _unbounded_loss,
+    _bound_without_floor,
+    _began_and_autoencoder,
+    _classes_without_classifier,
+    _matching_without_features,
+)

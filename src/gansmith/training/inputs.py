@@ -1,0 +1,120 @@
+"""What a run trains on: the images it is shown, those held out, and what it is conditioned on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gansmith.conditioning import Conditioning, condition
+from gansmith.config import Config, parse_labels
+from gansmith.data import load_data
+from gansmith.data.images import Images, ImageSpec, split, to_float
+from gansmith.errors import ConfigError, DataError
+from gansmith.networks import build_networks
+from gansmith.training.calibration import output_layer
+from gansmith.training.techniques import build_techniques
+
+FEW_IMAGES = 10_000  # fewer are overfitted so soon that D is shown randomly shifted ones too
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on.
+
+    Attributes:
+        train: the images shown.
+        validation: the images held out; None when all are trained on.
+        y: (N,) class id of each training image; zeros for an unconditional run.
+        conditioning: what these ids stand for.
+        data_sha256: hash of the whole official training part.
+        notices: a sentence for each choice that the data changed, with both values.
+    """
+
+    train: Images
+    validation: Images | None
+    y: Tensor
+    conditioning: Conditioning
+    data_sha256: str
+    notices: tuple[str, ...] = ()
+
+    @property
+    def spec(self) -> ImageSpec:
+        return self.train.spec
+
+    @cached_property
+    def pixel_moments(self) -> Tensor:
+        """(C, 2) mean and mean square of each channel in [-1, 1], every id counting as often as it is drawn."""
+        parts = (to_float(part).flatten(2) for part in self.train.pixels.split(4096))
+        images = torch.cat([torch.stack([part.mean(2), part.square().mean(2)], dim=2) for part in parts])  # (N, C, 2)
+        frequencies = self.conditioning.frequencies
+        weights = (frequencies / torch.bincount(self.y, minlength=len(frequencies)).clamp(min=1))[self.y]
+        return (torch.einsum("n,nct->ct", weights, images.double()) / weights.sum()).float()
+
+
+def load_training_data(config: Config, images: Images | None = None) -> tuple[Config, TrainingData]:
+    """Return the config with nothing left open, and the data it names; writes nothing.
+
+    Args:
+        images: train on these instead of the set that the config names.
+
+    Raises ConfigError, DataError or NotFoundError for choices or data that cannot be trained on.
+    """
+    asked = config
+    whole, train, validation = choose_images(config, images)
+    if len(train) < 2:
+        raise DataError(f"{whole.source} holds {len(train)} images to train on, too few; give at least 3")
+    height, width = train.pixels.shape[2:]
+    if height != width:
+        raise DataError(f"{whole.source} holds images of {height} x {width} pixels; square ones are needed")
+    if torch.equal(train.pixels.amin(0), train.pixels.amax(0)):
+        raise DataError(f"all images of {train.source} are the same, so there is nothing to learn; give others")
+    if config.augment == "auto":
+        config = config.replace(augment="shifts" if len(train) < FEW_IMAGES else "none")
+    config, conditioning, y = condition(config, train)
+    if not conditioning.has_labels:
+        train, validation = train.without_labels(), validation and validation.without_labels()
+    G, D = build_networks(config, train.spec)
+    build_techniques(config, D)  # refuses what cannot be built before anything is written
+    if config.calibrate_output:
+        output_layer(G, train.spec.channels)
+    notices = _changes(asked, config, len(train))
+    return config, TrainingData(train, validation, y, conditioning, whole.sha256, notices)
+
+
+def choose_images(config: Config, images: Images | None = None) -> tuple[Images, Images, Images | None]:
+    """Return the whole training part, those of it that a run is shown, and those held out; None where none are."""
+    if images is None:
+        images = load_data(config.data, data_dir=config.data_dir or None)
+    train, validation = (images, None) if config.use_all_training_images else split(images)
+    return images, _chosen(train, config), validation
+
+
+def _chosen(train: Images, config: Config) -> Images:
+    """Return the images the config wants shown, in their stored order."""
+    if config.classes:
+        if train.labels is None:
+            raise ConfigError(f"{train.source} has no labels, so no classes can be chosen; omit --classes")
+        asked, known = parse_labels(config.classes), train.labels.unique().tolist()
+        strange = [label for label in asked if label not in known]
+        if strange or not asked:
+            lacking = f" but no {strange[0]}" if strange else ""
+            raise ConfigError(
+                f"classes is {config.classes!r}, and {train.source} has labels {known[0]} to {known[-1]}{lacking}; "
+                "choose among these"
+            )
+        wanted = torch.isin(train.labels, torch.tensor(asked))
+        train = train.take(torch.nonzero(wanted).flatten())
+    if 0 < config.limit_images < len(train):
+        train = train.take(torch.arange(config.limit_images) * len(train) // config.limit_images)
+    return train
+
+
+def _changes(asked: Config, config: Config, images: int) -> tuple[str, ...]:
+    """Return a sentence for each number that the data did not allow, with both values."""
+    found = []
+    for name in ("clusters", "clusters_per_class"):
+        before, after = getattr(asked, name), getattr(config, name)
+        if before != after:
+            found.append(f"{name} is {after}, not {before}: each cluster takes 24 of {images:,} images")
+    return tuple(found)

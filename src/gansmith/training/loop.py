@@ -1,0 +1,162 @@
+"""The training loop: from a run directory and its data to a finished run, yielding what happens on the way.
+
+Every random choice is a function of (seed, images seen, purpose), so a run that continues from a checkpoint is the
+run that was never interrupted.
+"""
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from gansmith.errors import TrainingFailed
+from gansmith.events import Event, LengthChanged, RolledBack
+from gansmith.runs import RunDirectory, locked, open_run, write_config
+from gansmith.training.batches import take_step
+from gansmith.training.chores import begin, report_failure, run_chores, scheduled_chores, what_is_left
+from gansmith.training.diagnosis import FIRST_STEPS, WINDOW, Failure, to_failure
+from gansmith.training.inputs import TrainingData
+from gansmith.training.machine import training_machine
+from gansmith.training.optimizers import set_learning_rates
+from gansmith.training.schedule import progress_at
+from gansmith.training.state import State, norm_growth, start
+from gansmith.training.step import NonFiniteError
+
+LAST_PICTURES_S = 2.0  # the last grid, the plot and leaving
+ROLLBACK_FACTOR, MAX_ROLLBACKS = 0.5, 3  # of the learning rates each time, and how often
+
+
+def train_events(
+    run: RunDirectory,
+    data: TrainingData,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    command: Sequence[str] = (),
+    deadline: float | None = None,
+) -> Iterator[Event]:
+    """Train a run to its length, or until `stop()` says so, and yield what happens.
+
+    Continues from the newest checkpoint where there is one. The run's directory is locked meanwhile.
+
+    Args:
+        command: what was typed, for run.json.
+        deadline: by `time.perf_counter`; half-way, a new run's length is corrected, once, to what fits until then.
+
+    Raises RunError where another process trains in the directory or the data are not those it began with;
+    TrainingFailed when a loss is NaN or infinite, at any training failure if the config says stop, or when the disk is
+    full; the last checkpoint is then intact.
+    """
+    with locked(run.directory), training_machine(run.config):
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        starts = [*run.facts().get("starts", []), {"command": list(command), "at": at}]
+        finished = None
+        while finished is None:
+            try:
+                finished = yield from _loop(run, data, stop, starts, deadline)
+            except _Failed as failed:
+                step = plan_rollback(run, failed.failure) if run.config.on_failure == "rollback" else None
+                if step is None:
+                    reason = f"{failed.failure.message}; {what_is_left(run)}"
+                    run.record(status="failed", reason=reason)
+                    raise TrainingFailed(reason, failure=failed.failure.name) from None
+                yield RolledBack(failed.failure.images_seen, step["to"], step["failure"], step["message"])
+                run = open_run(run.directory)
+            except OSError as error:
+                raise _save_failed(run, error) from error
+        run.record(status="finished" if finished else "stopped")
+
+
+def _loop(
+    run: RunDirectory,
+    data: TrainingData,
+    stop: Callable[[], bool],
+    starts: Sequence[dict[str, Any]],
+    deadline: float | None,
+) -> Generator[Event, None, bool]:
+    """Yield the events of training; returns whether the run reached its length."""
+    state = start(run, data)
+    begin(state, starts)
+    chores = scheduled_chores(state)
+    while True:
+        interrupted = not state.is_finished and stop()
+        try:
+            yield from run_chores(state, chores, stopping=interrupted)
+            if state.new_failure is not None and state.config.on_failure != "warn":
+                raise _Failed(state.new_failure)
+            if state.is_finished or interrupted:
+                return state.is_finished
+            state.just_resumed, state.new_failure = False, None
+            if deadline is not None and (event := correct_length(state, deadline)):
+                yield event
+            advance(state)
+        except NonFiniteError as error:
+            failure = to_failure("not-finite", state.images_seen, f"{error} became NaN or infinite")
+            if failure.as_row() not in state.rows:  # a run that continues may meet it again
+                yield report_failure(state, failure)
+            raise _Failed(failure) from None
+
+
+def advance(state: State) -> None:
+    """Train on one more batch."""
+    config, length = state.config, state.config.schedule_length
+    progress = progress_at(state.images_seen, length, config.planned_images or length)
+    progress = min(progress, 1.0 - config.batch_size / length)
+    set_learning_rates(state.networks, config, progress, factor=ROLLBACK_FACTOR ** len(state.rollbacks))
+    state.means.add(take_step(state.networks, state.techniques, state.batches, state.images_seen, progress))
+    state.images_seen += config.batch_size
+    if state.images_seen == FIRST_STEPS * config.batch_size:
+        state.means.add({"weight_growth": norm_growth(state)})
+
+
+def correct_length(state: State, deadline: float) -> Event | None:
+    """Half-way through a new run, set its length to what fits until the deadline; once, and recorded in config.toml."""
+    config, middle = state.config, state.config.images / 2
+    is_open = not (config.planned_images or config.schedule_images)
+    if not is_open or not state.images_seen - config.batch_size < middle <= state.images_seen:
+        return None
+    fitting = state.clock.images_until(deadline - LAST_PICTURES_S, state.images_seen)
+    images = state.images_seen + max(fitting, state.images_seen // 4, config.batch_size)
+    state.replace_config(config.replace(images=images, planned_images=config.images))
+    write_config(state.run.directory, state.config)
+    return LengthChanged(state.images_seen, images)
+
+
+class _Failed(Exception):
+    """The loop stopped for a training failure."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def plan_rollback(run: RunDirectory, failure: Failure) -> dict[str, Any] | None:
+    """Record a rollback to the best sound checkpoint, with lower learning rates; None where no try is left.
+
+    It is written down before it is done, so a run killed in between does the rest when it continues.
+    """
+    # A checkpoint of the window in which the failure was told from chance may hold it already.
+    sound = [path for path in run.checkpoints() if int(path.name) < failure.images_seen - WINDOW * run.config.images]
+    best = run.best()
+    target = best if best in sound else sound[-1] if sound else None
+    rollbacks = run.facts().get("rollbacks", [])
+    if target is None or len(rollbacks) >= MAX_ROLLBACKS:
+        return None
+    step = {
+        "from": failure.images_seen,
+        "to": int(target.name),
+        "failure": failure.name,
+        "message": f"{failure.message}; going back to {int(target.name):,} images with half the learning rates",
+    }
+    run.record(rollbacks=[*rollbacks, step])
+    return step
+
+
+def _save_failed(run: RunDirectory, error: OSError) -> TrainingFailed:
+    """Return the failure of a run whose files could not be written, recorded where that is possible."""
+    reason = (
+        f"{error.filename or run.directory} could not be written ({error.strerror}), and {what_is_left(run)}; make "
+        f"room, then continue with: gansmith resume {run.directory}"
+    )
+    with contextlib.suppress(OSError):
+        run.record(status="failed", reason=reason)
+    return TrainingFailed(reason)

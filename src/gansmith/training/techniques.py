@@ -1,0 +1,187 @@
+"""From a config to the techniques of a step, each a pure function.
+
+Nothing here knows the loop; `step` applies what is built here and names no technique. `conflicts` says which choices
+exclude or need each other.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from gansmith.config import Config, choose
+from gansmith.training.augment import AUGMENTATIONS, adapt, augment
+from gansmith.training.conflicts import refuse_conflicts
+from gansmith.training.losses import OBJECTIVES, Objective, build_losses, class_loss, feature_distance
+from gansmith.training.machine import gains_by_bf16
+from gansmith.training.step import Batch, Buffers, DOutput, Gradients, Techniques, has_batch_norm
+
+BALANCE_RATE = 0.001
+
+
+def build_techniques(config: Config, D: nn.Module) -> Techniques:
+    """Return what the config attaches to each step. Raises ConfigError for combinations that make no sense."""
+    objective: Objective = choose(OBJECTIVES, config.objective, "objective")
+    refuse_conflicts(config, objective, D)
+    d_loss, g_loss = build_losses(config)
+    wants_classes = config.d_conditioning == "classifier" and config.conditioning != "none"
+    wants_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and gains_by_bf16(config, D))
+    return Techniques(
+        d_loss,
+        g_loss,
+        g_sees_real=objective.g_sees_real or config.feature_matching > 0,
+        one_pass=not has_batch_norm(D.modules()),
+        autocast=wants_bf16,
+        replay=partial(replay, config.replay) if config.replay else Techniques.replay,
+        augment=_augmentation(config),
+        adapt=_adaptation(config, objective),
+        wants_features=config.feature_matching > 0,
+        wants_classes=wants_classes,
+        d_auxiliary=_d_auxiliary(objective, wants_classes),
+        g_auxiliary=partial(g_auxiliary, config.feature_matching, wants_classes),
+        clip_gradients=partial(clip_gradients, config.clip_grad_norm)
+        if config.clip_grad_norm
+        else Techniques.clip_gradients,
+        clip_weights=partial(clip_weights, config.clip_weights) if config.clip_weights else Techniques.clip_weights,
+        d_bound=config.d_loss_bound or Techniques.d_bound,
+        g_bound=config.g_loss_bound or Techniques.g_bound,
+    )
+
+
+def empty_buffers(config: Config, shape: Sequence[int]) -> Buffers:
+    """Return the tensors that techniques keep from step to step, for images of this shape (C, H, W)."""
+    buffers: Buffers = {}
+    if config.augment == "adaptive":
+        buffers["augment_probability"] = torch.zeros((), dtype=torch.float64)
+    if config.replay:
+        buffers |= {
+            "replay_images": torch.zeros(config.replay_size, *shape),
+            "replay_y": torch.zeros(config.replay_size, dtype=torch.int64),
+            "replay_filled": torch.zeros((), dtype=torch.int64),
+        }
+    if OBJECTIVES[config.objective].is_balanced:
+        buffers["balance"] = torch.zeros((), dtype=torch.float64)
+    if config.d_loss_target:
+        buffers["penalty_factor"] = torch.tensor(config.penalty_start_factor, dtype=torch.float64)
+    return buffers
+
+
+def _augmentation(config: Config) -> Callable[[Buffers, Tensor, Batch], Tensor]:
+    """Return what happens to images on their way into D: instance noise, then augmentation."""
+    if config.instance_noise or config.augment in AUGMENTATIONS:
+        return partial(noise_and_augment, config)
+    return Techniques.augment
+
+
+def noise_and_augment(config: Config, buffers: Buffers, images: Tensor, batch: Batch) -> Tensor:
+    """Return the images with instance noise, then with the config's augmentations."""
+    if config.instance_noise:
+        images = add_instance_noise(images, batch, start=config.instance_noise, until=config.instance_noise_until)
+    changes, share = AUGMENTATIONS.get(config.augment, ((), 0.0))
+    probability = buffers["augment_probability"].item() if config.augment == "adaptive" else share
+    return augment(images, batch.rng, changes=changes, probability=probability)
+
+
+def add_instance_noise(images: Tensor, batch: Batch, *, start: float, until: float) -> Tensor:
+    """Return the images with Gaussian noise, fading along a straight line, so that real and fake overlap at first.
+
+    Source: Arjovsky and Bottou, arXiv:1701.04862, section 3; instance noise, arXiv:1610.04490, section 2.1.
+    """
+    scale = start * max(0.0, 1.0 - batch.progress / until) if until else 0.0
+    return images + scale * torch.randn(images.shape, generator=batch.rng) if scale else images
+
+
+def replay(share: float, buffers: Buffers, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Show D generated images of the past again, so that G cannot win by going round in circles.
+
+    That share of a batch (rounded down) is swapped for images of the replay buffer, and the images they displace are
+    kept in their places; until the buffer is full, each batch is only added to it.
+    Source: Shrivastava et al., arXiv:1612.07828, section 2.3, where the share is a half.
+    """
+    images, ids, filled = buffers["replay_images"], buffers["replay_y"], int(buffers["replay_filled"])
+    if filled < len(images):
+        added = min(len(fake), len(images) - filled)
+        images[filled : filled + added], ids[filled : filled + added] = fake[:added], batch.fake_y[:added]
+        buffers["replay_filled"] += added
+        return fake, batch.fake_y
+    swapped = min(int(share * len(fake)), len(images))
+    places = torch.randperm(len(images), generator=batch.rng)[:swapped]
+    old, old_ids = images[places], ids[places]
+    images[places], ids[places] = fake[:swapped], batch.fake_y[:swapped]
+    return torch.cat([old, fake[swapped:]]), torch.cat([old_ids, batch.fake_y[swapped:]])
+
+
+def _adaptation(config: Config, objective: Objective) -> Callable[[Buffers, Tensor, Tensor], dict[str, float]]:
+    if objective.is_balanced:
+        return partial(adapt_balance, config.began_gamma)
+    return adapt_augmentation if config.augment == "adaptive" else Techniques.adapt
+
+
+def adapt_augmentation(buffers: Buffers, real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
+    """Augment more often from now on if D is too sure of real images, less often if not; returns the probability."""
+    sure = real_logits.sign().mean().item()
+    probability = adapt(buffers["augment_probability"].item(), sure, len(real_logits))
+    buffers["augment_probability"].fill_(probability)
+    return {"augment_probability": probability}
+
+
+def adapt_balance(gamma: float, buffers: Buffers, real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
+    """Weigh generated images more while their reconstruction error is below `gamma` of real images', less above.
+
+    Returns k and the measure of convergence, L(x) + |gamma L(x) - L(G(z))|. Source: BEGAN, arXiv:1703.10717, sections
+    3.3 to 3.5, with its rate of 0.001.
+    """
+    real_error, fake_error = -real_logits.mean().item(), -fake_logits.mean().item()
+    short = gamma * real_error - fake_error
+    buffers["balance"] += BALANCE_RATE * short
+    buffers["balance"].clamp_(0.0, 1.0)
+    return {"balance": buffers["balance"].item(), "convergence": real_error + abs(short)}
+
+
+def _d_auxiliary(objective: Objective, wants_classes: bool) -> Callable[[Buffers, Tensor, DOutput, DOutput], Tensor]:
+    if objective.is_balanced:
+        return weigh_fakes
+    return add_class_loss if wants_classes else Techniques.d_auxiliary
+
+
+def weigh_fakes(buffers: Buffers, loss: Tensor, real: DOutput, fake: DOutput) -> Tensor:
+    """Return D's loss with generated images' reconstruction errors weighed by k: L(x) - k L(G(z)).
+
+    Source: BEGAN, arXiv:1703.10717, section 3.4.
+    """
+    return loss - (1.0 - buffers["balance"].item()) * fake.logits.mean()
+
+
+def add_class_loss(buffers: Buffers, loss: Tensor, real: DOutput, fake: DOutput) -> Tensor:
+    """Return D's loss plus its classification loss on real and generated images. Source: arXiv:1610.09585, eq. 3."""
+    assert real.class_logits is not None and fake.class_logits is not None
+    return loss + class_loss(real.class_logits, real.y) + class_loss(fake.class_logits, fake.y)
+
+
+def g_auxiliary(feature_matching: float, wants_classes: bool, loss: Tensor, real: DOutput, fake: DOutput) -> Tensor:
+    """Return G's loss, a share of it replaced by feature matching, plus the classification loss of its images.
+
+    Sources: arXiv:1606.03498, section 3.1, where the share is one; arXiv:1610.09585, section 3.
+    """
+    if feature_matching:
+        assert real.features is not None and fake.features is not None
+        loss = (1 - feature_matching) * loss + feature_matching * feature_distance(real.features, fake.features)
+    if wants_classes:
+        assert fake.class_logits is not None
+        loss = loss + class_loss(fake.class_logits, fake.y)
+    return loss
+
+
+def clip_gradients(max_norm: float, gradients: Gradients) -> Gradients:
+    """Return all gradients of G or D, scaled together to at most this norm. Source: Pascanu et al., arXiv:1211.5063."""
+    norm = torch.nn.utils.get_total_norm(list(gradients))
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    return [gradient * factor for gradient in gradients]
+
+
+def clip_weights(limit: float, parameters: Sequence[Tensor]) -> None:
+    """Clamp D's weights to [-limit, limit], which bounds its Lipschitz constant. Source: WGAN, arXiv:1701.07875."""
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.clamp_(-limit, limit)
