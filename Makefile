@@ -23,13 +23,13 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python bench/check_docs.py
+	$(BIN)/python scripts/check_docs.py
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 bench: $(READY)
-	$(BIN)/python bench/throughput.py
+	$(BIN)/python scripts/throughput.py
 
 dist: $(READY)
 	$(BIN)/python -m build

@@ -184,8 +184,9 @@ def train(
         GansmithError: for choices or data that cannot be trained on; nothing is written then.
         TrainingFailed: when a loss becomes NaN or infinite, or a checkpoint cannot be written.
     """
-    asked = dict(minutes=minutes, images=images, epochs=epochs)
-    plan = plan_training(recipe, data=data, out=out, choices=choices, **asked)
+    plan = plan_training(
+        recipe, data=data, minutes=minutes, images=images, epochs=epochs, out=out, choices=choices
+    )
     return run_training(plan, progress=progress)[0]
 
 
@@ -208,8 +209,9 @@ def train_events(
 
     Closing the iterator stops the run where it is; the next call with the same `out` continues from its last checkpoint.
     """
-    asked = dict(minutes=minutes, images=images, epochs=epochs)
-    plan = plan_training(recipe, data=data, out=out, choices=choices, **asked)
+    plan = plan_training(
+        recipe, data=data, minutes=minutes, images=images, epochs=epochs, out=out, choices=choices
+    )
     return plan_events(plan)
 
 
@@ -234,8 +236,8 @@ def resume(
 
     Raises RunError where the directory or its data are not those the run began with.
     """
-    asked = dict(minutes=minutes, images=images, epochs=epochs)
-    return run_training(plan_resume(run, data=data, **asked), progress=progress)[0]
+    plan = plan_resume(run, data=data, minutes=minutes, images=images, epochs=epochs)
+    return run_training(plan, progress=progress)[0]
 
 
 def open_run(run: "Run | RunDirectory | Path | str") -> Run:

@@ -20,7 +20,8 @@ from gansmith.networks import NETWORKS
 from gansmith.runs import holds_run, open_run
 from gansmith.sampling import Model, draw_latents
 
-KERAS_SUFFIXES = (".json", ".h5")
+KERAS_SUFFIXES = (".json", ".h5", ".hdf5", ".keras")
+GENERATOR_SUFFIXES = (".safetensors", ".onnx", *KERAS_SUFFIXES)
 
 
 def generator_metadata(config: Config, spec: ImageSpec, conditioning: Conditioning) -> dict[str, str]:
@@ -35,7 +36,8 @@ def generator_metadata(config: Config, spec: ImageSpec, conditioning: Conditioni
 def load_generator(path: Path | str) -> Model:
     """Return the generator of a run directory (its newest checkpoint), of a checkpoint, or of a file.
 
-    Files may be .safetensors, .onnx or Keras files, also ones that Gansmith did not write.
+    Files may be .safetensors, .onnx, .keras, .h5 or .hdf5, or a Keras .json beside its weights, also ones that
+    Gansmith did not write.
 
     Raises NotFoundError where there is none yet, DataError for a file that is not a generator.
     """
@@ -59,6 +61,10 @@ def load_generator(path: Path | str) -> Model:
         _try_out(model)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if not notes:
+            raise DataError(
+                f"{path} draws nothing that Gansmith can use ({reason}); give a generator of square images"
+            ) from None
         raise DataError(
             f"{path} does not fit this version of Gansmith ({reason}); use the version that wrote it"
         ) from None
@@ -87,7 +93,7 @@ def is_generator(target: Path) -> bool:
         )
     if target.is_dir():
         return any((target / name).is_file() for name in ("config.toml", "generator.safetensors"))
-    return target.suffix in (".safetensors", ".onnx", *KERAS_SUFFIXES)
+    return target.suffix in GENERATOR_SUFFIXES
 
 
 def _read_notes(notes: Mapping[str, str]) -> tuple[Config, ImageSpec, Conditioning]:

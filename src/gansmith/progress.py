@@ -134,7 +134,8 @@ class _Notebook:
         self.total_images, self.images_seen, self.rate, self.losses = 1, 0, 0.0, ""
         self.lines: list[str] = []
         self.picture = ""
-        self.shown_at, self.handle = 0.0, None
+        self.shown_at = 0.0
+        self.handle: Any = None
 
     def show(self, event: Event) -> None:
         self.total_images = _length(event) or self.total_images

@@ -118,7 +118,7 @@ def _usage(sentence: str) -> str:
     close = difflib.get_close_matches(name, [*SYNONYMS, *FIELDS], n=1, cutoff=0.7)
     if not close:
         return f"{sentence} gansmith COMMAND --help lists the flags"
-    words = SYNONYMS.get(close[0], close[0]).split(" ")
+    words = str(SYNONYMS.get(close[0], close[0])).split(" ")
     words = [f"--{word.replace('_', '-')}" if word in (*FIELDS, "out", "minutes", "epochs") else word for word in words]
     verb = "here it is" if name in SYNONYMS else "did you mean"
     return f"there is no --{unknown[1]}; {verb} {' '.join(words)}{'' if name in SYNONYMS else '?'}"

@@ -35,8 +35,7 @@ from gansmith.pictures.plots import plot_curves
 from gansmith.reports import write_report
 from gansmith.runs import RunDirectory
 from gansmith.files import write_bytes, write_json
-from gansmith.training.inputs import TrainingData
-from gansmith.training.loop import prepare
+from gansmith.training.inputs import TrainingData, load_training_data
 
 SEED, TILES = 504, 25
 SMALL_SET = 500  # images that travel with train.py

@@ -20,31 +20,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 
+from gansmith.errors import GansmithError
 from gansmith.exporters.graph import Draw, largest_difference, trace
 from gansmith.sampling import Model
 from gansmith.models import generator_metadata
-from gansmith.importers.keras import read_keras
 
 KERAS_VERSION = "2.15.0"  # the last whose form every later version still reads
 
 
 def to_keras(model: Model, path: Path) -> float:
-    """Write `path` with the suffixes .json and .h5 and give the largest pixel difference of what is read back.
+    """Write `path` with the suffixes .json and .h5 and return the largest pixel difference of what Keras makes of them.
 
-    Read back by this package's own reader and, where it is installed, by Keras. Raises ValueError, with nothing
-    written, where G computes what no Keras layer equals.
+    Raises GansmithError, with nothing written, if Keras is not installed or G computes what no Keras layer equals.
     """
+    if find_spec("keras") is None:
+        raise GansmithError("keras is not installed; run: pip install 'gansmith[keras]'")
     writer = _Writer(model)
     config = writer.config()
     path.with_suffix(".json").write_text(json.dumps(config), encoding="ascii")
     with h5py.File(path.with_suffix(".h5"), "w") as file:
         writer.write_weights(file)
         file["gansmith"] = json.dumps(generator_metadata(model.config, model.spec, model.conditioning))
-    G, _ = read_keras(path.with_suffix(".json"))
-    difference = largest_difference(model, G)
-    if find_spec("keras") is not None:
-        difference = max(difference, largest_difference(model, _draw_with_keras(path)))
-    return difference
+    return largest_difference(model, _draw_with_keras(path))
 
 
 def _draw_with_keras(path: Path) -> Draw:

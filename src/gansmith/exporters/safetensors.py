@@ -12,5 +12,5 @@ def to_safetensors(model: Model, path: Path) -> float:
     """Write `path` with the suffix .safetensors and give the largest pixel difference of what is read back."""
     path = path.with_suffix(".safetensors")
     save_tensors(path, model.network.state_dict(), generator_metadata(model.config, model.spec, model.conditioning))
-    G = load_generator(path).G
+    G = load_generator(path).network
     return largest_difference(model, G)

@@ -114,12 +114,12 @@ def _refuse_large(proto: Any) -> None:
 
 
 class OnnxGenerator(nn.Module):
-    """G(z, ids) -> (N, C, H, W) in [-1, 1].
+    """G(z, y) -> (N, C, H, W) in [-1, 1].
 
     Attributes:
         latent_dim: length of the latent vector.
-        num_ids: 0 where it takes latents alone; -1 where it takes ids, for such a file does not say how many.
-        stretches: whether its images come in [0, 1], as those of others with a closing sigmoid do.
+        num_classes: 0 if unconditional; -1 if it takes class ids, for such a file does not say how many there are.
+        stretches: whether its images come in [0, 1], as those of foreign models with a closing sigmoid do.
     """
 
     def __init__(self, session: Any, *, stretches: bool) -> None:
@@ -128,14 +128,14 @@ class OnnxGenerator(nn.Module):
         inputs = session.get_inputs()
         ranks = [(len(entry.shape), entry.type) for entry in inputs]
         if ranks[:1] != [(2, "tensor(float)")] or ranks[1:] not in ([], [(1, "tensor(int64)")]):
-            raise ValueError(f"its inputs are {ranks}, not latents (N, latent_dim) and perhaps int64 ids (N,)")
+            raise ValueError(f"its inputs are {ranks}, not latents (N, latent_dim) and perhaps int64 class ids (N,)")
         if not isinstance(inputs[0].shape[1], int):
             raise ValueError("it leaves the length of its latents open")
         self.latent_dim: int = inputs[0].shape[1]
-        self.num_ids = 0 if len(inputs) == 1 else -1
+        self.num_classes = 0 if len(inputs) == 1 else -1
         self.names = [entry.name for entry in inputs]
 
-    def forward(self, z: Tensor, ids: Tensor) -> Tensor:
-        feed = dict(zip(self.names, (z.numpy(), ids.numpy()), strict=False))
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        feed = dict(zip(self.names, (z.numpy(), y.numpy()), strict=False))
         images = torch.from_numpy(self.session.run(None, feed)[0])
         return 2 * images - 1 if self.stretches else images

@@ -1,0 +1,510 @@
+"""Files of others are read as their own libraries read them; hostile ones are refused in one sentence."""
+
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import onnx
+import pytest
+import safetensors.torch
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from gansmith.generate import choose_ids, describe_model, load_model, sample
+from gansmith.importers import keras as keras_importer
+from gansmith.importers import keras_worker
+from gansmith.importers.keras import read_keras
+from gansmith.files import read_metadata, save_tensors
+
+# Keras, read in this process by some tests, warns of the names that older versions had.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+def refused(path: Path, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value) and path.name in str(caught.value)
+
+
+@pytest.fixture
+def generator(tiny, run_training) -> Path:
+    return run_training(tiny(images=64)).latest() / "generator.safetensors"
+
+
+@pytest.fixture
+def keras(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras-home"))
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+    return keras
+
+
+def conditional_generator(keras):
+    """A course's conditional generator: a Sequential inside a functional model, labels multiplied in."""
+    layers = keras.layers
+    inner = keras.Sequential(
+        [
+            layers.Input((8,)),
+            layers.Dense(7 * 7 * 4, activation="relu"),
+            layers.BatchNormalization(momentum=0.8),
+            layers.Reshape((7, 7, 4)),
+            layers.UpSampling2D(),
+            layers.Conv2D(6, 3, padding="same"),
+            layers.BatchNormalization(scale=False),
+            layers.LeakyReLU(negative_slope=0.2),
+            layers.Dropout(0.4),
+            layers.Conv2DTranspose(3, 5, strides=2, padding="same"),
+            layers.Conv2D(1, 4, strides=1, padding="same", activation="sigmoid"),
+            layers.Reshape((28, 28, 1)),
+        ]
+    )
+    z, label = layers.Input((8,)), layers.Input((1,), dtype="int32")
+    table = layers.Flatten()(layers.Embedding(10, 8)(label))
+    model = keras.Model([z, label], inner(layers.multiply([z, table])))
+    for values in model.weights:
+        values.assign(values + 0.3 * keras.random.uniform(values.shape))
+    return model
+
+
+def read_here(path: Path) -> keras_worker.Generator:
+    """What the worker makes of a file, in this process, where Keras need not start again."""
+    architecture, weights = keras_importer.find_files(path)
+    (path.parent / "copies").mkdir(exist_ok=True)
+    return keras_worker.read(weights, path.parent / "copies", architecture)
+
+
+def rename_groups(group, old, new):
+    for name in [name for name in group if isinstance(group[name], h5py.Group)]:
+        rename_groups(group[name], old, new)
+        if name == old:
+            group.move(old, new)
+
+
+LATENTS = np.random.RandomState(0).normal(size=(10, 8)).astype("float32")
+
+
+def draw_with(keras, model) -> np.ndarray:
+    """(N, C, H, W) in [-1, 1]: a closing sigmoid means that the model's own images are in [0, 1]."""
+    images = model([LATENTS, np.arange(10)[:, None]], training=False)
+    return 2 * np.moveaxis(keras.ops.convert_to_numpy(images), -1, 1) - 1
+
+
+def test_a_whole_model_draws_what_keras_draws(keras, tmp_path, gansmith):
+    model = conditional_generator(keras)
+    model.save(tmp_path / "mine.h5")
+    G, notes = read_keras(tmp_path / "mine.h5")
+    assert (notes, G.latent_dim, G.num_classes) == ({}, 8, 10)
+    drawn = G(torch.from_numpy(LATENTS), torch.arange(10))
+    np.testing.assert_allclose(drawn, draw_with(keras, model), atol=2e-6)
+    with pytest.raises(ValueError, match="mine.h5 cannot be drawn from"):
+        G(torch.from_numpy(LATENTS), torch.arange(10) + 99)
+    process = G.process
+    del G
+    assert process.poll() is not None  # the worker ends with the generator
+    code, out, err = gansmith("sample", tmp_path / "mine.h5", "--labels", "7", "--count", "3", "--out", "drawn.npz")
+    assert (code, err) == (0, "") and np.load("drawn.npz")["labels"].tolist() == [7, 7, 7]
+
+
+def write_all_forms(model, folder: Path) -> list[Path]:
+    """One model in every form: whole, archived, as weights in three layouts beside its architecture."""
+    whole, archive, new = folder / "whole.hdf5", folder / "archive.keras", folder / "new.weights.h5"
+    model.save(whole)
+    model.save(archive)
+    model.save_weights(new)
+    old, dated = folder / "old_weights.hdf5", folder / "dated.weights.h5"  # of Keras 2, of Keras 2.13 to 2.15
+    with h5py.File(whole) as source, h5py.File(old, "w") as target:
+        for name in source["model_weights"]:
+            source.copy(f"model_weights/{name}", target)
+        target.attrs.update(source["model_weights"].attrs)
+    dated.write_bytes(new.read_bytes())
+    with h5py.File(dated, "r+") as file:
+        rename_groups(file, "layers", "_layer_checkpoint_dependencies")
+    for name in ("new", "old", "dated"):
+        (folder / f"{name}.json").write_text(model.to_json())
+    return [whole, archive, new, folder / "new.json", old, folder / "old.json", dated, folder / "dated.json"]
+
+
+def test_every_form_of_a_model_draws_the_same(keras, tmp_path):
+    model = conditional_generator(keras)
+    for path in write_all_forms(model, tmp_path):
+        generator = read_here(path)
+        assert (generator.latent_dim, generator.num_classes, generator.notes) == (8, 10, {}), path
+        drawn = keras_worker.draw(generator, LATENTS.tobytes(), np.arange(10).tobytes())
+        np.testing.assert_allclose(drawn, draw_with(keras, model), atol=2e-6, err_msg=path.name)
+
+
+def test_a_sequential_with_an_activation_layer_inside_is_read(keras, tmp_path):
+    """Its file has no group for the input, its latents are maps, and its images are flat."""
+    activation = keras.layers.LeakyReLU(0.2)
+    layers = [keras.layers.Input((1, 1, 8)), keras.layers.Flatten(), keras.layers.Dense(16, activation=activation)]
+    model = keras.Sequential(layers)
+    model.save(tmp_path / "mine.h5")
+    generator = read_here(tmp_path / "mine.h5")
+    assert (generator.latent_dim, generator.num_classes, generator.stretches) == (8, 0, False)
+    drawn = keras_worker.draw(generator, LATENTS.tobytes(), b"")
+    expected = keras.ops.convert_to_numpy(model(LATENTS.reshape(-1, 1, 1, 8)))
+    np.testing.assert_allclose(drawn, expected.reshape(-1, 1, 4, 4), atol=1e-6)
+
+
+def test_class_ids_without_an_embedding_are_of_unknown_number(keras, tmp_path):
+    z, label = keras.layers.Input((8,)), keras.layers.Input((1,))
+    keras.Model([label, z], keras.layers.Dense(16)(keras.layers.concatenate([z, label]))).save(tmp_path / "mine.keras")
+    generator = read_here(tmp_path / "mine.keras")
+    assert (generator.num_classes, generator.labels_at) == (-1, 0)
+
+
+def test_a_missing_keras_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    refused(write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS), r"pip install 'gansmith\[keras\]'")
+
+
+def write_pair(folder: Path, layers: list[dict], weights: dict[str, dict[str, np.ndarray]]) -> Path:
+    """A Keras 2 Sequential by hand."""
+    config = {"name": "sequential", "layers": layers}
+    (folder / "x.json").write_text(json.dumps({"class_name": "Sequential", "config": config}))
+    with h5py.File(folder / "x.h5", "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in weights]
+        for layer, values in weights.items():
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = np.array([f"{layer}/{key}:0".encode() for key in values], dtype="S")
+            for key, value in values.items():
+                group[f"{layer}/{key}:0"] = value
+    return folder / "x.json"
+
+
+def dense(**changes):
+    config = {"name": "dense", "units": 16, "activation": "tanh", "use_bias": True, "batch_input_shape": [None, 3]}
+    return {"class_name": "Dense", "config": config | changes}
+
+
+RESHAPE = {"class_name": "Reshape", "config": {"name": "reshape", "target_shape": [4, 4, 1]}}
+WEIGHTS = {"dense": {"kernel": np.ones((3, 16), "f4"), "bias": np.arange(16, dtype="f4") / 16}, "reshape": {}}
+
+
+def test_a_plain_pair_is_its_formula(tmp_path):
+    """Without an input layer, as Keras 2 writes a Sequential; through the worker's own process."""
+    model = load_model(write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS))
+    drawn = model.G(torch.tensor([[0.5, 0.25, -0.25]]), torch.zeros(1, dtype=torch.int64))
+    expected = np.tanh(0.5 + np.arange(16) / 16).reshape(1, 1, 4, 4)
+    np.testing.assert_allclose(drawn.numpy(), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="takes no labels beside its latents.* --latents .*one-hot"):
+        choose_ids(model, seed=0, count=1, labels=[7])
+    model.G.process.stdin.close()
+    assert model.G.process.wait(timeout=30) == 0  # the worker ends when its input does, as when this process is killed
+
+
+def test_a_model_within_a_model_of_keras_2_is_found(tmp_path):
+    """Keras 2 counts the inner model's own building as its first call, so the output is that of its second."""
+    write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
+    config = {"name": "z", "batch_input_shape": [None, 3], "dtype": "float32"}
+    rows = [{"class_name": "InputLayer", "config": config, "name": "z", "inbound_nodes": []}]
+    inner = {"class_name": "Sequential", "config": [dense(), RESHAPE]}  # a list, as before Keras 2.2.3
+    rows.append({**inner, "name": "inner", "inbound_nodes": [[["z", 0, 0, {}]]]})
+    ends = {"input_layers": [["z", 0, 0]], "output_layers": [["inner", 1, 0]]}
+    whole = {"class_name": "Model", "config": {"name": "g", "layers": rows, **ends}}
+    (tmp_path / "x.json").write_text(json.dumps(whole))
+    drawn = keras_worker.draw(read_here(tmp_path / "x.json"), np.float32([[0.5, 0.25, -0.25]]).tobytes(), b"")
+    np.testing.assert_allclose(drawn.flatten(), np.tanh(0.5 + np.arange(16) / 16), atol=1e-6)
+
+
+UPSAMPLING = {"class_name": "UpSampling2D", "config": {"name": "large", "size": [10**6, 10**6]}}
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ([dense(), {"class_name": "Lambda", "config": {"name": "x", "function": ["4wEAAAA="]}}], "a Lambda layer"),
+        ([dense(), {"class_name": "Mine", "config": {}, "module": "mine"}], "it uses 'Mine' of mine, which is not"),
+        ([dense(), {"class_name": "TFSMLayer", "config": {}}], "it uses 'TFSMLayer', which is not"),
+        ([dense(activation={"class_name": "function", "config": "f", "module": "os"})], "it uses 'f' of os"),
+        ([dense(activation={"class_name": "function", "config": "get_file", "module": "keras.utils"})], "'get_file'"),
+        ([dense(activation={"class_name": "__lambda__", "config": {"value": "4wEAAAA="}})], "it uses '__lambda__'"),
+        ([dense(activation={"class_name": "function", "config": "os.system"}), RESHAPE], "os.system"),
+        ([dense(activation="os.system"), RESHAPE], "os.system"),
+        ([dense(units=17), RESHAPE], r"total size .* input_shape=\(17,\)"),
+        ([dense(units=10**12)], "its weights are 4,000,000,000,000 numbers, more than 100,000,000"),
+        ([dense(batch_input_shape=[None, 4]), RESHAPE], "Shape mismatch in layer"),
+        ([dense(batch_input_shape=[None, None]), RESHAPE], "must be fully-defined"),
+        ([dense(), RESHAPE, UPSAMPLING], "puts out 16,000,000,000,000 numbers for one image"),
+        ([], "without layers"),
+    ],
+)
+def test_hostile_architectures_are_refused(keras, layers, words, tmp_path):
+    path = write_pair(tmp_path, layers, WEIGHTS)
+    with pytest.raises((TypeError, ValueError)) as caught:
+        read_here(path)
+    assert re.search(words, keras_worker.first_line(caught.value))
+
+
+def in_file(path: Path, name: str, put) -> Path:
+    write_pair(path.parent, [dense(), RESHAPE], WEIGHTS)
+    with h5py.File(path.parent / "x.h5", "r+") as file:
+        del file[name]
+        put(file)
+    return path
+
+
+def test_hostile_weights_are_refused(tmp_path):
+    path = write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(bytes(4 * 48))
+    name = "dense/dense/kernel:0"
+
+    def external(file):
+        file.create_dataset(name, (3, 16), "f4", external=[(str(secret), 0, 192)])
+
+    def virtual(file):
+        layout = h5py.VirtualLayout((3, 16), "f4")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "x", shape=(3, 16))
+        file.create_virtual_dataset(name, layout)
+
+    for put, words in (
+        (lambda file: file.__setitem__(name, h5py.ExternalLink("other.h5", "/x")), "a link"),
+        (lambda file: file.__setitem__(name, h5py.SoftLink("/dense/dense/bias:0")), "a link"),
+        (external, "another file"),
+        (virtual, "another file"),
+        (lambda file: file.create_dataset(name, (3 * 10**9, 16), "f4", chunks=(64, 16)), "declares"),
+        (lambda file: file.create_dataset(name, (3, 16), "f4", chunks=(3, 16)), "holds none"),
+    ):
+        refused(in_file(path, name, put), words)
+    (tmp_path / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))
+    refused(path, "not a Keras generator")
+    (tmp_path / "x.h5").unlink()
+    with pytest.raises(FileNotFoundError, match="beside x.json"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "words"),
+    [
+        (np.full((3, 16), np.nan, "f4"), "not finite"),
+        (np.full((3, 16), np.inf, "f4"), "not finite"),
+        (np.ones((3, 15), "f4"), "shape"),
+        (np.full((3, 16), b"x"), "could not convert|type"),
+    ],
+)
+def test_weights_that_keras_cannot_use_are_refused(keras, kernel, words, tmp_path):
+    name = "dense/dense/kernel:0"
+    path = in_file(write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS), name, lambda file: file.__setitem__(name, kernel))
+    with pytest.raises((ValueError, TypeError), match=words):
+        read_here(path)
+
+
+def test_a_weight_that_the_file_leaves_out_is_noticed(keras, tmp_path):
+    model = conditional_generator(keras)
+    *_, path = write_all_forms(model, tmp_path)
+    with h5py.File(tmp_path / "dated.weights.h5", "r+") as file:
+        del file["_layer_checkpoint_dependencies/embedding/vars/0"]
+    with pytest.raises(Exception, match="embedding"):
+        read_here(path)
+
+
+def test_weights_are_limited_together_and_notes_are_one_text(keras, tmp_path, monkeypatch):
+    path = write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        file["gansmith"] = np.full(3, b"{}")
+    refused(path, "notes are no text")
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        del file["gansmith"]
+    monkeypatch.setattr(keras_worker, "MAX_WEIGHTS", 63)  # 48 and 16 are 64
+    with pytest.raises(ValueError, match="64 numbers, more than 63"):
+        read_here(path)
+
+
+def test_what_takes_too_long_is_given_up(tmp_path, monkeypatch):
+    path = write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
+    monkeypatch.setattr(keras_importer, "TIME_LIMIT_S", 0.5)  # less than it takes to import Keras
+    refused(path, "takes more than 0.5 seconds")
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)  # reading it waits for a writer that never comes
+    process = keras_importer._start(pipe, tmp_path / "x.h5", tmp_path)
+    with pytest.raises(ValueError, match="takes more than 0.5 seconds"):
+        keras_importer._read_facts(process)
+    keras_importer._stop(process)
+
+
+def test_memory_is_limited(tmp_path):
+    code = "from gansmith.importers import keras_worker as w; w._limit_memory(); bytearray(5 << 30)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "MemoryError" in done.stderr
+
+
+def test_hostile_texts_are_refused(tmp_path):
+    path = write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
+    for text, words in (
+        ("[" * 100_000, "not a Keras generator"),
+        ('{"class_name": "Model"}', "not a Keras generator"),
+        (" " * (5 << 20), "longer than"),
+        ("\x00", "not a Keras generator"),
+    ):
+        path.write_text(text)
+        refused(path, words)
+
+
+def test_hostile_archives_are_refused(tmp_path):
+    path = tmp_path / "x.keras"
+    write_pair(tmp_path, [dense(), {"class_name": "Lambda", "config": {}}], WEIGHTS)
+    parts = {"config.json": (tmp_path / "x.json").read_bytes(), "model.weights.h5": (tmp_path / "x.h5").read_bytes()}
+    for members, words in (
+        (parts, "Lambda layer"),
+        (parts | {"../../escaped.txt": b"x"}, "escaped.txt"),
+        (parts | {"assets/vocabulary.txt": b"x"}, "vocabulary.txt"),
+        ({"config.json": b"{}"}, "not just config.json"),
+        (parts | {"config.json": bytes(5 << 20)}, "unpacks to more than"),
+        (parts | {"model.weights.h5": b"x"}, "file signature"),
+    ):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        refused(path, words)
+    path.write_bytes(path.read_bytes()[:-30])
+    refused(path, "not a zip file")
+    assert not list(tmp_path.parent.glob("**/escaped.txt"))
+
+
+def functional(*layers: dict) -> str:
+    """A functional model from four latents through layers to its last one's output."""
+    config = {"name": "z", "batch_input_shape": [None, 4]}
+    rows = [{"class_name": "InputLayer", "config": config, "inbound_nodes": []}, *layers]
+    for row in rows:
+        row["name"] = row["config"]["name"]
+    ends = {"input_layers": [["z", 0, 0]], "output_layers": [[rows[-1]["name"], 0, 0]]}
+    return json.dumps({"class_name": "Model", "config": {"name": "g", "layers": rows, **ends}})
+
+
+def test_images_that_depend_on_others_of_the_batch_are_refused(keras, tmp_path):
+    write_pair(tmp_path, [], {name: {} for name in ("z", "twice", "images")})
+    nodes = [[["z", 0, 0, {}], ["z", 0, 0, {}]]]
+    twice = {"class_name": "Concatenate", "config": {"name": "twice", "axis": 0}, "inbound_nodes": nodes}
+    config = {"name": "images", "target_shape": [2, 2, 1]}
+    images = {"class_name": "Reshape", "config": config, "inbound_nodes": [[["twice", 0, 0, {}]]]}
+    (tmp_path / "x.json").write_text(functional(twice, images))
+    with pytest.raises(ValueError, match="it makes 4 images of 2 latents"):
+        keras_worker.draw(read_here(tmp_path / "x.json"), bytes(32), b"")
+    dropout = {"class_name": "Dropout", "config": {"name": "twice", "rate": 0.5}}
+    (tmp_path / "x.json").write_text(functional({**dropout, "inbound_nodes": [[["z", 0, 0, {"training": True}]]]}))
+    refused(tmp_path / "x.json", "as in training")
+
+
+def onnx_file(path: Path, nodes, initializers=(), *, outputs=(None, 1, 2, 2)) -> Path:
+    inputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 4])]
+    output = helper.make_tensor_value_info("images", TensorProto.FLOAT, outputs)
+    graph = helper.make_graph(nodes, "g", inputs, [output], list(initializers))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+def reshape(source="z", to=(-1, 1, 2, 2)):
+    shape = numpy_helper.from_array(np.array(to, dtype=np.int64), "shape")
+    return helper.make_node("Reshape", [source, "shape"], ["images"]), shape
+
+
+def test_onnx_of_others_is_read_and_hostile_onnx_refused(tmp_path):
+    node, shape = reshape()
+    model = load_model(onnx_file(tmp_path / "x.onnx", [node], [shape]))
+    assert (model.config.z_dim, model.spec.size, model.is_labelled) == (4, 2, False)
+    assert torch.equal(model.G(torch.eye(4), torch.zeros(4)).flatten(1), torch.eye(4))
+
+    weight = numpy_helper.from_array(np.ones((4, 4), dtype=np.float32), "w")
+    product = helper.make_node("MatMul", ["z", "w"], ["y"])
+    node, shape = reshape("y")
+    (tmp_path / "w.bin").write_bytes(bytes(64))
+    outside = onnx.TensorProto()
+    outside.CopyFrom(weight)
+    outside.ClearField("raw_data")
+    outside.data_location = TensorProto.EXTERNAL
+    outside.external_data.add(key="location", value="../w.bin")
+    nan = numpy_helper.from_array(np.full((4, 4), np.nan, dtype=np.float32), "w")
+    big = numpy_helper.from_array(np.array([1, 1, 10**5, 10**5], dtype=np.float32), "scales")
+    small = helper.make_node("Reshape", ["z", "shape"], ["y"])
+    enlarge = helper.make_node("Resize", ["y", "", "scales"], ["images"], mode="nearest")
+    times, first, second = (numpy_helper.from_array(np.array([k]), f"k{k}") for k in (10**8, 0, 1))
+    zeros = numpy_helper.from_array(np.zeros(1, dtype=np.float32), "zeros")
+    by_the_batch = [  # its size follows from how many images are asked for, which the file leaves open
+        helper.make_node("Shape", ["z"], ["sides"]),
+        helper.make_node("Slice", ["sides", "k0", "k1"], ["batch_size"]),
+        helper.make_node("Mul", ["batch_size", "k100000000"], ["many"]),
+        helper.make_node("Expand", ["zeros", "many"], ["large"]),
+        helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["z", "sum"], ["y"]),
+        node,
+    ]
+    foreign = helper.make_node("Launch", ["z"], ["y"], domain="com.example")
+    loop = helper.make_node("Loop", ["z"], ["y"], body=helper.make_graph([], "b", [], []))
+    for nodes, initializers, words in (
+        ([product, node], [outside, shape], "another file"),
+        ([product, node], [nan, shape], "not finite"),
+        ([foreign, node], [shape], "com.example.Launch"),
+        ([loop, node], [shape], "ai.onnx.Loop"),
+        ([small, enlarge], [shape, big], "numbers for one image"),
+        (by_the_batch, [shape, times, first, second, zeros], "numbers for one image"),
+    ):
+        refused(onnx_file(tmp_path / "x.onnx", nodes, initializers), words)
+    (tmp_path / "x.onnx").write_bytes(b"\x80\x04garbage" * 100)
+    refused(tmp_path / "x.onnx", "not an ONNX generator")
+
+
+def test_damaged_generator_files_are_refused(generator, tmp_path):
+    tensors, notes = safetensors.torch.load_file(generator), read_metadata(generator)
+    path = tmp_path / "x.safetensors"
+
+    def written(changed_tensors=None, **changed_notes):
+        save_tensors(path, {**tensors, **(changed_tensors or {})}, {**notes, **changed_notes})
+        return path
+
+    assert sample(load_model(written()), seed=0, count=2)[0].shape[0] == 2
+    name = "layers.0.weight"
+    broken = tensors[name].clone()
+    broken[0, 0] = float("nan")
+    config = json.loads(notes["config"])
+    for change, words in (
+        ({name: broken}, "not finite"),
+        ({name: tensors[name].double()}, "torch.float64, not torch.float32"),
+        ({name: tensors[name][:-1]}, "does not fit"),
+        ({"more": torch.zeros(1)}, "does not fit"),
+    ):
+        refused(written(change), words)
+    for changes, words in (
+        ({"config": json.dumps(config | {"z_dim": 7})}, "does not fit"),
+        ({"config": json.dumps(config | {"z_dim": -1})}, "z_dim is -1"),
+        ({"config": json.dumps(config | {"network": "../x"})}, "there is no network"),
+        ({"config": "[" * 50_000}, "does not fit"),
+        ({"spec": '{"size": 1e9, "channels": 1, "num_classes": 10}'}, "size is 1000000000.0"),
+        ({"spec": '{"size": 1000000000, "channels": 1, "num_classes": 10}'}, "size is 1000000000"),
+        ({"frequencies": "[0.5, 0.5]"}, "one share for each id"),
+        ({"frequencies": json.dumps([-1] * 10)}, "one share for each id"),
+    ):
+        refused(written(**changes), words)
+    path.write_bytes(generator.read_bytes()[:-9])
+    refused(path, "not a Gansmith generator")
+    path.write_bytes(struct.pack("<Q", 1 << 62) + b"{}")
+    refused(path, "not a Gansmith generator")
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("touch exploded",)
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt", "x.onnx", "x.h5", "x.hdf5", "x.json", "x.keras"])
+def test_a_pickle_never_goes_off(name, tmp_path):
+    torch.save(Bomb(), tmp_path / name)
+    (tmp_path / "x.h5").write_bytes((tmp_path / name).read_bytes())
+    refused(tmp_path / name, "is not a")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_notes_are_what_the_model_was(generator):
+    model = load_model(generator)
+    assert describe_model(model.config, model.spec, model.frequencies) == read_metadata(generator)
