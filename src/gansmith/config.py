@@ -87,9 +87,7 @@ class Config:
     use_all_training_images: bool = _data(False, "train on the validation images too (for a hand-in)")
 
     images: int = _length(500_000, "training length in images shown to the discriminator", low=1, may_change=True)
-    schedule_images: int = _length(
-        0, "length that schedules refer to (0: the same as images)", low=0, may_change=True
-    )
+    schedule_images: int = _length(0, "length that schedules refer to (0: the same as images)", low=0, may_change=True)
     planned_images: int = _length(
         0, "length expected at the start, where --minutes corrected it half-way (0: the same)", low=0, may_change=True
     )
@@ -146,9 +144,7 @@ class Config:
         "where the data has them and clusters elsewhere",
         choices=("none", "labels", "clusters", "auto"),
     )
-    clusters: int = _condition(
-        2000, "number of k-means clusters, at most one for each 24 images", low=2, high=65_536
-    )
+    clusters: int = _condition(2000, "number of k-means clusters, at most one for each 24 images", low=2, high=65_536)
     clusters_per_class: int = _condition(
         1,
         "sub-clusters of each class that G and D are conditioned on, at most one for each 24 images",
@@ -184,9 +180,7 @@ class Config:
     fake_label_smoothing: float = _loss(
         0.0, "generated images' target, with label_smoothing two-sided smoothing", low=0.0, high=1.0, technique=True
     )
-    random_labels: bool = _loss(
-        False, "draw each target between its hard and its smoothed value", technique=True
-    )
+    random_labels: bool = _loss(False, "draw each target between its hard and its smoothed value", technique=True)
     label_flipping: float = _loss(
         0.0, "probability that a step swaps real and generated images' targets", low=0.0, high=1.0, technique=True
     )
@@ -521,9 +515,7 @@ def _read_toml(path: Path) -> dict[str, object]:
     import tomllib
 
     if not path.is_file():
-        raise NotFoundError(
-            f"there is no file {str(path)!r}; give the path of a TOML file with field = value lines"
-        )
+        raise NotFoundError(f"there is no file {str(path)!r}; give the path of a TOML file with field = value lines")
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_TOML_BYTES + 1)

@@ -3,10 +3,11 @@
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter, Token
 
 from gansmith.cli.output import say
 from gansmith.config import FIELDS, Config, resolve
@@ -16,15 +17,30 @@ if TYPE_CHECKING:
 
 _STARTED_AT = time.perf_counter()
 
-# One optional flag for each field of Config; text is turned into values by Config's own rules.
+_GROUPS = {
+    name: Group(name, sort_key=place)
+    for place, name in enumerate(dict.fromkeys(field.metadata["group"] for field in FIELDS.values()))
+}
+
+
+def _as_written(type_: type, tokens: Sequence[Token]) -> str:
+    """Return a flag's text as it was typed: Config's own rules turn it into a value, such as 200k into a number."""
+    return tokens[0].value
+
+
+# One optional flag for each field of Config.
 Overrides = dataclasses.make_dataclass(
     "Overrides",
     [
         (
             name,
             Annotated[
-                bool | None if field.type is bool else str | None,
-                Parameter(help=f"{field.metadata['help']} (default {field.default!r})", group=field.metadata["group"]),
+                field.type | None,  # type: ignore[operator]
+                Parameter(
+                    help=f"{field.metadata['help']} (default {field.default!r})",
+                    group=_GROUPS[field.metadata["group"]],
+                    converter=None if field.type is bool else _as_written,
+                ),
             ],
             dataclasses.field(default=None),
         )
