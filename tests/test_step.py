@@ -1,4 +1,4 @@
-"""One step of each player, against the same step written out by hand."""
+"""One step of G and of D, against the same step written out by hand."""
 
 import copy
 
@@ -9,22 +9,27 @@ from torch import nn
 from gansmith.config import resolve
 from gansmith.data.images import ImageSpec
 from gansmith.networks.layers import MinibatchStddev
+from gansmith.training.penalties import Penalties, penalties_at
+from gansmith.training.state import start_networks
+from gansmith.training.step import (
+    Batch,
+    NonFiniteError,
+    discriminator_step,
+    generator_step,
+    has_batch_norm,
+    train_step,
+    update_ema,
+)
 from gansmith.training.techniques import build_techniques
-from gansmith.training.step import UPDATES, Batch, NonFiniteError, alternating_step, joint_step, has_independent_features, update_ema
-from gansmith.training.penalties import Penalties
-from gansmith.training.loop import build_training_networks
 
 SPEC = ImageSpec(size=8, channels=1, num_classes=3)
-# Float32 sums in another order differ by a few 1e-5 here; a term that is missing or doubled, by 1e-2 and more.
-CLOSE = {"rtol": 1e-3, "atol": 2e-4}
+# Float64 sums in another order differ by 1e-12 here; a term that is missing or doubled, by 1e-2 and more.
+CLOSE = {"rtol": 1e-7, "atol": 1e-9}
+NO_PENALTY = Penalties()
 
 
-# One pass for both networks: they take turns of one step each, and D must judge every image alone.
-JOINT = {"update": "joint", "d_steps": 1, "minibatch_stddev": False}
-
-
-def setting(**flags):
-    """Networks that learn by plain SGD of rate one, so that a step's change is its gradient."""
+def setting(**choices):
+    """Return networks that learn by plain SGD of rate one, so that a step's change is its gradient."""
     base = {
         "g_width": 8,
         "d_width": 8,
@@ -35,95 +40,157 @@ def setting(**flags):
         "conditioning": "labels",
         "precision": "float32",
     }
-    config = resolve("default", arguments={**base, "g_lr": 1.0, "d_lr": 1.0, **flags})
-    networks = build_training_networks(config, SPEC)
-    rng = torch.Generator().manual_seed(1)
-    ids = torch.tensor([0, 1, 2, 0, 1, 2])
-    batch = Batch(torch.rand(6, 1, 8, 8, generator=rng) * 2 - 1, ids, torch.randn(6, 4, generator=rng), ids, rng)
-    for network in (networks.G, networks.D):  # zero-initialised layers would hide mistakes
+    config = resolve("default", arguments={**base, "g_lr": 1.0, "d_lr": 1.0, **choices})
+    networks = start_networks(config, SPEC)
+    rng = torch.Generator().manual_seed(2)
+    for network in (networks.G, networks.D, networks.G_ema):  # zero-initialised layers would hide mistakes
+        network.double()
         for parameter in network.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng)
-    return networks, build_techniques(config, networks.D), batch
+    return networks, build_techniques(config, networks.D), batch_of()
+
+
+def batch_of(**changes):
+    rng, y = torch.Generator().manual_seed(1), torch.tensor([0, 1, 2, 0, 1, 2])
+    real, z = torch.rand(6, 1, 8, 8, generator=rng) * 2 - 1, torch.randn(6, 4, generator=rng)
+    return Batch(real.double(), y, z.double(), y, rng, **changes)
 
 
 def weights(network):
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
-@pytest.mark.parametrize("objective", ["non-saturating", "relativistic"])
-@pytest.mark.parametrize("penalties", [Penalties(), Penalties(r1_gamma=0.7, r2_gamma=0.3)])
-def test_the_joint_step_is_two_separate_gradients(objective, penalties):
-    networks, rules, batch = setting(objective=objective, **JOINT)
-    G, D = copy.deepcopy(networks.G), copy.deepcopy(networks.D)
-    fake = G(batch.z, batch.fake_y)
-    g_loss = rules.g_loss(D(batch.real, batch.real_y), D(fake, batch.fake_y), batch.rng)
-    g_grad_norm = torch.autograd.grad(g_loss, list(G.parameters()))
-    real, fake = batch.real.clone().requires_grad_(), fake.detach().requires_grad_()
-    real_logits, fake_logits = D(real, batch.real_y), D(fake, batch.fake_y)
-    d_loss = rules.d_loss(real_logits, fake_logits, batch.rng)
-    (r1,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
-    (r2,) = torch.autograd.grad(fake_logits.sum(), fake, create_graph=True)
-    penalty = (
-        penalties.r1 / 2 * r1.square().sum((1, 2, 3)).mean() + penalties.r2 / 2 * r2.square().sum((1, 2, 3)).mean()
-    )
-    d_grad_norm = torch.autograd.grad(d_loss + penalty, list(D.parameters()), allow_unused=True)
-
-    before = weights(networks.G), weights(networks.D)
-    numbers = joint_step(networks, batch, rules, penalties)
-    flat = [torch.cat([g.flatten() for g in grads if g is not None]) for grads in (g_grad_norm, d_grad_norm)]
-    torch.testing.assert_close(before[0] - weights(networks.G), flat[0], **CLOSE)
-    torch.testing.assert_close(before[1] - weights(networks.D), flat[1], **CLOSE)
-    assert numbers["d_loss"] == pytest.approx(d_loss.item(), rel=1e-5)
-    assert numbers["g_loss"] == pytest.approx(g_loss.item(), rel=1e-5)
-
-
 @pytest.mark.parametrize("objective", ["non-saturating", "least-squares", "relativistic"])
-@pytest.mark.parametrize("penalties", [Penalties(), Penalties(r1_gamma=0.7, r2_gamma=0.3)])
-@pytest.mark.parametrize("compares", [False, True])
-def test_the_alternating_step_is_the_textbook_loop(objective, penalties, compares):
-    networks, rules, batch = setting(objective=objective, update="alternating", minibatch_stddev=compares)
-    assert rules.one_pass and rules.scores_apart == compares
+@pytest.mark.parametrize("penalties", [NO_PENALTY, Penalties(r1=0.7, r2=0.3)], ids=["plain", "R1 and R2"])
+@pytest.mark.parametrize("group", [0, 2, 6])
+def test_a_step_is_the_textbook_loop(objective, penalties, group):
+    """With groups of the minibatch deviation too, one pass over real and generated images equals two passes."""
+    networks, techniques, batch = setting(objective=objective, minibatch_stddev=group)
+    assert techniques.one_pass
     G, D = copy.deepcopy(networks.G), copy.deepcopy(networks.D)
+    assert sum(isinstance(layer, MinibatchStddev) for layer in D.modules()) == (1 if group else 0)
     optimizers = [torch.optim.SGD(network.parameters(), 1.0) for network in (G, D)]
     fake = G(batch.z, batch.fake_y)
-    real, still = batch.real.clone().requires_grad_(), fake.detach().requires_grad_()
-    real_logits, fake_logits = D(real, batch.real_y), D(still, batch.fake_y)
-    loss = rules.d_loss(real_logits, fake_logits, batch.rng)
+    real, detached = batch.real.clone().requires_grad_(), fake.detach().requires_grad_()
+    real_logits, fake_logits = D(real, batch.real_y), D(detached, batch.fake_y)
+    d_loss = techniques.d_loss(real_logits, fake_logits, batch.rng)
+    loss = d_loss
     if penalties.at_images:
-        for logits, images, weight in ((real_logits, real, 0.7), (fake_logits, still, 0.3)):
-            (slope,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-            loss = loss + weight / 2 * slope.square().sum((1, 2, 3)).mean()
+        for logits, images, gamma in ((real_logits, real, 0.7), (fake_logits, detached, 0.3)):
+            (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+            loss = loss + gamma / 2 * gradient.square().sum((1, 2, 3)).mean()
     optimizers[1].zero_grad()
     loss.backward()
     optimizers[1].step()
-    g_loss = rules.g_loss(D(batch.real, batch.real_y), D(fake, batch.fake_y), batch.rng)
+    g_loss = techniques.g_loss(D(batch.real, batch.real_y), D(fake, batch.fake_y), batch.rng)
     optimizers[0].zero_grad()
     g_loss.backward()
     optimizers[0].step()
 
-    alternating_step(networks, batch, rules, penalties)
+    numbers = train_step(networks, batch, techniques, penalties)
     torch.testing.assert_close(weights(networks.D), weights(D), **CLOSE)
     torch.testing.assert_close(weights(networks.G), weights(G), **CLOSE)
+    assert numbers["d_loss"] == pytest.approx(d_loss.item(), rel=1e-9)
+    assert numbers["g_loss"] == pytest.approx(g_loss.item(), rel=1e-9)
+    assert numbers["d_real"] == pytest.approx(real_logits.sigmoid().mean().item(), rel=1e-9)
+    assert numbers["d_fake"] == pytest.approx(fake_logits.sigmoid().mean().item(), rel=1e-9)
     assert all(parameter.requires_grad for parameter in networks.D.parameters())
 
 
-@pytest.mark.parametrize("update", UPDATES)
-def test_a_loss_that_is_no_number_changes_no_weight(update):
-    networks, rules, batch = setting(**(JOINT if update == "joint" else {}))
-    batch.real[0] = float("nan")
+@pytest.mark.parametrize(("group", "is_same"), [(2, True), (3, True), (6, True), (4, False), (12, False)])
+def test_groups_of_the_minibatch_deviation_never_mix_real_and_generated_images(group, is_same):
+    """One pass equals two where the group size divides the batch; the layer itself is tested with others too."""
+    D = setting(minibatch_stddev=6)[0].D
+    D.stddev = MinibatchStddev(group)
+    rng, y = torch.Generator().manual_seed(2), torch.tensor([0, 1, 2, 0, 1, 2])
+    real, fake = (scale * torch.randn(6, 1, 8, 8, generator=rng).double() for scale in (1, 5))
+    with torch.no_grad():
+        one = D(torch.cat([real, fake]), torch.cat([y, y]))
+        two = torch.cat([D(real, y), D(fake, y)])
+    assert torch.allclose(one, two, rtol=1e-9, atol=1e-9) == is_same
+
+
+@pytest.mark.parametrize("poisoned", ["real", "z"])
+def test_a_nan_loss_changes_no_weight(poisoned):
+    networks, techniques, batch = setting()
+    getattr(batch, poisoned)[0] = float("nan")
     before = weights(networks.G), weights(networks.D)
-    with pytest.raises(NonFiniteError):
-        UPDATES[update](networks, batch, rules, Penalties())
+    with pytest.raises(NonFiniteError, match="d_loss"):
+        train_step(networks, batch, techniques, NO_PENALTY)
     torch.testing.assert_close((weights(networks.G), weights(networks.D)), before, rtol=0, atol=0)
 
 
-def test_very_confident_discriminators_do_not_poison_the_joint_step():
-    networks, rules, batch = setting(**JOINT)
+def test_an_infinite_penalty_changes_no_weight():
+    networks, techniques, batch = setting()
+    before = weights(networks.G), weights(networks.D)
+    infinite = Penalties(elsewhere=((1.0, lambda D, real, fake, rng: torch.full((6,), float("inf"))),))
+    with pytest.raises(NonFiniteError, match="d_loss"):
+        train_step(networks, batch, techniques, infinite)
+    torch.testing.assert_close((weights(networks.G), weights(networks.D)), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bias", [-500.0, 500.0])
+def test_a_very_confident_discriminator_gives_finite_steps(bias):
+    networks, techniques, batch = setting()
     with torch.no_grad():
-        list(networks.D.parameters())[-1].zero_()
-        networks.D.judge.bias.fill_(-500.0)
-    joint_step(networks, batch, rules, Penalties())
-    assert weights(networks.G).isfinite().all()
+        networks.D.head.bias.fill_(bias)
+    before = weights(networks.G)
+    train_step(networks, batch, techniques, Penalties(r1=0.7, r2=0.3))
+    assert weights(networks.G).isfinite().all() and weights(networks.D).isfinite().all()
+    assert torch.equal(weights(networks.G), before) == (bias > 0)  # G's loss is flat only where fakes pass for real
+
+
+def test_the_generator_skips_its_step_and_takes_several():
+    networks, techniques, _ = setting()
+    before = weights(networks.G)
+    numbers = train_step(networks, batch_of(skip_g=True), techniques, NO_PENALTY)
+    assert torch.equal(weights(networks.G), before) and "g_loss" not in numbers
+    train_step(networks, batch_of(), techniques, NO_PENALTY)
+    once = weights(networks.G)
+    twin, techniques, _ = setting()
+    train_step(twin, batch_of(skip_g=True), techniques, NO_PENALTY)
+    train_step(twin, batch_of(extra_z=(torch.ones(6, 4).double(),)), techniques, NO_PENALTY)
+    assert not torch.equal(weights(twin.G), once)
+    torch.testing.assert_close(weights(twin.D), weights(networks.D))
+
+
+def test_the_generator_may_learn_from_fresh_images():
+    """Its step alone, on other latents, against the discriminator as it is after its own step."""
+    networks, techniques, _ = setting()
+    twin = setting()[0]
+    other = torch.ones(6, 4).double()
+    train_step(networks, batch_of(extra_z=(other,), fresh_fakes=True), techniques, NO_PENALTY)
+    train_step(twin, batch_of(skip_g=True), techniques, NO_PENALTY)
+    torch.testing.assert_close(weights(networks.D), weights(twin.D))
+    generator_step(twin, batch_of(), techniques, twin.G(other, batch_of().fake_y))
+    torch.testing.assert_close(weights(networks.G), weights(twin.G))
+
+
+@pytest.mark.parametrize(("bound", "skips"), [(100.0, True), (1e-6, False)])
+def test_a_network_skips_its_step_while_its_loss_is_below_its_bound(bound, skips):
+    networks, techniques, batch = setting(g_loss_bound=bound, d_loss_bound=bound)
+    before = weights(networks.G), weights(networks.D)
+    numbers = train_step(networks, batch, techniques, NO_PENALTY)
+    assert numbers["g_loss"] > 0 and numbers["d_loss"] > 0
+    assert torch.equal(weights(networks.G), before[0]) == skips
+    assert torch.equal(weights(networks.D), before[1]) == skips
+
+
+@pytest.mark.parametrize("name", ["gradient_penalty", "dragan"])
+def test_penalties_elsewhere_enter_the_discriminators_loss_with_their_weight(name):
+    """Under SGD of rate one, two weights of the penalty differ by the penalty's own gradient."""
+    moves = []
+    for weight in (0.0, 1.0, 3.0):
+        choices = {"network": "mlp", "r1_gamma": 0.0, "r2_gamma": 0.0, "d_loss_target": 0.0, "penalty_every": 1}
+        choices |= {"penalty_start_factor": 1.0, name: weight}
+        networks, techniques, batch = setting(**choices, minibatch_stddev=0)
+        before = weights(networks.D)
+        penalties = penalties_at(resolve("default", arguments={**choices, "batch_size": 6}), 0, 0.0, {})
+        fake = networks.G(batch.z, batch.fake_y)
+        discriminator_step(networks, batch, techniques, penalties, fake)
+        moves.append(weights(networks.D) - before)
+    torch.testing.assert_close(moves[2] - moves[0], 3 * (moves[1] - moves[0]), rtol=1e-6, atol=1e-9)
+    assert (moves[1] - moves[0]).abs().max() > 1e-3
 
 
 def test_ema_moves_the_average_by_its_share():
@@ -136,9 +203,9 @@ def test_ema_moves_the_average_by_its_share():
     torch.testing.assert_close(weights(networks.G_ema), torch.full_like(weights(networks.G_ema), 1.5))
 
 
-def test_real_and_fake_share_a_pass_only_where_features_are_an_images_own():
-    D = setting(minibatch_stddev=True)[0].D
-    assert has_independent_features(D)
-    D.layers.append(MinibatchStddev())  # among the features: they would tell of both kinds at once
-    assert not has_independent_features(D)
-    assert not has_independent_features(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
+def test_real_and_generated_images_share_a_pass_only_without_batch_normalisation():
+    networks, techniques, _ = setting(minibatch_stddev=6)
+    assert not has_batch_norm(networks.D.modules()) and techniques.one_pass
+    assert has_batch_norm(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).modules())
+    config = resolve("dcgan-sgd", arguments={"g_width": 8, "d_width": 8})
+    assert not build_techniques(config, start_networks(config, ImageSpec(28, 1, 3)).D).one_pass
