@@ -1,7 +1,7 @@
-"""Pairs of networks, one architecture per file with both networks in it.
+"""Architectures: a generator and a discriminator each, both in one file.
 
-A row builds `(G, D)` for images of a given spec. `spec.num_classes` is the number of y both networks are told of
-an image, labels or clusters alike; 0 means that the y are ignored.
+A row of `NETWORKS` builds `(G, D)` for images of a given spec. `spec.num_classes` is the number of class ids y that
+both are conditioned on, labels or clusters alike; with 0 they are unconditional and ignore y.
 """
 
 import itertools
@@ -49,10 +49,11 @@ BUILT_IN_NETWORKS = frozenset(NETWORKS)  # a program may add its own rows
 
 
 def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None) -> tuple[nn.Module, nn.Module]:
-    """Return generator and discriminator with their initial weights, a function of the seed.
+    """Return the generator and the discriminator with their initial weights, which depend on the seed alone.
 
     Args:
-        codes: (K, d) first values of every embedding of class ids, zeros after them; None keeps the random ones.
+        codes: (K, d) initial values for the first d columns of every embedding of class ids, the others being zero;
+            None keeps the random ones.
     """
     with seeded(rng(config.seed, "weights")):
         G, D = choose(NETWORKS, config.network, "network")(conditioned_spec(spec, config), config)
@@ -61,7 +62,7 @@ def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None)
     G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
     for layer in itertools.chain(G.modules(), D.modules()):
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.track_running_stats = False  # nothing is sampled with them: see training.calibration
+            layer.track_running_stats = False  # recomputed before sampling: see training.calibration
         if isinstance(layer, nn.Embedding) and codes is not None:
             used = min(codes.shape[1], layer.embedding_dim)
             with torch.no_grad():

@@ -1,21 +1,24 @@
-"""The pair of auxiliary classifier GANs: G is told a class, and D must name it.
+"""The networks of auxiliary classifier GANs: G is conditioned on a class, which D must predict.
 
-Source: Odena, Olah and Shlens, arXiv:1610.09585, table 2 (CIFAR-10), with G in two doublings for small images. The
-classifier itself is a choice of the config.
+Source: Odena, Olah and Shlens, arXiv:1610.09585, table 2 (CIFAR-10), with two upsampling layers in G for small images.
+The classifier itself is a choice of the config (d_conditioning).
 """
 
 from torch import nn
 
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
-from gansmith.networks.layers import SLOPE, activation, dropout, refuse_size, refuse_unused, stddev_features
 from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
+from gansmith.networks.layers import SLOPE, activation, dropout, refuse_size, refuse_unused, stddev_features
 
 STRIDES = (2, 1, 2, 1, 2, 1)
 
 
 def acgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """`g_width` channels at half the image's size and twice as many at a quarter; D's six layers end at `d_width`."""
+    """Return G with `g_width` channels at 1/2 of the image's size and twice as many at 1/4, and D of six convolutions.
+
+    Each of D's convolutions has twice the channels of the one before; the last has `d_width`.
+    """
     refuse_size(spec, config)
     refuse_unused(config, "g_dropout")
     return _generator(spec, config), _discriminator(spec, config)

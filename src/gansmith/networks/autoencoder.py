@@ -1,6 +1,6 @@
-"""A discriminator that redraws images through a narrow code: what it cannot redraw does not look real to it.
+"""An autoencoder as the discriminator: the worse it reconstructs an image, the lower its logit.
 
-Source: BEGAN, arXiv:1703.10717, section 3.4, here with one convolution each way.
+Source: BEGAN, arXiv:1703.10717, section 3.4, here with one convolution in the encoder and one in the decoder.
 """
 
 import torch
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
+from gansmith.networks.conditional import Discriminator, image_channels
 from gansmith.networks.dcgan import pooled_generator
 from gansmith.networks.layers import activation, dropout, refuse_size, refuse_unused, refuse_widths
-from gansmith.networks.conditional import Discriminator, image_channels
 
-CODE = 64  # numbers an image is redrawn from
+CODE = 64  # dimensions of the bottleneck
 
 
 def autoencoder(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """G of `dcgan-pooled`; D has `d_width` maps at half the image's size on either side of its code.
+    """Return the generator of `dcgan-pooled`, and a D with `d_width` maps at 1/2 of the image's size.
 
-    Ids must enter D with the image, beside it unless the config says multiplied.
+    Class ids y enter D with the image: concatenated with it, unless the config says multiplied.
     """
     refuse_size(spec, config)
     refuse_widths(config, g_width=2)
@@ -28,11 +28,11 @@ def autoencoder(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
         config = config.replace(d_conditioning="concatenated")
     if config.d_conditioning not in ("concatenated", "multiplied"):
         raise ConfigError(
-            f"d_conditioning is {config.d_conditioning!r}, which the autoencoder network has no place for, since it "
-            "judges images by how well it redraws them; choose concatenated or multiplied"
+            f"d_conditioning is {config.d_conditioning!r}, which the autoencoder network does not support, since its "
+            "logit is a reconstruction error; choose concatenated or multiplied"
         )
     maps, side = config.d_width, spec.size // 2
-    redraw = nn.Sequential(
+    layers = nn.Sequential(
         nn.Conv2d(image_channels(spec, config), maps, kernel_size=4, stride=2, padding=1),
         activation(config.d_activation, nn.ELU()),
         *dropout(config.d_dropout),
@@ -44,24 +44,27 @@ def autoencoder(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
         nn.Unflatten(1, (maps, side, side)),
         nn.ConvTranspose2d(maps, spec.channels, kernel_size=4, stride=2, padding=1),
     )
-    errors = nn.Sequential(ReconstructionError(redraw, spec.channels))
+    errors = nn.Sequential(ReconstructionError(layers, spec.channels))
     D = Discriminator(errors, NegativeMean(), spec.channels * spec.size**2, spec, config)
     return pooled_generator(spec, config), D
 
 
 class ReconstructionError(nn.Module):
-    """(N, >= C, H, W) to how far each pixel of the first C channels is from the redrawn one."""
+    """The absolute error of each pixel's reconstruction, (N, >= C, H, W) to (N, C, H, W).
 
-    def __init__(self, redraw: nn.Module, channels: int) -> None:
+    Channels after the first C are class ids, which are not reconstructed.
+    """
+
+    def __init__(self, autoencoder: nn.Module, channels: int) -> None:
         super().__init__()
-        self.redraw, self.channels = redraw, channels
+        self.autoencoder, self.channels = autoencoder, channels
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.abs(images[:, : self.channels] - self.redraw(images))
+        return torch.abs(images[:, : self.channels] - self.autoencoder(images))
 
 
 class NegativeMean(nn.Module):
-    """(N, ...) to (N, 1): the mean over everything but the batch, negated, since a logit rises with realness."""
+    """The negative mean over all but the batch, (N, ...) to (N, 1); negative, so that real images get high logits."""
 
     def forward(self, errors: Tensor) -> Tensor:
         return -errors.flatten(1).mean(1, keepdim=True)

@@ -1,6 +1,7 @@
-"""The two shells around plain stacks of layers: what the networks are told, and what D makes of its features.
+"""Class-conditional G and D around plain stacks of layers.
 
-A network that is one stack of layers a player needs no code of its own for conditioning, features or classes.
+An architecture that is one stack of layers for G and one for D needs no code of its own for conditioning on class ids,
+for features or for an auxiliary classifier.
 """
 
 import torch
@@ -12,22 +13,25 @@ from gansmith.networks.layers import minibatch_stddev
 
 
 def latent_inputs(spec: ImageSpec, config: Config) -> int:
-    """How many numbers enter the generator's first layer."""
-    beside = spec.num_classes and config.g_conditioning != "multiplied"
-    return 2 * config.latent_dim if beside else config.latent_dim
+    """Return the input size of the generator's first layer."""
+    is_concatenated = spec.num_classes and config.g_conditioning != "multiplied"
+    return 2 * config.latent_dim if is_concatenated else config.latent_dim
 
 
 def image_channels(spec: ImageSpec, config: Config) -> int:
-    """How many channels enter the discriminator's first layer."""
-    beside = spec.num_classes and config.d_conditioning == "concatenated"
-    return spec.channels + 1 if beside else spec.channels
+    """Return the input channels of the discriminator's first layer."""
+    is_concatenated = spec.num_classes and config.d_conditioning == "concatenated"
+    return spec.channels + 1 if is_concatenated else spec.channels
 
 
 class Generator(nn.Module):
-    """Layers from `latent_inputs` numbers to an image, told y by an embedding of the latent's length.
+    """A generator conditioned on y by an embedding as long as the latent vector.
 
-    The embedding is put beside the latent (Mirza and Osindero, arXiv:1411.1784) or multiplied with it, as Keras
-    examples do.
+    The embedding is concatenated with the latent vector (Mirza and Osindero, arXiv:1411.1784) or multiplied with it, as
+    in the Keras examples.
+
+    Args:
+        layers: (N, latent_inputs) to images (N, C, H, W) in [-1, 1].
     """
 
     def __init__(self, layers: nn.Sequential, spec: ImageSpec, config: Config) -> None:
@@ -38,23 +42,24 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         if self.embedding is not None:
-            told = self.embedding(y)
-            z = z * told if self.is_multiplied else torch.cat([z, told], dim=1)
+            embedded = self.embedding(y)
+            z = z * embedded if self.is_multiplied else torch.cat([z, embedded], dim=1)
         images: Tensor = self.layers(z)
         return images  # (N, C, H, W)
 
 
 class Discriminator(nn.Module):
-    """Layers from images to features, a head of features, and a way to be told y.
+    """A discriminator conditioned on y in one of four ways.
 
-    Multiplied and concatenated y enter with the image (arXiv:1411.1784). Projected ones add to the logit their
-    product with the features (Miyato and Koyama, arXiv:1802.05637, eq. 5), here over the root of the features' number.
-    A classifier is not told: it names the class from the features (Odena et al., arXiv:1610.09585).
+    An embedding of y is multiplied or concatenated with the image (arXiv:1411.1784), or its inner product with the
+    features is added to the logit (projection: Miyato and Koyama, arXiv:1802.05637, eq. 5), here divided by the square
+    root of their number. An auxiliary classifier does not get y but predicts it from the features (Odena et al.,
+    arXiv:1610.09585).
 
     Args:
         layers: (N, image_channels, H, W) to features (N, F) or (N, C, H, W).
-        head: features to (N, 1); has one more input where `config.minibatch_stddev` adds one.
-        num_features: how many numbers an image's features are.
+        head: features to (N, 1); with `config.minibatch_stddev` it has one more input (or input channel).
+        num_features: F or C * H * W.
     """
 
     def __init__(
@@ -74,7 +79,7 @@ class Discriminator(nn.Module):
         return self.score(self.features(images, y), y)
 
     def features(self, images: Tensor, y: Tensor) -> Tensor:
-        """(N, F) or (N, C, H, W): what the head sees."""
+        """Return features (N, F) or (N, C, H, W) of images."""
         if self.embedding is not None and self.form == "multiplied":
             images = images * self.embedding(y).view_as(images)
         if self.embedding is not None and self.form == "concatenated":
@@ -83,16 +88,16 @@ class Discriminator(nn.Module):
         return features
 
     def score(self, features: Tensor, y: Tensor) -> Tensor:
-        """(N,) logits of features."""
-        seen = features if self.stddev is None else self.stddev(features)
-        logits: Tensor = self.head(seen).flatten()
+        """Return (N,) logits of features."""
+        inputs = features if self.stddev is None else self.stddev(features)
+        logits: Tensor = self.head(inputs).flatten()
         if self.embedding is not None and self.form == "projection":
             flat = features.flatten(1)
             logits = logits + (self.embedding(y) * flat).sum(1) / flat.shape[1] ** 0.5
         return logits  # (N,)
 
     def classify(self, features: Tensor) -> Tensor:
-        """(N, K) logits of the classes."""
+        """Return (N, K) class logits of features."""
         assert self.classifier is not None
         logits: Tensor = self.classifier(features.flatten(1))
         return logits

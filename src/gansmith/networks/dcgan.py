@@ -1,8 +1,8 @@
-"""Convolutional pairs with batch normalisation in two scales: the DCGAN family.
+"""Convolutional networks with batch normalisation at two scales: the DCGAN family.
 
-Source of the family: Radford, Metz and Chintala, arXiv:1511.06434. `dcgan` is strided and transposed, `dcgan_keras`
-upsamples and pads as Keras examples do, `dcgan_pooled` is the network of InfoGAN (arXiv:1606.03657, table 1) against
-a D that pools, as in a course.
+Source of the family: Radford, Metz and Chintala, arXiv:1511.06434. `dcgan` has strided and transposed convolutions,
+`dcgan_keras` upsamples and pads as in the Keras examples, `dcgan_pooled` is InfoGAN's generator (arXiv:1606.03657,
+table 1) with the max-pooling discriminator of a university course.
 """
 
 from torch import nn
@@ -10,12 +10,12 @@ from torch import nn
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
-from gansmith.networks.layers import PadSame, activation, dropout, refuse_size, refuse_widths, stddev_features
 from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
+from gansmith.networks.layers import PadSame, activation, dropout, refuse_size, refuse_widths, stddev_features
 
 
 def dcgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """`g_width` and `d_width` maps at a quarter of the image's size, half as many at half."""
+    """Return G and D with `g_width` and `d_width` maps at 1/4 of the image's size, half as many at 1/2."""
     refuse_size(spec, config)
     refuse_widths(config, g_width=2, d_width=2)
     wide, narrow, side = config.g_width, config.g_width // 2, spec.size // 4
@@ -48,9 +48,10 @@ def dcgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
 
 
 def dcgan_keras(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """G repeats pixels and convolves: `g_width` maps, then half; D halves thrice, from `d_width` maps to eight times.
+    """Return G with nearest-neighbour upsampling and D with three strided convolutions.
 
-    Normalisation has Keras' epsilon and a momentum of 0.8, which torch counts as 0.2.
+    G has `g_width` maps, then half as many; D goes from `d_width` maps to eight times as many. Batch normalisation has
+    Keras' epsilon and a momentum of 0.8, which is 0.2 in torch's convention.
     """
     refuse_size(spec, config)
     refuse_widths(config, g_width=2, d_width=2)
@@ -102,9 +103,9 @@ def dcgan_keras(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
 
 
 def dcgan_pooled(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """G from eight times `g_width` units to twice and then once as many maps; D convolves and pools, without padding.
+    """Return InfoGAN's generator and a D of unpadded convolutions and max pooling.
 
-    G normalises after its activations. D has `d_width` maps, twice as many, and a hidden layer as wide as its input.
+    D has `d_width` maps, then twice as many, and a hidden layer as wide as its input.
     """
     refuse_size(spec, config)
     refuse_widths(config, g_width=2, d_width=2)
@@ -134,7 +135,10 @@ def dcgan_pooled(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]
 
 
 def pooled_generator(spec: ImageSpec, config: Config) -> nn.Module:
-    """The generator of `dcgan_pooled`, which is InfoGAN's. Source: arXiv:1606.03657, table 1."""
+    """Return InfoGAN's generator, with 16 times `g_width` hidden units, then twice and once `g_width` maps.
+
+    Batch normalisation comes after the activations. Source: arXiv:1606.03657, table 1.
+    """
     maps, side = config.g_width, spec.size // 4
     layers = nn.Sequential(
         nn.Linear(latent_inputs(spec, config), 16 * maps),

@@ -1,4 +1,4 @@
-"""Layers that several networks share, and the choices of activation and first weights."""
+"""Layers that several networks share, activations, weight initialisation, and checks of what a network supports."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,18 +11,17 @@ from gansmith.config import FIELDS, Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
 
-SLOPE = 0.2  # of leaky ReLUs below zero
+SLOPE = 0.2  # negative slope of leaky ReLUs
 
 
 class Dropout(nn.Module):
-    """Sets each number to zero with a given probability, and scales up the others to match.
+    """Dropout that draws 16 random bits per activation, several times faster on CPUs than torch's.
 
-    The same as torch's, which draws one random number for each; this draws 16 bits for each, several times faster on
-    processors. The probability is therefore a multiple of 1/65536. Source: Srivastava et al., JMLR 15 (2014).
+    The probability is therefore a multiple of 1/65536. Source: Srivastava et al., JMLR 15 (2014).
 
     Attributes:
-        sources: one random source for each image, which a sampler sets so that an image's mask is its own; None
-            leaves the numbers alone outside training.
+        sources: a random generator for each image, set while sampling so that an image's mask does not depend on the
+            others of its batch; None turns dropout off in evaluation mode.
     """
 
     def __init__(self, probability: float) -> None:
@@ -38,7 +37,7 @@ class Dropout(nn.Module):
             return values
         words = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: values.numel()]
-        # Drawn in memory order, so that the mask is laid out as the values are.
+        # Filled in memory order, so that the mask has the strides of the values.
         kept = torch.empty_like(values, memory_format=torch.preserve_format)
         torch.as_strided(kept, (values.numel(),), (1,)).copy_(bits >= self.dropped - 2**15)
         return values * kept.mul_(1 / (1 - self.dropped / 2**16))
@@ -48,14 +47,14 @@ class Dropout(nn.Module):
 
 
 class MinibatchStddev(nn.Module):
-    """One more feature, the same for each group of the batch: how much its images differ, so that a collapse shows.
+    """Appends a feature that tells D how much the images of a group differ, which exposes mode collapse.
 
-    It is the standard deviation over the group, averaged over all places of all maps. Groups are consecutive images,
-    so real and generated images of one batch never share a group where the group size divides the number of either.
+    It is the standard deviation over the group, averaged over all features (and positions). Groups are consecutive
+    images, so real and generated images in one batch never share a group if the group size divides the number of each.
     Source: Karras et al., arXiv:1710.10196, section 3; groups as in StyleGAN2, arXiv:1912.04958, appendix B.
 
     Args:
-        group: images in a group; fewer where the batch is not a multiple of it.
+        group: images in a group; its greatest common divisor with the number of images if that is not a multiple.
     """
 
     def __init__(self, group: int) -> None:
@@ -67,73 +66,70 @@ class MinibatchStddev(nn.Module):
         groups = features.unflatten(0, (-1, group))  # (N / group, group, F) or (N / group, group, C, H, W)
         deviation = (groups.var(dim=1, unbiased=False) + 1e-8).sqrt().flatten(1).mean(1)
         shape = (-1, *[1] * (features.dim() - 1))
-        spread = deviation.repeat_interleave(group).view(shape).expand_as(features[:, :1])
-        return torch.cat([features, spread], dim=1)  # (N, F + 1) or (N, C + 1, H, W)
+        appended = deviation.repeat_interleave(group).view(shape).expand_as(features[:, :1])
+        return torch.cat([features, appended], dim=1)  # (N, F + 1) or (N, C + 1, H, W)
 
     def extra_repr(self) -> str:
         return f"group={self.group}"
 
 
 def minibatch_stddev(config: Config) -> MinibatchStddev | None:
-    """Return the layer of a discriminator whose config asks for one, with groups that divide the batch."""
+    """Return the layer for a discriminator, with groups that divide the batch; None if the config turns it off."""
     group = math.gcd(config.minibatch_stddev, config.batch_size)
     return MinibatchStddev(group) if config.minibatch_stddev else None
 
 
 def stddev_features(config: Config) -> int:
-    """Return how many features that layer adds: 1, or 0 without it."""
+    """Return the number of features (or channels) that `minibatch_stddev` appends: 1, or 0 without it."""
     return 1 if config.minibatch_stddev else 0
 
 
 class SlowLinear(nn.Linear):
-    """A linear layer whose weights and biases move at a fraction of the learning rate, for optimisers blind to scale.
+    """A linear layer with a learning-rate multiplier, for optimisers such as Adam that are invariant to gradient scale.
 
-    What is learnt is kept divided by that fraction, and multiplied with it where it is used: the equalised learning
-    rate with a multiplier. First weights are He's. Source: Karras et al., arXiv:1812.04948, appendix C.
+    Its parameters are stored divided by the multiplier and multiplied by it in the forward pass. The initialisation is
+    He's. Source: Karras et al., arXiv:1812.04948, appendix C.
     """
 
-    def __init__(self, inputs: int, outputs: int, fraction: float) -> None:
+    def __init__(self, inputs: int, outputs: int, lr_multiplier: float) -> None:
         super().__init__(inputs, outputs)
-        self.fraction = fraction
+        self.lr_multiplier = lr_multiplier
         he_normal(self)
-        self.keep_divided()
+        self.divide_weights()
 
-    def keep_divided(self) -> None:
-        """Keep freshly drawn weights as this layer keeps them."""
+    def divide_weights(self) -> None:
+        """Turn newly initialised weights into the stored ones."""
         with torch.no_grad():
-            self.weight.div_(self.fraction)
+            self.weight.div_(self.lr_multiplier)
 
     def forward(self, values: Tensor) -> Tensor:
-        return nn.functional.linear(values, self.weight * self.fraction, self.bias * self.fraction)
+        return nn.functional.linear(values, self.weight * self.lr_multiplier, self.bias * self.lr_multiplier)
 
 
 class ChannelsLast(nn.Module):
-    """The same maps, laid out as convolutions like them: gradients then flow back without changing places."""
+    """The same maps in channels-last memory format, so that gradients keep that format in the backward pass."""
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps.contiguous(memory_format=torch.channels_last)  # (N, C, H, W)
 
 
-class UnflattenMaps(nn.Unflatten):
-    """Numbers to maps as torch's does it, channel after channel, but laid out as `ChannelsLast` does.
-
-    In one layer, so that the weights after it keep the names they have in generators written earlier.
-    """
+class UnflattenChannelsLast(nn.Unflatten):
+    """torch's Unflatten with its result in channels-last memory format."""
 
     def forward(self, values: Tensor) -> Tensor:
         maps: Tensor = super().forward(values)
         return maps.contiguous(memory_format=torch.channels_last)  # (N, C, H, W)
 
 
-class FlattenPlaces(nn.Module):
-    """(N, C, H, W) to (N, H * W * C): place after place, which is how channels-last maps lie in memory anyway."""
+class FlattenChannelsLast(nn.Module):
+    """(N, C, H, W) to (N, H * W * C), the memory order of channels-last maps, so nothing is copied."""
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps.permute(0, 2, 3, 1).flatten(1)
 
 
 class PadSame(nn.Module):
-    """The zeros Keras puts around an image for `padding="same"`: the odd one goes to the right and to the bottom."""
+    """Zero padding as Keras does it for `padding="same"`: an odd pixel goes to the right and to the bottom."""
 
     def __init__(self, *, kernel_size: int, stride: int) -> None:
         super().__init__()
@@ -159,7 +155,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def he_normal(layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """The layer with initial weights that keep the signal's strength. Source: He et al., arXiv:1502.01852, eq. 14."""
+    """Return the layer with He's normal initialisation and zero biases. Source: arXiv:1502.01852, eq. 14."""
     nn.init.kaiming_normal_(layer.weight, a=SLOPE)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -167,26 +163,26 @@ def he_normal(layer: nn.Conv2d | nn.Linear) -> nn.Module:
 
 
 def convolution(inputs: int, outputs: int, *, kernel_size: int = 3, stride: int = 1) -> nn.Module:
-    """A convolution that keeps the size, or divides it by the stride, with He's initial weights."""
+    """Return a convolution that keeps the size, or divides it by the stride, with He's initialisation."""
     padding = (kernel_size - 1) // 2
     return he_normal(nn.Conv2d(inputs, outputs, kernel_size=kernel_size, stride=stride, padding=padding))
 
 
-def activation(choice: str, own: nn.Module) -> nn.Module:
-    """The activation a player was given, or the network's own."""
-    return own if choice == "default" else ACTIVATIONS[choice]()
+def activation(choice: str, default: nn.Module) -> nn.Module:
+    """Return the activation that the config chooses, or the network's default."""
+    return default if choice == "default" else ACTIVATIONS[choice]()
 
 
 def dropout(probability: float) -> list[nn.Module]:
-    """A dropout layer, or none where nothing is dropped."""
+    """Return a list with a dropout layer, empty for a probability of zero."""
     return [Dropout(probability)] if probability else []
 
 
 def initialise(network: nn.Module, scheme: str) -> None:
-    """Draw all weights of linear layers, convolutions and embeddings anew and set their biases to zero.
+    """Initialise the weights of all linear layers, convolutions and embeddings again, with zero biases.
 
-    normal: N(0, 0.02), arXiv:1511.06434, section 4. glorot: uniform, as Keras starts its layers, with embeddings
-    between -0.05 and 0.05. he: arXiv:1502.01852, eq. 10. orthogonal: arXiv:1312.6120. "default" does nothing.
+    normal: N(0, 0.02), arXiv:1511.06434, section 4. glorot: uniform, the default of Keras, with embeddings between
+    -0.05 and 0.05. he: arXiv:1502.01852, eq. 10. orthogonal: arXiv:1312.6120. "default" changes nothing.
     """
     draw: dict[str, Callable[[Tensor], Tensor]] = {
         "normal": partial(nn.init.normal_, std=0.02),
@@ -202,13 +198,13 @@ def initialise(network: nn.Module, scheme: str) -> None:
         elif isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             draw[scheme](layer.weight)
             if isinstance(layer, SlowLinear):
-                layer.keep_divided()
+                layer.divide_weights()
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
 
 def normalise_spectrally(network: nn.Module) -> None:
-    """Divide each weight by its largest singular value, found by one power iteration a pass.
+    """Add spectral normalisation to all layers with weights, with one power iteration per forward pass.
 
     Source: Miyato et al., arXiv:1802.05957, algorithm 1.
     """
@@ -218,7 +214,7 @@ def normalise_spectrally(network: nn.Module) -> None:
 
 
 def refuse_size(spec: ImageSpec, config: Config) -> None:
-    """Raise ConfigError for images whose size a pair cannot halve twice."""
+    """Raise ConfigError if the image size is not a multiple of 4, so that it cannot be halved twice."""
     if spec.size % 4:
         raise ConfigError(
             f"images are {spec.size} pixels wide; the {config.network} network needs a multiple of 4: resize them"
@@ -226,7 +222,7 @@ def refuse_size(spec: ImageSpec, config: Config) -> None:
 
 
 def refuse_widths(config: Config, **multiples: int) -> None:
-    """Raise ConfigError for a width that is not the multiple a pair must divide it by: `refuse_widths(c, g_width=2)`."""
+    """Raise ConfigError if a width is not a multiple of the given number: `refuse_widths(config, g_width=2)`."""
     for name, multiple in multiples.items():
         width = getattr(config, name)
         if width % multiple:
@@ -236,11 +232,11 @@ def refuse_widths(config: Config, **multiples: int) -> None:
 
 
 def refuse_unused(config: Config, *fields: str) -> None:
-    """Raise ConfigError where one of these fields, which a network has no place for, was set."""
+    """Raise ConfigError if one of these fields, which the network does not support, is not at its default."""
     for name in fields:
         value = getattr(config, name)
         if value != FIELDS[name].default:
             raise ConfigError(
-                f"{name} is {value!r}, which the {config.network} network has no place for; leave it at "
+                f"{name} is {value!r}, which the {config.network} network does not support; leave it at "
                 f"{FIELDS[name].default!r} or choose another network"
             )

@@ -1,8 +1,8 @@
-"""A pair that begins at a quarter of the image's size and grows twice while it trains, each time by a fade.
+"""Progressive growing: training begins at 1/4 of the image's size and doubles it twice, fading in the new layers.
 
 Source: Karras et al., arXiv:1710.10196, section 2 and appendix A. Its pixelwise normalisation and equalised learning
-rate are left out, so that G is made of layers every format knows; first weights are He's. Images always have their
-full size outside: G enlarges what it drew, and D shrinks what it is shown.
+rate are left out, so that every export format has G's layers; weights have He's initialisation. Images outside the
+networks always have their full size: G upsamples its smaller images, and D downsamples its inputs.
 """
 
 import torch
@@ -11,8 +11,8 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
+from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
 from gansmith.networks.layers import (
-    stddev_features,
     SLOPE,
     activation,
     convolution,
@@ -20,14 +20,14 @@ from gansmith.networks.layers import (
     refuse_size,
     refuse_unused,
     refuse_widths,
+    stddev_features,
 )
-from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
 
 GROWN = 2.0
 
 
 def progressive(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
+    """Return G and D with `g_width` and `d_width` channels at 1/4 of the image size, half as many at each doubling."""
     refuse_size(spec, config)
     refuse_unused(config, "d_dropout", "g_dropout")
     refuse_widths(config, g_width=4, d_width=4)
@@ -35,24 +35,23 @@ def progressive(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
 
 
 def growth_at(progress: float) -> float:
-    """How far a pair has grown: 0 at a quarter of the size, 1 at half, 2 at full size, in between while one fades in.
+    """Return the growth at this share of a run: 0 at 1/4 of the size, 1 at 1/2, 2 at full size, between them in fades.
 
-    Fifths of the run, in turn: a quarter, fade, half, fade, full. The source gives each phase as many images as the
-    others too.
+    There are five phases of equal length, as in the source: 1/4, fade, 1/2, fade, full size.
     """
     fifths = 5.0 * progress
     return min(1.0, max(0.0, fifths - 1.0)) + min(1.0, max(0.0, fifths - 3.0))
 
 
 def grow(network: nn.Module, progress: float) -> None:
-    """Give whatever grows in this network the size it has at this point of a run."""
+    """Set the growth of all growing modules in this network to that at this share of a run."""
     for module in network.modules():
         if isinstance(module, Growing):
             module.growth = growth_at(progress)
 
 
 class Growing(nn.Module):
-    """Something that remembers, and stores with its weights, how far it has grown; fully, unless told otherwise."""
+    """A module with a growth that is part of its state dict; fully grown by default."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,12 +64,12 @@ class Growing(nn.Module):
         self.growth = float(state)
 
     def phase(self) -> tuple[int, float]:
-        """The number of doublings that are complete, and how far the next one has faded in."""
+        """Return the number of complete doublings, and how far the next one has faded in."""
         return int(self.growth), self.growth - int(self.growth)
 
 
-class Painter(Growing):
-    """Latents (N, F) to images of full size, drawn at the size it has grown to."""
+class GrowingGenerator(Growing):
+    """Latents (N, F) to images, computed at the size it has grown to and upsampled to full size."""
 
     def __init__(self, inputs: int, spec: ImageSpec, config: Config) -> None:
         super().__init__()
@@ -103,14 +102,14 @@ class Painter(Growing):
         images = self.to_image[complete](maps)
         if fading:
             larger = self.to_image[complete + 1](self.doublings[complete](maps))
-            images = (1 - fading) * _enlarge(images, 2) + fading * larger  # not lerp, which no export has a word for
+            images = (1 - fading) * _upsample(images, 2) + fading * larger  # not lerp: Keras has no such layer
             complete += 1
-        images = torch.tanh(_enlarge(images, 4 >> complete))
+        images = torch.tanh(_upsample(images, 4 >> complete))
         return images  # (N, C, H, W)
 
 
-class Viewer(Growing):
-    """Images of full size to maps (N, C, H/4, W/4), looked at in the size it has grown to."""
+class GrowingDiscriminator(Growing):
+    """Images to maps (N, C, H/4, W/4), downsampled first to the size it has grown to."""
 
     def __init__(self, channels: int, config: Config) -> None:
         super().__init__()
@@ -132,10 +131,9 @@ class Viewer(Growing):
 
     def forward(self, images: Tensor) -> Tensor:
         complete, fading = self.phase()
-        seen = _shrink(images, 4 >> complete)
-        maps: Tensor = self.from_image[complete](seen)
+        maps: Tensor = self.from_image[complete](_downsample(images, 4 >> complete))
         if fading:
-            larger = self.from_image[complete + 1](_shrink(images, 2 >> complete))
+            larger = self.from_image[complete + 1](_downsample(images, 2 >> complete))
             maps = torch.lerp(maps, self.halvings[complete](larger), fading)
         for halving in reversed(self.halvings[:complete]):
             maps = halving(maps)
@@ -143,7 +141,7 @@ class Viewer(Growing):
 
 
 def _generator(spec: ImageSpec, config: Config) -> nn.Module:
-    return Generator(nn.Sequential(Painter(latent_inputs(spec, config), spec, config)), spec, config)
+    return Generator(nn.Sequential(GrowingGenerator(latent_inputs(spec, config), spec, config)), spec, config)
 
 
 def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
@@ -156,13 +154,13 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
         nn.Linear(width, 1),
     )
-    viewer = nn.Sequential(Viewer(image_channels(spec, config), config))
-    return Discriminator(viewer, head, width * side**2, spec, config)
+    layers = nn.Sequential(GrowingDiscriminator(image_channels(spec, config), config))
+    return Discriminator(layers, head, width * side**2, spec, config)
 
 
-def _enlarge(images: Tensor, factor: int) -> Tensor:
+def _upsample(images: Tensor, factor: int) -> Tensor:
     return interpolate(images, scale_factor=factor, mode="nearest") if factor > 1 else images
 
 
-def _shrink(images: Tensor, factor: int) -> Tensor:
+def _downsample(images: Tensor, factor: int) -> Tensor:
     return avg_pool2d(images, factor) if factor > 1 else images

@@ -1,8 +1,8 @@
-"""The R3GAN pair: residual blocks with grouped convolutions, nothing that normalises, D the mirror image of G.
+"""R3GAN: residual blocks with grouped convolutions and no normalisation, D the mirror image of G.
 
-Source: Huang et al., arXiv:2501.05441, section 4, and its published code. Here in three scales with one block each,
-and halved width at each doubling, for small images on few cores; G ends in a tanh where the source leaves its images
-unbounded; images are resampled with the usual bilinear weights; y reach D by a projection beside its own judgement.
+Source: Huang et al., arXiv:2501.05441, section 4, and its published code. Differences, for small images on few cores:
+three scales with one block each, half the width at each doubling, a final tanh in G (the source's images are
+unbounded), bilinear resampling, and by default a projection discriminator.
 """
 
 from torch import Tensor, nn
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
-from gansmith.networks.layers import SLOPE, activation, refuse_size, refuse_unused, stddev_features
 from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
+from gansmith.networks.layers import SLOPE, activation, refuse_size, refuse_unused, stddev_features
 
 SCALES = 3
-GROUP = 16  # channels of each group of a 3x3 convolution, as published
+GROUP = 16  # channels in a group of a 3x3 convolution, as published
 
 
 def r3gan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
+    """Return G and D with `g_width` and `d_width` channels at 1/4 of the image size, half as many at each doubling."""
     refuse_size(spec, config)
     refuse_unused(config, "d_dropout", "g_dropout")
     if config.spectral_norm:
         raise ConfigError(
             "spectral_norm divides weights by their largest singular value, and r3gan's blocks end in weights that "
-            "start at zero; leave it away or choose another network"
+            "start at zero; omit it or choose another network"
         )
     for name, width in (("g_width", config.g_width), ("d_width", config.d_width)):
         if width % 32 and width not in (4, 8, 16):
@@ -37,7 +37,7 @@ def _generator(spec: ImageSpec, config: Config) -> nn.Module:
     layers = nn.Sequential(
         _with_gain(nn.Linear(latent_inputs(spec, config), wide, bias=False)),
         nn.Unflatten(1, (wide, 1, 1)),
-        # A learned picture for each channel, times one number: D's last convolution the other way round.
+        # A learned (side, side) map for each channel, scaled by one input: the transpose of D's last convolution.
         _with_gain(nn.Conv2d(wide, wide, kernel_size=side, padding=side - 1, groups=wide, bias=False), gain=side),
         Block(wide, config.g_activation),
         _with_gain(nn.Conv2d(wide, half, kernel_size=1, bias=False)),
@@ -71,10 +71,10 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Widen twofold, convolve in groups, narrow again, and add to the input; at first it adds nothing.
+    """An inverted residual block: 1x1 to twice the width, grouped 3x3, 1x1 back; the identity at initialisation.
 
-    The weights start small enough for the branches of all blocks together to keep the signal's strength, which is
-    what lets the pair do without normalisation: Zhang et al. (Fixup), arXiv:1901.09321, section 3.
+    Initial weights are scaled so that activations keep their variance without normalisation. Source: Fixup, Zhang et
+    al., arXiv:1901.09321, section 3.
     """
 
     def __init__(self, width: int, choice: str) -> None:
@@ -95,7 +95,7 @@ class Block(nn.Module):
 
 
 def _with_gain(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
-    """The layer with normal first weights that multiply the signal's strength by `gain`."""
+    """Return the layer with normal initial weights that multiply the standard deviation of activations by `gain`."""
     nn.init.normal_(layer.weight, std=gain * layer.weight[0].numel() ** -0.5)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,7 +1,7 @@
-"""The residual pair of spectrally normalised GANs; the normalisation itself is a choice of the config.
+"""The residual networks of SNGAN; spectral normalisation itself is a choice of the config.
 
-Source: Miyato et al., arXiv:1802.05957, section 4 and appendix B.4 (CIFAR-10). Here G starts at a quarter of the
-image's size and doubles twice.
+Source: Miyato et al., arXiv:1802.05957, section 4 and appendix B.4 (CIFAR-10). Here G starts at 1/4 of the image's size
+and doubles it twice.
 """
 
 import torch
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
-from gansmith.networks.layers import activation, refuse_size, refuse_unused, stddev_features
 from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
+from gansmith.networks.layers import activation, refuse_size, refuse_unused, stddev_features
 
 
 def sngan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """`g_width` channels in all of G's blocks, `d_width` in all of D's."""
+    """Return G with `g_width` and D with `d_width` channels in all blocks."""
     refuse_size(spec, config)
     refuse_unused(config, "d_dropout", "g_dropout")
     return _generator(spec, config), _discriminator(spec, config)
@@ -23,13 +23,13 @@ def sngan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
 def _generator(spec: ImageSpec, config: Config) -> nn.Module:
     width, side = config.g_width, spec.size // 4
     layers = nn.Sequential(
-        _drawn(nn.Linear(latent_inputs(spec, config), width * side**2)),
+        _xavier(nn.Linear(latent_inputs(spec, config), width * side**2)),
         nn.Unflatten(1, (width, side, side)),
         UpBlock(width, config.g_activation),
         UpBlock(width, config.g_activation),
         nn.BatchNorm2d(width),
         activation(config.g_activation, nn.ReLU()),
-        _drawn(nn.Conv2d(width, spec.channels, kernel_size=3, padding=1)),
+        _xavier(nn.Conv2d(width, spec.channels, kernel_size=3, padding=1)),
         nn.Tanh(),
     )
     return Generator(layers, spec, config)
@@ -43,14 +43,14 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
         DownBlock(width, choice),
         DownBlock(width, choice),
         activation(choice, nn.ReLU()),
-        SumOverPlaces(),
+        GlobalSumPool(),
     )
-    head = _drawn(nn.Linear(width + stddev_features(config), 1))
+    head = _xavier(nn.Linear(width + stddev_features(config), 1))
     return Discriminator(layers, head, width, spec, config)
 
 
 class UpBlock(nn.Module):
-    """Twice the size: two convolutions after normalisation and ReLU, beside a convolution of single pixels."""
+    """A residual block of G that doubles the size, with batch normalisation."""
 
     def __init__(self, width: int, choice: str) -> None:
         super().__init__()
@@ -58,13 +58,13 @@ class UpBlock(nn.Module):
             nn.BatchNorm2d(width),
             activation(choice, nn.ReLU()),
             nn.Upsample(scale_factor=2, mode="nearest"),
-            _drawn(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
+            _xavier(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
             nn.BatchNorm2d(width),
             activation(choice, nn.ReLU()),
-            _drawn(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
+            _xavier(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
         )
         self.shortcut = nn.Sequential(
-            nn.Upsample(scale_factor=2, mode="nearest"), _drawn(nn.Conv2d(width, width, kernel_size=1))
+            nn.Upsample(scale_factor=2, mode="nearest"), _xavier(nn.Conv2d(width, width, kernel_size=1))
         )
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -73,17 +73,17 @@ class UpBlock(nn.Module):
 
 
 class FirstBlock(nn.Module):
-    """Half the size, from pixels: no ReLU before the first convolution, and the shortcut shrinks before it mixes."""
+    """The first residual block of D, which halves the size; it has no ReLU before its first convolution."""
 
     def __init__(self, inputs: int, width: int, choice: str) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _drawn(nn.Conv2d(inputs, width, kernel_size=3, padding=1), gain=2**0.5),
+            _xavier(nn.Conv2d(inputs, width, kernel_size=3, padding=1), gain=2**0.5),
             activation(choice, nn.ReLU()),
-            _drawn(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
+            _xavier(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
             nn.AvgPool2d(2),
         )
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2), _drawn(nn.Conv2d(inputs, width, kernel_size=1)))
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), _xavier(nn.Conv2d(inputs, width, kernel_size=1)))
 
     def forward(self, images: Tensor) -> Tensor:
         maps: Tensor = self.layers(images) + self.shortcut(images)
@@ -91,17 +91,17 @@ class FirstBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Two convolutions, each after a ReLU, beside the input itself or, where the size is halved, a mixture of it."""
+    """A residual block of D; if it halves the size, its shortcut has a 1x1 convolution."""
 
     def __init__(self, width: int, choice: str, *, halves: bool = False) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             activation(choice, nn.ReLU()),
-            _drawn(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
+            _xavier(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
             activation(choice, nn.ReLU()),
-            _drawn(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
+            _xavier(nn.Conv2d(width, width, kernel_size=3, padding=1), gain=2**0.5),
         )
-        self.shortcut = _drawn(nn.Conv2d(width, width, kernel_size=1)) if halves else nn.Identity()
+        self.shortcut = _xavier(nn.Conv2d(width, width, kernel_size=1)) if halves else nn.Identity()
         self.pool = nn.AvgPool2d(2) if halves else nn.Identity()
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -109,13 +109,15 @@ class DownBlock(nn.Module):
         return changed
 
 
-class SumOverPlaces(nn.Module):
+class GlobalSumPool(nn.Module):
+    """The sum over all positions of each map, (N, C, H, W) to (N, C)."""
+
     def forward(self, maps: Tensor) -> Tensor:
         return torch.sum(maps, dim=(2, 3))  # (N, C)
 
 
-def _drawn(layer: nn.Conv2d | nn.Linear, *, gain: float = 1.0) -> nn.Module:
-    """The layer with uniform first weights after Glorot and Bengio (2010), and no bias at first."""
+def _xavier(layer: nn.Conv2d | nn.Linear, *, gain: float = 1.0) -> nn.Module:
+    """Return the layer with uniform initial weights after Glorot and Bengio (2010), and zero biases."""
     nn.init.xavier_uniform_(layer.weight, gain=gain)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

@@ -1,9 +1,9 @@
-"""A small StyleGAN2: a mapping network, and convolutions whose weights each image's style modulates.
+"""A small StyleGAN2: a mapping network from latents to styles, and convolutions modulated by the styles.
 
-Source: Karras et al., arXiv:1912.04958, sections 2.2 and 4.1, and StyleGAN, arXiv:1812.04948, sections 3.1
-(mixing) and appendix B (truncation). Here in three scales, with four mapping layers instead of eight, no noise inputs
-(an image is a function of its latent alone), no path length penalty, and first weights of He instead of the equalised
-learning rate; only the mapping network's hundredth of that rate is kept, without which few styles are left.
+Source: Karras et al., arXiv:1912.04958, sections 2.2 and 4.1, and StyleGAN, arXiv:1812.04948, section 3.1 (mixing) and
+appendix B (truncation). Differences: three scales, four mapping layers instead of eight, no noise inputs (so an image
+is a function of its latent alone), no path length regularisation, and He's initialisation instead of the equalised
+learning rate. The mapping network keeps its learning-rate multiplier of 0.01, without which styles collapse.
 """
 
 import torch
@@ -13,8 +13,8 @@ from torch.nn.functional import leaky_relu
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
+from gansmith.networks.conditional import Discriminator, image_channels
 from gansmith.networks.layers import (
-    stddev_features,
     SLOPE,
     SlowLinear,
     activation,
@@ -23,31 +23,32 @@ from gansmith.networks.layers import (
     refuse_size,
     refuse_unused,
     refuse_widths,
+    stddev_features,
 )
-from gansmith.networks.conditional import Discriminator, image_channels
 
 MAPPING_LAYERS = 4
-MAPPING_RATE = 0.01  # of the learning rate. Source: arXiv:1812.04948, appendix C
+MAPPING_LR = 0.01  # learning-rate multiplier. Source: arXiv:1812.04948, appendix C
 
 
 def stylegan_lite(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """`g_width` and `d_width` channels at a quarter of the image's size, half and a quarter as many above."""
+    """Return G and D with `g_width` and `d_width` channels at 1/4 of the image size, half as many at each doubling."""
     refuse_size(spec, config)
     refuse_unused(config, "d_dropout", "g_dropout")
     refuse_widths(config, g_width=4, d_width=4)
     if config.g_conditioning != "auto" or config.g_activation != "default":
         raise ConfigError(
-            "stylegan-lite's generator tells y to its mapping network and has its own activation; "
-            "leave g_conditioning at auto and g_activation at own"
+            "stylegan-lite's mapping network is conditioned on y, and its generator has its own activation; leave "
+            "g_conditioning at auto and g_activation at default"
         )
     return Generator(spec, config), _discriminator(spec, config)
 
 
 class Generator(nn.Module):
-    """Latent and id to a style, a style to an image.
+    """Latents and class ids to styles, styles to images.
 
     Attributes:
-        truncation: how far styles may lie from `centres`, their mean for each id: 1 leaves them alone.
+        truncation: psi, by which the distance of styles from `mean_styles` is multiplied.
+        mean_styles: (K, style_dim) the mean style of each class id; None without truncation.
     """
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
@@ -58,7 +59,7 @@ class Generator(nn.Module):
         self.embedding = nn.Embedding(max(spec.num_classes, 1), config.latent_dim)
         mapping: list[nn.Module] = []
         for inputs in [2 * config.latent_dim] + (MAPPING_LAYERS - 1) * [style_dim]:
-            mapping += [SlowLinear(inputs, style_dim, MAPPING_RATE), nn.LeakyReLU(SLOPE)]
+            mapping += [SlowLinear(inputs, style_dim, MAPPING_LR), nn.LeakyReLU(SLOPE)]
         self.mapping = nn.Sequential(*mapping)
         self.start = nn.Parameter(torch.randn(widths[0], side, side))
         channels = [widths[0], widths[0], widths[1], widths[1], widths[2], widths[2]]
@@ -67,34 +68,34 @@ class Generator(nn.Module):
             for inputs, outputs in zip([widths[0], *channels], channels, strict=False)
         )
         self.to_image = nn.ModuleList(ToImage(width, spec.channels, style_dim) for width in widths)
-        self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
         self.truncation = 1.0
-        self.centres: Tensor | None = None
+        self.mean_styles: Tensor | None = None
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         style = self.style(z, y)
-        if self.centres is not None:
-            style = torch.lerp(self.centres[y], style, self.truncation)
+        if self.mean_styles is not None:
+            style = torch.lerp(self.mean_styles[y], style, self.truncation)
         styles = self._mixed(style, z, y) if self.training and self.mixing else [style] * len(self.layers)
         maps = self.start.expand(z.shape[0], -1, -1, -1)
         images: Tensor | None = None
         for level, to_image in enumerate(self.to_image):
             first, second = 2 * level, 2 * level + 1
-            maps = self.layers[first](self.enlarge(maps) if level else maps, styles[first])
+            maps = self.layers[first](self.upsample(maps) if level else maps, styles[first])
             maps = self.layers[second](maps, styles[second])
-            drawn = to_image(maps, styles[second])
-            images = drawn if images is None else self.enlarge(images) + drawn
+            added = to_image(maps, styles[second])
+            images = added if images is None else self.upsample(images) + added
         assert images is not None
         return images.tanh()  # (N, C, H, W)
 
     def style(self, z: Tensor, y: Tensor) -> Tensor:
-        """(N, style_dim) styles of latents scaled to one length, beside their ids' embeddings."""
+        """Return (N, style_dim) styles of normalised latents, concatenated with the embeddings of y."""
         z = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
         style: Tensor = self.mapping(torch.cat([z, self.embedding(y)], dim=1))
         return style
 
     def _mixed(self, style: Tensor, z: Tensor, y: Tensor) -> list[Tensor]:
-        """One style a layer; a share of the images takes the later ones from another latent of the batch."""
+        """Return (N, style_dim) styles for each layer; a share of images takes the later ones from another latent."""
         other = self.style(z.roll(1, 0), y)
         layers = len(self.layers)
         first_of_other = torch.randint(1, layers, (len(z), 1))
@@ -102,20 +103,20 @@ class Generator(nn.Module):
         return [torch.where(first_of_other > layer, style, other) for layer in range(layers)]
 
     def truncate(self, strength: float) -> None:
-        """From now on draw styles nearer to each id's mean style, 0 being that mean, 1 where they are."""
-        draw = torch.Generator().manual_seed(0)
-        z = torch.randn(1024, self.embedding.embedding_dim, generator=draw)
+        """Turn on the truncation trick: move styles towards the mean of their class id, 1 not at all, 0 fully."""
+        rng = torch.Generator().manual_seed(0)
+        z = torch.randn(1024, self.embedding.embedding_dim, generator=rng)
         with torch.no_grad():
             y = torch.arange(self.embedding.num_embeddings)
-            self.centres = torch.stack([self.style(z, i.expand(len(z))).mean(0) for i in y])
+            self.mean_styles = torch.stack([self.style(z, i.expand(len(z))).mean(0) for i in y])
         self.truncation = strength
 
 
 class Modulated(nn.Module):
-    """A convolution whose weights are scaled, for each image, by the style of each input channel.
+    """A modulated convolution, with or without demodulation. Source: arXiv:1912.04958, eq. 1 and 3.
 
-    Scaling weights is scaling inputs, and dividing by the length of each output's scaled weights is scaling outputs:
-    the same numbers as in the source's grouped convolution, from one ordinary convolution. Source: eq. 1 and 3.
+    It scales the inputs and outputs of an ordinary convolution instead of each image's weights; the result equals that
+    of the source's grouped convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, style_dim: int, *, kernel_size: int, demodulates: bool) -> None:
@@ -132,13 +133,13 @@ class Modulated(nn.Module):
         scale = self.style(style)  # (N, inputs)
         maps = self.convolution(maps * scale[:, :, None, None])
         if self.demodulates:
-            lengths = self.convolution.weight.square().sum((2, 3))  # (outputs, inputs)
-            maps = maps * (scale.square() @ lengths.T + 1e-8).rsqrt()[:, :, None, None]
+            squares = self.convolution.weight.square().sum((2, 3))  # (outputs, inputs)
+            maps = maps * (scale.square() @ squares.T + 1e-8).rsqrt()[:, :, None, None]
         return maps + self.bias
 
 
 class StyledConvolution(Modulated):
-    """A modulated and demodulated 3x3 convolution with its activation."""
+    """A modulated and demodulated 3x3 convolution with a leaky ReLU."""
 
     def __init__(self, inputs: int, outputs: int, style_dim: int) -> None:
         super().__init__(inputs, outputs, style_dim, kernel_size=3, demodulates=True)
@@ -148,7 +149,7 @@ class StyledConvolution(Modulated):
 
 
 class ToImage(Modulated):
-    """A modulated convolution of single pixels to colours."""
+    """A modulated 1x1 convolution to image channels, without demodulation."""
 
     def __init__(self, inputs: int, channels: int, style_dim: int) -> None:
         super().__init__(inputs, channels, style_dim, kernel_size=1, demodulates=False)
@@ -175,7 +176,7 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
 
 
 class DownBlock(nn.Module):
-    """Half the size: two convolutions beside a convolution of single pixels, scaled so that the strength stays."""
+    """A residual block that halves the size, with a 1x1 convolution as its shortcut, scaled to keep the variance."""
 
     def __init__(self, inputs: int, outputs: int, choice: str) -> None:
         super().__init__()
