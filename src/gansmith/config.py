@@ -1,9 +1,9 @@
 """Every choice of a training run, as one flat frozen dataclass.
 
-A value comes from the first of: an argument (a flag, or a keyword in Python), the environment (GANSMITH_<FIELD>), a TOML
-file, the recipe's row, the default here. `Config` is the only place that says what a field may be, and remembers where
-each value came from. Names that stand for code (networks, objectives, data sets) are checked by their own tables through
-`choose`. Nothing heavy is imported here, so `--help` answers at once.
+A value comes from the first of: an argument (a flag, or a keyword in Python), the environment (GANSMITH_<FIELD>), a
+TOML file, the recipe's row, the default here. `Config` is the only place that says what a field may be, and remembers
+where each value came from. Names that stand for code (networks, objectives, data sets) are checked by their own tables
+through `choose`. Nothing heavy is imported here, so `--help` answers at once.
 """
 
 import dataclasses
@@ -556,47 +556,91 @@ def load_config(path: Path, *, written_in: int) -> Config:
     return config.with_origins(origins if is_readable else {})  # type: ignore[arg-type]
 
 
-# What other projects call a field, or something that is no field here, and what to say.
-SYNONYMS = {
-    "lr": "g_lr and d_lr", "learning_rate": "g_lr and d_lr", "lr_g": "g_lr", "glr": "g_lr", "lrg": "g_lr",
-    "g_learning_rate": "g_lr", "lr_d": "d_lr", "dlr": "d_lr", "lrd": "d_lr", "d_learning_rate": "d_lr",
-    "bs": "batch_size", "batch": "batch_size", "batchsize": "batch_size", "b": "batch_size",
-    "nz": "latent_dim", "z": "latent_dim", "z_dim": "latent_dim", "zdim": "latent_dim", "latent": "latent_dim",
-    "latent_size": "latent_dim", "noise_dim": "latent_dim", "dim_z": "latent_dim", "nlatent": "latent_dim",
-    "gamma": "r1_gamma and r2_gamma", "r1": "r1_gamma", "r2": "r2_gamma", "r1_weight": "r1_gamma",
-    "n_epochs": "epochs", "num_epochs": "epochs", "nepochs": "epochs", "epoch": "epochs", "niter": "epochs or images",
-    "iterations": "images", "n_iter": "images", "iters": "images", "steps": "images", "max_steps": "images",
-    "kimg": "images (500k is 500 kimg)", "total_kimg": "images (500k is 500 kimg)", "duration": "minutes",
-    "time": "minutes", "b1": "beta1", "b2": "beta2", "betas": "beta1 and beta2", "ngf": "g_width", "ndf": "d_width",
-    "width": "g_width and d_width", "hidden": "g_width and d_width", "hidden_dim": "g_width and d_width",
-    "n_critic": "d_steps", "ncritic": "d_steps", "n_dis": "d_steps", "critic_iters": "d_steps", "d_iters": "d_steps",
-    "clip": "clip_weights or clip_grad_norm", "clip_value": "clip_weights", "clip_grad": "clip_grad_norm",
-    "lambda_gp": "gradient_penalty", "gp_lambda": "gradient_penalty", "gp": "gradient_penalty",
-    "gp_weight": "gradient_penalty", "smoothing": "label_smoothing", "smooth": "label_smoothing",
-    "soft_labels": "label_smoothing", "real_label": "label_smoothing", "flip_labels": "label_flipping",
-    "loss": "objective", "gan_type": "objective", "gan_mode": "objective", "loss_type": "objective",
-    "criterion": "objective", "model": "a recipe's name, or network", "arch": "network", "architecture": "network",
-    "dataset": "data", "data_set": "data", "dataroot": "data_dir", "data_root": "data_dir", "data_path": "data_dir",
-    "root": "data_dir", "cond": "conditioning", "conditional": "conditioning labels", "n_classes": "classes",
-    "num_classes": "classes", "label": "classes", "labels": "classes", "class": "classes", "optimizer": "g_optimizer and d_optimizer",
-    "optim": "g_optimizer and d_optimizer", "opt": "g_optimizer and d_optimizer", "dropout": "d_dropout or g_dropout",
-    "init": "weight_init", "init_type": "weight_init", "initialisation": "weight_init", "activation":
-    "g_activation and d_activation", "sn": "spectral_norm", "noise": "instance_noise", "aug": "augment",
-    "diffaug": "augment diffaugment", "diffaugment": "augment diffaugment", "ada": "augment adaptive",
-    "ema_decay": "ema", "ema_beta": "ema", "ema_kimg": "ema", "mbstd": "minibatch_stddev", "mbstd_group":
-    "minibatch_stddev", "amp": "precision bfloat16", "bf16": "precision bfloat16", "fp16": "precision bfloat16",
-    "fp32": "precision float32", "num_threads": "threads", "workers": "threads", "num_workers": "threads", "j":
-    "threads", "manual_seed": "seed", "random_seed": "seed", "outdir": "out", "out_dir": "out", "outf": "out",
-    "output": "out", "output_dir": "out", "save_dir": "out", "logdir": "out", "o": "out", "log_interval":
-    "log_every", "sample_interval": "sample_every", "save_interval": "save_every", "checkpoint_every": "save_every",
-    "snap": "save_every", "patience": "early_stopping", "wandb": "trackers wandb", "tensorboard": "trackers tensorboard",
-    "scheduler": "lr_decay", "lr_policy": "lr_decay", "wd": "weight_decay",
-}  # fmt: skip
+# What other projects call a field or a flag, by what it is here.
+_OTHER_NAMES = {
+    "g_lr and d_lr": "lr learning_rate",
+    "g_lr": "lr_g glr lrg g_learning_rate lr_generator generator_lr gen_lr",
+    "d_lr": "lr_d dlr lrd d_learning_rate lr_discriminator discriminator_lr disc_lr",
+    "batch_size": "bs batch batchsize b batch_gpu mini_batch_size minibatch",
+    "latent_dim": "nz z z_dim zdim latent latent_size latents_dim noise_dim noise_size dim_z nlatent z_size",
+    "latent_distribution": "z_distribution noise_type",
+    "r1_gamma and r2_gamma": "gamma",
+    "r1_gamma": "r1 r1_weight lambda_r1 r1_reg",
+    "r2_gamma": "r2 r2_weight lambda_r2",
+    "gradient_penalty": "lambda_gp gp_lambda gp gp_weight lambda lambda_ penalty_weight",
+    "epochs": "n_epochs num_epochs nepochs epoch nepoch max_epochs",
+    "epochs or images": "niter",
+    "images": "iterations n_iter iters num_iters steps max_steps num_steps n_steps nimg total_images train_images",
+    "images (500k is 500 kimg)": "kimg total_kimg",
+    "minutes": "duration time max_time hours",
+    "beta1": "b1 adam_beta1",
+    "beta2": "b2 adam_beta2",
+    "beta1 and beta2": "betas beta adam_betas",
+    "g_width": "ngf g_dim g_channels gf_dim",
+    "d_width": "ndf d_dim d_channels df_dim",
+    "g_width and d_width": "width hidden hidden_dim hidden_size nf cbase",
+    "d_steps": "n_critic ncritic n_dis critic_iters d_iters num_d_steps",
+    "g_steps": "n_gen g_iters",
+    "clip_weights or clip_grad_norm": "clip",
+    "clip_weights": "clip_value weight_clip",
+    "clip_grad_norm": "clip_grad grad_clip max_grad_norm",
+    "label_smoothing": "smoothing smooth soft_labels real_label one_sided",
+    "label_flipping": "flip_labels label_flip",
+    "objective": "loss gan_type gan_mode loss_type criterion adv_loss",
+    "network": "arch architecture backbone",
+    "a recipe's name, or network": "model gan",
+    "data": "dataset data_set",
+    "data_dir": "dataroot data_root data_path root datadir",
+    "conditioning": "cond",
+    "conditioning labels": "conditional class_cond",
+    "conditioning clusters": "n_clusters k_means",
+    "classes": "n_classes num_classes label labels class digit digits",
+    "g_optimizer and d_optimizer": "optimizer optim opt",
+    "d_dropout or g_dropout": "dropout",
+    "weight_init": "init init_type initialisation initialization",
+    "g_activation and d_activation": "activation act",
+    "spectral_norm": "sn use_sn spectral",
+    "instance_noise": "noise noise_std d_noise",
+    "augment": "aug augmentation",
+    "augment diffaugment": "diffaug diffaugment diff_augment",
+    "augment adaptive": "ada",
+    "ema": "ema_decay ema_beta ema_kimg ema_rate",
+    "minibatch_stddev": "mbstd mbstd_group mbstd_group_size minibatch_std",
+    "precision bfloat16": "amp bf16 fp16 half mixed_precision",
+    "precision float32": "fp32 float32",
+    "threads": "num_threads workers num_workers n_workers n_cpu j cpus",
+    "seed": "manual_seed random_seed rng_seed",
+    "out": "outdir out_dir outf output output_dir save_dir logdir log_dir o results_dir result_dir run_dir name",
+    "log_every": "log_interval log_step print_freq log_freq print_every",
+    "sample_every": "sample_interval sample_freq sample_step",
+    "evaluate_every": "eval_every eval_interval eval_freq fid_every",
+    "save_every": "save_interval checkpoint_every snap save_freq save_step checkpoint_interval",
+    "early_stopping": "patience early_stop",
+    "trackers wandb": "wandb",
+    "trackers tensorboard": "tensorboard",
+    "trackers mlflow": "mlflow",
+    "lr_decay": "scheduler lr_policy lr_scheduler schedule",
+    "weight_decay": "wd l2",
+    "progress": "verbose quiet silent",
+    "count": "n num num_samples n_samples nsamples number num_images",
+    "truncation": "trunc truncation_psi psi",
+}
+SYNONYMS = {name: ours for ours, names in _OTHER_NAMES.items() for name in names.split()}
+_CPU = "this version trains and samples on the CPU; omit it"
+_AS_THE_DATA = "images keep the size and the channels of the data set; omit it"
+# What other projects have and this one has not.
+UNSUPPORTED = {
+    **dict.fromkeys("gpu gpus gpu_id gpu_ids ngpu num_gpus n_gpu cuda device devices mps no_cuda".split(), _CPU),
+    **dict.fromkeys("image_size img_size imsize imagesize resolution size nc channels".split(), _AS_THE_DATA),
+    **dict.fromkeys("resume continue continue_train".split(), "`gansmith resume RUN` continues a run; omit it"),
+}
 
 
 def unknown_field(name: str, also: Iterable[str] = ()) -> str:
     """Return a sentence on a name that is no field: what other projects call it here, or the closest names."""
     key = name.replace("-", "_").lower()
+    if key in UNSUPPORTED:
+        return f"there is no field {name!r}: {UNSUPPORTED[key]}"
     if key in SYNONYMS:
         return f"there is no field {name!r}; here it is {SYNONYMS[key]}"
     return _unknown(name, (*FIELDS, *also), "field")

@@ -9,21 +9,21 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cyclopts import App, CycloptsError
 
 from gansmith.cli.benchmarks import gaussians, losses, stacked_mnist
 from gansmith.cli.boards import ablate, recipes
 from gansmith.cli.data import check, export, fetch
-from gansmith.cli.sampling import film, plot, sample, walk
 from gansmith.cli.evaluation import compare, evaluate
-from gansmith.cli.info import describe, diagnose, doctor, list_
-from gansmith.cli.output import complain
 from gansmith.cli.exports import export as export_model
 from gansmith.cli.exports import handin, report
+from gansmith.cli.info import describe, diagnose, doctor, list_
+from gansmith.cli.output import complain
+from gansmith.cli.sampling import film, plot, sample, walk
 from gansmith.cli.training import resume, train
-from gansmith.config import FIELDS, SYNONYMS
+from gansmith.config import FIELDS, SYNONYMS, UNSUPPORTED
 from gansmith.errors import GansmithError, TrainingFailed
 
 app = App(
@@ -82,7 +82,7 @@ def main() -> None:
     try:
         code = app(_with_values(sys.argv[1:]), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        complain(_usage(" ".join(str(error).split())))
+        complain(_usage(" ".join(str(error).split()), sys.argv[1:]))
         code = 2
     except GansmithError as error:
         complain(str(error))
@@ -107,21 +107,43 @@ def main() -> None:
     sys.exit(code or 0)
 
 
-def _usage(sentence: str) -> str:
-    """Return a sentence on a flag that does not exist: what other projects mean by it, or the closest flag."""
-    unknown = re.search(r'Unknown option: "?--([\w-]+)', sentence)
+def _usage(sentence: str, words: list[str]) -> str:
+    """Return a sentence on a flag that does not exist: what it is called here, or the closest flag of this command."""
+    unknown = re.search(r'Unknown option: "?(-{1,2}[\w-]+)', sentence)
     if unknown is None:
         return sentence
-    name = unknown[1].removeprefix("no-").replace("-", "_").lower()
-    if name not in SYNONYMS and "Did you mean" in sentence:
-        return sentence
-    close = difflib.get_close_matches(name, [*SYNONYMS, *FIELDS], n=1, cutoff=0.7)
-    if not close:
-        return f"{sentence} gansmith COMMAND --help lists the flags"
-    words = str(SYNONYMS.get(close[0], close[0])).split(" ")
-    words = [f"--{word.replace('_', '-')}" if word in (*FIELDS, "out", "minutes", "epochs") else word for word in words]
-    verb = "here it is" if name in SYNONYMS else "did you mean"
-    return f"there is no --{unknown[1]}; {verb} {' '.join(words)}{'' if name in SYNONYMS else '?'}"
+    flag = unknown[1]
+    name = flag.lstrip("-").removeprefix("no-").replace("-", "_").lower()
+    flags = _flags_of(words)
+    if name in UNSUPPORTED:
+        return f"there is no {flag}: {UNSUPPORTED[name]}"
+    known = {other: ours for other, ours in SYNONYMS.items() if _terms(ours) & flags.keys()}
+    if name in known:
+        return f"there is no {flag}; here it is {_as_flags(known[name], flags)}"
+    close = difflib.get_close_matches(name, [*flags, *known], n=1)
+    if close:
+        return f"there is no {flag}; did you mean {_as_flags(known.get(close[0], close[0]), flags)}?"
+    return f"there is no {flag}; gansmith {_command_of(words)} --help lists the flags"
+
+
+def _command_of(words: list[str]) -> str:
+    return " ".join(app.parse_commands(words)[0])
+
+
+def _flags_of(words: list[str]) -> dict[str, str]:
+    """Return the flags of the command in these words by their names as fields are written: batch_size: --batch-size."""
+    arguments = app.parse_commands(words)[1][-1].assemble_argument_collection()
+    names = [name for argument in arguments for name in argument.names if name.startswith("--")]
+    return {name[2:].replace("-", "_"): name for name in names}
+
+
+def _terms(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
+
+
+def _as_flags(text: str, flags: Mapping[str, str]) -> str:
+    """Return a text on fields with each that is a flag written as one."""
+    return re.sub(r"\w+", lambda word: flags.get(word[0], word[0]), text)
 
 
 def _beyond_memory(error: Exception) -> str:
@@ -131,7 +153,7 @@ def _beyond_memory(error: Exception) -> str:
 
 
 def _with_values(words: list[str]) -> list[str]:
-    """The command line with `--flag true` as `--flag=true`, since a flag alone takes no value."""
+    """Return the words with `--flag true` as `--flag=true`, since a flag alone takes no value."""
     switches = {f"--{name.replace('_', '-')}" for name, field in FIELDS.items() if field.type is bool}
     joined: list[str] = []
     for word in words:

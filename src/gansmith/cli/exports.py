@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from gansmith.errors import ConfigError
 from gansmith.cli.output import require_parent
+from gansmith.errors import ConfigError
 
 Format = Literal["safetensors", "onnx", "keras", "pt2", "all"]
 

@@ -22,9 +22,9 @@ def list_(what: Literal["recipes", "datasets", "networks", "objectives", "metric
     if what != "recipes":
         from gansmith.data import DATASETS
         from gansmith.exporters import EXPORTERS
-        from gansmith.training.losses import OBJECTIVES
         from gansmith.metrics import METRICS
         from gansmith.networks import NETWORKS
+        from gansmith.training.losses import OBJECTIVES
 
         tables |= {"datasets": DATASETS, "networks": NETWORKS, "objectives": OBJECTIVES, "metrics": METRICS}
         tables["formats"] = EXPORTERS

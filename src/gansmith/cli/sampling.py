@@ -4,9 +4,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
-from gansmith.errors import ConfigError
 from gansmith.cli.output import require_parent, require_place
 from gansmith.config import parse_labels
+from gansmith.errors import ConfigError
 
 MOST_PICTURES = 10_000  # of a walk: a quarter of an hour to play
 
@@ -89,11 +89,11 @@ def walk(
     out
         A .gif, .webp or .mp4 animation, or a .png with one row a stop.
     """
-    from gansmith.pictures.animations import FORMATS, write_film
-    from gansmith.sampling import class_walk, latent_walk
-    from gansmith.pictures.grids import enlarge, grid, to_png
-    from gansmith.models import load_generator
     from gansmith.files import write_bytes
+    from gansmith.models import load_generator
+    from gansmith.pictures.animations import FORMATS, write_film
+    from gansmith.pictures.grids import enlarge, grid, to_png
+    from gansmith.sampling import class_walk, latent_walk
 
     if not 2 <= steps <= 1000:
         raise ConfigError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
@@ -171,12 +171,12 @@ def plot(
     out
         A .png, for curves also .svg or .pdf; by default loss.png, classes.png or neighbours.png in the run directory.
     """
-    from gansmith.pictures.grids import enlarge, grid, to_png
-    from gansmith.sampling import sample
+    from gansmith.files import write_bytes
     from gansmith.models import load_generator
+    from gansmith.pictures.grids import enlarge, grid, to_png
     from gansmith.pictures.plots import classes_by_styles, neighbours, plot_curves
     from gansmith.runs import open_run
-    from gansmith.files import write_bytes
+    from gansmith.sampling import sample
 
     if seed < 0:
         raise ConfigError(f"seed is {seed}; it must be a whole number from 0, such as 504")
