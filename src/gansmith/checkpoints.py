@@ -158,7 +158,7 @@ def damage(path: Path) -> str:
             broken = next((name for name in _TENSOR_FILES if file_sha256(path / name) != hashes[name]), "")
         written_in = counters["format"]
     except OSError as error:
-        return f"{Path(error.filename).name} cannot be read ({error.strerror})"
+        return f"{Path(error.filename or path).name} cannot be read ({error.strerror})"
     except (ValueError, KeyError, TypeError, AttributeError):
         return "state.json is not what was saved"
     if not broken and written_in != FORMAT:

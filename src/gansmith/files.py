@@ -68,16 +68,17 @@ def write_flushed(path: Path, data: bytes) -> None:
 
 def flush(path: Path) -> None:
     """Have the disk hold a file or a directory; file systems that cannot flush directories are left alone."""
+    is_directory = path.is_dir()
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY if is_directory else os.O_RDWR)  # Windows flushes no read-only file
     except OSError:
-        if path.is_dir():
+        if is_directory:
             return
         raise
     try:
         os.fsync(descriptor)
     except OSError:
-        if not path.is_dir():
+        if not is_directory:
             raise
     finally:
         os.close(descriptor)
@@ -178,5 +179,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
             raise KeyError("gansmith")
     except (safetensors.SafetensorError, KeyError, ValueError, RecursionError):
-        raise DataError(f"{path} is not a Gansmith generator; give a generator.safetensors that `train` wrote") from None
+        raise DataError(
+            f"{path} is not a Gansmith generator; give a generator.safetensors that `train` wrote"
+        ) from None
     return found

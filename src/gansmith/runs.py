@@ -21,12 +21,14 @@ from typing import Any
 
 from gansmith.checkpoints import (
     FORMAT,
-    NAME as CHECKPOINT_NAME,
     best_checkpoint,
     checkpoint_path,
     is_whole,
     named_checkpoints,
     remove_unfinished,
+)
+from gansmith.checkpoints import (
+    NAME as CHECKPOINT_NAME,
 )
 from gansmith.config import FIELDS, NAME, NAME_RULE, Config, load_config
 from gansmith.errors import NotFoundError, RunError
@@ -72,7 +74,7 @@ class RunDirectory:
         return list(_read_rows(self.metrics_path))
 
     def grids(self) -> list[tuple[int, Path]]:
-        """Return the saved grids with the images seen before each, oldest first; other files in samples/ are ignored."""
+        """Return the saved grids, each with the images seen before it, oldest first; other files are ignored."""
         found = self.samples_dir.glob("*.png")
         return sorted((int(path.stem), path) for path in found if CHECKPOINT_NAME.fullmatch(path.stem))
 
@@ -251,10 +253,8 @@ def _continued(run: RunDirectory, config: Config) -> RunDirectory:
                 f"{name} is {getattr(config, name)}, but {run.directory} goes on with the schedules it began with; "
                 f"omit {name}, or give another --out"
             )
-    kept_origins = config.with_origins(run.config.origins)
-    return RunDirectory(
-        run.directory, kept_origins.replace(schedule_images=schedule, planned_images=begun.planned_images)
-    )
+    config = config.replace(schedule_images=schedule, planned_images=begun.planned_images)
+    return RunDirectory(run.directory, config.with_origins(config.origins or run.config.origins))
 
 
 def open_run(directory: Path) -> RunDirectory:

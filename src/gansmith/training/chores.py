@@ -210,7 +210,7 @@ def interval(config: Config, name: str, parts: int) -> int:
     """
     chosen: int = getattr(config, name)
     share = max(config.batch_size, math.ceil(expected_length(config) / parts))
-    return min(chosen, share) if config.is_from_recipe(name) else chosen or share
+    return min(chosen or share, share) if config.is_from_recipe(name) else chosen or share
 
 
 def expected_length(config: Config) -> int:

@@ -1,13 +1,12 @@
-"""Training failures in plain words: pure functions of a run's log and its scores.
+"""Training failures: their detectors, pure functions of a run's log and its scores, and what to do about each.
 
-`FAILURES` holds one row for each failure: its detector, its likely cause and a remedy. A detector returns the figure
-that shows it, as part of a sentence, or None. docs/failures.md shows a run with each.
+docs/failures.md shows a run with each.
 """
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,8 +16,8 @@ from gansmith.training.losses import OBJECTIVES
 Row = Mapping[str, Any]
 WINDOW = 0.05  # a failure must have lasted for this fraction of the run
 FEWEST = 3  # and for so many measurements
-FIRST_STEPS = 20  # before these nothing differs from a cold start
-MAX_GROWTH = 1.5  # times their initial norm: weights that grow more in the first steps have diverged
+FIRST_STEPS = 20  # nothing is diagnosed before these
+MAX_GROWTH = 1.5  # weights whose norm grows by more than this factor in the first steps have diverged
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Failure:
 
 
 def diagnose(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> list[Failure]:
-    """Return every failure that the newest of these rows show; after a divergence none, which brings all others.
+    """Return every failure that the newest of these rows show; none after a divergence, which causes all others.
 
     Args:
         rows: of log.jsonl, oldest first.
@@ -45,20 +44,22 @@ def diagnose(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> list
     rows = [row for row in rows if "d_loss" in row]
     if has_diverged or not rows or rows[-1]["images_seen"] < FIRST_STEPS * config.batch_size:
         return []
-    figures = {name: detect(rows, scores, config) for name, (detect, _, _) in FAILURES.items()}
-    found = [name for name, figure in figures.items() if figure]
-    named = ["diverged"] if "diverged" in found else found
-    return [to_failure(name, rows[-1]["images_seen"], figures[name] or "") for name in named]
+    figures = {name: kind.detect(rows, scores, config) for name, kind in FAILURES.items()}
+    found = {name: figure for name, figure in figures.items() if figure is not None}
+    if "diverged" in found:
+        found = {"diverged": found["diverged"]}
+    return [to_failure(name, rows[-1]["images_seen"], figure) for name, figure in found.items()]
 
 
 def to_failure(name: str, images_seen: int, figure: str) -> Failure:
     """Return the failure with its figure, its likely cause and a remedy in one sentence."""
-    _, cause, change = FAILURES[name]
-    return Failure(name, images_seen, f"{name}: {figure} after {images_seen:,} images; likely {cause}; try {change}")
+    kind = FAILURES[name]
+    message = f"{name}: {figure} after {images_seen:,} images; likely {kind.cause}; try {kind.remedy}"
+    return Failure(name, images_seen, message)
 
 
-def _lately(rows: Sequence[Row], config: Config, name: str) -> list[float]:
-    """Return the finite values of a number over the last window; none before there are enough of them."""
+def _recent(rows: Sequence[Row], config: Config, name: str) -> list[float]:
+    """Return what a number was over the last window; nothing before there are enough values."""
     since = rows[-1]["images_seen"] - WINDOW * config.images
     known = [row for row in rows if row.get(name) is not None]
     count = max(FEWEST, sum(row["images_seen"] > since for row in known))
@@ -66,8 +67,8 @@ def _lately(rows: Sequence[Row], config: Config, name: str) -> list[float]:
     return found if len(found) >= FEWEST and since >= 0 else []
 
 
-def _stays(values: Sequence[float], test: Callable[[float], bool]) -> float | None:
-    """Return their median where all of them pass a test."""
+def _median_if_all(values: Sequence[float], test: Callable[[float], bool]) -> float | None:
+    """Return the median of these values where all of them pass a test, else None."""
     return statistics.median(values) if values and all(map(test, values)) else None
 
 
@@ -78,46 +79,48 @@ def _not_finite(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> s
 def _diverged(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
     limit = 20.0 if _guessing_loss(config) else 1_000.0
     for name in ("d_loss", "g_loss"):
-        found = _stays(_lately(rows, config, name), lambda value: abs(value) > limit)
+        found = _median_if_all(_recent(rows, config, name), lambda value: abs(value) > limit)
         if found is not None:
             return f"{name} has stayed beyond {limit:,.0f}, at {found:,.1f},"
     grown = max((row["weight_growth"] for row in rows if "weight_growth" in row), default=0.0)
     return None if grown <= MAX_GROWTH else f"weights grew {grown:.1f}-fold in the first {FIRST_STEPS} steps, seen"
 
 
-def _collapse_within(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
-    found = _stays(_lately(rows, config, "diversity_within"), lambda value: value < 0.45)
+def _mode_collapse(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
+    found = _median_if_all(_recent(rows, config, "diversity_within"), lambda value: value < 0.45)
     which = "" if config.conditioning == "none" else " of one class id"
     return None if found is None else f"generated images{which} differ {found:.2f} times as much as real ones"
 
 
-def _collapse_across(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
+def _missing_classes(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
     asked = f" (--classes {config.classes} leaves no others)" if config.classes else ""
     for name, where in (("classes_generated", "generated"), ("classes_in_data", "in the training images")):
-        found = _stays(_lately(rows, config, name), lambda value: value < 0.4)
+        found = _median_if_all(_recent(rows, config, name), lambda value: value < 0.4)
         if found is not None:
             return f"only {found:.0%} of the data set's classes are {where}{asked}"
-    found = _stays(_lately(rows, config, "diversity_across"), lambda value: value < 0.25)
-    return None if found is None else f"generated images of different classes differ {found:.2f} times as much as real ones"
+    found = _median_if_all(_recent(rows, config, "diversity_across"), lambda value: value < 0.25)
+    if found is None:
+        return None
+    return f"generated images of different classes differ {found:.2f} times as much as real ones"
 
 
 def _discriminator_wins(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
     guessing = _guessing_loss(config)
-    found = _stays(_lately(rows, config, "d_loss"), lambda value: abs(value) < 0.02 * guessing)
+    found = _median_if_all(_recent(rows, config, "d_loss"), lambda value: abs(value) < 0.02 * guessing)
     if found is not None:
         return f"d_loss has stayed at {found:.3f}, where guessing gives {guessing:.2f},"
     if not OBJECTIVES[config.objective].splits_at_zero:
         return None
-    real, fake = (_lately(rows, config, name) for name in ("d_real", "d_fake"))
+    real, fake = (_recent(rows, config, name) for name in ("d_real", "d_fake"))
     if config.label_flipping > 0.5:
         real, fake = fake, real  # D is trained on swapped labels
-    found = _stays([r - f for r, f in zip(real, fake, strict=True)], lambda value: value > 0.55)
+    found = _median_if_all([r - f for r, f in zip(real, fake, strict=True)], lambda value: value > 0.55)
     return None if found is None else f"the discriminator has kept d_real and d_fake {found:.2f} apart"
 
 
 def _generator_wins(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
     guessing = _guessing_loss(config)
-    found = _stays(_lately(rows, config, "d_loss"), lambda value: value > 0.995 * guessing > 0)
+    found = _median_if_all(_recent(rows, config, "d_loss"), lambda value: value > 0.995 * guessing > 0)
     return None if found is None else f"d_loss has stayed at {found:.3f}, what guessing gives or more,"
 
 
@@ -127,18 +130,18 @@ def _guessing_loss(config: Config) -> float:
     return OBJECTIVES[config.objective].d_loss(nothing, nothing).item()
 
 
-def _vanishing(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
-    lengths = [row["g_grad_norm"] for row in rows if row.get("g_grad_norm") is not None]
-    before = statistics.median(lengths[:FEWEST]) if len(lengths) > FEWEST else 0.0
-    found = _stays(_lately(rows, config, "g_grad_norm"), lambda value: value < 1e-3 * before)
+def _vanishing_gradient(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
+    norms = [row["g_grad_norm"] for row in rows if row.get("g_grad_norm") is not None]
+    before = statistics.median(norms[:FEWEST]) if len(norms) > FEWEST else 0.0
+    found = _median_if_all(_recent(rows, config, "g_grad_norm"), lambda value: value < 1e-3 * before)
     return None if found is None else f"the generator's gradient norm fell from {before:.2g} to {found:.2g}"
 
 
-def _memorises(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
-    found = _stays(_lately(rows, config, "copy_distance"), lambda value: value < 0.75)
+def _memorisation(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
+    found = _median_if_all(_recent(rows, config, "copy_distance"), lambda value: value < 0.75)
     if found is not None:
         return f"generated images lie {found:.2f} times as far from training images as others do"
-    found = _stays(_lately(rows, config, "d_overfit"), lambda value: value > 0.9)
+    found = _median_if_all(_recent(rows, config, "d_overfit"), lambda value: value > 0.9)
     return None if found is None else f"the discriminator rates held-out real images as generated ({found:.2f})"
 
 
@@ -150,50 +153,63 @@ def _stalled(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str 
     return f"the validation FD ratio has not fallen much below {min(ratios[:-newest]):.2f} in {newest} scores"
 
 
-Detector = Callable[[Sequence[Row], Sequence[Row], Config], str | None]
-# name: detector, likely cause, suggested change
-FAILURES: dict[str, tuple[Detector, str, str]] = {
-    "not-finite": (
+class Kind(NamedTuple):
+    """A kind of training failure.
+
+    Attributes:
+        detect: takes log rows, scores and the config; returns the figure that shows the failure, as part of a sentence,
+            or None.
+        cause: the likely cause.
+        remedy: what to change.
+    """
+
+    detect: Callable[[Sequence[Row], Sequence[Row], Config], str | None]
+    cause: str
+    remedy: str
+
+
+FAILURES: dict[str, Kind] = {
+    "not-finite": Kind(
         _not_finite,
         "a step too long for these losses",
         "lower g_lr and d_lr, a higher r1_gamma and r2_gamma, or --precision float32",
     ),
-    "diverged": (
+    "diverged": Kind(
         _diverged,
         "learning rates far too high, or a discriminator without its penalty",
         "a tenth of g_lr and d_lr, or r1_gamma and r2_gamma above zero",
     ),
-    "mode-collapse": (
-        _collapse_within,
+    "mode-collapse": Kind(
+        _mode_collapse,
         "mode collapse: the generator found an image the discriminator rates as real, or its steps are too long",
         "lower g_lr and d_lr, a higher r1_gamma and r2_gamma, or --minibatch-stddev 4",
     ),
-    "missing-classes": (
-        _collapse_across,
+    "missing-classes": Kind(
+        _missing_classes,
         "a generator that ignores its class ids, or training images of few classes",
         "--conditioning labels or clusters, all classes in the data, or a relativistic objective",
     ),
-    "discriminator-wins": (
+    "discriminator-wins": Kind(
         _discriminator_wins,
         "a discriminator that learns faster than the generator can follow",
         "a higher r1_gamma and r2_gamma, a lower d_lr, or augmentation where there are few images",
     ),
-    "generator-wins": (
+    "generator-wins": Kind(
         _generator_wins,
         "a discriminator too weak, or limited by its penalty or its learning rate",
         "a lower r1_gamma and r2_gamma, a higher d_lr, or a larger d_width",
     ),
-    "vanishing-gradient": (
-        _vanishing,
+    "vanishing-gradient": Kind(
+        _vanishing_gradient,
         "an objective whose gradient vanishes where the discriminator is sure",
         "the non-saturating or least-squares objective, or a higher r1_gamma",
     ),
-    "memorisation": (
-        _memorises,
+    "memorisation": Kind(
+        _memorisation,
         "too few training images for networks of this size",
         "more images, augmentation, a smaller network, or a shorter run",
     ),
-    "stalled": (
+    "stalled": Kind(
         _stalled,
         "a run that has reached what these choices allow",
         "stopping here, or decaying learning rates (lr_decay_from)",

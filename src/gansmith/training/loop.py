@@ -5,6 +5,7 @@ run that was never interrupted.
 """
 
 import contextlib
+import shlex
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -155,7 +156,7 @@ def _save_failed(run: RunDirectory, error: OSError) -> TrainingFailed:
     """Return the failure of a run whose files could not be written, recorded where that is possible."""
     reason = (
         f"{error.filename or run.directory} could not be written ({error.strerror}), and {what_is_left(run)}; make "
-        f"room, then continue with: gansmith resume {run.directory}"
+        f"room, then continue with: gansmith resume {shlex.quote(str(run.directory))}"
     )
     with contextlib.suppress(OSError):
         run.record(status="failed", reason=reason)

@@ -1,6 +1,6 @@
 """Cheap health signals of a run, measured a hundred times: what `diagnosis` reads in the log.
 
-They change nothing: latents are fixed, no state moves, and no weight is trained on them.
+Measuring changes nothing: latents are fixed, no random state moves, and no weight is trained on the signals.
 """
 
 import numpy as np
@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data.images import Images, to_float, to_uint8
+from gansmith.metrics.features import load_feature_network
 from gansmith.randomness import rng, seeded
 from gansmith.sampling import shape_latents
-from gansmith.metrics.features import load_feature_network
 
 GROUPS, EACH = 8, 8  # class ids that are sampled, and how many images of each
-FAR = 1.5  # times real images' mean square distance from their centre: beyond it a classifier's output means nothing
+FAR = (
+    1.5  # of the mean square distance of real images from their centre: a classifier's output is meaningless beyond it
+)
 SMALL = 6_000  # up to so many training images are compared with samples, and looked at for overfitting of D
 SURE = 3.0  # standard errors between two means that count as different
 
@@ -27,6 +29,11 @@ class Monitor:
         train, validation: the images shown in training, and others; None where there are no others.
         y: (N,) class id of each training image.
         frequencies: (K,) share of each id.
+
+    Attributes:
+        y: (GROUPS * EACH,) class ids that are sampled, equal ones together.
+        pairs: images (GROUPS * EACH, C, H, W) in [-1, 1] with these ids, of the training set and held out; None where
+            there are none, or no need to compare them.
     """
 
     def __init__(
@@ -34,31 +41,27 @@ class Monitor:
     ) -> None:
         draw = rng("signals")
         self.config = config
-        self.ids = _kinds(frequencies, draw)
-        self.latents = shape_latents(torch.randn(GROUPS * EACH, config.latent_dim, generator=draw), config.latent_distribution)
-        real = _alike(train, y, self.ids)
-        self.real_within, self.real_across = _spreads(real, self.ids)
+        self.y = _draw_ids(frequencies, draw)
+        normal = torch.randn(GROUPS * EACH, config.latent_dim, generator=draw)
+        self.latents = shape_latents(normal, config.latent_distribution)
+        real = _images_with(train, y, self.y)
+        self.real_within, self.real_across = _diversity(real, self.y)
+        self.classes_in_data: float | None = None
         classifier = load_feature_network(train.name, train.spec)
         self.classifier = classifier if classifier.classifier.out_features > 1 else None
         if self.classifier is not None:
             every_class = train if validation is None else validation  # train may hold chosen ones alone
             features, _ = self.classifier.observe(every_class.shuffled(500).pixels)
             self.centre, self.real_distance = features.mean(0), _mean_square(features - features.mean(0))
-        self.classes_in_data: float | None = None
-        if self.classifier is not None and (config.classes or config.limit_images):
-            self.classes_in_data = _share_of_classes(self.classifier.observe(train.shuffled(500).pixels)[1])
-        self.known: Tensor | None = None
+            if config.classes or config.limit_images:
+                self.classes_in_data = _share_of_classes(self.classifier.observe(train.shuffled(500).pixels)[1])
+        self.train_pixels: Tensor | None = None
         self.pairs: tuple[Tensor, Tensor] | None = None
         if len(train) <= SMALL:
-            self.known = _flat(train.pixels)
-            held_out = _held_out_alike(config, self.known, validation, y, self.ids)
+            self.train_pixels = _flat(train.pixels)
+            held_out = _held_out_with(config, self.train_pixels, validation, y, self.y)
             self.pairs = None if held_out is None else (to_float(real), to_float(held_out))
-            nearest = 1
-            if validation is None or not len(validation) or config.classes:  # those held out are of all classes
-                validation, nearest = train, 2  # each is nearest to itself
-            others = _flat(validation.pixels[:: max(1, len(validation) // 128)])
-            distances = torch.cdist(others, self.known).topk(min(nearest, len(train)), largest=False).values[:, -1]
-            self.real_nearest = distances.median().item()
+            self.real_copy_distance = _real_copy_distance(config, train, validation)
 
     @torch.no_grad()
     def measure(self, G: nn.Module, D: nn.Module, images_seen: int) -> dict[str, float]:
@@ -77,12 +80,12 @@ class Monitor:
                 and where D tells training images from generated ones. Source: arXiv:2006.06676, eq. 1.
         """
         with seeded(rng(self.config.seed, images_seen, "signals")):
-            drawn = _call(G, self.latents, self.ids)
-            logits = [_call(D, images, self.ids) for images in (*self.pairs, drawn)] if self.pairs else []
-        pixels = to_uint8(drawn)
-        within, across = _spreads(pixels, self.ids)
+            fake = _call(G, self.latents, self.y)
+            logits = [_call(D, images, self.y) for images in (*self.pairs, fake)] if self.pairs else []
+        pixels = to_uint8(fake)
+        within, across = _diversity(pixels, self.y)
         found = {"diversity_within": within / max(self.real_within, 1e-9)}
-        if len(self.ids.unique()) > 1:
+        if len(self.y.unique()) > 1:
             found["diversity_across"] = across / max(self.real_across, 1e-9)
         if self.classifier is not None:
             features, probabilities = self.classifier.observe(pixels)
@@ -90,72 +93,82 @@ class Monitor:
                 found["classes_generated"] = _share_of_classes(probabilities)
         if self.classes_in_data is not None:
             found["classes_in_data"] = self.classes_in_data
-        if self.known is not None:
-            nearest = torch.cdist(_flat(pixels), self.known).amin(1).median().item()
-            found["copy_distance"] = nearest / max(self.real_nearest, 1e-9)
-        return found | _overfit(*logits) if logits else found
+        if self.train_pixels is not None:
+            distance = torch.cdist(_flat(pixels), self.train_pixels).amin(1).median().item()
+            found["copy_distance"] = distance / max(self.real_copy_distance, 1e-9)
+        return found | _overfitting(*logits) if logits else found
 
 
 def _call(network: nn.Module, *inputs: Tensor) -> Tensor:
-    """Return a network's output, its own buffers left as they are."""
+    """Return a network's output; its own buffers stay as they are."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    made: Tensor = torch.func.functional_call(network, buffers, inputs)
-    return made
+    output: Tensor = torch.func.functional_call(network, buffers, inputs)
+    return output
 
 
 def _share_of_classes(probabilities: NDArray[np.float64]) -> float:
-    """exp(entropy) of the likeliest classes of (N, K) probabilities, as a share of all K."""
+    """Return exp(entropy) of the likeliest classes of (N, K) probabilities, as a share of all K."""
     shares = np.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]) / len(probabilities)
     return float(torch.special.entr(torch.from_numpy(shares)).sum().exp()) / len(shares)
 
 
-def _overfit(known: Tensor, held_out: Tensor, drawn: Tensor) -> dict[str, float]:
-    """`d_overfit` from D's logits of training, held-out and generated images; nothing where D cannot tell these apart."""
-    way = known.mean() - drawn.mean()
-    if not way.abs() > SURE * ((known.var() + drawn.var()) / len(known)).sqrt():
+def _overfitting(train: Tensor, held_out: Tensor, fake: Tensor) -> dict[str, float]:
+    """Return `d_overfit` from D's logits; nothing where D cannot tell training images from generated ones."""
+    gap = train.mean() - fake.mean()
+    if not gap.abs() > SURE * ((train.var() + fake.var()) / len(train)).sqrt():
         return {}
-    return {"d_overfit": ((known.mean() - held_out.mean()) / way).item()}
+    return {"d_overfit": ((train.mean() - held_out.mean()) / gap).item()}
 
 
-def _held_out_alike(
-    config: Config, known: Tensor, validation: Images | None, y: Tensor, ids: Tensor
+def _real_copy_distance(config: Config, train: Images, validation: Images | None) -> float:
+    """Return the median distance of real images to the nearest other training image."""
+    nearest = 1
+    if validation is None or not len(validation) or config.classes:  # those held out are of all classes
+        validation, nearest = train, 2  # each is nearest to itself
+    others = _flat(validation.pixels[:: max(1, len(validation) // 128)])
+    distances = torch.cdist(others, _flat(train.pixels)).topk(min(nearest, len(train)), largest=False).values[:, -1]
+    return distances.median().item()
+
+
+def _held_out_with(
+    config: Config, train_pixels: Tensor, validation: Images | None, y: Tensor, wanted: Tensor
 ) -> Tensor | None:
-    """Return a held-out image for each entry of `ids`; None where there are none, or none like them."""
+    """Return a held-out image with each wanted class id; None where there are not images of them all."""
     if validation is None or not len(validation):
         return None
     if config.conditioning == "labels" and config.clusters_per_class == 1:
         assert validation.labels is not None
-        held_ids = validation.labels
+        held_out_y = validation.labels
     elif config.classes:
         return None  # those held out are of all classes, and which are not is not known here
-    else:  # as the training image that is most like it
+    else:  # the id of the training image that is most like it
         validation = validation.shuffled(1_000)
-        held_ids = y[torch.cdist(_flat(validation.pixels), known).argmin(1)]
-    return _alike(validation, held_ids, ids) if torch.isin(ids, held_ids).all() else None
+        held_out_y = y[torch.cdist(_flat(validation.pixels), train_pixels).argmin(1)]
+    return _images_with(validation, held_out_y, wanted) if torch.isin(wanted, held_out_y).all() else None
 
 
-def _kinds(frequencies: Tensor, draw: torch.Generator) -> Tensor:
-    """(GROUPS * EACH,) y in groups of equal ones, different groups different where there are as many."""
+def _draw_ids(frequencies: Tensor, draw: torch.Generator) -> Tensor:
+    """Return (GROUPS * EACH,) class ids in groups of equal ones; the groups differ where there are ids enough."""
     known = torch.nonzero(frequencies).flatten()
     chosen = known[torch.randperm(len(known), generator=draw)]
     return chosen[torch.arange(GROUPS) % len(chosen)].repeat_interleave(EACH)
 
 
-def _alike(train: Images, y: Tensor, ids: Tensor) -> Tensor:
-    """Return a real image with each entry's id; repeated only where an id has fewer."""
+def _images_with(images: Images, y: Tensor, wanted: Tensor) -> Tensor:
+    """Return the pixels of a real image with each wanted class id; repeated only where an id has too few images."""
     counts: dict[int, int] = {}
     rows = []
-    for kind in ids.tolist():
-        of_kind = torch.nonzero(y == kind).flatten()
-        rows.append(of_kind[counts.get(kind, 0) % len(of_kind)])
-        counts[kind] = counts.get(kind, 0) + 1
-    return train.pixels[torch.stack(rows)]
+    for class_id in wanted.tolist():
+        candidates = torch.nonzero(y == class_id).flatten()
+        rows.append(candidates[counts.get(class_id, 0) % len(candidates)])
+        counts[class_id] = counts.get(class_id, 0) + 1
+    return images.pixels[torch.stack(rows)]
 
 
-def _spreads(pixels: Tensor, ids: Tensor) -> tuple[float, float]:
-    """Return standard deviations within the images of one id, and of the ids' means, over all pixels."""
+def _diversity(pixels: Tensor, y: Tensor) -> tuple[float, float]:
+    """Return standard deviations over all pixels: within the images of one class id, and of the ids' means."""
     flat = pixels.flatten(1).float()
-    groups = [flat[ids == kind] for kind in ids.unique()]
+    groups = [flat[y == class_id] for class_id in y.unique()]
     within = torch.stack([group.var(0).mean() for group in groups]).mean().sqrt().item()
     means = torch.stack([group.mean(0) for group in groups])
     return within, means.var(0).mean().sqrt().item() if len(groups) > 1 else 0.0
@@ -166,5 +179,5 @@ def _mean_square(differences: NDArray[np.float64]) -> float:
 
 
 def _flat(pixels: Tensor) -> Tensor:
-    """(N, C * H * W), whole numbers in double precision: distances between equal images are then exactly zero."""
+    """Return (N, C * H * W) whole numbers in double precision: distances between equal images are then exactly zero."""
     return pixels.flatten(1).double()

@@ -1,7 +1,7 @@
 """Experiment trackers: TensorBoard, MLflow, Weights & Biases.
 
-The run directory stays the only record. A tracker is opened at the first event of a process, when everything later than
-the checkpoint is gone from the directory; it drops what it had of the run and gets all of it again. So nothing is ever
+The run directory stays the only record. A tracker is opened at the first event of a process, when everything later
+than the checkpoint is gone from the directory; it drops what it had of the run and gets all of it again. So no row is
 doubled or lost, however a process ended. A tracker that fails is dropped with one warning; training goes on.
 """
 
@@ -28,6 +28,8 @@ logger = logging.getLogger("gansmith")
 
 
 class Tracker(Protocol):
+    """What an experiment tracker can do; it is built from a run and may raise anything."""
+
     def numbers(self, images_seen: int, values: Mapping[str, float]) -> None: ...
 
     def picture(self, images_seen: int, path: Path) -> None: ...
@@ -38,7 +40,8 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files in the run directory: `tensorboard --logdir runs`.
 
-    Written by this very thread: the usual writer has one of its own, and waits for it indefinitely if a full disk ended it.
+    Written by the calling thread: tensorboardX's own writer has another one, and waits for it indefinitely where a
+    full disk ended it.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -164,13 +167,13 @@ def parse_trackers(text: str) -> list[str]:
 
 
 def tracked(run: RunDirectory, events: Iterable[Event]) -> Iterator[Event]:
-    """Yield the events of training after the run's trackers got them."""
+    """Yield the events of training, each after the run's trackers received it."""
     trackers: dict[str, Tracker] | None = None
     try:
         for event in events:
             if trackers is None:
                 trackers = _open(run)
-                for row in _history(run):  # this event is among them
+                for row in _history(run):  # the row of this event is among them
                     _send(trackers, row)
             else:
                 _send(trackers, event.to_json())
@@ -196,7 +199,7 @@ def _open(run: RunDirectory) -> dict[str, Tracker]:
     for name in parse_trackers(run.config.trackers):
         try:
             opened[name] = TRACKERS[name](run)
-        except Exception as error:  # whatever another program raises, the run is worth more
+        except Exception as error:  # whatever another program raises, the run must not end
             _warn(name, error)
     return opened
 
@@ -235,6 +238,7 @@ def _numbers(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def _warn(name: str, error: Exception) -> None:
-    missing = isinstance(error, ImportError)
-    reason = f"{error.name} is not installed; pip install 'gansmith[{name}]'" if missing else error  # type: ignore[attr-defined]
-    logger.warning("the %s tracker failed and is left out (%s); the run goes on", name, reason)
+    reason = str(error)
+    if isinstance(error, ImportError):
+        reason = f"{error.name} is not installed; pip install 'gansmith[{name}]'"
+    logger.warning("the %s tracker failed and is dropped (%s); training goes on", name, reason)
