@@ -1,29 +1,45 @@
-"""`data fetch`, `check` and `export`: the real images."""
+"""`data fetch`, `data check` and `data export`: real images."""
 
 from pathlib import Path
 from typing import Literal
 
-from gansmith.errors import NotFoundError
 from gansmith.cli.output import require_place
 
 
 def fetch(name: str, /) -> int:
-    """Download a data set, mnist or fashion-mnist, into the user cache, checked by SHA-256."""
+    """Download mnist or fashion-mnist into the user cache and verify it by SHA-256.
+
+    Parameters
+    ----------
+    name
+        mnist or fashion-mnist.
+    """
+    from gansmith.data import load_data
     from gansmith.data.idx import cache_dir
     from gansmith.data.idx import fetch as fetch_set
 
-    if not all([fetch_set(name, part) for part in ("train", "test")]):
-        raise NotFoundError(f"{name} could not be fetched from any mirror; check the network, or give --data-dir")
-    print(f"{name} -> {cache_dir(name)}")
+    for part in ("train", "test"):
+        fetch_set(name, part)
+        print(f"{len(load_data(name, data_dir=cache_dir(name), part=part)):,} {part} images -> {cache_dir(name)}")
     return 0
 
 
 def check(name: str, /, *, data_dir: Path | None = None) -> int:
-    """Read a data set and say where it was found, how large it is, and its hash."""
+    """Read a data set and print where it was found, its size and its hash.
+
+    Parameters
+    ----------
+    name
+        Name of the data set; gansmith list datasets prints them all.
+    data_dir
+        Folder that holds it; by default the usual folders, then a download where one is offered.
+    """
     from gansmith.data import load_data
 
     images = load_data(name, data_dir=data_dir)
-    print(f"{name}: {len(images):,} images of {tuple(images.pixels.shape[1:])}, {images.num_classes} classes")
+    channels, height, width = images.pixels.shape[1:]
+    shape = f"{height}x{width}, {channels} channel{'' if channels == 1 else 's'}"
+    print(f"{name}: {len(images):,} training images of {shape}, {images.num_classes or 'no'} classes")
     print(f"source: {images.source}")
     print(f"sha256: {images.sha256}")
     for notice in images.notices:
@@ -39,7 +55,19 @@ def export(
     out: Path,
     data_dir: Path | None = None,
 ) -> int:
-    """Write real images in the form of `sample`: a .npz, a .png grid, or a folder of PNGs."""
+    """Write the real images of one split to a .npz file, a .png grid or a folder of PNGs, as `sample` does.
+
+    Parameters
+    ----------
+    name
+        Name of the data set; gansmith list datasets prints them all.
+    split
+        train (what networks are trained on), validation (held out of the training part) or test.
+    out
+        A .npz file, a .png file, or a folder.
+    data_dir
+        Folder that holds the data set; by default the usual folders, then a download where one is offered.
+    """
     import torch
 
     from gansmith.data import load_split

@@ -1,7 +1,7 @@
 """Data sets by name, as one uint8 tensor with labels each.
 
-`DATASETS` maps a name to the function that finds or draws it; one file per kind of source. Only the official training
-part is trained on, less the validation images that `images.split` holds out of it.
+`DATASETS` maps a name to the function that reads or generates it; one module per kind of source. Networks are trained
+on the official training part only, less the validation images that `images.split` holds out of it.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,19 @@ from gansmith.data import idx, stacked, synthetic
 from gansmith.data.images import MAX_IMAGES, Images, ImageSpec, split, to_float, to_uint8
 from gansmith.errors import DataError
 
-__all__ = ["BUILT_IN_DATASETS", "DATASETS", "MAX_IMAGES", "SPLITS", "ImageSpec", "Images", "load_data", "load_split", "split", "to_float", "to_uint8"]
+__all__ = [
+    "BUILT_IN_DATASETS",
+    "DATASETS",
+    "MAX_IMAGES",
+    "SPLITS",
+    "ImageSpec",
+    "Images",
+    "load_data",
+    "load_split",
+    "split",
+    "to_float",
+    "to_uint8",
+]
 
 SPLITS = ("train", "validation", "test")
 

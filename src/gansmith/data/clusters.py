@@ -1,6 +1,7 @@
-"""Groups of similar images, found without labels, to tell both networks what no label says.
+"""K-means clusters as pseudo-labels, so that G and D can be conditioned on more than the labels, or without labels.
 
-Source of the idea: self-conditioned GANs, arXiv:2006.10728; here the groups are found once, from pixels and edges.
+Source of the idea: self-conditioned GANs, arXiv:2006.10728; here the clusters are computed once, before training, from
+pixels and edges.
 """
 
 import math
@@ -12,46 +13,51 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 COMPONENTS = 50
-IMAGES_EACH = 24  # a cluster of fewer says too much of single images: 4,000 for 50,000 digits are worse than 2,000
-NOTHING = 1e-4  # times the spread of the leading component: what is less is rounding
-MOST_READ = 10_000  # images that the components are found from
+IMAGES_EACH = (
+    24  # mean size at least; smaller clusters describe single images: 4,000 for 50,000 digits are worse than 2,000
+)
+NEGLIGIBLE = 1e-4  # times the standard deviation of the leading component; less is rounding
+MAX_PCA_IMAGES = 10_000  # images that the components are computed from
 ORIENTATIONS = 8  # of edges
-CELL = 4  # side in pixels of the squares their lengths are summed over, two by two
-EDGE_WEIGHT = 2.0  # spread of all edges over that of all pixels: edges tell kinds apart, pixels keep groups tight
-LABEL_CODES, LABEL_WEIGHT = 14, 4.0  # how many numbers say which label a code belongs to, and their length
+CELL = 4  # width in pixels of the cells that gradient lengths are pooled over, two by two
+EDGE_WEIGHT = (
+    2.0  # total standard deviation of edges over that of pixels: edges separate classes, pixels keep clusters tight
+)
+LABEL_CODES, LABEL_WEIGHT = 14, 4.0  # dimensions of a code that identify its class, and their norm
 _CHUNK = 1000
 
 Codes = NDArray[np.float32]
 
 
 def find_clusters(pixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The cluster of each image, and a code for each cluster, by k-means on principal components of pixels and edges.
+    """Return the cluster of each image and a code for each cluster, by k-means on principal components.
+
+    The components are those of pixels and edges together.
 
     Args:
         pixels: uint8 (N, C, H, W).
 
     Returns:
-        (N,) int64 clusters, and (count, d) centres with each component scaled to unit variance; zeros where images do
-        not differ in it. As first values of an embedding the codes let similar clusters share what is learnt, which
-        random ones do not.
+        (N,) int64 clusters, and (count, d) centres with each component scaled to unit variance, 0 where it does not
+        vary. They initialise the embedding of the clusters, so that similar clusters start with similar embeddings.
     """
     codes, scale = _components(pixels)
-    ids, centres = _group(codes, count)
+    ids, centres = _kmeans(codes, count)
     return ids, centres / scale
 
 
 def find_subclusters(pixels: Tensor, labels: Tensor, count: int, *, num_labels: int) -> tuple[Tensor, Tensor]:
-    """As `find_clusters`, but `count` clusters of each label from 0 on: label L's are those from L * count on.
+    """Return `count` sub-clusters of each class, as `find_clusters`; those of class c start at c * count.
 
     Returns:
-        (N,) int64 clusters, and (num_labels * count, d + LABEL_CODES) codes, whose last numbers say which label it is;
-        a label without images has clusters all the same, whose codes say no more than that.
+        (N,) int64 sub-clusters, and (num_labels * count, d + LABEL_CODES) codes, whose last LABEL_CODES dimensions
+        identify the class; the other dimensions are 0 for a class without images.
     """
     codes, scale = _components(pixels)
     ids, centres = torch.zeros_like(labels), torch.zeros(num_labels, count, codes.shape[1])
     for label in labels.unique().tolist():
         rows = torch.nonzero(labels == label).flatten()
-        found, centres[label] = _group(codes[rows.numpy()], count)
+        found, centres[label] = _kmeans(codes[rows.numpy()], count)
         ids[rows] = label * count + found
     names = torch.empty(num_labels, LABEL_CODES)
     torch.nn.init.orthogonal_(names, generator=torch.Generator().manual_seed(0))
@@ -61,27 +67,27 @@ def find_subclusters(pixels: Tensor, labels: Tensor, count: int, *, num_labels: 
 
 
 def _components(pixels: Tensor) -> tuple[Codes, Tensor]:
-    """(N, d) principal components, and (d,) the spread of each, infinite where there is next to none."""
+    """Return (N, d) principal components, and (d,) the standard deviation of each, infinite where it is negligible."""
     from sklearn.decomposition import PCA
 
-    read = _blocks(pixels[:: math.ceil(len(pixels) / MOST_READ)])
+    read = _blocks(pixels[:: math.ceil(len(pixels) / MAX_PCA_IMAGES)])
     scales = [_spread(block) for block in read]
 
     def joined(blocks: tuple[Tensor, Tensor]) -> Tensor:
         grey, edges = (block / scale for block, scale in zip(blocks, scales, strict=True))
         return torch.cat([grey, EDGE_WEIGHT * edges], dim=1)
 
-    known = joined(read)
-    pca = PCA(min(COMPONENTS, *known.shape), svd_solver="randomized", random_state=0).fit(known.numpy())
-    # Not by PCA itself, whose library has threads of its own: they wait for work on the cores that torch's would use.
+    sample = joined(read)
+    pca = PCA(min(COMPONENTS, *sample.shape), svd_solver="randomized", random_state=0).fit(sample.numpy())
+    # Projected by torch, not by PCA.transform: NumPy's threads would busy-wait on the cores that torch's need.
     mean, axes = torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_)
     codes = torch.cat([(joined(_blocks(chunk)) - mean) @ axes.T for chunk in pixels.split(_CHUNK)]).numpy()
-    spread = codes.std(axis=0)
-    return codes, torch.from_numpy(np.where(spread > NOTHING * spread.max(), spread, np.inf)).float()
+    deviation = codes.std(axis=0)
+    return codes, torch.from_numpy(np.where(deviation > NEGLIGIBLE * deviation.max(), deviation, np.inf)).float()
 
 
-def _group(codes: Codes, count: int) -> tuple[Tensor, Tensor]:
-    """(N,) the cluster of each, and (count, d) their centres."""
+def _kmeans(codes: Codes, count: int) -> tuple[Tensor, Tensor]:
+    """Return (N,) the cluster of each row, and (count, d) the centres."""
     from sklearn.cluster import MiniBatchKMeans
 
     means = MiniBatchKMeans(count, random_state=0, n_init=1, batch_size=4096).fit(codes)
@@ -89,20 +95,20 @@ def _group(codes: Codes, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _spread(block: Tensor) -> float:
-    """The root of the total variance of (N, d); 1 where there is none."""
+    """Return the root of the total variance of (N, d); 1 where it is 0."""
     return float(block.var(dim=0, correction=0).sum().sqrt()) or 1.0
 
 
 def _blocks(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Flat grey levels (N, C * H * W) in [0, 1], and `edge_histograms`."""
+    """Return flat pixels (N, C * H * W) in [0, 1], and `edge_histograms`."""
     return pixels.flatten(1).float() / 255, torch.cat([edge_histograms(chunk) for chunk in pixels.split(_CHUNK)])
 
 
 def edge_histograms(pixels: Tensor) -> Tensor:
-    """How much edge of each orientation lies about each place of an image, whose whole has length 1 (0 without any).
+    """Return histograms of oriented gradients, normalised to length 1 per image (0 for an image without edges).
 
-    Gradients are central differences; each is shared out over orientations by its cosine squared, and summed over
-    overlapping squares of two cells a side.
+    Gradients are central differences; each is distributed over orientations by its cosine squared, and summed over
+    overlapping squares two cells wide.
 
     Args:
         pixels: uint8 (N, C, H, W).
@@ -110,7 +116,7 @@ def edge_histograms(pixels: Tensor) -> Tensor:
     Returns:
         (N, C * ORIENTATIONS * h * w), h and w being H and W over CELL, rounded down.
 
-    Source: Dalal and Triggs 2005, "Histograms of oriented gradients for human detection", with one norm an image.
+    Source: Dalal and Triggs 2005, "Histograms of oriented gradients for human detection", with one norm per image.
     """
     images = pad(pixels.float() / 255, (1, 1, 1, 1), mode="replicate")
     across = images[..., 1:-1, 2:] - images[..., 1:-1, :-2]

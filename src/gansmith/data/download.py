@@ -1,68 +1,111 @@
-"""Fetching one file from the first mirror that has it whole, checked by SHA-256."""
+"""Downloading one file from the first mirror that serves the official content, checked by SHA-256."""
 
 import gzip
 import hashlib
-import io
 import logging
 import os
 import tempfile
-import urllib.request
 import zlib
 from collections.abc import Sequence
-from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
+
+from gansmith.errors import NotFoundError
 
 OFFLINE = "GANSMITH_OFFLINE"  # any value: never touch the network
 _TIMEOUT_S = 5.0
 _MAX_BYTES = 256 * 2**20
+_CHUNK_BYTES = 2**16
 
 logger = logging.getLogger("gansmith")
 
 
-def download(urls: Sequence[str], path: Path, *, sha256: str) -> bool:
-    """Whether `path` now holds a gzip file whose content has this SHA-256.
+def download(urls: Sequence[str], path: Path, *, sha256: str) -> None:
+    """Write a gzip file whose uncompressed content has this SHA-256.
 
-    Mirrors are tried in order. The file appears under its name only once it is complete and right.
+    Mirrors are tried in order. The file appears under its name only once it is complete and verified, and it replaces
+    an older one at once.
+
+    Raises NotFoundError, with a reason for each address, where none serves the file or it cannot be written.
     """
+    import requests
+
+    reasons = []
     for url in urls:
         try:
-            with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
-                body = response.read(_MAX_BYTES + 1)
-            if len(body) > _MAX_BYTES or _content_sha256(body) != sha256:
-                logger.warning("%s sent another content than the official one; trying elsewhere", url)
-                continue
-        except (OSError, HTTPException, EOFError, zlib.error) as error:
-            logger.info("%s could not be fetched: %s", url, error)
-            continue
-        return _keep(body, path)
-    return False
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
+                part = Path(folder) / path.name
+                _fetch(url, part)
+                if _content_sha256(part) == sha256:
+                    os.replace(part, path)
+                    return
+            reasons.append("its content is not the official file's")
+            logger.warning("%s: %s; trying the next mirror", url, reasons[-1])
+        except (requests.RequestException, ValueError) as error:
+            reasons.append(_reason(error))
+            logger.info("%s: %s", url, reasons[-1])
+        except OSError as error:
+            raise NotFoundError(f"{path} cannot be written: {error.strerror or error}") from None
+    raise NotFoundError("; ".join(f"{url}: {reason}" for url, reason in zip(urls, reasons, strict=True)))
 
 
-def _keep(body: bytes, path: Path) -> bool:
-    """Whether these bytes could be put under this name, all at once."""
-    part: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
-            part = Path(file.name)
-            file.write(body)
-        part.chmod(0o644)  # temporary files are their maker's alone, and a cache may be shared
-        os.replace(part, path)
-    except OSError as error:
-        logger.warning("%s cannot be kept: %s", path, error.strerror)
-        if part is not None:
-            part.unlink(missing_ok=True)
-        return False
-    return True
+def _fetch(url: str, path: Path) -> None:
+    """Write what an address serves to a file, up to the size limit."""
+    import pooch
+
+    # The file as it is stored, not unpacked on the way.
+    headers = {"Accept-Encoding": "identity"}
+    downloader = pooch.HTTPDownloader(timeout=_TIMEOUT_S, chunk_size=_CHUNK_BYTES, headers=headers)
+    with path.open("wb") as file:
+        downloader(url, _LimitedWriter(file), None)
 
 
-def _content_sha256(body: bytes) -> str:
-    """The SHA-256 of what a gzip file holds; empty where that is more than the limit."""
+class _LimitedWriter:
+    """A binary file that raises ValueError instead of growing beyond the size limit."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._room = file, _MAX_BYTES
+
+    def write(self, data: bytes) -> None:
+        self._room -= len(data)
+        if self._room < 0:
+            raise ValueError(f"it sent more than {_MAX_BYTES:,} bytes")
+        self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _content_sha256(path: Path) -> str:
+    """Return the SHA-256 of what a gzip file holds; empty where it is damaged or holds more than the limit."""
     digest, size = hashlib.sha256(), 0
-    with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-            size += len(chunk)
-            if size > 4 * _MAX_BYTES:
-                return ""
+    try:
+        with gzip.open(path, "rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+                size += len(chunk)
+                if size > 4 * _MAX_BYTES:
+                    return ""
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return ""
     return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """Return in a few words why an address could not be read."""
+    import requests
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout):
+        return f"time-out, no answer within {_TIMEOUT_S:g} seconds"
+    root: BaseException = error
+    while (inner := root.__cause__ or root.__context__) is not None:
+        root = inner
+    detail = (root.strerror if isinstance(root, OSError) else None) or str(root)
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"its certificate was not accepted ({detail})"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return f"the proxy cannot be reached ({detail})"
+    return detail

@@ -1,8 +1,8 @@
 """The real MNIST subset that comes with an installed package: 5,000 training images, 500 of each digit.
 
-It stands in where nothing else is at hand, so that a machine without network can still learn digits. As many of each
-digit as of any other is not how often MNIST has them, so a generator that learnt from it draws digits as often as all
-of MNIST does. The file is read through the package's metadata; the package itself is never imported.
+It is used where full MNIST is not available, so that a machine without network can still train on digits. Its digits
+are equally frequent, MNIST's are not, so a generator trained on it samples digits as often as full MNIST has them. The
+file is located through the package's metadata; the package itself is never imported.
 """
 
 import gzip
@@ -21,7 +21,7 @@ _DIGITS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
 
 
 def embedded_mnist() -> Images:
-    """5,000 labelled digits; raises FileNotFoundError where the package that carries them is missing."""
+    """Return 5,000 labelled digits; raise NotFoundError where the package that carries them is missing."""
     try:
         path = metadata.distribution(_PACKAGE).locate_file(_FILE)
         with gzip.open(str(path), "rt") as file:
@@ -37,7 +37,7 @@ def embedded_mnist() -> Images:
         labels=torch.from_numpy(table[:, -1].astype(np.int64)),
         source=f"embedded subset ({_PACKAGE})",
         notices=(
-            "full MNIST is not at hand: using the embedded real subset of 5,000 images "
+            "full MNIST is not available: using the embedded real subset of 5,000 images "
             "(give --data-dir or set GANSMITH_DATA for all 60,000)",
         ),
         frequencies=tuple(count / sum(_DIGITS) for count in _DIGITS),

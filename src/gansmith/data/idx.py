@@ -1,4 +1,4 @@
-"""Data sets stored as IDX files, such as MNIST, and the places they are looked for.
+"""Data sets stored as IDX files, such as MNIST, and the folders they are looked for in.
 
 An IDX file is two zero bytes, a type byte (8: uint8), the number of dimensions, each dimension as a big-endian
 32-bit number, then the values. Sizes are checked against the header before anything is kept.
@@ -6,6 +6,7 @@ An IDX file is two zero bytes, a type byte (8: uint8), the number of dimensions,
 
 import gzip
 import hashlib
+import logging
 import math
 import os
 import tempfile
@@ -16,24 +17,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gansmith.data.images import MAX_IMAGES, Images
-from gansmith.errors import DataError, NotFoundError
 from gansmith.data.download import OFFLINE, download
 from gansmith.data.embedded import embedded_mnist
+from gansmith.data.images import MAX_IMAGES, Images
+from gansmith.errors import DataError, NotFoundError
 
 _UINT8 = 8
 _MAX_BYTES = 640 * 2**20  # the largest set, emnist-byclass, holds 547 million; a header that claims more is damaged
 
+logger = logging.getLogger("gansmith")
+
 
 @dataclass(frozen=True)
 class _Source:
-    """The official content of a set: SHA-256 of the four uncompressed files, and who serves them."""
+    """The official content of a data set: SHA-256 of its four uncompressed files, and the addresses that serve them."""
 
     sha256: dict[str, str]
     mirrors: tuple[str, ...]
 
 
-# Fashion-MNIST's hashes were computed here from the published files; MNIST's are widely quoted.
+# Fashion-MNIST's hashes were computed from the published files; MNIST's are widely quoted. They are of the uncompressed
+# files, since mirrors compress them differently.
 _OFFICIAL = {
     "mnist": _Source(
         {
@@ -63,9 +67,9 @@ _OFFICIAL = {
 
 
 def read_idx(path: Path) -> tuple[np.ndarray, str]:
-    """The uint8 array of an IDX file, plain or gzip, and the SHA-256 of its uncompressed bytes.
+    """Return the uint8 array of an IDX file, plain or gzip, and the SHA-256 of its uncompressed bytes.
 
-    Raises ValueError for a wrong magic number, a size that differs from the header's, or a damaged archive.
+    Raises DataError for a wrong magic number, a size that differs from the header's, or a damaged archive.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
@@ -98,83 +102,89 @@ def read_idx(path: Path) -> tuple[np.ndarray, str]:
 
 
 def load(name: str, root: Path | None, part: str, *, transposed: bool = False) -> Images:
-    """A named set of IDX files from the first place that has it.
+    """Return a part of a named set of IDX files, from the first folder that has it.
 
     Args:
         root: the folder that holds the files; if given, only it is used.
         part: "train" or "test".
         transposed: the files store rows and columns swapped, as EMNIST's do.
     """
-    if root is not None:
-        found = _find(root, name, part)
-        if found is None:
-            raise NotFoundError(
-                f"{root} holds no {part} images in IDX form; put {_stem(part)}-images-idx3-ubyte[.gz] there, or name "
-                "the folder that has it"
-            )
-        return _read(name, part, *found, transposed=transposed)
-    for folder in places(name):
+    for folder in [root] if root is not None else places(name):
         found = _find(folder, name, part)
         if found is not None:
             return _read(name, part, *found, transposed=transposed)
-    if name in _OFFICIAL and fetch(name, part):
-        found = _find(cache_dir(name), name, part)
-        if found is not None:
-            return _read(name, part, *found, transposed=transposed)
-    if name == "mnist" and part == "train":
+    if root is not None:
+        raise NotFoundError(
+            f"{root} holds no {part} images in IDX form; put {_stem(part)}-images-idx3-ubyte[.gz] there, or name "
+            "the folder that has it"
+        )
+    is_embedded = name == "mnist" and part == "train"
+    if can_fetch(name):
+        try:
+            fetch(name, part)
+            return load(name, cache_dir(name), part, transposed=transposed)
+        except NotFoundError as error:
+            if not is_embedded:
+                raise
+            logger.info("%s", error)
+    if is_embedded:
         return embedded_mnist()
-    tried = [str(folder) for folder in places(name)] + ["the network"] * can_fetch(name)
-    raise NotFoundError(
-        f"no {part} images of {name} were found (looked in {', '.join(tried)}); give their folder with --data-dir"
-    )
+    tried = ", ".join(str(folder) for folder in places(name))
+    raise NotFoundError(f"no {part} images of {name} were found (looked in {tried}); give their folder with --data-dir")
 
 
 def places(name: str) -> list[Path]:
-    """The folders a named set is looked for in, in order."""
+    """Return the folders a named set is looked for in, in order."""
     shared = os.environ.get("GANSMITH_DATA")
     folders = [Path(shared) / name] if shared else []
     return [*folders, cache_dir(name), Path("/usr/share/datasets") / name]
 
 
 def cache_dir(name: str) -> Path:
-    """Where a downloaded set is kept."""
-    base = os.environ.get("GANSMITH_CACHE")
-    if base:
-        return Path(base) / name
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user without one, as in some containers
-        home = Path(tempfile.gettempdir())
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "gansmith" / name
+    """Return the folder where a downloaded set is kept: in $GANSMITH_CACHE, else in the user's cache folder."""
+    import platformdirs
+
+    base = os.environ.get("GANSMITH_CACHE") or platformdirs.user_cache_dir("gansmith", appauthor=False)
+    if base.startswith("~"):  # a user without a home directory, as in some containers
+        base = str(Path(tempfile.gettempdir()) / ".cache" / "gansmith")
+    return Path(base) / name
 
 
 def can_fetch(name: str) -> bool:
-    """Whether a set is one that is downloaded, and downloads are allowed."""
+    """Return whether a set is one that is downloaded, and downloads are allowed."""
     return name in _OFFICIAL and not os.environ.get(OFFLINE)
 
 
-def fetch(name: str, part: str) -> bool:
-    """Download a part of an official set into the cache; whether every file of it arrived whole."""
+def fetch(name: str, part: str) -> None:
+    """Download a part of an official set into the cache.
+
+    Raises DataError for a set that is not downloaded, NotFoundError where a file cannot be had.
+    """
     if name not in _OFFICIAL:
         raise DataError(f"{name} cannot be downloaded; allowed: {', '.join(_OFFICIAL)}; give --data-dir for others")
     if not can_fetch(name):
-        return False
-    source = _OFFICIAL[name]
+        raise NotFoundError(f"{name} is not downloaded while {OFFLINE} is set; unset it, or give --data-dir")
+    source, folder = _OFFICIAL[name], cache_dir(name)
     # Images last: a set is looked for by them, so a half that arrived is not taken for one without labels.
     wanted = sorted((file for file in source.sha256 if file.startswith(_stem(part))), key=lambda file: "images" in file)
-    return all(
-        download([mirror + file + ".gz" for mirror in source.mirrors], cache_dir(name) / (file + ".gz"),
-                 sha256=source.sha256[file])
-        for file in wanted
-    )  # fmt: skip
+    for file in wanted:
+        urls = [f"{mirror}{file}.gz" for mirror in source.mirrors]
+        try:
+            download(urls, folder / f"{file}.gz", sha256=source.sha256[file])
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{name} could not be downloaded ({error}); try again, or download {', '.join(source.sha256)} "
+                f"(each .gz) from one of these addresses by hand into {folder} or a folder named with --data-dir"
+            ) from None
 
 
 def _stem(part: str) -> str:
+    """Return what the official file names of a part begin with."""
     return {"train": "train", "test": "t10k"}[part]
 
 
 def _find(folder: Path, name: str, part: str) -> tuple[Path, Path | None] | None:
-    """The image file and the label file of a part, or None where the folder has no such images."""
+    """Return the image file and the label file of a part; None where the folder has no such images."""
     stems = {"train": ("train",), "test": ("t10k", "test")}[part]
     for stem in stems:
         for prefix in (f"{name}-", ""):
@@ -189,6 +199,7 @@ def _find(folder: Path, name: str, part: str) -> tuple[Path, Path | None] | None
 
 
 def _read(name: str, part: str, images_path: Path, labels_path: Path | None, *, transposed: bool) -> Images:
+    """Return the images of a pair of files, with a notice where they are not the official ones or have no labels."""
     pixels, images_hash = read_idx(images_path)
     if pixels.ndim != 3 or pixels.shape[1] != pixels.shape[2] or not pixels.shape[1]:
         raise DataError(f"{images_path} has shape {pixels.shape}; square grey images (count, size, size) are needed")

@@ -27,7 +27,7 @@ _MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB"
 
 
 def read_images(path: Path) -> Images:
-    """The images of a .npz file or a folder; a ValueError or FileNotFoundError says what is wrong with it."""
+    """Return the images of a .npz file or a folder; raise DataError or NotFoundError where there are none to use."""
     if path.is_dir():
         return read_folder(path)
     if not path.is_file():
@@ -36,7 +36,10 @@ def read_images(path: Path) -> Images:
 
 
 def read_npz(path: Path) -> Images:
-    """uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3; int labels (N,) where they are all known."""
+    """Return the images of a .npz file, with its labels where all are known.
+
+    Accepted are uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3, and int labels (N,).
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             # Other compressions are unpacked in one piece, however large.
@@ -70,9 +73,7 @@ def read_npz(path: Path) -> Images:
     if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or pixels.shape[1] != pixels.shape[2] or not len(pixels):
         raise DataError(f"{path} holds images of shape {pixels.shape}; (count, size, size, 1 or 3) is needed")
     if labels is not None and (labels.shape != (len(pixels),) or labels.dtype.kind not in "iu"):
-        raise DataError(
-            f"{path} holds labels {labels.dtype} {labels.shape}; one whole number for each image is needed"
-        )
+        raise DataError(f"{path} holds labels {labels.dtype} {labels.shape}; one whole number for each image is needed")
     if len(pixels) > MAX_IMAGES:
         raise DataError(f"{path} holds {len(pixels):,} images; up to {MAX_IMAGES:,} can be read, take fewer")
     known = labels is not None and bool((labels >= 0).all())
@@ -88,9 +89,9 @@ def read_npz(path: Path) -> Images:
 
 
 def read_array(file: IO[bytes], what: str) -> np.ndarray:
-    """One array of plain numbers in NumPy's form, its header believed only within the limit.
+    """Return one array of plain numbers in NumPy's format, whose header is trusted only within the size limit.
 
-    Raises ValueError, which names `what` was read, for anything else; the file must end with the array.
+    Raises DataError, which names `what` was read, for anything else; the file must end with the array.
     """
     try:
         version = np.lib.format.read_magic(file)
@@ -109,7 +110,7 @@ def read_array(file: IO[bytes], what: str) -> np.ndarray:
 
 
 def read_folder(path: Path) -> Images:
-    """PNG and JPEG pictures of one size, sorted by name; folders inside it are classes, numbered in sorted order.
+    """Return PNG and JPEG pictures of one size, sorted by name; subfolders are classes, numbered in sorted order.
 
     Colour pictures whose channels agree everywhere count as grey: many programs write grey images so.
     """
@@ -127,7 +128,7 @@ def read_folder(path: Path) -> Images:
         if not file.resolve().is_relative_to(root):
             raise DataError(f"{file} is a link that leads out of {path}; put the picture itself there")
         if not file.is_file():
-            raise DataError(f"{file} is no file; leave pictures alone in {path}")
+            raise DataError(f"{file} is not a regular file; keep only pictures in {path}")
     first = _read_picture(files[0])
     if first.shape[0] != first.shape[1]:
         raise DataError(f"{files[0]} is {first.shape[1]} x {first.shape[0]} pixels; square pictures are needed")
@@ -150,19 +151,19 @@ def read_folder(path: Path) -> Images:
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    """(H, W, 1 or 3) uint8."""
+    """Return the uint8 pixels (H, W, 1 or 3) of a picture."""
     picture = open_picture(path)
     if max(picture.size) > MAX_SIDE_PX or picture.mode not in _MODES:
         raise DataError(
             f"{path} is {picture.mode} of {picture.width} x {picture.height} pixels; 8-bit grey or colour of "
-            f"at most {MAX_SIDE_PX} a side is needed"
+            f"at most {MAX_SIDE_PX} x {MAX_SIDE_PX} pixels is needed"
         )
     array = np.asarray(picture.convert(_MODES[picture.mode]))
     return array[..., None] if array.ndim == 2 else array
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A PNG or JPEG picture, read whole; ValueError for another format, damage, or more than 89 million pixels."""
+    """Return a whole PNG or JPEG picture; raise DataError for another format, damage, or over 89 million pixels."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -1,4 +1,4 @@
-"""Images as one uint8 tensor with labels, the two conversions to what networks see, and the validation split."""
+"""Images as one uint8 tensor with labels, their conversion from and to [-1, 1], and the validation split."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ MAX_IMAGES = 4_000_000  # in one set; labels take eight bytes each, however smal
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What networks must know of images; measured from data, never typed."""
+    """The image shape and the number of classes that networks are built for; measured, never given by hand."""
 
     size: int
     channels: int
@@ -34,10 +34,11 @@ class Images:
     Args:
         pixels: uint8 NumPy array or tensor, (N, H, W), (N, H, W, C) or (N, C, H, W); kept as a (N, C, H, W) tensor.
         labels: (N,) whole numbers from 0; None where the set has none.
-        name: what a run on these images is called.
-        source: where the pixels came from, in words.
-        notices: one line each for what a user should know of this source.
-        frequencies: the share of each class among the images that these stand for; empty where it is their own share.
+        name: name of the data set, recorded with runs trained on it.
+        source: where the pixels came from, for people to read.
+        notices: one sentence for each thing that a user should know about this source.
+        frequencies: share of each class in the full data set, where these images are a class-balanced subset; empty
+            where their own shares hold.
 
     Raises DataError for pixels or labels of another shape or type.
     """
@@ -59,15 +60,17 @@ class Images:
 
     @property
     def num_classes(self) -> int:
+        """The largest label plus one; 0 without labels."""
         return 0 if self.labels is None or not len(self.labels) else int(self.labels.max()) + 1
 
     @property
     def spec(self) -> ImageSpec:
+        """The shape and the number of classes of these images."""
         return ImageSpec(self.pixels.shape[-1], self.pixels.shape[1], self.num_classes)
 
     @property
     def class_frequencies(self) -> Tensor:
-        """Float64 (num_classes,): how often each class is to be drawn, zero for one without images."""
+        """Float64 (num_classes,): share of each class in samples to be drawn, zero for one without images."""
         assert self.labels is not None
         shares = torch.bincount(self.labels).double()
         if self.frequencies:
@@ -76,7 +79,7 @@ class Images:
 
     @property
     def sha256(self) -> str:
-        """A hash of the shape, the pixels and the labels, wherever they were read from."""
+        """A hash of the shape, the pixels and the labels, independent of where they were read from."""
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
         digest.update(self.pixels.numpy().tobytes())
         if self.labels is not None:
@@ -123,12 +126,12 @@ def _as_labels(labels: Any, count: int) -> Tensor:
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """Convert stored bytes to what networks see: uint8 0..255 to float32 [-1, 1]."""
+    """Convert uint8 0..255, as stored, to float32 [-1, 1], as networks take it."""
     return torch.sub(pixels, 127.5).div_(127.5)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Convert float [-1, 1] to the nearest stored byte, uint8, clipped; inverts `to_float` exactly."""
+    """Convert float [-1, 1] to the nearest uint8, clipped; inverts `to_float` exactly."""
     return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
@@ -136,8 +139,8 @@ def split(images: Images) -> tuple[Images, Images]:
     """Return the images to train on, in their stored order, and the validation images, disjoint.
 
     Held out are the images whose pixels have the smallest SHA-256: 10,000 of them, or one in ten where there are
-    fewer than 20,000, in the order of that hash. So the choice depends on the pictures alone, not on their order or on
-    any seed, and each part of the validation images is a fair sample: stored sets often change writers on the way.
+    fewer than 20,000, in the order of that hash. So the choice depends on the images alone, not on their order or on
+    any seed, and every slice of the validation images is a random sample: stored sets are often sorted, by writer say.
     """
     held_out = 10_000 if len(images) >= 20_000 else len(images) // 10
     hashes = (hashlib.sha256(image).digest() for image in images.pixels.contiguous().numpy())

@@ -1,4 +1,4 @@
-"""Stacked MNIST: three random digits as the colours of one image, so a set of 1,000 kinds of image.
+"""Stacked MNIST: three random digits as the colour channels of one image: 1,000 modes.
 
 Source of the idea: unrolled GANs, arXiv:1611.02163, section 3.3.1.
 """
@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gansmith.data.images import Images
 from gansmith.data.idx import load
+from gansmith.data.images import Images
 
 COUNTS = {"train": 128_000, "test": 26_000}
 
 
 def stacked_mnist(root: Path | None, part: str) -> Images:
-    """Triples of MNIST's training (or test) images, drawn with replacement from a fixed seed; there are no labels.
+    """Return triples of MNIST's training (or test) images, drawn with replacement from a fixed seed, without labels.
 
     Args:
         root: the folder that holds MNIST's IDX files; if given, only it is used.
@@ -32,7 +32,7 @@ def stacked_mnist(root: Path | None, part: str) -> Images:
 
 
 def stack(pixels: Tensor, count: int, *, seed: int) -> Tensor:
-    """`count` triples, uint8 (count, 3, H, W), of grey images (N, 1, H, W); none where there are no images."""
+    """Return `count` triples, uint8 (count, 3, H, W), of grey images (N, 1, H, W); none where there are no images."""
     if not len(pixels):
         count = 0
     rows = torch.randint(max(1, len(pixels)), (count, 3), generator=torch.Generator().manual_seed(seed))

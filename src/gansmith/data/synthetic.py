@@ -1,7 +1,7 @@
-"""Mixtures of Gaussians drawn as images: sets whose every mode is known, for teaching and tests.
+"""Mixtures of Gaussians drawn as images: data sets whose modes are all known, for teaching and tests.
 
-Each sample is a point of the plane, drawn as one soft dot, so a generator that loses a mode never puts the dot
-there. Labels say which mode a point came from.
+Each sample is a point of the plane, drawn as one soft dot, so a generator that drops a mode never puts the dot
+there. The labels are the modes.
 """
 
 import math
@@ -19,36 +19,37 @@ _COUNTS = {"train": 20_000, "test": 10_000}
 
 
 def ring_centres() -> Tensor:
-    """(8, 2) centres in pixels, on a circle around the middle."""
+    """Return (8, 2) centres in pixels, on a circle around the middle."""
     angles = torch.arange(8) * (2 * math.pi / 8)
     middle = (SIZE - 1) / 2
     return torch.stack([middle + 9 * angles.cos(), middle + 9 * angles.sin()], dim=1)
 
 
 def grid_centres() -> Tensor:
-    """(25, 2) centres in pixels, five by five."""
+    """Return (25, 2) centres in pixels, five by five."""
     steps = torch.linspace(4.0, SIZE - 5.0, 5)
     return torch.cartesian_prod(steps, steps)
 
 
 def ring(root: Path | None, part: str) -> Images:
-    """Eight Gaussians on a circle."""
+    """Return images of eight Gaussians on a circle."""
     return _mixture("gaussian-ring", ring_centres(), part)
 
 
 def grid(root: Path | None, part: str) -> Images:
-    """Twenty-five Gaussians on a square grid."""
+    """Return images of twenty-five Gaussians on a square grid."""
     return _mixture("gaussian-grid", grid_centres(), part)
 
 
 def draw_points(points: Tensor) -> Tensor:
-    """uint8 (N, 1, SIZE, SIZE) images of one dot at each (x, y) of `points` (N, 2), in pixels."""
+    """Return uint8 (N, 1, SIZE, SIZE) images of one dot at each (x, y) of `points` (N, 2), in pixels."""
     axis = torch.arange(SIZE, dtype=torch.float32)
     across, down = (torch.exp(-((axis - points[:, k : k + 1]) ** 2) / (2 * _DOT**2)) for k in (0, 1))
     return (255 * down[:, :, None] * across[:, None, :]).round().to(torch.uint8)[:, None]
 
 
 def _mixture(name: str, centres: Tensor, part: str) -> Images:
+    """Return images of points drawn from equal Gaussians around these centres, with the mode of each as its label."""
     rng = torch.Generator().manual_seed({"train": 1, "test": 2}[part])
     labels = torch.randint(len(centres), (_COUNTS[part],), generator=rng)
     points = centres[labels] + SPREAD * torch.randn(len(labels), 2, generator=rng)
