@@ -1,4 +1,4 @@
-"""The changes shown to D in place of images: their arithmetic, their gradients, and the strength that adapts."""
+"""Augmentations: their arithmetic, their gradients, and the probability that adapts."""
 
 import pytest
 import torch
@@ -10,8 +10,8 @@ from gansmith.training.augment import (
     brightness,
     contrast,
     cutout,
-    nudge,
     saturation,
+    shift,
     translation,
 )
 
@@ -70,9 +70,9 @@ def test_translation_moves_whole_pixels_and_fills_with_zeros():
     assert len(seen) == 25  # every move of up to two pixels each way
 
 
-def test_nudges_move_by_up_to_two_pixels_of_28_and_fill_with_black():
+def test_shifts_are_of_up_to_two_pixels_of_28_and_fill_with_black():
     images = pictures(300, size=28)
-    moved = nudge(images, source())
+    moved = shift(images, source())
     seen = set()
     for before, after in zip(images, moved, strict=True):
         padded = torch.nn.functional.pad(before, (2, 2, 2, 2), value=-1.0)
@@ -98,7 +98,7 @@ def test_cutout_hides_one_square_of_half_the_side():
         assert (sides == 8).float().mean().item() == pytest.approx(9 / 17, abs=0.05)
 
 
-@pytest.mark.parametrize("change", [*CHANGES, nudge], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", [*CHANGES, shift], ids=lambda change: change.__name__)
 def test_changes_let_first_and_second_gradients_through(change):
     images = pictures(3, size=8, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: change(x, source()), images, fast_mode=True)

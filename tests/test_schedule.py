@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gansmith.training.schedule import decay, ema_decay, progress_at, ramp, adapted_factor
+from gansmith.training.schedule import adapted_factor, decay, ema_decay, progress_at, ramp
 
 
 def test_linear_decay_is_flat_then_straight_to_zero():
@@ -27,18 +27,18 @@ def test_rates_that_never_decay_stay(kind):
     assert decay(1.0, kind, 1.0, 0.1) == pytest.approx(1)
 
 
-def test_a_length_set_anew_changes_the_second_half_alone():
+def test_a_corrected_length_changes_the_second_half_alone():
     assert [progress_at(seen, 800, 800) for seen in (0, 300, 400, 600, 800)] == pytest.approx([0, 0.375, 0.5, 0.75, 1])
     assert [progress_at(seen, 600, 800) for seen in (0, 300, 400, 500, 600)] == pytest.approx([0, 0.375, 0.5, 0.75, 1])
     assert [progress_at(seen, 1000, 800) for seen in (300, 400, 700, 1000)] == pytest.approx([0.375, 0.5, 0.75, 1])
 
 
-def test_boost_fades_by_half_a_cosine():
+def test_a_start_factor_fades_by_half_a_cosine():
     assert [ramp(p, 10, 1, 0.2) for p in (0, 0.1, 0.2, 1)] == pytest.approx([10, 5.5, 1, 1])
     assert ramp(0.0, 10, 1, 0.0) == pytest.approx(1)
 
 
-def test_a_sure_discriminator_is_penalised_more():
+def test_a_confident_discriminator_is_penalised_more():
     assert adapted_factor(8.0, 1.1, 1.2, 4000) == pytest.approx(16)
     assert adapted_factor(8.0, 1.3, 1.2, 4000) == pytest.approx(4)
     assert adapted_factor(8.0, 1.2, 1.2, 4000) == pytest.approx(8)

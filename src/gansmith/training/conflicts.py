@@ -3,6 +3,7 @@
 `NEEDS` lists choices that mean something only beside others, `CONFLICTS` choices that cannot go together.
 """
 
+import math
 from collections.abc import Callable
 
 from torch import nn
@@ -26,6 +27,7 @@ NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "style_mixing": (lambda c: c.network == "stylegan-lite", "--network stylegan-lite"),
     "began_gamma": (lambda c: OBJECTIVES[c.objective].is_balanced, "--objective boundary-equilibrium"),
     "random_labels": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.3"),
+    "g_targets": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.1"),
     "penalty_start_factor": (gradient_penalties, _A_PENALTY),
     "penalty_every": (gradient_penalties, _A_PENALTY),
     "d_loss_target": (gradient_penalties, _A_PENALTY),
@@ -131,6 +133,17 @@ def _classes_without_classifier(config: Config, objective: Objective, D: nn.Modu
     )
 
 
+def _group_beside_batch(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    group, batch = config.minibatch_stddev, config.batch_size
+    if not group or batch % group == 0 or config.is_from_recipe("minibatch_stddev"):
+        return None
+    example = math.gcd(group, batch) if math.gcd(group, batch) > 1 else batch
+    return (
+        f"minibatch_stddev is {group}, and groups of {group} images do not divide a batch of {batch}; give a group "
+        f"size such as {example}"
+    )
+
+
 def _matching_without_features(config: Config, objective: Objective, D: nn.Module) -> str | None:
     if not config.feature_matching or hasattr(D, "features"):
         return None
@@ -148,5 +161,6 @@ CONFLICTS: tuple[Conflict, ...] = (
     _bound_without_floor,
     _began_and_autoencoder,
     _classes_without_classifier,
+    _group_beside_batch,
     _matching_without_features,
 )

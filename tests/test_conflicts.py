@@ -1,0 +1,114 @@
+"""Choices that exclude or need each other are refused with the reason and the remedy."""
+
+import pytest
+from torch import nn
+
+from gansmith.config import FIELDS, resolve
+from gansmith.data.images import ImageSpec
+from gansmith.errors import ConfigError
+from gansmith.networks import NETWORKS
+from gansmith.recipes import RECIPES
+from gansmith.training.conflicts import CONFLICTS, NEEDS
+from gansmith.training.losses import OBJECTIVES
+from gansmith.training.state import start_networks
+from gansmith.training.techniques import build_techniques
+
+SPEC = ImageSpec(8, 1, 3)
+
+
+def config_of(recipe, **choices):
+    small = {"g_width": 8, "d_width": 8, "latent_dim": 4, "batch_size": 6, "precision": "float32"}
+    return resolve(recipe, arguments={**small, **choices})
+
+
+def build(recipe, **choices):
+    """Build a recipe's networks and techniques with these choices."""
+    config = config_of(recipe, **choices)
+    return build_techniques(config, start_networks(config, SPEC).D)
+
+
+REFUSED = [
+    ({"gradient_penalty": 10.0}, "dcgan-sgd", "undefined when D has batch normalisation"),
+    ({"dragan": 10.0}, "dcgan-keras", "undefined when D has batch normalisation"),
+    ({"r1_gamma": 1.0}, "dcgan-keras", "undefined when D has batch normalisation"),
+    ({"objective": "wasserstein"}, "mlp-small", "unbounded unless D is Lipschitz"),
+    ({"objective": "hinge", "g_loss_bound": 0.5}, "mlp-small", "no lower bound"),
+    ({"objective": "minimax", "d_loss_bound": 0.5}, "mlp-small", "no lower bound"),
+    ({"objective": "wasserstein", "clip_weights": 0.01, "label_flipping": 0.1}, "mlp-small", "has no targets"),
+    ({"objective": "auxiliary-classifier"}, "mlp-small", "needs an auxiliary classifier"),
+    (
+        {"objective": "auxiliary-classifier", "conditioning": "labels"},
+        "mlp-small",
+        "needs an auxiliary classifier in D",
+    ),
+    ({"weight_decay": 0.1}, "mlp-small", "no effect without adamw"),
+    ({"momentum": 0.9}, "mlp-small", "no effect without sgd"),
+    ({"lr_decay": "cosine"}, "mlp-small", "no effect without a fraction of the schedule to start at"),
+    ({"beta2_start": 0.9, "g_optimizer": "sgd", "d_optimizer": "rmsprop"}, "mlp-small", "no effect without adam or"),
+    ({"style_mixing": 0.5}, "mlp-small", "no effect without --network stylegan-lite"),
+    ({"began_gamma": 0.7}, "mlp-small", "no effect without --objective boundary"),
+    ({"penalty_start_factor": 10.0}, "mlp-small", "no effect without a gradient penalty"),
+    ({"penalty_every": 8}, "mlp-small", "no effect without a gradient penalty"),
+    ({"instance_noise_until": 0.5}, "mlp-small", "no effect without --instance-noise"),
+    ({"replay_size": 64}, "mlp-small", "no effect without --replay"),
+    ({"lr_decay_factor": 0.5}, "mlp-small", "no effect without --lr-decay step"),
+    ({"ema_growth": "cosine"}, "mlp-small", "no effect without --ema"),
+    ({"keep_every": 640}, "mlp-small", "no effect without --keep-last"),
+    ({"g_conditioning": "multiplied"}, "mlp-small", "no effect without --conditioning labels"),
+    ({"d_conditioning": "multiplied"}, "mlp-small", "no effect without --conditioning labels"),
+    ({"random_labels": True}, "mlp-small", "no effect without --label-smoothing"),
+    ({"g_targets": "smoothed", "label_flipping": 0.1}, "mlp-small", "no effect without --label-smoothing"),
+    ({"d_loss_target": 1.0}, "mlp-small", "no effect without a gradient penalty"),
+    ({"objective": "hinge", "d_loss_target": 1.0, "r1_gamma": 1.0}, "mlp-small", "no lower bound"),
+    ({"early_stopping": 3, "use_all_training_images": True}, "mlp-small", "leaves no validation images"),
+    ({"augment": "adaptive", "objective": "relativistic"}, "mlp-small", "above zero.*--augment diffaugment"),
+    ({"augment": "adaptive", "label_flipping": 0.6}, "mlp-small", "labels flipped most of the time"),
+    ({"objective": "boundary-equilibrium"}, "mlp-small", "need each other"),
+    ({"network": "autoencoder"}, "mlp-small", "need each other"),
+    ({"minibatch_stddev": 4}, "mlp-small", "do not divide a batch of 6; give a group size such as 2"),
+    ({"minibatch_stddev": 5}, "default", "do not divide a batch of 6; give a group size such as 6"),
+    ({"network": "plain", "feature_matching": 0.5}, "mlp-small", "gives no features"),
+    ({"spectral_norm": True}, "r3gan", "start at zero"),
+    ({"g_conditioning": "multiplied"}, "default", "compact network"),
+    ({"d_conditioning": "multiplied"}, "default", "compact network"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _plain_network(monkeypatch):
+    """A pair whose D offers logits alone."""
+    monkeypatch.setitem(
+        NETWORKS, "plain", lambda spec, config: (nn.Linear(4, 4), nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+    )
+
+
+@pytest.mark.parametrize(("choices", "recipe", "reason"), REFUSED, ids=lambda value: str(value)[:60])
+def test_senseless_combinations_are_refused_with_the_reason(choices, recipe, reason):
+    with pytest.raises(ConfigError, match=reason) as refusal:
+        build(recipe, **{"conditioning": "none", **choices})
+    assert "\n" not in str(refusal.value)
+
+
+def test_every_row_of_both_tables_is_tested():
+    """A case that changes nothing else would pass without its row: the row itself must say no."""
+    refused = {name for choices, _, reason in REFUSED if "no effect without" in reason for name in choices}
+    assert set(NEEDS) <= refused and set(NEEDS) <= set(FIELDS)
+    unmet = set(CONFLICTS)
+    for choices, recipe, _ in REFUSED:
+        config = config_of(recipe, **{"conditioning": "none", **choices})
+        try:
+            D = start_networks(config, SPEC).D
+        except ConfigError:  # the network itself refuses the choice
+            continue
+        unmet -= {conflict for conflict in CONFLICTS if conflict(config, OBJECTIVES[config.objective], D)}
+    assert not unmet
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipes_own_choices_stay_where_they_lose_their_effect(recipe):
+    """As the interval between penalties does where the penalties are switched off."""
+    choices = dict(r1_gamma=0.0, r2_gamma=0.0, gradient_penalty=0.0, dragan=0.0, ema=0.0, batch_size=9)
+    if recipe in ("wgan-gp", "progressive"):  # the Wasserstein loss needs one
+        choices["clip_weights"] = 0.01
+    config = config_of(recipe, **choices, conditioning="labels")
+    build_techniques(config, start_networks(config, ImageSpec(16, 1, 3)).D)
