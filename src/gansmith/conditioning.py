@@ -83,8 +83,8 @@ class Conditioning:
     def _refuse_unknown(self, labels: Sequence[int]) -> None:
         if not self.has_labels:
             raise ConfigError(
-                "this generator takes no labels besides its latents, so none can be chosen; omit the labels, or give them "
-                "inside the latents (--latents) if they are a one-hot part of them"
+                "this generator takes no labels besides its latents, so none can be chosen; omit the labels, or give "
+                "them inside the latents (--latents) if they are a one-hot part of them"
             )
         known = self.known_labels.tolist()
         wrong = [label for label in labels if label not in known]

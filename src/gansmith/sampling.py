@@ -45,9 +45,7 @@ class Model:
     spec: ImageSpec
     conditioning: Conditioning
 
-    def sample(
-        self, count: int | None = None, *, seed: int = 0, labels: Sequence[int] | None = None
-    ) -> "Samples":
+    def sample(self, count: int | None = None, *, seed: int = 0, labels: Sequence[int] | None = None) -> "Samples":
         """Return images 0 to count - 1 of a seed.
 
         Args:

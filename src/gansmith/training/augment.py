@@ -13,15 +13,16 @@ from torch import Tensor
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
-# Of adaptive strength. Source: Karras et al., arXiv:2006.06676, section 3.
+# Of the adaptive probability: the sign it aims at, and how many images it takes from 0 to 1.
+# Source: Karras et al., arXiv:2006.06676, section 3.
 TARGET_SIGN = 0.6
-IMAGES_FROM_NEVER_TO_ALWAYS = 500_000
+ADAPTATION_IMAGES = 500_000
 
 
 def augment(
     images: Tensor, rng: torch.Generator, *, changes: Sequence[Augmentation], probability: float = 1.0
 ) -> Tensor:
-    """The images after every change in turn, each applied to each image with this probability."""
+    """Return the images after every change in turn, each applied to each image with this probability."""
     if probability <= 0:
         return images
     for change in changes:
@@ -32,47 +33,47 @@ def augment(
 
 
 def adapt(probability: float, mean_sign: float, images: int) -> float:
-    """The probability of changes after so many more images: up where D overfits its training images.
+    """Return the probability of changes after this many more images: higher where D overfits its training images.
 
     Args:
         mean_sign: mean over real images of the sign of D's logit: 1 when all of them look real to it, 0 when it cannot
             tell.
 
-    Source: Karras et al., arXiv:2006.06676, eq. 1 (r_t) and section 3.1. They change it every fourth step.
+    Source: Karras et al., arXiv:2006.06676, eq. 1 (r_t) and section 3.1, where it changes every fourth step.
     """
-    step = images / IMAGES_FROM_NEVER_TO_ALWAYS
+    step = images / ADAPTATION_IMAGES
     return min(1.0, max(0.0, probability + (step if mean_sign > TARGET_SIGN else -step)))
 
 
 def brightness(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Each image lighter or darker by up to half."""
+    """Make each image lighter or darker by up to half."""
     return images + _uniform(images, -0.5, 0.5, rng)
 
 
 def saturation(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Each image's colours from absent to twice as strong, around each pixel's mean; grey images stay as they are."""
+    """Scale each image's colours by 0 to 2 around each pixel's mean; grey images stay as they are."""
     grey = images.mean(1, keepdim=True)
     return torch.lerp(grey.expand_as(images), images, _uniform(images, 0.0, 2.0, rng))
 
 
 def contrast(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Each image's distance to its own mean times a half to one and a half."""
+    """Scale each image's distance from its own mean by 0.5 to 1.5."""
     mean = images.mean((1, 2, 3), keepdim=True)
     return torch.lerp(mean.expand_as(images), images, _uniform(images, 0.5, 1.5, rng))
 
 
 def translation(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Each image moved by up to an eighth of its side each way, with zeros where nothing moves in."""
+    """Move each image by up to an eighth of its side each way, filling with zeros."""
     return _moved(images, rng, reach=(images.shape[-1] + 4) // 8)  # an eighth, rounded
 
 
 def shift(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Each image moved by up to a fourteenth of its side each way, with black where nothing moves in."""
+    """Move each image by up to a fourteenth of its side each way, filling with black."""
     return _moved(images + 1, rng, reach=(images.shape[-1] + 7) // 14) - 1
 
 
 def _moved(images: Tensor, rng: torch.Generator, *, reach: int) -> Tensor:
-    """Each image moved by a draw of up to `reach` pixels each way, with zeros where nothing moves in."""
+    """Move each image by a draw of up to `reach` pixels each way, filling with zeros."""
     n, size = len(images), images.shape[-1]
     steps = torch.randint(-reach, reach + 1, (2, n, 1, 1, 1), generator=rng)
     place = torch.arange(size)
@@ -83,7 +84,7 @@ def _moved(images: Tensor, rng: torch.Generator, *, reach: int) -> Tensor:
 
 
 def cutout(images: Tensor, rng: torch.Generator) -> Tensor:
-    """A square of half the side, around any pixel, set to zero in each image."""
+    """Set a square of half the side, around any pixel, to zero in each image."""
     n, size = len(images), images.shape[-1]
     half = size // 4
     centres = torch.randint(0, size + 1, (2, n, 1), generator=rng)
@@ -94,7 +95,7 @@ def cutout(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 CHANGES: tuple[Augmentation, ...] = (brightness, saturation, contrast, translation, cutout)
-# By name: the changes, and the probability of each; the adaptive one moves its probability from there.
+# By name: the changes, and the probability of each; adaptive augmentation starts from its own.
 # Most images stay unshifted, so that G learns where images belong (docs/experiments.md).
 AUGMENTATIONS: dict[str, tuple[Sequence[Augmentation], float]] = {
     "diffaugment": (CHANGES, 1.0),
@@ -104,6 +105,6 @@ AUGMENTATIONS: dict[str, tuple[Sequence[Augmentation], float]] = {
 
 
 def _uniform(images: Tensor, low: float, high: float, rng: torch.Generator) -> Tensor:
-    """One number for each image, (N, 1, 1, 1)."""
+    """Return one number for each image, (N, 1, 1, 1)."""
     drawn = torch.rand(len(images), 1, 1, 1, generator=rng).to(images.dtype)
     return low + (high - low) * drawn

@@ -19,7 +19,7 @@ OutputLayer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d  # layers that may stan
 
 
 def finalise_generator(G: nn.Module, config: Config, conditioning: Conditioning, pixel_moments: Tensor) -> None:
-    """Give a generator what no training step does: batch-normalisation statistics, and calibrated output.
+    """Set a generator's batch-normalisation statistics and, where the config asks for it, calibrate its output.
 
     Args:
         pixel_moments: (C, 2) mean and mean square of each channel of the data in [-1, 1].
@@ -65,7 +65,9 @@ def calibrate_output(G: nn.Module, config: Config, frequencies: Tensor, wanted: 
     Raises ConfigError as `output_layer` does.
     """
     layer = output_layer(G, channels := len(wanted))
-    normal = torch.randn(STATISTICS_SAMPLES // 2, config.latent_dim, generator=rng("tones"))
+    normal = torch.randn(
+        STATISTICS_SAMPLES // 2, config.latent_dim, generator=rng("tones")
+    )  # part of every run: see randomness
     y = spread_evenly(frequencies, seed=0, count=len(normal))
     was_training, outputs = G.training, list[Tensor]()
     with layer.register_forward_hook(lambda module, inputs, output: outputs.append(output)):
@@ -87,13 +89,18 @@ def _fit_gain_and_shift(h: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     gain, shift = torch.ones(len(h), 1), torch.zeros(len(h), 1)
     for _ in range(NEWTON_STEPS):
         pixels = torch.tanh(gain * h + shift)
-        slope = 1 - pixels * pixels
+        derivative = 1 - pixels * pixels
         moments = torch.stack([pixels.mean(1), pixels.square().mean(1)], dim=1)
         mean_missing, square_missing = (wanted - moments).split(1, dim=1)
-        mean_by_shift = slope.mean(1, keepdim=True).clamp(min=1e-6)
-        mean_by_gain, square_by_shift = (slope * h).mean(1, keepdim=True), 2 * (pixels * slope).mean(1, keepdim=True)
+        mean_by_shift = derivative.mean(1, keepdim=True).clamp(min=1e-6)
+        mean_by_gain, square_by_shift = (
+            (derivative * h).mean(1, keepdim=True),
+            2 * (pixels * derivative).mean(1, keepdim=True),
+        )
         # What gain does to the mean square while shift keeps the mean: more never makes it less.
-        square_by_gain = 2 * (pixels * slope * h).mean(1, keepdim=True) - square_by_shift * mean_by_gain / mean_by_shift
+        square_by_gain = (
+            2 * (pixels * derivative * h).mean(1, keepdim=True) - square_by_shift * mean_by_gain / mean_by_shift
+        )
         more = (square_missing - square_by_shift * mean_missing / mean_by_shift) / square_by_gain.clamp(min=1e-6)
         before, gain = gain, (gain + more).clamp(1 / MAX_GAIN, MAX_GAIN)
         shift += (mean_missing - mean_by_gain * (gain - before)) / mean_by_shift
@@ -123,9 +130,7 @@ def output_layer(G: nn.Module, channels: int = 1) -> OutputLayer:
     squashed = any(isinstance(leaf, nn.Tanh) for leaf in leaves[last:])
     if not (squashed and isinstance(layer, OutputLayer) and layer.bias is not None and len(layer.bias) % channels == 0):
         raise ConfigError(
-            "calibrate_output rescales the layer before a final tanh, and this network's generator does not end in one; "
-            "set it to false or choose another network"
+            "calibrate_output rescales the layer before a final tanh, and this network's generator does not end in "
+            "one; set it to false or choose another network"
         )
     return layer
-
-

@@ -1,4 +1,4 @@
-"""Objectives: pairs of losses on logits, label smoothing and flipping, auxiliary losses.
+"""Objectives: pairs of losses on logits; label smoothing and flipping; auxiliary losses.
 
 A loss takes the logits of real and of generated images, both (N,), and returns a scalar; it never runs an optimiser
 and never sees a network. Both losses get both logits, which relativistic ones need.
@@ -51,62 +51,62 @@ class Objective:
 
 
 def non_saturating_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Cross-entropy of telling real from fake. Source: Goodfellow et al., arXiv:1406.2661, eq. 1."""
+    """Return the cross-entropy of telling real from fake. Source: Goodfellow et al., arXiv:1406.2661, eq. 1."""
     return softplus(-real_logits).mean() + softplus(fake_logits).mean()
 
 
 def non_saturating_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Cross-entropy of passing for real. Source: Goodfellow et al., arXiv:1406.2661, section 3."""
+    """Return the cross-entropy of calling generated images real. Source: arXiv:1406.2661, section 3."""
     return softplus(-fake_logits).mean()
 
 
 def minimax_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """log(1 - D(G(z))), whose gradient vanishes where D is sure. Source: arXiv:1406.2661, eq. 1."""
+    """Return log(1 - D(G(z))), whose gradient vanishes where D is sure. Source: arXiv:1406.2661, eq. 1."""
     return -softplus(fake_logits).mean()
 
 
 def least_squares_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Half the squared distance to 1 and to 0. Source: LSGAN, arXiv:1611.04076, eq. 2 with a=0, b=1."""
+    """Return half the squared distance to 1 and to 0. Source: LSGAN, arXiv:1611.04076, eq. 2 with a=0, b=1."""
     return 0.5 * (real_logits - 1).square().mean() + 0.5 * fake_logits.square().mean()
 
 
 def least_squares_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Half the squared distance of generated images to 1. Source: LSGAN, arXiv:1611.04076, eq. 2 with c=1."""
+    """Return half the squared distance of generated images to 1. Source: LSGAN, arXiv:1611.04076, eq. 2 with c=1."""
     return 0.5 * (fake_logits - 1).square().mean()
 
 
 def wasserstein_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """How much higher D scores generated images than real ones. Source: WGAN, arXiv:1701.07875, eq. 2."""
+    """Return how much higher D scores generated images than real ones. Source: WGAN, arXiv:1701.07875, eq. 2."""
     return fake_logits.mean() - real_logits.mean()
 
 
 def wasserstein_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """The score of generated images, negated; also the hinge objective's. Source: WGAN, arXiv:1701.07875."""
+    """Return the negated score of generated images; the hinge objective's too. Source: WGAN, arXiv:1701.07875."""
     return -fake_logits.mean()
 
 
 def hinge_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """How far real images fall short of 1 and generated ones exceed -1. Source: Geometric GAN, arXiv:1705.02894."""
+    """Return how far real logits are below 1 and generated ones above -1. Source: Geometric GAN, arXiv:1705.02894."""
     return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
 
 
 def relativistic_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Each real image against one generated image. Source: R3GAN, arXiv:2501.05441, eq. 2."""
+    """Compare each real image with one generated image. Source: R3GAN, arXiv:2501.05441, eq. 2."""
     return softplus(fake_logits - real_logits).mean()
 
 
 def relativistic_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """The same pairs the other way round. Source: R3GAN, arXiv:2501.05441, eq. 2."""
+    """Compare the same pairs the other way round. Source: R3GAN, arXiv:2501.05441, eq. 2."""
     return softplus(real_logits - fake_logits).mean()
 
 
 def relativistic_average_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Each image against the average of the other kind. Source: RaSGAN, arXiv:1807.00734."""
+    """Compare each image with the mean of the other kind. Source: RaSGAN, arXiv:1807.00734."""
     return softplus(fake_logits.mean() - real_logits).mean() + softplus(fake_logits - real_logits.mean()).mean()
 
 
 def relativistic_average_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """The same the other way round. Source: RaSGAN, arXiv:1807.00734."""
+    """Compare the same the other way round. Source: RaSGAN, arXiv:1807.00734."""
     return relativistic_average_d(fake_logits, real_logits)
 
 
@@ -132,7 +132,7 @@ OBJECTIVES: dict[str, Objective] = {
     "auxiliary-classifier": Objective(
         non_saturating_d, non_saturating_g, _CROSS_ENTROPY, classifies=True, splits_at_zero=True
     ),
-    # BEGAN: D's logit is a reconstruction error, negated, and a balance weighs generated images. Source: arXiv:1703.10717.
+    # BEGAN: D's logit is a negated reconstruction error, and a balance weighs generated images. arXiv:1703.10717.
     "boundary-equilibrium": Objective(wasserstein_d, wasserstein_g, is_positive=False, is_balanced=True),
 }
 BUILT_IN_OBJECTIVES = frozenset(OBJECTIVES)  # a program may add its own rows

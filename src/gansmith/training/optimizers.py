@@ -1,4 +1,4 @@
-"""The optimisers a player may learn by, each from its parameters, its learning rate and the config."""
+"""The optimisers of G and D, each built from parameters, a learning rate and the config."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -13,9 +13,9 @@ from gansmith.training.step import Networks
 
 
 def uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
-    """An optimiser of torch without what prepares it for torch's compiler, which takes more than a second to load.
+    """Return an optimiser of torch without its hooks for torch's compiler, which takes more than a second to load.
 
-    Nor does torch wrap a step that says it is hooked already, to time it for a profiler and call listeners.
+    Torch also wraps each step to time it for a profiler and to call hooks, unless the step is marked as wrapped.
     """
     names = ("add_param_group", "state_dict", "load_state_dict")
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
@@ -31,22 +31,22 @@ SGD = uncompiled(torch.optim.SGD)
 
 
 def adam(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
-    """Source: Kingma and Ba, arXiv:1412.6980, algorithm 1."""
+    """Return Adam. Source: Kingma and Ba, arXiv:1412.6980, algorithm 1."""
     return Adam(parameters, rate, betas=(config.beta1, config.beta2), fused=True)
 
 
 def adamw(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
-    """Adam with a pull towards zero that it does not scale. Source: Loshchilov and Hutter, arXiv:1711.05101."""
+    """Return Adam with decoupled weight decay. Source: Loshchilov and Hutter, arXiv:1711.05101."""
     return AdamW(parameters, rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay, fused=True)
 
 
 def rmsprop(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
-    """Steps over a running root mean square of the gradient; beta2 is its memory. WGAN's choice, arXiv:1701.07875."""
+    """Return RMSprop, whose alpha is beta2. WGAN's choice, arXiv:1701.07875."""
     return RMSprop(parameters, rate, alpha=config.beta2, foreach=True)
 
 
 def sgd(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
-    """Plain gradient descent, with momentum where the config has some."""
+    """Return stochastic gradient descent, with the config's momentum."""
     return SGD(parameters, rate, momentum=config.momentum, fused=True)
 
 
@@ -59,7 +59,7 @@ OPTIMIZERS: dict[str, Callable[[Iterable[Tensor], float, Config], Optimizer]] = 
 
 
 def build_optimizer(name: str, network: torch.nn.Module, rate: float, config: Config) -> Optimizer:
-    """The optimiser called `name` for all parameters of a network."""
+    """Return the optimiser called `name` for all parameters of a network."""
     optimizer: Optimizer = choose(OPTIMIZERS, name, "optimizer")(network.parameters(), rate, config)
     return optimizer
 

@@ -1,10 +1,13 @@
-"""How rates and weights change during a run: pure functions of progress, 0 at the start and 1 at the end."""
+"""How learning rates and weights change during a run: pure functions of progress, 0 at the start and 1 at the end."""
 
 import math
 
 
 def progress_at(images_seen: int, length: int, first_length: int) -> float:
-    """How much of the schedule is over: half of it at half the length expected at first, then evenly to the end."""
+    """Return the share of the schedule that is over.
+
+    It is a half at half the length expected at first, and grows evenly from there to the end.
+    """
     middle = first_length / 2
     if images_seen < middle:
         return images_seen / first_length
@@ -12,11 +15,11 @@ def progress_at(images_seen: int, length: int, first_length: int) -> float:
 
 
 def decay(progress: float, kind: str, start: float, factor: float) -> float:
-    """What is left of a learning rate: all of it until `start`, 1 being never, then
+    """Return the factor on a learning rate: 1 until `start` (where `start` is 1, always), then by `kind`
 
     - linear: a straight line to 0 at the end,
     - cosine: half a cosine to 0 at the end. Source: arXiv:1608.03983, eq. 5, without restarts,
-    - step: `factor` of it, and again after each further `start` of the schedule.
+    - step: `factor`, and once more after each further `start` of the schedule.
     """
     if progress < start or start >= 1.0:
         return 1.0
@@ -27,23 +30,23 @@ def decay(progress: float, kind: str, start: float, factor: float) -> float:
 
 
 def ramp(progress: float, first: float, last: float, until: float) -> float:
-    """From `first` to `last` by half a cosine, reached at `until`."""
+    """Return the value on the way from `first` to `last` by half a cosine, reached at `until`."""
     if progress >= until:
         return last
     return last + (first - last) * 0.5 * (1.0 + math.cos(math.pi * progress / until))
 
 
 def adapted_factor(factor: float, d_loss: float, target: float, images: int) -> float:
-    """Return the factor on the penalties after a step of `images`: it grows while D's loss is below `target`; 1 to 1,000.
+    """Return the penalties' factor after a step of `images`: larger while D's loss is below `target`; 1 to 1,000.
 
-    A loss that is off by 0.1 for 4,000 images doubles or halves the factor: fast beside a run of a minute, slow
-    beside the noise of one batch. Adapting a regulariser to how sure D is comes from adaptive augmentation,
-    arXiv:2006.06676, section 3.1.
+    A loss that is off by 0.1 for 4,000 images doubles or halves the factor: fast compared with a run of a minute,
+    slow compared with the noise of one batch. Adapting a regulariser to D's confidence comes from adaptive
+    augmentation, arXiv:2006.06676, section 3.1.
     """
     return min(1000.0, max(1.0, factor * math.exp2(min(60.0, (target - d_loss) * images / 400.0))))
 
 
 def ema_decay(images_seen: float, batch: int, half_life_fraction: float) -> float:
-    """How much of the average survives one step, for a half-life that grows with the images seen so far."""
+    """Return the EMA's decay in one step, for a half-life that is a fraction of the images seen so far."""
     half_life = half_life_fraction * images_seen
     return float(0.5 ** (batch / half_life)) if half_life > 0 else 0.0

@@ -1,7 +1,7 @@
 """The algorithm: one step of the discriminator, one step of the generator, the moving average.
 
-What a run adds to the algorithm comes in through `Techniques`, in the order a step meets it: images on their way into D,
-losses and auxiliary losses, penalties, gradients, weights, and who skips a step. No technique is named here.
+What a run adds to the algorithm comes in through `Techniques`, in the order a step meets it: images on their way into
+D, losses and auxiliary losses, penalties, gradients, weights, and who skips a step. No technique is named here.
 """
 
 import math
@@ -156,7 +156,9 @@ def discriminator_step(
         real, fake = real.clone().requires_grad_(), fake.requires_grad_()
     with _precision(techniques):
         if techniques.one_pass:
-            both = _discriminate(networks, torch.cat([real, fake]), torch.cat([batch.real_y, fake_y]), batch, techniques)
+            both = _discriminate(
+                networks, torch.cat([real, fake]), torch.cat([batch.real_y, fake_y]), batch, techniques
+            )
             real_out, fake_out = both.rows(slice(len(real))), both.rows(slice(len(real), None))
         else:
             real_out = _discriminate(networks, real, batch.real_y, batch, techniques)
