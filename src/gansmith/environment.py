@@ -1,4 +1,4 @@
-"""What the machine offers, so that a report of failure can start from facts."""
+"""The facts of this machine that a bug report starts from: versions, processor, disk, data."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from gansmith.training.machine import has_fast_bf16
 
 
 def examine() -> dict[str, str]:
-    """Facts of this machine as one line each."""
+    """Return facts of this machine by name, each as one line of text."""
     found = torch.cpu.get_capabilities()
     return {
         "gansmith": __version__,
@@ -30,6 +30,11 @@ def examine() -> dict[str, str]:
 
 
 def _where(name: str) -> str:
-    found = [str(folder) for folder in places(name) if folder.is_dir() and any(folder.iterdir())]
-    ways = ["will be downloaded"] * can_fetch(name) + ["the embedded subset is used"] * (name == "mnist")
-    return found[0] if found else "; ".join(["not on this machine", " or ".join(ways) or "give --data-dir"])
+    """Return the folder that holds a data set, or how it will be found without one."""
+    folders = [str(folder) for folder in places(name) if folder.is_dir() and any(folder.iterdir())]
+    if folders:
+        return folders[0]
+    ways = ["will be downloaded"] if can_fetch(name) else []
+    if name == "mnist":
+        ways.append("the embedded subset is used")
+    return f"not on this machine; {' or '.join(ways) or 'give --data-dir'}"

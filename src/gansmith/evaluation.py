@@ -5,15 +5,15 @@ that differ in their seed alone.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gansmith.config import Config, is_repeat
 from gansmith.data import load_data
-from gansmith.data.image_files import read_images
 from gansmith.data.idx import cache_dir
+from gansmith.data.image_files import read_images
 from gansmith.data.images import Images, split
 from gansmith.errors import NotFoundError
 from gansmith.metrics import gates
@@ -40,7 +40,7 @@ def evaluate(
 
     Args:
         target: a run (its newest checkpoint), a checkpoint, a generator file, a .npz of images or a folder of them.
-        data: the real images to compare with; by default those the generator was trained on, MNIST for images from files.
+        data: the real images to compare with; by default those the generator was trained on, MNIST for files.
         count: samples to draw, or at most so many of a file's; by default 10,000, or 2,000 for the quick tier.
         seed: samples 0 to count - 1 of this seed are drawn.
 
@@ -123,20 +123,45 @@ def compare(targets: Sequence[Path], *, again: bool = False, **choices: Any) -> 
         Groups {"name", "targets", "fd_ratio", "spread", "fd_ratios", "valid", "failed", "metrics", "verdicts"}: means
         over the group; the spread is the standard deviation of the FD ratio, None for one target.
     """
-    groups: list[tuple[list[Config], list[dict[str, Any]]]] = []
+    rows, configs = [], []
     for target in targets:
         row = (None if again else _known_verdict(target, **choices)) or evaluate(target, **choices)
-        config, row = _config_of(target), {**row, "target": str(target)}
-        for configs, rows in groups:
-            seeds = [known.seed for known in configs]
-            if config and seeds and config.seed not in seeds and is_repeat(config, configs[0]):
-                configs.append(config)
-                rows.append(row)
-                break
-        else:
-            groups.append(([] if config is None else [config], [row]))
-    found = [_summary(rows) for _, rows in groups]
+        rows.append({**row, "target": str(target)})
+        configs.append(_config_of(target))
+    found = [_summary([rows[k] for k in group]) for group in group_by_seed(configs)]
     return Comparison(sorted(found, key=lambda group: (group["fd_ratio"] is None, group["fd_ratio"])))
+
+
+def group_by_seed(configs: Sequence[Config | None]) -> list[list[int]]:
+    """Return the indices of these configs, those that differ in their seed alone together; None belongs to no group."""
+    groups: list[list[int]] = []
+    for k, config in enumerate(configs):
+        group = next((group for group in groups if _repeats(config, [configs[j] for j in group])), None)
+        if group is None:
+            groups.append([k])
+        else:
+            group.append(k)
+    return groups
+
+
+def _repeats(config: Config | None, known: Sequence[Config | None]) -> bool:
+    """Whether a config has a seed of its own and is otherwise that of these."""
+    first, seeds = known[0], [one.seed for one in known if one is not None]
+    return config is not None and first is not None and config.seed not in seeds and is_repeat(config, first)
+
+
+def over_seeds(values: Iterable[float | None]) -> tuple[float | None, float | None]:
+    """Return the mean of what is not None, and its standard deviation over seeds, which takes two values or more."""
+    known = [value for value in values if value is not None]
+    mean = statistics.fmean(known) if known else None
+    return mean, statistics.stdev(known) if len(known) > 1 else None
+
+
+def with_spread(mean: float | None, spread: float | None) -> str:
+    """Return a mean with its standard deviation as text, such as 5.00 +- 1.41; empty without a mean."""
+    if mean is None:
+        return ""
+    return f"{mean:.2f}" if spread is None else f"{mean:.2f} +- {spread:.2f}"
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -146,12 +171,12 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         names = [name for name in values[0] if all(one.get(name) is not None for one in values)]
         return {name: statistics.fmean(one[name] for one in values) for name in names}
 
-    ratios = [row["fd_ratio"] for row in rows if row["fd_ratio"] is not None]
+    mean, spread = over_seeds(row["fd_ratio"] for row in rows)
     return {
         "name": " ".join(Path(row["target"]).name for row in rows),
         "targets": [row["target"] for row in rows],
-        "fd_ratio": statistics.fmean(ratios) if ratios else None,
-        "spread": statistics.stdev(ratios) if len(ratios) > 1 else None,
+        "fd_ratio": mean,
+        "spread": spread,
         "fd_ratios": means("fd_ratios"),
         "valid": all(row["valid"] for row in rows),
         "failed": sorted({name for row in rows for name, gate in row["gates"].items() if gate["ok"] is False}),

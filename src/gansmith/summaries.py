@@ -1,15 +1,16 @@
-"""A recipe as `model.summary()` would show it: layers, shapes, parameters, objective, optimisers, budget."""
+"""Summaries of a recipe's networks and choices: layers, shapes, parameters, objective, optimisers, budget."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gansmith.conditioning import conditioned_spec
 from gansmith.config import FIELDS, Config
 from gansmith.data.images import ImageSpec
-from gansmith.conditioning import conditioned_spec
-from gansmith.training.techniques import build_techniques
 from gansmith.networks import build_networks
+from gansmith.training.techniques import build_techniques
 
 SPEC = ImageSpec(size=28, channels=1, num_classes=10)  # what a recipe is described for
 
@@ -67,35 +68,32 @@ def _layers(network: nn.Module, *inputs: Tensor) -> list[dict[str, Any]]:
 
     Layers that only training runs, such as a classifier or those of sizes a network has grown beyond, come last.
     """
+    layers = {name: layer for name, layer in network.named_modules() if _is_row(name, layer)}
     rows: list[dict[str, Any]] = []
-    handles = []
-
-    def add(name: str, layer: nn.Module, shape: list[int]) -> None:
-        settings = layer.extra_repr().split(", affine=")[0]  # the rest is the same everywhere
-        row = {"name": name, "kind": _kind(layer), "settings": settings, "shape": shape}
-        rows.append({**row, "parameters": _own_count(layer)})
-
-    for name, layer in network.named_modules():
-        if _is_row(layer) and ".parametrizations." not in f".{name}":
-
-            def note(layer: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
-                add(name, layer, list(output.shape[1:]))
-
-            handles.append(layer.register_forward_hook(note))
+    handles = [layer.register_forward_hook(partial(_note_row, rows, name)) for name, layer in layers.items()]
     with torch.no_grad():
         network.eval()(*inputs)
     for handle in handles:
         handle.remove()
     ran = {row["name"] for row in rows}
-    for name, layer in network.named_modules():
-        if name not in ran and _is_row(layer) and ".parametrizations." not in f".{name}" and _own_count(layer):
-            add(name, layer, [])
-    return rows
+    others = [(name, layer) for name, layer in layers.items() if name not in ran and _own_count(layer)]
+    return rows + [_to_row(name, layer, []) for name, layer in others]
 
 
-def _is_row(layer: nn.Module) -> bool:
-    """Whether a layer has no parts, or weights of its own beside them."""
-    if isinstance(layer, nn.Identity | nn.ParameterList):
+def _note_row(rows: list[dict[str, Any]], name: str, layer: nn.Module, inputs: Any, output: Tensor) -> None:
+    """Append the row of a layer that has just run."""
+    rows.append(_to_row(name, layer, list(output.shape[1:])))
+
+
+def _to_row(name: str, layer: nn.Module, shape: list[int]) -> dict[str, Any]:
+    settings = layer.extra_repr().split(", affine=")[0]  # the rest is the same everywhere
+    row = {"name": name, "kind": _kind(layer), "settings": settings, "shape": shape}
+    return {**row, "parameters": _own_count(layer)}
+
+
+def _is_row(name: str, layer: nn.Module) -> bool:
+    """Whether a layer has no parts, or weights of its own besides them."""
+    if isinstance(layer, nn.Identity | nn.ParameterList) or ".parametrizations." in f".{name}":
         return False
     return not _parts(layer) or next(layer.parameters(recurse=False), None) is not None
 
@@ -109,12 +107,12 @@ def _own_count(layer: nn.Module) -> int:
 
 
 def _kind(layer: nn.Module) -> str:
-    """The class of a layer, also of one whose weight is computed from another."""
+    """Return the class of a layer, also of one whose weight is computed from another."""
     return type(layer).__name__.removeprefix("Parametrized")
 
 
 def to_text(facts: dict[str, Any]) -> str:
-    """The same facts as a table for people."""
+    """Return the facts of `describe` as a table for people."""
     lines = [f"recipe {facts['recipe']}, images {facts['image_shape']}, latent {facts['latent_dim']}"]
     for which, title in (("g", "generator"), ("d", "discriminator")):
         lines += ["", f"{title} ({facts[f'{which}_parameters']:,} parameters)"]

@@ -1,1 +1,1 @@
-"""Published tables that can be run: what a generator misses where the modes are known, and objectives compared."""
+"""Published benchmarks that can be run, and comparisons of recipes, techniques and objectives."""

@@ -1,7 +1,7 @@
-"""What each technique of a recipe does: the recipe with it and without it, from the same seeds.
+"""Ablations: what each technique of a recipe does, by training with it and without it, from the same seeds.
 
 A technique is taken out by giving its field the neutral value, which is the default of `Config`. Every trial without
-it is compared with the trial of the same seed with it, so what a lucky seed adds to both cancels.
+it is compared with the trial of the same seed with it, so that effects of the seed cancel.
 """
 
 import json
@@ -13,31 +13,32 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from gansmith.errors import GansmithError
-from gansmith.benchmarks.trials import hash_of_images, judge_trial, refuse_other_images, train_trial
-from gansmith.config import FIELDS, choose, resolve
+from gansmith.benchmarks.trials import hash_of_images, refuse_other_images, score_trial, train_trial
+from gansmith.config import FIELDS, resolve, unknown_field
 from gansmith.data.images import ImageSpec
-from gansmith.training.techniques import build_techniques
+from gansmith.errors import ConfigError, RunError
+from gansmith.evaluation import over_seeds, with_spread
 from gansmith.files import write_json, write_text
 from gansmith.networks import build_networks
+from gansmith.training.techniques import build_techniques
 
 COMPLETE = "complete"
 
 
 def neutral_fields(recipe: str, without: str, choices: Mapping[str, object]) -> dict[str, Any]:
-    """The neutral value of each field in `without`, a name or several joined by +.
+    """Return the neutral value of each field in `without`, a name or several joined by +.
 
-    Raises ValueError for a name that is no field, whose value in this recipe is neutral already, or that leaves
+    Raises ConfigError for a name that is no field, whose value in this recipe is neutral already, or that leaves
     choices which contradict each other.
     """
-    config, _ = resolve(recipe, arguments=choices)
+    config = resolve(recipe, arguments=choices)
     found = {}
     for name in without.split("+"):
-        neutral = choose(FIELDS, name, "field").default
+        if name not in FIELDS:
+            raise ConfigError(unknown_field(name))
+        neutral = FIELDS[name].default
         if getattr(config, name) == neutral:
-            raise GansmithError(
-                f"{name} is {neutral!r} in {recipe} already, so there is nothing to take out; leave it away"
-            )
+            raise ConfigError(f"{name} is {neutral!r} in {recipe} already, so there is nothing to take out; omit it")
         found[name] = neutral
     config = config.replace(**found)
     if config.conditioning == "auto":
@@ -56,18 +57,18 @@ def run_ablation(
     choices: Mapping[str, object],
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Train and judge what the folder's ablation lacks, one run at a time; the ablation as its JSON file holds it.
+    """Train and score what the folder's ablation lacks, one run at a time; returns it as its JSON file holds it.
 
     Args:
         without: each a field, or several joined by +, to take out.
         length: {"minutes": M} or {"images": N}.
         choices: fields that every trial is given.
 
-    Raises ValueError for fields that cannot be taken out, or where the folder holds another ablation or one
-    of other images.
+    Raises ConfigError for fields that cannot be taken out, RunError where the folder holds another ablation or one of
+    other images.
     """
     if seeds < 2:
-        raise GansmithError(f"seeds is {seeds}; an interval needs 2 or more, such as 3")
+        raise ConfigError(f"seeds is {seeds}; an interval needs 2 or more, such as 3")
     variants: dict[str, dict[str, Any]] = {COMPLETE: {}} | {
         name: neutral_fields(recipe, name, choices) for name in without
     }
@@ -77,7 +78,7 @@ def run_ablation(
         json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"settings": settings, "trials": []}
     )
     if held["settings"] != settings:
-        raise GansmithError(f"{folder} holds an ablation of {held['settings']}, not {settings}; give another --out")
+        raise RunError(f"{folder} holds an ablation of {held['settings']}, not {settings}; give another --out")
     data_sha256 = hash_of_images(choices)
     refuse_other_images(held, data_sha256, named=f"{folder} holds an ablation")
     kept = {"settings": settings, "data_sha256": data_sha256}
@@ -89,7 +90,7 @@ def run_ablation(
             report(f"{recipe} {name if name == COMPLETE else f'without {name}'}, seed {seed}")
             directory = folder / "runs" / f"{name.replace('+', '.')}-seed-{seed}"
             trained = train_trial(directory, recipe, {**length, **choices, **fields, "seed": seed})
-            result = judge_trial(directory) if trained else {"ratio": None}
+            result = score_trial(directory) if trained else {"validation_fd_ratio": None}
             trials.append({"without": name, "fields": fields, "seed": seed, **result})
             ablation = {**kept, "trials": trials, "rows": compare(trials)}
             write_json(path, ablation)
@@ -98,44 +99,54 @@ def run_ablation(
 
 
 def compare(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a variant: its mean ratio, and how many times worse it is than the complete recipe with the same seed.
+    """Return a row for each variant: its mean validation FD ratio, and how many times worse it is than with all.
 
-    `worse` is the geometric mean over seeds, `low` and `high` the ends of its 95 % interval by Student's t on
-    logarithms: a technique helps where all of it lies above 1. None where fewer than two seeds can be compared.
+    `spread` is the standard deviation over seeds. `worse` is the geometric mean over seeds of the ratio to the complete
+    recipe with the same seed, `low` and `high` the ends of its 95 % interval by Student's t on logarithms: a technique
+    helps where all of it lies above 1. None where fewer than two seeds can be compared.
     """
-    by = {(trial["without"], trial["seed"]): trial["ratio"] for trial in trials}
+    scores = {(trial["without"], trial["seed"]): trial["validation_fd_ratio"] for trial in trials}
     rows = []
     for name in dict.fromkeys(trial["without"] for trial in trials):
-        ratios = {seed: ratio for (own, seed), ratio in by.items() if own == name}
-        judged = [ratio for ratio in ratios.values() if ratio is not None]
-        pairs = [(ratio, by.get((COMPLETE, seed))) for seed, ratio in ratios.items()]
-        logs = [math.log(ratio / base) for ratio, base in pairs if ratio and base]
-        row: dict[str, Any] = {"without": name, "seeds": len(ratios), "diverged": len(ratios) - len(judged)}
-        row |= {"ratio": statistics.fmean(judged) if judged else None, "worse": None, "low": None, "high": None}
+        own = {seed: score for (without, seed), score in scores.items() if without == name}
+        pairs = [(score, scores.get((COMPLETE, seed))) for seed, score in own.items()]
+        logs = [math.log(score / complete) for score, complete in pairs if score and complete]
+        mean, spread = over_seeds(own.values())
+        failed = sum(score is None for score in own.values())
+        row: dict[str, Any] = {"without": name, "seeds": len(own), "failed": failed}
+        row |= {"validation_fd_ratio": mean, "spread": spread, "worse": None, "low": None, "high": None}
         if name != COMPLETE and len(logs) > 1:
-            mean = statistics.fmean(logs)
+            middle = statistics.fmean(logs)
             reach = stdtrit(len(logs) - 1, 0.975) * statistics.stdev(logs) / math.sqrt(len(logs))
-            row |= {"worse": math.exp(mean), "low": math.exp(mean - reach), "high": math.exp(mean + reach)}
+            row |= {"worse": math.exp(middle), "low": math.exp(middle - reach), "high": math.exp(middle + reach)}
         rows.append(row)
     return rows
 
 
+def to_table(ablation: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return a header, and the rows as text."""
+    rows = []
+    for row in ablation["rows"]:
+        ratio = with_spread(row["validation_fd_ratio"], row["spread"])
+        worse = "" if row["worse"] is None else f"{row['worse']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+        seeds = f"{row['seeds']}, {row['failed']} failed" if row["failed"] else f"{row['seeds']}"
+        rows.append(["nothing" if row["without"] == COMPLETE else row["without"], ratio, worse, seeds])
+    return ["without", "validation FD ratio", "times worse", "seeds"], rows
+
+
 def to_markdown(ablation: Mapping[str, Any]) -> str:
-    """The rows as a table."""
+    """Return the rows as a table."""
     settings = dict(ablation["settings"])
     recipe = settings.pop("recipe")
     given = ", ".join(f"{name} {value}" for name, value in settings.items())
+    header, rows = to_table(ablation)
     lines = [
-        f"`{recipe}` with {given}. Times worse: the ratio without the technique over the ratio with it, same seeds, "
-        "with a 95 % interval; above 1 the technique helps.",
+        f"`{recipe}` with {given}. Validation FD ratio: mean +- standard deviation over seeds. Times worse: the ratio "
+        "without the technique over the ratio with it, same seeds, with a 95 % interval; above 1 the technique helps.",
         "",
-        "| without | times real | times worse | seeds |",
-        "|---|---|---|---|",
+        f"| {' | '.join(header)} |",
+        "|" + "---|" * len(header),
     ]
-    for row in ablation["rows"]:
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-        worse = "" if row["worse"] is None else f"{row['worse']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
-        seeds = f"{row['seeds']}" + (f", {row['diverged']} diverged" if row["diverged"] else "")
-        name = "nothing" if row["without"] == COMPLETE else f"`{row['without']}`"
-        lines.append(f"| {name} | {ratio} | {worse} | {seeds} |")
+    for name, *cells in rows:
+        lines.append(f"| {' | '.join([name if name == 'nothing' else f'`{name}`', *cells])} |")
     return "\n".join(lines) + "\n"

@@ -1,22 +1,22 @@
-"""The board: every recipe for the same time, or the same number of images, judged on the same real images.
+"""The board: every recipe trained for the same time, or the same number of images, ranked by validation FD ratio.
 
-The board is a folder: `board.json` holds every trial and each new one is added as soon as it is judged, so a board
-that was stopped goes on where it was; `board.md`, `board.png` and `curves.png` are drawn from it; the runs lie
-beside it.
+The board is a folder: `board.json` holds every trial and each new one is added as soon as it is scored, so a board
+that was stopped goes on where it was; `board.md`, `board.png` and `curves.png` are drawn from it; the runs lie in
+`runs`.
 """
 
 import json
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gansmith.errors import GansmithError
-from gansmith.benchmarks.trials import hash_of_images, judge_trial, refuse_other_images, train_trial
-from gansmith.models import load_generator
-from gansmith.sampling import sample
-from gansmith.recipes import RECIPES
+from gansmith.benchmarks.trials import hash_of_images, refuse_other_images, score_trial, train_trial
+from gansmith.errors import RunError
+from gansmith.evaluation import over_seeds, with_spread
 from gansmith.files import write_json, write_text
+from gansmith.models import load_generator
+from gansmith.recipes import RECIPES
+from gansmith.sampling import sample
 
 STRIP = 10  # unfiltered samples 0 to 9 of seed 0
 # The other rows are for data sets of their own.
@@ -32,13 +32,13 @@ def run_board(
     choices: Mapping[str, object],
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Train and judge what the folder's board lacks, one run at a time; the board as its JSON file holds it.
+    """Train and score what the folder's board lacks, one run at a time; returns the board as its JSON file holds it.
 
     Args:
         length: {"minutes": M} or {"images": N}.
         choices: fields that every recipe is given, such as the data set.
 
-    Raises ValueError where the folder holds a board of another length, of other choices, or of other images.
+    Raises RunError where the folder holds a board of another length, of other choices, or of other images.
     """
     board = open_board(folder, {**length, **choices}, data_sha256=hash_of_images(choices))
     for seed in range(seeds):  # the whole field with one seed first, so that a board that is stopped compares it
@@ -48,7 +48,7 @@ def run_board(
             directory = folder / "runs" / f"{recipe}-seed-{seed}"
             report(f"{recipe}, seed {seed}")
             trained = train_trial(directory, recipe, {**length, **choices, "seed": seed})
-            result = judge_trial(directory) if trained else {"ratio": None}
+            result = score_trial(directory) if trained else {"validation_fd_ratio": None}
             board["trials"].append(
                 {"recipe": recipe, "seed": seed, "run": str(directory.relative_to(folder)), **result}
             )
@@ -57,13 +57,13 @@ def run_board(
 
 
 def open_board(folder: Path, settings: Mapping[str, object], *, data_sha256: str) -> dict[str, Any]:
-    """The board a folder holds, or an empty one; ValueError where it was begun with other settings or images."""
+    """Return the board a folder holds, or an empty one; RunError where it was begun with other settings or images."""
     path = folder / "board.json"
     if not path.is_file():
         return {"settings": dict(settings), "data_sha256": data_sha256, "trials": []}
     board: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if board["settings"] != dict(settings):
-        raise GansmithError(
+        raise RunError(
             f"{folder} holds a board with {board['settings']}, not {dict(settings)}; give another place with --out"
         )
     refuse_other_images(board, data_sha256, named=f"{folder} holds a board")
@@ -81,40 +81,51 @@ def _save_board(folder: Path, board: Mapping[str, Any]) -> None:
 
 
 def rank(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a recipe, its seeds together, by mean ratio; recipes that diverged with any seed come last.
+    """Return a row for each recipe, by mean validation FD ratio; recipes that failed with any seed come last.
 
     `spread` is the standard deviation over seeds, None for a single one.
     """
     rows = []
     for recipe in dict.fromkeys(trial["recipe"] for trial in trials):
         own = [trial for trial in trials if trial["recipe"] == recipe]
-        judged = [trial for trial in own if trial["ratio"] is not None]
-        ratios = [trial["ratio"] for trial in judged]
-        row: dict[str, Any] = {"recipe": recipe, "seeds": len(own), "diverged": len(own) - len(judged)}
-        row["ratio"] = statistics.fmean(ratios) if ratios else None
-        row["spread"] = statistics.stdev(ratios) if len(ratios) > 1 else None
+        scored = [trial for trial in own if trial["validation_fd_ratio"] is not None]
+        mean, spread = over_seeds(trial["validation_fd_ratio"] for trial in scored)
+        row: dict[str, Any] = {"recipe": recipe, "seeds": len(own), "failed": len(own) - len(scored)}
+        row |= {"validation_fd_ratio": mean, "spread": spread}
         for name in ("recognised", "rarest_class", "modes", "images", "images_per_s"):
-            values = [trial[name] for trial in judged if trial[name] is not None]
-            row[name] = statistics.fmean(values) if values else None
-        row["run"] = judged[0]["run"] if judged else None
+            row[name], _ = over_seeds(trial[name] for trial in scored)
+        row["run"] = scored[0]["run"] if scored else None
         rows.append(row)
-    return sorted(rows, key=lambda row: (row["diverged"] > 0, row["ratio"] is None, row["ratio"]))
+    return sorted(
+        rows, key=lambda row: (row["failed"] > 0, row["validation_fd_ratio"] is None, row["validation_fd_ratio"])
+    )
+
+
+def to_table(board: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return a header, and the board's rows as text; the numbers are means over the seeds."""
+    header = ["recipe", "validation FD ratio", "recognised", "rarest class", "images", "images/s"]
+    rows = [
+        [row["recipe"], _score(row), *(_cell(row[name], form) for name, form in _CELLS.items())]
+        for row in board["rows"]
+    ]
+    return header, rows
 
 
 def to_markdown(board: Mapping[str, Any]) -> str:
-    """The board as a table; its numbers are means over the seeds."""
+    """Return the board as a table with samples."""
     given = ", ".join(f"{name} {value}" for name, value in board["settings"].items())
+    header, rows = to_table(board)
     lines = [
-        f"Each recipe with {given}. Times real: Frechet distance of samples to the validation images, over that of as "
-        "many training images, by the evaluator that finds the samples worst; mean and standard deviation over seeds.",
+        f"Each recipe with {given}. Validation FD ratio: Frechet distance between samples and validation images, over "
+        "that between as many training images and these, by the evaluator with the largest ratio; mean +- standard "
+        "deviation over seeds. 1.00 is as close as other real images.",
         "",
-        "| recipe | times real | recognised | rarest class | images | images/s | samples 0 to 9 |",
-        "|---|---|---|---|---|---|---|",
+        f"| {' | '.join([*header, f'samples 0 to {STRIP - 1}'])} |",
+        "|" + "---|" * (len(header) + 1),
     ]
-    for row in board["rows"]:
-        cells = [f"`{row['recipe']}`", _score(row), *(_cell(row[name], form) for name, form in _CELLS.items())]
-        strip = f"![samples of {row['recipe']}](strips/{row['recipe']}.png)" if row["run"] else ""
-        lines.append(f"| {' | '.join([*cells, strip])} |")
+    for row, (recipe, *cells) in zip(board["rows"], rows, strict=True):
+        strip = f"![samples of {recipe}](strips/{recipe}.png)" if row["run"] else ""
+        lines.append(f"| {' | '.join([f'`{recipe}`', *cells, strip])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -126,15 +137,14 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def _score(row: Mapping[str, Any]) -> str:
-    failed = f"{row['diverged']} of {row['seeds']} diverged" if row["diverged"] else ""
-    if row["ratio"] is None:
-        return failed
-    spread = "" if row["spread"] is None else f" +- {row['spread']:.2f}"
-    return f"{row['ratio']:.2f}{spread}" + (f", {failed}" if failed else "")
+    """Return a row's validation FD ratio, and how many of its trainings failed, as text."""
+    score = with_spread(row["validation_fd_ratio"], row["spread"])
+    failed = f"{row['failed']} of {row['seeds']} failed" if row["failed"] else ""
+    return ", ".join(filter(None, (score, failed)))
 
 
 def draw_strips(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """strips/<recipe>.png, the first samples of each recipe, and board.png, all of them in the board's order."""
+    """Write strips/<recipe>.png, the first samples of each recipe, and board.png, all of them in the board's order."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -157,7 +167,7 @@ def draw_strips(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_curves(folder: Path, trials: Sequence[Mapping[str, Any]]) -> None:
-    """curves.png: every score during training against the images seen by then, a line a recipe (its first seed)."""
+    """Write curves.png: validation FD ratios of training against images seen, a line for each recipe's first seed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -172,7 +182,7 @@ def draw_curves(folder: Path, trials: Sequence[Mapping[str, Any]]) -> None:
         images, ratios = zip(*trial["curve"], strict=True)
         axes.loglog(images, ratios, linestyle=styles[index // 10 % 4], marker=".", label=recipe)
     axes.set_xlabel("images seen")
-    axes.set_ylabel("times real (quick score)")
+    axes.set_ylabel("validation FD ratio")
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     figure.savefig(folder / "curves.png", metadata={"Software": None})

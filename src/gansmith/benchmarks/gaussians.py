@@ -1,7 +1,7 @@
 """Gaussians on a ring and on a grid: which of the known modes a generator finds, and how often it is near one.
 
-The sets are pictures of one soft dot (gansmith.data.synthetic). A picture's place in the plane is its centre of
-brightness, and it counts only if it looks like the dot that is drawn there: two dots have a centre too.
+The sets are pictures of one soft dot (gansmith.data.synthetic). A picture stands for the point
+at its centre of brightness, and counts only if it looks like the dot that is drawn there: two dots have a centre too.
 """
 
 from typing import Any
@@ -17,15 +17,15 @@ CENTRES = {"gaussian-ring": ring_centres, "gaussian-grid": grid_centres}
 LIKENESS = 0.9  # least cosine of a picture to the dot drawn at its centre; real pictures have 0.99 and more
 
 
-def measure(dataset: str, samples: Tensor) -> dict[str, Any]:
-    """Modes found and high-quality share of uint8 (N, 1, 28, 28) pictures, beside those of N real ones."""
-    centres = CENTRES[dataset]()
-    real = load_data(dataset, part="test").pixels[: len(samples)]
+def measure(data: str, samples: Tensor) -> dict[str, Any]:
+    """Return modes found and high-quality share of uint8 (N, 1, 28, 28) pictures, and those of N real ones."""
+    centres = CENTRES[data]()
+    real = load_data(data, part="test").pixels[: len(samples)]
     return {**near_centres(samples, centres), "samples": len(samples), "real": near_centres(real, centres)}
 
 
 def near_centres(pictures: Tensor, centres: Tensor) -> dict[str, float]:
-    """Of these pictures: how many centres (K, 2) have one near, and the share that is near any.
+    """Return how many centres (K, 2) have one of these pictures near, and the share of pictures that is near any.
 
     Near is within three standard deviations of a mode; 98.9 % of a Gaussian of two dimensions is.
 
@@ -42,7 +42,7 @@ def near_centres(pictures: Tensor, centres: Tensor) -> dict[str, float]:
 
 
 def read_points(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """The (x, y) of each picture, (N, 2) in pixels, and whether it shows one dot there; undoes `draw_points`."""
+    """Return (x, y) of each picture, (N, 2) in pixels, and whether it shows one dot there; undoes `draw_points`."""
     light = pictures[:, 0].float()
     axis = torch.arange(SIZE, dtype=torch.float32)
     total = light.sum((1, 2)).clamp(min=1)

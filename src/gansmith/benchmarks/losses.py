@@ -1,13 +1,14 @@
-"""The objectives of "Are GANs Created Equal?" on one generator with one budget, ordered by what they reach.
+"""The objectives of "Are GANs Created Equal?" on one generator with one budget, ordered by their FD ratio.
 
-The networks are InfoGAN's, as there, but for the discriminator that must redraw images; the figure is this package's
-ratio to real data, so orders compare with the paper's and values do not.
+The networks are InfoGAN's, as there, but for the autoencoder of BEGAN; the figure is this package's FD ratio, so orders
+compare with the paper's and values do not.
 
 Source: Lucic et al., arXiv:1711.10337, table 1.
 """
 
-import statistics
 from typing import Any
+
+from gansmith.evaluation import over_seeds
 
 RECIPE = "dcgan-cs231n"
 IMAGES = 200_000  # the paper gives each objective 1,000,000
@@ -30,24 +31,17 @@ OBJECTIVES_COMPARED: dict[str, dict[str, Any]] = {
 
 
 def order(verdicts: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Objectives by their mean ratio, best first, with the range over seeds; without a ratio last.
+    """Return a row for each objective by its mean FD ratio, best first; without an FD ratio last.
+
+    `spread` is the standard deviation over seeds, None for a single one.
 
     Args:
-        verdicts: of `gansmith.evaluation.evaluate`, one a seed, by objective.
+        verdicts: of `gansmith.evaluation.evaluate`, one for each seed, by objective.
     """
     rows = []
     for name, found in verdicts.items():
-        ratios = [verdict["ratio"] for verdict in found if verdict["ratio"] is not None]
+        mean, spread = over_seeds(verdict["fd_ratio"] for verdict in found)
         failed = sorted({gate for one in found for gate, state in one["gates"].items() if state["ok"] is False})
-        rows.append(
-            {
-                "objective": name,
-                "ratio": statistics.fmean(ratios) if ratios else None,
-                "lowest": min(ratios, default=None),
-                "highest": max(ratios, default=None),
-                "seeds": len(found),
-                "valid": not failed,
-                "failed": failed,
-            }
-        )
-    return sorted(rows, key=lambda row: (row["ratio"] is None, row["ratio"] or 0.0))
+        row = {"objective": name, "fd_ratio": mean, "spread": spread, "seeds": len(found)}
+        rows.append({**row, "valid": not failed, "failed": failed})
+    return sorted(rows, key=lambda row: (row["fd_ratio"] is None, row["fd_ratio"] or 0.0))

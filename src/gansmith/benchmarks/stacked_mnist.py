@@ -1,7 +1,7 @@
 """Stacked MNIST: how many of the 1,000 triples of digits a generator draws, and how evenly.
 
-Every colour of an image is classified by itself, by the largest logit and with no threshold. What is counted is
-compared with an even spread, and with what real images score at the same size. Training knows nothing of digits.
+Every colour of an image is classified by itself, by the largest logit and with no threshold. The counts are compared
+with a uniform distribution, and with those of as many real images. Training is unconditional.
 """
 
 from typing import Any
@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gansmith.errors import GansmithError
-from gansmith.data.images import ImageSpec, to_float
 from gansmith.data import load_data
+from gansmith.data.images import ImageSpec, to_float
 from gansmith.data.stacked import stack
+from gansmith.errors import DataError, NotFoundError
 from gansmith.metrics.features import FeatureNetwork, load_feature_network
 
 MODES = 1_000
@@ -20,19 +20,19 @@ _CHUNK = 1_000
 
 
 def measure(samples: Tensor, *, data_dir: str | None = None) -> dict[str, Any]:
-    """Modes and divergence of uint8 (N, 3, 28, 28) images, beside N real triples and the floor of any N images.
+    """Return modes and divergence of uint8 (N, 3, 28, 28) images, those of N real triples, and the floor for N images.
 
-    Raises ValueError for images of another shape, or where MNIST has no labels to count its digits by.
+    Raises DataError for images of another shape, or where MNIST has no labels to count its digits by.
 
     Source: VEEGAN, arXiv:1705.07761, section 5.2, with the 26,000 samples of PacGAN, arXiv:1712.04086, section 4.2.
     """
     if samples.shape[1:] != (3, 28, 28) or not len(samples):
-        raise GansmithError(f"images have shape {tuple(samples.shape)}; give stacked digits of shape (N, 3, 28, 28)")
+        raise DataError(f"images have shape {tuple(samples.shape)}; give stacked digits of shape (N, 3, 28, 28)")
     digits = load_data("mnist", data_dir=data_dir)
     if digits.labels is None:
-        raise GansmithError(f"{digits.source} has no labels to count its digits by; give MNIST with its label files")
+        raise DataError(f"{digits.source} has no labels to count its digits by; give MNIST with its label files")
     network = load_feature_network("mnist", digits.spec)
-    real = stack(digits.pixels, len(samples), seed=3)  # other triples than are learnt
+    real = stack(digits.pixels, len(samples), seed=3)  # other triples than are trained on
     found = spread(classify(network, samples))
     least = floor(torch.bincount(digits.labels, minlength=10), len(samples))
     return {
@@ -49,13 +49,13 @@ def measure(samples: Tensor, *, data_dir: str | None = None) -> dict[str, Any]:
 
 @torch.no_grad()
 def classify(network: FeatureNetwork, images: Tensor) -> Tensor:
-    """The digit of each colour, (N, 3), of uint8 (N, 3, 28, 28) images."""
+    """Return the digit of each colour, (N, 3), of uint8 (N, 3, 28, 28) images."""
     colours = images.flatten(0, 1)[:, None].split(_CHUNK)
     return torch.cat([network(to_float(chunk)).argmax(1) for chunk in colours]).view(-1, 3)
 
 
 def spread(digits: Tensor) -> dict[str, float]:
-    """Of triples of digits (N, 3): how many kinds occur, and the nats from their shares to even ones.
+    """Return how many kinds occur among triples of digits (N, 3), and their divergence from uniform in nats.
 
     `kl` is KL(shares || uniform) over all 1,000 kinds; `kl_colours` is what the shares of single digits account for,
     the sum of the three colours' KL, and no more than `kl`.
@@ -66,29 +66,29 @@ def spread(digits: Tensor) -> dict[str, float]:
 
 
 def floor(digits: Tensor, count: int) -> float:
-    """The KL that `count` independent real triples are expected to show, in nats.
+    """Return the KL that `count` independent real triples are expected to have, in nats.
 
     Args:
         digits: (10,) how often each digit occurs among real images.
 
     Returns:
         (K - 1) / 2N for K = 1,000 kinds, the leading term of the bias of a plug-in entropy (Miller 1955), plus three
-        times the KL of the digits' own shares to even ones.
+        times the KL of the digits' own shares to uniform.
     """
     return (MODES - 1) / (2 * count) + 3 * _from_uniform(digits)
 
 
 def _from_uniform(counts: Tensor) -> float:
-    """KL(shares || uniform) in nats; a kind that does not occur adds nothing."""
+    """Return KL(shares || uniform) in nats; a kind that does not occur adds nothing."""
     shares = counts.double() / counts.sum()
     return float(torch.special.xlogy(shares, shares * len(shares)).sum())
 
 
 def _accuracy(network: FeatureNetwork, data_dir: str | None) -> float | None:
-    """The classifier's accuracy on MNIST's test images; None where they are not at hand."""
+    """Return the classifier's accuracy on MNIST's test images; None where they are not available."""
     try:
         test = load_data("mnist", data_dir=data_dir, part="test")
-    except FileNotFoundError:
+    except NotFoundError:
         return None
     if test.labels is None or test.spec != ImageSpec(28, 1, 10):
         return None

@@ -1,7 +1,7 @@
-"""One training run of a comparison, in a process of its own, and how it is judged.
+"""One training run of a comparison, in a process of its own, and its validation FD ratio.
 
-Every trial is an ordinary run: it can be resumed, looked at and exported like any other. It is judged on the
-validation split, so that comparing recipes never reads test images.
+Every trial is an ordinary run: it can be resumed, evaluated and exported like any other. It is compared with the
+validation images, so that comparing recipes never reads test images.
 """
 
 import subprocess
@@ -11,17 +11,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gansmith.errors import GansmithError
 from gansmith.data import load_data
 from gansmith.data.images import split
-from gansmith.models import load_generator
-from gansmith.sampling import sample
+from gansmith.errors import GansmithError, RunError
 from gansmith.metrics.validation import ValidationScorer
+from gansmith.models import load_generator
 from gansmith.runs import RunDirectory, open_run
+from gansmith.sampling import sample
 
 SAMPLES = 10_000
-DIVERGED, REFUSED = 1, 2  # exit codes of `train`
-STANDARD_ERROR = 2  # this process's own; what a trial says of itself is not part of the table
+FAILED, REFUSED = 1, 2  # exit codes of `train`
+STANDARD_ERROR = 2  # this process's own; a trial's progress is not part of the table
 
 
 class Interrupted(Exception):
@@ -33,24 +33,24 @@ class Interrupted(Exception):
 
 
 def hash_of_images(choices: Mapping[str, object]) -> str:
-    """SHA-256 of the images that trials with these flags learn from."""
+    """Return the SHA-256 of the images that trials with these flags are trained on."""
     return load_data(str(choices["data"]), data_dir=str(choices.get("data_dir") or "") or None).sha256
 
 
 def refuse_other_images(held: Mapping[str, Any], data_sha256: str, *, named: str) -> None:
-    """Raise ValueError where what is held learnt from other images of the same name, as the embedded digits are."""
+    """Raise RunError where the trials were trained on other images of the same name, as the embedded digits are."""
     begun = held.get("data_sha256", data_sha256)
     if begun != data_sha256:
-        raise GansmithError(
-            f"{named} on images with SHA-256 {begun}, and those found now have {data_sha256}; bring the "
-            "old ones back, or give another place with --out"
+        raise RunError(
+            f"{named} on images with SHA-256 {begun}, and those found now have {data_sha256}; restore the "
+            "old ones, or give another place with --out"
         )
 
 
 def train_trial(directory: Path, recipe: str, choices: Mapping[str, object]) -> bool:
-    """Train a recipe with these flags in a new process, or what is left of it; False where its loss diverged.
+    """Train a recipe with these flags in a new process, or what is left of it; False after a training failure.
 
-    Raises Interrupted where it was stopped, ValueError where the request was refused.
+    Raises Interrupted where it was stopped, GansmithError where the request was refused.
     """
     if _is_finished(directory):
         return True
@@ -59,13 +59,13 @@ def train_trial(directory: Path, recipe: str, choices: Mapping[str, object]) -> 
     code = subprocess.call([sys.executable, "-m", "gansmith", *words], stdout=STANDARD_ERROR)
     if code == REFUSED:
         raise GansmithError(f"{recipe} cannot be trained like this; the sentence above says why")
-    if code not in (0, DIVERGED) or (code == DIVERGED and not _has_diverged(directory)):
+    if code not in (0, FAILED) or (code == FAILED and not _has_failed(directory)):
         raise Interrupted(128 - code if code < 0 else code)
     return code == 0
 
 
-def _has_diverged(directory: Path) -> bool:
-    """Whether the run stopped for a failure, not for a full disk or a mistake of the program."""
+def _has_failed(directory: Path) -> bool:
+    """Whether the run stopped for a training failure, not for a full disk or a mistake of the program."""
     rows = open_run(directory).log if (directory / "config.toml").is_file() else []
     return bool(rows) and rows[-1].get("kind") == "failure"
 
@@ -74,31 +74,31 @@ def _is_finished(directory: Path) -> bool:
     return (directory / "config.toml").is_file() and open_run(directory).facts().get("status") == "finished"
 
 
-def judge_trial(directory: Path) -> dict[str, Any]:
-    """What a finished run's generator is worth beside the validation split, and how the run got there.
+def score_trial(directory: Path) -> dict[str, Any]:
+    """Return the validation FD ratio of a finished run's generator, and how the run got there.
 
     Returns:
         what `ValidationScorer.score` says of SAMPLES samples (fewer for small sets);
-        images, images_per_s: how long and how fast it trained; curve: [images seen, ratio] of its scores on the way.
+        images, images_per_s: how long and how fast it trained; curve: [images seen, validation FD ratio] on the way.
     """
     run = open_run(directory)
-    judge = _judge(run.config.data, run.config.data_dir)
-    samples, _ = sample(load_generator(directory), seed=0, count=judge.count)
+    scorer = _scorer(run.config.data, run.config.data_dir)
+    samples, _ = sample(load_generator(directory), seed=0, count=scorer.count)
     return {
-        **judge.score(samples),
+        **scorer.score(samples),
         "images": run.config.images,
         "images_per_s": _images_per_s(run),
-        "curve": [[row["images_seen"], row["ratio"]] for row in run.validation_scores()],
+        "curve": [[row["images_seen"], row["validation_fd_ratio"]] for row in run.validation_scores()],
     }
 
 
 @cache
-def _judge(dataset: str, data_dir: str) -> ValidationScorer:
-    """The judge of every trial on one data set."""
-    return ValidationScorer(*split(load_data(dataset, data_dir=data_dir or None)), count=SAMPLES)
+def _scorer(data: str, data_dir: str) -> ValidationScorer:
+    """Return the scorer of every trial on one data set."""
+    return ValidationScorer(*split(load_data(data, data_dir=data_dir or None)), count=SAMPLES)
 
 
 def _images_per_s(run: RunDirectory) -> float:
-    """The middle rate of a run's log lines; a run that was resumed has no one wall time."""
+    """Return the median rate of a run's log lines; a run that was resumed has no one wall time."""
     rates = sorted(row["images_per_s"] for row in run.log if row.get("images_per_s"))
     return float(rates[len(rates) // 2]) if rates else 0.0

@@ -1,6 +1,7 @@
 """`bench ...`: train a recipe on a published test and print the figures of its table."""
 
 import contextlib
+import itertools
 import json as json_
 import sys
 import time
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from gansmith.errors import ConfigError, TrainingFailed
-from gansmith.cli.output import Json, complain
+from gansmith.cli.output import Json, complain, print_table
 from gansmith.cli.training import Overrides, Progress, train
 from gansmith.config import resolve
+from gansmith.errors import ConfigError, TrainingFailed
 
 if TYPE_CHECKING:
     from gansmith.sampling import Model
@@ -50,7 +51,7 @@ def stacked_mnist(
     json
         One JSON object instead of a table; progress goes to the other stream.
     """
-    from gansmith.benchmarks.stacked_mnist import measure
+    from gansmith.benchmarks.stacked_mnist import MODES, measure
     from gansmith.data.images import MAX_IMAGES
     from gansmith.sampling import sample
 
@@ -66,12 +67,14 @@ def stacked_mnist(
     if json:
         print(json_.dumps(result))
         return 0
-    real = result["real"]
-    print(f"{'':<24}{'samples':>9}{'real':>9}{'uniform':>9}")
-    print(f"{'modes':<24}{result['modes']:>9,}{real['modes']:>9,}{1000:>9,}")
-    print(f"{'KL to uniform, nats':<24}{result['kl']:>9.4f}{real['kl']:>9.4f}{result['floor']:>9.4f}")
-    print(f"{'of it, single digits':<24}{result['kl_colours']:>9.4f}{real['kl_colours']:>9.4f}")
-    print(f"{'KL above the floor':<24}{result['kl_above_floor']:>9.4f}{real['kl'] - result['floor']:>9.4f}")
+    real, floor = result["real"], result["floor"]
+    rows = [
+        ("modes", f"{result['modes']:,}", f"{real['modes']:,}", f"{MODES:,}"),
+        ("KL to uniform, nats", f"{result['kl']:.4f}", f"{real['kl']:.4f}", f"{floor:.4f}"),
+        ("of it, single digits", f"{result['kl_colours']:.4f}", f"{real['kl_colours']:.4f}", ""),
+        ("KL above the expected one", f"{result['kl_above_floor']:.4f}", f"{real['kl'] - floor:.4f}", ""),
+    ]
+    print_table(("", "samples", "real", "expected"), rows)
     accuracy = result["classifier_accuracy"]
     known = "unknown: no test images" if accuracy is None else f"{accuracy:.2%} on MNIST's test images"
     print(f"{result['samples']:,} images counted by {result['classifier']} (accuracy {known})")
@@ -125,10 +128,11 @@ def gaussians(
     if json:
         print(json_.dumps({"benchmark": "gaussians", **results}))
         return 0
-    print(f"{'':<16}{'modes':>9}{'near one':>10}{'real':>8}")
-    for data, result in results.items():
-        modes = f"{result['modes']} of {result['of']}"
-        print(f"{data:<16}{modes:>9}{result['high_quality']:>10.1%}{result['real']['high_quality']:>8.1%}")
+    rows = [
+        (data, f"{r['modes']} of {r['of']}", f"{r['high_quality']:.1%}", f"{r['real']['high_quality']:.1%}")
+        for data, r in results.items()
+    ]
+    print_table(("data", "modes", "near a mode", "real"), rows)
     for result in results.values():
         _print_training(result)
     return 0
@@ -147,7 +151,7 @@ def losses(
 ) -> int:
     """Train one generator with each of several objectives, an equal number of images each, and order them.
 
-    After an interruption, command trains and evaluates only what is missing.
+    The same command continues an interrupted comparison, and trains and evaluates only what is missing.
 
     Parameters
     ----------
@@ -169,39 +173,39 @@ def losses(
         One JSON object instead of a table; progress goes to the other stream.
     """
     from gansmith.benchmarks.losses import IMAGES, OBJECTIVES_COMPARED, RECIPE, SEEDS, order
-    from gansmith.evaluation import compare
+    from gansmith.evaluation import compare, with_spread
 
     seeds = SEEDS if seeds is None else seeds
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; it must be 1 or more, such as 3")
     shared = {"images": images or str(IMAGES), "data": data, "data_dir": str(data_dir) if data_dir else None}
     verdicts: dict[str, list[dict[str, Any]]] = {name: [] for name in OBJECTIVES_COMPARED}
-    for seed in range(seeds):
-        for name, choices in OBJECTIVES_COMPARED.items():
-            flags = {**shared, "seed": str(seed), **{field: str(value) for field, value in choices.items()}}
-            directory = out / f"{name}-{seed}"
-            try:
-                code, _, model = _train(RECIPE, directory, None, flags, progress, json)
-            except TrainingFailed as error:
-                complain(f"{name}, seed {seed}: {error}")
-                verdicts[name].append({"fd_ratio": None, "gates": {}})
-                continue
-            if model is None:
-                return code
-            verdicts[name] += compare([directory], quick=quick)[0]["verdicts"]
+    for seed, (name, choices) in itertools.product(range(seeds), OBJECTIVES_COMPARED.items()):
+        flags = {**shared, "seed": str(seed), **{field: str(value) for field, value in choices.items()}}
+        directory = out / f"{name}-{seed}"
+        try:
+            code, _, model = _train(RECIPE, directory, None, flags, progress, json)
+        except TrainingFailed as error:
+            complain(f"{name}, seed {seed}: {error}")
+            verdicts[name].append({"fd_ratio": None, "gates": {}})
+            continue
+        if model is None:
+            return code
+        verdicts[name] += compare([directory], quick=quick)[0]["verdicts"]
     rows = order(verdicts)
     if json:
         print(json_.dumps({"benchmark": "losses", "recipe": RECIPE, **shared, "objectives": rows}))
         return 0
-    print(f"{'objective':<16}{'FD ratio':>11}{'lowest':>9}{'highest':>9}  gates that failed in any seed")
-    for row in rows:
-        figures = "".join(f"{'none' if row[key] is None else format(row[key], '.2f'):>9}" for key in _RATIOS)
-        print(f"{row['objective']:<16}  {figures}  {', '.join(row['failed']) or 'none'}")
+    header = ("objective", "FD ratio", "gates that failed in any seed")
+    print_table(
+        header,
+        [
+            (r["objective"], with_spread(r["fd_ratio"], r["spread"]) or "none", ", ".join(r["failed"]) or "none")
+            for r in rows
+        ],
+    )
     print(f"{RECIPE} on {data}, {shared['images']} images each, {seeds} seeds, in {out}")
     return 0
-
-
-_RATIOS = ("fd_ratio", "lowest", "highest")
 
 
 def _train(
@@ -212,7 +216,7 @@ def _train(
     progress: Progress,
     json: bool,
 ) -> tuple[int, dict[str, Any], "Model | None"]:
-    """Train as the command `train` does; its exit code, what to say of the run, and the generator if it is done."""
+    """Train as the command `train` does; returns its exit code, facts of the run, and the generator if it is done."""
     from gansmith.models import load_generator
     from gansmith.runs import next_directory, open_run
 

@@ -1,4 +1,4 @@
-"""`bench recipes` and `ablate`: many trainings under equal conditions, and the table they make."""
+"""`bench recipes` and `ablate`: many trainings under equal conditions, compared in a table."""
 
 import json as json_
 import sys
@@ -7,9 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from gansmith.errors import ConfigError
-from gansmith.cli.output import Json
+from gansmith.cli.output import Json, print_table
 from gansmith.config import choose, parse_value
+from gansmith.errors import ConfigError
 
 
 def recipes(
@@ -39,13 +39,13 @@ def recipes(
     data
         Data set to train on and to evaluate with.
     data_dir
-        Folder that holds them.
+        Folder that holds its files.
     out
         Folder of the board; by default one under runs/ named after its length.
     json
         The board as one JSON object instead of a table.
     """
-    from gansmith.benchmarks.boards import RANKED, run_board, to_markdown
+    from gansmith.benchmarks.boards import RANKED, run_board, to_table
     from gansmith.benchmarks.trials import Interrupted
     from gansmith.recipes import RECIPES
 
@@ -62,7 +62,10 @@ def recipes(
     except Interrupted as stopped:
         print(f"stopped; the same command continues the board in {folder}", file=sys.stderr)
         return stopped.code
-    print(json_.dumps(board) if json else to_markdown(board))
+    if json:
+        print(json_.dumps(board))
+    else:
+        print_table(*to_table(board))
     _report(f"board {folder / 'board.md'}, {folder / 'board.png'}, {folder / 'curves.png'}")
     return 0
 
@@ -80,7 +83,7 @@ def ablate(
     out: Path | None = None,
     json: Json = False,
 ) -> int:
-    """Train a recipe with and without each technique, from the same seeds, and say what each one does.
+    """Train a recipe with and without each technique, from the same seeds, and show what each one does.
 
     Parameters
     ----------
@@ -97,13 +100,13 @@ def ablate(
     data
         Data set to train on and to evaluate with.
     data_dir
-        Folder that holds them.
+        Folder that holds its files.
     out
         Folder of the ablation; by default one under runs/ named after the recipe.
     json
         The ablation as one JSON object instead of a table.
     """
-    from gansmith.benchmarks.ablation import run_ablation, to_markdown
+    from gansmith.benchmarks.ablation import run_ablation, to_table
     from gansmith.benchmarks.trials import Interrupted
 
     length = _length(minutes, images, 1.0)
@@ -114,13 +117,16 @@ def ablate(
     except Interrupted as stopped:
         print(f"stopped; the same command continues the ablation in {folder}", file=sys.stderr)
         return stopped.code
-    print(json_.dumps(ablation) if json else to_markdown(ablation))
+    if json:
+        print(json_.dumps(ablation))
+    else:
+        print_table(*to_table(ablation))
     _report(f"ablation {folder / 'ablation.md'}")
     return 0
 
 
 def _length(minutes: float | None, images: str | None, usual_minutes: float) -> dict[str, float]:
-    """What every run of a comparison is given."""
+    """Return the length that every run of a comparison is given."""
     from gansmith.api import refuse_lengths
 
     refuse_lengths(minutes=minutes, images=images, epochs=None)

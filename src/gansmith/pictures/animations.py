@@ -1,6 +1,6 @@
-"""Moving pictures: the training film from a run's saved grids, and walks from one sample to another.
+"""Animations: the training film from a run's saved grids, and walks from one sample to another.
 
-Animations are GIF or WebP by Pillow, or MP4 with the extra `video`.
+They are GIF or WebP by Pillow, or MP4 with the extra `video`.
 """
 
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from gansmith.errors import GansmithError, NotFoundError
 from gansmith.data.image_files import open_picture
+from gansmith.errors import GansmithError, NotFoundError
+from gansmith.files import replacing
 from gansmith.pictures.grids import enlarge
 from gansmith.runs import RunDirectory
-from gansmith.files import replacing
 
-FRAME_MS, HOLD_MS = 200, 2_000  # each frame; the last one again, so that the eye can rest on the result
+FRAME_MS, HOLD_MS = 200, 2_000  # each frame; the last one, so that the result stays in view
 _CAPTION_PX = 22
 
 
 def film_frames(run: RunDirectory) -> list[Image.Image]:
-    """One frame for each grid the run saved, oldest first, with a caption and a bar of the images seen.
+    """Return one frame for each grid the run saved, oldest first, with a caption and a bar of the images seen.
 
-    Raises FileNotFoundError where the run saved none.
+    Raises NotFoundError where the run saved none.
     """
     grids = run.grids()
     if not grids:
@@ -42,9 +42,9 @@ def film_frames(run: RunDirectory) -> list[Image.Image]:
 
 
 def write_film(frames: Sequence[Image.Image], path: Path, *, frame_ms: int = FRAME_MS, hold_ms: int = HOLD_MS) -> None:
-    """An endless animation of these frames, all of one size; the last one stays for `hold_ms`.
+    """Write an endless animation of these frames, all of one size; the last one stays for `hold_ms`.
 
-    Raises ValueError for another kind of file than `FORMATS`, also where MP4 lacks its extra.
+    Raises GansmithError for a kind of file not in `FORMATS`, and for MP4 without its extra.
     """
     if path.suffix not in FORMATS:
         raise GansmithError(f"{path.name} does not end in one of {', '.join(FORMATS)}; choose one of these")
@@ -64,7 +64,7 @@ def _write_webp(frames: Sequence[Image.Image], durations: Sequence[int], path: P
 
 
 def _write_mp4(frames: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
-    """H.264 with a constant rate of 20 frames a second, each picture repeated for its time."""
+    """Write H.264 with a constant rate of 20 frames a second, each picture repeated for its time."""
     try:
         import av
     except ModuleNotFoundError:

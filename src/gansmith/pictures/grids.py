@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def grid(images: Tensor, *, columns: int | None = None) -> Image.Image:
-    """Images uint8 (N, C, H, W) side by side without gaps, row by row, on black."""
+    """Return images uint8 (N, C, H, W) side by side without gaps, row by row, on black."""
     n, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
@@ -22,15 +22,13 @@ def grid(images: Tensor, *, columns: int | None = None) -> Image.Image:
 
 
 def enlarge(image: Image.Image, *, at_least_px: int = 400) -> Image.Image:
-    """The picture with each pixel repeated a whole number of times, until its short side is this long."""
+    """Return the picture with each pixel repeated a whole number of times, until its short side is this long."""
     factor = max(1, math.ceil(at_least_px / min(image.size)))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def to_png(image: Image.Image, note: PngInfo | None = None) -> bytes:
-    """The picture as a PNG file's bytes, with a note inside where one is given."""
+    """Return the picture as a PNG file's bytes, with a note inside where one is given."""
     file = io.BytesIO()
     image.save(file, "PNG", pnginfo=note)
     return file.getvalue()
-
-

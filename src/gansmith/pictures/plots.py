@@ -1,6 +1,6 @@
-"""Plots of a run's numbers, and grids of what its generator draws, made without any global plotting state.
+"""Plots of a run's losses and scores, and grids of its generator's samples, made without any global plotting state.
 
-`plot_curves` draws losses and scores from the log; `classes_by_styles` and `neighbours` are grids of images.
+`plot_curves` draws losses and validation FD ratios; `classes_by_styles` and `neighbours` are grids of images.
 """
 
 import io
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gansmith.sampling import Model, draw_latents, generate
-from gansmith.runs import RunDirectory
 from gansmith.files import write_bytes
+from gansmith.runs import RunDirectory
+from gansmith.sampling import Model, draw_latents, generate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,29 +46,16 @@ def draw_curves(run: RunDirectory, kind: str = ".png") -> bytes:
     scores = _points(run.validation_scores(), "validation_fd_ratio")
     figure = Figure(figsize=(7, 6 if scores else 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2 if scores else 1, 1, sharex=True, squeeze=False)[:, 0]
+    panels = list(figure.subplots(2 if scores else 1, 1, sharex=True, squeeze=False)[:, 0])
     for name, (colour, style, label) in _LOSSES.items():
         _draw_smoothed(panels[0], _points(rows, name), colour=colour, style=style, label=label)
     panels[0].set_ylabel("loss")
     panels[0].set_title(f"{run.config.recipe} on {run.config.data}")
     if scores:
-        panels[1].plot(*zip(*scores, strict=True), color=_SCORE, marker="o", label="generated images")
-        panels[1].axhline(1, color=_SCORE, linewidth=0.8, linestyle=":", label="other real images (1.00)")
-        panels[1].set_yscale("log")
-        panels[1].set_ylabel("validation FD ratio")
+        _draw_scores(panels[1], scores)
     for row in rows:
         if row.get("kind") in ("failure", "rollback"):
-            for axes in panels:
-                axes.axvline(row["images_seen"] / 1000, color=_FAILURE, linestyle=":")
-            panels[0].annotate(
-                row["failure"] if row["kind"] == "failure" else f"back after {row['failure']}",
-                (row["images_seen"] / 1000, 0.98),
-                xycoords=panels[0].get_xaxis_transform(),
-                rotation=90,
-                va="top",
-                ha="right",
-                fontsize="small",
-            )
+            _mark_failure(panels, row)
     for axes in panels:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
@@ -79,6 +66,29 @@ def draw_curves(run: RunDirectory, kind: str = ".png") -> bytes:
         picture = io.BytesIO()
         figure.savefig(picture, format=kind[1:], metadata=silent[kind])
     return picture.getvalue()
+
+
+def _draw_scores(axes: "Axes", scores: Sequence[Point]) -> None:
+    axes.plot(*zip(*scores, strict=True), color=_SCORE, marker="o", label="generated images")
+    axes.axhline(1, color=_SCORE, linewidth=0.8, linestyle=":", label="other real images (1.00)")
+    axes.set_yscale("log")
+    axes.set_ylabel("validation FD ratio")
+
+
+def _mark_failure(panels: Sequence["Axes"], row: dict[str, Any]) -> None:
+    """Draw a dotted line through all panels where a training failure was found, or a run went back after one."""
+    thousands = row["images_seen"] / 1000
+    for axes in panels:
+        axes.axvline(thousands, color=_FAILURE, linestyle=":")
+    panels[0].annotate(
+        row["failure"] if row["kind"] == "failure" else f"rollback after {row['failure']}",
+        (thousands, 0.98),
+        xycoords=panels[0].get_xaxis_transform(),
+        rotation=90,
+        va="top",
+        ha="right",
+        fontsize="small",
+    )
 
 
 def _points(rows: Sequence[dict[str, Any]], name: str) -> list[Point]:

@@ -1,7 +1,7 @@
 """A report of one or more runs, from their directories alone: a tagged PDF by typst, or one HTML file.
 
-`compose` says everything, as a list of blocks: headings, texts, lists, tables and pictures. The two templates beside
-this file only lay blocks out. Equal directories give equal bytes: nothing depends on when or where a report is made.
+`compose` writes the contents, as a list of blocks: headings, texts, lists, tables and pictures. The two templates next
+to this file only lay blocks out. Equal directories give equal bytes: nothing depends on when or where a report is made.
 """
 
 import base64
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gansmith.errors import GansmithError
+from gansmith.files import write_bytes
 from gansmith.reports.compose import compose
 from gansmith.runs import RunDirectory
-from gansmith.files import write_bytes
 
 FORMATS = (".pdf", ".html")
 _TEMPLATES = resources.files("gansmith.reports")
@@ -24,7 +24,7 @@ _TEMPLATES = resources.files("gansmith.reports")
 def write_report(runs: Sequence[RunDirectory], path: Path) -> None:
     """Write the report of these runs, the first in full and all compared, at once or not at all.
 
-    Raises ValueError for a kind of file not in `FORMATS`.
+    Raises GansmithError for a kind of file not in `FORMATS`.
     """
     if path.suffix not in FORMATS:
         raise GansmithError(f"{path} does not end in one of {', '.join(FORMATS)}; choose one of these")
@@ -35,7 +35,7 @@ def write_report(runs: Sequence[RunDirectory], path: Path) -> None:
 
 
 def to_pdf(facts: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
-    """A PDF/UA-1 file: tagged, with alternative texts, the same bytes for the same facts and PNG pictures."""
+    """Return a PDF/UA-1 file: tagged, with alternative texts, the same bytes for the same facts and PNG pictures."""
     import typst
 
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +56,7 @@ def to_pdf(facts: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
 
 
 def to_html(facts: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
-    """One HTML file that needs no other: pictures and style inside."""
+    """Return one HTML file that needs no other: pictures and style inside."""
     import jinja2
 
     template = (_TEMPLATES / "report.html.jinja").read_text(encoding="utf-8")

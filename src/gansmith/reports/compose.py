@@ -1,4 +1,4 @@
-"""What a report says: blocks of text, tables and pictures from run directories.
+"""The contents of a report: blocks of text, tables and pictures from run directories.
 
 A block is a dict with a "kind": heading (level, text), text, list (items), table (header, rows) or pictures (each
 with name, alt and its width in percent of the page). All cells are text by the time they get here.
@@ -7,7 +7,6 @@ with name, alt and its width in percent of the page). All cells are text by the 
 import itertools
 import math
 import shlex
-import statistics
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,28 +14,23 @@ from typing import Any
 
 from PIL import Image
 
-from gansmith.config import FIELDS, Config, is_repeat
+from gansmith.config import FIELDS, Config
 from gansmith.data.image_files import open_picture
-from gansmith.pictures.grids import enlarge, to_png
-from gansmith.pictures.grids import grid
-from gansmith.sampling import sample
+from gansmith.evaluation import group_by_seed, over_seeds, with_spread
 from gansmith.models import load_generator
+from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.reports.structure import describe_run, draw_structure
 from gansmith.runs import RunDirectory
+from gansmith.sampling import sample
 
 Block = dict[str, Any]
 
-# What every run must choose, in the order a reader asks.
-_HYPERPARAMETERS = (
-    "images", "batch", "network", "g_width", "d_width", "latent_dim", "objective", "update", "g_optimizer",
-    "g_lr", "d_optimizer", "d_lr", "beta1", "beta2", "conditioning", "initialisation", "seed",
-)  # fmt: skip
-_TOLD = {"labels": "each image's label", "clusters": "a group of similar images, found beforehand without labels"}
-FRAMES = 8  # moments of the training film on paper
+_NO_HYPERPARAMETERS = ("Machine", "Logs, samples, checkpoints")  # groups of fields
+FRAMES = 8  # of the training film on paper
 
 
 def compose(runs: Sequence[RunDirectory]) -> tuple[str, list[Block], dict[str, bytes]]:
-    """Title, blocks and PNG pictures of a report; the first run is shown in full, all of them are compared.
+    """Return title, blocks and PNG pictures of a report; the first run is shown in full, all of them are compared.
 
     Args:
         runs: at least one; none need be finished or have made a single picture.
@@ -54,7 +48,7 @@ def compose(runs: Sequence[RunDirectory]) -> tuple[str, list[Block], dict[str, b
         *_techniques(main.config),
         *_visualisation(main, pictures),
         *_scores(main),
-        *_troubles(runs),
+        *_failures(runs),
         *_environment(main, rows),
     ]
     return f"{main.config.recipe} on {main.config.data}", blocks, pictures
@@ -69,11 +63,11 @@ def _text(text: str) -> Block:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Block:
-    return {"kind": "table", "header": list(header), "rows": [[_show(cell) for cell in row] for row in rows]}
+    return {"kind": "table", "header": list(header), "rows": [[_to_text(cell) for cell in row] for row in rows]}
 
 
-def _show(value: object) -> str:
-    """A value as a table shows it."""
+def _to_text(value: object) -> str:
+    """Return a value as a table shows it."""
     if value is None or value == "":
         return "-"
     if isinstance(value, bool):
@@ -89,68 +83,79 @@ def _meaning(field: str) -> str:
 
 
 def _question(run: RunDirectory) -> list[Block]:
-    data, score = run.facts().get("data", {}), _verdict_row(run) or _last_score(run)
-    if score is None:
-        answer = "No score was recorded, so the question stays open."
-    else:
-        answer = (
-            f"After {score['images_seen']:,} images the answer is {score['ratio']:.2f} times real: generated images "
-            f"lie {score['ratio']:.2f} times as far from real images as other real images do (Frechet distance in a "
-            f"small feature network, {score['n']:,} images a side). 1 would be as close as real images to each other."
-        )
-        if score.get("valid") is False:
-            failed = [name for name, gate in score.get("gates", {}).items() if gate.get("ok") is False]
-            answer += f" This headline does not count, because a check failed: {', '.join(failed)}."
+    data, score = run.facts().get("data", {}), _last_verdict(run) or _last_score(run)
     return [
         _heading(1, "Question and data"),
         _text(
-            "How well does a small generative adversarial network, trained in the way described below, draw images "
+            "How well does a small generative adversarial network, trained in the way described below, generate images "
             f"like those of {run.config.data}?"
         ),
-        _text(answer),
+        _text("No FD ratio was recorded, so the question stays open." if score is None else _answer(score)),
         _text(
-            f"It learned from {_show(data.get('fit'))} images; {_show(data.get('validation'))} others were held out to "
-            f"judge it and never trained on. {_told(run.config)}"
+            f"It was trained on {_to_text(data.get('train'))} images; {_to_text(data.get('validation'))} others were "
+            f"held out for validation and never trained on. {_conditioning(run.config)}"
         ),
         *(_text(f"Note: {notice}.") for notice in data.get("notices", ())),
-        _text(f"SHA-256 of the training split: {data.get('sha256', 'not recorded')}"),
+        _text(f"SHA-256 of the training images: {data.get('sha256', 'not recorded')}"),
     ]
 
 
-def _told(config: Config) -> str:
-    """What labels had to do with it, in a sentence or two."""
-    told = _TOLD.get(config.conditioning)
-    if told is None:
-        sentence = "The networks are told nothing."
+def _answer(score: dict[str, Any]) -> str:
+    """Return what a verdict or a validation FD ratio says, in a few sentences."""
+    kind, ratio = _ratio_of(score)
+    compared = "validation and test images" if kind == "FD ratio" else "training and validation images"
+    answer = (
+        f"After {score['images_seen']:,} images the answer is: {kind} {ratio:.2f}. The Frechet distance (FD) between "
+        f"generated and real images in a small feature network is {ratio:.2f} times that between {compared} "
+        f"({score['n']:,} images each); 1.00 is as close as other real images."
+    )
+    if score.get("valid") is False:
+        failed = [name for name, gate in score.get("gates", {}).items() if gate.get("ok") is False]
+        answer += f" This FD ratio is not valid, because a gate failed: {', '.join(failed)}."
+    return answer
+
+
+def _conditioning(config: Config) -> str:
+    """Return what G and D are conditioned on, and what labels were used for, in a sentence or two."""
+    y = {"labels": "class labels", "clusters": "k-means clusters as pseudo-labels"}.get(config.conditioning)
+    if y is None:
+        sentence = "G and D are unconditional."
     elif config.d_conditioning == "classifier":
-        sentence = f"The generator is told {told}, and the discriminator has to name it."
+        sentence = f"G is conditioned on {y}, and D has an auxiliary classifier that predicts them."
     else:
-        sentence = f"Both networks are told {told}."
+        sentence = f"G and D are conditioned on {y}."
     if config.classes:
         return f"Its images were chosen by their labels ({config.classes}). {sentence}"
-    return sentence if config.conditioning == "labels" else f"No label is read. {sentence}"
+    return sentence if config.conditioning == "labels" else f"No labels are used. {sentence}"
+
+
+def _ratio_of(score: dict[str, Any]) -> tuple[str, float]:
+    """Return the name and the value of a verdict's FD ratio, or of training's validation FD ratio."""
+    if score.get("fd_ratio") is not None:
+        return "FD ratio", score["fd_ratio"]
+    return "validation FD ratio", score["validation_fd_ratio"]
 
 
 def _last_score(run: RunDirectory, *, n: int | None = None) -> dict[str, Any] | None:
-    """The newest score of the most images a side, or of `n`; scores of different counts do not compare."""
+    """Return the newest validation FD ratio of the most images, or of `n`; ratios of different n do not compare."""
     rows = [row for row in run.validation_scores() if n in (None, row["n"])]
     return max(rows, key=lambda row: (row["n"], row["images_seen"]), default=None)
 
 
-def _verdict_row(run: RunDirectory) -> dict[str, Any] | None:
-    """What `gansmith evaluate` found last about the run's own data, of the most images; None where it found nothing."""
-    rows = [row for row in reversed(run.metrics_on_own_data()) if row.get("gates") and row.get("ratio") is not None]
+def _last_verdict(run: RunDirectory) -> dict[str, Any] | None:
+    """Return the newest verdict on the run's own data, of the most images; None where it was never evaluated."""
+    rows = [row for row in reversed(run.metrics_on_own_data()) if row.get("gates") and row.get("fd_ratio") is not None]
     return max(rows, key=lambda row: (row["n"], row["images_seen"]), default=None)  # the first of equals, so the newest
 
 
 def _common_count(runs: Sequence[RunDirectory]) -> int | None:
-    """The most images a side at which every run that has a score has one; None where there is no such number."""
+    """Return the most images for which every run that has a score has one; None where there is no such number."""
     counts = [{row["n"] for row in run.validation_scores()} for run in runs]
     return max(set.intersection(*filter(None, counts)) if any(counts) else (), default=None)
 
 
 def _summary(run: RunDirectory, n: int | None) -> dict[str, Any]:
-    """What the tables of runs say of one run, scored with `n` images a side."""
+    """Return what the tables of runs say of one run, its score being that of `n` images."""
     facts, log = run.facts(), run.log
     score = _last_score(run, n=n)
     return {
@@ -158,7 +163,7 @@ def _summary(run: RunDirectory, n: int | None) -> dict[str, Any]:
         "seed": run.config.seed,
         "images": max((row["images_seen"] for row in log), default=0),
         "minutes": _seconds(log) / 60,
-        "ratio": score["ratio"] if score else None,
+        "validation_fd_ratio": score["validation_fd_ratio"] if score else None,
         "n": score["n"] if score else None,
         "status": facts.get("status", "never started"),
         "command": "; then ".join(shlex.join(start["command"]) for start in facts.get("starts", [])) or "not recorded",
@@ -166,50 +171,42 @@ def _summary(run: RunDirectory, n: int | None) -> dict[str, Any]:
 
 
 def _seconds(log: Sequence[dict[str, Any]]) -> float:
-    """How long a run took, by the lines it kept: each start counts from zero."""
+    """Return how long a run took, by the lines of its log: each start counts from zero."""
     elapsed_s: list[float] = [row["elapsed_s"] for row in log if row.get("elapsed_s")]
     return sum(last_s for last_s, next_s in itertools.pairwise([*elapsed_s, 0.0]) if next_s < last_s)
 
 
 def _comparison(runs: Sequence[RunDirectory], rows: Sequence[dict[str, Any]]) -> list[Block]:
-    """All runs, and before them, where there are several experiments, what each changed and what that did."""
+    """Return a table of all runs, and before it, where there are several experiments, what each changed and did."""
     blocks = []
     lines = _experiments(runs, rows)
     if len(lines) > 1:
         blocks += [
             _heading(2, "What was tried"),
             _text(
-                "Runs that differ by their seed alone repeat one experiment and share a line: mean, and half the "
-                "distance between best and worst. The first line is the experiment shown in full below. An effect is a "
-                "line's mean divided by the first one's: below 1, the change brought images closer to real ones."
+                "Runs that differ by their seed alone repeat one experiment and share a line: mean +- standard "
+                "deviation over seeds. The first line is the experiment shown in full below. An effect is a line's "
+                "mean divided by the first one's: below 1, the change brought images closer to real ones."
             ),
             _table(
-                ("experiment", "change", "images", "times real", "effect"),
+                ("experiment", "change", "images", "validation FD ratio", "effect"),
                 [(line["runs"], line["change"], line["images"], line["score"], line["effect"]) for line in lines],
             ),
-            {"kind": "list", "items": [_verdict(line, lines[0]) for line in lines[1:]]},
+            {"kind": "list", "items": [_conclusion(line, lines[0]) for line in lines[1:]]},
         ]
-    blocks += [
-        _heading(2, "All runs"),
-        _table(
-            ("run", "seed", "images", "minutes", "times real", "images judged", "status"),
-            [(r["name"], r["seed"], r["images"], f"{r['minutes']:.1f}", r["ratio"], r["n"], r["status"]) for r in rows],
-        ),
+    header = ("run", "seed", "images", "minutes", "validation FD ratio", "images compared", "status")
+    cells = [
+        (r["name"], r["seed"], r["images"], f"{r['minutes']:.1f}", r["validation_fd_ratio"], r["n"], r["status"])
+        for r in rows
     ]
-    return blocks
+    return [*blocks, _heading(2, "All runs"), _table(header, cells)]
 
 
 def _experiments(runs: Sequence[RunDirectory], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    groups: list[list[int]] = []
-    for k, run in enumerate(runs):
-        known = next((group for group in groups if is_repeat(run.config, runs[group[0]].config)), None)
-        groups.append([k]) if known is None else known.append(k)
+    """Return a line for each group of runs that differ in their seed alone, that of the first run first."""
     lines: list[dict[str, Any]] = []
-    for members in groups:
-        ratios = [rows[k]["ratio"] for k in members if rows[k]["ratio"] is not None]
-        mean = statistics.fmean(ratios) if ratios else None
-        is_repeated = len(ratios) > 1
-        spread = (max(ratios) - min(ratios)) / 2 if is_repeated else 0.0
+    for members in group_by_seed([run.config for run in runs]):
+        mean, spread = over_seeds(rows[k]["validation_fd_ratio"] for k in members)
         base = lines[0]["mean"] if lines else None
         lines.append(
             {
@@ -218,8 +215,7 @@ def _experiments(runs: Sequence[RunDirectory], rows: Sequence[dict[str, Any]]) -
                 "images": max(rows[k]["images"] for k in members),
                 "mean": mean,
                 "spread": spread,
-                "is_repeated": is_repeated,
-                "score": None if mean is None else f"{mean:.2f}" + (f" +- {spread:.2f}" if is_repeated else ""),
+                "score": with_spread(mean, spread),
                 "effect": f"x {mean / base:.2g}" if mean and base else None,
             }
         )
@@ -227,48 +223,48 @@ def _experiments(runs: Sequence[RunDirectory], rows: Sequence[dict[str, Any]]) -
 
 
 def _change(first: Config, other: Config) -> str:
+    """Return what another experiment chose differently; a recipe's name stands for all of its fields."""
     changed = [f"recipe {other.recipe}"] if other.recipe != first.recipe else []
     if not 0.75 <= other.images / first.images <= 1.25:
-        changed.append(f"images {_show(first.images)} -> {_show(other.images)}")
+        changed.append(f"images {_to_text(first.images)} -> {_to_text(other.images)}")
     if changed and other.recipe != first.recipe:
         return ", ".join(changed)
     changed += [
-        f"{name} {_show(getattr(first, name))} -> {_show(getattr(other, name))}"
+        f"{name} {_to_text(getattr(first, name))} -> {_to_text(getattr(other, name))}"
         for name in FIELDS
         if not FIELDS[name].metadata["is_circumstance"] and getattr(first, name) != getattr(other, name)
     ]
-    return ", ".join(changed)
+    return ", ".join(changed) or "none (the same seed again)"
 
 
-def _verdict(line: dict[str, Any], first: dict[str, Any]) -> str:
-    """What a change did, in one sentence; differences within the spread of repeats are not told as effects."""
+def _conclusion(line: dict[str, Any], first: dict[str, Any]) -> str:
+    """Return what a change did, in one sentence; a difference within the spread over seeds is no effect."""
     if line["mean"] is None or first["mean"] is None:
-        return f"{line['change']}: no score, so nothing can be said."
+        return f"{line['change']}: no validation FD ratio, so nothing can be said."
     difference = line["mean"] - first["mean"]
-    if not (line["is_repeated"] or first["is_repeated"]):
-        verdict = "not repeated with other seeds, so it may be chance"
-    elif abs(difference) <= line["spread"] + first["spread"]:
-        verdict = "no clear difference"
+    if line["spread"] is None and first["spread"] is None:
+        found = "not repeated with other seeds, so it may be chance"
+    elif abs(difference) <= (line["spread"] or 0.0) + (first["spread"] or 0.0):
+        found = "no clear difference"
     else:
-        verdict = "helped" if difference < 0 else "did harm"
-    length = (
-        "" if line["images"] == first["images"] else f", but after {line['images']:,} images, not {first['images']:,}"
-    )
+        found = "helped" if difference < 0 else "did harm"
+    length = "" if line["images"] == first["images"] else f", after {line['images']:,} images, not {first['images']:,}"
     return (
-        f"{line['change']}: {verdict}, {line['score']} against {first['score']} times real ({line['effect']}{length})."
+        f"{line['change']}: {found}, validation FD ratio {line['score']} against {first['score']} "
+        f"({line['effect']}{length})."
     )
 
 
 def _structures(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]:
     facts = describe_run(run)
     blocks = [_heading(2, "Structures")]
-    for player in ("generator", "discriminator"):
-        layers = facts[player]
-        pictures[f"{player}.png"] = draw_structure(layers)
-        ends = "latent to image" if player == "generator" else "image to logit"
+    for network in ("generator", "discriminator"):
+        layers = facts[network]
+        pictures[f"{network}.png"] = draw_structure(layers)
+        ends = "latent to image" if network == "generator" else "image to logit"
         blocks += [
-            _heading(3, f"The {player}, {facts[f'{player}_parameters']:,} parameters"),
-            _pictures((f"{player}.png", f"Diagram of the {player}: sizes and channels from {ends}.", 100)),
+            _heading(3, f"The {network}, {facts[f'{network}_parameters']:,} parameters"),
+            _pictures((f"{network}.png", f"Diagram of the {network}: sizes and channels from {ends}.", 100)),
             _table(
                 ("layer", "kind", "output", "parameters"),
                 [
@@ -281,16 +277,29 @@ def _structures(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]:
 
 
 def _pictures(*shown: tuple[str, str, int]) -> Block:
-    """Pictures side by side: (name, alternative text, width in percent of the page)."""
+    """Return a block of pictures side by side: (name, alternative text, width in percent of the page)."""
     return {"kind": "pictures", "pictures": [{"name": name, "alt": alt, "width": width} for name, alt, width in shown]}
 
 
 def _hyperparameters(config: Config) -> list[Block]:
-    rows = [(name, getattr(config, name), _meaning(name)) for name in _HYPERPARAMETERS]
+    rows = [(name, getattr(config, name), _meaning(name)) for name in FIELDS if _is_hyperparameter(config, name)]
     return [
-        _heading(2, "Hyperparameters, losses, optimisers and first weights"),
-        _table(("choice", "value", "meaning"), rows),
+        _heading(2, "Hyperparameters, losses, optimisers and weight initialisation"),
+        _table(("field", "value", "meaning"), rows),
     ]
+
+
+def _is_hyperparameter(config: Config, name: str) -> bool:
+    """Whether every run has to choose a field: all but techniques and circumstances that are left open.
+
+    A technique for which a network has its own default, such as the weight initialisation, is always chosen.
+    """
+    field = FIELDS[name].metadata
+    if field["group"] in _NO_HYPERPARAMETERS or (name == "clusters" and config.conditioning != "clusters"):
+        return False
+    if field["technique"]:
+        return "default" in field["choices"]
+    return bool(getattr(config, name)) or not field["may_change"]
 
 
 def _techniques(config: Config) -> list[Block]:
@@ -300,25 +309,37 @@ def _techniques(config: Config) -> list[Block]:
     return [
         _heading(1, "Special skills"),
         _text(
-            "Techniques beyond the plain algorithm, with what each is for. What was tried, above, tells what changing "
-            "them did wherever a run of this report does without."
+            'Techniques beyond the plain algorithm, with what each is for. "What was tried", above, has the effect of '
+            "each one that some run of this report does without."
         ),
         _table(("technique", "value", "what it does"), used),
     ]
 
 
 def _visualisation(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]:
+    shown = [*_curves(run, pictures), *_grids(run, pictures), *_samples(run, pictures)]
+    return [_heading(1, "Visualisation"), *(shown or [_text("The run stopped before it could draw anything.")])]
+
+
+def _curves(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]:
+    """Return the plot of the run's losses and validation FD ratios."""
     from gansmith.pictures.plots import draw_curves
 
-    blocks = [_heading(1, "Visualisation")]
     log = [row for row in run.log if row.get("d_loss") is not None]
-    if log:
-        pictures["loss.png"] = draw_curves(run)
-        last = [_newest(log, name) for name in ("d_loss", "g_loss")]
-        ends = f"At the end they are {last[0]:.2f} and {last[1]:.2f}."
-        alt = f"Losses of discriminator and generator, and scores where there are any, against images seen. {ends}"
-        blocks.append(_pictures(("loss.png", alt, 85)))
-    grids = run.grids()
+    if not log:
+        return []
+    pictures["loss.png"] = draw_curves(run)
+    d_loss, g_loss = _newest(log, "d_loss"), _newest(log, "g_loss")
+    alt = (
+        "Losses of discriminator and generator, and validation FD ratios where there are any, against images seen. At "
+        f"the end the losses are {d_loss:.2f} and {g_loss:.2f}."
+    )
+    return [_pictures(("loss.png", alt, 85))]
+
+
+def _grids(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]:
+    """Return the training film as a strip, and the first, the middle and the last grid."""
+    grids, blocks = run.grids(), []
     if len(grids) > 1:
         frames = min(FRAMES, len(grids))
         chosen = [grids[k * (len(grids) - 1) // (frames - 1)] for k in range(frames)]
@@ -331,22 +352,23 @@ def _visualisation(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]
     if moments:
         captions = [(path.name, f"Samples after {images_seen:,} images seen.", 33) for images_seen, path in moments]
         blocks.append(_pictures(*captions))
+    return blocks
+
+
+def _samples(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]:
+    """Return real images beside samples."""
     shown = []
     if (run.directory / "real.png").is_file():
         pictures["real.png"] = _png(run.directory / "real.png")
         shown.append(("real.png", "Real training images.", 40))
-    if run.latest() is not None:  # drawn anew: a grid.png may be older than the newest checkpoint
+    if run.latest() is not None:  # a grid.png on disk may be older than the newest checkpoint
         pictures["grid.png"] = to_png(enlarge(grid(sample(load_generator(run.directory), seed=0, count=25)[0])))
         shown.append(("grid.png", "25 samples of the newest checkpoint, seed 0, unfiltered.", 40))
-    if shown:
-        blocks.append(_pictures(*shown))
-    if len(blocks) == 1:
-        blocks.append(_text("The run stopped before it could draw anything."))
-    return blocks
+    return [_pictures(*shown)] if shown else []
 
 
 def _newest(log: Sequence[dict[str, Any]], name: str) -> float:
-    """The last value there is; a player may rest for all of the last lines."""
+    """Return the last value there is; G or D may skip all steps of the last lines."""
     return next((row[name] for row in reversed(log) if row.get(name) is not None), math.nan)
 
 
@@ -355,7 +377,7 @@ def _png(path: Path) -> bytes:
 
 
 def _strip(paths: Sequence[Path]) -> bytes:
-    """The upper left part of each of these grids, three tiles by three, side by side."""
+    """Return the upper left part of each of these grids, three tiles by three, side by side."""
     corners = []
     for path in paths:
         grid = open_picture(path)
@@ -369,34 +391,33 @@ def _strip(paths: Sequence[Path]) -> bytes:
 
 
 def _scores(run: RunDirectory) -> list[Block]:
-    score = _verdict_row(run) or _last_score(run)
+    score = _last_verdict(run) or _last_score(run)
+    heading = _heading(1, "Evaluation")
     if score is None:
-        return [_heading(1, "Scores beside their floors"), _text("No score was recorded.")]
-    blocks = [
-        _heading(1, "Scores beside their floors"),
-        _text(f"{score['ratio']:.3f} times real at {score['n']:,} images a side. A floor is what real images score."),
-    ]
+        return [heading, _text("No FD ratio was recorded.")]
+    kind, ratio = _ratio_of(score)
+    blocks = [heading, _text(f"{kind} {ratio:.3f}, {score['n']:,} images each. 1.00 is as close as other real images.")]
     if metrics := score.get("metrics"):
-        rows = [(name, entry["value"], entry["floor"]) for name, entry in metrics.items()]
+        rows = [(name, found["value"], found["real"]) for name, found in metrics.items()]
     else:
-        rows = [("frechet", score.get("frechet"), score.get("floor"))]
-    blocks.append(_table(("metric", "generated", "real (floor)"), rows))
+        rows = [("fd", score.get("fd"), score.get("fd_real"))]
+    blocks.append(_table(("metric", "samples", "real images"), rows))
     if gates := score.get("gates"):
-        passed = {True: "passed", False: "FAILED", None: "not run"}
-        gate_rows = [(name, passed[gate["ok"]], gate["meaning"]) for name, gate in gates.items()]
-        blocks.append(_table(("check", "result", "meaning"), gate_rows))
+        results = {True: "passed", False: "FAILED", None: "not run"}
+        gate_rows = [(name, results[gate["ok"]], gate["meaning"]) for name, gate in gates.items()]
+        blocks.append(_table(("gate", "result", "meaning"), gate_rows))
     return blocks
 
 
-def _troubles(runs: Sequence[RunDirectory]) -> list[Block]:
+def _failures(runs: Sequence[RunDirectory]) -> list[Block]:
     items = [
-        f"{run.directory.resolve().name}, after {row['images_seen']:,} images: {row['sentence']}"
+        f"{run.directory.resolve().name}, after {row['images_seen']:,} images: {row['message']}"
         for run in runs
         for row in run.log
         if row.get("kind") in ("failure", "rollback")
     ]
-    told = {"kind": "list", "items": items} if items else _text("None was noticed.")
-    return [_heading(1, "Failures"), told]
+    found = {"kind": "list", "items": items} if items else _text("None was found.")
+    return [_heading(1, "Training failures"), found]
 
 
 def _environment(run: RunDirectory, rows: Sequence[dict[str, Any]]) -> list[Block]:

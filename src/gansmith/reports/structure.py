@@ -5,17 +5,17 @@ import math
 from typing import Any
 
 from gansmith.data.images import ImageSpec
-from gansmith.summaries import SPEC, describe
 from gansmith.models import load_generator
 from gansmith.runs import RunDirectory
+from gansmith.summaries import SPEC, describe
 
-# What a diagram leaves out: layers that neither learn a map nor change the shape.
+# A diagram omits normalisation, activations and dropout.
 _SMALL = ("Norm", "ReLU", "Tanh", "Sigmoid", "Dropout", "Identity")
 _FACE, _EDGE = "#56B4E9", "#0072B2"
 
 
 def describe_run(run: RunDirectory) -> dict[str, Any]:
-    """Rows of layers of each player under its name, and each one's number of parameters."""
+    """Return the layers of G and of D, and the number of parameters of each."""
     spec: ImageSpec = load_generator(run.directory).spec if run.latest() else SPEC
     facts = describe(run.config, spec)
     return {
@@ -27,7 +27,7 @@ def describe_run(run: RunDirectory) -> dict[str, Any]:
 
 
 def draw_structure(layers: list[dict[str, Any]]) -> bytes:
-    """A PNG with one block for each layer that learns a map or changes the shape, in the order they run.
+    """Return a PNG with one block for each layer that has weights or changes the shape, in the order they run.
 
     A block is as high as its feature map is wide in pixels, and wider the more channels it has.
     """
