@@ -223,9 +223,7 @@ def begin(state: State, starts: Sequence[dict[str, Any]]) -> None:
     state.run.samples_dir.mkdir(exist_ok=True)  # empty folders get lost in copies
     record_start(state, starts)
     if state.images_seen == 0:
-        write_bytes(
-            state.run.directory / "real.png", to_png(enlarge(grid(state.data.train.pixels[:25])))
-        )
+        write_bytes(state.run.directory / "real.png", to_png(enlarge(grid(state.data.train.pixels[:25]))))
 
 
 def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:
@@ -235,7 +233,10 @@ def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:
     """
     run, data = state.run, state.data
     here = {
-        "versions": {"gansmith": __version__, **{name: metadata.version(name) for name in ("torch", "numpy", "scikit-learn")}},
+        "versions": {
+            "gansmith": __version__,
+            **{name: metadata.version(name) for name in ("torch", "numpy", "scikit-learn")},
+        },
         "python": platform.python_version(),
         "machine": {
             "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
