@@ -135,7 +135,7 @@ def plan_rollback(run: RunDirectory, failure: Failure) -> dict[str, Any] | None:
 
     It is written down before it is done, so a run killed in between does the rest when it continues.
     """
-    # A checkpoint of the window in which the failure was told from chance may hold it already.
+    # A checkpoint of the window in which the failure was recognised may hold it already.
     sound = [path for path in run.checkpoints() if int(path.name) < failure.images_seen - WINDOW * run.config.images]
     best = run.best()
     target = best if best in sound else sound[-1] if sound else None

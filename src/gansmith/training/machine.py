@@ -14,7 +14,7 @@ from gansmith.config import Config
 # Multiplications of D's pass over a batch below which a CPU with AMX casts longer than it gains: `mlp-small` has
 # 13 million, and takes .85 of the time in float32; `mlp-keras` 17 million, and takes 1.08 of it.
 SMALL_PRODUCTS = 15e6
-# glibc's mallopt: the parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, what training sets and what they are by default.
+# glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD by default, and as training sets them.
 _MALLOC_DEFAULTS = {-1: 128 * 1024, -3: 128 * 1024}
 _MALLOC_TRAINING = {-1: 2**31 - 1, -3: 2**25}
 
