@@ -1,8 +1,8 @@
-"""Two steps of each recipe of others, against the loop of its source written out in plain PyTorch.
+"""Two steps of each recipe from a tutorial or course, against the loop of its source written out in plain PyTorch.
 
 Networks, losses and loops are written here once more from the description alone. Only the first weights, the batches
-and the random numbers are shared. Dropout masks and soft targets are drawn in the order of the step: real images, then
-generated ones, then the generator's turn.
+and the random numbers are shared. Dropout masks and random targets are drawn in the order of the step: real images,
+then generated ones, then the generator's turn.
 """
 
 import copy
@@ -17,10 +17,10 @@ from gansmith.config import resolve
 from gansmith.data.images import ImageSpec
 from gansmith.networks.layers import Dropout
 from gansmith.recipes import RECIPES
-from gansmith.training.techniques import build_techniques
 from gansmith.training.penalties import penalties_at
-from gansmith.training.step import UPDATES, Batch
-from gansmith.training.loop import build_training_networks
+from gansmith.training.state import start_networks
+from gansmith.training.step import Batch, train_step
+from gansmith.training.techniques import build_techniques
 
 SPEC = ImageSpec(28, 1, 10)
 N = 8
@@ -67,7 +67,7 @@ def mlp_keras():
     return keras_mlp_generator(), nn.Sequential(Shape(784), *hidden, nn.Linear(256, 1), nn.Sigmoid())
 
 
-class ToldByProduct(nn.Module):
+class ConditionedByProduct(nn.Module):
     """Keras' conditional examples: the input times an embedding of the label."""
 
     def __init__(self, layers, length):
@@ -86,7 +86,7 @@ def cgan_keras():
         nn.Linear(512, 512), nn.LeakyReLU(0.2), Dropout(0.4),
         nn.Linear(512, 1), nn.Sigmoid(),
     )  # fmt: skip
-    return ToldByProduct(keras_mlp_generator(), 100), ToldByProduct(D, 784)
+    return ConditionedByProduct(keras_mlp_generator(), 100), ConditionedByProduct(D, 784)
 
 
 def dcgan_keras():
@@ -213,26 +213,24 @@ def loop_of_squares(G, D, batches):
             for images, target in ((batch.real, torch.ones(N, 1).double()), (fake.detach(), torch.zeros(N, 1).double()))
         )
         d_loss = step_on(d_optimizer, real_loss + fake_loss)
-        judged = D(G(batch.extra_z[0]))
-        losses.append((d_loss, step_on(g_optimizer, 0.5 * mse_loss(judged, torch.ones(N, 1).double()))))
+        output = D(G(batch.extra_z[0]))
+        losses.append((d_loss, step_on(g_optimizer, 0.5 * mse_loss(output, torch.ones(N, 1).double()))))
     return losses
 
 
-def loop_of_swapped_ranges(G, D, batches):
-    """D learns by SGD that real images are worth 0 to 0.3 and generated ones 0.7 to 1; G steps towards 0 to 0.3."""
+def loop_of_flipped_random_labels(G, D, batches):
+    """D learns by SGD, with targets of 0 to 0.3 for real images and 0.7 to 1 for generated ones; G with 0 to 0.3."""
     g_optimizer, d_optimizer = adam(G), torch.optim.SGD(D.parameters(), lr=2e-4)
     losses = []
     for batch in batches:
         fake = G(batch.z)
-        judged_real, judged_fake = D(batch.real).reshape(N), D(fake.detach()).reshape(N)
-        torch.rand((), generator=batch.rng)  # whether to swap: always, here
+        d_real, d_fake = D(batch.real).reshape(N), D(fake.detach()).reshape(N)
+        torch.rand((), generator=batch.rng)  # whether to flip: always, here
         low, high = (0.3 * torch.rand(N, generator=batch.rng, dtype=torch.float64) for _ in range(2))
-        d_loss = step_on(
-            d_optimizer, binary_cross_entropy(judged_real, low) + binary_cross_entropy(judged_fake, 0.7 + high)
-        )
-        judged = D(fake).reshape(N)
+        d_loss = step_on(d_optimizer, binary_cross_entropy(d_real, low) + binary_cross_entropy(d_fake, 0.7 + high))
+        output = D(fake).reshape(N)
         target = 0.3 * torch.rand(N, generator=batch.rng, dtype=torch.float64)
-        losses.append((d_loss, step_on(g_optimizer, binary_cross_entropy(judged, target))))
+        losses.append((d_loss, step_on(g_optimizer, binary_cross_entropy(output, target))))
     return losses
 
 
@@ -244,7 +242,7 @@ SOURCES = {
     "vanilla-cs231n": (vanilla_cs231n, loop_of_logits),
     "lsgan-cs231n": (vanilla_cs231n, loop_of_squares),
     "dcgan-cs231n": (dcgan_cs231n, loop_of_logits),
-    "dcgan-sgd": (dcgan_sgd, loop_of_swapped_ranges),
+    "dcgan-sgd": (dcgan_sgd, loop_of_flipped_random_labels),
 }
 
 
@@ -268,18 +266,16 @@ def sorted_weights(network):
 @pytest.mark.parametrize("recipe", SOURCES)
 def test_two_steps_are_those_of_the_plain_loop(recipe):
     config = resolve(recipe, arguments={"batch_size": N, "precision": "float32"})
-    networks = build_training_networks(config, SPEC)
+    networks = start_networks(config, SPEC)
     networks.G.double(), networks.D.double()
     draw = torch.Generator().manual_seed(7)
     batches = []
     for index in range(2):
-        ids = torch.randint(0, 10, (N,), generator=draw)
+        y = torch.randint(0, 10, (N,), generator=draw)
         real = torch.rand(N, 1, 28, 28, generator=draw, dtype=torch.float64) * 2 - 1
         z, *extra_z = torch.randn(1 + config.fresh_fakes, N, config.latent_dim, generator=draw, dtype=torch.float64)
         batches.append(
-            Batch(
-                real, ids, z, ids, torch.Generator().manual_seed(index), 0.0, False, tuple(extra_z), config.fresh_fakes
-            )
+            Batch(real, y, z, y, torch.Generator().manual_seed(index), 0.0, False, tuple(extra_z), config.fresh_fakes)
         )
     build, loop = SOURCES[recipe]
     G, D = (network.double() for network in build())
@@ -291,8 +287,8 @@ def test_two_steps_are_those_of_the_plain_loop(recipe):
         torch.manual_seed(3)
         expected = loop(G, D, copy_batches(batches))
         torch.manual_seed(3)
-        rules = build_techniques(config, networks.D)
-        ours = [UPDATES[config.update](networks, batch, rules, penalties_at(config, 0, 0.0, {})) for batch in batches]
+        techniques = build_techniques(config, networks.D)
+        ours = [train_step(networks, batch, techniques, penalties_at(config, 0, 0.0, {})) for batch in batches]
 
     assert [(row["d_loss"], row["g_loss"]) for row in ours] == [pytest.approx(row, rel=1e-9) for row in expected]
     for mine, theirs in ((networks.G, G), (networks.D, D)):
@@ -302,7 +298,7 @@ def test_two_steps_are_those_of_the_plain_loop(recipe):
 
 
 def copy_batches(batches):
-    """The same batches with random sources of their own, in the same state."""
+    """Return the same batches with random generators of their own, in the same state."""
     twins = []
     for batch in batches:
         rng = torch.Generator()
@@ -311,9 +307,9 @@ def copy_batches(batches):
     return twins
 
 
-def test_every_recipe_of_others_has_its_loop():
-    houses_own = {name for name, row in RECIPES.items() if row["network"] == "compact"}
-    assert set(SOURCES) <= set(RECIPES) - houses_own
+def test_every_recipe_from_a_tutorial_or_course_has_its_loop():
+    networks = ("mlp", "mlp-keras", "cgan-keras", "mlp-deep", "dcgan", "dcgan-keras", "dcgan-pooled")
+    assert set(SOURCES) == {name for name, row in RECIPES.items() if row["network"] in networks}
 
 
 def test_same_padding_puts_the_odd_zero_right_and_below():
