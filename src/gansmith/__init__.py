@@ -5,11 +5,12 @@
     run = gs.train("default", data="mnist", minutes=3)
     run.sample(25)
 
-The public names are resolved on first use, so that `import gansmith` costs nothing. Functions live in `gansmith.api`.
+The public names are resolved on first use, so that `import gansmith` costs nothing; type checkers read __init__.pyi.
+Functions live in `gansmith.api`, the events of `train_events` in `gansmith.events`.
 """
 
 import os
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any
 
 # How long OpenMP's threads wait for one another before they give way: as fast as its own choice on an idle machine, and
@@ -17,8 +18,10 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _HOME = {
+    "Comparison": "gansmith.verdicts",
     "Config": "gansmith.config",
     "DATASETS": "gansmith.data",
+    "Diagnosis": "gansmith.api",
     "GansmithError": "gansmith.errors",
     "Images": "gansmith.data.images",
     "Model": "gansmith.sampling",
@@ -29,6 +32,7 @@ _HOME = {
     "Run": "gansmith.api",
     "Samples": "gansmith.sampling",
     "TrainingFailed": "gansmith.errors",
+    "Verdict": "gansmith.verdicts",
     "compare": "gansmith.api",
     "diagnose": "gansmith.api",
     "evaluate": "gansmith.api",
@@ -62,6 +66,8 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
+    from importlib import metadata  # takes longer to import than all of the above
+
     try:
         return metadata.version("gansmith")
     except metadata.PackageNotFoundError:  # a copy of the source that is not installed

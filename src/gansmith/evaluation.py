@@ -5,7 +5,7 @@ that differ in their seed alone.
 """
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from gansmith.data.image_files import read_images
 from gansmith.data.images import Images, split
 from gansmith.errors import NotFoundError
 from gansmith.metrics import gates
+from gansmith.metrics.evaluator_training import load_or_train_evaluator
 from gansmith.metrics.features import SHIPPED, FeatureNetwork, load_evaluators
-from gansmith.metrics.learn import learned_network
 from gansmith.metrics.protocol import FULL, QUICK, Real, evaluate_samples
 from gansmith.metrics.reference import load_references
 from gansmith.models import find_generator, is_generator, load_generator
@@ -109,14 +109,17 @@ def find_evaluators(real: Real) -> dict[str, FeatureNetwork]:
     if "trained" in networks or real.train.labels is None:
         return networks
     path = cache_dir("evaluators") / f"{real.train.sha256[:16]}.safetensors"
-    return {"trained": learned_network(real.train, real.validation, path), **networks}
+    return {"trained": load_or_train_evaluator(real.train, real.validation, path), **networks}
 
 
-def compare(targets: Sequence[Path], *, again: bool = False, **choices: Any) -> Comparison:
+def compare(
+    targets: Sequence[Path], *, again: bool = False, in_memory: Mapping[Path, Images] | None = None, **choices: Any
+) -> Comparison:
     """Return verdicts on several targets, those of runs that differ in their seed alone together, best first.
 
     Args:
         again: evaluate also what a run's metrics.jsonl holds a verdict of this protocol on.
+        in_memory: the images of each target that was trained on images in memory.
         choices: as of `evaluate`.
 
     Returns:
@@ -125,7 +128,9 @@ def compare(targets: Sequence[Path], *, again: bool = False, **choices: Any) -> 
     """
     rows, configs = [], []
     for target in targets:
-        row = (None if again else _known_verdict(target, **choices)) or evaluate(target, **choices)
+        images = (in_memory or {}).get(target)
+        row = None if again else _known_verdict(target, images, **choices)
+        row = row or evaluate(target, **choices | ({} if images is None else {"data": images}))
         rows.append({**row, "target": str(target)})
         configs.append(_config_of(target))
     found = [_summary([rows[k] for k in group]) for group in group_by_seed(configs)]
@@ -196,7 +201,13 @@ def _config_of(target: Path) -> Config | None:
 
 
 def _known_verdict(
-    target: Path, *, data: str | None = None, data_dir: Path | None = None, quick: bool = False, **choices: Any
+    target: Path,
+    images: Images | None,
+    *,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    quick: bool = False,
+    **choices: Any,
 ) -> dict[str, Any] | None:
     """Return the newest verdict on a run's checkpoint by this protocol, the default choices and the present data."""
     checkpoint = _checkpoint(target) if is_generator(target) else None
@@ -213,7 +224,7 @@ def _known_verdict(
     rows = [row for row in run.metrics if wanted.items() <= row.items()]
     if not rows:
         return None
-    real = load_real(run.config.data, data_dir=run.config.data_dir or None)
+    real = load_real(images or run.config.data, data_dir=run.config.data_dir or None)
     now = {"validation": real.validation.sha256, "test": None if real.test is None else real.test.sha256}
     return rows[-1] if now.items() <= rows[-1]["hashes"].items() else None
 

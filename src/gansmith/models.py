@@ -59,6 +59,8 @@ def load_generator(path: Path | str) -> Model:
             G = _build(config, spec, path)
         model = Model(G.eval(), config, spec, conditioning)
         _try_out(model)
+    except NotFoundError:
+        raise
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if not notes:
@@ -135,6 +137,11 @@ class _NoFirstWeights(TorchFunctionMode):
 
 def _build(config: Config, spec: ImageSpec, path: Path) -> nn.Module:
     """The generator whose weights a file holds; its names and shapes are compared before any is read."""
+    if config.network not in NETWORKS:
+        raise NotFoundError(
+            f"{path} holds the network {config.network!r}, which the program that trained it defined; define it again "
+            f"first: gansmith.NETWORKS[{config.network!r}] = build_networks"
+        )
     with torch.device("meta"), _NoFirstWeights():
         G, _ = choose(NETWORKS, config.network, "network")(conditioned_spec(spec, config), config)
     expected = G.state_dict()

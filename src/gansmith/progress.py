@@ -1,11 +1,13 @@
 """What a person or a script sees while a run trains: a live bar, a notebook's display, plain lines, or JSON."""
 
+import html
 import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 STYLES = ("auto", "bar", "notebook", "plain", "json", "none")
 _PLAIN_EVERY_S, _NOTEBOOK_EVERY_S = 5.0, 0.5
+_NOTEBOOK_LINES = 5
+_PIXELATED = 'style="width: 420px; image-rendering: pixelated"'
 
 Show = Callable[[Event], None]
 
@@ -38,8 +42,7 @@ def show_progress(style: str = "auto") -> Iterator[Show]:
     auto draws a bar on a terminal, a bar with the newest sample grid in a notebook, and plain lines elsewhere.
     Raises ConfigError for an unknown style.
     """
-    if style not in STYLES:
-        raise ConfigError(f"progress is {style!r}; choose one of {', '.join(STYLES)}")
+    check_style(style)
     if style == "auto":
         style = "notebook" if _in_notebook() else "bar" if sys.stdout.isatty() else "plain"
     if style == "bar":
@@ -47,6 +50,14 @@ def show_progress(style: str = "auto") -> Iterator[Show]:
             yield show
     else:
         yield {"notebook": _Notebook().show, "plain": _Plain().show, "json": _print_json, "none": _ignore}[style]
+
+
+def check_style(style: str) -> None:
+    """Raise ConfigError for an unknown style, and for a notebook's where IPython is not installed."""
+    if style not in STYLES:
+        raise ConfigError(f"progress is {style!r}; choose one of {', '.join(STYLES)}")
+    if style == "notebook" and find_spec("IPython") is None:
+        raise ConfigError("progress is 'notebook', and IPython is not installed; choose 'auto' or 'plain'")
 
 
 def _ignore(event: Event) -> None:
@@ -59,7 +70,7 @@ def _print_json(event: Event) -> None:
 
 
 def sentence(event: Event) -> str:
-    """Return what a person is told of an event; empty for those that a bar or picture shows."""
+    """Return an event as a sentence for people; empty for those that a bar or picture shows."""
     if isinstance(event, Started):
         lines = [f"{event.data}: {event.train_images:,} images to train on, from {event.source}"]
         return "\n".join([*lines, *(f"note: {notice}" for notice in event.notices)])
@@ -128,7 +139,7 @@ def _show_in_bar(progress: Any, live: Any, event: Event) -> None:
 
 
 class _Notebook:
-    """A display below the cell: a bar, the newest score, the newest sample grid."""
+    """A display below the cell: a bar, what happened last, the newest sample grid. Needs IPython.display alone."""
 
     def __init__(self) -> None:
         self.total_images, self.images_seen, self.rate, self.losses = 1, 0, 0.0, ""
@@ -144,31 +155,38 @@ class _Notebook:
             self.rate, self.losses = event.values["images_per_s"], _losses(event)
         elif isinstance(event, Sampled):
             encoded = b64encode(Path(event.path).read_bytes()).decode()
-            self.picture = f'<img src="data:image/png;base64,{encoded}" style="width: 420px; image-rendering: pixelated">'
+            self.picture = f'<img src="data:image/png;base64,{encoded}" {_PIXELATED}>'
         elif sentence(event):
-            self.lines.append(sentence(event))
+            self.lines += sentence(event).splitlines()
         is_quiet = isinstance(event, Logged) and self.images_seen < self.total_images
         if not is_quiet or time.monotonic() - self.shown_at >= _NOTEBOOK_EVERY_S:
             self._draw()
 
     def _draw(self) -> None:
-        import html
-
-        from IPython.display import HTML, display
+        from IPython.display import display
 
         self.shown_at = time.monotonic()
-        done = min(1.0, self.images_seen / self.total_images)
-        text = f"{self.images_seen:,} of {self.total_images:,} images, {self.rate:,.0f} images/s, {self.losses}"
-        told = "<br>".join(html.escape(line) for line in self.lines[-4:])
-        shown = HTML(f'<progress value="{done:.4f}" max="1" style="width: 420px"></progress> {text}<br>{told}<br>{self.picture}')
+        formats = {"text/html": self._to_html(), "text/plain": self._summary()}
         if self.handle is None:
-            self.handle = display(shown, display_id=True)
+            self.handle = display(formats, raw=True, display_id=True)
         else:
-            self.handle.update(shown)
+            self.handle.update(formats, raw=True)
+
+    def _to_html(self) -> str:
+        done = min(1.0, self.images_seen / self.total_images)
+        lines = [
+            f'<progress value="{done:.4f}" max="1" style="width: 420px"></progress> {html.escape(self._summary())}'
+        ]
+        lines += [html.escape(line) for line in self.lines[-_NOTEBOOK_LINES:]]
+        return "<br>".join([*lines, self.picture])
+
+    def _summary(self) -> str:
+        seen = f"{self.images_seen:,} of {self.total_images:,} images"
+        return f"{seen}, {self.rate:,.0f} images/s, {self.losses}" if self.rate else seen
 
 
 def _in_notebook() -> bool:
-    """Whether this process is a notebook's kernel; IPython is not imported to find out."""
+    """Return whether this process is a notebook's kernel; IPython is not imported to find out."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in shell.config

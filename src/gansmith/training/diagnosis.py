@@ -109,7 +109,7 @@ def _discriminator_wins(rows: Sequence[Row], scores: Sequence[Row], config: Conf
     found = _median_if_all(_recent(rows, config, "d_loss"), lambda value: abs(value) < 0.02 * guessing)
     if found is not None:
         return f"d_loss has stayed at {found:.3f}, where guessing gives {guessing:.2f},"
-    if not OBJECTIVES[config.objective].splits_at_zero:
+    if config.objective not in OBJECTIVES or not OBJECTIVES[config.objective].splits_at_zero:
         return None
     real, fake = (_recent(rows, config, name) for name in ("d_real", "d_fake"))
     if config.label_flipping > 0.5:
@@ -125,7 +125,9 @@ def _generator_wins(rows: Sequence[Row], scores: Sequence[Row], config: Config) 
 
 
 def _guessing_loss(config: Config) -> float:
-    """Return D's loss where it rates every image the same; 0 where losses have no scale."""
+    """Return D's loss where it rates every image the same; 0 where losses have no scale, or are another program's."""
+    if config.objective not in OBJECTIVES:
+        return 0.0
     nothing = torch.zeros(2)
     return OBJECTIVES[config.objective].d_loss(nothing, nothing).item()
 

@@ -1,0 +1,48 @@
+"""The public names for type checkers; `_HOME` in __init__.py says the same to Python, and a test compares the two."""
+
+# ruff: noqa: I001 (a line for each renamed import is all that sorting would give)
+
+from gansmith.api import (
+    Diagnosis as Diagnosis,
+    Run as Run,
+    compare as compare,
+    diagnose as diagnose,
+    evaluate as evaluate,
+    export as export,
+    film as film,
+    handin as handin,
+    load as load,
+    load_data as load_data,
+    open_run as open_run,
+    report as report,
+    resume as resume,
+    sample as sample,
+    train as train,
+    train_events as train_events,
+)
+from gansmith.config import (
+    Config as Config,
+    resolve as resolve,
+)
+from gansmith.data import DATASETS as DATASETS
+from gansmith.data.images import Images as Images
+from gansmith.errors import (
+    GansmithError as GansmithError,
+    TrainingFailed as TrainingFailed,
+)
+from gansmith.networks import NETWORKS as NETWORKS
+from gansmith.recipes import RECIPES as RECIPES
+from gansmith.sampling import (
+    Model as Model,
+    Samples as Samples,
+)
+from gansmith.training.losses import (
+    OBJECTIVES as OBJECTIVES,
+    Objective as Objective,
+)
+from gansmith.verdicts import (
+    Comparison as Comparison,
+    Verdict as Verdict,
+)
+
+__version__: str
