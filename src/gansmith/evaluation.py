@@ -55,10 +55,10 @@ def evaluate(
         samples = read_images(target).shuffled(count)
     else:
         model = load_generator(checkpoint)
-        if run is not None and data is None:  # another set lies in another folder
+        if run is not None and data is None:  # another data set is in another folder
             data_dir = data_dir or run.config.data_dir or None
         if model.config.use_all_training_images:
-            notices.append("it was trained on the validation images too, so copies of these are not looked for")
+            notices.append("it was also trained on the validation images, so copies of those are not detected")
         data = data or model.config.data
         pixels, labels = sample(model, seed=seed, count=count)
         known = labels if model.conditioning.has_labels else None
@@ -84,12 +84,12 @@ def evaluate(
         try:
             run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})
         except OSError as error:
-            row["notices"].append(f"the verdict could not be kept in {run.metrics_path} ({error.strerror})")
+            row["notices"].append(f"the verdict could not be saved in {run.metrics_path} ({error.strerror})")
     return Verdict(row)
 
 
 def load_real(data: str | Images, *, data_dir: Path | str | None = None) -> Real:
-    """Return the three disjoint parts of a data set, and what ships about it where these are the official images."""
+    """Return the three disjoint splits of a data set, with the shipped references where these are the official images."""
     if isinstance(data, Images):
         return Real(*split(data), None)
     images = load_data(data, data_dir=data_dir)
@@ -104,7 +104,7 @@ def load_real(data: str | Images, *, data_dir: Path | str | None = None) -> Real
 
 
 def find_evaluators(real: Real) -> dict[str, FeatureNetwork]:
-    """Return the evaluators of a data set; where none ships and labels exist, one is trained once and kept."""
+    """Return the evaluators of a data set; where none ships and labels exist, one is trained once and stored."""
     networks = load_evaluators(real.train)
     if "trained" in networks or real.train.labels is None:
         return networks

@@ -1,7 +1,7 @@
-"""How far generated images are from real ones, compared with how far real ones are from each other.
+"""Metrics: how far generated images are from real ones, compared with how far real ones are from each other.
 
-`METRICS` are pure functions of arrays; `protocol.evaluate_samples` runs them on samples and gives the same figures of
-real images; `gates.GATES` says which figures make an FD ratio valid; `validation` is the score during training.
+`METRICS` are pure functions of arrays; `protocol.evaluate_samples` applies them to samples and to real images;
+`gates.GATES` are the limits within which an FD ratio is valid; `validation` is the score during training.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from gansmith.metrics.pixels import pixel_statistics
 
 @dataclass(frozen=True)
 class Metric:
-    """A function of real and generated images, what it is given of them, and whether the quick tier has time for it.
+    """A function of real and generated images, its arguments, and whether it belongs to the quick tier.
 
     Attributes:
         takes: "features" (N, 224) or "probabilities" (N, K) of real and of fake; "classes": features of both, then
-            the most probable class of each; "asked": probabilities and asked-for labels of fake; "pixels": uint8 of
-            both; "train": flat pixels of the training, the held-out and the generated images.
+            the most probable class of each; "labels": probabilities of fake and the labels it was conditioned on;
+            "pixels": uint8 of both; "train": flat pixels of the training, the held-out and the generated images.
     """
 
     function: Callable[..., dict[str, float]]
-    takes: Literal["features", "probabilities", "classes", "asked", "pixels", "train"]
+    takes: Literal["features", "probabilities", "classes", "labels", "pixels", "train"]
     is_quick: bool = True
 
 
@@ -38,7 +38,7 @@ METRICS: dict[str, Metric] = {
     "density_coverage": Metric(density_coverage, "features"),
     "recognised":       Metric(recognised, "probabilities"),
     "class_balance":    Metric(class_balance, "probabilities"),
-    "label_accuracy":   Metric(label_accuracy, "asked"),
+    "label_accuracy":   Metric(label_accuracy, "labels"),
     "class_diversity":  Metric(class_diversity, "classes"),
     "pixels":           Metric(pixel_statistics, "pixels"),
     "memorisation":     Metric(memorisation, "train", is_quick=False),

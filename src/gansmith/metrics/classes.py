@@ -1,7 +1,7 @@
-"""What a classifier's answers say of generated images: recognisable, every class there, as varied as real ones.
+"""Metrics from a classifier's output: are samples recognisable, is every class generated, as diverse as real images?
 
-Probabilities are (N, K) rows that sum to one, from a classifier whose temperature the caller has applied. A
-classifier gives confident answers to some garbage too, so none of these stands alone.
+Probabilities are (N, K) rows that sum to one, from a classifier whose temperature the caller has applied. A classifier
+is confident on some images that belong to no class, so none of these is enough alone.
 """
 
 import numpy as np
@@ -14,19 +14,19 @@ CONFIDENT = 0.9
 
 
 def recognised(real: Array, fake: Array, *, threshold: float = CONFIDENT) -> dict[str, float]:
-    """The share of images whose most probable class reaches `threshold`.
+    """Return the share of images whose most probable class reaches `threshold`.
 
     Returns:
         {"recognised": share of fake, "recognised_excess": that minus the share of real, in [-1, 1]}. The excess has
-        null 0 with standard error sqrt(p (1 - p) (1/N + 1/M)); below it is garbage, above it are images nearer to
-        the class's prototype than real ones, as from shrunken latents.
+        null 0 with standard error sqrt(p (1 - p) (1/N + 1/M)); below it, images belong to no class; above it, they are
+        more typical of their class than real ones, as from truncated latents.
     """
     share = float((fake.max(axis=1) >= threshold).mean())
     return {"recognised": share, "recognised_excess": share - float((real.max(axis=1) >= threshold).mean())}
 
 
 def class_balance(real: Array, fake: Array) -> dict[str, float]:
-    """Whether every class is there in its share, by the most probable class of each image.
+    """Compare the class shares of generated and real images, by the most probable class of each image.
 
     Returns:
         {"rarest_class": the smallest share of fake over share of real, over the classes of real; null below 1, by
@@ -46,12 +46,12 @@ def class_balance(real: Array, fake: Array) -> dict[str, float]:
 
 
 def class_kl_null(num_classes: int, num_real: int, num_fake: int) -> float:
-    """The divergence of class shares two real draws are expected to show: (K - 1)/2 (1/N + 1/M), to first order."""
+    """Return the expected class KL of two real draws: (K - 1)/2 (1/N + 1/M), to first order."""
     return (num_classes - 1) / 2 * (1 / num_real + 1 / num_fake)
 
 
 def label_accuracy(probabilities: Array, labels: Ids) -> dict[str, float]:
-    """The share of images that are read as the class they were asked to show ("GAN-test").
+    """Return the share of images that are classified as the label they were conditioned on ("GAN-test").
 
     Returns:
         {"label_accuracy": share in [0, 1]}; the ceiling is the classifier's accuracy on real images.
@@ -62,18 +62,19 @@ def label_accuracy(probabilities: Array, labels: Ids) -> dict[str, float]:
 
 
 def class_diversity(real: Array, fake: Array, real_y: Ids, fake_y: Ids) -> dict[str, float]:
-    """How spread out each class is beside the same class of real images.
+    """Compare the spread within each class with that of real images.
 
-    The root mean square distance between two images of a class is sqrt(2 tr S), S being its covariance, so no pair
-    is ever formed. One image repeated scores 0; repeats of many images hardly lower it, which coverage notices.
+    The spread is the root mean square distance between two images of a class, sqrt(2 tr S) with S its covariance, so
+    no pair is ever formed. One image repeated scores 0; repeats of many images hardly lower it, coverage detects them.
 
     Args:
-        real, fake: (N, d) and (M, d) features; ids are their classes, as read by one classifier.
+        real, fake: (N, d) and (M, d) features.
+        real_y, fake_y: (N,) and (M,) their classes by one classifier.
 
     Returns:
         {"diversity": mean over classes of spread of fake / spread of real, "diversity_worst": the smallest}. Null 1;
-        a class with fewer than two generated images counts as 0, one with fewer than two real images is left
-        out, and nothing is returned where all are.
+        a class with fewer than two generated images counts as 0, one with fewer than two real images is omitted,
+        and nothing is returned where all are omitted.
     """
     ratios = []
     for class_ in np.unique(real_y):
@@ -84,13 +85,14 @@ def class_diversity(real: Array, fake: Array, real_y: Ids, fake_y: Ids) -> dict[
 
 
 def _variance(features: Array) -> float:
+    """Return the trace of the covariance."""
     return float(features.var(axis=0, ddof=1).sum())
 
 
 def disagreement(first: Array, second: Array) -> dict[str, float]:
-    """The share of the same images that two classifiers, trained apart, put into different classes.
+    """Return the share of images that two independently trained classifiers put into different classes.
 
     Returns:
-        {"disagreement": share in [0, 1]}; the null is the same on real images. Garbage divides them more.
+        {"disagreement": share in [0, 1]}; the null is the same share of real images. Images of no class raise it.
     """
     return {"disagreement": float((first.argmax(axis=1) != second.argmax(axis=1)).mean())}

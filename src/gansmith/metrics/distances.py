@@ -7,15 +7,15 @@ Array = NDArray[np.float64]
 
 
 def moments(features: Array) -> tuple[Array, Array]:
-    """Mean (d,) and covariance (d, d), divided by n - 1, of (N, d): all a Frechet distance needs of a set."""
+    """Return the mean (d,) and the unbiased covariance (d, d) of features (N, d)."""
     return features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False))
 
 
 def frechet_of_moments(real: tuple[Array, Array], fake: tuple[Array, Array]) -> float:
-    """Squared Frechet distance of two Gaussians, each a mean (d,) and a covariance (d, d).
+    """Return the squared Frechet distance of two Gaussians, each a mean (d,) and a covariance (d, d).
 
     |m_r - m_f|^2 + tr(S_r + S_f - 2 (S_r^1/2 S_f S_r^1/2)^1/2). The symmetric form keeps eigenvalues real; those that
-    rounding pushes below zero count as zero.
+    rounding makes negative are set to zero.
 
     Source: Dowson and Landau 1982; Heusel et al., arXiv:1706.08500, section 2.
     """
@@ -28,23 +28,23 @@ def frechet_of_moments(real: tuple[Array, Array], fake: tuple[Array, Array]) -> 
 
 
 def frechet_distance(real: Array, fake: Array) -> dict[str, float]:
-    """Squared Frechet distance of the Gaussians with these sets' means and covariances.
+    """Return the squared Frechet distance of the Gaussians with these sets' means and covariances.
 
     Args:
         real, fake: (N, d) and (M, d), at least two rows each.
 
     Returns:
-        {"frechet": distance}. It is biased upwards, about linearly in 1/N + 1/M: compare equal sizes only. Two draws
+        {"fd": distance}. It is biased upwards, about linearly in 1/N + 1/M: compare equal sizes only. Two draws
         from one distribution score more than zero, about `frechet_null`.
     """
-    return {"frechet": frechet_of_moments(moments(real), moments(fake))}
+    return {"fd": frechet_of_moments(moments(real), moments(fake))}
 
 
 def frechet_null(real: Array, count: int) -> float:
-    """What two Gaussian samples of `count` rows with the covariance of `real` score on average, to first order.
+    """Return the expected FD of two Gaussian samples of `count` rows with the covariance of `real`, to first order.
 
     (2 / count) (3/2 sum_i l_i + sum_{i<j} l_i l_j / (l_i + l_j)) with l the eigenvalues of the covariance: the means
-    differ by the first sum's share, the covariances by the rest. Tails heavier than a Gaussian's raise the true value.
+    contribute sum_i l_i, the covariances the rest. Tails heavier than a Gaussian's raise the true value.
     """
     values = np.linalg.eigvalsh(moments(real)[1]).clip(min=0)
     pairs = values[:, None] * values / np.maximum(values[:, None] + values, np.finfo(float).tiny)
@@ -52,33 +52,33 @@ def frechet_null(real: Array, count: int) -> float:
 
 
 def frechet_infinity(real: Array, fake: Array, *, points: int = 15, seed: int = 0) -> dict[str, float]:
-    """The Frechet distance that endlessly many generated images would have to `real`.
+    """Return the Frechet distance to `real`, extrapolated to infinitely many generated images.
 
     Distances of random subsets of `fake`, from a tenth of it to all of it, against all of `real`, are fitted by a
-    line in 1/size; its value at zero is the answer. What stays is the bias of `real` being finite, so the null is
-    about half of `frechet_null`; noise may push it below zero.
+    line in 1/size, whose intercept is returned. The bias from the finite size of `real` remains, so the null is about
+    half of `frechet_null`; noise may make the result negative.
 
     Args:
         points: how many subset sizes, evenly spaced.
 
     Returns:
-        {"frechet_infinity": intercept}.
+        {"fd_infinity": intercept}.
 
     Source: Chong and Forsyth, arXiv:1911.07023, section 4, with ordinary random samples instead of Sobol sequences.
     """
     rng = np.random.default_rng(seed)
     reference = moments(real)
     sizes = np.linspace(max(len(fake) // 10, 2), len(fake), points).astype(int)
-    found = [frechet_of_moments(reference, moments(fake[rng.permutation(len(fake))[:size]])) for size in sizes]
-    slope_and_intercept = np.polyfit(1 / sizes, found, 1)
-    return {"frechet_infinity": float(slope_and_intercept[1])}
+    distances = [frechet_of_moments(reference, moments(fake[rng.permutation(len(fake))[:size]])) for size in sizes]
+    slope_and_intercept = np.polyfit(1 / sizes, distances, 1)
+    return {"fd_infinity": float(slope_and_intercept[1])}
 
 
 def kid(real: Array, fake: Array, *, subsets: int = 100, size: int = 1000, seed: int = 0) -> dict[str, float]:
-    """Kernel distance: the unbiased squared MMD with kernel (a.b / d + 1)^3, averaged over random subsets.
+    """Return the kernel distance: the unbiased squared MMD with kernel (a.b / d + 1)^3, averaged over random subsets.
 
     Args:
-        size: rows of each subset, fewer where a set is smaller. It depends on the features' scale: use scaled ones.
+        size: rows of each subset, fewer where a set is smaller. The result depends on the scale of the features.
 
     Returns:
         {"kid": mean, "kid_spread": standard deviation over the subsets, which is not a standard error}. Unbiased at
@@ -96,9 +96,9 @@ def kid(real: Array, fake: Array, *, subsets: int = 100, size: int = 1000, seed:
 
 
 def squared_mmd(real: Array, fake: Array) -> float:
-    """Unbiased squared MMD of whole sets under the kernel (a.b / d + 1)^3: `kid` without its subsets.
+    """Return the unbiased squared MMD of whole sets under the kernel (a.b / d + 1)^3: `kid` without its subsets.
 
-    Less noisy than subsets at the same cost: it takes about 3 N^2 d multiplications.
+    It is less noisy than subsets at the same cost: about 3 N^2 d multiplications.
 
     Source: Gretton et al. 2012, "A kernel two-sample test", equation 3.
     """
@@ -106,7 +106,7 @@ def squared_mmd(real: Array, fake: Array) -> float:
 
 
 def _kernel_mean(a: Array, b: Array) -> float:
-    """The mean of the kernel over all pairs; over pairs of different rows where `b` is `a`."""
+    """Return the mean of the kernel over all pairs; over pairs of different rows where `b` is `a`."""
     total = 0.0
     for start in range(0, len(a), 1000):
         rows = a[start : start + 1000] @ b.T
@@ -120,7 +120,7 @@ def _kernel_mean(a: Array, b: Array) -> float:
 
 
 def kid_against_splits(real: Array, fake: Array, *, splits: int = 20, seed: int = 0) -> dict[str, float]:
-    """How far generated images are from a few real ones, in units of how far halves of the real ones are apart.
+    """Return the MMD of generated images from a few real ones as a z-score against halves of the real ones.
 
     Features are projected onto the leading N/10 principal components of `real`. Each of `splits` random halves of
     `real` is compared by squared MMD with the other half, and with as many random rows of `fake`.

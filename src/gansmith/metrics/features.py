@@ -1,9 +1,9 @@
-"""Small networks that turn images into the vectors distances are measured on, and read their classes.
+"""Evaluators: small networks that map images to the features distances are measured on, and classify them.
 
-A trained one ships for each well-known data set, frozen, its weights named by their hash. bench/train_evaluator.py
-trained it on the train split; validation images chose its last epoch and temperature. The same network with random
-weights needs no labels, works for every data set and stands beside the trained one: training cannot have been tuned to
-it, and it notices layout and texture instead of identity.
+A trained one ships for MNIST and Fashion-MNIST, frozen, its file identified by its hash. scripts/train_evaluator.py
+trained it on the train split; validation images chose its last epoch and its temperature. A network of the same shape
+with random weights needs no labels and works for every data set. Both are used: the random one is sensitive to layout
+and texture rather than class, and no generator can have been tuned to it.
 """
 
 import hashlib
@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from gansmith.errors import GansmithError
 from gansmith.data.images import Images, ImageSpec, to_float
+from gansmith.errors import GansmithError
 
 RANDOM_SEED = 504
 
 
 @dataclass(frozen=True)
 class Shipped:
-    """SHA-256 of a file in evaluators/, and of the image sets whose figures in that file hold."""
+    """SHA-256 of a file in evaluators/, and of the image sets that its reference figures are valid for."""
 
     file: str
     data: tuple[str, ...]
 
 
-# As bench/train_evaluator.py printed it.
+# As scripts/train_evaluator.py printed it.
 SHIPPED = {
     "mnist": Shipped(
         "b00c1e0835ebcd14de16a13b76c38eee8f45d3358dd68493027dbbec18d4f9c6",
@@ -49,17 +49,17 @@ SHIPPED = {
         ),
     ),
 }
-_CHUNK = 100  # small enough for the first maps to stay in the processor's cache
+_CHUNK = 100  # small enough for the first feature maps to stay in the processor's cache
 
 
 class FeatureNetwork(nn.Module):
-    """Three strided convolutions and a hidden layer; features from every depth, 224 numbers an image.
+    """Three strided convolutions and a hidden layer; features from several depths, 224 per image.
 
-    Early layers notice noise, blur and grey levels, which a classifier's last layer ignores.
+    Early layers respond to noise, blur and grey levels, which a classifier's last layer ignores.
 
     Attributes:
-        scale: (224,) what each feature is divided by, its standard deviation on real images.
-        temperature: what logits are divided by, so that confidence matches accuracy on held-out images.
+        scale: (224,) divisor of each feature, its standard deviation on real images.
+        temperature: divisor of the logits, so that confidence matches accuracy on held-out images.
     """
 
     scale: Tensor
@@ -86,26 +86,26 @@ class FeatureNetwork(nn.Module):
         return self.classifier.out_features
 
     def layers(self, images: Tensor) -> list[Tensor]:
-        """Activations of (N, C, H, W) in [-1, 1] at every depth; the last is the hidden layer, (N, 128)."""
-        found = []
+        """Return the activations of (N, C, H, W) in [-1, 1] at every depth; the last is the hidden layer, (N, 128)."""
+        activations = []
         maps = images
         for convolution in self.convolutions:
             maps = relu(convolution(maps))
-            found.append(maps)
-        return [*found, relu(self.hidden(maps.flatten(1)))]
+            activations.append(maps)
+        return [*activations, relu(self.hidden(maps.flatten(1)))]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, num_classes) logits."""
+        """Return (N, num_classes) logits."""
         logits: Tensor = self.classifier(self.layers(images)[-1])
         return logits
 
     def features(self, pixels: Tensor) -> NDArray[np.float64]:
-        """(N, 224) of uint8 (N, C, H, W): pooled first and second maps and the hidden layer, each scaled."""
+        """Return scaled features (N, 224) of uint8 (N, C, H, W): pooled first and second maps and the hidden layer."""
         return self.observe(pixels)[0]
 
     @torch.no_grad()
     def observe(self, pixels: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Features (N, 224) and class probabilities (N, num_classes) of uint8 (N, C, H, W)."""
+        """Return features (N, 224) and class probabilities (N, num_classes) of uint8 (N, C, H, W)."""
         rows, logits = [], []
         for chunk in pixels.split(_CHUNK):
             first, second, _, hidden = self.layers(to_float(chunk))
@@ -116,10 +116,10 @@ class FeatureNetwork(nn.Module):
 
     @torch.no_grad()
     def fit_scale(self, pixels: Tensor) -> None:
-        """Divide features from now on by their standard deviation over these images.
+        """Set `scale` to the standard deviation of each feature over these images.
 
-        Half the median of its layer at least, or units that hardly ever fire would rule every distance: with them the
-        floor of random weights is 6.6 instead of 1.0, on MNIST with 10,000 images.
+        It is at least half the median of its layer, or units that are almost always zero would dominate every distance:
+        the FD of real images under random weights would be 6.6 instead of 1.0, on MNIST with 10,000 images.
         """
         self.scale.fill_(1.0)
         deviations = torch.from_numpy(self.features(pixels).std(axis=0)).float().split([32, 64, 128])
@@ -127,7 +127,7 @@ class FeatureNetwork(nn.Module):
 
 
 def load_evaluators(train: Images) -> dict[str, FeatureNetwork]:
-    """The frozen networks that judge images of a data set: "trained", where one ships, and "random"."""
+    """Return the frozen evaluators of a data set: "trained", where one ships, and "random"."""
     shipped = load_shipped(train.name, train.spec)
     random = random_feature_network(train.spec)
     if not shipped:
@@ -138,7 +138,7 @@ def load_evaluators(train: Images) -> dict[str, FeatureNetwork]:
 
 
 def load_feature_network(dataset: str, spec: ImageSpec) -> FeatureNetwork:
-    """The frozen network of a data set, or the one with random weights where none ships."""
+    """Return the trained evaluator of a data set, or the one with random weights where none ships."""
     shipped = load_shipped(dataset, spec)
     weights = {key.removeprefix("trained."): value for key, value in shipped.items() if key.startswith("trained.")}
     if not weights:
@@ -147,7 +147,7 @@ def load_feature_network(dataset: str, spec: ImageSpec) -> FeatureNetwork:
 
 
 def network_of(weights: dict[str, Tensor], spec: ImageSpec, *, name: str) -> FeatureNetwork:
-    """A network in evaluation mode with these weights."""
+    """Return a network in evaluation mode with these weights."""
     with torch.device("meta"):
         network = FeatureNetwork(spec, num_classes=len(weights["classifier.bias"]), name=name)
     network.load_state_dict(weights, assign=True)
@@ -155,7 +155,7 @@ def network_of(weights: dict[str, Tensor], spec: ImageSpec, *, name: str) -> Fea
 
 
 def load_shipped(dataset: str, spec: ImageSpec) -> dict[str, Tensor]:
-    """What ships for a data set: the trained network and what real images score; empty for other images.
+    """Return the tensors that ship for a data set: weights and the reference figures of real images; empty for others.
 
     Raises GansmithError where the file is not the one this version was released with.
     """
@@ -170,7 +170,7 @@ def load_shipped(dataset: str, spec: ImageSpec) -> dict[str, Tensor]:
 
 
 def random_feature_network(spec: ImageSpec) -> FeatureNetwork:
-    """The same shape with weights drawn from a fixed seed, features not scaled yet."""
+    """Return the evaluator with weights drawn from a fixed seed; `fit_scale` is left to the caller."""
     with torch.random.fork_rng(devices=[]):
         network = FeatureNetwork(spec, num_classes=0, name=f"random-{RANDOM_SEED}")
     rng = torch.Generator().manual_seed(RANDOM_SEED)

@@ -1,7 +1,7 @@
-"""What samples must pass before their FD ratio is valid: one table of limits, with its version.
+"""Gates: limits that samples must meet for their FD ratio to be valid, as one table with a version.
 
-Each limit is on a figure of METRICS. Where a figure's null depends on the data or on the number of images, the limit
-is on its difference from what other real images score, and the table says so.
+Each limit is on a figure of METRICS. Where the value of real images depends on the data or on the number of images, the
+limit is on the difference from it, which `Limit.null` says.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,11 @@ VERSION = 3  # raised with every change of a limit: verdicts of different versio
 
 @dataclass(frozen=True)
 class Limit:
-    """The range of one figure, or of its difference from `null`: the same figure of real images, or another of the samples."""
+    """The range of one figure, or of its difference from `null`.
+
+    Attributes:
+        null: "real" for the same figure of real images, or the name of another figure of the samples.
+    """
 
     figure: str
     low: float | None = None
@@ -23,7 +27,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Gate:
-    """Limits that together stop one way of fooling a distance, and what failing means in plain words."""
+    """Limits that together detect one way to a low distance with bad samples, and a sentence on what failing means."""
 
     meaning: str
     limits: tuple[Limit, ...]
@@ -31,7 +35,7 @@ class Gate:
 
 GATES: dict[str, Gate] = {
     "memorisation": Gate(
-        "some samples are copies of training images, or all lie nearer to them than fresh real images do",
+        "some samples are copies of training images, or all are nearer to them than new real images are",
         (
             Limit("near_copies", high=0.006),
             Limit("nearer", high=0.55),
@@ -39,29 +43,29 @@ GATES: dict[str, Gate] = {
         ),
     ),
     "coverage": Gate(
-        "parts of the real variety are missing, or samples crowd where real images are dense",
+        "modes of the real images are missing, or samples concentrate where real images are dense",
         (
             Limit("coverage", low=0.80),
             Limit("density", low=0.7, high=1.3),
         ),
     ),
     "classes": Gate(
-        "some classes are drawn far too seldom or too often",
+        "some classes are generated far too rarely or too often",
         (
             Limit("rarest_class", low=0.5),
             Limit("class_kl", high=0.02, null="real"),
         ),
     ),
     "recognisability": Gate(
-        "too many samples belong to no class, or they are more typical of their class than real images are",
+        "too many samples belong to no class, or samples are more typical of their class than real images are",
         (Limit("recognised_excess", low=-0.03, high=0.03),),
     ),
     "diversity": Gate(
-        "samples of one class look more alike than real ones do",
+        "samples of a class are less diverse than real images of it",
         (Limit("diversity_worst", low=0.85),),
     ),
     "pixels": Gate(
-        "grey levels, sharpness or position differ from real images: lifted greys, blur, noise or an offset",
+        "grey levels, sharpness or position differ from real images: brightness, blur, noise or an offset",
         (
             Limit("brightness", low=-6.0, high=6.0),
             Limit("black", low=-0.15, high=0.15),
@@ -76,16 +80,17 @@ GATES: dict[str, Gate] = {
 
 
 def apply_gates(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
-    """Each gate's verdict on figures name -> {"value", "real"}, a floor None where there is none.
+    """Apply each gate to figures name -> {"value", "real"}; "real" is None where it is not measured.
 
     Returns:
-        name -> {"ok": whether all its limits hold, None where a figure they need is missing, "figure", "value",
+        name -> {"ok": whether all its limits hold, None where the figures they need are missing, "figure", "value",
         "limit": the figure that is furthest beyond its limit or nearest to it, and that limit, "meaning"}.
     """
     return {name: _apply(gate, metrics) for name, gate in GATES.items()}
 
 
 def _apply(gate: Gate, metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
+    """Return the result of one gate, decided by the limit with the least room."""
     checks = []
     for limit in gate.limits:
         found = metrics.get(limit.figure)
@@ -99,7 +104,7 @@ def _apply(gate: Gate, metrics: Mapping[str, Mapping[str, float | None]]) -> dic
         for bound, sign in ((limit.low, 1.0), (limit.high, -1.0)):
             if bound is not None:
                 room = sign * (found["value"] - (base + bound))
-                # How much of the allowed distance is left, so that figures of different units compare.
+                # Relative to the allowed range, so that figures of different units compare.
                 checks.append((room / abs(bound), limit.figure, found["value"], base + bound))
     if not checks:
         return {

@@ -1,8 +1,8 @@
-"""Whether generated images are copies of training images, which every distance to real images rewards.
+"""Memorisation: are generated images copies of training images, which every distance to real images rewards?
 
-Everything is read from distances to the nearest training image, in the leading principal components of the training
-pixels, and compared with the same distances of real images that were held out of training. These must be drawn as the
-training images were: an official test set by other writers lies further away and hides copies.
+All figures come from distances to the nearest training image, in the leading principal components of the training
+pixels, compared with those of real images held out of training. These must be from the distribution of the training
+images: a test set by other writers is further away, which hides copies.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 COMPONENTS = 64
 CELLS = 3
-NEIGHBOURHOOD = 50  # training images whose mean distance says how crowded a place is
+NEIGHBOURHOOD = 50  # nearest training images whose mean distance measures the local density
 NEAR_QUANTILE = 0.001
 
 
@@ -27,9 +27,9 @@ class Nearest:
     """The nearest training image of each of N images.
 
     Attributes:
-        rows: its row.
-        distances: how far it is.
-        relative: that over the mean distance of the nearest `NEIGHBOURHOOD` training images, in [0, 1].
+        rows: (N,) its row.
+        distances: (N,) its distance.
+        relative: (N,) that over the mean distance of the nearest `NEIGHBOURHOOD` training images, in [0, 1].
     """
 
     rows: NDArray[np.int64]
@@ -38,7 +38,7 @@ class Nearest:
 
 
 def memorisation(train: Array, held_out: Array, fake: Array) -> dict[str, float]:
-    """Three signs of copying; each compares generated with held-out images, so that fresh real ones give the null.
+    """Return three measures of copying, each against held-out images, so that new real images give the null.
 
     Args:
         train, held_out, fake: (N, d), (L, d) and (M, d) flat pixels.
@@ -46,45 +46,45 @@ def memorisation(train: Array, held_out: Array, fake: Array) -> dict[str, float]
     Returns:
         {"copying": the statistic C_T: a Mann-Whitney z of the distances of fake against those of held_out, within
         each of a few clusters of train, averaged by held_out's share of them; null 0 with a standard deviation below 1,
-        negative when fake is nearer to training images than fresh images are, and growing with the number of images,
+        negative when fake is nearer to training images than held-out ones are, and growing with the number of images,
         "nearer": the same as an effect, the share of pairs in which fake is the nearer one; null 0.5,
         "near_copies": share of fake whose relative distance is under the 0.1 % quantile of held_out's; null 0.001,
         "authentic": share of fake further from its nearest training image than that one's own nearest neighbour,
         "authentic_real": the same of held_out, its null, which is neither 1 nor a half}.
 
-        `copying` sees many images that are slightly too near, `near_copies` few that are much too near, slightly
-        altered ones included. A plain distance would call every thin "1" a copy, for they lie close together.
+        `copying` detects many images that are slightly too near, `near_copies` a few that are much too near, altered
+        copies included. A plain distance would count every thin "1" as a copy, since those are all close together.
 
     Source: C_T: Meehan et al., arXiv:2004.05675, section 4. Relative distance: Carlini et al., arXiv:2301.13188,
     section 5.1. Authenticity: Alaa et al., arXiv:2102.08921, section 4.3.
     """
     train_, held_out_, fake_ = principal_components(train, held_out, fake)
-    ours, fresh = find_nearest(train_, fake_), find_nearest(train_, held_out_)
-    limit = float(np.quantile(fresh.relative, NEAR_QUANTILE))
-    copying, nearer = _copying(train_, held_out_, fake_, fresh.distances, ours.distances)
+    nearest_fake, nearest_held_out = find_nearest(train_, fake_), find_nearest(train_, held_out_)
+    limit = float(np.quantile(nearest_held_out.relative, NEAR_QUANTILE))
+    copying, nearer = _copying(train_, held_out_, fake_, nearest_held_out.distances, nearest_fake.distances)
     return {
         "copying": copying,
         "nearer": nearer,
-        "near_copies": float((ours.relative < limit).mean()),
-        "authentic": _authentic(train_, ours),
-        "authentic_real": _authentic(train_, fresh),
+        "near_copies": float((nearest_fake.relative < limit).mean()),
+        "authentic": _authentic(train_, nearest_fake),
+        "authentic_real": _authentic(train_, nearest_held_out),
     }
 
 
 def principal_components(train: Array, *others: Array) -> list[Tensor]:
-    """These sets in the leading principal components of the first, as float32 tensors.
+    """Project these sets onto the leading principal components of the first, as float32 tensors.
 
-    Halving the digits halves the time, and loses a thousandth of the usual distance between two images.
+    Single precision halves the time and changes distances by about a thousandth.
     """
     from sklearn.decomposition import PCA
 
-    some = train[:: max(len(train) // 10_000, 1)]  # enough for the axes, at a fifth of the time for 50,000 images
+    some = train[:: max(len(train) // 10_000, 1)]  # enough for the components, in a fifth of the time for 50,000 images
     axes = PCA(min(COMPONENTS, *some.shape), svd_solver="randomized", random_state=0).fit(some)
     return [torch.from_numpy(axes.transform(x)).float() for x in (train, *others)]
 
 
 def find_nearest(train: Tensor, images: Tensor) -> Nearest:
-    """The nearest of `train` (N, d) to each of `images` (M, d)."""
+    """Find the nearest of `train` (N, d) to each of `images` (M, d)."""
     squares, rows = nearest(images, train, k=min(NEIGHBOURHOOD, len(train)))
     distances = squares.double().sqrt()
     relative = distances[:, 0] / distances.mean(1).clamp(min=1e-12)
@@ -92,7 +92,7 @@ def find_nearest(train: Tensor, images: Tensor) -> Nearest:
 
 
 def _authentic(train: Tensor, found: Nearest) -> float:
-    """The share that is further from its nearest training image than that is from the rest."""
+    """Return the share that is further from its nearest training image than that one is from the others."""
     rows, back = np.unique(found.rows, return_inverse=True)
     own = (
         nearest(train[torch.from_numpy(rows)], train, k=2)[0][:, 1].double().sqrt().numpy()
@@ -100,16 +100,18 @@ def _authentic(train: Tensor, found: Nearest) -> float:
     return float((found.distances > own[back]).mean())
 
 
-def _copying(train: Tensor, held_out: Tensor, fake: Tensor, fresh: Array, ours: Array) -> tuple[float, float]:
-    """C_T, and the share of pairs in which the generated image is nearer, both averaged over the same cells."""
+def _copying(
+    train: Tensor, held_out: Tensor, fake: Tensor, held_out_distances: Array, fake_distances: Array
+) -> tuple[float, float]:
+    """Return C_T, and the share of pairs in which the generated image is nearer, both averaged over k-means cells."""
     from scipy.stats import mannwhitneyu
     from sklearn.cluster import MiniBatchKMeans
 
     cells = MiniBatchKMeans(CELLS, random_state=0, n_init=3, batch_size=4096).fit(train.numpy())
-    fresh_cells, our_cells = cells.predict(held_out.numpy()), cells.predict(fake.numpy())
+    held_out_cells, fake_cells = cells.predict(held_out.numpy()), cells.predict(fake.numpy())
     scores, shares, weights = [], [], []
     for cell in range(CELLS):
-        x, y = ours[our_cells == cell], fresh[fresh_cells == cell]
+        x, y = fake_distances[fake_cells == cell], held_out_distances[held_out_cells == cell]
         n, m = len(x), len(y)
         if n and m:
             further = mannwhitneyu(x, y).statistic  # pairs with x > y, ties counting half

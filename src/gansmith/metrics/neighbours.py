@@ -1,24 +1,25 @@
-"""What nearest neighbours say of fidelity and diversity, from squared distances, some rows at a time."""
+"""Fidelity and diversity from nearest neighbours: precision, recall, density, coverage, computed in blocks of rows."""
 
 from collections.abc import Iterator
 
-from gansmith.errors import GansmithError
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gansmith.errors import DataError
+
 Array = NDArray[np.float64]
 
-_ROWS = 100  # rows of a distance matrix held at once: 8 MB against 10,000 columns, about what a cache holds
+_ROWS = 100  # of a distance matrix at once: 8 MB with 10,000 columns, about a processor's cache
 
 
 def precision_recall(real: Array, fake: Array, *, k: int = 3) -> dict[str, float]:
-    """How much of `fake` lies where real images are, and how much of `real` lies where generated ones are.
+    """Return the share of `fake` inside the manifold of real images, and of `real` inside that of generated ones.
 
-    A set's region is the union of balls about its points, each reaching to the point's k-th neighbour in the set.
-    Outliers make large balls, so precision flatters. Two draws from one distribution do not score 1 but, in high
-    dimensions, far less: show the value of real images beside it, at equal sizes.
+    The manifold of a set is the union of balls around its points, each reaching to the point's k-th neighbour in the
+    set. Outliers have large balls, so precision is overestimated. Two draws from one distribution do not score 1 but,
+    in high dimensions, far less: compare with the value of real images, at equal sizes.
 
     Args:
         real, fake: (N, d) and (M, d), more than k rows each.
@@ -39,9 +40,9 @@ def precision_recall(real: Array, fake: Array, *, k: int = 3) -> dict[str, float
 
 
 def density_coverage(real: Array, fake: Array, *, k: int = 5) -> dict[str, float]:
-    """How many real neighbourhoods a generated image falls into, and the share of real ones that got an image.
+    """Return how densely generated images fill the neighbourhoods of real ones, and the share of these that they reach.
 
-    Only real images have balls, each reaching to the k-th neighbour, so odd generated images cannot widen a region.
+    Only real images have neighbourhoods, balls reaching to the k-th neighbour, so generated outliers add nothing.
 
     Args:
         real, fake: (N, d) and (M, d), more than k rows of `real`.
@@ -63,7 +64,7 @@ def density_coverage(real: Array, fake: Array, *, k: int = 5) -> dict[str, float
 
 
 def coverage_null(num_real: int, num_fake: int, *, k: int = 5) -> float:
-    """The coverage that `num_fake` fresh real images are expected to have of `num_real` others.
+    """Return the expected coverage of `num_real` real images by `num_fake` others.
 
     1 - prod_{i=1..k} (N - i) / (M + N - i): the chance that not all k nearest of the pooled others are real.
 
@@ -74,9 +75,9 @@ def coverage_null(num_real: int, num_fake: int, *, k: int = 5) -> float:
 
 
 def kth_distances(points: Tensor, k: int) -> Tensor:
-    """(N,) squared distance of each row to its k-th nearest other row."""
+    """Return (N,) the squared distance of each row to its k-th nearest other row."""
     if len(points) <= k:
-        raise GansmithError(f"{len(points)} images have no {k}-th neighbour; give more than {k}")
+        raise DataError(f"{len(points)} images have no {k}-th neighbour; give more than {k}")
     found = points.new_empty(len(points))
     for rows, distances in squared_distances(points, points):
         distances[torch.arange(len(distances)), torch.arange(rows.start, rows.stop)] = torch.inf
@@ -85,7 +86,7 @@ def kth_distances(points: Tensor, k: int) -> Tensor:
 
 
 def nearest(points: Tensor, others: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-    """(N, k) squared distances from each row to its k nearest among `others`, ascending, and their (N, k) rows."""
+    """Return (N, k) squared distances of each row to its k nearest of `others`, ascending, and their (N, k) rows."""
     values, indices = points.new_empty(len(points), k), torch.empty(len(points), k, dtype=torch.int64)
     for rows, distances in squared_distances(points, others):
         values[rows], indices[rows] = distances.topk(k, largest=False)
@@ -93,12 +94,12 @@ def nearest(points: Tensor, others: Tensor, k: int = 1) -> tuple[Tensor, Tensor]
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some rows of the (N, M) matrix of squared distances at a time, with the slice of `a` they belong to.
+    """Yield the (N, M) matrix of squared distances in blocks of rows, each with its slice of `a`.
 
-    Keep nothing that is made of them in a list: small pieces left between large ones hold gigabytes.
+    Do not collect results per block in a list: small allocations between the blocks fragment memory by gigabytes.
 
-    |a|^2 + |b|^2 - 2 a.b costs a matrix product instead of N M d subtractions; what it loses to cancellation is
-    small as long as the points lie about the origin.
+    |a|^2 + |b|^2 - 2 a.b costs a matrix product instead of N M d subtractions; its cancellation error is small as long
+    as the points are centred on the origin.
     """
     b_norms = (b * b).sum(1)
     for start in range(0, len(a), _ROWS):
@@ -108,6 +109,6 @@ def squared_distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _centred(real: Array, fake: Array) -> tuple[Tensor, Tensor]:
-    """Both sets as float64 tensors, moved together so that the real ones lie about the origin."""
+    """Return both sets as float64 tensors, shifted so that the mean of the real ones is the origin."""
     centre = real.mean(axis=0)
     return torch.from_numpy(real - centre).double(), torch.from_numpy(fake - centre).double()

@@ -2,11 +2,11 @@
 
     FD ratio = FD(samples, test) / FD(validation, test)
 
-is measured with every evaluator network, with as many samples as validation images, and the largest counts: 1.00 is as
-close as other real images of the training distribution, more is worse. It is valid only where every gate passes. Test
-images are never trained on; validation images only choose an evaluator's last epoch and temperature, and a generator
-is trained on them only under `use_all_training_images`. Samples that are themselves test or validation images are
-removed from the real side first, so nothing is compared with itself.
+is measured with every evaluator, on as many samples as validation images, and the largest counts: 1.00 is as close as
+other real images of the training distribution, larger is worse. It is valid only where every gate passes. Test images
+are never trained on; validation images only choose an evaluator's last epoch and temperature, and a generator is
+trained on them only under `use_all_training_images`. Samples that are test or validation images themselves are first
+removed from the real images, so that nothing is compared with itself.
 """
 
 from collections.abc import Mapping
@@ -17,27 +17,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gansmith.errors import GansmithError
 from gansmith.data.images import Images
+from gansmith.errors import DataError
 from gansmith.metrics import METRICS, gates
 from gansmith.metrics.distances import frechet_of_moments, kid_against_splits, moments
 from gansmith.metrics.features import FeatureNetwork
 from gansmith.metrics.reference import COUNTS, Reference, measure_reference
 
 Array = NDArray[np.float64]
+Figures = dict[str, dict[str, float | None]]  # name -> {"value": of the samples, "real": the same of real images}
 
 FULL, QUICK = 10_000, 2_000  # samples of the two tiers
-FEWEST_HELD_OUT = 300  # with fewer, what is near for a fresh image cannot be told
-SMALLEST_TEST_HALF = 1_000  # where no test images exist, validation images are halved if the halves keep this many
+FEWEST_HELD_OUT = 300  # held-out images that the memorisation gate needs
+FEWEST_FOR_METRICS = 6  # images of either kind; density and coverage need five neighbours
+SMALLEST_TEST_HALF = 1_000  # where no test images exist, validation images are halved if the halves have this many
 
 
 @dataclass(frozen=True)
 class Real:
-    """The real images of one data set, in disjoint parts; `test` is None where it is not available.
+    """The real images of one data set, in disjoint splits; `test` is None where it is not available.
 
     Attributes:
-        train: what generators train on. A run that also trained on validation images is still compared with these.
-        references: shipped ones, by evaluator, used where the test images are the official ones or absent.
+        train: what generators are trained on. A run that was also trained on validation images is still compared with
+            these.
+        references: those that ship, by evaluator, where the test images are the official ones or absent.
     """
 
     train: Images
@@ -47,7 +50,7 @@ class Real:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Evaluation:
     """The result of evaluating one set of samples.
 
     Attributes:
@@ -55,13 +58,14 @@ class Verdict:
         fd_ratios: by evaluator.
         metrics: name -> {"value", "real"}, the same figure of samples and of real images, or None.
         gates: see `gates.apply_gates`.
-        n: samples evaluated.
-        notices: a sentence for each thing a reader should know.
+        n: number of samples evaluated.
+        evaluators: name of each evaluator's network.
+        notices: a sentence for each thing that a reader should know.
     """
 
     fd_ratio: float | None
     fd_ratios: dict[str, float]
-    metrics: dict[str, dict[str, float | None]]
+    metrics: Figures
     gates: dict[str, dict[str, Any]]
     n: int
     evaluators: dict[str, str]
@@ -74,6 +78,7 @@ class Verdict:
         return True in states and False not in states
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
         return {
             "fd_ratio": self.fd_ratio,
             "fd_ratios": self.fd_ratios,
@@ -89,15 +94,16 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """Images with their features and class probabilities."""
+class _Observed:
+    """Images with their features by each evaluator, and their class probabilities."""
 
     images: Images
     features: dict[str, Array]
     probabilities: Array | None
 
-    def first(self, count: int) -> "_Seen":
-        return _Seen(
+    def first(self, count: int) -> "_Observed":
+        """Return the first `count` of them."""
+        return _Observed(
             self.images.take(torch.arange(min(count, len(self.images)))),
             {name: rows[:count] for name, rows in self.features.items()},
             None if self.probabilities is None else self.probabilities[:count],
@@ -105,164 +111,212 @@ class _Seen:
 
     @property
     def leading(self) -> Array:
-        """Features of the trained evaluator where there is one, which all metrics but the headline's look at."""
+        """Features of the trained evaluator where there is one; all metrics but the FD use these alone."""
         return next(iter(self.features.values()))
 
 
-def evaluate_samples(samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *, quick: bool = False) -> Verdict:
+@dataclass(frozen=True)
+class _Compared:
+    """The real images that samples are compared with, none of them among the samples.
+
+    Attributes:
+        held_out: from the distribution of the training images, not trained on.
+        validation: whose FD to `test` is the denominator of the FD ratio.
+        references: those that ship, where they are valid for these images.
+    """
+
+    held_out: Images
+    validation: Images
+    test: Images | None
+    references: Mapping[str, Reference]
+
+    @property
+    def most(self) -> int:
+        """The largest number of samples that an FD ratio may be measured on."""
+        if self.references:
+            return max(next(iter(self.references.values())).fd_real)
+        return 0 if self.test is None else len(self.validation)
+
+
+def evaluate_samples(
+    samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *, quick: bool = False
+) -> Evaluation:
     """Measure everything that the available images allow.
 
     Args:
         samples: in any order; the count used is the largest of COUNTS that both they and the real images fill.
         networks: the evaluators by name, the classifier first.
 
-    Raises GansmithError for samples of another shape than the real images.
+    Raises DataError for samples of another shape than the real images.
     """
     shape = tuple(real.train.pixels.shape[1:])
     if tuple(samples.pixels.shape[1:]) != shape:
-        raise GansmithError(
+        raise DataError(
             f"{samples.source} holds images of {tuple(samples.pixels.shape[1:])} and the data set is of {shape} "
             "(channels, height, width); give samples of the same shape, or name their data set"
         )
     notices: list[str] = []
-    samples = _half_of_a_whole(samples, real, notices)
-    held_out, validation, test, references = _real_side(samples, real, notices)
-    if references:
-        limit = max(next(iter(references.values())).floors)
-    elif test is not None:
-        limit = len(validation)
-    else:
-        limit = 0
-    count = max((count for count in COUNTS if count <= min(len(samples), limit)), default=0)
-    fake = _look(samples.shuffled(count or len(samples)), networks)
-    metrics: dict[str, dict[str, float | None]] = {}
-
-    ratios = {}
+    samples = _half_of_a_whole_split(samples, real, notices)
+    compared = _real_images(samples, real, notices)
+    count = max((count for count in COUNTS if count <= min(len(samples), compared.most)), default=0)
+    fake = _observe(samples.shuffled(count or len(samples)), networks)
     if count:
-        if not references:
-            assert test is not None
-            sides = [_look(part.shuffled(len(part)), networks) for part in (test, validation)]
-            references = {name: measure_reference(*(side.features[name] for side in sides)) for name in networks}
-        for name in networks:
-            reference = references[name]
-            distance = frechet_of_moments(reference.moments, moments(fake.features[name]))
-            floor = reference.floors[count]
-            metrics["fd" if name == "trained" else f"fd_{name}"] = {"value": distance, "real": floor}
-            ratios[name] = distance / floor
+        metrics, ratios = _fd_ratios(fake, compared, networks, count)
     else:
+        metrics, ratios = {}, {}
         notices.append(
             f"no FD ratio: it takes {COUNTS[0]:,} samples and as many held-out images "
-            f"({len(samples):,} and {len(validation):,} are available)"
+            f"({len(samples):,} and {len(compared.validation):,} are available)"
         )
-
-    target, null = (test, validation) if test is not None else (validation, None)
-    size = min(len(fake.images), len(target), len(null) if null is not None else len(target))
-    if size > 5:
-        leading = dict([next(iter(networks.items()))])
-        seen_real = _look(target.shuffled(size), leading)
-        seen_null = None if null is None else _look(null.shuffled(size), leading)
-        metrics |= _measure(real.train, held_out, seen_real, seen_null, fake.first(size), quick=quick)
-        if not count:
-            metrics["kid_z"] = {"value": kid_against_splits(seen_real.leading, fake.leading)["kid_z"], "real": 0.0}
-    return Verdict(
+    others, size = _other_metrics(fake, real.train, compared, networks, quick=quick, with_kid=not count)
+    return Evaluation(
         fd_ratio=max(ratios.values(), default=None),
         fd_ratios=ratios,
-        metrics=metrics,
-        gates=gates.apply_gates(metrics),
+        metrics=metrics | others,
+        gates=gates.apply_gates(metrics | others),
         n=count or size,
         evaluators={name: network.name for name, network in networks.items()},
         notices=notices,
     )
 
 
-def _half_of_a_whole(samples: Images, real: Real, notices: list[str]) -> Images:
-    """Half of the samples where these are all there is of a real part, so that the other half can be its floor."""
-    taken = {image.tobytes() for image in samples.pixels.numpy()}
+def _fd_ratios(
+    fake: _Observed, compared: _Compared, networks: Mapping[str, FeatureNetwork], count: int
+) -> tuple[Figures, dict[str, float]]:
+    """Return the FD of samples and of real images, and the FD ratio, by evaluator."""
+    references = compared.references
+    if not references:
+        assert compared.test is not None
+        splits = [_observe(part.shuffled(len(part)), networks) for part in (compared.test, compared.validation)]
+        references = {name: measure_reference(*(part.features[name] for part in splits)) for name in networks}
+    metrics: Figures = {}
+    ratios = {}
+    for name in networks:
+        distance = frechet_of_moments(references[name].moments, moments(fake.features[name]))
+        fd_real = references[name].fd_real[count]
+        metrics["fd" if name == "trained" else f"fd_{name}"] = {"value": distance, "real": fd_real}
+        ratios[name] = distance / fd_real
+    return metrics, ratios
+
+
+def _other_metrics(
+    fake: _Observed,
+    train: Images,
+    compared: _Compared,
+    networks: Mapping[str, FeatureNetwork],
+    *,
+    quick: bool,
+    with_kid: bool,
+) -> tuple[Figures, int]:
+    """Return every metric but the FD, and the number of images it is measured on.
+
+    They are measured by the first evaluator against the test images, the validation images giving the value of real
+    ones; without test images against the validation images.
+    """
+    target, null = (compared.validation, None) if compared.test is None else (compared.test, compared.validation)
+    size = min(len(fake.images), len(target), len(target if null is None else null))
+    if size < FEWEST_FOR_METRICS:
+        return {}, size
+    first = dict([next(iter(networks.items()))])
+    real = _observe(target.shuffled(size), first)
+    other = None if null is None else _observe(null.shuffled(size), first)
+    metrics = _measure(train, compared.held_out, real, other, fake.first(size), quick=quick)
+    if with_kid:
+        metrics["kid_z"] = {"value": kid_against_splits(real.leading, fake.leading)["kid_z"], "real": 0.0}
+    return metrics, size
+
+
+def _half_of_a_whole_split(samples: Images, real: Real, notices: list[str]) -> Images:
+    """Return half of the samples where they contain a whole real split, so that the other half can stand for it."""
+    contents = {image.tobytes() for image in samples.pixels.numpy()}
     for part in (real.validation, real.test):
         if part is None or len(samples) < 2 * COUNTS[0]:
             continue
-        left = sum(image.tobytes() not in taken for image in part.pixels.numpy())
+        left = sum(image.tobytes() not in contents for image in part.pixels.numpy())
         if left < min(COUNTS[0], len(part) // 2):
             notices.append(f"the samples hold all of {part.source}: half of them is evaluated against the rest")
             return samples.shuffled(len(samples) // 2)
     return samples
 
 
-def _real_side(
-    samples: Images, real: Real, notices: list[str]
-) -> tuple[Images, Images, Images | None, Mapping[str, Reference]]:
-    """Held-out, validation and test images that are not among the samples, and the shipped references where they hold.
+def _real_images(samples: Images, real: Real, notices: list[str]) -> _Compared:
+    """Return the real images that are not among the samples, and the references where they are valid for these.
 
-    A floor must be drawn as the samples were. So where these are test images themselves, by other writers than the
-    training images, the rest of the test images takes the validation images' place, and these that of the test.
+    The denominator's images must be from the distribution of the samples. So where these are test images, by other
+    writers than the training images, the rest of the test images takes the place of the validation images, and these
+    that of the test images.
     """
-    taken = {image.tobytes() for image in samples.pixels.numpy()}
-    validation, test = (part and _without(part, taken, notices) for part in (real.validation, real.test))
+    contents = {image.tobytes() for image in samples.pixels.numpy()}
+    validation, test = (part and _without(part, contents, notices) for part in (real.validation, real.test))
     assert validation is not None
     if test is None and not real.references and len(validation) >= 2 * SMALLEST_TEST_HALF:
         mixed = validation.shuffled(len(validation))
         half = len(validation) // 2
         test, validation = mixed.take(torch.arange(half)), mixed.take(torch.arange(half, len(mixed)))
-        notices.append("no test images are available: half of the validation images stand in for them")
-    # Shipped figures speak of the official images, all of them: with some of these taken out, others must be measured.
+        notices.append("no test images are available: half of the validation images are used as test images")
+    # References are valid for all of the official images; where some were removed, others must be measured.
     is_whole = test is None or (validation is real.validation and test is real.test)
     references = real.references if is_whole else {}
     if test is not None and real.test is not None and len(real.test) - len(test) > len(samples) / 2:
-        notices.append("the samples are test images: compared with validation images, as the rest of the test images is")
-        return validation, test, validation, references
-    return validation, validation, test, references
+        notices.append(
+            "the samples are test images: they are compared with the validation images, and the figures of real images "
+            "are those of the rest of the test images"
+        )
+        return _Compared(validation, test, validation, references)
+    return _Compared(validation, validation, test, references)
 
 
-def _without(images: Images, taken: set[bytes], notices: list[str]) -> Images:
-    """The images that are not among the samples, unless that leaves too few to compare with."""
-    kept = [row for row, image in enumerate(images.pixels.numpy()) if image.tobytes() not in taken]
+def _without(images: Images, contents: set[bytes], notices: list[str]) -> Images:
+    """Return the images whose pixels are not among these, or all where too few would remain."""
+    kept = [row for row, image in enumerate(images.pixels.numpy()) if image.tobytes() not in contents]
     if len(kept) == len(images):
         return images
     if len(kept) < min(COUNTS[0], len(images) // 2):
         notices.append(f"the samples hold nearly all real images they are compared with ({images.source})")
         return images
-    notices.append(f"{len(images) - len(kept):,} real images that are among the samples were left out of the comparison")
+    notices.append(
+        f"{len(images) - len(kept):,} real images that are among the samples were removed from the comparison"
+    )
     return images.take(torch.tensor(kept))
 
 
-def _look(images: Images, networks: Mapping[str, FeatureNetwork]) -> _Seen:
+def _observe(images: Images, networks: Mapping[str, FeatureNetwork]) -> _Observed:
+    """Return images with their features, and their probabilities by the evaluator that knows classes."""
     features, probabilities = {}, None
     for name, network in networks.items():
         features[name], found = network.observe(images.pixels)
         if network.num_classes > 1:
             probabilities = found
-    return _Seen(images, features, probabilities)
+    return _Observed(images, features, probabilities)
 
 
 def _measure(
-    train: Images, held_out: Images, real: _Seen, null: _Seen | None, fake: _Seen, *, quick: bool
-) -> dict[str, dict[str, float | None]]:
-    """Every metric but the headline's, of the samples and of real images in their place."""
-    found: dict[str, dict[str, float | None]] = {}
+    train: Images, held_out: Images, real: _Observed, null: _Observed | None, fake: _Observed, *, quick: bool
+) -> Figures:
+    """Return every metric of METRICS but the FD, of the samples and of other real images in their place."""
+    figures: Figures = {}
     for name, metric in METRICS.items():
         if name == "fd" or (quick and not metric.is_quick):
             continue
-        given = _arguments(metric.takes, train, held_out, real, fake)
-        if given is None:
+        arguments = _arguments(metric.takes, train, held_out, real, fake)
+        if arguments is None:
             continue
-        values, floors = metric.function(*given), {}
-        if null is not None and metric.takes != "train":  # its nulls are known, or among its figures
-            given = _arguments(metric.takes, train, held_out, real, null)
-            floors = {} if given is None else metric.function(*given)
-        found |= {figure: {"value": value, "real": floors.get(figure)} for figure, value in values.items()}
-    return found
+        values, of_real = metric.function(*arguments), {}
+        if null is not None and metric.takes != "train":  # its values of real images are known, or among its figures
+            arguments = _arguments(metric.takes, train, held_out, real, null)
+            of_real = {} if arguments is None else metric.function(*arguments)
+        figures |= {figure: {"value": value, "real": of_real.get(figure)} for figure, value in values.items()}
+    return figures
 
 
-def _arguments(takes: str, train: Images, held_out: Images, real: _Seen, fake: _Seen) -> tuple[Any, ...] | None:
-    """What a metric is given; None where it is missing."""
+def _arguments(takes: str, train: Images, held_out: Images, real: _Observed, fake: _Observed) -> tuple[Any, ...] | None:
+    """Return the arguments of a metric; None where some are not available."""
     if takes == "features":
         return real.leading, fake.leading
     if takes == "pixels":
         return real.images.pixels.numpy(), fake.images.pixels.numpy()
     if takes == "train":
-        if len(held_out) < FEWEST_HELD_OUT:
-            return None
-        return _flat(train), _flat(held_out), _flat(fake.images)
+        return None if len(held_out) < FEWEST_HELD_OUT else (_flat(train), _flat(held_out), _flat(fake.images))
     if real.probabilities is None or fake.probabilities is None:
         return None
     if takes == "probabilities":
@@ -273,6 +327,6 @@ def _arguments(takes: str, train: Images, held_out: Images, real: _Seen, fake: _
 
 
 def _flat(images: Images) -> NDArray[np.float32]:
-    """(N, C * H * W) in [0, 1]; single precision, for a whole training set in double would take gigabytes."""
+    """Return (N, C * H * W) in [0, 1]; in double precision a whole training set would take gigabytes."""
     flat: NDArray[np.float32] = images.pixels.flatten(1).float().div_(255).numpy()
     return flat

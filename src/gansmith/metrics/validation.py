@@ -2,8 +2,8 @@
 
     validation FD ratio = FD(samples, validation) / FD(train, validation)
 
-with every evaluator network that ships, the largest counting. It chooses checkpoints and shows a trend; test images and
-gates are `protocol`'s part. No loss ever sees an evaluator.
+is measured with every evaluator that ships, and the largest counts. It selects checkpoints and shows a trend; test
+images and gates are left to `protocol`. No loss ever depends on an evaluator.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from gansmith.metrics.classes import class_balance, recognised
 from gansmith.metrics.distances import frechet_of_moments, moments
 from gansmith.metrics.features import FeatureNetwork, load_evaluators
 
-COUNT = 2_000  # samples, and images of either real side
+COUNT = 2_000  # samples, validation images and training images
 
 Array = NDArray[np.float64]
 
@@ -37,9 +37,9 @@ class ValidationScorer:
     """Scores samples of one data set; the features of real images are computed once.
 
     Args:
-        train, validation: disjoint real images; the networks saw at most the former.
-        count: samples, validation and train images, fewer where there are fewer. Scores of different counts do not
-            compare.
+        train, validation: disjoint real images; networks are trained on at most the former.
+        count: number of samples, of validation and of training images, fewer where there are fewer. Scores of
+            different counts do not compare.
     """
 
     def __init__(self, train: Images, validation: Images, *, count: int = COUNT) -> None:
@@ -48,6 +48,7 @@ class ValidationScorer:
 
     @cached_property
     def networks(self) -> dict[str, FeatureNetwork]:
+        """The evaluators of the data set, loaded on first use."""
         return load_evaluators(self._train)
 
     @cached_property
@@ -63,8 +64,9 @@ class ValidationScorer:
         """Score `count` samples, uint8 (N, C, H, W).
 
         Returns:
-            validation_fd_ratio, fd, fd_real, features: by the evaluator with the largest ratio; ratios: by each; n: how
-            many; recognised, rarest_class, modes: see `classes`, None where no trained evaluator knows the classes.
+            {"validation_fd_ratio", "fd", "fd_real", "features": of the evaluator with the largest ratio, "ratios": by
+            evaluator, "n": number of samples, "recognised", "rarest_class", "modes": see `classes`, None where there is
+            no trained evaluator}.
         """
         samples = samples[: self.count]
         ratios, worst = {}, dict[str, Any]()
