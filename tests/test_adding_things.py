@@ -1,4 +1,4 @@
-"""The cookbook's examples, run as a user would run them."""
+"""The examples of docs/adding-things.md, run as a user would run them: from the command line and from Python."""
 
 import re
 import runpy
@@ -6,21 +6,27 @@ from pathlib import Path
 
 import pytest
 
+import gansmith as gs
 from gansmith.data import DATASETS
-from gansmith.training.losses import OBJECTIVES
 from gansmith.networks import NETWORKS
 from gansmith.recipes import RECIPES
 from gansmith.runs import open_run
+from gansmith.training.losses import OBJECTIVES
 
 PAGE = Path(__file__).parents[1] / "docs" / "adding-things.md"
 EXAMPLES = re.findall(
-    r"^## (.+?)$.*?```python\n(.*?)```\s+```\npython mine.py (.*?)\n```", PAGE.read_text(), re.M | re.S
+    r"^## (.+?)$.*?```python\n(.*?)```\s+```python\n(.*?)```\s+```\npython mine.py (.*?)\n```",
+    PAGE.read_text(),
+    re.M | re.S,
 )
+EACH = pytest.mark.parametrize(("title", "file", "call", "command"), EXAMPLES, ids=[title for title, *_ in EXAMPLES])
+LENGTH = 192
+SCHEDULE = {"evaluate_every": LENGTH, "sample_every": LENGTH, "save_every": LENGTH, "threads": 1}
 
 
-@pytest.fixture
-def _tables_as_they_were(monkeypatch):
-    """Rows that an example adds are gone after it."""
+@pytest.fixture(autouse=True)
+def _restored_tables():
+    """Remove the rows that an example added."""
     tables = (DATASETS, OBJECTIVES, NETWORKS, RECIPES)
     before = [dict(table) for table in tables]
     yield
@@ -30,26 +36,39 @@ def _tables_as_they_were(monkeypatch):
 
 
 def test_the_page_has_all_its_examples():
-    assert [title for title, _, _ in EXAMPLES] == ["A loss", "A network", "A data set", "A recipe"]
-    assert all(len(code.strip().splitlines()) <= 21 for _, code, _ in EXAMPLES)
+    assert [title for title, *_ in EXAMPLES] == ["A loss", "A network", "A data set", "A recipe"]
+    assert all(len(file.strip().splitlines()) <= 21 for _, file, _, _ in EXAMPLES)
 
 
-@pytest.mark.parametrize(("title", "code", "command"), EXAMPLES, ids=[title for title, _, _ in EXAMPLES])
-@pytest.mark.usefixtures("_tables_as_they_were")
-def test_examples_train_and_sample(title, code, command, tmp_path, digit_dir, monkeypatch):
+@EACH
+def test_examples_train_and_sample_from_the_command_line(title, file, call, command, tmp_path, digit_dir, monkeypatch):
     mine = tmp_path / "mine.py"
-    mine.write_text(code)
+    mine.write_text(file)
 
     def run(*words):
-        monkeypatch.setattr("sys.argv", [str(mine), *words])
+        monkeypatch.setattr("sys.argv", [str(mine), *map(str, words)])
         with pytest.raises(SystemExit) as exit_:
             runpy.run_path(str(mine), run_name="__main__")
         assert not exit_.value.code
 
-    data = [] if title == "A data set" else ["--data-dir", str(digit_dir)]
-    rare = ["--evaluate-every", "192", "--sample-every", "192", "--save-every", "192"]
-    short = re.sub(r" --images \S+", "", command).split()
-    run(*short, "--images", "192", "--threads", "1", "--out", "run", "--progress", "plain", *rare, *data)
+    data = [] if title == "A data set" else ["--data-dir", digit_dir]
+    schedule = [word for name, value in SCHEDULE.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words = re.sub(r" --images \S+", "", command).split()
+    run(*words, "--images", LENGTH, "--out", "run", "--progress", "plain", *schedule, *data)
     run("sample", "run", "--count", "4", "--out", "four.png")
     assert (tmp_path / "four.png").is_file()
     assert open_run(tmp_path / "run").facts()["status"] == "finished"
+
+
+@EACH
+def test_examples_train_and_sample_from_python(title, file, call, command, tmp_path, digit_dir, monkeypatch):
+    (tmp_path / "mine.py").write_text(file)
+    runpy.run_path(str(tmp_path / "mine.py"), run_name="mine")
+    train = gs.train
+    data = {} if title == "A data set" else {"data_dir": str(digit_dir)}
+    short = {"images": LENGTH, "out": "run", "progress": "none", **SCHEDULE, **data}
+    monkeypatch.setattr(gs, "train", lambda recipe, **choices: train(recipe, **{**choices, **short}), raising=False)
+    names = {"gs": gs}
+    exec(call, names)
+    assert open_run(tmp_path / "run").facts()["status"] == "finished"
+    assert names["run"].sample(4).images.shape[0] == 4
