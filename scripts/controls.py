@@ -1,10 +1,10 @@
-"""What the judge says of images whose fault is known: the table and the pictures of docs/metrics.md.
+"""Evaluate images with a known defect: the table and the pictures of docs/metrics.md.
 
-    GANSMITH_DATA=... python bench/controls.py mnist                  prints the table
-    GANSMITH_DATA=... python bench/controls.py mnist docs/images/controls    draws the pictures
+    GANSMITH_DATA=... python scripts/controls.py mnist                  prints the table
+    GANSMITH_DATA=... python scripts/controls.py mnist docs/images/controls    draws the pictures
 
-Half of the validation images, which neither a generator nor an evaluator has seen, are spoilt in one way each and
-judged as if a generator had drawn them; the other half and the test images are what they are compared with.
+Half of the validation images, which neither a generator nor an evaluator has seen, get one defect each and are
+evaluated as if they were samples; they are compared with the other half and with the test images.
 """
 
 import sys
@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from gansmith.data.images import Images
 from gansmith.data import load_split
-from gansmith.sampling import grid
+from gansmith.data.images import Images
 from gansmith.metrics.features import load_evaluators
-from gansmith.metrics.protocol import Real, judge
+from gansmith.metrics.protocol import Real, evaluate_samples
+from gansmith.pictures.grids import grid
 
 SAMPLES = 2_000  # of the quick tier
 COLUMNS = 12  # images in a row of a picture
@@ -28,24 +28,25 @@ COLUMNS = 12  # images in a row of a picture
 Control = Callable[[Images, Images, float], Images]  # fresh real images, training images, strength
 
 
-def untouched(fresh: Images, fit: Images, strength: float) -> Images:
+def untouched(fresh: Images, train: Images, strength: float) -> Images:
+    """Return real images as they are."""
     return fresh
 
 
-def copies(fresh: Images, fit: Images, strength: float) -> Images:
-    """This share replaced by training images."""
+def copies(fresh: Images, train: Images, strength: float) -> Images:
+    """Replace this share by training images."""
     count = round(strength * len(fresh))
-    return _join(fit.shuffled(count), fresh.take(torch.arange(count, len(fresh))))
+    return _join(train.shuffled(count), fresh.take(torch.arange(count, len(fresh))))
 
 
-def blurred_copies(fresh: Images, fit: Images, strength: float) -> Images:
-    """This share replaced by training images, blurred a little so that no pixel is equal."""
+def blurred_copies(fresh: Images, train: Images, strength: float) -> Images:
+    """Replace this share by training images, blurred a little so that no pixel is equal."""
     count = round(strength * len(fresh))
-    return _join(blur(fit.shuffled(count), fit, 0.6), fresh.take(torch.arange(count, len(fresh))))
+    return _join(blur(train.shuffled(count), train, 0.6), fresh.take(torch.arange(count, len(fresh))))
 
 
-def missing_class(fresh: Images, fit: Images, strength: float) -> Images:
-    """This share of one class left out."""
+def missing_class(fresh: Images, train: Images, strength: float) -> Images:
+    """Remove this share of one class."""
     assert fresh.labels is not None
     gone = torch.nonzero(fresh.labels == 3)[:, 0]
     gone = gone[: round(strength * len(gone))]
@@ -54,13 +55,13 @@ def missing_class(fresh: Images, fit: Images, strength: float) -> Images:
     return fresh.take(torch.nonzero(kept)[:, 0])
 
 
-def repeated(fresh: Images, fit: Images, strength: float) -> Images:
-    """Each image this many times, so fewer different ones."""
+def repeated(fresh: Images, train: Images, strength: float) -> Images:
+    """Repeat each image this many times, so that fewer are different."""
     return fresh.take(torch.arange(len(fresh)) // int(strength))
 
 
-def prototypes(fresh: Images, fit: Images, strength: float) -> Images:
-    """Without this share of each class: those furthest from its mean image, as shrunken latents leave them out."""
+def prototypes(fresh: Images, train: Images, strength: float) -> Images:
+    """Remove this share of each class, the images furthest from its mean, as truncated latents do."""
     assert fresh.labels is not None
     flat, kept = fresh.pixels.flatten(1).float(), []
     for class_ in fresh.labels.unique():
@@ -70,30 +71,30 @@ def prototypes(fresh: Images, fit: Images, strength: float) -> Images:
     return fresh.take(torch.cat(kept))
 
 
-def blur(fresh: Images, fit: Images, strength: float) -> Images:
-    """Gaussian blur with this standard deviation in pixels."""
+def blur(fresh: Images, train: Images, strength: float) -> Images:
+    """Blur with a Gaussian of this standard deviation in pixels."""
     pixels = gaussian_filter(fresh.pixels.float().numpy(), (0, 0, strength, strength))
     return replace(fresh, pixels=torch.from_numpy(pixels).round().to(torch.uint8))
 
 
-def salt(fresh: Images, fit: Images, strength: float) -> Images:
-    """This share of pixels white."""
+def salt(fresh: Images, train: Images, strength: float) -> Images:
+    """Make this share of pixels white."""
     hit = torch.rand(fresh.pixels.shape, generator=_rng()) < strength
     return replace(fresh, pixels=fresh.pixels.masked_fill(hit, 255))
 
 
-def shift(fresh: Images, fit: Images, strength: float) -> Images:
-    """Everything this many pixels to the right."""
+def shift(fresh: Images, train: Images, strength: float) -> Images:
+    """Shift all images this many pixels to the right."""
     return replace(fresh, pixels=fresh.pixels.roll(int(strength), 3))
 
 
-def lift(fresh: Images, fit: Images, strength: float) -> Images:
-    """This many grey levels added everywhere."""
+def lift(fresh: Images, train: Images, strength: float) -> Images:
+    """Add this many grey levels everywhere."""
     return replace(fresh, pixels=(fresh.pixels.int() + int(strength)).clamp(max=255).to(torch.uint8))
 
 
-def inverted(fresh: Images, fit: Images, strength: float) -> Images:
-    """This share of images with black and white exchanged."""
+def inverted(fresh: Images, train: Images, strength: float) -> Images:
+    """Exchange black and white in this share of images."""
     rows = torch.rand(len(fresh), generator=_rng()) < strength
     return replace(fresh, pixels=torch.where(rows[:, None, None, None], 255 - fresh.pixels, fresh.pixels))
 
@@ -124,21 +125,22 @@ def _rng() -> torch.Generator:
 
 def print_table(fresh: Images, real: Real) -> None:
     evaluators = load_evaluators(real.train)
-    print("| control | strength | ratio | by evaluator | gates that fail |\n|---|---|---|---|---|")
+    print("| control | strength | FD ratio | by evaluator | gates that fail |\n|---|---|---|---|---|")
     for name, (control, strengths) in CONTROLS.items():
         for strength in strengths:
-            verdict = judge(control(fresh, real.train, strength).shuffled(SAMPLES), real, evaluators, quick=True)
-            by = ", ".join(f"{evaluator} {ratio:.2f}" for evaluator, ratio in verdict.ratios.items())
+            samples = control(fresh, real.train, strength).shuffled(SAMPLES)
+            verdict = evaluate_samples(samples, real, evaluators, quick=True)
+            by = ", ".join(f"{evaluator} {ratio:.2f}" for evaluator, ratio in verdict.fd_ratios.items())
             failed = ", ".join(
                 f"{gate} ({found['figure']} {found['value']:.3g})"
                 for gate, found in verdict.gates.items()
                 if found["ok"] is False
             )
-            print(f"| {name} | {strength:g} | {verdict.ratio:.2f} | {by} | {failed or 'none'} |", flush=True)
+            print(f"| {name} | {strength:g} | {verdict.fd_ratio:.2f} | {by} | {failed or 'none'} |", flush=True)
 
 
 def draw_pictures(fresh: Images, real: Real, folder: Path) -> None:
-    """One PNG a control, one row of images for each strength."""
+    """Write one PNG for each control, with a row of images for each strength."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (control, strengths) in CONTROLS.items():
         rows = [control(fresh, real.train, strength).shuffled(COLUMNS).pixels for strength in strengths]
@@ -149,11 +151,11 @@ def draw_pictures(fresh: Images, real: Real, folder: Path) -> None:
 
 
 def main(name: str, *options: str) -> None:
-    fit, validation, test = (load_split(name, part) for part in ("train", "validation", "test"))
+    train, validation, test = (load_split(name, part) for part in ("train", "validation", "test"))
     mixed = validation.shuffled(len(validation))
     half = len(mixed) // 2
     fresh, other = mixed.take(torch.arange(half)), mixed.take(torch.arange(half, len(mixed)))
-    real = Real(fit=fit, validation=other, test=test)
+    real = Real(train=train, validation=other, test=test)
     if options:
         draw_pictures(fresh, real, Path(options[0]))
     else:

@@ -1,6 +1,6 @@
 """Train the frozen evaluator of a data set, measure what real images score, and write both into the package.
 
-    GANSMITH_DATA=... python bench/train_evaluator.py mnist
+    GANSMITH_DATA=... python scripts/train_evaluator.py mnist
 
 Prints the row that `SHIPPED` in src/gansmith/metrics/features.py needs.
 """
@@ -11,24 +11,24 @@ import sys
 from pathlib import Path
 
 import safetensors.torch
+from gansmith.metrics.evaluator_training import accuracy, train_evaluator
 
 import gansmith.metrics
 from gansmith.data import load_data
-from gansmith.data.images import split
 from gansmith.data.embedded import embedded_mnist
+from gansmith.data.images import split
 from gansmith.metrics.features import random_feature_network
-from gansmith.metrics.learn import accuracy, learn
 from gansmith.metrics.reference import measure_reference, to_tensors
 
-IMAGES = 700_000  # 14 epochs of the fit split
+IMAGES = 700_000  # 14 epochs of the train split
 
 
 def main(name: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    train, test = load_data(name), load_data(name, part="test")
-    fit, validation = split(train)
-    trained, random = learn(fit, validation, images=IMAGES), random_feature_network(fit.spec)
-    random.fit_scale(fit.shuffled(10_000).pixels)
+    whole, test = load_data(name), load_data(name, part="test")
+    train, validation = split(whole)
+    trained, random = train_evaluator(train, validation, images=IMAGES), random_feature_network(train.spec)
+    random.fit_scale(train.shuffled(10_000).pixels)
     references = {
         key: measure_reference(network.features(test.pixels), network.features(validation.pixels))
         for key, network in (("trained", trained), ("random", random))
@@ -41,8 +41,8 @@ def main(name: str) -> None:
     print(f"{path}: {len(data):,} bytes, temperature {trained.temperature.item():.2f}")
     print(f"accuracy: validation {accuracy(trained, validation):.4f}, test {accuracy(trained, test):.4f}")
     for key, reference in references.items():
-        print(f"floors, {key}: {dict(reference.floors)}")
-    hashes = [train.sha256, test.sha256, *([embedded_mnist().sha256] if name == "mnist" else [])]
+        print(f"FD of real images, {key}: {dict(reference.fd_real)}")
+    hashes = [whole.sha256, test.sha256, *([embedded_mnist().sha256] if name == "mnist" else [])]
     print(f'"{name}": Shipped(\n    "{hashlib.sha256(data).hexdigest()}",\n    {tuple(hashes)},\n)')
 
 

@@ -1,10 +1,10 @@
-"""Provoke each failure that `diagnose` knows in a small run: the table and the pictures of docs/failures.md.
+"""Provoke each training failure that `diagnose` knows in a small run: table and pictures of docs/failures.md.
 
-    GANSMITH_DATA=... python bench/failures.py                           prints the table
-    GANSMITH_DATA=... python bench/failures.py docs/images/failures      draws the pictures too
-    GANSMITH_DATA=... python bench/failures.py docs/images/failures memorisation     only that one
+    GANSMITH_DATA=... python scripts/failures.py                           prints the table
+    GANSMITH_DATA=... python scripts/failures.py docs/images/failures      draws the pictures too
+    GANSMITH_DATA=... python scripts/failures.py docs/images/failures memorisation     only that one
 
-A run that was provoked to one failure may show others on its way there; the table has them all.
+A run that is meant to show one failure may show others too; the table has them all.
 """
 
 import subprocess
@@ -15,10 +15,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from gansmith.training.diagnosis import FAILURES
 from gansmith.pictures.plots import draw_curves
 from gansmith.runs import RunDirectory, open_run
-from gansmith.training.loop import GRID_ROWS
+from gansmith.training.chores import GRID_ROWS
+from gansmith.training.diagnosis import FAILURES
 
 LARGE = "--images 40000 --threads 1 --data mnist"
 SMALL = "--images 12800 --batch-size 32 --g-width 16 --d-width 16 --threads 1 --data mnist"
@@ -40,7 +40,7 @@ ROWS = 3  # of the last grid, below the curves
 
 def main() -> None:
     folder, *chosen = sys.argv[1:] or [""]
-    print("| failure | command | told after, of 100 % of the run |\n|---|---|---|")
+    print("| failure | command | reported after, of 100 % of the run |\n|---|---|---|")
     for name in chosen or FAILURES:
         with tempfile.TemporaryDirectory() as place:
             directory = Path(place, "run")
@@ -49,16 +49,16 @@ def main() -> None:
                 [sys.executable, "-m", "gansmith", *command, "--out", directory], stdout=subprocess.DEVNULL, check=False
             )
             run = open_run(directory)
-            told = [row for row in run.log if row.get("kind") == "failure"]
-            when = ", ".join(f"{row['failure']} {row['images_seen'] / run.config.images:.0%}" for row in told)
-            print(f"| `{name}` | `gansmith {' '.join(command)}` | {when or 'not named'} |", flush=True)
+            found = [row for row in run.log if row.get("kind") == "failure"]
+            when = ", ".join(f"{row['failure']} {row['images_seen'] / run.config.images:.0%}" for row in found)
+            print(f"| `{name}` | `gansmith {' '.join(command)}` | {when or 'not reported'} |", flush=True)
             if folder:
                 Path(folder).mkdir(parents=True, exist_ok=True)
                 picture(run).quantize(64).save(Path(folder, f"{name}.png"), optimize=True)
 
 
 def picture(run: RunDirectory) -> Image.Image:
-    """The run's curves, and below them the first rows of its last grid."""
+    """Return the run's curves, and below them the first rows of its last grid."""
     curves = Image.open(BytesIO(draw_curves(run))).convert("RGB")
     curves = curves.resize((curves.width * 2 // 3, curves.height * 2 // 3), Image.Resampling.LANCZOS)
     grids = run.grids()
