@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from gansmith.errors import GansmithError, NotFoundError
 from gansmith.pictures.animations import film_frames, write_film
 from gansmith.runs import create_run
 
@@ -61,9 +62,9 @@ def test_mp4_lasts_as_long_and_has_even_sides(tmp_path):
 
 
 def test_a_run_without_pictures_and_unknown_kinds_are_refused(run, tmp_path, tiny):
-    with pytest.raises(FileNotFoundError, match="no pictures"):
+    with pytest.raises(NotFoundError, match="no pictures"):
         film_frames(create_run(tmp_path / "new", tiny()))
-    with pytest.raises(ValueError, match=r"\.avi does not end in one of \.gif, \.webp, \.mp4"):
+    with pytest.raises(GansmithError, match=r"\.avi does not end in one of \.gif, \.webp, \.mp4"):
         write_film(film_frames(run), tmp_path / "x.avi")
 
 

@@ -8,12 +8,13 @@ import torch
 
 from gansmith.benchmarks import gaussians, losses, stacked_mnist
 from gansmith.config import resolve
-from gansmith.data.images import ImageSpec
 from gansmith.data import load_data
+from gansmith.data.images import ImageSpec
 from gansmith.data.stacked import stack
 from gansmith.data.synthetic import SPREAD, draw_points, grid_centres, ring_centres
+from gansmith.errors import DataError
+from gansmith.networks import build_networks
 from gansmith.training.techniques import build_techniques
-from gansmith.training.loop import build_training_networks
 
 
 def every_triple():
@@ -31,7 +32,7 @@ def test_one_kind_alone_is_as_far_from_even_as_can_be():
     assert found["kl_colours"] == pytest.approx(3 * math.log(10), rel=1e-12)
 
 
-def test_a_missing_digit_and_linked_colours_are_told_apart():
+def test_a_missing_digit_and_linked_colours_differ_in_their_figures():
     triples = every_triple()
     without_a_nine = stacked_mnist.spread(triples[triples[:, 0] != 9])
     assert without_a_nine["modes"] == 900
@@ -86,7 +87,7 @@ def test_colours_are_classified_one_by_one(digit_dir, digits):
     assert result["kl"] == pytest.approx(truth["kl"], abs=0.05)
     assert result["classifier_accuracy"] is None and result["samples"] == 100
     for wrong in (pixels[:9, None], pixels[rows][:0]):
-        with pytest.raises(ValueError, match="stacked digits"):
+        with pytest.raises(DataError, match="stacked digits"):
             stacked_mnist.measure(wrong)
 
 
@@ -125,8 +126,8 @@ def test_a_centre_of_brightness_without_a_dot_does_not_count():
 
 
 @pytest.mark.parametrize("data", gaussians.CENTRES)
-def test_real_dots_are_near_as_often_as_a_gaussian_is(dataset):
-    result = gaussians.measure(dataset, load_data(dataset).pixels)
+def test_real_dots_are_near_as_often_as_a_gaussian_is(data):
+    result = gaussians.measure(data, load_data(data).pixels)
     assert result["modes"] == result["of"] == result["real"]["modes"]
     # 1 - exp(-9/2); 10,000 draws scatter by 0.001, reading a dot from bytes moves it by a few hundredths of a pixel
     for share in (result["high_quality"], result["real"]["high_quality"]):
@@ -159,32 +160,35 @@ def test_gaussians_is_one_command(gansmith, monkeypatch):
 
 
 def verdict(ratio, **gates):
-    return {"ratio": ratio, "gates": {name: {"ok": ok} for name, ok in gates.items()}}
+    return {"fd_ratio": ratio, "gates": {name: {"ok": ok} for name, ok in gates.items()}}
 
 
-def test_objectives_are_ordered_by_their_mean_with_their_range():
+def test_objectives_are_ordered_by_their_mean_with_their_spread_over_seeds():
     rows = losses.order(
         {
-            "unjudged": [verdict(None)],
+            "failed": [verdict(None)],
             "worse": [verdict(5.0, classes=True), verdict(9.0, classes=False, copies=None)],
             "better": [verdict(6.5), verdict(3.5), verdict(5.0)],
+            "once": [verdict(60.0)],
         }
     )
-    assert [row["objective"] for row in rows] == ["better", "worse", "unjudged"]
-    assert (rows[0]["ratio"], rows[0]["lowest"], rows[0]["highest"], rows[0]["seeds"]) == (5.0, 3.5, 6.5, 3)
+    assert [row["objective"] for row in rows] == ["better", "worse", "once", "failed"]
+    assert (rows[0]["fd_ratio"], rows[0]["seeds"]) == (5.0, 3)
+    assert rows[0]["spread"] == pytest.approx(1.5) and rows[1]["spread"] == pytest.approx(math.sqrt(8))
     assert (rows[1]["valid"], rows[1]["failed"], rows[0]["valid"]) == (False, ["classes"], True)
-    assert rows[2]["ratio"] is rows[2]["lowest"] is None
+    assert rows[3]["fd_ratio"] is rows[3]["spread"] is rows[2]["spread"] is None
 
 
 @pytest.mark.parametrize("name", losses.OBJECTIVES_COMPARED)
 def test_compared_objectives_differ_in_nothing_but_their_own_choices(name):
     choices = losses.OBJECTIVES_COMPARED[name]
-    (config, origins), recipe = resolve(losses.RECIPE, arguments=choices), resolve(losses.RECIPE)
-    networks = build_training_networks(config, ImageSpec(28, 1, 0))
-    build_techniques(config, networks.D)
-    assert {field for field, origin in origins.items() if origin == "flag"} == set(choices)
-    assert config.batch_size == recipe.batch
-    assert repr(networks.G) == repr(build_training_networks(recipe, ImageSpec(28, 1, 0)).G)
+    config, recipe = resolve(losses.RECIPE, arguments=choices), resolve(losses.RECIPE)
+    spec = ImageSpec(28, 1, 0)
+    G, D = build_networks(config, spec)
+    build_techniques(config, D)
+    assert {field for field, origin in config.origins.items() if origin == "argument"} == set(choices)
+    assert config.batch_size == recipe.batch_size
+    assert repr(G) == repr(build_networks(recipe, spec)[0])
 
 
 @pytest.mark.slow

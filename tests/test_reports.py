@@ -10,35 +10,36 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from gansmith.config import resolve
-from gansmith.pictures.grids import enlarge, to_png
-from gansmith.sampling import grid, sample
+from gansmith.config import FIELDS, resolve
 from gansmith.models import load_generator
+from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.reports import to_html, to_pdf, write_report
-from gansmith.reports.compose import _question, compose
+from gansmith.reports.compose import _hyperparameters, _question, compose
 from gansmith.runs import create_run, open_run
-from gansmith.training.loop import prepare
-from gansmith.cli.training import train
+from gansmith.sampling import sample
+from gansmith.training.inputs import load_training_data
+from gansmith.training.loop import train_events
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, digit_dir):
-    """Three runs: two seeds of one experiment, and the same without its weight average."""
+    """Three runs: two seeds of one experiment, and the same without its moving average."""
     folder = tmp_path_factory.mktemp("project")
     for name, changes in (("a", {"ema": 0.05}), ("b", {"ema": 0.05, "seed": 1}), ("c", {})):
-        config, data = prepare(resolve("mlp-small", arguments={**TINY, "data_dir": str(digit_dir), **changes}))
-        for _ in train(create_run(folder / name, config), data):
+        choices = {**TINY, "data_dir": str(digit_dir), **changes}
+        config, data = load_training_data(resolve("mlp-small", arguments=choices))
+        for _ in train_events(create_run(folder / name, config), data):
             pass
     return folder
 
 
 @pytest.fixture
 def project(trained, tmp_path):
-    """Copies of the three runs, with a score each."""
+    """Copies of the three runs, with a validation FD ratio each."""
     shutil.copytree(trained, tmp_path / "project", symlinks=True)
     runs = [open_run(tmp_path / "project" / name) for name in "abc"]
     for run, ratio in zip(runs, (4.0, 6.0, 10.0), strict=True):
-        run.append(run.metrics_path, {"images_seen": 256, "ratio": ratio, "n": 10_000})
+        run.append(run.metrics_path, {"images_seen": 256, "validation_fd_ratio": ratio, "n": 10_000})
     return runs
 
 
@@ -56,8 +57,8 @@ def test_a_report_says_what_was_tried_what_helped_and_by_how_much(project):
     title, blocks, pictures = compose(project)
     said = texts(blocks)
     assert title == "mlp-small on mnist"
-    assert "ema 0.05 -> 0: did harm, 10.00 against 5.00 +- 1.00 times real (x 2)." in said
-    for section in ("Question and data", "Experiments", "Special skills", "Visualisation", "Failures"):
+    assert "ema 0.05 -> 0: did harm, validation FD ratio 10.00 against 5.00 +- 1.41 (x 2)." in said
+    for section in ("Question and data", "Experiments", "Special skills", "Visualisation", "Training failures"):
         assert section in [block["text"] for block in blocks if block["kind"] == "heading"]
     shown = [shown["name"] for block in blocks if block["kind"] == "pictures" for shown in block["pictures"]]
     assert sorted(shown) == sorted(pictures) and {"loss.png", "film.png", "real.png"} <= set(pictures)
@@ -69,52 +70,76 @@ def test_a_report_says_what_was_tried_what_helped_and_by_how_much(project):
 def test_runs_are_compared_at_one_number_of_images(project):
     quick = (4.4, 6.4, 10.8)
     for run, ratio in zip(project, quick, strict=True):
-        run.append(run.metrics_path, {"images_seen": 256, "ratio": ratio, "n": 5_000})
-    project[0].append(project[0].metrics_path, {"images_seen": 256, "ratio": 1.0, "n": 20_000})
-    assert "did harm, 10.00 against 5.00 +- 1.00 times real" in texts(compose(project)[1])
+        run.append(run.metrics_path, {"images_seen": 256, "validation_fd_ratio": ratio, "n": 5_000})
+    project[0].append(project[0].metrics_path, {"images_seen": 256, "validation_fd_ratio": 1.0, "n": 20_000})
+    assert "did harm, validation FD ratio 10.00 against 5.00 +- 1.41" in texts(compose(project)[1])
 
 
-def test_a_player_that_rested_to_the_end_has_its_last_loss(project):
+def test_runs_of_the_same_seed_do_not_count_as_repeats(project, tmp_path):
+    shutil.copytree(project[0].directory, tmp_path / "again", symlinks=True)
+    said = texts(compose([project[0], open_run(tmp_path / "again")])[1])
+    assert "none (the same seed again): not repeated with other seeds, so it may be chance" in said
+
+
+def test_hyperparameters_are_fields_in_their_groups_order(project):
+    (table,) = (block for block in _hyperparameters(project[0].config) if block["kind"] == "table")
+    names = [row[0] for row in table["rows"]]
+    assert names == [name for name in FIELDS if name in names]
+    asked = {"images", "batch_size", "seed", "network", "latent_dim", "weight_init", "conditioning", "objective"}
+    assert asked | {"g_optimizer", "d_optimizer", "g_lr", "d_lr", "beta1", "beta2"} <= set(names)
+    assert not {"ema", "augment", "r1_gamma", "log_every", "threads", "clusters", "schedule_images"} & set(names)
+    assert dict((row[0], row[2]) for row in table["rows"])["g_lr"] == FIELDS["g_lr"].metadata["help"]
+
+
+def test_a_network_that_skipped_its_last_steps_has_its_last_loss(project):
     run = project[0]
     row = {**run.log[-1], "images_seen": 999}
     run.append(run.log_path, {key: value for key, value in row.items() if key != "g_loss"})
     assert compose([run])
 
 
-def test_a_verdict_with_gates_comes_before_a_quick_score(project):
+def test_a_verdict_with_gates_comes_before_a_validation_fd_ratio(project):
     run = project[0]
-    found = {"ratio": 5.0, "n": 10_000, "valid": False, "metrics": {"coverage": {"value": 0.5, "floor": 0.9}}}
+    found = {"fd_ratio": 5.0, "n": 10_000, "valid": False, "metrics": {"coverage": {"value": 0.5, "real": 0.9}}}
     gate = {"ok": False, "figure": "coverage", "value": 0.5, "limit": 0.8, "meaning": "parts are missing"}
     run.append(run.metrics_path, {"images_seen": 256, "tier": "full", **found, "gates": {"coverage": gate}})
     shown = texts(compose([run])[1])
-    assert "does not count" in shown and "parts are missing" in shown and "5.00 times real" in shown
+    assert "This FD ratio is not valid, because a gate failed: coverage." in shown
+    assert "parts are missing" in shown and "the answer is: FD ratio 5.00." in shown
 
 
-def test_the_newest_verdict_on_the_runs_own_data_is_told(project):
+def test_the_newest_verdict_on_the_runs_own_data_is_reported(project):
     run = project[0]
     gates = {"coverage": {"ok": True, "figure": "coverage", "value": 0.9, "limit": 0.8, "meaning": ""}}
     row = {"images_seen": 256, "tier": "full", "n": 10_000, "gates": gates, "valid": True, "metrics": {}}
-    for dataset, ratio in (("mnist", 9.0), ("mnist", 3.0), ("fashion-mnist", 77.0)):
-        run.append(run.metrics_path, {**row, "data": dataset, "ratio": ratio})
-    assert "the answer is 3.00 times real" in texts(compose([run])[1])
+    for data, ratio in (("mnist", 9.0), ("mnist", 3.0), ("fashion-mnist", 77.0)):
+        run.append(run.metrics_path, {**row, "data": data, "fd_ratio": ratio})
+    assert "the answer is: FD ratio 3.00." in texts(compose([run])[1])
 
 
-def test_one_run_against_one_tells_no_effect(project):
+def test_one_run_against_one_shows_no_effect(project):
     said = texts(compose([project[0], project[2]])[1])
-    assert "not repeated with other seeds, so it may be chance, 10.00 against 4.00" in said and "did harm" not in said
+    assert "not repeated with other seeds, so it may be chance, validation FD ratio 10.00 against 4.00" in said
+    assert "did harm" not in said
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"conditioning": "none"}, "No label is read. The networks are told nothing."),
-        ({"conditioning": "none", "classes": "0-4"}, "chosen by their labels (0-4). The networks are told nothing."),
-        ({"conditioning": "labels"}, "trained on. Both networks are told each image's label."),
-        ({"conditioning": "labels", "d_conditioning": "classifier"}, "and the discriminator has to name it."),
-        ({"conditioning": "clusters"}, "No label is read. Both networks are told a group of similar images"),
+        ({"conditioning": "none"}, "No labels are used. G and D are unconditional."),
+        ({"conditioning": "none", "classes": "0-4"}, "chosen by their labels (0-4). G and D are unconditional."),
+        ({"conditioning": "labels"}, "never trained on. G and D are conditioned on class labels."),
+        (
+            {"conditioning": "labels", "d_conditioning": "classifier"},
+            "D has an auxiliary classifier that predicts them.",
+        ),
+        (
+            {"conditioning": "clusters"},
+            "No labels are used. G and D are conditioned on k-means clusters as pseudo-labels.",
+        ),
     ],
 )
-def test_what_labels_had_to_do_with_it_is_told(project, changes, words):
+def test_the_use_of_labels_is_stated(project, changes, words):
     run = replace(project[0], config=project[0].config.replace(**changes))
     said = " ".join(block["text"] for block in _question(run) if "text" in block)
     assert words in said
@@ -129,8 +154,8 @@ def test_the_grid_is_of_the_newest_checkpoint(project):
 
 def test_differences_within_the_spread_of_repeats_are_no_effects(project):
     run = project[2]
-    run.append(run.metrics_path, {"images_seen": 257, "ratio": 5.5, "n": 10_000})
-    assert "no clear difference, 5.50 against 5.00 +- 1.00" in texts(compose(project)[1])
+    run.append(run.metrics_path, {"images_seen": 257, "validation_fd_ratio": 5.5, "n": 10_000})
+    assert "no clear difference, validation FD ratio 5.50 against 5.00 +- 1.41" in texts(compose(project)[1])
 
 
 def test_the_pdf_is_tagged_repeatable_and_readable(project, tmp_path):
@@ -179,7 +204,7 @@ def test_a_run_that_never_got_anywhere_still_has_a_report(tmp_path, tiny):
     write_report([run], tmp_path / "dead.pdf")
 
 
-def test_a_report_tells_of_every_start_and_of_going_back(tmp_path, tiny):
+def test_a_report_names_every_start_and_every_rollback(tmp_path, tiny):
     run = create_run(tmp_path / "run", tiny())
     starts = [
         {"command": ["gansmith", "train", "--out", "a b"], "at": "now"},
@@ -189,9 +214,9 @@ def test_a_report_tells_of_every_start_and_of_going_back(tmp_path, tiny):
     for seconds in (30.0, 60.0, 20.0, 70.0):
         run.append(run.log_path, {"images_seen": 64, "d_loss": 1.0, "g_loss": 1.0, "elapsed_s": seconds})
     run.append(run.log_path, {"kind": "rollback", "images_seen": 64, "failure": "diverged", "message": "went back"})
-    told = texts(compose([run])[1])
-    assert "gansmith train --out 'a b'; then gansmith resume" in told and "went back" in told
-    assert "2.2" in told  # minutes: 60 and 70 seconds
+    said = texts(compose([run])[1])
+    assert "gansmith train --out 'a b'; then gansmith resume" in said and "went back" in said
+    assert "2.2" in said  # minutes: 60 and 70 seconds
 
 
 def test_twenty_runs_fit_in_one_report(tmp_path, tiny):
@@ -204,7 +229,7 @@ def test_twenty_runs_fit_in_one_report(tmp_path, tiny):
 def test_the_command_names_what_it_cannot_do(gansmith, run_training, tiny, tmp_path):
     run = run_training(tiny("mlp-small", g_width=8, d_width=8))
     code, out, err = gansmith("report", run.directory)
-    assert (code, err) == (0, "") and "report of 1 run ->" in out
+    assert (code, err) == (0, "") and f"report -> {run.directory / 'report.pdf'}" in out
     assert (run.directory / "report.pdf").is_file() and open_run(run.directory)
     for words, reason in (
         ((run.directory, "--out", "report.docx"), "does not end in one of .pdf, .html"),

@@ -40,7 +40,7 @@ def test_smoothing_keeps_lines_and_averages_noise():
     assert smoothed([3.0]) == [3.0] and smoothed([]) == []
 
 
-def test_both_players_are_drawn_and_equal_runs_have_equal_pictures(run):
+def test_both_losses_are_drawn_and_equal_runs_have_equal_pictures(run):
     path = drawn(run)
     assert has(path, "#0072B2") and has(path, "#D55E00") and not has(path, "#CC79A7")
     first = path.read_bytes()
@@ -50,13 +50,13 @@ def test_both_players_are_drawn_and_equal_runs_have_equal_pictures(run):
 def test_a_panel_of_scores_appears_with_the_first_score(run):
     with Image.open(drawn(run)) as without:
         low = without.height
-    run.append(run.metrics_path, {"images_seen": 640, "ratio": 3.5})
+    run.append(run.metrics_path, {"images_seen": 640, "validation_fd_ratio": 3.5})
     with Image.open(drawn(run)) as scored:
         assert scored.height > low
 
 
-def test_troubles_are_marked_and_gaps_left_out(run):
-    run.append(run.log_path, {"images_seen": 640, "kind": "failure", "failure": "collapse", "message": "x"})
+def test_training_failures_are_marked_and_gaps_left_out(run):
+    run.append(run.log_path, {"images_seen": 640, "kind": "failure", "failure": "mode-collapse", "message": "x"})
     run.append(run.log_path, {"images_seen": 1280, "d_loss": float("nan"), "g_loss": 1.0})
     assert has(drawn(run), "#CC79A7")
 
