@@ -1,9 +1,8 @@
-"""Files of others are read as their own libraries read them; hostile ones are refused in one sentence."""
+"""Keras and ONNX files of other programs give the images their own libraries compute; hostile files are refused."""
 
 import json
 import os
 import re
-import struct
 import subprocess
 import sys
 import zipfile
@@ -13,15 +12,14 @@ import h5py
 import numpy as np
 import onnx
 import pytest
-import safetensors.torch
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from gansmith.generate import choose_ids, describe_model, load_model, sample
+from gansmith.errors import ConfigError, DataError, GansmithError, NotFoundError
 from gansmith.importers import keras as keras_importer
-from gansmith.importers import keras_worker
+from gansmith.importers import keras_files, keras_worker
 from gansmith.importers.keras import read_keras
-from gansmith.files import read_metadata, save_tensors
+from gansmith.models import load_generator
 
 # Keras, read in this process by some tests, warns of the names that older versions had.
 pytestmark = [
@@ -30,15 +28,11 @@ pytestmark = [
 ]
 
 
-def refused(path: Path, words: str) -> None:
-    with pytest.raises(ValueError, match=words) as caught:
-        load_model(path)
+def assert_refused(path: Path, words: str, error: type[GansmithError] = DataError) -> None:
+    """Assert that loading a file raises this error, in one line that names the file and matches `words`."""
+    with pytest.raises(error, match=words) as caught:
+        load_generator(path)
     assert "\n" not in str(caught.value) and path.name in str(caught.value)
-
-
-@pytest.fixture
-def generator(tiny, run_training) -> Path:
-    return run_training(tiny(images=64)).latest() / "generator.safetensors"
 
 
 @pytest.fixture
@@ -51,7 +45,7 @@ def keras(tmp_path, monkeypatch):
 
 
 def conditional_generator(keras):
-    """A course's conditional generator: a Sequential inside a functional model, labels multiplied in."""
+    """Return a conditional generator: a Sequential inside a functional model, labels multiplied with latents."""
     layers = keras.layers
     inner = keras.Sequential(
         [
@@ -78,7 +72,7 @@ def conditional_generator(keras):
 
 
 def read_here(path: Path) -> keras_worker.Generator:
-    """What the worker makes of a file, in this process, where Keras need not start again."""
+    """Read a file as the worker does, but in this process, where Keras is already imported."""
     architecture, weights = keras_importer.find_files(path)
     (path.parent / "copies").mkdir(exist_ok=True)
     return keras_worker.read(weights, path.parent / "copies", architecture)
@@ -94,30 +88,30 @@ def rename_groups(group, old, new):
 LATENTS = np.random.RandomState(0).normal(size=(10, 8)).astype("float32")
 
 
-def draw_with(keras, model) -> np.ndarray:
-    """(N, C, H, W) in [-1, 1]: a closing sigmoid means that the model's own images are in [0, 1]."""
+def images_of(keras, model) -> np.ndarray:
+    """Return images (N, C, H, W) in [-1, 1] of a model whose final sigmoid gives images in [0, 1]."""
     images = model([LATENTS, np.arange(10)[:, None]], training=False)
     return 2 * np.moveaxis(keras.ops.convert_to_numpy(images), -1, 1) - 1
 
 
-def test_a_whole_model_draws_what_keras_draws(keras, tmp_path, gansmith):
+def test_a_whole_model_gives_the_images_that_keras_computes(keras, tmp_path, gansmith):
     model = conditional_generator(keras)
     model.save(tmp_path / "mine.h5")
     G, notes = read_keras(tmp_path / "mine.h5")
     assert (notes, G.latent_dim, G.num_classes) == ({}, 8, 10)
-    drawn = G(torch.from_numpy(LATENTS), torch.arange(10))
-    np.testing.assert_allclose(drawn, draw_with(keras, model), atol=2e-6)
-    with pytest.raises(ValueError, match="mine.h5 cannot be drawn from"):
+    images = G(torch.from_numpy(LATENTS), torch.arange(10))
+    np.testing.assert_allclose(images, images_of(keras, model), atol=2e-6)
+    with pytest.raises(DataError, match="mine.h5 cannot be sampled from"):
         G(torch.from_numpy(LATENTS), torch.arange(10) + 99)
     process = G.process
     del G
     assert process.poll() is not None  # the worker ends with the generator
-    code, out, err = gansmith("sample", tmp_path / "mine.h5", "--labels", "7", "--count", "3", "--out", "drawn.npz")
-    assert (code, err) == (0, "") and np.load("drawn.npz")["labels"].tolist() == [7, 7, 7]
+    code, out, err = gansmith("sample", tmp_path / "mine.h5", "--labels", "7", "--count", "3", "--out", "images.npz")
+    assert (code, err) == (0, "") and np.load("images.npz")["labels"].tolist() == [7, 7, 7]
 
 
-def write_all_forms(model, folder: Path) -> list[Path]:
-    """One model in every form: whole, archived, as weights in three layouts beside its architecture."""
+def save_in_all_formats(model, folder: Path) -> list[Path]:
+    """Save a model in every format: whole, as an archive, as weights in three layouts with its architecture as JSON."""
     whole, archive, new = folder / "whole.hdf5", folder / "archive.keras", folder / "new.weights.h5"
     model.save(whole)
     model.save(archive)
@@ -135,42 +129,42 @@ def write_all_forms(model, folder: Path) -> list[Path]:
     return [whole, archive, new, folder / "new.json", old, folder / "old.json", dated, folder / "dated.json"]
 
 
-def test_every_form_of_a_model_draws_the_same(keras, tmp_path):
+def test_every_file_format_of_a_model_gives_the_same_images(keras, tmp_path):
     model = conditional_generator(keras)
-    for path in write_all_forms(model, tmp_path):
+    for path in save_in_all_formats(model, tmp_path):
         generator = read_here(path)
-        assert (generator.latent_dim, generator.num_classes, generator.notes) == (8, 10, {}), path
-        drawn = keras_worker.draw(generator, LATENTS.tobytes(), np.arange(10).tobytes())
-        np.testing.assert_allclose(drawn, draw_with(keras, model), atol=2e-6, err_msg=path.name)
+        assert (generator.latent_dim, generator.num_classes, generator.metadata) == (8, 10, {}), path
+        images = generator.generate(LATENTS.tobytes(), np.arange(10).tobytes())
+        np.testing.assert_allclose(images, images_of(keras, model), atol=2e-6, err_msg=path.name)
 
 
 def test_a_sequential_with_an_activation_layer_inside_is_read(keras, tmp_path):
-    """Its file has no group for the input, its latents are maps, and its images are flat."""
+    """Its file has no group for the input, its latents have three dimensions, and its images are flat."""
     activation = keras.layers.LeakyReLU(0.2)
     layers = [keras.layers.Input((1, 1, 8)), keras.layers.Flatten(), keras.layers.Dense(16, activation=activation)]
     model = keras.Sequential(layers)
     model.save(tmp_path / "mine.h5")
     generator = read_here(tmp_path / "mine.h5")
-    assert (generator.latent_dim, generator.num_classes, generator.stretches) == (8, 0, False)
-    drawn = keras_worker.draw(generator, LATENTS.tobytes(), b"")
+    assert (generator.latent_dim, generator.num_classes, generator.is_sigmoid) == (8, 0, False)
+    images = generator.generate(LATENTS.tobytes(), b"")
     expected = keras.ops.convert_to_numpy(model(LATENTS.reshape(-1, 1, 1, 8)))
-    np.testing.assert_allclose(drawn, expected.reshape(-1, 1, 4, 4), atol=1e-6)
+    np.testing.assert_allclose(images, expected.reshape(-1, 1, 4, 4), atol=1e-6)
 
 
-def test_class_ids_without_an_embedding_are_of_unknown_number(keras, tmp_path):
+def test_the_number_of_classes_is_unknown_without_an_embedding(keras, tmp_path):
     z, label = keras.layers.Input((8,)), keras.layers.Input((1,))
     keras.Model([label, z], keras.layers.Dense(16)(keras.layers.concatenate([z, label]))).save(tmp_path / "mine.keras")
     generator = read_here(tmp_path / "mine.keras")
-    assert (generator.num_classes, generator.labels_at) == (-1, 0)
+    assert (generator.num_classes, generator.label_input) == (-1, 0)
 
 
 def test_a_missing_keras_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
-    refused(write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS), r"pip install 'gansmith\[keras\]'")
+    assert_refused(write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS), r"pip install 'gansmith\[keras\]'", GansmithError)
 
 
 def write_pair(folder: Path, layers: list[dict], weights: dict[str, dict[str, np.ndarray]]) -> Path:
-    """A Keras 2 Sequential by hand."""
+    """Write a Keras 2 Sequential without Keras: x.json and x.h5."""
     config = {"name": "sequential", "layers": layers}
     (folder / "x.json").write_text(json.dumps({"class_name": "Sequential", "config": config}))
     with h5py.File(folder / "x.h5", "w") as file:
@@ -192,20 +186,21 @@ RESHAPE = {"class_name": "Reshape", "config": {"name": "reshape", "target_shape"
 WEIGHTS = {"dense": {"kernel": np.ones((3, 16), "f4"), "bias": np.arange(16, dtype="f4") / 16}, "reshape": {}}
 
 
-def test_a_plain_pair_is_its_formula(tmp_path):
-    """Without an input layer, as Keras 2 writes a Sequential; through the worker's own process."""
-    model = load_model(write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS))
-    drawn = model.G(torch.tensor([[0.5, 0.25, -0.25]]), torch.zeros(1, dtype=torch.int64))
+def test_a_dense_layer_and_a_reshape_give_their_formula(tmp_path):
+    """Without an input layer, as Keras 2 saves a Sequential; read by the worker process."""
+    model = load_generator(write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS))
+    images = model.network(torch.tensor([[0.5, 0.25, -0.25]]), torch.zeros(1, dtype=torch.int64))
     expected = np.tanh(0.5 + np.arange(16) / 16).reshape(1, 1, 4, 4)
-    np.testing.assert_allclose(drawn.numpy(), expected, atol=1e-6)
-    with pytest.raises(ValueError, match="takes no labels beside its latents.* --latents .*one-hot"):
-        choose_ids(model, seed=0, count=1, labels=[7])
-    model.G.process.stdin.close()
-    assert model.G.process.wait(timeout=30) == 0  # the worker ends when its input does, as when this process is killed
+    np.testing.assert_allclose(images.numpy(), expected, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"takes no labels.*--latents.*one-hot"):
+        model.conditioning.draw(seed=0, count=1, labels=[7])
+    model.network.process.stdin.close()
+    # The worker ends when its input does, as when this process is killed.
+    assert model.network.process.wait(timeout=30) == 0
 
 
-def test_a_model_within_a_model_of_keras_2_is_found(tmp_path):
-    """Keras 2 counts the inner model's own building as its first call, so the output is that of its second."""
+def test_a_model_within_a_model_of_keras_2_is_read(tmp_path):
+    """Keras 2 counts the building of the inner model as its first call, so the output is that of its second call."""
     write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
     config = {"name": "z", "batch_input_shape": [None, 3], "dtype": "float32"}
     rows = [{"class_name": "InputLayer", "config": config, "name": "z", "inbound_nodes": []}]
@@ -214,8 +209,8 @@ def test_a_model_within_a_model_of_keras_2_is_found(tmp_path):
     ends = {"input_layers": [["z", 0, 0]], "output_layers": [["inner", 1, 0]]}
     whole = {"class_name": "Model", "config": {"name": "g", "layers": rows, **ends}}
     (tmp_path / "x.json").write_text(json.dumps(whole))
-    drawn = keras_worker.draw(read_here(tmp_path / "x.json"), np.float32([[0.5, 0.25, -0.25]]).tobytes(), b"")
-    np.testing.assert_allclose(drawn.flatten(), np.tanh(0.5 + np.arange(16) / 16), atol=1e-6)
+    images = read_here(tmp_path / "x.json").generate(np.float32([[0.5, 0.25, -0.25]]).tobytes(), b"")
+    np.testing.assert_allclose(images.flatten(), np.tanh(0.5 + np.arange(16) / 16), atol=1e-6)
 
 
 UPSAMPLING = {"class_name": "UpSampling2D", "config": {"name": "large", "size": [10**6, 10**6]}}
@@ -236,7 +231,7 @@ UPSAMPLING = {"class_name": "UpSampling2D", "config": {"name": "large", "size": 
         ([dense(units=10**12)], "its weights are 4,000,000,000,000 numbers, more than 100,000,000"),
         ([dense(batch_input_shape=[None, 4]), RESHAPE], "Shape mismatch in layer"),
         ([dense(batch_input_shape=[None, None]), RESHAPE], "must be fully-defined"),
-        ([dense(), RESHAPE, UPSAMPLING], "puts out 16,000,000,000,000 numbers for one image"),
+        ([dense(), RESHAPE, UPSAMPLING], "has 16,000,000,000,000 numbers for one image"),
         ([], "without layers"),
     ],
 )
@@ -275,14 +270,14 @@ def test_hostile_weights_are_refused(tmp_path):
         (external, "another file"),
         (virtual, "another file"),
         (lambda file: file.create_dataset(name, (3 * 10**9, 16), "f4", chunks=(64, 16)), "declares"),
-        (lambda file: file.create_dataset(name, (3, 16), "f4", chunks=(3, 16)), "holds none"),
+        (lambda file: file.create_dataset(name, (3, 16), "f4", chunks=(3, 16)), "contains none"),
     ):
-        refused(in_file(path, name, put), words)
+        assert_refused(in_file(path, name, put), words)
     (tmp_path / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))
-    refused(path, "not a Keras generator")
+    assert_refused(path, "not a Keras generator")
     (tmp_path / "x.h5").unlink()
-    with pytest.raises(FileNotFoundError, match="beside x.json"):
-        load_model(path)
+    with pytest.raises(NotFoundError, match="in the folder of x.json"):
+        load_generator(path)
 
 
 @pytest.mark.parametrize(
@@ -294,48 +289,48 @@ def test_hostile_weights_are_refused(tmp_path):
         (np.full((3, 16), b"x"), "could not convert|type"),
     ],
 )
-def test_weights_that_keras_cannot_use_are_refused(keras, kernel, words, tmp_path):
+def test_weights_of_another_shape_or_type_or_not_finite_are_refused(keras, kernel, words, tmp_path):
     name = "dense/dense/kernel:0"
     path = in_file(write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS), name, lambda file: file.__setitem__(name, kernel))
     with pytest.raises((ValueError, TypeError), match=words):
         read_here(path)
 
 
-def test_a_weight_that_the_file_leaves_out_is_noticed(keras, tmp_path):
+def test_a_missing_weight_is_refused(keras, tmp_path):
     model = conditional_generator(keras)
-    *_, path = write_all_forms(model, tmp_path)
+    *_, path = save_in_all_formats(model, tmp_path)
     with h5py.File(tmp_path / "dated.weights.h5", "r+") as file:
         del file["_layer_checkpoint_dependencies/embedding/vars/0"]
     with pytest.raises(Exception, match="embedding"):
         read_here(path)
 
 
-def test_weights_are_limited_together_and_notes_are_one_text(keras, tmp_path, monkeypatch):
+def test_the_number_of_weights_is_limited_and_metadata_is_one_text(keras, tmp_path, monkeypatch):
     path = write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
     with h5py.File(tmp_path / "x.h5", "r+") as file:
         file["gansmith"] = np.full(3, b"{}")
-    refused(path, "notes are no text")
+    assert_refused(path, "metadata is not a text")
     with h5py.File(tmp_path / "x.h5", "r+") as file:
         del file["gansmith"]
-    monkeypatch.setattr(keras_worker, "MAX_WEIGHTS", 63)  # 48 and 16 are 64
+    monkeypatch.setattr(keras_files, "MAX_WEIGHTS", 63)  # 48 and 16 are 64
     with pytest.raises(ValueError, match="64 numbers, more than 63"):
         read_here(path)
 
 
-def test_what_takes_too_long_is_given_up(tmp_path, monkeypatch):
+def test_reading_is_stopped_after_the_time_limit(tmp_path, monkeypatch):
     path = write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
     monkeypatch.setattr(keras_importer, "TIME_LIMIT_S", 0.5)  # less than it takes to import Keras
-    refused(path, "takes more than 0.5 seconds")
+    assert_refused(path, "takes more than 0.5 seconds")
     pipe = tmp_path / "pipe.json"
     os.mkfifo(pipe)  # reading it waits for a writer that never comes
-    process = keras_importer._start(pipe, tmp_path / "x.h5", tmp_path)
+    process = keras_importer.start_worker(pipe, tmp_path / "x.h5", tmp_path)
     with pytest.raises(ValueError, match="takes more than 0.5 seconds"):
-        keras_importer._read_facts(process)
-    keras_importer._stop(process)
+        keras_importer.read_facts(process)
+    keras_importer.stop_worker(process)
 
 
 def test_memory_is_limited(tmp_path):
-    code = "from gansmith.importers import keras_worker as w; w._limit_memory(); bytearray(5 << 30)"
+    code = "from gansmith.importers import keras_worker as w; w.limit_memory(); bytearray(5 << 30)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "MemoryError" in done.stderr
 
@@ -349,7 +344,7 @@ def test_hostile_texts_are_refused(tmp_path):
         ("\x00", "not a Keras generator"),
     ):
         path.write_text(text)
-        refused(path, words)
+        assert_refused(path, words)
 
 
 def test_hostile_archives_are_refused(tmp_path):
@@ -367,9 +362,9 @@ def test_hostile_archives_are_refused(tmp_path):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in members.items():
                 archive.writestr(name, data)
-        refused(path, words)
+        assert_refused(path, words)
     path.write_bytes(path.read_bytes()[:-30])
-    refused(path, "not a zip file")
+    assert_refused(path, "not a zip file")
     assert not list(tmp_path.parent.glob("**/escaped.txt"))
 
 
@@ -391,10 +386,10 @@ def test_images_that_depend_on_others_of_the_batch_are_refused(keras, tmp_path):
     images = {"class_name": "Reshape", "config": config, "inbound_nodes": [[["twice", 0, 0, {}]]]}
     (tmp_path / "x.json").write_text(functional(twice, images))
     with pytest.raises(ValueError, match="it makes 4 images of 2 latents"):
-        keras_worker.draw(read_here(tmp_path / "x.json"), bytes(32), b"")
+        read_here(tmp_path / "x.json").generate(bytes(32), b"")
     dropout = {"class_name": "Dropout", "config": {"name": "twice", "rate": 0.5}}
     (tmp_path / "x.json").write_text(functional({**dropout, "inbound_nodes": [[["z", 0, 0, {"training": True}]]]}))
-    refused(tmp_path / "x.json", "as in training")
+    assert_refused(tmp_path / "x.json", "in training mode")
 
 
 def onnx_file(path: Path, nodes, initializers=(), *, outputs=(None, 1, 2, 2)) -> Path:
@@ -410,11 +405,11 @@ def reshape(source="z", to=(-1, 1, 2, 2)):
     return helper.make_node("Reshape", [source, "shape"], ["images"]), shape
 
 
-def test_onnx_of_others_is_read_and_hostile_onnx_refused(tmp_path):
+def test_onnx_of_other_programs_is_read_and_hostile_onnx_refused(tmp_path):
     node, shape = reshape()
-    model = load_model(onnx_file(tmp_path / "x.onnx", [node], [shape]))
-    assert (model.config.z_dim, model.spec.size, model.is_labelled) == (4, 2, False)
-    assert torch.equal(model.G(torch.eye(4), torch.zeros(4)).flatten(1), torch.eye(4))
+    model = load_generator(onnx_file(tmp_path / "x.onnx", [node], [shape]))
+    assert (model.config.latent_dim, model.spec.size, model.conditioning.has_labels) == (4, 2, False)
+    assert torch.equal(model.network(torch.eye(4), torch.zeros(4)).flatten(1), torch.eye(4))
 
     weight = numpy_helper.from_array(np.ones((4, 4), dtype=np.float32), "w")
     product = helper.make_node("MatMul", ["z", "w"], ["y"])
@@ -450,46 +445,9 @@ def test_onnx_of_others_is_read_and_hostile_onnx_refused(tmp_path):
         ([small, enlarge], [shape, big], "numbers for one image"),
         (by_the_batch, [shape, times, first, second, zeros], "numbers for one image"),
     ):
-        refused(onnx_file(tmp_path / "x.onnx", nodes, initializers), words)
+        assert_refused(onnx_file(tmp_path / "x.onnx", nodes, initializers), words)
     (tmp_path / "x.onnx").write_bytes(b"\x80\x04garbage" * 100)
-    refused(tmp_path / "x.onnx", "not an ONNX generator")
-
-
-def test_damaged_generator_files_are_refused(generator, tmp_path):
-    tensors, notes = safetensors.torch.load_file(generator), read_metadata(generator)
-    path = tmp_path / "x.safetensors"
-
-    def written(changed_tensors=None, **changed_notes):
-        save_tensors(path, {**tensors, **(changed_tensors or {})}, {**notes, **changed_notes})
-        return path
-
-    assert sample(load_model(written()), seed=0, count=2)[0].shape[0] == 2
-    name = "layers.0.weight"
-    broken = tensors[name].clone()
-    broken[0, 0] = float("nan")
-    config = json.loads(notes["config"])
-    for change, words in (
-        ({name: broken}, "not finite"),
-        ({name: tensors[name].double()}, "torch.float64, not torch.float32"),
-        ({name: tensors[name][:-1]}, "does not fit"),
-        ({"more": torch.zeros(1)}, "does not fit"),
-    ):
-        refused(written(change), words)
-    for changes, words in (
-        ({"config": json.dumps(config | {"z_dim": 7})}, "does not fit"),
-        ({"config": json.dumps(config | {"z_dim": -1})}, "z_dim is -1"),
-        ({"config": json.dumps(config | {"network": "../x"})}, "there is no network"),
-        ({"config": "[" * 50_000}, "does not fit"),
-        ({"spec": '{"size": 1e9, "channels": 1, "num_classes": 10}'}, "size is 1000000000.0"),
-        ({"spec": '{"size": 1000000000, "channels": 1, "num_classes": 10}'}, "size is 1000000000"),
-        ({"frequencies": "[0.5, 0.5]"}, "one share for each id"),
-        ({"frequencies": json.dumps([-1] * 10)}, "one share for each id"),
-    ):
-        refused(written(**changes), words)
-    path.write_bytes(generator.read_bytes()[:-9])
-    refused(path, "not a Gansmith generator")
-    path.write_bytes(struct.pack("<Q", 1 << 62) + b"{}")
-    refused(path, "not a Gansmith generator")
+    assert_refused(tmp_path / "x.onnx", "not an ONNX generator")
 
 
 class Bomb:
@@ -497,14 +455,9 @@ class Bomb:
         return os.system, ("touch exploded",)
 
 
-@pytest.mark.parametrize("name", ["x.safetensors", "x.pt", "x.onnx", "x.h5", "x.hdf5", "x.json", "x.keras"])
-def test_a_pickle_never_goes_off(name, tmp_path):
+@pytest.mark.parametrize("name", ["x.onnx", "x.h5", "x.hdf5", "x.json", "x.keras"])
+def test_a_pickle_is_never_loaded(name, tmp_path):
     torch.save(Bomb(), tmp_path / name)
     (tmp_path / "x.h5").write_bytes((tmp_path / name).read_bytes())
-    refused(tmp_path / name, "is not a")
+    assert_refused(tmp_path / name, "is not a")
     assert not (tmp_path / "exploded").exists()
-
-
-def test_notes_are_what_the_model_was(generator):
-    model = load_model(generator)
-    assert describe_model(model.config, model.spec, model.frequencies) == read_metadata(generator)

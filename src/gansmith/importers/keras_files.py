@@ -1,25 +1,26 @@
-"""What a Keras file may hold, checked before Keras sees it, and put in the form that Keras 3 reads.
+"""What a Keras file may contain, checked before Keras reads it, and its conversion to the form that Keras 3 reads.
 
-An architecture may name only classes in `LAYERS` and `MODELS`; HDF5 files may hold no links and no data elsewhere.
-Everything here raises ValueError with a reason that completes "... cannot be read".
+An architecture may name only the classes in `LAYERS` and `MODELS`; HDF5 files may have no links and no external data.
+All functions raise DataError with a reason that completes "... cannot be read".
 """
 
 import itertools
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 
+from gansmith.errors import DataError
+
 MAX_JSON_BYTES = 4 << 20
 MAX_FILE_BYTES = 2 << 30
-MAX_WEIGHTS = 100_000_000  # numbers in a model; a file may hold four times as many, for an optimizer's state
+MAX_WEIGHTS = 100_000_000  # numbers in a model; a file may have four times as many, for an optimiser's state
 
-# Layers whose output for one image depends on that image's input alone when they are not training, and which read
-# nothing from outside the model. Custom classes, Lambda and layers that run other frameworks' code are not among them.
+# Layers whose output for one image depends on that image's input alone in evaluation mode, and which read nothing from
+# outside the model. Custom classes, Lambda and layers that run other frameworks' code are not among them.
 LAYERS = frozenset(
     """
     Activation Add AlphaDropout Average AveragePooling2D BatchNormalization Concatenate Conv1D Conv1DTranspose Conv2D
@@ -30,18 +31,18 @@ LAYERS = frozenset(
     """.split()
 )
 MODELS = {"Functional": "Model", "Model": "Model", "Sequential": "Sequential"}  # and their names in keras.models
-UNUSED = ("_initializer", "_regularizer", "_constraint", "compile_config")  # matter in training alone
+UNUSED = ("_initializer", "_regularizer", "_constraint", "compile_config")  # matter only in training
 
 
 def unpack(archive: Path, folder: Path) -> tuple[str, Path]:
-    """Return the architecture in a .keras archive and the path to which its weights were written."""
+    """Return the architecture in a .keras archive and the path to which its weights were extracted."""
     with zipfile.ZipFile(archive) as file:
         sizes = {entry.filename: entry.file_size for entry in file.infolist()}
         known = {"metadata.json", "config.json", "model.weights.h5"}
         if sizes.keys() | {"metadata.json"} != known:
-            raise ValueError(f"it holds {', '.join(map(repr, sizes))}, not just {', '.join(sorted(known))}")
+            raise DataError(f"it contains {', '.join(map(repr, sizes))}, not just {', '.join(sorted(known))}")
         if sizes["config.json"] > MAX_JSON_BYTES or sizes["model.weights.h5"] > MAX_FILE_BYTES:
-            raise ValueError(f"it unpacks to more than {MAX_JSON_BYTES:,} or {MAX_FILE_BYTES:,} bytes")
+            raise DataError(f"it unpacks to more than {MAX_JSON_BYTES:,} or {MAX_FILE_BYTES:,} bytes")
         path = folder / "unpacked.h5"
         with file.open("model.weights.h5") as source, path.open("wb") as target:
             shutil.copyfileobj(source, target)
@@ -49,52 +50,52 @@ def unpack(archive: Path, folder: Path) -> tuple[str, Path]:
 
 
 def check_hdf5(file: h5py.File) -> None:
-    """Raise ValueError for links, for data in other files, and for sizes that the file declares but does not hold."""
+    """Raise DataError for links, external data, and sizes that the file declares but does not contain."""
     total = 0
-    links: list[tuple[str, Any]] = []
-    file.visititems_links(lambda name, link: links.append((name, link)))
-    for name, link in links:
+    links: dict[str, Any] = {}
+    file.visititems_links(links.__setitem__)
+    for name, link in links.items():
         if not isinstance(link, h5py.HardLink):
-            raise ValueError(f"its {name!r} is a link to elsewhere")
+            raise DataError(f"its {name!r} is a link to elsewhere")
         item = file[name]
         if not isinstance(item, h5py.Dataset):
             continue
         if item.external or item.is_virtual:
-            raise ValueError(f"the data of its {name!r} lie in another file")
+            raise DataError(f"the data of its {name!r} are in another file")
         if item.size and item.chunks and not item.id.get_storage_size():
-            raise ValueError(f"its {name!r} declares {item.size:,} numbers and holds none")
+            raise DataError(f"its {name!r} declares {item.size:,} numbers and contains none")
         total += item.size or 0
         if total > 4 * MAX_WEIGHTS:
-            raise ValueError(f"it declares more than {4 * MAX_WEIGHTS:,} numbers")
+            raise DataError(f"it declares more than {4 * MAX_WEIGHTS:,} numbers")
 
 
-def read_notes(file: h5py.File) -> dict[str, str]:
-    """Return what Gansmith stored with a generator that it exported, {} if there is nothing."""
+def read_metadata(file: h5py.File) -> dict[str, str]:
+    """Return what Gansmith stored with a generator that it exported, {} for other files."""
     if "gansmith" not in file:
         return {}
     dataset = file["gansmith"]
     if not isinstance(dataset, h5py.Dataset) or dataset.shape != () or dataset.dtype.itemsize > MAX_JSON_BYTES:
-        raise ValueError("its notes are no text")
+        raise DataError("its metadata is not a text")
     return dict(json.loads(dataset.asstr()[()]))
 
 
-def plain(entry: Any) -> Any:
-    """Return a part of a model's configuration without what only training needs, in the form Keras 3 reads.
+def convert(entry: Any) -> Any:
+    """Return a part of an architecture in the form that Keras 3 reads, without what only training needs.
 
-    Raises ValueError for a class that is not in `LAYERS` or `MODELS`, and for layers that run as in training.
+    Raises DataError for a class that is not in `LAYERS` or `MODELS`, and for layers that run in training mode.
     """
     if isinstance(entry, list):
-        return [plain(item) for item in entry]
+        return [convert(item) for item in entry]
     if not isinstance(entry, dict):
         return entry
     if entry.get("training"):
-        raise ValueError("it calls a layer as in training, where the images of a batch depend on one another")
+        raise DataError("it calls a layer in training mode, where the images of a batch depend on one another")
     if "class_name" in entry:
         _check_class(entry)
-    kept = {key: plain(item) for key, item in entry.items() if not key.endswith(UNUSED)}
+    kept = {key: convert(item) for key, item in entry.items() if not key.endswith(UNUSED)}
     if isinstance(kept.get("dtype"), dict):
-        del kept["dtype"]  # a policy, such as for mixed precision: all is computed in float32
-    if kept.get("class_name") in MODELS:  # Keras 2 has these elsewhere, or does not say where
+        del kept["dtype"]  # a policy, such as for mixed precision: everything is computed in float32
+    if kept.get("class_name") in MODELS:  # Keras 2 has them in another module, or names none
         kept |= {"class_name": MODELS[kept["class_name"]], "module": "keras.models", "registered_name": None}
         if kept["class_name"] == "Sequential":
             kept["config"] = _with_input(kept["config"])
@@ -103,14 +104,28 @@ def plain(entry: Any) -> Any:
     return kept
 
 
+def _check_class(entry: dict[str, Any]) -> None:
+    """Raise DataError unless the class is a layer or model of Keras's own, an activation or a tensor's description."""
+    name, module = entry["class_name"], entry.get("module")
+    is_own = str(module or "keras").split(".")[0] == "keras"
+    if name == "function" and module in (None, "builtins", "keras.activations"):
+        return
+    if is_own and (name in LAYERS or name in MODELS or name in ("__keras_tensor__", "DTypePolicy", "Policy")):
+        return
+    if name == "Lambda":
+        raise DataError("it has a Lambda layer, which contains code, and code from files is never run")
+    what = entry.get("config") if name == "function" else name
+    raise DataError(f"it uses {what!r}{'' if is_own else f' of {module}'}, which is not among Keras's plain layers")
+
+
 def _with_input(sequential: Any) -> dict[str, Any]:
     """Return the configuration of a Sequential with an input layer instead of its first layer's `batch_input_shape`.
 
-    Keras 3 takes the batch in that for a part of the input's shape. Before Keras 2.2.3 the configuration was a list.
+    Keras 3 would take the batch dimension for a part of the input. Before Keras 2.2.3 the configuration was a list.
     """
     config: dict[str, Any] = {"layers": sequential} if isinstance(sequential, list) else dict(sequential)
     if not config["layers"]:
-        raise ValueError("it has a Sequential without layers")
+        raise DataError("it has a Sequential without layers")
     first = config["layers"][0]
     if first["class_name"] != "InputLayer" and "batch_input_shape" in first["config"]:
         shape = first["config"].pop("batch_input_shape")
@@ -123,39 +138,15 @@ def _with_input(sequential: Any) -> dict[str, Any]:
 def _renumber_calls(graph: dict[str, Any]) -> None:
     """Give references to the models within a Keras 2 model the numbers that Keras 3 gives to the same calls.
 
-    Keras 2 counts the building of a model within a model as its first call; Keras 3 does so for functional ones among
-    the outputs alone.
+    Keras 2 counts the building of a model within a model as its first call; Keras 3 does so only for functional ones
+    among the outputs.
     """
     models = {row["name"]: row["class_name"] for row in graph["layers"] if row["class_name"] in MODELS}
     nodes = [node for row in graph["layers"] for node in row["inbound_nodes"] if isinstance(node, list)]
     for row in graph["layers"]:
         if row["class_name"] != "InputLayer":
             row["config"].pop("batch_input_shape", None)
-    for reference in itertools.chain(*nodes):
-        if reference[0] in models:
-            reference[1] = max(0, reference[1] - 1)
-    for reference in graph["output_layers"] if nodes else ():
-        if models.get(reference[0]) == "Sequential":
-            reference[1] = max(0, reference[1] - 1)
-
-
-def _check_class(entry: dict[str, Any]) -> None:
-    """Raise ValueError for what is not a layer or model of Keras's own, an activation or a tensor's description."""
-    name, module = entry["class_name"], entry.get("module")
-    is_own = str(module or "keras").split(".")[0] == "keras"
-    if name == "function" and module in (None, "builtins", "keras.activations"):
-        return
-    if is_own and (name in LAYERS or name in MODELS or name in ("__keras_tensor__", "DTypePolicy", "Policy")):
-        return
-    if name == "Lambda":
-        raise ValueError("it has a Lambda layer, which holds code, and code from files is never run")
-    named = entry.get("config") if name == "function" else name
-    raise ValueError(f"it uses {named!r}{'' if is_own else f' of {module}'}, which is not among Keras's plain layers")
-
-
-def table_lengths(entry: Any) -> Iterator[int]:
-    """Yield the number of rows of every embedding in a configuration."""
-    if isinstance(entry, dict) and entry.get("class_name") == "Embedding":
-        yield int(entry["config"]["input_dim"])
-    for item in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
-        yield from table_lengths(item)
+    inputs = [reference for reference in itertools.chain(*nodes) if reference[0] in models]
+    outputs = graph["output_layers"] if nodes else []  # in Keras 3, whose nodes are dicts, it may be a flat list
+    for reference in inputs + [reference for reference in outputs if models.get(reference[0]) == "Sequential"]:
+        reference[1] = max(0, reference[1] - 1)
