@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Two test processes on two cores: a second thread in either would only wait. Read when NumPy and torch are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,7 +24,7 @@ from gansmith.cli import main  # noqa: E402
 from gansmith.config import Config, resolve  # noqa: E402
 from gansmith.data.embedded import embedded_mnist  # noqa: E402
 from gansmith.runs import RunDirectory, create_run, open_run  # noqa: E402
-from gansmith.training.inputs import load_training_data  # noqa: E402
+from gansmith.training.inputs import TrainingData, load_training_data  # noqa: E402
 from gansmith.training.loop import train_events  # noqa: E402
 
 torch.set_num_threads(1)
@@ -72,9 +73,40 @@ def digit_dir(tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray
 
 
 TINY = {
-    "images": 256, "batch_size": 16, "g_width": 8, "d_width": 8, "latent_dim": 8, "clusters": 4, "threads": 1, "log_every": 32,
-    "sample_every": 96, "evaluate_every": 128, "save_every": 64, "trackers": "",
+    "images": 256, "batch_size": 16, "g_width": 8, "d_width": 8, "latent_dim": 8, "clusters": 4, "threads": 1,
+    "log_every": 32, "sample_every": 96, "evaluate_every": 128, "save_every": 64, "trackers": "",
 }  # fmt: skip
+TIMINGS = ("images_per_s", "elapsed_s")  # of a log row; they alone differ between equal runs
+CHECKPOINT_FILES = ("generator.safetensors", "state.safetensors", "state.json")
+
+
+def flags(**changes: object) -> list[str]:
+    """The flags of a tiny run."""
+    merged = {**TINY, **changes}
+    return [word for name, value in merged.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def log_without_times(run: RunDirectory) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in TIMINGS} for row in run.log]
+
+
+def assert_same_run(a: RunDirectory, b: RunDirectory) -> None:
+    """Logs, scores, newest checkpoints and sample grids are the same, bit for bit."""
+    assert log_without_times(a) == log_without_times(b)
+    assert a.metrics == b.metrics
+    for file in CHECKPOINT_FILES:
+        assert (a.latest() / file).read_bytes() == (b.latest() / file).read_bytes()
+    frames = sorted(path.name for path in a.samples_dir.iterdir())
+    assert frames == sorted(path.name for path in b.samples_dir.iterdir())
+    assert all((a.samples_dir / name).read_bytes() == (b.samples_dir / name).read_bytes() for name in frames)
+
+
+def train_all(run: RunDirectory, data: TrainingData, *, until: int | None = None) -> None:
+    """Train to the end, or as if killed at the first log line at or past `until` images."""
+    events = train_events(run, data)
+    for event in events:
+        if until is not None and event.kind == "log" and event.images_seen >= until:
+            events.close()
 
 
 @pytest.fixture
@@ -88,10 +120,19 @@ def tiny(digit_dir: Path) -> Callable[..., Config]:
 
 
 @pytest.fixture
+def subclustered() -> Config:
+    """A config on the embedded digits, where there are images enough for five sub-clusters of each class."""
+    few = {"g_width": 8, "d_width": 8, "latent_dim": 8, "images": 128, "trackers": "none", "threads": 1}
+    return resolve("default", arguments={**few, "clusters_per_class": 5})
+
+
+@pytest.fixture
 def run_training(tmp_path: Path) -> Callable[..., RunDirectory]:
     """Train a config in a directory of its own (or a named one) and give the run."""
 
-    def go(config: Config, name: str = "run", *, stop_after: int | None = None, seconds: float | None = None) -> RunDirectory:
+    def go(
+        config: Config, name: str = "run", *, stop_after: int | None = None, seconds: float | None = None
+    ) -> RunDirectory:
         config, data = load_training_data(config)
         run = create_run(tmp_path / name, config)
         seen = 0

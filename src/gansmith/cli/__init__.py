@@ -122,7 +122,8 @@ def _usage(sentence: str, words: list[str]) -> str:
         return f"there is no {flag}; here it is {_as_flags(known[name], flags)}"
     close = difflib.get_close_matches(name, [*flags, *known], n=1)
     if close:
-        return f"there is no {flag}; did you mean {_as_flags(known.get(close[0], close[0]), flags)}?"
+        ours = known[close[0]] if close[0] in known else close[0]
+        return f"there is no {flag}; did you mean {_as_flags(ours, flags)}?"
     return f"there is no {flag}; gansmith {_command_of(words)} --help lists the flags"
 
 

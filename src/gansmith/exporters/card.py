@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from gansmith.sampling import Model, sample
 from gansmith.pictures.grids import enlarge, grid
 from gansmith.runs import RunDirectory, run_of
+from gansmith.sampling import Model, sample
 
 COUNT, SEED = 25, 0
 
@@ -62,7 +62,7 @@ def _data(model: Model, run: RunDirectory | None) -> list[str]:
         lines += [
             f"- Source: {data['source']}",
             f"- SHA-256 of the training split: `{data['sha256']}`",
-            f"- Trained on {data['fit']:,} images; {data['validation']:,} held out.",
+            f"- Trained on {data['train']:,} images; {data['validation']:,} held out.",
         ]
     return lines
 
@@ -78,7 +78,7 @@ def _scores(run: RunDirectory | None, file: Path) -> list[str]:
     lines = ["| what | value | real images |", "|---|---|---|"]
     lines += [f"| {key} | {_plain(value)} | |" for key, value in plain.items()]
     for key, found in (last.get("metrics") or {}).items():
-        lines.append(f"| {key} | {_plain(found['value'])} | {_plain(found['floor'])} |")
+        lines.append(f"| {key} | {_plain(found['value'])} | {_plain(found['real'])} |")
     failed = [name for name, gate in (last.get("gates") or {}).items() if gate["ok"] is False]
     return lines + ([f"| gates that fail | {', '.join(failed)} | |"] if failed else [])
 

@@ -1,0 +1,114 @@
+"""What a run trains on: images shown, images held out, class ids, and what the data changed of the choices."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_set
+
+from gansmith.data.images import Images, to_float
+from gansmith.errors import ConfigError, DataError
+from gansmith.training import inputs
+from gansmith.training.inputs import load_training_data
+
+
+def test_labels_get_subclusters_where_there_are_images_enough(subclustered):
+    config, data = load_training_data(subclustered)
+    assert config.clusters_per_class == 5 and data.conditioning.codes.shape[0] == len(data.conditioning) == 50
+    assert torch.equal(data.y // 5, data.train.labels) and data.notices == ()
+    shares = data.conditioning.frequencies.view(10, 5).sum(1)
+    torch.testing.assert_close(shares, data.train.class_frequencies)
+    few, data = load_training_data(subclustered.replace(limit_images=200))
+    assert few.clusters_per_class == 1
+    assert data.notices == ("clusters_per_class is 1, not 5: each cluster takes 24 of 200 images",)
+
+
+def test_only_few_images_are_shifted(tiny, monkeypatch):
+    config = tiny(augment="auto")
+    assert load_training_data(config)[0].augment == "shifts"
+    monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
+    assert load_training_data(config)[0].augment == "none"
+    assert load_training_data(config.replace(augment="shifts"))[0].augment == "shifts"
+
+
+def test_without_labels_the_default_takes_clusters(tiny, tmp_path, digits):
+    folder = write_set(tmp_path / "none", digits[0], None)
+    config, data = load_training_data(tiny(data_dir=str(folder)))
+    assert config.conditioning == "clusters"
+    assert len(data.conditioning) == 4 and data.conditioning.frequencies.sum().item() == pytest.approx(1)
+    with pytest.raises(ConfigError, match="has no labels"):
+        load_training_data(tiny(data_dir=str(folder), conditioning="labels"))
+
+
+def test_a_number_of_clusters_that_the_data_does_not_allow_is_reported_with_both_values(tiny):
+    config, data = load_training_data(tiny("default-unlabelled", clusters=2000))
+    assert config.clusters == 15
+    assert data.notices == ("clusters is 15, not 2000: each cluster takes 24 of 360 images",)
+    assert load_training_data(tiny("default-unlabelled", clusters=15))[1].notices == ()
+
+
+def test_all_training_images_hold_none_out(tiny):
+    data = load_training_data(tiny(use_all_training_images=True))[1]
+    assert len(data.train) == 400 and data.validation is None
+    held_out = load_training_data(tiny())[1]
+    assert (len(held_out.train), len(held_out.validation)) == (360, 40)
+    assert held_out.data_sha256 == data.data_sha256  # of the whole part, however it is split
+
+
+def test_only_chosen_images_are_shown(tiny):
+    data = load_training_data(tiny(classes="3,7", limit_images=20))[1]
+    assert len(data.train) == 20 and set(data.train.labels.tolist()) == {3, 7}
+    assert len(data.validation) == 40
+    with pytest.raises(ConfigError, match="labels 0 to 9 but no 12"):
+        load_training_data(tiny(classes="12-15"))
+    with pytest.raises(ConfigError, match="labels are 'cat'"):
+        load_training_data(tiny(classes="cat"))
+
+
+def test_classes_cannot_be_chosen_without_labels(tiny, tmp_path, digits):
+    folder = write_set(tmp_path / "none", digits[0], None)
+    with pytest.raises(ConfigError, match="has no labels, so no classes can be chosen; omit --classes"):
+        load_training_data(tiny(data_dir=str(folder), classes="3"))
+
+
+def test_an_unconditional_run_gets_no_labels(tiny):
+    data = load_training_data(tiny("mlp-small"))[1]
+    assert data.train.labels is None and data.validation.labels is None
+    assert torch.equal(data.y, torch.zeros(360, dtype=torch.int64)) and len(data.conditioning) == 1
+
+
+def test_images_that_cannot_be_trained_on_are_refused(tiny, tmp_path):
+    write_set(tmp_path / "same", np.full((60, 28, 28), 7, np.uint8), np.arange(60) % 3)
+    with pytest.raises(DataError, match="are the same, so there is nothing to learn"):
+        load_training_data(tiny("mlp-small", data_dir=str(tmp_path / "same")))
+    wide = Images(torch.randint(0, 256, (60, 1, 28, 30), dtype=torch.uint8), None, "wide", "memory")
+    with pytest.raises(DataError, match="28 x 30 pixels; square ones are needed"):
+        load_training_data(tiny("mlp-small"), wide)
+    write_set(tmp_path / "one", np.arange(784, dtype=np.uint8).reshape(1, 28, 28), None)
+    with pytest.raises(DataError, match="too few; give at least 3"):
+        load_training_data(tiny("mlp-small", data_dir=str(tmp_path / "one")))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"network": "dcgan"}, "gradient penalty per image .* batch normalisation"),
+        ({"network": "compcat"}, "did you mean 'compact'"),
+        ({"objective": "hinges"}, "no objective"),
+        ({"data": "minst"}, "did you mean 'mnist'"),
+        ({"r1_gamma": 0.0, "r2_gamma": 0.0, "d_loss_target": 1.0}, "no effect without a gradient penalty"),
+    ],
+)
+def test_impossible_choices_are_refused_before_anything_is_written(tiny, tmp_path, flags, words):
+    with pytest.raises(ConfigError, match=words):
+        load_training_data(tiny(**flags))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_moments_of_pixels_weigh_each_class_as_often_as_it_is_drawn(tiny):
+    config, data = load_training_data(tiny("mlp-small", conditioning="labels"))
+    pixels = to_float(data.train.pixels).double()
+    by_class = torch.stack(
+        [torch.stack([pixels[data.y == k].mean(), pixels[data.y == k].square().mean()]) for k in range(10)]
+    )
+    expected = (data.conditioning.frequencies[:, None] * by_class).sum(0)
+    torch.testing.assert_close(data.pixel_moments, expected[None].float())
