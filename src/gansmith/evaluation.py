@@ -89,7 +89,7 @@ def evaluate(
 
 
 def load_real(data: str | Images, *, data_dir: Path | str | None = None) -> Real:
-    """Return the three disjoint splits of a data set, with the shipped references where these are the official images."""
+    """Return the three disjoint splits of a data set, with the shipped references where it is the official one."""
     if isinstance(data, Images):
         return Real(*split(data), None)
     images = load_data(data, data_dir=data_dir)
@@ -118,7 +118,7 @@ def compare(
     """Return verdicts on several targets, those of runs that differ in their seed alone together, best first.
 
     Args:
-        again: evaluate also what a run's metrics.jsonl holds a verdict of this protocol on.
+        again: evaluate also runs whose metrics.jsonl has a verdict of this protocol.
         in_memory: the images of each target that was trained on images in memory.
         choices: as of `evaluate`.
 
@@ -171,7 +171,7 @@ def with_spread(mean: float | None, spread: float | None) -> str:
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     def means(field: str) -> dict[str, float]:
-        """Of what every row has as a number."""
+        """Return the mean of each figure that every row has."""
         values = [{name: _value(found) for name, found in row[field].items()} for row in rows]
         names = [name for name in values[0] if all(one.get(name) is not None for one in values)]
         return {name: statistics.fmean(one[name] for one in values) for name in names}
@@ -191,11 +191,12 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _value(found: Any) -> Any:
+    """Return a figure itself, or its value for samples where that of real images is stored too."""
     return found["value"] if isinstance(found, dict) else found
 
 
 def _config_of(target: Path) -> Config | None:
-    """Return what a run was trained with; None for files, which say too little of how they came to be."""
+    """Return the config of the run that a target belongs to; None for files of no run."""
     run = run_of(_checkpoint(target)) if is_generator(target) else None
     return None if run is None else run.config
 
@@ -230,17 +231,18 @@ def _known_verdict(
 
 
 def _checkpoint(target: Path) -> Path:
-    """The generator file of a target, its newest where it is a run."""
+    """Return the generator file of a target, the newest where it is a run."""
     return find_generator(target).resolve()
 
 
 def _images_seen(checkpoint: Path | None) -> int | None:
+    """Return the training length of a checkpoint in images; None for files that are no checkpoint of a run."""
     name = "" if checkpoint is None else checkpoint.parent.name
     return int(name) if name.isdecimal() else None
 
 
-def _as_grey(samples: Images, fit: Images) -> Images:
-    """Colour samples whose channels agree everywhere, where the real images are grey."""
-    if samples.pixels.shape[1] == 3 and fit.pixels.shape[1] == 1 and (samples.pixels == samples.pixels[:, :1]).all():
+def _as_grey(samples: Images, real: Images) -> Images:
+    """Convert colour samples whose channels are equal to grey where the real images are grey."""
+    if samples.pixels.shape[1] == 3 and real.pixels.shape[1] == 1 and (samples.pixels == samples.pixels[:, :1]).all():
         return replace(samples, pixels=samples.pixels[:, :1].contiguous())
     return samples

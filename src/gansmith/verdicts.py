@@ -1,12 +1,17 @@
-"""How a verdict and a comparison of verdicts are shown: as text in a terminal, as tables in a notebook."""
+"""Verdicts and comparisons of verdicts, shown as text in a terminal and as tables in a notebook."""
 
 import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_SCALE = "1.00 = as close as other real images"
+
 
 class Verdict(dict[str, Any]):
     """The result of evaluating one set of samples, as one JSON object; shows itself as a table.
+
+    >>> gs.evaluate(run, quick=True, count=500).headline()
+    'INVALID: ...
 
     Its keys: fd_ratio (samples against test images over validation images against test images; 1.00 is as close as
     other real images), valid (whether every gate passed), n, label_accuracy, fd_ratios, metrics, gates, notices and
@@ -15,16 +20,17 @@ class Verdict(dict[str, Any]):
 
     def headline(self) -> str:
         """Return one sentence: the FD ratio, how it was measured, and whether it is valid."""
-        failed = [name for name, gate in self["gates"].items() if gate["ok"] is False]
         if self["fd_ratio"] is None:
             kid = self["metrics"].get("kid_z")
-            text = "no FD ratio" if kid is None else f"no FD ratio; KID {kid['value']:.1f} standard deviations from real"
+            text = "no FD ratio"
+            if kid is not None:
+                text += f"; KID {kid['value']:.1f} standard deviations from real images"
         else:
             parts = ", ".join(f"{name} {ratio:.2f}" for name, ratio in self["fd_ratios"].items())
-            text = f"FD ratio {self['fd_ratio']:.2f} ({parts}; {self['n']:,} samples; 1.00 = as close as other real images)"
+            text = f"FD ratio {self['fd_ratio']:.2f} ({_SCALE}; {parts}; {self['n']:,} samples)"
+        failed = [name for name, gate in self["gates"].items() if gate["ok"] is False]
         if failed:
-            reasons = "; ".join(f"{name}: {self['gates'][name]['meaning']}" for name in failed)
-            return f"INVALID: {text}, but {reasons}"
+            return f"INVALID: {text}; failed: {', '.join(failed)}"
         unchecked = [name for name, gate in self["gates"].items() if gate["ok"] is None]
         return f"{text}; not checked: {', '.join(unchecked)}" if unchecked else text
 
@@ -40,27 +46,34 @@ class Verdict(dict[str, Any]):
         return [(name, _number(found["value"]), _number(found["real"])) for name, found in self["metrics"].items()]
 
     def gate_rows(self) -> list[tuple[str, str, str]]:
-        """Return a row for each gate: result, name, what decided."""
+        """Return a row for each gate: result, name, and the figure that decided with its limit."""
         return [_gate_row(name, gate) for name, gate in self["gates"].items()]
 
     def __repr__(self) -> str:
         metrics = [("metric", "samples", "real images"), *self.metric_rows()]
-        lines = [self.origin(), "", *_aligned(metrics), "", *_aligned(self.gate_rows())]
+        lines = [self.origin(), "", *_aligned(metrics), "", *_aligned(self.gate_rows()), ""]
         lines += [f"note: {notice}" for notice in self["notices"]]
-        return "\n".join([*lines, "", self.headline()])
+        return "\n".join([*lines, self.headline()])
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>note: {html.escape(notice)}</p>" for notice in self["notices"])
         return (
             f"<p><b>{html.escape(self.headline())}</b></p>"
-            + html_table(("gate", "result", "measured"), [(name, result, why) for result, name, why in self.gate_rows()])
+            + html_table(
+                ("gate", "result", "measured"), [(name, result, why) for result, name, why in self.gate_rows()]
+            )
             + html_table(("metric", "samples", "real images"), self.metric_rows())
             + f"{notes}<p>{html.escape(self.origin())}</p>"
         )
 
 
 class Comparison(list[dict[str, Any]]):
-    """Groups of verdicts, best first; runs that differ in their seed alone share a group. Shows itself as a table."""
+    """Groups of verdicts, best first; runs that differ in their seed alone share a group. Shows itself as a table.
+
+    >>> gs.compare(run, quick=True, count=500)
+    targets              seeds  FD ratio  trained  random  data   samples  verdict
+    0001-mlp-small-mnist 1      ...       ...      ...     mnist  500      INVALID: ...
+    """
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return a header, and a row for each group."""
@@ -82,17 +95,29 @@ class Comparison(list[dict[str, Any]]):
         ]
 
     @property
+    def legend(self) -> str:
+        """A sentence on how to read the FD ratios."""
+        spread = any(group["spread"] is not None for group in self)
+        return f"FD ratio: {_SCALE}" + ("; +- is the standard deviation over seeds" if spread else "")
+
+    @property
     def notice(self) -> str:
-        """A sentence where the groups do not compare; empty where they do."""
+        """A sentence where the groups cannot be compared; empty where they can."""
         measured = {(group["verdicts"][0]["data"], group["verdicts"][0]["n"]) for group in self}
-        return "FD ratios of different data, or of different numbers of samples, do not compare" if len(measured) > 1 else ""
+        return (
+            "FD ratios of different data, or of different numbers of samples, cannot be compared"
+            if len(measured) > 1
+            else ""
+        )
 
     def __repr__(self) -> str:
         header, rows = self.table()
-        return "\n".join([*_aligned([header, *rows]), *([f"note: {self.notice}"] if self.notice else [])])
+        lines = [*_aligned([header, *rows]), self.legend]
+        return "\n".join([*lines, f"note: {self.notice}"] if self.notice else lines)
 
     def _repr_html_(self) -> str:
-        return html_table(*self.table()) + (f"<p>note: {self.notice}</p>" if self.notice else "")
+        note = f"<p>note: {html.escape(self.notice)}</p>" if self.notice else ""
+        return f"{html_table(*self.table())}<p>{html.escape(self.legend)}</p>{note}"
 
 
 def html_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -103,14 +128,20 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _gate_row(name: str, gate: dict[str, Any]) -> tuple[str, str, str]:
+    """Return result, name and what decided, such as ("pass", "coverage", "coverage 0.95 (at least 0.8)")."""
     if gate["ok"] is None:
         return "not run", name, gate["meaning"]
-    bound = f"{gate['figure']} {_number(gate['value'])}, limit {_number(gate['limit'])}"
-    return ("pass", name, bound) if gate["ok"] else ("FAIL", name, f"{bound}: {gate['meaning']}")
+    is_lower = (gate["value"] >= gate["limit"]) == gate["ok"]
+    bound = f"{'at least' if is_lower else 'at most'} {_number(gate['limit'])}"
+    figure = f"{gate['figure']} {_number(gate['value'])} ({bound})"
+    return ("pass", name, figure) if gate["ok"] else ("FAIL", name, f"{figure}: {gate['meaning']}")
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    """Return four significant digits, 0 for rounding errors, empty for None."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if abs(value) > 1e-9 else "0"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -1,12 +1,12 @@
-"""`evaluate` and `compare`: how good images are, compared with what real images score."""
+"""`evaluate` and `compare`: the FD ratio of samples, and whether it is valid."""
 
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from gansmith.errors import ConfigError
 from gansmith.cli.output import Json, print_table
+from gansmith.errors import ConfigError
 
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -22,7 +22,7 @@ def evaluate(
     seed: int = 0,
     json: Json = False,
 ) -> int:
-    """Measure samples against real images: the FD ratio, and whether it is valid.
+    """Compare samples with real images: the FD ratio, where 1.00 is as close as other real images, and its gates.
 
     Parameters
     ----------
@@ -33,13 +33,13 @@ def evaluate(
     data_dir
         Folder that holds those images.
     count
-        Samples; 10,000 by default, 2,000 with --quick.
+        Number of samples; 10,000 by default, 2,000 with --quick.
     quick
-        Fewer samples and metrics, in seconds.
+        Use fewer samples and metrics; takes seconds.
     seed
-        Which samples of a generator.
+        Seed that samples of a generator are drawn with.
     json
-        One JSON object instead of a table.
+        Print one JSON object instead of a table.
     """
     _check(count, seed)
     from gansmith import api
@@ -71,33 +71,33 @@ def compare(
     data_dir
         Folder that holds those images.
     count
-        Samples of each; 10,000 by default, 2,000 with --quick.
+        Number of samples of each; 10,000 by default, 2,000 with --quick.
     quick
-        Fewer samples and metrics, in seconds.
+        Use fewer samples and metrics; takes seconds.
     seed
-        Which samples of a generator.
+        Seed that samples of a generator are drawn with.
     again
-        Evaluate also runs whose metrics.jsonl holds a verdict already.
+        Evaluate runs again whose metrics.jsonl holds a verdict already.
     json
-        One JSON object instead of a table.
+        Print one JSON object instead of a table.
     """
     _check(count, seed)
     from gansmith import api
     from gansmith.files import to_json
 
-    groups = api.compare(
-        *targets, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed, again=again
-    )
+    groups = api.compare(*targets, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed, again=again)
     if json:
         print(to_json({"groups": groups}))
         return 0
     print_table(*groups.table())
+    print(groups.legend)
     if groups.notice:
         print(f"note: {groups.notice}")
     return 0
 
 
 def _check(count: int | None, seed: int) -> None:
+    """Raise ConfigError for a count or a seed out of range."""
     if count is not None and not 1 <= count <= 1_000_000:
         raise ConfigError(f"count is {count}; it must be between 1 and 1000000, such as 10000")
     if seed < 0:

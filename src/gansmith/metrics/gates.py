@@ -112,7 +112,7 @@ def _apply(gate: Gate, metrics: Mapping[str, Mapping[str, float | None]]) -> dic
             "figure": None,
             "value": None,
             "limit": None,
-            "meaning": "not run: it takes more images, or the full tier",
+            "meaning": "it needs more images, or the full tier",
         }
     room, figure, value, bound = min(checks)
     return {"ok": room >= 0, "figure": figure, "value": value, "limit": bound, "meaning": gate.meaning}
