@@ -119,7 +119,7 @@ def conditioned_spec(spec: ImageSpec, config: Config) -> ImageSpec:
 
 
 def condition(config: Config, train: Images) -> tuple[Config, Conditioning, Tensor]:
-    """Decide what a run is conditioned on.
+    """Choose what a run is conditioned on, from its config and its training images.
 
     Returns:
         the config with nothing left open, the conditioning, and y: int64 (N,), the id of each training image.

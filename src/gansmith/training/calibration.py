@@ -31,7 +31,7 @@ def finalise_generator(G: nn.Module, config: Config, conditioning: Conditioning,
 
 @torch.no_grad()
 def recompute_batch_statistics(G: nn.Module, config: Config, frequencies: Tensor) -> None:
-    """Give every batch-normalisation layer the mean and variance that these very weights produce."""
+    """Set every batch-normalisation layer's mean and variance to those that the present weights produce."""
     layers = [layer for layer in G.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     if not layers:
         return

@@ -34,7 +34,7 @@ class Networks:
 
     @cached_property
     def growing(self) -> list[Growing]:
-        """The modules that grow during a run; looked for once, since a walk through all modules takes time."""
+        """Modules that grow during a run; found once, since a walk through all modules takes time."""
         networks = (self.G, self.D, self.G_ema)
         return [module for network in networks for module in network.modules() if isinstance(module, Growing)]
 
@@ -125,7 +125,7 @@ class NonFiniteError(ArithmeticError):
 
 
 def train_step(networks: Networks, batch: Batch, techniques: Techniques, penalties: Penalties) -> dict[str, float]:
-    """Update D on new generated images, then G on the same ones, or others, against the D just updated.
+    """Update D on new generated images, then G against the updated D, on the same images or on new ones.
 
     Returns:
         what to log: losses, and how D rates real and generated images.
@@ -150,7 +150,7 @@ def train_step(networks: Networks, batch: Batch, techniques: Techniques, penalti
 def discriminator_step(
     networks: Networks, batch: Batch, techniques: Techniques, penalties: Penalties, fake: Tensor
 ) -> dict[str, float]:
-    """Update D to tell the real images from these generated ones (N, C, H, W), which stay untouched."""
+    """Update D on the real images and these generated ones (N, C, H, W); no gradient reaches G."""
     real, (fake, fake_y) = batch.real, techniques.replay(networks.buffers, fake.detach().to(batch.real), batch)
     if penalties.at_images:
         real, fake = real.clone().requires_grad_(), fake.requires_grad_()
@@ -192,7 +192,7 @@ def discriminator_step(
 
 
 def generator_step(networks: Networks, batch: Batch, techniques: Techniques, fake: Tensor) -> dict[str, float]:
-    """Update G so that these images of its own (N, C, H, W, still attached to it) pass for real."""
+    """Update G on images (N, C, H, W) that it generated and that are still attached to its graph."""
     _require_gradients(networks.d_optimizer, False)
     try:
         with _precision(techniques):
@@ -221,7 +221,7 @@ def update_ema(G_ema: nn.Module, G: nn.Module, decay: float) -> None:
 
 
 def has_batch_norm(modules: Iterable[nn.Module]) -> bool:
-    """Whether any of these layers normalises over the batch."""
+    """Return whether any of these layers normalises over the batch."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
 
 

@@ -93,10 +93,10 @@ def add_instance_noise(images: Tensor, batch: Batch, *, start: float, until: flo
 
 
 def replay(share: float, buffers: Buffers, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Show D generated images of the past again, so that G cannot win by going round in circles.
+    """Return generated images for D, a share of them from the replay buffer, and their class ids.
 
-    That share of a batch (rounded down) is swapped for images of the replay buffer, and the images they displace are
-    kept in their places; until the buffer is full, each batch is only added to it.
+    Old images keep D from forgetting what G drew before. The share of the batch (rounded down) that they replace takes
+    their places in the buffer; until the buffer is full, each batch is only added to it.
     Source: Shrivastava et al., arXiv:1612.07828, section 2.3, where the share is a half.
     """
     images, ids, filled = buffers["replay_images"], buffers["replay_y"], int(buffers["replay_filled"])
@@ -119,7 +119,7 @@ def _adaptation(config: Config, objective: Objective) -> Callable[[Buffers, Tens
 
 
 def adapt_augmentation(buffers: Buffers, real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
-    """Augment more often from now on if D is too sure of real images, less often if not; returns the probability."""
+    """Raise the probability of augmentation if D is too sure of real images, else lower it; returns it, to log."""
     sure = real_logits.sign().mean().item()
     probability = adapt(buffers["augment_probability"].item(), sure, len(real_logits))
     buffers["augment_probability"].fill_(probability)
@@ -127,7 +127,7 @@ def adapt_augmentation(buffers: Buffers, real_logits: Tensor, fake_logits: Tenso
 
 
 def adapt_balance(gamma: float, buffers: Buffers, real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
-    """Weigh generated images more while their reconstruction error is below `gamma` of real images', less above.
+    """Raise k, the weight of generated images, while their error is below `gamma` of real images'; lower it above.
 
     Returns k and the measure of convergence, L(x) + |gamma L(x) - L(G(z))|. Source: BEGAN, arXiv:1703.10717, sections
     3.3 to 3.5, with its rate of 0.001.
