@@ -1,33 +1,43 @@
 # Every target sets up what it needs in .venv; a second run installs nothing.
+# PYTHON=python3.13 make test takes another Python. Windows needs GNU make and a POSIX shell, as Git for Windows brings.
 PYTHON ?= python3.11
 VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
 BIN := $(VENV)/bin
+endif
 READY := $(VENV)/ready
 
 .PHONY: demo test check slow bench dist clean
 
 # torch goes first, pinned: an open range may bring a build of several gigabytes.
 $(READY): pyproject.toml constraints.txt
-	$(shell command -v $(PYTHON) || command -v python3) -m venv $(VENV)
+	$(shell command -v $(PYTHON) || command -v python3 || command -v python) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $(READY)
 
+# Two minutes of training, on the embedded digits where MNIST is not found.
 demo: $(READY)
 	$(BIN)/gansmith train default --minutes 2
 
+# The fast tests, in two processes.
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
 
+# Format, lint, types, documents.
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/check_docs.py
 
+# Tests that take minutes; before a release.
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
+# Throughput of the recipes beside plain loops.
 bench: $(READY)
 	$(BIN)/python scripts/throughput.py
 
