@@ -92,7 +92,7 @@ def test_cutout_hides_one_square_of_half_the_side():
     assert torch.equal(hidden[:, 0], hidden[:, 1])
     heights, widths = hidden[:, 0].any(2).sum(1), hidden[:, 0].any(1).sum(1)
     assert torch.equal(hidden[:, 0].sum((1, 2)), heights * widths)
-    # Centred anywhere on 17 lines between pixels: 4 to 8 pixels a side, all 8 for 9 of the 17.
+    # Centred anywhere on 17 lines between pixels: sides of 4 to 8 pixels, all 8 for 9 of the 17.
     for sides in (heights, widths):
         assert (sides.min().item(), sides.max().item()) == (4, 8)
         assert (sides == 8).float().mean().item() == pytest.approx(9 / 17, abs=0.05)
