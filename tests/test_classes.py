@@ -1,4 +1,4 @@
-"""Class metrics at hand-made probabilities and at random draws."""
+"""Class metrics on constructed probabilities and on random draws."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Copies are noticed; fresh images, however thin their distribution, are not."""
+"""Copies are detected; new images, however dense their distribution, are not."""
 
 import numpy as np
 import pytest
@@ -19,11 +19,11 @@ def _draw(count):
     return x
 
 
-FIT, HELD_OUT, FRESH = _draw(3000), _draw(2000), _draw(2000)
+TRAIN, HELD_OUT, FRESH = _draw(3000), _draw(2000), _draw(2000)
 
 
 def test_fresh_images_score_the_null():
-    found = memorisation(FIT, HELD_OUT, FRESH)
+    found = memorisation(TRAIN, HELD_OUT, FRESH)
     assert found["copying"] == pytest.approx(0, abs=2.5)
     assert found["nearer"] == pytest.approx(0.5, abs=0.03)
     assert found["near_copies"] == pytest.approx(0.001, abs=0.004)
@@ -34,8 +34,8 @@ def test_copies_are_found_in_proportion():
     for share in (0.02, 0.1, 1.0):
         count = int(2000 * share)
         fake = FRESH.copy()
-        fake[:count] = FIT[:count]
-        found = memorisation(FIT, HELD_OUT, fake)
+        fake[:count] = TRAIN[:count]
+        found = memorisation(TRAIN, HELD_OUT, fake)
         assert found["near_copies"] == pytest.approx(share, abs=0.005)
     assert found["copying"] < -20
     assert found["nearer"] > 0.99
@@ -43,26 +43,26 @@ def test_copies_are_found_in_proportion():
 
 
 def test_slightly_altered_copies_are_found_in_both_clusters():
-    altered = FIT[:2000] + 0.2 * RNG.normal(size=(2000, 20)) * np.where(np.arange(2000) % 2, 1, 0.01)[:, None]
-    found = memorisation(FIT, HELD_OUT, altered)
+    altered = TRAIN[:2000] + 0.2 * RNG.normal(size=(2000, 20)) * np.where(np.arange(2000) % 2, 1, 0.01)[:, None]
+    found = memorisation(TRAIN, HELD_OUT, altered)
     assert found["near_copies"] > 0.95
     assert found["copying"] < -20
 
 
 def test_images_far_from_the_training_set_are_no_copies():
-    found = memorisation(FIT, HELD_OUT, FRESH + 3)
+    found = memorisation(TRAIN, HELD_OUT, FRESH + 3)
     assert found["copying"] > 20
     assert found["near_copies"] == pytest.approx(0, abs=0.002)
 
 
 def test_components_keep_distances_where_there_are_few_numbers():
-    fit, fake = principal_components(FIT[1::2], FRESH[1:100:2])
-    found = find_nearest(fit, fake)
-    true = np.sqrt(((FRESH[1:100:2, None] - FIT[1::2]) ** 2).sum(-1))
+    train, fake = principal_components(TRAIN[1::2], FRESH[1:100:2])
+    found = find_nearest(train, fake)
+    true = np.sqrt(((FRESH[1:100:2, None] - TRAIN[1::2]) ** 2).sum(-1))
     np.testing.assert_array_equal(found.rows, true.argmin(1))
     np.testing.assert_allclose(found.distances, true.min(1), rtol=1e-5)  # float32 products
     np.testing.assert_allclose(found.relative, true.min(1) / np.sort(true, 1)[:, :50].mean(1), rtol=1e-5)
 
 
 def test_fewer_training_images_than_a_neighbourhood_still_give_an_answer():
-    assert memorisation(FIT[:20], HELD_OUT[:30], FIT[:10])["near_copies"] == 1
+    assert memorisation(TRAIN[:20], HELD_OUT[:30], TRAIN[:10])["near_copies"] == 1

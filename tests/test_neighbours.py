@@ -5,6 +5,7 @@ import pytest
 import torch
 from prdc import compute_prdc
 
+from gansmith.errors import DataError
 from gansmith.metrics import neighbours
 from gansmith.metrics.neighbours import coverage_null, density_coverage, kth_distances, nearest, precision_recall
 
@@ -59,5 +60,5 @@ def test_one_image_repeated_covers_nothing_and_recalls_nothing():
 
 
 def test_too_few_images_for_the_neighbours_are_refused():
-    with pytest.raises(ValueError, match="5 images have no 5-th neighbour; give more than 5"):
+    with pytest.raises(DataError, match="5 images have no 5-th neighbour; give more than 5"):
         density_coverage(RNG.normal(size=(5, 2)), RNG.normal(size=(9, 2)))

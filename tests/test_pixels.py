@@ -5,6 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from gansmith.data import load_data
+from gansmith.errors import DataError
 from gansmith.metrics.pixels import pixel_statistics
 
 RNG = np.random.default_rng(5)
@@ -55,5 +56,5 @@ def test_colour_images_and_black_ones_have_statistics_too():
 
 
 def test_sets_of_different_shape_are_refused():
-    with pytest.raises(ValueError, match="do not compare"):
+    with pytest.raises(DataError, match="do not compare"):
         pixel_statistics(DIGITS, DIGITS[:, :, :20, :20])

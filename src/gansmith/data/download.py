@@ -105,7 +105,7 @@ def _reason(error: Exception) -> str:
         root = inner
     detail = (root.strerror if isinstance(root, OSError) else None) or str(root)
     if isinstance(error, requests.exceptions.SSLError):
-        return f"its certificate was not accepted ({detail})"
+        return f"the secure connection failed ({detail})"
     if isinstance(error, requests.exceptions.ProxyError):
         return f"the proxy cannot be reached ({detail})"
     return detail

@@ -142,12 +142,19 @@ def places(name: str) -> list[Path]:
 
 def cache_dir(name: str) -> Path:
     """Return the folder where a downloaded set is kept: in $GANSMITH_CACHE, else in the user's cache folder."""
+    base = os.environ.get("GANSMITH_CACHE")
+    return (Path(base) if base else _user_cache()) / name
+
+
+def _user_cache() -> Path:
+    """Return the user's cache folder, or a temporary one for a user without a home, as in some containers."""
     import platformdirs
 
-    base = os.environ.get("GANSMITH_CACHE") or platformdirs.user_cache_dir("gansmith", appauthor=False)
-    if base.startswith("~"):  # a user without a home directory, as in some containers
-        base = str(Path(tempfile.gettempdir()) / ".cache" / "gansmith")
-    return Path(base) / name
+    try:
+        found = Path(platformdirs.user_cache_dir("gansmith", appauthor=False))
+    except RuntimeError:  # newer versions; older ones return a path that begins with "~"
+        found = Path("~")
+    return found if found.is_absolute() else Path(tempfile.gettempdir()) / ".cache" / "gansmith"
 
 
 def can_fetch(name: str) -> bool:

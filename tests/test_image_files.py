@@ -1,4 +1,4 @@
-"""Images from files of other programs, whole, strange and broken."""
+"""Images in files of other programs: .npz arrays and folders of pictures, whole, unusual and damaged."""
 
 import io
 import os
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gansmith.data.image_files import read_images
+from gansmith.errors import DataError, NotFoundError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
 
@@ -74,7 +75,7 @@ def header(shape: str, descr: str = "|u1") -> bytes:
 )
 def test_other_arrays_are_refused_in_one_sentence(tmp_path, arrays, words):
     np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(DataError, match=words):
         read_images(tmp_path / "x.npz")
 
 
@@ -93,36 +94,36 @@ def test_other_arrays_are_refused_in_one_sentence(tmp_path, arrays, words):
 def test_headers_that_lie_are_refused_before_anything_is_allocated(tmp_path, body, words):
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("images.npy", body)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(DataError, match=words):
         read_images(tmp_path / "x.npz")
 
 
 def test_broken_places_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no file or folder"):
+    with pytest.raises(NotFoundError, match="no file or folder"):
         read_images(tmp_path / "nothing.npz")
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 no archive")
-    with pytest.raises(ValueError, match="not a whole .npz"):
+    with pytest.raises(DataError, match="not a whole .npz"):
         read_images(tmp_path / "x.npz")
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(ValueError, match="holds no .png"):
+    with pytest.raises(DataError, match="holds no .png"):
         read_images(folder)
     (folder / "a.png").write_bytes(b"\x89PNG\r\n")
-    with pytest.raises(ValueError, match="cannot be read as a picture"):
+    with pytest.raises(DataError, match="cannot be read as a picture"):
         read_images(folder)
     Image.new("L", (8, 8)).save(folder / "a.png")
     Image.new("L", (8, 9)).save(folder / "b.png")
-    with pytest.raises(ValueError, match="use one size"):
+    with pytest.raises(DataError, match="use one size"):
         read_images(folder)
     Image.new("L", (5000, 4)).save(folder / "a.png")
-    with pytest.raises(ValueError, match="at most 4096"):
+    with pytest.raises(DataError, match="at most 4096"):
         read_images(folder)
     Image.new("I;16", (8, 8)).save(folder / "a.png")
-    with pytest.raises(ValueError, match="8-bit"):
+    with pytest.raises(DataError, match="8-bit"):
         read_images(folder)
     (folder / "a.png").unlink()
-    os.mkfifo(folder / "a.png")  # who opens it waits for ever
-    with pytest.raises(ValueError, match="is no file"):
+    os.mkfifo(folder / "a.png")  # opening it would block
+    with pytest.raises(DataError, match="is not a regular file"):
         read_images(folder)
 
 
@@ -136,5 +137,5 @@ def test_a_changed_byte_gives_images_or_a_sentence(tmp_path, position, byte):
     (tmp_path / "x.npz").write_bytes(data)
     try:
         assert read_images(tmp_path / "x.npz").pixels.dtype.itemsize == 1
-    except ValueError as error:
+    except DataError as error:
         assert len(str(error).splitlines()) == 1
