@@ -1,7 +1,7 @@
 """Trained generators in the formats of other libraries.
 
-Each exporter `to_name(model, path)` writes one format, reads it back with the library that will read it at its user's,
-and returns the largest pixel difference. `export` runs some of them on a run or a generator file.
+Each exporter `to_name(model, path)` writes one format, reads it back with the library that its users read it with, and
+returns the largest pixel difference. `export` runs some of them on a run or a generator file.
 """
 
 import json
@@ -11,18 +11,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gansmith.errors import GansmithError, NotFoundError
 from gansmith import __version__
 from gansmith.config import choose
+from gansmith.errors import GansmithError, NotFoundError
 from gansmith.exporters.card import write_card
 from gansmith.exporters.keras import to_keras
 from gansmith.exporters.onnx import to_onnx
 from gansmith.exporters.pt2 import to_pt2
 from gansmith.exporters.safetensors import to_safetensors
-from gansmith.sampling import Model
-from gansmith.models import find_generator, load_generator
 from gansmith.files import file_sha256, write_json
+from gansmith.models import find_generator, load_generator
 from gansmith.runs import holds_run, run_of
+from gansmith.sampling import Model
 
 EXPORTERS: dict[str, Callable[[Model, Path], float]] = {
     "safetensors": to_safetensors,
@@ -31,18 +31,19 @@ EXPORTERS: dict[str, Callable[[Model, Path], float]] = {
     "pt2": to_pt2,
 }
 
-TOLERANCE = 1e-4  # in [-1, 1], where a grey level is 8e-3; the rounding of float32 alone reaches 1e-5
+TOLERANCE = 1e-4  # in [-1, 1], where a grey level is 8e-3; float32 rounding alone reaches 1e-5
 MANIFEST = "manifest.json"
 
 
 def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dict[str, float]:
-    """Write a generator in these formats, with a model card and a manifest, and give each one's pixel difference.
+    """Write a generator in these formats, a model card and a manifest; return the largest pixel difference of each.
 
     Args:
         source: run directory, checkpoint or .safetensors file.
-        out: folder; by default `exports` in the run, or beside the file.
+        out: folder; by default `exports` in the run, or in the folder of the file.
 
-    Raises ValueError for an unknown format, or where one cannot hold this generator; then nothing is written.
+    Raises ConfigError for an unknown format, and GansmithError if a format does not support this generator; nothing is
+    written then.
     """
     exporters = {name: choose(EXPORTERS, name, "format") for name in formats}
     file = find_generator(source)
@@ -55,9 +56,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
         raise GansmithError(f"{out} belongs to a run; give a folder of its own with --out")
     earlier = _earlier_formats(out / MANIFEST)
     if not out.absolute().parent.is_dir():
-        raise NotFoundError(
-            f"there is no folder {str(out.absolute().parent)!r} to make {out.name} in; make it first"
-        )
+        raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to make {out.name} in; make it first")
     model = load_generator(file)
     entries = {}
     with TemporaryDirectory(prefix=f".partial-{out.name}-", dir=out.absolute().parent) as partial:
@@ -80,17 +79,19 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
         out.mkdir(exist_ok=True)
         for path in sorted(Path(partial).glob("*/*")):
             os.replace(path, out / path.name)
-    # Formats that were exported here before keep their entries; each says which weights it holds.
+    # Entries of formats exported before are kept; each has the hash of its weights.
     write_json(out / MANIFEST, {"gansmith": __version__, "formats": {**earlier, **entries}})
     return {name: entry["largest_difference"] for name, entry in entries.items()}
 
 
 def _earlier_formats(path: Path) -> dict[str, Any]:
-    """The entries of a manifest; ValueError where it is none of ours."""
+    """Return the entries of a manifest, {} without one; GansmithError if it is damaged."""
     if not path.is_file():
         return {}
     try:
         formats = json.loads(path.read_text(encoding="utf-8"))["formats"]
         return {str(name): dict(entry) for name, entry in formats.items()}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise GansmithError(f"{path} is damaged or no manifest of exports; remove it, or give another --out") from None
+        raise GansmithError(
+            f"{path} is damaged or not a manifest of exports; remove it, or give another --out"
+        ) from None

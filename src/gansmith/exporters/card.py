@@ -1,20 +1,33 @@
-"""The model card: what a generator is, what it learnt from, how good it is, and a grid that anyone can draw again."""
+"""The model card: what a generator is, what it was trained on, its scores, and a grid of samples to reproduce."""
 
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from gansmith.pictures.grids import enlarge, grid
 from gansmith.runs import RunDirectory, run_of
 from gansmith.sampling import Model, sample
 
 COUNT, SEED = 25, 0
+SCALE = "1.00 = as close as other real images"
+NAMES = {
+    "images_seen": "images seen",
+    "fd_ratio": f"FD ratio ({SCALE})",
+    "validation_fd_ratio": f"validation FD ratio ({SCALE})",
+}
+LATENTS = {
+    "normal": "standard normal numbers",
+    "uniform": "numbers, uniform in [-1, 1]",
+    "sphere": "numbers, uniform on the sphere with the square root of their number as its radius",
+}
 
 
 def write_card(folder: Path, model: Model, file: Path) -> None:
     """Write `model-card.md` and its `grid.png`.
 
     Args:
-        file: the generator's; where it lies in a run, the card tells of the run's data and scores too.
+        file: the generator's; for a checkpoint of a run, the card has the run's data and scores too.
     """
     enlarge(grid(sample(model, seed=SEED, count=COUNT)[0])).save(folder / "grid.png")
     run = run_of(file)
@@ -22,15 +35,15 @@ def write_card(folder: Path, model: Model, file: Path) -> None:
     lines += _data(model, run)
     lines += ["", "## Scores", "", *_scores(run, file), "", "## Samples", "", "![25 unchosen samples](grid.png)", ""]
     lines += [
-        f"Images 0 to {COUNT - 1} of seed {SEED}, none left out. The file alone draws them again, on the same machine",
-        "to the byte:",
+        f"Images 0 to {COUNT - 1} of seed {SEED}, not selected. The file alone reproduces them, on the same machine to",
+        "the byte:",
         "",
         f"    gansmith sample generator.safetensors --count {COUNT} --seed {SEED} --out grid.png",
         "",
         "## Recipe",
         "",
         "```toml",
-        *model.config.to_toml().splitlines(),
+        *tomli_w.dumps(model.config.as_dict()).splitlines(),
         "```",
     ]
     (folder / "model-card.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -38,26 +51,32 @@ def write_card(folder: Path, model: Model, file: Path) -> None:
 
 def _network(model: Model) -> list[str]:
     spec, config = model.spec, model.config
-    latents = {"normal": "standard normal numbers", "uniform": "numbers, even between -1 and 1,"}
-    shape = latents.get(config.latent_distribution, "numbers, even on the sphere of their root's radius,")
-    labels = f"one of {spec.num_classes} labels"
-    if (within := config.clusters_per_class) > 1:
-        labels += f", as one of {within} numbers from {within} times the label on"
-    told = {"labels": labels, "clusters": f"one of {config.clusters} clusters"}
+    channels = "1 channel" if spec.channels == 1 else f"{spec.channels} channels"
     return [
-        f"A generator of images, {spec.size}x{spec.size} in {spec.channels} channel{'s' * (spec.channels > 1)},",
-        f"trained by the recipe `{config.recipe}` (network `{config.network}`, seed {config.seed}).",
+        f"A generator of images, {spec.size}x{spec.size} in {channels}, trained by the recipe",
+        f"`{config.recipe}` (network `{config.network}`, seed {config.seed}).",
         "",
-        f"- Input: {config.latent_dim} {shape}"
-        + (f" and {told[config.conditioning]}." if config.conditioning in told else "."),
+        f"- Latents z: {config.latent_dim} {LATENTS[config.latent_distribution]}.",
+        f"- Class ids y: {_class_ids(model)}",
         "- Output: pixels from -1 (black) to 1.",
         f"- Weights: {sum(values.numel() for values in model.network.state_dict().values()):,} numbers.",
     ]
 
 
+def _class_ids(model: Model) -> str:
+    count, each = len(model.conditioning), model.conditioning.ids_per_class
+    if count == 1:
+        return "none, the generator is unconditional."
+    if not model.conditioning.has_labels:
+        return f"0 to {count - 1}, k-means clusters as pseudo-labels."
+    if each == 1:
+        return f"0 to {count - 1}, the labels."
+    return f"{each} * label + 0 to {each - 1}, the sub-clusters of each of {count // each} labels."
+
+
 def _data(model: Model, run: RunDirectory | None) -> list[str]:
     data = run.facts().get("data", {}) if run else {}
-    lines = [f"- Set: `{model.config.data}`"]
+    lines = [f"- Data set: `{model.config.data}`"]
     if data:
         lines += [
             f"- Source: {data['source']}",
@@ -68,20 +87,23 @@ def _data(model: Model, run: RunDirectory | None) -> list[str]:
 
 
 def _scores(run: RunDirectory | None, file: Path) -> list[str]:
-    """The last score or verdict up to the checkpoint, each figure beside what real images score."""
+    """Return a table of the last score or verdict up to the checkpoint, with the values of real images."""
     images_seen = int(file.resolve().parent.name) if run else 0
     rows = [row for row in run.metrics_on_own_data() if row["images_seen"] <= images_seen] if run else []
     if not rows:
-        return ["None were taken."]
+        return ["Not evaluated."]
     last = rows[-1]
-    plain = {key: value for key, value in last.items() if not isinstance(value, dict | list)}
-    lines = ["| what | value | real images |", "|---|---|---|"]
-    lines += [f"| {key} | {_plain(value)} | |" for key, value in plain.items()]
+    lines = ["| score | value | real images |", "|---|---|---|"]
+    for key, value in last.items():
+        if not isinstance(value, dict | list):
+            lines.append(f"| {NAMES.get(key, key)} | {_text(value)} | |")
     for key, found in (last.get("metrics") or {}).items():
-        lines.append(f"| {key} | {_plain(found['value'])} | {_plain(found['real'])} |")
+        lines.append(f"| {key} | {_text(found['value'])} | {_text(found['real'])} |")
     failed = [name for name, gate in (last.get("gates") or {}).items() if gate["ok"] is False]
-    return lines + ([f"| gates that fail | {', '.join(failed)} | |"] if failed else [])
+    return lines + ([f"| failed gates | {', '.join(failed)} | |"] if failed else [])
 
 
-def _plain(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

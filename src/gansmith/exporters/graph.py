@@ -1,4 +1,4 @@
-"""A generator as the graph of tensor operations that every exporter reads, and the check that closes every export."""
+"""A generator as a graph of tensor operations, which every exporter reads, and the check of what was exported."""
 
 from collections.abc import Callable
 
@@ -6,34 +6,34 @@ import torch
 from torch import Tensor, nn
 
 from gansmith.errors import GansmithError
-from gansmith.sampling import Model, draw_latents
 from gansmith.networks.layers import Dropout
+from gansmith.sampling import Model, draw_latents
 
-CHECKED_IMAGES = 67  # more than one chunk, and no multiple of anything a batch size could be mistaken for
+CHECKED_IMAGES = 67  # more than a chunk of sampling, and a prime, so that no fixed batch size divides it
 
-Draw = Callable[[Tensor, Tensor], Tensor]  # G, or anything that gives images for latents and ids as it does
+Generate = Callable[[Tensor, Tensor], Tensor]  # from latents z and class ids y to images, as G does
 
 
 def trace(model: Model) -> torch.export.ExportedProgram:
-    """G in evaluation mode as a graph with a free batch size; its last inputs are z and, where G heeds them, ids.
+    """Return G in evaluation mode as a graph with a dynamic batch size; its last inputs are z and, if G uses it, y.
 
-    Raises ValueError for a generator that draws with dropout: a graph cannot hold a mask that is each image's own.
+    Raises GansmithError for a generator that samples with dropout: in a graph, an image's mask would depend on others.
     """
     if any(isinstance(layer, Dropout) for layer in model.network.modules()):
         raise GansmithError(
-            "this generator draws with dropout, which no other format can repeat; export it as safetensors"
+            "this generator samples with dropout, which no other format can reproduce; export it as safetensors"
         )
-    z, ids = torch.zeros(2, model.config.latent_dim), torch.zeros(2, dtype=torch.int64)
-    free = {0: torch.export.Dim("batch")}
-    if len(model.conditioning.frequencies) > 1:
-        program = torch.export.export(model.network, (z, ids), dynamic_shapes=(free, free))
+    z, y = torch.zeros(2, model.config.latent_dim), torch.zeros(2, dtype=torch.int64)
+    batch = {0: torch.export.Dim("batch")}
+    if len(model.conditioning) > 1:
+        program = torch.export.export(model.network, (z, y), dynamic_shapes=(batch, batch))
         if program.graph.find_nodes(op="placeholder")[-1].users:
-            return _without_traces(program)
-    return _without_traces(torch.export.export(_FromLatents(model.network), (z,), dynamic_shapes=(free,)))
+            return _without_source_paths(program)
+    return _without_source_paths(torch.export.export(_FromLatents(model.network), (z,), dynamic_shapes=(batch,)))
 
 
 class _FromLatents(nn.Module):
-    """G as a function of latents alone: every image has id 0."""
+    """G as a function of latents alone, with class id 0 for every image."""
 
     def __init__(self, G: nn.Module) -> None:
         super().__init__()
@@ -44,21 +44,21 @@ class _FromLatents(nn.Module):
         return images
 
 
-def _without_traces(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The graph without the paths of source files that torch notes at every operation."""
+def _without_source_paths(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Remove the paths of source files that torch stores with every operation, and return the graph."""
     for node in program.graph.nodes:
-        for note in ("stack_trace", "nn_module_stack", "source_fn_stack"):
-            node.meta.pop(note, None)
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):
+            node.meta.pop(key, None)
     return program
 
 
 @torch.no_grad()
-def largest_difference(model: Model, draw: Draw) -> float:
-    """The largest difference of any pixel in [-1, 1] between G's images and those of `draw(latents, ids)`."""
+def largest_difference(model: Model, generate: Generate) -> float:
+    """Return the largest difference of any pixel in [-1, 1] between G's images and those of an exported generator."""
     z = draw_latents(model.config, seed=0, count=CHECKED_IMAGES)
-    ids = torch.linspace(0, len(model.conditioning.frequencies) - 1, CHECKED_IMAGES).round().long()
-    drawn, expected = draw(z, ids), model.network(z, ids)
-    if drawn.shape != expected.shape:
-        shapes = f"{tuple(drawn.shape)}, not {tuple(expected.shape)}"
-        raise RuntimeError(f"the exported generator draws {shapes}: a bug in the exporter")
-    return float((drawn - expected).abs().max())
+    y = torch.linspace(0, len(model.conditioning) - 1, CHECKED_IMAGES).round().long()
+    found, expected = generate(z, y), model.network(z, y)
+    if found.shape != expected.shape:
+        shapes = f"{tuple(found.shape)}, not {tuple(expected.shape)}"
+        raise RuntimeError(f"the exported generator's images have shape {shapes}: a bug in the exporter")
+    return float((found - expected).abs().max())

@@ -1,7 +1,7 @@
-"""Keras files: architecture as JSON and weights as HDF5, in the classic form that Keras 2, tf_keras and Keras 3 load.
+"""Keras files: architecture as JSON and weights as HDF5, in the format of Keras 2 that tf_keras and Keras 3 load too.
 
-`LAYERS` says which Keras layers equal a torch operation exactly; what has no row there is refused. Neither file holds
-code. Keras keeps channels last, so maps are (N, H, W, C) on that side.
+`LAYERS` maps torch operations to Keras layers that compute exactly the same; other operations are refused. Neither file
+contains code. Maps are (N, H, W, C) in Keras.
 """
 
 import itertools
@@ -9,6 +9,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,17 @@ from torch import Tensor
 from torch.fx import Node
 
 from gansmith.errors import GansmithError
-from gansmith.exporters.graph import Draw, largest_difference, trace
-from gansmith.sampling import Model
+from gansmith.exporters.graph import largest_difference, trace
 from gansmith.models import generator_metadata
+from gansmith.sampling import Model
 
-KERAS_VERSION = "2.15.0"  # the last whose form every later version still reads
+KERAS_VERSION = "2.15.0"  # the last whose format all later versions read
 
 
 def to_keras(model: Model, path: Path) -> float:
-    """Write `path` with the suffixes .json and .h5 and return the largest pixel difference of what Keras makes of them.
+    """Write `path` with the suffixes .json and .h5; return the largest pixel difference of what Keras computes.
 
-    Raises GansmithError, with nothing written, if Keras is not installed or G computes what no Keras layer equals.
+    Raises GansmithError, with nothing written, if Keras is not installed or has no equal of an operation of G.
     """
     if find_spec("keras") is None:
         raise GansmithError("keras is not installed; run: pip install 'gansmith[keras]'")
@@ -41,31 +42,30 @@ def to_keras(model: Model, path: Path) -> float:
     with h5py.File(path.with_suffix(".h5"), "w") as file:
         writer.write_weights(file)
         file["gansmith"] = json.dumps(generator_metadata(model.config, model.spec, model.conditioning))
-    return largest_difference(model, _draw_with_keras(path))
+    return largest_difference(model, partial(_generate_with_keras, path))
 
 
-def _draw_with_keras(path: Path) -> Draw:
+def _generate_with_keras(path: Path, z: Tensor, y: Tensor) -> Tensor:
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
 
-    def draw(z: Tensor, ids: Tensor) -> Tensor:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that names of Keras 2, such as alpha, have newer ones
-            G = keras.models.model_from_json(path.with_suffix(".json").read_text(encoding="ascii"))
-            G.load_weights(path.with_suffix(".h5"))
-            inputs = [z.numpy(), ids[:, None].int().numpy()][: len(G.inputs)]
-            images = keras.ops.convert_to_numpy(G(inputs if len(inputs) > 1 else inputs[0], training=False))
-            return torch.from_numpy(images).movedim(-1, 1)
-
-    return draw
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names of Keras 2, such as alpha, that are deprecated
+        G = keras.models.model_from_json(path.with_suffix(".json").read_text(encoding="ascii"))
+        G.load_weights(path.with_suffix(".h5"))
+        inputs = [z.numpy(), y[:, None].int().numpy()][: len(G.inputs)]
+        images = keras.ops.convert_to_numpy(G(inputs if len(inputs) > 1 else inputs[0], training=False))
+    return torch.from_numpy(images).movedim(-1, 1)
 
 
 class _Writer:
-    """The layers of a Keras model as they are added, each after the layers that feed it.
+    """A Keras model in construction; each layer is added after its inputs.
 
     Attributes:
-        layers: as the JSON lists them.
-        weights: (name, array) pairs of each layer that has any.
+        layers: as in the JSON file.
+        weights: name and array of each weight, for each layer.
+        names: the Keras layer that computes the output of a node of the graph.
+        constants: parameters and buffers of G, by the name of their node.
     """
 
     def __init__(self, model: Model) -> None:
@@ -74,25 +74,22 @@ class _Writer:
         self.weights: dict[str, list[tuple[str, NDArray[np.float32]]]] = {}
         program = trace(model)
         signature = program.graph_signature
-        stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-        state = program.state_dict
-        self.constants: dict[str, Tensor] = {name: state[key] for name, key in stored.items() if key in state}
-        self.constants |= {name: program.constants[key] for name, key in stored.items() if key not in state}
-        self.constants |= {
-            name: program.constants[key] for name, key in signature.inputs_to_lifted_tensor_constants.items()
-        }
-        self.inputs = list(signature.user_inputs)
-        self.names: dict[str, str] = {}
-        for name, shape, dtype in (("z", [None, self.latent_dim], "float32"), ("ids", [None, 1], "int32")):
-            if name in self.inputs:
-                config = {"name": name, "dtype": dtype, "batch_input_shape": shape}
-                self.layers.append({"class_name": "InputLayer", "config": config, "name": name, "inbound_nodes": []})
-                self.names[name], self.weights[name] = name, []
+        tensors = {**program.constants, **program.state_dict}
+        keys = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        keys |= signature.inputs_to_lifted_tensor_constants
+        self.constants: dict[str, Tensor] = {name: tensors[key] for name, key in keys.items()}
+        inputs = (("z", "float32", [None, self.latent_dim]), ("y", "int32", [None, 1]))
+        self.inputs = [name for name, _, _ in inputs[: len(signature.user_inputs)]]
+        self.names: dict[str, str] = dict(zip(signature.user_inputs, self.inputs, strict=True))
+        for name, dtype, shape in inputs[: len(self.inputs)]:
+            config = {"name": name, "dtype": dtype, "batch_input_shape": shape}
+            self.layers.append({"class_name": "InputLayer", "config": config, "name": name, "inbound_nodes": []})
+            self.weights[name] = []
         (output,) = program.graph.output_node().args[0]
         self.output = self.name_of(output)
 
     def add(self, kind: str, inputs: list[str], *, weights: Mapping[str, Tensor] | None = None, **config: Any) -> str:
-        """One more layer; gives its name."""
+        """Add a layer and return its name."""
         name = f"{len(self.layers):03d}_{kind.lower()}"
         config = {"name": name, "trainable": True, "dtype": "float32", **config}
         nodes = [[[source, 0, 0, {}] for source in inputs]]
@@ -101,27 +98,29 @@ class _Writer:
         return name
 
     def name_of(self, node: Any) -> str:
-        """The Keras layer whose output is this node's, added with all that it needs where it is new."""
+        """Return the name of the Keras layer that computes a node, after adding it and its inputs if necessary."""
         if node.name not in self.names:
             if node.target not in LAYERS:
-                raise self.refusal(node, "no Keras layer equals")
+                raise self.error(node)
             arguments = {argument.name: argument.default_value for argument in node.target._schema.arguments}
             arguments |= dict(zip(arguments, node.args, strict=False)) | node.kwargs
             self.names[node.name] = LAYERS[node.target](self, node, **arguments)
         return self.names[node.name]
 
     def constant(self, node: Any) -> Tensor | None:
-        """The stored tensor behind a node, None where it is computed from the inputs."""
+        """Return the parameter or buffer of a node, None if it is computed from the inputs."""
         return self.constants.get(node.name) if isinstance(node, Node) else None
 
-    def refusal(self, node: Any, reason: str) -> ValueError:
-        return ValueError(
-            f"the {self.network} network computes {node.target}, which {reason} exactly; "
-            "export it as safetensors, onnx or pt2 instead"
+    def error(self, node: Any, detail: str = "") -> GansmithError:
+        """Return the error for a node without an equal layer; `detail` says when, such as "with a factor"."""
+        operation = f"{node.target} {detail}".rstrip()
+        return GansmithError(
+            f"the {self.network} network computes {operation}, which no Keras layer does exactly; export it as "
+            "safetensors, onnx or pt2 instead"
         )
 
     def config(self) -> dict[str, Any]:
-        """The whole model as Keras's JSON."""
+        """Return the model as in the JSON file."""
         config = {
             "name": "generator",
             "trainable": True,
@@ -138,7 +137,7 @@ class _Writer:
         }
 
     def write_weights(self, file: h5py.File) -> None:
-        """One group a layer; their order is what Keras goes by: farthest from the output first."""
+        """Write a group for each layer, in the order in which Keras reads them: farthest from the output first."""
         distance = dict.fromkeys(self.weights, 0)
         for row in reversed(self.layers):
             for source, *_ in itertools.chain(*row["inbound_nodes"]):
@@ -155,7 +154,7 @@ class _Writer:
 
 
 def _shape(node: Any) -> tuple[int, ...]:
-    """A node's output without the batch."""
+    """Return the shape of a node's output without the batch."""
     return tuple(node.meta["val"].shape[1:])
 
 
@@ -167,7 +166,7 @@ def _linear(keras: _Writer, node: Node, *, input: Node, weight: Node, bias: Node
     kernel = keras.constant(weight)
     assert kernel is not None
     if len(_shape(input)) != 1:
-        raise keras.refusal(node, "on maps no Keras layer equals")
+        raise keras.error(node, "on maps")
     weights = {"kernel": kernel.T} | _bias(keras, bias)
     return keras.add("Dense", [keras.name_of(input)], weights=weights, units=len(kernel), use_bias=bias is not None)
 
@@ -191,9 +190,9 @@ def _conv2d(
 ) -> str:
     kernel = keras.constant(weight)
     if kernel is None:
-        raise keras.refusal(node, "with a kernel of its own for each image no Keras layer equals")
+        raise keras.error(node, "with a kernel for each image")
     if max(stride) > 1 and max(dilation) > 1:
-        raise keras.refusal(node, "with both stride and dilation no Keras layer equals")
+        raise keras.error(node, "with both stride and dilation")
     top, left = _pair(padding)
     source = _pad(keras, keras.name_of(input), (top, top), (left, left))
     return keras.add(
@@ -226,7 +225,7 @@ def _conv_transpose2d(
     kernel = keras.constant(weight)
     sides = list(zip(_pair(stride), _pair(padding), _pair(output_padding), strict=True))
     if kernel is None or _pair(dilation) != [1, 1] or any(extra > cut for _, cut, extra in sides):
-        raise keras.refusal(node, "with these arguments no Keras layer equals")
+        raise keras.error(node, "with these arguments")
     kernel = _ungroup(kernel, groups)
     name = keras.add(
         "Conv2DTranspose",
@@ -239,7 +238,7 @@ def _conv_transpose2d(
         data_format="channels_last",
         use_bias=bias is not None,
     )
-    # Where the kernel is smaller than its stride, Keras's "valid" is longer than torch's by the gap.
+    # If the kernel is smaller than the stride, Keras's "valid" output is larger than torch's by the gap.
     gaps = [max(0, step - size) for step, size in zip(_pair(stride), kernel.shape[2:], strict=True)]
     cropping = [[cut, cut - extra + gap] for (_, cut, extra), gap in zip(sides, gaps, strict=True)]
     if any(map(any, cropping)):
@@ -248,7 +247,7 @@ def _conv_transpose2d(
 
 
 def _ungroup(kernel: Tensor, groups: int) -> Tensor:
-    """A kernel (a, b / groups, h, w) as (a, b, h, w), zeros between groups: TensorFlow has none on processors."""
+    """Return a grouped kernel as a full one with zeros, since TensorFlow has no grouped convolutions on CPUs."""
     rows = []
     for index, part in enumerate(kernel.chunk(groups)):
         blocks = [torch.zeros_like(part)] * groups
@@ -270,7 +269,7 @@ def _pad(keras: _Writer, source: str, rows: tuple[int, int], columns: tuple[int,
 def _constant_pad(keras: _Writer, node: Node, *, self: Node, pad: list[int], mode: str = "constant", value: Any) -> str:
     left, right, top, bottom = (*pad, 0, 0)[:4]
     if len(pad) > 4 or min(pad) < 0 or value or mode != "constant" or len(_shape(self)) != 3:
-        raise keras.refusal(node, "with these arguments no Keras layer equals")
+        raise keras.error(node, "with these arguments")
     return _pad(keras, keras.name_of(self), (top, bottom), (left, right))
 
 
@@ -290,7 +289,7 @@ def _batch_norm(
 ) -> str:
     mean, variance = keras.constant(running_mean), keras.constant(running_var)
     if training or mean is None or variance is None:
-        raise keras.refusal(node, "with the statistics of each batch no Keras layer equals")
+        raise keras.error(node, "with the statistics of each batch")
     scale, shift = keras.constant(weight), keras.constant(bias)
     return keras.add(
         "BatchNormalization",
@@ -302,23 +301,20 @@ def _batch_norm(
             "moving_variance": variance,
         },
         axis=-1,
-        momentum=1 - momentum,  # Keras's is the share of the old
+        momentum=1 - momentum,  # Keras's is the share that is kept
         epsilon=eps,
     )
 
 
-def _activation(kind: str) -> Callable[..., str]:
-    def add(keras: _Writer, node: Node, *, self: Node, **options: Any) -> str:
-        changed = {
-            argument.name
-            for argument in node.target._schema.arguments  # type: ignore[union-attr]
-            if argument.has_default_value() and options.get(argument.name) != argument.default_value
-        }
-        if changed:
-            raise keras.refusal(node, f"with its own {', '.join(sorted(changed))} no Keras layer equals")
-        return keras.add("Activation", [keras.name_of(self)], activation=kind)
-
-    return add
+def _activation(keras: _Writer, node: Node, *, kind: str, self: Node, **options: Any) -> str:
+    changed = {
+        argument.name
+        for argument in node.target._schema.arguments  # type: ignore[union-attr]
+        if argument.has_default_value() and options.get(argument.name) != argument.default_value
+    }
+    if changed:
+        raise keras.error(node, f"with this {', '.join(sorted(changed))}")
+    return keras.add("Activation", [keras.name_of(self)], activation=kind)
 
 
 def _leaky_relu(keras: _Writer, node: Node, *, self: Node, negative_slope: float) -> str:
@@ -330,58 +326,59 @@ def _reshape(keras: _Writer, node: Node, *, self: Node, **_: Any) -> str:
     if before == after:
         return name
     if len(before) == 3:
-        name = keras.add("Permute", [name], dims=[3, 1, 2])  # torch counts channels first
+        name = keras.add("Permute", [name], dims=[3, 1, 2])  # torch's order is channels first
     elif len(before) != 1:
-        raise keras.refusal(node, "between these shapes no Keras layer equals")
+        raise keras.error(node, "between these shapes")
     name = keras.add("Reshape", [name], target_shape=list(after))
     if len(after) == 3:
         name = keras.add("Permute", [name], dims=[2, 3, 1])
     elif len(after) != 1:
-        raise keras.refusal(node, "between these shapes no Keras layer equals")
+        raise keras.error(node, "between these shapes")
     return name
 
 
-def _upsample(interpolation: str) -> Callable[..., str]:
-    def add(keras: _Writer, node: Node, *, input: Node, align_corners: bool = False, **_: Any) -> str:
-        factors = [after / before for before, after in zip(_shape(input)[1:], _shape(node)[1:], strict=True)]
-        if align_corners or any(factor != int(factor) for factor in factors):
-            raise keras.refusal(node, "with aligned corners or a broken factor no Keras layer equals")
-        return keras.add(
-            "UpSampling2D",
-            [keras.name_of(input)],
-            size=[int(factor) for factor in factors],
-            interpolation=interpolation,
-            data_format="channels_last",
-        )
-
-    return add
+def _upsample(
+    keras: _Writer, node: Node, *, interpolation: str, input: Node, align_corners: bool = False, **_: Any
+) -> str:
+    factors = [after / before for before, after in zip(_shape(input)[1:], _shape(node)[1:], strict=True)]
+    if align_corners or any(factor != int(factor) for factor in factors):
+        raise keras.error(node, "with aligned corners or a fractional factor")
+    return keras.add(
+        "UpSampling2D",
+        [keras.name_of(input)],
+        size=[int(factor) for factor in factors],
+        interpolation=interpolation,
+        data_format="channels_last",
+    )
 
 
 def _pixel_shuffle(keras: _Writer, node: Node, *, self: Node, upscale_factor: int) -> str:
     channels, height, width = _shape(node)
     f = upscale_factor
     name = keras.add("Reshape", [keras.name_of(self)], target_shape=[height // f, width // f, channels, f, f])
-    name = keras.add("Permute", [name], dims=[1, 4, 2, 5, 3])  # rows beside their f, columns beside theirs
+    name = keras.add("Permute", [name], dims=[1, 4, 2, 5, 3])  # each axis followed by its factor
     return keras.add("Reshape", [name], target_shape=[height, width, channels])
 
 
 def _cat(keras: _Writer, node: Node, *, tensors: list[Node], dim: int) -> str:
     if dim % (1 + len(_shape(node))) != 1:
-        raise keras.refusal(node, "along this axis no Keras layer equals")
+        raise keras.error(node, "along this axis")
     names = [keras.name_of(tensor) for tensor in tensors]
-    return keras.add("Concatenate", names, axis=-1) if len(names) > 1 else names[0]  # Keras refuses a single one
+    if len(names) == 1:  # Keras does not concatenate a single one
+        return names[0]
+    return keras.add("Concatenate", names, axis=-1)
 
 
 def _embedding(keras: _Writer, node: Node, *, weight: Node, indices: Node, **_: Any) -> str:
     table = keras.constant(weight)
     assert table is not None
-    if indices.name == "ids":
+    if keras.names.get(indices.name) == "y":
         weights = {"embeddings": table}
-        name = keras.add("Embedding", ["ids"], weights=weights, input_dim=len(table), output_dim=table.shape[1])
+        name = keras.add("Embedding", ["y"], weights=weights, input_dim=len(table), output_dim=table.shape[1])
         return keras.add("Flatten", [name], data_format="channels_last")
     if indices.target is not torch.ops.aten.zeros.default:
-        raise keras.refusal(node, "of computed ids no Keras layer equals")
-    # Every image has id 0: a constant, which in Keras is a layer that ignores its input.
+        raise keras.error(node, "of computed class ids")
+    # All images have class id 0: a constant, which in Keras is a layer that ignores its input.
     weights = {"kernel": torch.zeros(keras.latent_dim, table.shape[1]), "bias": table[0]}
     return keras.add("Dense", ["z"], weights=weights, units=table.shape[1], use_bias=True)
 
@@ -392,25 +389,25 @@ def _mul(keras: _Writer, node: Node, *, self: Node, other: Any) -> str:
 
 def _add(keras: _Writer, node: Node, *, self: Node, other: Any, alpha: float) -> str:
     if alpha != 1:
-        raise keras.refusal(node, "with a factor no Keras layer equals")
+        raise keras.error(node, "with a factor")
     return _combine(keras, node, "Add", self, other)
 
 
 def _combine(keras: _Writer, node: Node, kind: str, self: Node, other: Any) -> str:
-    """The product or the sum of two values, of a value and a number, or of a value and one constant a channel."""
+    """Add a layer for the product or sum of two values, or of a value and a constant, one number or one per channel."""
     if keras.constant(self) is not None:
         self, other = other, self
     constant = torch.tensor(other) if isinstance(other, int | float) else keras.constant(other)
     if constant is None:
         if len(_shape(self)) != len(_shape(other)):
-            raise keras.refusal(node, "between these shapes no Keras layer equals")
+            raise keras.error(node, "between these shapes")
         return keras.add(kind, [keras.name_of(self), keras.name_of(other)])
     if constant.numel() == 1:
         scale, offset = (constant.item(), 0.0) if kind == "Multiply" else (1.0, constant.item())
         return keras.add("Rescaling", [keras.name_of(self)], scale=scale, offset=offset)
     shape = _shape(self)
     if tuple(constant.shape[-len(shape) :]) != (shape[0], *[1] * (len(shape) - 1)) or constant.numel() != shape[0]:
-        raise keras.refusal(node, "between these shapes no Keras layer equals")
+        raise keras.error(node, "between these shapes")
     zeros, ones = torch.zeros(shape[0]), torch.ones(shape[0])
     weights = {"gamma": ones, "beta": zeros, "moving_mean": zeros, "moving_variance": ones}
     weights["gamma" if kind == "Multiply" else "beta"] = constant.flatten()
@@ -427,24 +424,24 @@ LAYERS: dict[Any, Callable[..., str]] = {
     _aten.conv2d.default: _conv2d,
     _aten.conv_transpose2d.input: _conv_transpose2d,
     _aten.dropout.default: _like_input,
-    _aten.elu.default: _activation("elu"),
+    _aten.elu.default: partial(_activation, kind="elu"),
     _aten.embedding.default: _embedding,
     _aten.flatten.using_ints: _reshape,
-    _aten.gelu.default: _activation("gelu"),
+    _aten.gelu.default: partial(_activation, kind="gelu"),
     _aten.leaky_relu.default: _leaky_relu,
     _aten.linear.default: _linear,
     _aten.mul.Tensor: _mul,
     _aten.pad.default: _constant_pad,
     _aten.pixel_shuffle.default: _pixel_shuffle,
-    _aten.relu.default: _activation("relu"),
+    _aten.relu.default: partial(_activation, kind="relu"),
     _aten.reshape.default: _reshape,
-    _aten.selu.default: _activation("selu"),
-    _aten.sigmoid.default: _activation("sigmoid"),
-    _aten.silu.default: _activation("swish"),
-    _aten.softplus.default: _activation("softplus"),
-    _aten.tanh.default: _activation("tanh"),
+    _aten.selu.default: partial(_activation, kind="selu"),
+    _aten.sigmoid.default: partial(_activation, kind="sigmoid"),
+    _aten.silu.default: partial(_activation, kind="swish"),
+    _aten.softplus.default: partial(_activation, kind="softplus"),
+    _aten.tanh.default: partial(_activation, kind="tanh"),
     _aten.unflatten.int: _reshape,
-    _aten.upsample_bilinear2d.vec: _upsample("bilinear"),
-    _aten.upsample_nearest2d.vec: _upsample("nearest"),
+    _aten.upsample_bilinear2d.vec: partial(_upsample, interpolation="bilinear"),
+    _aten.upsample_nearest2d.vec: partial(_upsample, interpolation="nearest"),
     _aten.view.default: _reshape,
 }

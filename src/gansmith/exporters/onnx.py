@@ -1,4 +1,4 @@
-"""ONNX: one file with a free batch size, for ONNX Runtime on any platform and in browsers."""
+"""ONNX: one file with a dynamic batch size, for ONNX Runtime on any platform and in browsers."""
 
 import json
 import logging
@@ -9,15 +9,15 @@ import torch
 
 from gansmith.errors import GansmithError
 from gansmith.exporters.graph import largest_difference, trace
-from gansmith.sampling import Model
-from gansmith.models import generator_metadata
 from gansmith.importers.onnx import read_onnx
+from gansmith.models import generator_metadata
+from gansmith.sampling import Model
 
 
 def to_onnx(model: Model, path: Path) -> float:
-    """Write `path` with the suffix .onnx and give the largest pixel difference of what ONNX Runtime makes of it.
+    """Write `path` with the suffix .onnx and return the largest pixel difference of what ONNX Runtime computes from it.
 
-    Raises ValueError where the optional packages are missing.
+    Raises GansmithError if the optional packages are not installed.
     """
     try:
         import onnx
@@ -27,15 +27,15 @@ def to_onnx(model: Model, path: Path) -> float:
         raise GansmithError(f"{error.name} is not installed; run: pip install 'gansmith[onnx]'") from None
     path = path.with_suffix(".onnx")
     program = trace(model)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports each operator library that is not installed
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it logs each operator library that is not installed
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about torch's own use of what it deprecates
+        warnings.simplefilter("ignore")  # of torch's own use of deprecated functions
         exported = torch.onnx.export(program, dynamo=True, external_data=False, verbose=False, output_names=["images"])
     assert exported is not None
     proto = exported.model_proto
     del proto.metadata_props[:]
-    note = proto.metadata_props.add()
-    note.key, note.value = "gansmith", json.dumps(generator_metadata(model.config, model.spec, model.conditioning))
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = "gansmith", json.dumps(generator_metadata(model.config, model.spec, model.conditioning))
     del proto.graph.value_info[:]
     for node in proto.graph.node:
         del node.metadata_props[:]  # paths of source files

@@ -1,4 +1,4 @@
-"""torch.export's own format: torch runs it without Gansmith's source."""
+"""torch.export's own format, which torch runs without Gansmith."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from gansmith.sampling import Model
 
 
 def to_pt2(model: Model, path: Path) -> float:
-    """Write `path` with the suffix .pt2 and give the largest pixel difference of what torch.export.load reads back."""
+    """Write `path` with the suffix .pt2 and return the largest pixel difference of what torch.export.load reads."""
     path = path.with_suffix(".pt2")
     program = trace(model)
     program.example_inputs = None  # torch would pickle them into the file
