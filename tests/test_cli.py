@@ -6,10 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from PIL import Image
 
 from gansmith.cli import _beyond_memory
 from gansmith.config import parse_labels, resolve
-from gansmith.data.idx import cache_dir
 from gansmith.recipes import RECIPES
 from gansmith.runs import open_run
 
@@ -216,13 +213,6 @@ def test_a_request_beyond_all_memory_is_named():
     with pytest.raises(RuntimeError, match="can't allocate memory") as raised:
         torch.empty(10**15)
     assert "more memory than this machine has (4,000,000 GB at once)" in _beyond_memory(raised.value)
-
-
-def test_a_user_without_a_home_has_a_cache(monkeypatch):
-    for name in ("GANSMITH_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("Could not determine home directory.")))
-    assert cache_dir("mnist") == Path(tempfile.gettempdir()) / ".cache" / "gansmith" / "mnist"
 
 
 def test_names_that_a_terminal_cannot_show_are_no_failure(run_dir, tmp_path, gansmith):

@@ -1,4 +1,4 @@
-"""The judge against images whose fault is known: real ones pass, each fault is seen, and more of it is seen more.
+"""The protocol on images with a known defect: real ones pass, each defect is detected, and more of it scores worse.
 
 The embedded digits are split into training, validation, test and fresh images; the slow tests do the same with whole
 data sets, where GANSMITH_DATA names a folder that has them.
@@ -11,15 +11,15 @@ import pytest
 import torch
 from conftest import DATA_DIR
 
-from gansmith.data.images import Images
 from gansmith.data import load_data, load_split
+from gansmith.data.images import Images
 from gansmith.metrics.features import load_evaluators
 from gansmith.metrics.gates import apply_gates
 from gansmith.metrics.memorisation import memorisation
 from gansmith.metrics.pixels import pixel_statistics
-from gansmith.metrics.protocol import Real, judge
+from gansmith.metrics.protocol import Real, evaluate_samples
 
-FAULTS = {  # control -> strength, the gate that must fail
+DEFECTS = {  # control -> strength, the gate that must fail
     "missing-class": (1.0, "classes"),
     "repeated": (50, "coverage"),
     "prototypes": (0.5, "diversity"),
@@ -33,33 +33,37 @@ FAULTS = {  # control -> strength, the gate that must fail
 
 @cache
 def embedded() -> tuple[Images, Real]:
-    """1,000 fresh digits and the real side they are judged against."""
+    """1,000 digits as samples and the real images they are compared with."""
     images = load_data("mnist").shuffled(5_000)
     fresh, validation, test = (images.take(torch.arange(start, start + 1_000)) for start in (0, 1_000, 2_000))
-    return fresh, Real(fit=images.take(torch.arange(3_000, 5_000)), validation=validation, test=test)
+    return fresh, Real(train=images.take(torch.arange(3_000, 5_000)), validation=validation, test=test)
 
 
 @cache
 def whole(name: str) -> tuple[Images, Real]:
-    """Half of the validation images as fresh ones, judged against the other half and the official test images."""
-    fit, validation, test = (load_split(name, part, data_dir=DATA_DIR / name) for part in ("train", "validation", "test"))
+    """Half of the validation images as samples, compared with the other half and the official test images."""
+    train, validation, test = (
+        load_split(name, part, data_dir=DATA_DIR / name) for part in ("train", "validation", "test")
+    )
     mixed = validation.shuffled(len(validation))
     half = len(mixed) // 2
-    real = Real(fit=fit, validation=mixed.take(torch.arange(half, len(mixed))), test=test)
+    real = Real(train=train, validation=mixed.take(torch.arange(half, len(mixed))), test=test)
     return mixed.take(torch.arange(half)), real
 
 
 def spoil(case: tuple[Images, Real], control: str, strength: float, *, quick: bool = True):
     fresh, real = case
-    return judge(controls.CONTROLS[control][0](fresh, real.train, strength), real, load_evaluators(real.train), quick=quick)
+    return evaluate_samples(
+        controls.CONTROLS[control][0](fresh, real.train, strength), real, load_evaluators(real.train), quick=quick
+    )
 
 
 def failed(verdict) -> set[str]:
     return {name for name, gate in verdict.gates.items() if gate["ok"] is False}
 
 
-def copies_are_noticed(case: tuple[Images, Real], control: str, strength: float) -> bool:
-    """What the memorisation gate says, without the rest of the full tier."""
+def copies_are_detected(case: tuple[Images, Real], control: str, strength: float) -> bool:
+    """Return whether the memorisation gate fails, without the rest of the full tier."""
     fresh, real = case
     flat = [
         images.pixels.flatten(1).numpy() / 255.0
@@ -69,33 +73,33 @@ def copies_are_noticed(case: tuple[Images, Real], control: str, strength: float)
 
 
 def gate_fails(name: str, figures: dict[str, float]) -> bool:
-    return apply_gates({key: {"value": value, "floor": None} for key, value in figures.items()})[name]["ok"] is False
+    return apply_gates({key: {"value": value, "real": None} for key, value in figures.items()})[name]["ok"] is False
 
 
-def test_fresh_real_images_pass_and_score_one():
+def test_new_real_images_pass_and_score_one():
     verdict = spoil(embedded(), "untouched", 0)
     assert failed(verdict) == set()
-    assert verdict.ratio == pytest.approx(1, abs=0.15)
-    assert not copies_are_noticed(embedded(), "untouched", 0)
+    assert verdict.fd_ratio == pytest.approx(1, abs=0.15)
+    assert not copies_are_detected(embedded(), "untouched", 0)
 
 
 def test_copies_score_one_and_fail_memorisation():
     assert spoil(embedded(), "copies", 1.0).ratio == pytest.approx(1, abs=0.15)
-    assert copies_are_noticed(embedded(), "copies", 1.0)
-    assert copies_are_noticed(embedded(), "copies", 0.05)
-    assert copies_are_noticed(embedded(), "blurred-copies", 0.05)
+    assert copies_are_detected(embedded(), "copies", 1.0)
+    assert copies_are_detected(embedded(), "copies", 0.05)
+    assert copies_are_detected(embedded(), "blurred-copies", 0.05)
 
 
-@pytest.mark.parametrize("control", [name for name, (_, gate) in FAULTS.items() if gate == "pixels"])
+@pytest.mark.parametrize("control", [name for name, (_, gate) in DEFECTS.items() if gate == "pixels"])
 def test_spoilt_pixels_fail_the_gate_of_pixels(control):
     fresh, real = embedded()
-    samples = controls.CONTROLS[control][0](fresh, real.train, FAULTS[control][0])
+    samples = controls.CONTROLS[control][0](fresh, real.train, DEFECTS[control][0])
     assert gate_fails("pixels", pixel_statistics(real.test.pixels.numpy(), samples.pixels.numpy()))
 
 
-@pytest.mark.parametrize("control", [name for name, (_, gate) in FAULTS.items() if gate != "pixels"])
+@pytest.mark.parametrize("control", [name for name, (_, gate) in DEFECTS.items() if gate != "pixels"])
 def test_a_lack_of_variety_fails_its_gate(control):
-    strength, gate = FAULTS[control]
+    strength, gate = DEFECTS[control]
     assert gate in failed(spoil(embedded(), control, strength))
 
 
@@ -107,18 +111,18 @@ class TestWholeSets:
         if not (DATA_DIR / name).is_dir():
             pytest.skip(f"GANSMITH_DATA names no folder with {name}")
 
-    def test_fresh_real_images_pass_and_score_one(self, name):
+    def test_new_real_images_pass_and_score_one(self, name):
         verdict = spoil(whole(name), "untouched", 0, quick=False)
         assert failed(verdict) == set()
-        assert verdict.ratio == pytest.approx(1, abs=0.15)
+        assert verdict.fd_ratio == pytest.approx(1, abs=0.15)
 
     def test_copies_fail_memorisation(self, name):
         for control in ("copies", "blurred-copies"):
             for strength in controls.CONTROLS[control][1]:
-                assert copies_are_noticed(whole(name), control, strength), (control, strength)
+                assert copies_are_detected(whole(name), control, strength), (control, strength)
 
-    @pytest.mark.parametrize("control", FAULTS)
-    def test_more_of_a_fault_scores_worse_or_fails(self, name, control):
+    @pytest.mark.parametrize("control", DEFECTS)
+    def test_more_of_a_defect_scores_worse_or_fails(self, name, control):
         verdicts = [spoil(whole(name), control, strength) for strength in controls.CONTROLS[control][1]]
-        ratios = [verdict.ratio for verdict in verdicts]
-        assert FAULTS[control][1] in failed(verdicts[-1]) or ratios == sorted(ratios)
+        ratios = [verdict.fd_ratio for verdict in verdicts]
+        assert DEFECTS[control][1] in failed(verdicts[-1]) or ratios == sorted(ratios)

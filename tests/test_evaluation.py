@@ -1,0 +1,137 @@
+"""Evaluation of runs, generator files and images, and comparison of several."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gansmith.data import load_data
+from gansmith.evaluation import compare, evaluate, find_evaluators, load_real
+from gansmith.metrics import gates
+
+
+@pytest.fixture(scope="module")
+def subset():
+    return load_data("mnist")
+
+
+def test_the_embedded_digits_are_evaluated_by_the_shipped_references(subset, tmp_path):
+    real = load_real("mnist")
+    assert real.test is None and set(real.references) == {"trained", "random"}
+    np.savez(tmp_path / "x.npz", images=subset.pixels[:, 0].numpy(), labels=subset.labels.numpy())
+    row = evaluate(tmp_path / "x.npz", quick=True)
+    # Equal shares of each digit, and mostly images that the evaluator was trained on.
+    assert row["fd_ratio"] < 4 and row["n"] == 2000 and row["tier"] == "quick"
+    assert row["gates"]["recognisability"]["ok"] is True
+    assert row["gates"]["memorisation"]["ok"] is None
+
+
+def test_checkpoints_of_one_run_are_no_repeats(run_training, tiny):
+    run = run_training(tiny())
+    groups = compare(run.checkpoints()[-2:], quick=True, count=300)
+    assert [len(group["targets"]) for group in groups] == [1, 1]
+
+
+def test_a_run_is_evaluated_and_the_verdict_saved(gansmith, tiny, run_training):
+    run = run_training(tiny())
+    before = run.validation_scores()
+    code, out, err = gansmith("evaluate", run.directory, "--quick", "--count", 300, "--json")
+    row = json.loads(out)
+    assert (code, err) == (0, "") and row["fd_ratio"] is None and row["metrics"]["kid_z"]["value"] > 3
+    assert row["images_seen"] == 256 and row["valid"] is False
+    kept = run.metrics[-1]
+    assert kept["tier"] == "quick" and "target" not in kept and run.validation_scores() == before
+    for gate in row["gates"].values():
+        assert {"ok", "value", "limit", "meaning"} <= set(gate)
+    code, out, _ = gansmith("evaluate", run.directory / "checkpoints" / "000000128", "--quick", "--count", 300)
+    assert code == 0 and "INVALID" in out and "standard deviations from real images" in out
+    assert f"{run.directory}/checkpoints/000000128 after 128 images: 40 samples of seed 0 compared with mnist" in out
+
+
+def test_a_notice_tells_of_training_on_the_validation_images(run_training, tiny):
+    noticed = [
+        any(
+            "trained on the validation images" in note
+            for note in evaluate(run.directory, quick=True, count=200)["notices"]
+        )
+        for run in (
+            run_training(tiny("mlp-small", use_all_training_images=True), "all"),
+            run_training(tiny("mlp-small"), "split"),
+        )
+    ]
+    assert noticed == [True, False]
+
+
+def test_seeds_share_a_row_and_verdicts_are_reused(gansmith, tiny, run_training, tmp_path, subset):
+    runs = [run_training(tiny("mlp-small", seed=seed), f"seed{seed}") for seed in (0, 1)]
+    np.savez(tmp_path / "real.npz", images=subset.pixels[::10, 0].numpy())
+    targets = [*(run.directory for run in runs), tmp_path / "real.npz"]
+    groups = compare(targets, quick=True, count=300, data_dir=runs[0].config.data_dir)
+    assert sorted(len(group["targets"]) for group in groups) == [1, 2]
+    code, out, _ = gansmith("compare", *targets, "--quick", "--count", 300)
+    assert code == 0 and "seed0 seed1" in out and "real.npz" in out
+    for added in (1, 0):  # another count is another verdict; the same one is not computed twice
+        lengths = [len(run.metrics) for run in runs]
+        gansmith("compare", *(run.directory for run in runs), "--quick", "--json")
+        assert [len(run.metrics) for run in runs] == [length + added for length in lengths]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["evaluate", "nothing"], "there is no"),
+        (["evaluate", "folder"], "holds no .png"),
+        (["evaluate", "x.npz", "--data", "minst"], "did you mean"),
+        (["evaluate", "colour.npz"], "same shape"),
+        (["evaluate", "x.npz", "--count", "0"], "between 1 and"),
+        (["evaluate", "x.npz", "--seed", "-1"], "0 or more"),
+        (["compare"], "nothing to compare"),
+    ],
+)
+def test_wrong_requests_get_one_sentence(gansmith, tmp_path, words, expected):
+    (tmp_path / "folder").mkdir()
+    np.savez(tmp_path / "x.npz", images=np.zeros((4, 28, 28), np.uint8))
+    np.savez(tmp_path / "colour.npz", images=np.random.default_rng(0).integers(0, 256, (4, 28, 28, 3), dtype=np.uint8))
+    code, out, err = gansmith(*words)
+    assert code == 2 and out == "" and expected in err and len(err.strip().splitlines()) == 1
+
+
+def test_the_json_of_a_verdict_has_its_figures_at_the_top(gansmith, tmp_path, subset):
+    samples = subset.shuffled(1200)
+    np.savez(tmp_path / "x.npz", images=samples.pixels[:, 0].numpy(), labels=samples.labels.numpy())
+    code, out, err = gansmith("evaluate", "x.npz", "--quick", "--json")
+    verdict = json.loads(out)
+    assert code == 0 and err == ""
+    assert verdict["fd_ratio"] == max(verdict["fd_ratios"].values()) and set(verdict["fd_ratios"]) == {
+        "trained",
+        "random",
+    }
+    assert verdict["valid"] is all(gate["ok"] is not False for gate in verdict["gates"].values())
+    assert verdict["label_accuracy"] == verdict["metrics"]["label_accuracy"]["value"] > 0.98
+    assert verdict["n"] == 1000 and verdict["tier"] == "quick" and verdict["protocol"] == gates.VERSION
+    assert verdict["evaluators"]["trained"].startswith("mnist-") and verdict["evaluators"]["random"].startswith(
+        "random-"
+    )
+    assert all(set(figures) == {"value", "real"} for figures in verdict["metrics"].values())
+    for name, suffix in (("trained", ""), ("random", "_random")):
+        figures = verdict["metrics"][f"fd{suffix}"]
+        assert verdict["fd_ratios"][name] == pytest.approx(figures["value"] / figures["real"])
+    assert any("full MNIST is not available" in notice for notice in verdict["notices"])
+    text = gansmith("evaluate", "x.npz", "--quick")[1]
+    assert f"FD ratio {verdict['fd_ratio']:.2f} (1.00 = as close as other real images; trained " in text
+
+
+def test_grey_images_stored_as_colour_are_evaluated(tmp_path, subset):
+    pixels = subset.pixels[:300].expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+    np.savez(tmp_path / "x.npz", images=pixels.numpy())
+    assert evaluate(tmp_path / "x.npz", quick=True)["n"] == 300
+
+
+def test_an_evaluator_is_trained_where_none_ships(monkeypatch, tmp_path, subset):
+    monkeypatch.setattr("gansmith.metrics.evaluator_training.ON_DEMAND", 1)
+    some = replace(subset.shuffled(600), name="mine")
+    found = find_evaluators(load_real(some))
+    assert list(found) == ["trained", "random"] and found["trained"].name.startswith("trained-")
+    assert [path.suffix for path in (tmp_path / "cache" / "evaluators").iterdir()] == [".safetensors"]
+    assert list(find_evaluators(load_real(some.without_labels()))) == ["random"]
