@@ -84,7 +84,7 @@ def test_new_real_images_pass_and_score_one():
 
 
 def test_copies_score_one_and_fail_memorisation():
-    assert spoil(embedded(), "copies", 1.0).ratio == pytest.approx(1, abs=0.15)
+    assert spoil(embedded(), "copies", 1.0).fd_ratio == pytest.approx(1, abs=0.15)
     assert copies_are_detected(embedded(), "copies", 1.0)
     assert copies_are_detected(embedded(), "copies", 0.05)
     assert copies_are_detected(embedded(), "blurred-copies", 0.05)
