@@ -1,11 +1,11 @@
-"""Draws the 5x5 grid of this hand-in and checks that every class occurs in it.
+"""Generates the 5x5 grid of this hand-in and checks that every class occurs in it.
 
     python evaluation.py
 
-Needs NumPy, h5py and Pillow. Reads generator.json and generator.h5, by Keras where it is installed and else by the few
-lines below, and writes grid.png: 25 images on black without gaps, four inches wide. The latents are
-numpy.random.RandomState(seed).normal, and what the generator is told of each tile was fixed before anything was drawn;
-both stand in evaluation.json. classifier.npz names the digits; it took no part in training the generator.
+Needs NumPy, h5py and Pillow. Reads generator.json and generator.h5, with Keras where it is installed and otherwise with
+the NumPy functions below, and writes grid.png: 25 images on black without gaps, four inches wide. The latents come from
+numpy.random.RandomState(seed).normal; what each tile is conditioned on was fixed before any image was generated. Both
+stand in evaluation.json. classifier.npz recognises the classes; it took no part in training the generator.
 """
 
 import json
@@ -26,45 +26,51 @@ Layer = Callable[[dict[str, Any], list[Array], list[Array]], Array]  # (config, 
 
 def main() -> None:
     settings = json.loads((HERE / "evaluation.json").read_text())
-    z, ids = draw_latents(settings), np.array(settings["ids"], dtype=np.int32)[:, None]
+    z, y = latents(settings), class_ids(settings)
     try:
-        images, reader = draw_with_keras(z, ids), "Keras"
+        images, reader = generate_with_keras(z, y), "Keras"
     except ImportError:
-        images, reader = draw(z, ids), "NumPy"
+        images, reader = generate(z, y), "NumPy"
     save_grid(to_bytes(images), HERE / "grid.png")
-    print(f"25 images drawn by {reader} -> grid.png")
+    print(f"25 images generated with {reader} -> grid.png")
     if (HERE / "classifier.npz").is_file():
         found = classify(images)
-        print("seen in the grid, row by row:")
+        print("recognised in the grid, row by row:")
         for row in found.reshape(5, 5):
             print("  " + " ".join(str(label) for label in row))
         missing = sorted(set(range(settings["num_classes"])) - set(found.tolist()))
         print(f"missing: {', '.join(map(str, missing))}" if missing else "every class occurs")
 
 
-def draw_latents(settings: dict[str, Any]) -> Array:
-    """(25, latent_dim) normal numbers of the seed, or what they become where the generator wants others."""
+def latents(settings: dict[str, Any]) -> Array:
+    """Return (25, latent_dim) normal numbers of the seed, or latents of another distribution made from them."""
     z = np.random.RandomState(settings["seed"]).normal(size=(25, settings["latent_dim"])).astype(np.float32)
-    if settings["latent"] == "uniform":  # between -1 and 1
+    if settings["latent_distribution"] == "uniform":  # in [-1, 1]
         z = erf(z / np.float32(2**0.5))
-    elif settings["latent"] == "sphere":
+    elif settings["latent_distribution"] == "sphere":
         z = z * np.float32(z.shape[1] ** 0.5) / np.linalg.norm(z, axis=1, keepdims=True)
     return z
 
 
+def class_ids(settings: dict[str, Any]) -> Array:
+    """Return (25, 1) the class id that each tile is conditioned on."""
+    return np.array(settings["y"], dtype=np.int32)[:, None]
+
+
 def erf(x: Array) -> Array:
+    """Return the error function of each number."""
     values: Array = np.vectorize(math.erf, otypes=[np.float32])(x)
     return values
 
 
 def to_bytes(images: Array) -> Array:
-    """Grey levels 0 to 255 of images in [-1, 1]."""
+    """Convert images in [-1, 1] to grey levels from 0 to 255."""
     shades: Array = np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
     return shades
 
 
 def save_grid(images: Array, path: Path) -> None:
-    """Five rows of five (25, H, W, C) images, enlarged by whole pixels, printed four inches wide."""
+    """Write five rows of five (25, H, W, C) images, enlarged by a whole factor, four inches wide in print."""
     n, height, width, channels = images.shape
     tiles = images.reshape(5, 5, height, width, channels).transpose(0, 2, 1, 3, 4)
     grid = tiles.reshape(5 * height, 5 * width, channels)
@@ -74,21 +80,21 @@ def save_grid(images: Array, path: Path) -> None:
     picture.save(path, dpi=(picture.width / 4, picture.height / 4))
 
 
-def draw_with_keras(z: Array, ids: Array) -> Array:
-    """Images (N, H, W, C) in [-1, 1] by Keras; ImportError where there is none."""
+def generate_with_keras(z: Array, y: Array) -> Array:
+    """Return images (N, H, W, C) in [-1, 1] that Keras generates; ImportError where it is not installed."""
     import keras
 
     model = keras.models.model_from_json((HERE / "generator.json").read_text())
     model.load_weights(str(HERE / "generator.h5"))
-    inputs = [z, ids][: len(model.inputs)]
+    inputs = [z, y][: len(model.inputs)]
     images = model.predict(inputs if len(inputs) > 1 else z, verbose=0)
     return np.asarray(images, dtype=np.float32)
 
 
-def draw(z: Array, ids: Array, folder: Path = HERE) -> Array:
-    """The same by NumPy: each layer in the order of the file, fed by the layers before it."""
+def generate(z: Array, y: Array, folder: Path = HERE) -> Array:
+    """Return the same images by NumPy: each layer in the order of the file, on the outputs of its inputs."""
     model = json.loads((folder / "generator.json").read_text())["config"]
-    values: dict[str, Array] = {"z": z, "ids": ids}
+    values: dict[str, Array] = {name: value for (name, *_), value in zip(model["input_layers"], (z, y), strict=False)}
     with h5py.File(folder / "generator.h5", "r") as file:
         for layer in model["layers"]:
             if layer["class_name"] == "InputLayer":
@@ -98,6 +104,9 @@ def draw(z: Array, ids: Array, folder: Path = HERE) -> Array:
             inputs = [values[source[0]] for source in layer["inbound_nodes"][0]]
             values[layer["name"]] = LAYERS[layer["class_name"]](layer["config"], weights, inputs)
     return values[model["output_layers"][0][0]]
+
+
+# One function for each kind of Keras layer: (its settings, its weights, its inputs) -> its output.
 
 
 def dense(config: dict[str, Any], weights: list[Array], inputs: list[Array]) -> Array:
@@ -115,7 +124,7 @@ def batch_normalization(config: dict[str, Any], weights: list[Array], inputs: li
 
 
 def conv_2d(config: dict[str, Any], weights: list[Array], inputs: list[Array]) -> Array:
-    """Valid convolution as a sum over the kernel's places, each a matrix product over channels."""
+    """Convolve without padding: a sum over kernel positions, each a matrix product over channels."""
     kernel, x = weights[0], inputs[0]
     (down, right), (dy, dx) = config["strides"], config["dilation_rate"]
     height = (x.shape[1] - dy * (kernel.shape[0] - 1) - 1) // down + 1
@@ -129,7 +138,7 @@ def conv_2d(config: dict[str, Any], weights: list[Array], inputs: list[Array]) -
 
 
 def conv_2d_transpose(config: dict[str, Any], weights: list[Array], inputs: list[Array]) -> Array:
-    """Each pixel adds the kernel, times itself, to the places it reaches."""
+    """Convolve transposed: each pixel adds the kernel, times its value, to the outputs it reaches."""
     kernel, x = weights[0], inputs[0]  # (kh, kw, out, in)
     down, right = config["strides"]
     n, height, width, _ = x.shape
@@ -148,7 +157,7 @@ def up_sampling_2d(config: dict[str, Any], weights: list[Array], inputs: list[Ar
     for axis, factor in zip((1, 2), config["size"], strict=True):
         if config["interpolation"] == "nearest":
             x = np.repeat(x, factor, axis)
-        else:  # between pixel centres, the border repeated
+        else:  # bilinear: positions are pixel centres, the border is repeated
             place = np.clip((np.arange(x.shape[axis] * factor) + 0.5) / factor - 0.5, 0, x.shape[axis] - 1)
             low = np.floor(place).astype(int)
             high = np.minimum(low + 1, x.shape[axis] - 1)
@@ -204,7 +213,7 @@ LAYERS: dict[str, Layer] = {
 
 
 def classify(images: Array) -> Array:
-    """The class of each image (N, H, W, C) in [-1, 1], by three strided convolutions and two dense layers."""
+    """Return the class of each image (N, H, W, C) in [-1, 1], by three strided convolutions and two dense layers."""
     x = images
     with np.load(HERE / "classifier.npz", allow_pickle=False) as weights:
         for k in range(3):
@@ -213,7 +222,7 @@ def classify(images: Array) -> Array:
             x = np.pad(x, [(0, 0), (edge, edge), (edge, edge), (0, 0)])
             config = {"strides": (2, 2), "dilation_rate": (1, 1), "use_bias": True}
             x = np.maximum(conv_2d(config, [kernel, weights[f"bias{k}"]], [x]), 0)
-        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # as the dense layer counts them
+        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # channels first, as the dense layer was trained
         for name in ("hidden", "classes"):
             x = np.maximum(x, 0) @ weights[name] + weights[f"{name}_bias"]
     classes: Array = x.argmax(axis=1)

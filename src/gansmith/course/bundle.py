@@ -1,0 +1,300 @@
+"""The zip file itself: a generator in Keras's formats, scripts that check and train it, a report, pictures.
+
+A run is held to the rules of the assignment: trained without labels, on training images only. The 25 tiles of the grid
+come from the latents of a fixed seed, and are never chosen by how they look.
+"""
+
+import contextlib
+import io
+import zipfile
+from collections.abc import Sequence
+from functools import partial
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, randperm
+
+from gansmith import __version__
+from gansmith.config import Config
+from gansmith.course import evaluation
+from gansmith.course.sources import package_files
+from gansmith.course.tiles import TILES, missing_classes, tile_ids
+from gansmith.data import load_data
+from gansmith.errors import RunError
+from gansmith.exporters.keras import to_keras
+from gansmith.files import file_sha256, write_bytes, write_json
+from gansmith.metrics.features import FeatureNetwork, load_feature_network
+from gansmith.models import load_generator
+from gansmith.networks import NETWORKS
+from gansmith.pictures.animations import film_frames, write_film
+from gansmith.pictures.plots import plot_curves
+from gansmith.randomness import rng
+from gansmith.reports import write_report
+from gansmith.runs import RunDirectory, write_config
+from gansmith.sampling import Model, generate, numpy_latents
+from gansmith.training.chores import custom_choices
+from gansmith.training.inputs import TrainingData, load_training_data
+
+SEED = 504
+SMALL_SET = 500  # training images in data.npz
+# What the scripts import, of which Gansmith itself needs more; a test runs them with nothing else.
+EVALUATION_NEEDS = ("numpy", "h5py", "pillow")
+TRAINING_NEEDS = ("torch", "numpy", "pillow", "safetensors", "scikit-learn", "tomli-w", "filelock")
+
+
+def write_bundle(
+    runs: Sequence[RunDirectory], out: Path, *, allow_labels: bool = False, allow_test_images: bool = False
+) -> list[str]:
+    """Write the bundle of the first run, with all runs in its report.
+
+    Returns:
+        notes on what a grader will see.
+
+    Raises GansmithError, with nothing written, where the run breaks a rule that was not lifted, has no generator yet,
+    or its images have changed.
+    """
+    run = runs[0]
+    if not allow_labels:
+        _refuse_labels(run)
+    model = load_generator(run.directory)
+    config, data = load_training_data(run.config)
+    _refuse_other_images(run, data)
+    notes = [] if allow_test_images else _refuse_test_images(run, data)
+    y = tile_ids(model, data)
+    images = generate(model, numpy_latents(config, seed=SEED, count=TILES), y)
+    classifier = load_feature_network(config.data, model.spec)
+    has_classifier = not classifier.name.startswith("random")
+    missing = missing_classes(images, classifier) if has_classifier else None
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        difference = to_keras(model, folder / "generator")
+        _write_evaluation(folder, model, y, images, classifier if has_classifier else None)
+        _write_training(folder, config, data)
+        _write_pictures(folder, runs)
+        (folder / "README.txt").write_text(_readme(config, missing), encoding="ascii")
+        _write_manifest(folder, run, difference)
+        _zip(folder, out)
+    return [*notes, *_notes(config, missing)]
+
+
+def _refuse_labels(run: RunDirectory) -> None:
+    """Raise RunError where the run read labels."""
+    has_labels = run.config.conditioning == "labels"
+    if has_labels or run.config.classes:
+        use = "was trained with labels" if has_labels else "chose its training images by their labels"
+        raise RunError(
+            f"{run.directory} {use}, and the rule is to train without; train default-unlabelled, or lift the rule "
+            "with --allow-labels"
+        )
+
+
+def _refuse_other_images(run: RunDirectory, data: TrainingData) -> None:
+    """Raise RunError where the data set is no longer the one that the run was trained on."""
+    recorded = run.facts().get("data", {}).get("sha256")
+    if recorded not in (None, data.data_sha256):
+        raise RunError(
+            f"the images at {data.train.source} have changed since {run.directory} was trained (SHA-256 "
+            f"{data.data_sha256[:12]}, then {recorded[:12]}); restore the old ones"
+        )
+
+
+def _refuse_test_images(run: RunDirectory, data: TrainingData) -> list[str]:
+    """Raise RunError where the run was trained on test images; returns a note where there are none to compare with."""
+    tests = []
+    for place in dict.fromkeys((run.config.data_dir or None, None)):
+        with contextlib.suppress(FileNotFoundError):
+            tests.append(load_data(run.config.data, data_dir=place, part="test"))
+    if not tests:
+        return ["no test images were found, so it was not checked that none of them was trained on"]
+    shared = len(_hashes(data.train.pixels) & set().union(*(_hashes(test.pixels) for test in tests)))
+    if shared:
+        raise RunError(
+            f"{shared:,} of the images {run.directory} was trained on are test images, and the rule is to train on "
+            "training images only; train on those, or lift the rule with --allow-test-images"
+        )
+    return []
+
+
+def _hashes(pixels: Tensor) -> set[bytes]:
+    """Return the SHA-256 of each image."""
+    return {sha256(image.tobytes()).digest() for image in pixels.numpy()}
+
+
+def _write_evaluation(folder: Path, model: Model, y: Tensor, images: Tensor, classifier: FeatureNetwork | None) -> None:
+    """Write evaluation.py and what it reads, and grid.png with these images, uint8 (25, C, H, W).
+
+    Raises RuntimeError where evaluation.py's NumPy functions give an image that is more than one grey level off.
+    """
+    tiles = images.permute(0, 2, 3, 1).numpy()
+    settings = {
+        "seed": SEED,
+        "latent_dim": model.config.latent_dim,
+        "latent_distribution": model.config.latent_distribution,
+        "y": y.tolist(),
+        "num_classes": classifier.num_classes if classifier else 0,
+    }
+    write_json(folder / "evaluation.json", settings)
+    again = evaluation.generate(evaluation.latents(settings), evaluation.class_ids(settings), folder)
+    difference = np.abs(evaluation.to_bytes(again).astype(int) - tiles.astype(int)).max()
+    if difference > 1:
+        raise RuntimeError(f"evaluation.py would generate another grid than this run, {difference} grey levels apart")
+    (folder / "evaluation.py").write_bytes(_script("evaluation.py"))
+    if classifier:
+        np.savez(folder / "classifier.npz", **_classifier_weights(classifier))  # type: ignore[arg-type]
+    evaluation.save_grid(tiles, folder / "grid.png")
+
+
+def _classifier_weights(classifier: FeatureNetwork) -> dict[str, NDArray[np.float32]]:
+    """Return its weights as evaluation.py reads them: kernels (h, w, in, out), matrices (in, out)."""
+    weights: dict[str, NDArray[np.float32]] = {}
+    state = {name: value.detach() for name, value in classifier.state_dict().items()}
+    for k in range(len(classifier.convolutions)):
+        weights[f"kernel{k}"] = state[f"convolutions.{k}.weight"].permute(2, 3, 1, 0).contiguous().numpy()
+        weights[f"bias{k}"] = state[f"convolutions.{k}.bias"].numpy()
+    for name, layer in (("hidden", "hidden"), ("classes", "classifier")):
+        weights[name] = state[f"{layer}.weight"].T.contiguous().numpy()
+        weights[f"{name}_bias"] = state[f"{layer}.bias"].numpy()
+    return weights
+
+
+def _write_training(folder: Path, config: Config, data: TrainingData) -> None:
+    """Write train.py, the part of this package that it loads, config.toml and data.npz."""
+    script = _script("train.py")
+    for path, source in package_files(script.decode()).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(source)
+    (folder / "train.py").write_bytes(script)
+    # A path says nothing to another machine, and much of this one.
+    origins = {name: Path(source).name for name, source in config.origins.items()}
+    write_config(folder, config.replace(data_dir="", origins=origins))
+    _write_small_set(folder / "data.npz", data)
+
+
+def _script(name: str) -> bytes:
+    return (resources.files("gansmith.course") / name).read_bytes()
+
+
+def _write_small_set(path: Path, data: TrainingData) -> None:
+    """Write a few training images, drawn by a fixed seed; labels only where the run read them."""
+    rows = randperm(len(data.train), generator=rng("small set"))[:SMALL_SET]
+    chosen = data.train.take(rows)
+    arrays = {"images": chosen.pixels.permute(0, 2, 3, 1).contiguous().numpy()}
+    if chosen.labels is not None:
+        arrays["labels"] = chosen.labels.numpy()
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+
+def _write_pictures(folder: Path, runs: Sequence[RunDirectory]) -> None:
+    """Write the plot of losses, the film and the report."""
+    plot_curves(runs[0], folder / "loss.png")
+    if runs[0].grids():
+        write_film(film_frames(runs[0]), folder / "film.gif")
+    write_report(runs, folder / "report.pdf")
+
+
+def _notes(config: Config, missing: Sequence[int] | None) -> list[str]:
+    """Return what a grader will miss, a sentence each."""
+    absent = [
+        f"class {label} does not occur in the grid; train longer, or with another seed" for label in missing or ()
+    ]
+    own = [
+        f"train.py will not find {what} {name!r}, which is code of your own; add it to gansmith/ in the zip"
+        for what, name in custom_choices(config).items()
+        if what in ("network", "objective")
+    ]
+    return absent + own
+
+
+def _readme(config: Config, missing: Sequence[int] | None) -> str:
+    """Return README.txt: how to run the scripts, what to read, what each file is."""
+    how = {
+        "none": "without labels",
+        "clusters": "without labels (similar images were grouped by k-means on their pixels)",
+        "labels": "with labels",
+    }[config.conditioning] + (" on images chosen by them" if config.classes else "")
+    occurring = "Every class that the classifier knows occurs in the grid."
+    if missing is None:
+        occurring = "No classifier is included for these images, so the classes in the grid are not counted."
+    elif missing:
+        occurring = f"Not every class occurs in the grid: {', '.join(map(str, missing))} missing."
+    files = [
+        ("generator.json, generator.h5", "architecture and weights of the generator, in the formats of Keras"),
+        ("evaluation.json", "seed, and what each tile is conditioned on, fixed before any image was generated"),
+        ("classifier.npz", "the network that recognises classes for evaluation.py; not part of the generator"),
+        ("grid.png, loss.png, film.gif", "the grid, the losses of both networks, the training as a film"),
+        ("report.pdf", "experiments, special skills, visualisation"),
+        ("config.toml", "every choice of the run: its recipe, learning rates, penalties, length"),
+        ("data.npz", f"{SMALL_SET} of the training images at most, for train.py"),
+        ("manifest.json", "SHA-256 of each file"),
+    ]
+    listing = [(name, text) for name, text in files if name != "classifier.npz" or missing is not None]
+    return f"""A generator of {config.data} images, trained {how} by Gansmith {__version__}.
+
+python evaluation.py   generates the 5x5 grid from latents of seed {SEED} and counts its classes
+                       needs: pip install {" ".join(EVALUATION_NEEDS)}
+python train.py        trains the same recipe on the few images in data.npz, by the code in gansmith/
+                       needs: pip install {" ".join(TRAINING_NEEDS)}
+
+The algorithm, in the order to read it; gansmith/ is the training part of the package, unchanged:
+
+{_table(_reading(config))}
+
+Files:
+
+{_table(listing)}
+
+{occurring}
+"""
+
+
+def _reading(config: Config) -> list[tuple[str, str]]:
+    """Return the source files that show how this run was trained, and what each shows."""
+    builder: Any = NETWORKS[config.network]
+    module: str = (builder.func if isinstance(builder, partial) else builder).__module__
+    network = [(f"{module.replace('.', '/')}.py", f"the architecture of G and D ({config.network})")]
+    return [
+        ("gansmith/training/step.py", "one step of the discriminator, one of the generator, the moving average"),
+        ("gansmith/training/losses.py", f"the losses of both; this run's objective is {config.objective}"),
+        ("gansmith/training/penalties.py", "gradient penalties"),
+        *(network if module.startswith("gansmith.") else []),
+        ("gansmith/training/loop.py", "the loop over batches, with learning rates and schedules"),
+        ("gansmith/training/techniques.py", "which techniques a choice in config.toml adds to a step"),
+        ("gansmith/conditioning.py", "what the networks are conditioned on"),
+    ]
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    """Return two aligned columns."""
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(f"{name:<{width}}{text}" for name, text in rows)
+
+
+def _write_manifest(folder: Path, run: RunDirectory, difference: float) -> None:
+    """Write manifest.json: the hash of every other file, how exact the export is, and the commands of the run."""
+    files = {name: file_sha256(path) for name, path in _files_in(folder)}
+    commands = [start["command"] for start in run.facts().get("starts", [])]
+    write_json(
+        folder / "manifest.json", {"files": files, "keras_largest_pixel_difference": difference, "commands": commands}
+    )
+
+
+def _files_in(folder: Path) -> list[tuple[str, Path]]:
+    """Return every file below a folder with its name in the zip, sorted by name."""
+    return sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+
+
+def _zip(folder: Path, out: Path) -> None:
+    """Pack every file of a folder, sorted and without times, so that equal contents make an equal archive."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, path in _files_in(folder):
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, path.read_bytes())
+    write_bytes(out, buffer.getvalue())
