@@ -12,19 +12,15 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY, write_set
-from test_cli import flags
-from test_train import assert_same_run, log_without_times
+from conftest import CHECKPOINT_FILES, TINY, assert_same_run, flags, log_without_times, train_all, write_set
 
-import gansmith.training.loop as train_module
-from gansmith.config import resolve
-from gansmith.errors import TrainingFailed
-from gansmith.runs import RunDirectory, create_run, is_locked, locked, open_run
 from gansmith.checkpoints import load_checkpoint
-from gansmith.training.loop import prepare
-from gansmith.cli.training import train
-
-CHECKPOINT_FILES = ("generator.safetensors", "state.safetensors", "state.json")
+from gansmith.config import resolve
+from gansmith.errors import RunError, TrainingFailed
+from gansmith.runs import RunDirectory, create_run, is_locked, locked, open_run
+from gansmith.training import chores, loop
+from gansmith.training.inputs import load_training_data
+from gansmith.training.loop import train_events
 
 
 def start(*words):
@@ -59,6 +55,13 @@ def fork(directory, config, data, *, dies_at=None):
     return child
 
 
+def wait_until(is_true, *, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
 def is_saving(directory):
     return bool(list((directory / "checkpoints").glob(".partial-*")))
 
@@ -78,7 +81,7 @@ def kill_at_random(directory, kill, is_running, draw, longest_s):
 
 
 def test_kills_in_a_save_and_at_random_moments_change_nothing(tiny, run_training, tmp_path):
-    config, data = prepare(tiny("mlp-small", images=512, log_every=16, save_every=32, evaluate_every=512))
+    config, data = load_training_data(tiny("mlp-small", images=512, log_every=16, save_every=32, evaluate_every=512))
     whole = run_training(config, "whole")
     directory, draw, torn = tmp_path / "killed", random.Random(0), 0
     for moment in range(1, 25):  # the first start takes some 15, a save 7 to 10
@@ -121,18 +124,11 @@ def test_thirty_kills_of_the_command_change_nothing(recipe, digit_dir, tmp_path)
     assert lines == list(range(16, 2049, 16))
 
 
-def train_all(run: RunDirectory, data, *, until: int | None = None) -> None:
-    reports = train(run, data)
-    for report in reports:
-        if until is not None and report["kind"] == "log" and report["images_seen"] >= until:
-            reports.close()
-
-
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory, digit_dir):
     """A run cut off at 160 of 256 images, its newest checkpoints at 64 and 128, and the whole one beside it."""
     config = resolve("mlp-small", arguments={**TINY, "data_dir": str(digit_dir)})
-    config, data = prepare(config)
+    config, data = load_training_data(config)
     folder = tmp_path_factory.mktemp("originals")
     train_all(create_run(folder / "whole", config), data)
     train_all(create_run(folder / "half", config), data, until=160)
@@ -180,7 +176,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(half, caplog, tm
         (tmp_path / "elsewhere").write_bytes(content)
         path.unlink()
         path.symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(ValueError, match="leads out of the run"):
+        with pytest.raises(RunError, match="leads out of the run"):
             open_run(run.directory)
         return
     assert run.latest().name == "000000064"
@@ -208,11 +204,13 @@ def test_every_flipped_bit_of_the_counters_is_noticed(half):
         )
         try:
             assert run.latest().name == "000000064" or counters() == before, position
-        except ValueError as refusal:
+        except RunError as refusal:
             assert "format" in str(refusal)
 
 
-@pytest.mark.parametrize("name", ["log.jsonl", "metrics.jsonl", "run.json", "config.toml", "best", "real.png", ".lock"])
+@pytest.mark.parametrize(
+    "name", ["log.jsonl", "metrics.jsonl", "run.json", "config.toml", "best.json", "real.png", ".lock"]
+)
 def test_a_deleted_file_costs_only_itself(half, name, caplog):
     run, data, whole = half
     (run.directory / name).unlink()
@@ -232,7 +230,7 @@ def test_a_deleted_file_costs_only_itself(half, name, caplog):
 def test_clocks_do_not_matter(half):
     run, data, whole = half
     for path in run.directory.rglob("*"):
-        os.utime(path, (2e9, 2e9))  # as if the clock had been set back since
+        os.utime(path, (2e9, 2e9))  # as if the clock ran ahead then
     train_all(run, data)
     assert_same_run(whole, run)
 
@@ -241,14 +239,14 @@ def test_an_edited_config_is_refused_or_taken_as_an_extension(half, gansmith):
     run, _, _ = half
     path = run.directory / "config.toml"
     text = path.read_text()
-    path.write_text(text.replace("batch = 16", "batch = 32"))
+    path.write_text(text.replace("batch_size = 16", "batch_size = 32"))
     code, _, err = gansmith("resume", run.directory)
-    assert code == 2 and "batch 16 -> 32" in err and "config.toml" in err
+    assert code == 2 and "batch_size 16 -> 32" in err and "config.toml" in err
     path.write_text(text.replace("images = 256", "images = 320"))
     assert gansmith("resume", run.directory)[0] == 0
     config = open_run(run.directory).config
     assert (config.images, config.schedule_images) == (320, 256)
-    path.write_text("batch =")
+    path.write_text("batch_size =")
     code, _, err = gansmith("resume", run.directory)
     assert code == 2 and "not valid TOML" in err
 
@@ -262,7 +260,7 @@ def test_changed_data_are_refused_with_both_hashes(half, gansmith, digits, tmp_p
     write_set(Path(run.config.data_dir), images, digits[1])
     try:
         code, _, err = gansmith("resume", run.directory)
-        assert code == 2 and data.data_sha256 in err and prepare(run.config)[1].data_sha256 in err
+        assert code == 2 and data.data_sha256 in err and load_training_data(run.config)[1].data_sha256 in err
         assert not is_locked(run.directory)
     finally:
         write_set(Path(run.config.data_dir), *digits)
@@ -279,30 +277,39 @@ def test_other_versions_are_warned_of(half, caplog):
     assert run.facts()["versions"] == facts["versions"]
 
 
-def test_an_unfinished_pointer_is_swept_away(half):
+def test_unfinished_files_are_removed(half):
     run, data, whole = half
-    (run.directory / ".partial-best").symlink_to("checkpoints/000000064")
+    (run.directory / ".partial-best.json").write_text("{")
+    (run.directory / "checkpoints" / ".partial-000000160").mkdir()
     train_all(run, data)
     assert_same_run(whole, run)
     assert not list(run.directory.rglob(".partial-*"))
 
 
-def test_a_pointer_that_was_not_moved_in_time_is_moved(half):
+@pytest.mark.parametrize("damage", ["missing", "cut", "another", "no object"])
+def test_a_best_checkpoint_that_was_not_recorded_is_recorded_at_the_next_start(half, damage):
     run, data, whole = half
-    (run.directory / "best").unlink(missing_ok=True)
+    path = run.directory / "best.json"
+    assert run.best().name == "000000128"
+    if damage == "missing":
+        path.unlink()
+    else:
+        text = {"cut": '{"checkpo', "another": '{"checkpoint": "../000000064"}', "no object": "[]"}[damage]
+        path.write_text(text)
+    assert run.best() is None
     train_all(run, data, until=160)
-    assert run.best() is not None
+    assert run.best().name == "000000128"
     train_all(run, data)
-    assert os.readlink(run.directory / "best") == os.readlink(whole.directory / "best")
+    assert path.read_bytes() == (whole.directory / "best.json").read_bytes()
 
 
-def test_a_copy_without_links_goes_on(half, tmp_path):
+def test_a_copy_goes_on(half, tmp_path):
     run, data, whole = half
     copy = RunDirectory(shutil.copytree(run.directory, tmp_path / "copy", symlinks=False), run.config)
-    assert not (copy.directory / "best").is_symlink() and copy.best().name == run.best().name
+    assert copy.best().name == run.best().name
     train_all(copy, data)
     assert_same_run(whole, copy)
-    assert os.readlink(copy.directory / "best") == os.readlink(whole.directory / "best")
+    assert (copy.directory / "best.json").read_bytes() == (whole.directory / "best.json").read_bytes()
 
 
 def test_without_a_whole_checkpoint_nothing_is_thrown_away(half, gansmith):
@@ -320,8 +327,7 @@ def test_the_second_trainer_is_refused(half, gansmith):
     run.record(status="stopped")
     child = fork(run.directory, run.config.replace(images=10**9), data)
     try:
-        while (run.directory / ".lock").read_text() != f"{child}\n" or run.facts().get("status") != "running":
-            time.sleep(0.01)
+        wait_until(lambda: run.facts().get("status") == "running")
         before = (run.directory / "run.json").read_bytes()
         code, _, err = gansmith("resume", run.directory, "--images", "20M")
         assert code == 2 and f"process {child}" in err
@@ -362,7 +368,7 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_without_room_is_noticed_before_a_save(small_disk, tiny, gansmith):
-    config, data = prepare(tiny("mlp-small", keep_last=1))
+    config, data = load_training_data(tiny("mlp-small", keep_last=1))
     run = create_run(small_disk / "run", config)
     train_all(run, data, until=96)
     (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 100_000))
@@ -402,7 +408,7 @@ def test_a_second_interrupt_quits_at_once(half, gansmith, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("the second interrupt was only noted")
 
-    monkeypatch.setattr(train_module, "take_step", interrupted_twice)
+    monkeypatch.setattr(loop, "take_step", interrupted_twice)
     assert gansmith("resume", run.directory)[::2] == (130, "")
     assert run.latest().name == "000000128" and not is_locked(run.directory)
 
@@ -415,12 +421,12 @@ def test_retention_keeps_the_newest_the_best_and_milestones(tiny, run_training):
 
 def test_a_save_for_safety_lasts_until_the_next(tiny, run_training, monkeypatch):
     whole = run_training(tiny("mlp-small", save_every=128), "whole")
-    monkeypatch.setattr(train_module, "SAFETY_S", 0.0)
+    monkeypatch.setattr(chores, "SAFETY_S", 0.0)
     run = create_run(whole.directory.parent / "safe", whole.config)
     seen = []
-    for report in train(run, prepare(whole.config)[1]):
-        if report["kind"] == "checkpoint":
-            seen.append(Path(report["path"]).name)
+    for event in train_events(run, load_training_data(whole.config)[1]):
+        if event.kind == "checkpoint":
+            seen.append(Path(event.path).name)
     assert seen == [f"{images:09d}" for images in range(16, 257, 16)]
     assert [path.name for path in run.checkpoints()] == [path.name for path in whole.checkpoints()]
     assert_same_run(whole, run)
@@ -428,13 +434,13 @@ def test_a_save_for_safety_lasts_until_the_next(tiny, run_training, monkeypatch)
 
 def test_a_save_for_safety_goes_after_a_kill_too(tiny, run_training, monkeypatch):
     whole = run_training(tiny("mlp-small", save_every=128), "whole")
-    monkeypatch.setattr(train_module, "SAFETY_S", 0.0)
-    run, data = create_run(whole.directory.parent / "safe", whole.config), prepare(whole.config)[1]
-    first = train(run, data, command=["gansmith", "train", "a b"])
+    monkeypatch.setattr(chores, "SAFETY_S", 0.0)
+    run, data = create_run(whole.directory.parent / "safe", whole.config), load_training_data(whole.config)[1]
+    first = train_events(run, data, command=["gansmith", "train", "a b"])
     while not any(path.name == "000000048" for path in run.checkpoints()):
         next(first)
     first.close()
-    for _ in train(run, data, command=["gansmith", "resume"]):
+    for _ in train_events(run, data, command=["gansmith", "resume"]):
         pass
     assert [path.name for path in run.checkpoints()] == [path.name for path in whole.checkpoints()]
     assert_same_run(whole, run)
@@ -448,14 +454,14 @@ def test_a_link_out_of_a_run_is_refused(half, tmp_path):
     (tmp_path / "diary").write_text("dear diary")
     run.log_path.unlink()
     run.log_path.symlink_to(tmp_path / "diary")
-    with pytest.raises(ValueError, match="leads out of the run"):
+    with pytest.raises(RunError, match="leads out of the run"):
         create_run(run.directory, run.config)
     assert (tmp_path / "diary").read_text() == "dear diary"
 
 
 @pytest.mark.parametrize("name", ["a run", "x" * 65, "r;n", "caf\u00e9"])
 def test_names_of_runs_are_plain(tmp_path, tiny, name):
-    with pytest.raises(ValueError, match="cannot name a run"):
+    with pytest.raises(RunError, match="cannot name a run"):
         create_run(tmp_path / name, tiny())
     assert not (tmp_path / name).exists()
 

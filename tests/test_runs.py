@@ -1,77 +1,33 @@
-"""The run directory: whole files, strict lines, one run a directory."""
+"""The run directory: one run a directory, strict rows, nothing outside it."""
 
-import json
+import dataclasses
+import errno
 import math
+import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import torch
 
+from gansmith import runs
 from gansmith.config import resolve
-from gansmith.runs import create_run, make_next_directory, next_directory, open_run, sweep
-from gansmith.checkpoints import load_checkpoint, prune, save_checkpoint
-from gansmith.files import read_metadata, save_tensors, to_json
+from gansmith.errors import ConfigError, NotFoundError, RunError
+from gansmith.files import warn_once
+from gansmith.runs import (
+    create_run,
+    is_locked,
+    locked,
+    make_next_directory,
+    next_directory,
+    open_run,
+    rewind,
+    write_config,
+)
 
 CONFIG = resolve("mlp-small")
 
 
-def save(run, images_seen, value=1.0):
-    return save_checkpoint(
-        run,
-        images_seen,
-        generator={"w": torch.full((2, 2), value)},
-        generator_metadata={"b": "2", "a": "1"},
-        state={"G.w": torch.full((2,), value)},
-        counters={"images_seen": images_seen, "log_lines": 0},
-    )
-
-
-def test_numbers_that_json_lacks_become_null():
-    assert json.loads(to_json({"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf}})) == {
-        "a": None,
-        "b": [None, 1.5],
-        "c": {"d": None},
-    }
-
-
-def test_a_checkpoint_comes_back_and_equal_ones_have_equal_bytes(tmp_path):
-    a, b = (save(create_run(tmp_path / name, CONFIG), 64) for name in "ab")
-    for file in ("generator.safetensors", "state.safetensors", "state.json"):
-        assert (a / file).read_bytes() == (b / file).read_bytes()
-    generator, state, counters = load_checkpoint(a)
-    assert generator["w"].tolist() == [[1, 1], [1, 1]] and state["G.w"].tolist() == [1, 1]
-    assert counters["images_seen"] == 64
-    assert read_metadata(a / "generator.safetensors") == {"a": "1", "b": "2"}
-
-
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "no json"])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog, damage):
-    run = create_run(tmp_path / "run", CONFIG)
-    older, newer = save(run, 64), save(run, 128, 2.0)
-    assert run.latest() == newer
-    file = newer / "state.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    if damage == "flip":
-        file.write_bytes(content)
-    elif damage == "cut":
-        file.write_bytes(content[:-3])
-    elif damage == "remove":
-        file.unlink()
-    else:
-        (newer / "state.json").write_text("{")
-    assert run.latest() == older and run.checkpoints() == [older]
-    assert "damaged" in caplog.text
-
-
-def test_unfinished_writes_are_invisible(tmp_path):
-    run = create_run(tmp_path / "run", CONFIG)
-    (run.directory / "checkpoints" / ".partial-000000064").mkdir()
-    assert run.latest() is None
-    assert save(run, 64) == run.latest()
-
-
-def test_logs_are_cut_back_and_broken_lines_passed_over(tmp_path, caplog):
+def test_logs_are_cut_back_and_broken_lines_skipped(tmp_path, caplog):
     run = create_run(tmp_path / "run", CONFIG)
     run.append(run.log_path, {"images_seen": 1})
     run.append(run.log_path, {"images_seen": 2})
@@ -79,7 +35,7 @@ def test_logs_are_cut_back_and_broken_lines_passed_over(tmp_path, caplog):
         file.write('{"images_seen": 3, "d_lo')
     assert run.log == [{"images_seen": 1}, {"images_seen": 2}]
     assert "broken line" in caplog.text
-    sweep(run, 1)
+    rewind(run, 1)
     assert run.log_path.read_text() == '{"images_seen": 1}\n'
 
 
@@ -88,34 +44,53 @@ def test_a_flipped_bit_in_a_log_costs_its_line_alone(tmp_path, caplog):
     for images_seen in (64, 128, 192):
         run.append(run.log_path, {"images_seen": images_seen, "d_loss": 1.0})
     content = bytearray(run.log_path.read_bytes())
-    content[5] ^= 0x80  # no longer text
+    content[5] ^= 0x80  # no text any more
     content[content.index(b"images_seen", 50)] ^= 0x01  # another key
     run.log_path.write_bytes(content)
-    sweep(run, 192)
+    rewind(run, 192)
     assert [row["images_seen"] for row in run.log] == [128] and "broken line" in caplog.text
 
 
-def test_milestones_are_the_first_past_each_multiple(tmp_path):
+def test_a_line_after_one_that_was_cut_off_is_kept(tmp_path, caplog):
     run = create_run(tmp_path / "run", CONFIG)
-    for images_seen in range(30, 241, 30):
-        save(run, images_seen)
-        prune(run, newest=images_seen, keep_last=1, keep_every=100)
-    assert [int(path.name) for path in run.checkpoints()] == [120, 210, 240]
+    run.log_path.write_text('{"images_seen": 1}\n{"images_se')
+    row = {"images_seen": 3, "d_grad_norm": None}
+    assert run.append(run.log_path, {"images_seen": 3, "d_grad_norm": math.inf}) == row
+    assert run.log == [{"images_seen": 1}, row]
+    assert "broken line" in caplog.text
 
 
-def test_damaged_checkpoints_do_not_push_out_whole_ones(tmp_path):
+def test_lines_and_facts_of_wrong_types_are_skipped(tmp_path, caplog):
     run = create_run(tmp_path / "run", CONFIG)
-    for images_seen in (125, 250):
-        save(run, images_seen)
-    (run.directory / "checkpoints" / "000000250" / "state.json").write_text("{}")
-    save(run, 160)
-    prune(run, newest=160, keep_last=1, keep_every=0)
-    assert run.latest().name == "000000160"
+    wrong = ({"d_loss": "x"}, {"kind": "rollback"}, {"kind": ["failure"], "g_loss": {}}, {"kind": "failure"})
+    for row in ({"d_loss": 1.5}, *wrong, {"d_loss": None}):
+        run.append(run.log_path, {"images_seen": 10, **row})
+    assert [row["d_loss"] for row in run.log] == [1.5, None] and caplog.text.count("broken line") == len(wrong)
+    run.append(run.metrics_path, {"images_seen": 10})
+    assert run.validation_scores() == [] and len(run.metrics) == 1
+    (run.directory / "run.json").write_text('{"status": ["x"], "starts": 5, "rollbacks": 3, "python": "3.11"}')
+    assert run.facts() == {"python": "3.11"} and "status, starts, rollbacks" in caplog.text
+
+
+def test_damaged_facts_are_lost_and_said_to_be(tmp_path, caplog):
+    run = create_run(tmp_path / "run", CONFIG)
+    assert run.facts() == {}
+    (run.directory / "run.json").write_text("{")
+    assert run.facts() == {} and "run.json is damaged" in caplog.text
+    run.record(status="running")
+    assert run.facts() == {"status": "running"}
+
+
+def test_verdicts_on_other_data_are_left_out_of_the_runs_own(tmp_path):
+    run = create_run(tmp_path / "run", CONFIG)
+    for data in (None, "mnist", "fashion-mnist"):
+        run.append(run.metrics_path, {"images_seen": 10, "data": data})
+    assert [row["data"] for row in run.metrics_on_own_data()] == [None, "mnist"]
 
 
 def test_a_directory_holds_one_run(tmp_path):
     create_run(tmp_path / "run", CONFIG)
-    with pytest.raises(ValueError, match="batch 64 -> 32"):
+    with pytest.raises(RunError, match="batch_size 64 -> 32"):
         create_run(tmp_path / "run", CONFIG.replace(batch_size=32))
     longer = create_run(tmp_path / "run", CONFIG.replace(images=20_000_000, log_every=5))
     assert (longer.config.images, longer.config.schedule_images) == (20_000_000, CONFIG.images)
@@ -123,18 +98,87 @@ def test_a_directory_holds_one_run(tmp_path):
     assert again.config.schedule_images == CONFIG.images
 
 
+def test_origins_are_written_and_read_back(tmp_path):
+    config = resolve("mlp-small", environ={"GANSMITH_SEED": "4"}, arguments={"log_every": "25600", "images": "64k"})
+    create_run(tmp_path / "run", config)
+    text = (tmp_path / "run" / "config.toml").read_text()
+    assert text.startswith("format = 3\n") and "[origins]" in text
+    opened = open_run(tmp_path / "run").config
+    assert opened == config and opened.origins == config.origins
+    assert (opened.origins["log_every"], opened.origins["seed"], opened.origins["g_width"]) == (
+        "argument",
+        "environment",
+        "recipe",
+    )
+    assert not opened.is_from_recipe("log_every") and opened.is_from_recipe("sample_every")
+
+
+def test_a_run_that_goes_on_keeps_its_origins_or_takes_those_of_the_new_command(tmp_path):
+    short = {"images": "64k"}
+    asked = resolve("mlp-small", arguments={**short, "log_every": 25_600})
+    run = create_run(tmp_path / "asked", asked)
+    resumed = create_run(run.directory, open_run(run.directory).config.replace(images=100_000))  # as `resume` does
+    assert not resumed.config.is_from_recipe("log_every")
+    lost = create_run(run.directory, dataclasses.replace(asked, origins={}))
+    assert not lost.config.is_from_recipe("log_every")
+    own = create_run(tmp_path / "own", resolve("mlp-small", arguments=short))
+    assert own.config.is_from_recipe("log_every")
+    again = create_run(own.directory, asked)  # the same value, but now asked for
+    assert not again.config.is_from_recipe("log_every")
+
+
+def test_schedules_that_a_run_cannot_take_up_are_refused(tmp_path):
+    create_run(tmp_path / "run", CONFIG)
+    for name in ("schedule_images", "planned_images"):
+        with pytest.raises(RunError, match=f"{name} is 5000, but"):
+            create_run(tmp_path / "run", CONFIG.replace(**{name: 5000}))
+
+
 def test_places_that_cannot_hold_a_run_are_refused(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ValueError, match="is a file"):
+    with pytest.raises(RunError, match="is a file"):
         create_run(tmp_path / "file", CONFIG)
-    with pytest.raises(ValueError, match="cannot be written"):
+    with pytest.raises(RunError, match="cannot be written"):
         create_run(tmp_path / "file" / "below", CONFIG)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
-    with pytest.raises(ValueError, match="holds no run"):
+    with pytest.raises(RunError, match="holds no run"):
         create_run(tmp_path / "other", CONFIG)
-    with pytest.raises(FileNotFoundError, match="holds no run"):
+    with pytest.raises(NotFoundError, match="holds no run"):
         open_run(tmp_path / "other")
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="is a broken link"):
+        create_run(tmp_path / "broken", CONFIG)
+
+
+@pytest.mark.parametrize("form", ["no format", "format 2", "format 4", "text"])
+def test_a_directory_of_another_format_is_refused_in_one_sentence(tmp_path, form):
+    run = create_run(tmp_path / "run", CONFIG)
+    path = run.directory / "config.toml"
+    first = {"no format": "", "format 2": "format = 2\n", "format 4": "format = 4\n", "text": 'format = "new"\n'}[form]
+    path.write_text(first + path.read_text().removeprefix("format = 3\n"))
+    found = {"no format": "2 or older", "format 2": "2", "format 4": "4", "text": "new"}[form]
+    with pytest.raises(ConfigError, match=rf"another version of Gansmith \(run format {found}, this version reads 3\)"):
+        open_run(run.directory)
+    with pytest.raises(ConfigError, match="use that version, or train a new run"):
+        create_run(run.directory, CONFIG)
+
+
+def test_a_config_that_was_edited_wrongly_is_refused_with_its_name(tmp_path):
+    run = create_run(tmp_path / "run", CONFIG)
+    path = run.directory / "config.toml"
+    text = path.read_text()
+    for change, words in (
+        (("batch_size = 64", "batch = 64"), "there is no field 'batch'; here it is batch_size"),
+        (("batch_size = 64", "batch_size = 1"), "batch_size is 1; it must be between 2"),
+        (("batch_size = 64", 'batch_size = "many"'), "batch_size is 'many'"),
+    ):
+        path.write_text(text.replace(*change))
+        with pytest.raises(ConfigError) as refused:
+            open_run(run.directory)
+        assert str(path) in str(refused.value) and words in str(refused.value)
+    path.write_text(text[: text.index("[origins]")] + "origins = 3\n")  # these may be lost
+    assert open_run(run.directory).config == CONFIG and open_run(run.directory).config.origins == {}
 
 
 def test_directories_are_numbered_onwards(tmp_path):
@@ -149,36 +193,48 @@ def test_a_number_is_taken_once(tmp_path):
     assert len(set(made)) == 16 and all(path.is_dir() for path in made)
 
 
-def test_a_line_after_one_that_was_cut_off_is_not_lost(tmp_path, caplog):
-    run = create_run(tmp_path / "run", CONFIG)
-    run.log_path.write_text('{"images_seen": 1}\n{"images_se')
-    assert run.append(run.log_path, {"images_seen": 3, "d_grad_norm": math.inf}) == {"images_seen": 3, "d_grad_norm": None}
-    assert run.log == [{"images_seen": 1}, {"images_seen": 3, "d_grad_norm": None}]
-    assert "broken line" in caplog.text
+def test_a_directory_is_locked_for_others_while_a_block_runs(tmp_path):
+    assert not is_locked(tmp_path)
+    with locked(tmp_path):
+        assert is_locked(tmp_path)
+        with pytest.raises(RunError, match="is being trained by process unknown"), locked(tmp_path):
+            pytest.fail("two at once")
+    assert not is_locked(tmp_path)
+    with locked(tmp_path):  # again
+        pass
 
 
-def test_lines_and_facts_of_wrong_types_are_passed_over(tmp_path, caplog):
-    run = create_run(tmp_path / "run", CONFIG)
-    wrong = ({"d_loss": "x"}, {"kind": "rollback"}, {"kind": ["failure"], "g_loss": {}}, {"kind": "failure"})
-    for row in ({"d_loss": 1.5}, *wrong, {"d_loss": None}):
-        run.append(run.log_path, {"images_seen": 10, **row})
-    assert [row["d_loss"] for row in run.log] == [1.5, None] and caplog.text.count("broken line") == len(wrong)
-    run.append(run.metrics_path, {"images_seen": 10})
-    assert run.validation_scores() == [] and len(run.metrics) == 1
-    (run.directory / "run.json").write_text('{"status": ["x"], "starts": 5, "rollbacks": 3, "python": "3.11"}')
-    assert run.facts() == {"python": "3.11"} and "status, starts, rollbacks" in caplog.text
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EIO])
+def test_where_files_cannot_be_locked_a_warning_says_so_once(tmp_path, caplog, monkeypatch, number):
+    import fcntl
+
+    def refuses(*_):
+        raise OSError(number, os.strerror(number))
+
+    warn_once.cache_clear()
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    for _ in range(2):
+        with locked(tmp_path):
+            assert not is_locked(tmp_path)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{tmp_path} lies where files cannot be locked: start only one training in it at a time"
+    )
 
 
-def test_schedules_that_a_run_cannot_take_up_are_refused(tmp_path):
-    create_run(tmp_path / "run", CONFIG)
-    for name in ("schedule_images", "planned_images"):
-        with pytest.raises(ValueError, match=f"{name} is 5000, but"):
-            create_run(tmp_path / "run", CONFIG.replace(**{name: 5000}))
+def test_without_locks_in_the_system_a_warning_says_so(tmp_path, caplog, monkeypatch):
+    import filelock
+
+    warn_once.cache_clear()
+    monkeypatch.setattr(filelock, "FileLock", filelock.SoftFileLock)
+    with warnings.catch_warnings(), locked(tmp_path):
+        assert runs._lock(tmp_path) is None and not is_locked(tmp_path)
+    assert caplog.text.count("start only one training in it at a time") == 1
+    assert list(tmp_path.iterdir()) == []  # no lock file that a killed process would leave behind
 
 
-def test_a_foreign_file_is_not_a_generator(tmp_path):
-    (tmp_path / "junk").write_bytes(b"\x80\x04junk")
-    save_tensors(tmp_path / "bare", {"w": torch.ones(1)}, {})
-    for name in ("junk", "bare"):
-        with pytest.raises(ValueError, match="not a Gansmith generator"):
-            read_metadata(tmp_path / name)
+def test_a_written_config_reads_back(tmp_path):
+    config = resolve("r3gan", arguments={"label_smoothing": 0.1})
+    (tmp_path / "run").mkdir()
+    write_config(tmp_path / "run", config)
+    assert open_run(tmp_path / "run").config == config
