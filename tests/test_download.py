@@ -102,21 +102,25 @@ def test_a_place_that_cannot_be_written_is_named(server, tmp_path):
         download([url + "a.gz"], tmp_path / "file" / "a.gz", sha256=hashlib.sha256(b"whole").hexdigest())
 
 
-def test_official_sets_are_fetched_once_and_read_from_the_cache(monkeypatch, server, tmp_path):
+def test_official_sets_are_fetched_once_and_read_from_the_cache(gansmith, monkeypatch, server, tmp_path):
     root, url = server
     monkeypatch.delenv("GANSMITH_OFFLINE")
     monkeypatch.setattr(idx, "places", lambda name: [cache_dir(name)])
     write_set(root, np.zeros((3, 4, 4), np.uint8), np.arange(3))
-    hashes = {
-        path.stem: hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest() for path in root.glob("train-*.gz")
-    }
+    write_set(root, np.zeros((2, 4, 4), np.uint8), np.arange(2), "t10k")
+    hashes = {path.stem: hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest() for path in root.glob("*.gz")}
     monkeypatch.setitem(idx._OFFICIAL, "mnist", replace(idx._OFFICIAL["mnist"], sha256=hashes, mirrors=(url,)))
     images = load_data("mnist")
     assert images.source == str(tmp_path / "cache" / "mnist") and images.notices == ()
     assert images.labels.tolist() == [0, 1, 2]
+    assert sorted(path.name[:5] for path in (tmp_path / "cache" / "mnist").iterdir()) == ["train", "train"]
+    folder = tmp_path / "cache" / "mnist"
+    expected = f"3 train images -> {folder}\n2 test images -> {folder}\n"
+    assert gansmith("data", "fetch", "mnist") == (0, expected, "")
     for path in root.iterdir():
         path.unlink()
     assert load_data("mnist").sha256 == images.sha256
+    assert len(load_data("mnist", part="test")) == 2
 
 
 def test_a_failed_download_gives_reasons_and_the_way_out(monkeypatch, tmp_path):

@@ -150,7 +150,7 @@ def group_by_seed(configs: Sequence[Config | None]) -> list[list[int]]:
 
 
 def _repeats(config: Config | None, known: Sequence[Config | None]) -> bool:
-    """Whether a config has a seed of its own and is otherwise that of these."""
+    """Return whether a config has a seed of its own and is otherwise that of these."""
     first, seeds = known[0], [one.seed for one in known if one is not None]
     return config is not None and first is not None and config.seed not in seeds and is_repeat(config, first)
 
@@ -170,6 +170,8 @@ def with_spread(mean: float | None, spread: float | None) -> str:
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one group of a comparison from the verdicts on its targets."""
+
     def means(field: str) -> dict[str, float]:
         """Return the mean of each figure that every row has."""
         values = [{name: _value(found) for name, found in row[field].items()} for row in rows]

@@ -84,6 +84,7 @@ class Comparison(list[dict[str, Any]]):
         return header, [self._row(group, evaluators) for group in self]
 
     def _row(self, group: dict[str, Any], evaluators: Sequence[str]) -> list[str]:
+        """Return the cells of one group."""
         first = group["verdicts"][0]
         spread = "" if group["spread"] is None else f" +- {group['spread']:.2f}"
         return [

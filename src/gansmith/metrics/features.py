@@ -83,6 +83,7 @@ class FeatureNetwork(nn.Module):
 
     @property
     def num_classes(self) -> int:
+        """The number of classes it was trained on; 1 for random weights."""
         return self.classifier.out_features
 
     def layers(self, images: Tensor) -> list[Tensor]:
