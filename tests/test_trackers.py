@@ -1,4 +1,4 @@
-"""Other programs hear everything once, and none of them can harm a run."""
+"""Trackers receive every row once, and none of them can harm a run."""
 
 import json
 import logging
@@ -11,19 +11,20 @@ import sys
 import pytest
 
 from gansmith.config import resolve
+from gansmith.errors import ConfigError, TrainingFailed
+from gansmith.events import Logged
 from gansmith.runs import create_run, open_run
+from gansmith.training.inputs import load_training_data
+from gansmith.training.loop import train_events
 from gansmith.training.trackers import TRACKERS, _identity, parse_trackers, tracked
-from gansmith.errors import TrainingFailed
-from gansmith.training.loop import prepare
-from gansmith.cli.training import train
 
 
 def follow(config, directory, *, stop_after=None):
     """Train as the command line does: with the trackers of the config."""
-    config, data = prepare(config.replace(trackers=config.trackers or "tensorboard"))
-    run, heard = create_run(directory, config), []
-    for report in tracked(run, train(run, data, stop=lambda: len(heard) == stop_after)):
-        heard.append(report)
+    config, data = load_training_data(config.replace(trackers=config.trackers or "tensorboard"))
+    run, seen = create_run(directory, config), []
+    for event in tracked(run, train_events(run, data, stop=lambda: len(seen) == stop_after)):
+        seen.append(event)
     return run
 
 
@@ -40,8 +41,8 @@ def assert_agrees(run):
     for name in ("d_loss", "g_loss", "images_per_s"):
         expected = [(row["images_seen"], pytest.approx(row[name], rel=1e-6)) for row in run.log]
         assert [(event.step, event.value) for event in reader.Scalars(name)] == expected and expected
-    expected = [(row["images_seen"], pytest.approx(row["ratio"], rel=1e-6)) for row in run.metrics]
-    assert [(event.step, event.value) for event in reader.Scalars("score/ratio")] == expected and expected
+    expected = [(row["images_seen"], pytest.approx(row["validation_fd_ratio"], rel=1e-6)) for row in run.metrics]
+    assert [(event.step, event.value) for event in reader.Scalars("score/validation_fd_ratio")] == expected and expected
     frames = [int(path.stem) for path in sorted(run.samples_dir.glob("*.png"))]
     assert [event.step for event in reader.Images("samples")] == frames and frames
     first = reader.Images("samples")[0]
@@ -52,7 +53,7 @@ def test_tensorboard_reads_what_the_run_logged(tiny, tmp_path):
     assert_agrees(follow(tiny(), tmp_path / "run"))
 
 
-def test_a_resumed_run_is_told_once(tiny, tmp_path):
+def test_a_resumed_run_is_recorded_once(tiny, tmp_path):
     run = follow(tiny(), tmp_path / "run", stop_after=6)
     assert run.log[-1]["images_seen"] < 256
     run = follow(tiny(), tmp_path / "run")
@@ -62,7 +63,7 @@ def test_a_resumed_run_is_told_once(tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_told_once(tmp_path, digit_dir):
+def test_a_killed_run_is_recorded_once(tmp_path, digit_dir):
     directory = tmp_path / "run"
     flags = {"images": 1600, "batch_size": 16, "g_width": 8, "d_width": 8, "threads": 1, "log_every": 32, "save_every": 320,
              "sample_every": 500, "evaluate_every": 1000, "data_dir": digit_dir}  # fmt: skip
@@ -83,7 +84,7 @@ def test_a_killed_run_is_told_once(tmp_path, digit_dir):
 
 
 class Broken:
-    """Fails at its second message, as a full disk or a lost server would make it."""
+    """A tracker that fails at its second message, as with a full disk or a lost server."""
 
     def __init__(self, run):
         self.messages = 0
@@ -96,7 +97,7 @@ class Broken:
     picture = numbers
 
     def close(self, status):
-        raise AssertionError("a dropped tracker is left alone")
+        raise AssertionError("a dropped tracker was called")
 
 
 def test_a_failing_tracker_warns_once_and_the_run_goes_on(tiny, tmp_path, monkeypatch, caplog):
@@ -104,7 +105,7 @@ def test_a_failing_tracker_warns_once_and_the_run_goes_on(tiny, tmp_path, monkey
     with caplog.at_level(logging.WARNING, "gansmith"):
         run = follow(tiny(trackers="broken, tensorboard"), tmp_path / "run")
     warnings = [record.getMessage() for record in caplog.records if "tracker" in record.getMessage()]
-    assert warnings == ["the broken tracker failed and is left out (the server is gone); the run goes on"]
+    assert warnings == ["the broken tracker failed and is dropped (the server is gone); training goes on"]
     assert_agrees(run)
 
 
@@ -118,23 +119,23 @@ def test_a_missing_package_is_named_and_the_run_goes_on(tiny, tmp_path, monkeypa
 def test_unknown_trackers_are_refused_before_anything_is_written(gansmith, tmp_path, digit_dir):
     code, _, err = gansmith("train", "--trackers", "tensorbord", "--out", tmp_path / "run", "--data-dir", digit_dir)
     assert code == 2 and "did you mean 'tensorboard'?" in err and not (tmp_path / "run").exists()
-    assert parse_trackers("") == parse_trackers("none") == [] and parse_trackers(" wandb,mlflow ") == [
-        "wandb",
-        "mlflow",
-    ]
+    assert parse_trackers("") == parse_trackers("none") == []
+    assert parse_trackers(" wandb,mlflow ") == ["wandb", "mlflow"]
+    with pytest.raises(ConfigError, match="did you mean 'wandb'"):
+        parse_trackers("wand")
     assert resolve().trackers == "tensorboard"
 
 
-def test_a_full_disk_is_the_trackers_own_trouble(tiny, tmp_path, caplog):
+def test_a_full_disk_ends_the_tracker_alone(tiny, tmp_path, caplog):
     run = create_run(tmp_path / "run", tiny(trackers="tensorboard"))
-    reports = [{"kind": "log", "images_seen": k, "d_loss": 0.5} for k in range(400)]
+    events = [Logged(k, {"d_loss": 0.5}) for k in range(400)]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, hard))
     try:
-        assert list(tracked(run, reports)) == reports  # and none of them waits for a writer that has ended
+        assert list(tracked(run, events)) == events  # and none of them waits for a writer that has ended
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert caplog.text.count("the tensorboard tracker failed and is left out") == 1
+    assert caplog.text.count("the tensorboard tracker failed and is dropped") == 1
 
 
 @pytest.mark.slow
@@ -144,24 +145,24 @@ def test_mlflow_keeps_one_run_in_a_local_database(tiny, tmp_path):
     follow(tiny(trackers="mlflow"), tmp_path / "run", stop_after=6)
     run = follow(tiny(trackers="mlflow"), tmp_path / "run")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (told,) = client.search_runs([client.get_experiment_by_name("gansmith").experiment_id])
-    losses = client.get_metric_history(told.info.run_id, "d_loss")
+    (recorded,) = client.search_runs([client.get_experiment_by_name("gansmith").experiment_id])
+    losses = client.get_metric_history(recorded.info.run_id, "d_loss")
     assert [(entry.step, entry.value) for entry in losses] == [(row["images_seen"], row["d_loss"]) for row in run.log]
-    assert told.data.params["network"] == "compact" and told.info.status == "FINISHED"
-    assert len(client.list_artifacts(told.info.run_id, "samples")) == len(list(run.samples_dir.glob("*.png")))
+    assert recorded.data.params["network"] == "compact" and recorded.info.status == "FINISHED"
+    assert len(client.list_artifacts(recorded.info.run_id, "samples")) == len(list(run.samples_dir.glob("*.png")))
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_mlflow_tells_runs_of_one_name_apart_and_how_they_ended(tiny, tmp_path, monkeypatch):
+def test_mlflow_keeps_runs_of_one_name_apart_and_how_they_ended(tiny, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
     follow(tiny(trackers="mlflow"), tmp_path / "a" / "run", stop_after=6)
     with pytest.raises(TrainingFailed):
         follow(tiny("mlp-small", trackers="mlflow", g_lr=1e17, d_lr=1e17), tmp_path / "b" / "run")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'shared.db'}")
-    told = client.search_runs([client.get_experiment_by_name("gansmith").experiment_id])
-    assert sorted(run.info.status for run in told) == ["FAILED", "KILLED"]
+    recorded = client.search_runs([client.get_experiment_by_name("gansmith").experiment_id])
+    assert sorted(run.info.status for run in recorded) == ["FAILED", "KILLED"]
 
 
 def history(path):
