@@ -20,13 +20,11 @@ from gansmith.runs import RunDirectory, open_run
 from gansmith.training.chores import GRID_ROWS
 from gansmith.training.diagnosis import FAILURES
 
-LARGE = "--images 40000 --threads 1 --data mnist"
 SMALL = "--images 12800 --batch-size 32 --g-width 16 --d-width 16 --threads 1 --data mnist"
 PROVOKED = {
     "not-finite": f"default {SMALL} --g-lr 1e4 --d-lr 1e4",
     "diverged": f"default {SMALL} --g-lr 0.3 --d-lr 0.3",
-    "mode-collapse": f"default {LARGE} --update joint --d-steps 1 --no-minibatch-stddev --r1-gamma 0 --r2-gamma 0 "
-    "--d-loss-target 0 --clusters-per-class 1",
+    "mode-collapse": "mlp-small --images 25600 --log-every 128 --threads 1 --data mnist",
     "missing-classes": f"default {SMALL} --classes 3",
     "discriminator-wins": f"default {SMALL} --r1-gamma 0 --r2-gamma 0 --d-loss-target 0 --g-lr 1e-6",
     "generator-wins": f"default {SMALL} --d-lr 1e-9",
