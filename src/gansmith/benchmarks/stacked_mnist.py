@@ -20,7 +20,7 @@ _CHUNK = 1_000
 
 
 def measure(samples: Tensor, *, data_dir: str | None = None) -> dict[str, Any]:
-    """Return modes and divergence of uint8 (N, 3, 28, 28) images, those of N real triples, and the floor for N images.
+    """Return modes and divergence of uint8 (N, 3, 28, 28) images, those of N real triples, and the expected KL.
 
     Raises DataError for images of another shape, or where MNIST has no labels to count its digits by.
 
@@ -34,11 +34,11 @@ def measure(samples: Tensor, *, data_dir: str | None = None) -> dict[str, Any]:
     network = load_feature_network("mnist", digits.spec)
     real = stack(digits.pixels, len(samples), seed=3)  # other triples than are trained on
     found = spread(classify(network, samples))
-    least = floor(torch.bincount(digits.labels, minlength=10), len(samples))
+    expected = expected_kl(torch.bincount(digits.labels, minlength=10), len(samples))
     return {
         **found,
-        "floor": least,
-        "kl_above_floor": found["kl"] - least,
+        "expected_kl": expected,
+        "kl_above_expected": found["kl"] - expected,
         "samples": len(samples),
         "digits": digits.source,
         "real": spread(classify(network, real)),
@@ -65,7 +65,7 @@ def spread(digits: Tensor) -> dict[str, float]:
     return {"modes": int((kinds > 0).sum()), "kl": _from_uniform(kinds), "kl_colours": float(colours)}
 
 
-def floor(digits: Tensor, count: int) -> float:
+def expected_kl(digits: Tensor, count: int) -> float:
     """Return the KL that `count` independent real triples are expected to have, in nats.
 
     Args:

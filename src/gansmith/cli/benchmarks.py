@@ -51,7 +51,7 @@ def stacked_mnist(
     json
         One JSON object instead of a table; progress goes to the other stream.
     """
-    from gansmith.benchmarks.stacked_mnist import MODES, measure
+    from gansmith.benchmarks.stacked_mnist import measure
     from gansmith.data.images import MAX_IMAGES
     from gansmith.sampling import sample
 
@@ -67,19 +67,26 @@ def stacked_mnist(
     if json:
         print(json_.dumps(result))
         return 0
-    real, floor = result["real"], result["floor"]
+    _print_modes(result)
+    _print_training(facts)
+    return 0
+
+
+def _print_modes(result: dict[str, Any]) -> None:
+    """Print what was counted of samples and of real images, and what is expected of real ones."""
+    from gansmith.benchmarks.stacked_mnist import MODES
+
+    real, expected = result["real"], result["expected_kl"]
     rows = [
-        ("modes", f"{result['modes']:,}", f"{real['modes']:,}", f"{MODES:,}"),
-        ("KL to uniform, nats", f"{result['kl']:.4f}", f"{real['kl']:.4f}", f"{floor:.4f}"),
+        (f"modes, of {MODES:,}", f"{result['modes']:,}", f"{real['modes']:,}", ""),
+        ("KL to uniform, nats", f"{result['kl']:.4f}", f"{real['kl']:.4f}", f"{expected:.4f}"),
         ("of it, single digits", f"{result['kl_colours']:.4f}", f"{real['kl_colours']:.4f}", ""),
-        ("KL above the expected one", f"{result['kl_above_floor']:.4f}", f"{real['kl'] - floor:.4f}", ""),
+        ("KL above the expected one", f"{result['kl_above_expected']:.4f}", f"{real['kl'] - expected:.4f}", ""),
     ]
     print_table(("", "samples", "real", "expected"), rows)
     accuracy = result["classifier_accuracy"]
     known = "unknown: no test images" if accuracy is None else f"{accuracy:.2%} on MNIST's test images"
     print(f"{result['samples']:,} images counted by {result['classifier']} (accuracy {known})")
-    _print_training(facts)
-    return 0
 
 
 def gaussians(
@@ -173,7 +180,7 @@ def losses(
         One JSON object instead of a table; progress goes to the other stream.
     """
     from gansmith.benchmarks.losses import IMAGES, OBJECTIVES_COMPARED, RECIPE, SEEDS, order
-    from gansmith.evaluation import compare, with_spread
+    from gansmith.evaluation import with_spread
 
     seeds = SEEDS if seeds is None else seeds
     if seeds < 1:
@@ -182,30 +189,34 @@ def losses(
     verdicts: dict[str, list[dict[str, Any]]] = {name: [] for name in OBJECTIVES_COMPARED}
     for seed, (name, choices) in itertools.product(range(seeds), OBJECTIVES_COMPARED.items()):
         flags = {**shared, "seed": str(seed), **{field: str(value) for field, value in choices.items()}}
-        directory = out / f"{name}-{seed}"
-        try:
-            code, _, model = _train(RECIPE, directory, None, flags, progress, json)
-        except TrainingFailed as error:
-            complain(f"{name}, seed {seed}: {error}")
-            verdicts[name].append({"fd_ratio": None, "gates": {}})
-            continue
-        if model is None:
+        code, verdict = _train_and_evaluate(RECIPE, out / f"{name}-{seed}", flags, quick, progress, json)
+        if verdict is None:
             return code
-        verdicts[name] += compare([directory], quick=quick)[0]["verdicts"]
+        verdicts[name].append(verdict)
     rows = order(verdicts)
     if json:
         print(json_.dumps({"benchmark": "losses", "recipe": RECIPE, **shared, "objectives": rows}))
         return 0
-    header = ("objective", "FD ratio", "gates that failed in any seed")
-    print_table(
-        header,
-        [
-            (r["objective"], with_spread(r["fd_ratio"], r["spread"]) or "none", ", ".join(r["failed"]) or "none")
-            for r in rows
-        ],
-    )
+    scores = [with_spread(row["fd_ratio"], row["spread"]) or "none" for row in rows]
+    gates = [", ".join(row["failed"]) or "none" for row in rows]
+    cells = zip([row["objective"] for row in rows], scores, gates, strict=True)
+    print_table(("objective", "FD ratio", "gates that failed in any seed"), list(cells))
     print(f"{RECIPE} on {data}, {shared['images']} images each, {seeds} seeds, in {out}")
     return 0
+
+
+def _train_and_evaluate(
+    recipe: str, directory: Path, flags: dict[str, str | None], quick: bool, progress: Progress, json: bool
+) -> tuple[int, dict[str, Any] | None]:
+    """Train and evaluate a run; returns its exit code, and the verdict if it is done or failed in training."""
+    from gansmith.evaluation import compare
+
+    try:
+        code, _, model = _train(recipe, directory, None, flags, progress, json)
+    except TrainingFailed as error:
+        complain(f"{directory.name}: {error}")
+        return 0, {"fd_ratio": None, "gates": {}}
+    return code, None if model is None else compare([directory], quick=quick)[0]["verdicts"][0]
 
 
 def _train(
