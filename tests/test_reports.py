@@ -104,7 +104,7 @@ def test_a_verdict_with_gates_comes_before_a_validation_fd_ratio(project):
     gate = {"ok": False, "figure": "coverage", "value": 0.5, "limit": 0.8, "meaning": "parts are missing"}
     run.append(run.metrics_path, {"images_seen": 256, "tier": "full", **found, "gates": {"coverage": gate}})
     shown = texts(compose([run])[1])
-    assert "This FD ratio is not valid, because a gate failed: coverage." in shown
+    assert "This FD ratio is not valid, because these gates failed: coverage." in shown
     assert "parts are missing" in shown and "the answer is: FD ratio 5.00." in shown
 
 

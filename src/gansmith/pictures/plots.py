@@ -84,6 +84,8 @@ def _mark_failure(panels: Sequence["Axes"], row: dict[str, Any]) -> None:
         row["failure"] if row["kind"] == "failure" else f"rollback after {row['failure']}",
         (thousands, 0.98),
         xycoords=panels[0].get_xaxis_transform(),
+        xytext=(-2, 0),
+        textcoords="offset points",
         rotation=90,
         va="top",
         ha="right",

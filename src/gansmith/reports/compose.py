@@ -111,7 +111,7 @@ def _answer(score: dict[str, Any]) -> str:
     )
     if score.get("valid") is False:
         failed = [name for name, gate in score.get("gates", {}).items() if gate.get("ok") is False]
-        answer += f" This FD ratio is not valid, because a gate failed: {', '.join(failed)}."
+        answer += f" This FD ratio is not valid, because these gates failed: {', '.join(failed)}."
     return answer
 
 
@@ -411,7 +411,7 @@ def _scores(run: RunDirectory) -> list[Block]:
 
 def _failures(runs: Sequence[RunDirectory]) -> list[Block]:
     items = [
-        f"{run.directory.resolve().name}, after {row['images_seen']:,} images: {row['message']}"
+        f"{run.directory.resolve().name}: {row['message']}"
         for run in runs
         for row in run.log
         if row.get("kind") in ("failure", "rollback")
