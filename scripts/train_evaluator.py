@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import safetensors.torch
-from gansmith.metrics.evaluator_training import accuracy, train_evaluator
 
 import gansmith.metrics
 from gansmith.data import load_data
 from gansmith.data.embedded import embedded_mnist
 from gansmith.data.images import split
+from gansmith.metrics.evaluator_training import accuracy, train_evaluator
 from gansmith.metrics.features import random_feature_network
 from gansmith.metrics.reference import measure_reference, to_tensors
 
