@@ -28,6 +28,7 @@ from gansmith.data.images import Images
 from gansmith.errors import ConfigError, GansmithError, NotFoundError
 from gansmith.events import Event, Started
 from gansmith.files import write_bytes
+from gansmith.isolation import isolated, own_environment
 from gansmith.networks import NETWORKS
 from gansmith.pictures import animations, plots
 from gansmith.pictures.grids import enlarge, grid, to_png
@@ -55,8 +56,8 @@ class Run(RunDirectory):
 
     >>> run.status
     'finished'
-    >>> sorted(run.log[-1])[:3]
-    ['d_fake', 'd_loss', 'd_real']
+    >>> {"images_seen", "d_loss", "g_loss"} <= run.log[-1].keys()
+    True
 
     Attributes:
         directory: the run directory.
@@ -382,7 +383,7 @@ def evaluate(
 
     >>> verdict = gs.evaluate(run, quick=True)
     >>> verdict["n"], verdict["valid"]
-    (500, False)
+    (2000, False)
 
     Args:
         target: a run, a checkpoint, a generator file, a .npz of images or a folder of them.
@@ -456,7 +457,7 @@ def export(source: "Run | Path | str", *formats: str, out: Path | str | None = N
     """Write a generator for other libraries, each file read back and compared; returns the folder.
 
     >>> sorted(path.name for path in gs.export(run, "safetensors").iterdir())
-    ['README.md', 'generator.safetensors', 'grid.png', 'manifest.json']
+    ['generator.safetensors', 'grid.png', 'manifest.json', 'model-card.md']
 
     Args:
         formats: of safetensors, onnx, keras, pt2; "all", or none named, for every one.
@@ -468,7 +469,8 @@ def export(source: "Run | Path | str", *formats: str, out: Path | str | None = N
     names = list(EXPORTERS) if "all" in formats or not formats else list(formats)
     path = _path(source)
     folder = Path(out) if out is not None else (path if path.is_dir() else path.parent) / "exports"
-    export_generator(path, names, folder)
+    with isolated():
+        export_generator(path, names, folder)
     return folder
 
 
@@ -536,7 +538,8 @@ def handin(
     if path.suffix != ".zip":
         raise ConfigError(f"{path} does not end in .zip; give a name that does, such as submission.zip")
     opened = [open_run(one) for one in (run, *others)]
-    notes = write_bundle(opened, path, allow_labels=allow_labels is not False, allow_test_images=allow_test_images)
+    with isolated():
+        notes = write_bundle(opened, path, allow_labels=allow_labels is not False, allow_test_images=allow_test_images)
     config = opened[0].config
     if allow_labels is None and (config.conditioning == "labels" or config.classes):
         notes = [
@@ -675,7 +678,7 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
     with closing(tracked(run, events)) as followed:  # type: ignore[type-var]
         try:
             while True:
-                with training_machine(run.config):
+                with own_environment(), training_machine(run.config):
                     event = next(followed, None)
                 if event is None:
                     return

@@ -70,6 +70,11 @@ _output = partial(_field, group="Logs, samples, checkpoints", may_change=True)
 class Config:
     """One run's choices; raises ConfigError for any value that is out of range or of the wrong type.
 
+    >>> gs.Config(batch_size=32).batch_size
+    32
+    >>> run.config.techniques()
+    {}
+
     Training length is counted in real images shown to the discriminator. Fractions are of the schedule's length, so a
     recipe keeps its shape when its budget changes. Defaults leave every technique out: a recipe's row says what it
     uses.
@@ -478,6 +483,10 @@ def resolve(
     arguments: Mapping[str, object] | None = None,
 ) -> Config:
     """Return the choices that result from all sources.
+
+    >>> config = gs.resolve("mlp-small", arguments={"label_smoothing": 0.1})
+    >>> config.latent_dim, config.label_smoothing, config.origins["label_smoothing"]
+    (100, 0.1, 'argument')
 
     Raises ConfigError for an unknown field, recipe or value, NotFoundError for a missing file.
     """

@@ -2,7 +2,12 @@
 
 
 class GansmithError(ValueError):
-    """A request that cannot be met: its message says what was wrong, what is allowed and what to do."""
+    """A request that cannot be met: its message says what was wrong, what is allowed and what to do.
+
+    >>> gs.open_run("nowhere")
+    Traceback (most recent call last):
+    gansmith.errors.NotFoundError: nowhere holds no run (no config.toml); give a directory that `train` wrote
+    """
 
 
 class ConfigError(GansmithError):
@@ -23,6 +28,12 @@ class NotFoundError(GansmithError, FileNotFoundError):
 
 class TrainingFailed(RuntimeError):
     """A training run that stopped by itself; what was saved before is intact.
+
+    >>> try:
+    ...     gs.train("mlp-small", images=6400, out="steep", progress="none", g_lr=1e18, d_lr=1e18)
+    ... except gs.TrainingFailed as error:
+    ...     print(error.failure)
+    not-finite
 
     Attributes:
         failure: name of the training failure, such as "diverged"; empty where a checkpoint could not be written.

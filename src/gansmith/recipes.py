@@ -2,7 +2,13 @@
 
 Where a source counts epochs or iterations, the row converts them to images: 60,000 per epoch, a batch per iteration.
 Unless its comment says otherwise, a row's values are its source's, except Adam's learning rate, beta1 and beta2: these
-are 2e-4, 0.5 and 0.999, as in `Config`.
+are 2e-4, 0.5 and 0.999, as in `Config`. A program may add rows.
+
+>>> gs.RECIPES["mlp-small"]["network"]
+'mlp'
+>>> gs.RECIPES["mine"] = dict(gs.RECIPES["mlp-small"], images=50_000, label_smoothing=0.1)
+>>> gs.resolve("mine").images
+50000
 """
 
 from typing import Any
@@ -15,7 +21,7 @@ _COMPACT: dict[str, Any] = dict(
 
 # Gansmith's own recipe; docs/experiments.md says how it was found.
 _DEFAULT: dict[str, Any] = dict(
-    _COMPACT, batch_size=64, g_width=64, ema=0.05, minibatch_stddev=64, r1_gamma=0.02, r2_gamma=0.02,
+    _COMPACT, batch_size=64, g_width=64, ema=0.05, minibatch_stddev=4, r1_gamma=0.02, r2_gamma=0.02,
     penalty_start_factor=100.0, penalty_every=8, d_loss_target=1.1, d_steps=2, g_lr=4.5e-3, calibrate_output=True,
     augment="auto",
 )  # fmt: skip
@@ -30,7 +36,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     # the networks of published tables do not.
     "stacked": dict(
         _COMPACT, network="planes", data="stacked-mnist", conditioning="none", use_all_training_images=True,
-        objective="relativistic", g_width=64, latent_dim=96, ema=0.05, minibatch_stddev=64,
+        objective="relativistic", g_width=64, latent_dim=96, ema=0.05, minibatch_stddev=4,
         r1_gamma=0.05, r2_gamma=0.05, penalty_start_factor=20.0, penalty_every=8,
     ),
     # Mixtures of Gaussians rendered as images, conditioned on neither labels nor clusters.
@@ -102,14 +108,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     # widths, batch_size, and learning rates (source: 1e-3 with the equalised learning rate, which is not used here).
     "progressive": dict(
         network="progressive", g_width=32, d_width=32, latent_dim=128, images=3_000_000, batch_size=32,
-        objective="wasserstein", gradient_penalty=10.0, minibatch_stddev=64, g_lr=2e-4, d_lr=2e-4, beta1=0.0,
+        objective="wasserstein", gradient_penalty=10.0, minibatch_stddev=4, g_lr=2e-4, d_lr=2e-4, beta1=0.0,
         beta2=0.99, ema=0.05,
     ),
     # StyleGAN2, arXiv:1912.04958, with the settings of arXiv:2006.06676 for CIFAR-10. Chosen here: widths, r1_gamma,
     # batch_size, and learning rates (source: 2.5e-3 with the equalised learning rate, which is not used here).
     "stylegan-lite": dict(
         network="stylegan-lite", g_width=32, d_width=32, latent_dim=64, images=3_000_000, batch_size=32,
-        r1_gamma=0.1, penalty_every=16, style_mixing=0.9, minibatch_stddev=64, g_lr=3e-4, d_lr=3e-4, beta1=0.0,
+        r1_gamma=0.1, penalty_every=16, style_mixing=0.9, minibatch_stddev=4, g_lr=3e-4, d_lr=3e-4, beta1=0.0,
         beta2=0.99, ema=0.05,
     ),
     # R3GAN, arXiv:2501.05441, table 4 and its code: gammas, learning rates, beta2 and the EMA's half-life all move by

@@ -33,6 +33,12 @@ CHUNK = 64  # images per pass; smaller requests are padded
 class Model:
     """A generator ready to sample from.
 
+    >>> G = gs.load(run)
+    >>> G.sample(labels=None, count=4, seed=7).images.shape
+    (4, 28, 28, 1)
+    >>> G.network(torch.zeros(2, G.config.latent_dim), torch.zeros(2, dtype=torch.int64)).shape
+    torch.Size([2, 1, 28, 28])
+
     Attributes:
         network: the plain module, network(z, y) -> (N, C, H, W) in [-1, 1]; in evaluation mode, float32.
         config: the choices it was trained with; of a file that does not say, only `latent_dim` and `conditioning`.
@@ -66,6 +72,12 @@ class Model:
 class Samples:
     """Generated images and their labels; shows itself as a grid in a notebook.
 
+    >>> samples = gs.sample(run, 4)
+    >>> samples
+    <Samples: 4 images of 28 x 28 x 1, no labels>
+    >>> samples.save("four.png").name
+    'four.png'
+
     Attributes:
         images: uint8 (N, H, W, C).
         labels: int64 (N,), -1 where the generator knows no labels.
@@ -81,6 +93,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __repr__(self) -> str:
+        labels = set(self.labels.tolist()) - {-1}
+        classes = f"{len(labels)} classes" if labels else "no labels"
+        return f"<Samples: {len(self):,} images of {' x '.join(map(str, self.images.shape[1:]))}, {classes}>"
 
     @property
     def _nchw(self) -> Tensor:
@@ -213,7 +230,7 @@ def class_walk(model: Model, *, seed: int, y: Sequence[int], steps: int) -> Tens
 
 
 def truncate(model: Model, strength: float) -> None:
-    """From now on draw styles nearer to their mean: higher fidelity, less variety; 1 is untouched and 0 the mean.
+    """Move every style towards the mean style: higher fidelity, less variety; 1 changes nothing, 0 is the mean.
 
     Raises ConfigError for another strength, and for a generator that has no styles.
     """

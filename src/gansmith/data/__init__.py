@@ -2,6 +2,9 @@
 
 `DATASETS` maps a name to the function that reads or generates it; one module per kind of source. Networks are trained
 on the official training part only, less the validation images that `images.split` holds out of it.
+
+>>> gs.DATASETS["gaussian-ring"](None, "test")
+<Images gaussian-ring: 10,000 of 28 x 28 x 1, 8 classes, from ...>
 """
 
 from collections.abc import Callable

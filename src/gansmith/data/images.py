@@ -1,11 +1,13 @@
 """Images as one uint8 tensor with labels, their conversion from and to [-1, 1], and the validation split."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gansmith.errors import DataError
@@ -24,12 +26,13 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Images:
-    """A whole data set in memory.
+    """A whole data set in memory; shows itself as a grid of 25 of its images in a notebook.
 
-    >>> import numpy as np
-    >>> images = Images(np.zeros((5, 28, 28), np.uint8), [0, 1, 2, 3, 4])
-    >>> images.pixels.shape, images.num_classes
-    (torch.Size([5, 1, 28, 28]), 5)
+    >>> images = gs.Images(np.zeros((5, 28, 28), np.uint8), [0, 1, 2, 3, 4])
+    >>> images
+    <Images images: 5 of 28 x 28 x 1, 5 classes, from arrays in memory>
+    >>> images.pixels.shape
+    torch.Size([5, 1, 28, 28])
 
     Args:
         pixels: uint8 NumPy array or tensor, (N, H, W), (N, H, W, C) or (N, C, H, W); kept as a (N, C, H, W) tensor.
@@ -50,6 +53,18 @@ class Images:
     notices: tuple[str, ...] = ()
     frequencies: tuple[float, ...] = ()
 
+    if TYPE_CHECKING:  # what may be given is more than what is kept
+
+        def __init__(
+            self,
+            pixels: Tensor | NDArray[np.uint8],
+            labels: Tensor | NDArray[Any] | Sequence[int] | None = None,
+            name: str = "images",
+            source: str = "arrays in memory",
+            notices: tuple[str, ...] = (),
+            frequencies: tuple[float, ...] = (),
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "pixels", _as_nchw(self.pixels))
         if self.labels is not None:
@@ -57,6 +72,17 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        classes = f"{spec.num_classes} classes" if spec.num_classes else "no labels"
+        size = f"{self.pixels.shape[2]} x {spec.size} x {spec.channels}"
+        return f"<Images {self.name}: {len(self):,} of {size}, {classes}, from {self.source}>"
+
+    def _repr_png_(self) -> bytes:
+        from gansmith.pictures.grids import enlarge, grid, to_png
+
+        return to_png(enlarge(grid(self.shuffled(25).pixels)))
 
     @property
     def num_classes(self) -> int:

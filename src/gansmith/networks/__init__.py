@@ -1,7 +1,12 @@
 """Architectures: a generator and a discriminator each, both in one file.
 
 A row of `NETWORKS` builds `(G, D)` for images of a given spec. `spec.num_classes` is the number of class ids y that
-both are conditioned on, labels or clusters alike; with 0 they are unconditional and ignore y.
+both are conditioned on, labels or clusters alike; with 0 they are unconditional and ignore y. A program may add rows.
+
+>>> from gansmith.data import ImageSpec
+>>> G, D = gs.NETWORKS["mlp"](ImageSpec(size=28, channels=1, num_classes=0), gs.Config(latent_dim=8))
+>>> G(torch.zeros(2, 8), torch.zeros(2, dtype=torch.int64)).shape
+torch.Size([2, 1, 28, 28])
 """
 
 import itertools

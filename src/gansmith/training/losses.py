@@ -2,6 +2,9 @@
 
 A loss takes the logits of real and of generated images, both (N,), and returns a scalar; it never runs an optimiser
 and never sees a network. Both losses get both logits, which relativistic ones need.
+
+>>> gs.OBJECTIVES["hinge"].d_loss(torch.tensor([2.0, 0.0]), torch.tensor([-3.0, -1.0])).item()
+0.5
 """
 
 from collections.abc import Callable
@@ -23,7 +26,15 @@ PerLogit = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Objective:
-    """A pair of losses and what a step must know of it.
+    """A pair of losses and what a step must know of it. A program may add its own to `OBJECTIVES`.
+
+    >>> def d_loss(real_logits, fake_logits):
+    ...     return (real_logits - 1).abs().mean() + fake_logits.abs().mean()
+    >>> def g_loss(real_logits, fake_logits):
+    ...     return (fake_logits - 1).abs().mean()
+    >>> gs.OBJECTIVES["absolute"] = gs.Objective(d_loss, g_loss)
+    >>> gs.train("mlp-small", objective="absolute", images=640, out="mine", progress="none", g_width=16, d_width=16)
+    <Run mine: finished, 640 images, validation FD ratio ...>
 
     Attributes:
         d_loss, g_loss: from (N,) real and (N,) fake logits to a scalar.
@@ -96,7 +107,7 @@ def relativistic_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def relativistic_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Compare the same pairs the other way round. Source: R3GAN, arXiv:2501.05441, eq. 2."""
+    """Compare the same pairs with real and generated exchanged. Source: R3GAN, arXiv:2501.05441, eq. 2."""
     return softplus(real_logits - fake_logits).mean()
 
 
@@ -106,7 +117,7 @@ def relativistic_average_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def relativistic_average_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Compare the same the other way round. Source: RaSGAN, arXiv:1807.00734."""
+    """Compare the same with real and generated exchanged. Source: RaSGAN, arXiv:1807.00734."""
     return relativistic_average_d(fake_logits, real_logits)
 
 

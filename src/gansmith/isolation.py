@@ -1,0 +1,41 @@
+"""What other libraries change in a process as they are imported or used, put back afterwards."""
+
+import contextlib
+import logging
+import os
+import random
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+
+@contextlib.contextmanager
+def own_environment() -> Iterator[None]:
+    """Put environment variables back when the block ends."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[None]:
+    """Put back environment, warning filters, random states and the level of torch.onnx's logger when the block ends.
+
+    Keras draws from Python's random numbers as it is imported, and sets variables; so do libraries below it.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    torch_onnx = logging.getLogger("torch.onnx")
+    level = torch_onnx.level
+    try:
+        with own_environment(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch_onnx.setLevel(level)

@@ -1,0 +1,569 @@
+"""The Python API: its names, its examples, interruptions, what it leaves unchanged, choices that a program adds."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import itertools
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from conftest import assert_same_run
+from process_state import assert_unchanged, state_of_this_process
+
+import gansmith as gs
+from gansmith.errors import ConfigError, DataError, NotFoundError, RunError
+from gansmith.runs import locked
+
+SMALL: dict[str, Any] = {"g_width": 16, "d_width": 16, "threads": 1, "progress": "none"}
+NAME = "runs/0001-mlp-small-mnist"
+TABLES = {"DATASETS", "NETWORKS", "OBJECTIVES", "RECIPES"}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder that holds a finished run."""
+    folder = tmp_path_factory.mktemp("finished")
+    gs.train("mlp-small", images=640, out=folder / "run", **SMALL)
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A finished run in the working directory, as a user's first one is."""
+    shutil.copytree(finished, tmp_path / NAME)
+    return gs.open_run(NAME)
+
+
+@pytest.fixture(autouse=True)
+def _own_tables():
+    """What a test adds to a table is gone after it."""
+    before = {name: dict(getattr(gs, name)) for name in TABLES}
+    yield
+    for name, rows in before.items():
+        getattr(gs, name).clear()
+        getattr(gs, name).update(rows)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    monkeypatch.setenv("GANSMITH_THREADS", "1")
+
+
+# Names.
+
+
+def stub_names():
+    tree = ast.parse(Path(gs.__file__).with_suffix(".pyi").read_text())
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert all(alias.name == alias.asname for node in imports for alias in node.names)
+    return {alias.name: node.module for node in imports for alias in node.names}
+
+
+def test_type_checkers_see_the_names_that_python_sees():
+    assert stub_names() == gs._HOME
+    assert list(gs._HOME) == sorted(gs._HOME)
+    assert {*gs.__all__, "__version__"} == set(dir(gs))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        gs.trian  # noqa: B018
+
+
+def test_importing_costs_next_to_nothing():
+    code = (
+        "import time, sys; before = time.process_time(); import gansmith as gs; spent = time.process_time() - before;"
+        "print(spent, 'torch' in sys.modules, 'numpy' in sys.modules, len(gs.__all__) > 20)"
+    )
+    command = [sys.executable, "-c", code]
+    found = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(3)]
+    assert min(float(line[0]) for line in found) < 0.05
+    assert all(line[1:] == ["False", "False", "True"] for line in found)
+
+
+def typed(function):
+    return [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name not in ("self", "cls") and parameter.annotation is inspect.Parameter.empty
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(set(gs._HOME) - TABLES))
+def test_every_public_function_is_typed(name):
+    public = getattr(gs, name)
+    methods = (
+        [value for key, value in vars(public).items() if not key.startswith("_")] if inspect.isclass(public) else []
+    )
+    for function in [public, *filter(inspect.isfunction, methods)]:
+        if inspect.isfunction(function):
+            assert typed(function) == []
+            assert inspect.signature(function).return_annotation is not inspect.Signature.empty
+
+
+@pytest.mark.slow  # without a cache of earlier checks, mypy reads torch first
+def test_the_typed_example_passes_a_strict_type_checker():
+    command = [sys.executable, "-m", "mypy", "--strict", "tests/typing_example.py"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+# Examples.
+
+
+@pytest.mark.parametrize("name", gs._HOME)
+def test_the_docstring_has_an_example_that_runs(name, run):
+    home = importlib.import_module(gs._HOME[name])
+    thing = home if name in TABLES else getattr(home, name)  # a table's is that of its module
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    test = doctest.DocTestParser().get_doctest(
+        inspect.getdoc(thing) or "", {"gs": gs, "run": run, "np": np, "torch": torch}, name, home.__file__, 0
+    )
+    assert test.examples, "no example"
+    said: list[str] = []
+    found = doctest.DocTestRunner(optionflags=flags).run(test, out=said.append)
+    assert found.failed == 0, "".join(said)
+
+
+# What a call leaves as it was.
+
+
+@pytest.fixture
+def unusual():
+    """A process whose settings are not the ones that training uses."""
+    threads, random_state = torch.get_num_threads(), np.random.get_state()
+    torch.set_num_threads(2)
+    np.random.seed(3)
+    random.seed(4)
+    yield
+    torch.set_num_threads(threads)
+    np.random.set_state(random_state)
+
+
+def close_half_way(run):
+    for event in gs.train_events(
+        "mlp-small", images=6400, out="closed", threads=1, g_width=16, d_width=16, log_every=64
+    ):
+        if event.kind == "log":
+            break
+
+
+CALLS = {
+    "train": lambda run: gs.train("mlp-small", images=640, out="new", **SMALL),
+    "train, refused": lambda run: gs.train("mlp-small", images=640, out="new", label_smoothing=7, **SMALL),
+    "train, failed": lambda run: gs.train("mlp-small", images=6400, out="new", g_lr=1e30, d_lr=1e30, **SMALL),
+    "train_events, closed half-way": close_half_way,
+    "resume": lambda run: gs.resume(run, images=1280, progress="none"),
+    "sample": lambda run: (gs.sample(run, 4, numpy_seed=504), gs.sample(run, 4)),
+    "evaluate": lambda run: gs.evaluate(run, quick=True, count=500),
+    "compare": lambda run: gs.compare(run, quick=True, count=500),
+    "show": lambda run: run._repr_html_(),
+    "film": lambda run: run.film(),
+    "report": lambda run: run.report("report.html"),
+    "load_data": lambda run: gs.load_data("gaussian-ring"),
+}
+
+
+def leave_unchanged(call, run):
+    before = state_of_this_process()
+    try:
+        call(run)
+    except (gs.GansmithError, gs.TrainingFailed):
+        pass
+    assert_unchanged(before)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_leaves_the_process_as_it_was(name, run, unusual):
+    leave_unchanged(CALLS[name], run)
+
+
+FIRST_CALLS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import process_state, gansmith as gs
+before = process_state.state_of_this_process()
+run = gs.train("mlp-small", images=640, g_width=16, d_width=16, threads=1, progress="none", out="first")
+CALLS
+process_state.assert_unchanged(before)
+"""
+
+
+def make_first_calls(calls, folder):
+    command = [sys.executable, "-c", FIRST_CALLS.replace("CALLS", calls), str(Path(__file__).parent)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_first_exports_of_a_process_leave_it_as_it_was(tmp_path):
+    make_first_calls("run.export(); run.handin()", tmp_path)
+
+
+def test_the_first_call_of_a_process_leaves_it_as_it_was(tmp_path):
+    make_first_calls('run.evaluate(quick=True); run._repr_html_(); run.report("report.pdf"); run.film()', tmp_path)
+
+
+def test_between_events_the_process_is_as_the_caller_left_it(unusual):
+    before = state_of_this_process()
+    events = gs.train_events("mlp-small", images=640, out="steps", threads=1, g_width=16, d_width=16)
+    for _ in events:
+        assert_unchanged(before)
+
+
+# Interruptions.
+
+
+def interrupting(number, *, at=5, times=1):
+    """The non-saturating objective, which sends this process a signal in the middle of one of D's steps."""
+    plain, steps = gs.OBJECTIVES["non-saturating"], itertools.count()
+
+    def d_loss(real, fake):
+        if next(steps) == at:
+            for _ in range(times):
+                signal.raise_signal(number)
+        return plain.d_loss(real, fake)
+
+    return gs.Objective(d_loss, plain.g_loss)
+
+
+LENGTH = {"images": 1280, "log_every": 128, "save_every": 1280}
+
+
+def test_an_interrupted_training_saves_and_returns_a_run_that_can_go_on():
+    gs.OBJECTIVES["mine"] = interrupting(signal.SIGINT, times=0)
+    whole = gs.train("mlp-small", objective="mine", out="whole", **LENGTH, **SMALL)
+    gs.OBJECTIVES["mine"] = interrupting(signal.SIGINT)
+    handler = signal.getsignal(signal.SIGINT)
+    run = gs.train("mlp-small", objective="mine", out="run", **LENGTH, **SMALL)
+    assert (run.status, run.images_seen) == ("stopped", 6 * 64)
+    assert "continue from 384 images" in repr(run.diagnose())
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert gs.resume(run, progress="none").status == "finished"
+    assert_same_run(run, whole)
+
+
+def test_a_second_interrupt_quits_at_once():
+    gs.OBJECTIVES["mine"] = interrupting(signal.SIGINT, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        gs.train("mlp-small", objective="mine", out="run", **LENGTH, **SMALL)
+    assert gs.open_run("run").status == "stopped"
+
+
+def test_a_request_to_end_is_passed_on_once_all_is_saved(monkeypatch):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(gs.open_run("run").images_seen))
+    try:
+        gs.OBJECTIVES["mine"] = interrupting(signal.SIGTERM)
+        run = gs.train("mlp-small", objective="mine", out="run", **LENGTH, **SMALL)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (seen, run.status) == ([384], "stopped")
+
+
+def test_interrupted_events_end_in_a_keyboard_interrupt_once_all_is_saved():
+    gs.OBJECTIVES["mine"] = interrupting(signal.SIGINT)
+    kinds = []
+    with pytest.raises(KeyboardInterrupt):
+        for event in gs.train_events("mlp-small", objective="mine", out="run", g_width=16, d_width=16, **LENGTH):
+            kinds.append(event.kind)
+    run = gs.open_run("run")
+    assert kinds[-1] == "checkpoint"
+    assert (run.status, run.images_seen) == ("stopped", 384)
+
+
+def test_leaving_the_loop_of_events_stops_and_saves_the_run(run):
+    close_half_way(run)
+    closed = gs.open_run("closed")
+    assert (closed.status, closed.images_seen) == ("stopped", 128)
+    with locked(closed.directory):  # which no iterator holds
+        pass
+    assert gs.resume(closed, images=640, progress="none").status == "finished"
+
+
+def test_events_that_nobody_takes_train_nothing():
+    events = gs.train_events("mlp-small", images=640, out="run", g_width=16, d_width=16)
+    assert next(events).kind == "start"
+    events.close()
+    assert gs.open_run("run").images_seen == 0
+
+
+def test_training_works_outside_the_main_thread():
+    runs = []
+    thread = threading.Thread(target=lambda: runs.append(gs.train("mlp-small", images=640, out="run", **SMALL)))
+    thread.start()
+    thread.join()
+    assert runs[0].status == "finished"
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: gs.train("mlp-small", images=640, minutes=1), ConfigError, "minutes and images each set the length"),
+        (lambda: gs.train("mlp-small", learning_rate=1), ConfigError, "here it is g_lr and d_lr"),
+        (lambda: gs.train("mlp-small", images=640, progress="loud"), ConfigError, "progress is 'loud'"),
+        (lambda: gs.load_data("mnits"), ConfigError, "did you mean 'mnist'"),
+        (lambda: gs.load("nowhere.safetensors"), NotFoundError, "there is no file or run"),
+        (lambda: gs.resume("nowhere"), NotFoundError, "holds no run"),
+        (lambda: gs.compare(), ConfigError, "nothing to compare"),
+        (lambda: gs.Images(np.zeros((2, 4, 4))), DataError, "give uint8"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_writes_nothing(call, error, message, tmp_path):
+    with pytest.raises(error, match=message) as raised:
+        call()
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run: run.sample(0), "count is 0"),
+        (lambda run: run.sample(labels=[3]), "takes no labels"),
+        (lambda run: run.sample(numpy_seed=1, latents=np.zeros((2, 100))), "give one of them"),
+        (lambda run: run.sample(latents=np.zeros((2, 3))), "give finite numbers of shape"),
+        (lambda run: run.report("nowhere/report.pdf"), "there is no folder"),
+        (lambda run: run.report("report.txt"), "does not end in one of"),
+        (lambda run: run.film("film.jpg"), "does not end in one of"),
+        (lambda run: run.film(frame_ms=1), "frame_ms is 1"),
+        (lambda run: run.handin("submission.tar"), "does not end in .zip"),
+        (lambda run: run.export("tflite"), "there is no format"),
+    ],
+)
+def test_a_mistake_with_a_run_is_one_sentence(run, call, message):
+    with pytest.raises(gs.GansmithError, match=message) as raised:
+        call(run)
+    assert "\n" not in str(raised.value)
+
+
+# Runs, samples, models.
+
+
+def test_records_become_tables(run):
+    log, metrics = pandas.DataFrame(run.log), pandas.DataFrame(run.metrics)
+    assert {"images_seen", "d_loss", "g_loss"} <= set(log.columns)
+    assert log["images_seen"].is_monotonic_increasing and log["images_seen"].iloc[-1] == 640
+    assert metrics["validation_fd_ratio"].iloc[-1] > 1
+
+
+def test_a_run_shows_itself(run):
+    shown = run._repr_html_()
+    assert shown.count("<img") == 2 and "FD ratio" in shown and "<table" not in shown
+    run.evaluate(quick=True)
+    assert "<td>coverage</td>" in run._repr_html_()
+    assert "FD ratio" in repr(run) and "validation" not in repr(run)
+
+
+def test_a_run_without_a_checkpoint_shows_itself():
+    run = gs.open_run(next(gs.train_events("mlp-small", images=640, out="run")).directory)
+    assert repr(run) == "<Run run: unknown, 0 images>"
+    assert "<img" not in run._repr_html_()
+
+
+def test_samples_can_be_had_in_every_way(run):
+    assert len(run.sample()) == 25
+    assert (run.sample(4, seed=7).images[:2] == run.sample(2, seed=7).images).all()
+    assert (run.sample(4, seed=7).images != run.sample(4, seed=8).images).any()
+    z = np.random.RandomState(504).normal(size=(3, 100))
+    assert (run.sample(latents=torch.from_numpy(z)).images == run.sample(3, numpy_seed=504).images).all()
+    assert run.sample(2).images.dtype == np.uint8 and run.sample(2).labels.tolist() == [-1, -1]
+    assert run.sample(2)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_labels_may_be_an_array(run_training, tiny):
+    run = gs.open_run(run_training(tiny("mlp-small", conditioning="labels")).directory)
+    assert run.sample(labels=np.array([2, 0, 2, 4]), seed=7).labels.tolist() == [2, 0, 2, 4]
+
+
+def test_truncation_leaves_the_model_untouched(run_training, tiny):
+    model = gs.load(run_training(tiny("stylegan-lite", batch_size=8, images=64)).directory)
+    before = gs.sample(model, 4).images
+    assert (gs.sample(model, 4, truncation=0.1).images != before).any()
+    assert (gs.sample(model, 4).images == before).all()
+
+
+def test_a_generator_file_is_a_plain_module(run):
+    shutil.copy(run.latest() / "generator.safetensors", "generator.safetensors")
+    G = gs.load("generator.safetensors")
+    assert isinstance(G.network, torch.nn.Module)
+    images = G.network(torch.randn(2, G.config.latent_dim), torch.zeros(2, dtype=torch.int64))
+    assert images.shape == (2, 1, 28, 28) and images.abs().max() <= 1
+    assert (G.sample(4, seed=7).images == run.sample(4, seed=7).images).all()
+
+
+# Images in memory.
+
+
+LAYOUTS = {
+    "NumPy NHW": lambda pixels: pixels,
+    "NumPy NHWC": lambda pixels: pixels[..., None],
+    "NumPy NCHW": lambda pixels: pixels[:, None],
+    "torch NHW": lambda pixels: torch.from_numpy(pixels),
+    "torch NHWC": lambda pixels: torch.from_numpy(pixels)[..., None],
+    "torch NCHW": lambda pixels: torch.from_numpy(pixels)[:, None],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_arrays_of_every_layout_are_the_same_images(layout, digits):
+    pixels, labels = digits
+    images = gs.Images(LAYOUTS[layout](pixels), labels)
+    assert images.sha256 == gs.Images(pixels, labels.tolist()).sha256
+    assert images.pixels.shape == (400, 1, 28, 28)
+    assert repr(images) == "<Images images: 400 of 28 x 28 x 1, 10 classes, from arrays in memory>"
+    assert images._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_run_on_images_in_memory_resumes_with_them_alone(digits):
+    images = gs.Images(*digits)
+    options = {**SMALL, "images": 640, "save_every": 320, "label_smoothing": 0.1, "seed": 1}
+    run = gs.train("mlp-small", data=images, out="run", **options)
+    assert run.config.data == "images" and run.config.label_smoothing == 0.1
+    assert gs.resume(run, images=960, progress="none").images_seen == 960
+    opened = gs.open_run("run")
+    assert "data 'images' is not defined here" in repr(opened) and "not defined" not in repr(run)
+    with pytest.raises(ConfigError, match=r"give the same images as data=") as raised:
+        gs.resume("run", progress="none")
+    assert "\n" not in str(raised.value)
+    assert gs.resume("run", data=images, images=1280, progress="none").status == "finished"
+    with pytest.raises(RunError, match="was trained on data with SHA-256"):
+        gs.resume("run", data=gs.Images(digits[0][::-1].copy()), images=1600, progress="none")
+
+
+def test_a_run_on_images_in_memory_is_evaluated_on_them(digits):
+    images = gs.Images(digits[0])  # with labels, an evaluator would be trained on them
+    run = gs.train("mlp-small", data=images, images=640, out="run", **SMALL)
+    verdict = run.evaluate(quick=True, count=100)
+    assert verdict["data"] == "images" and run.verdict["data"] == "images"
+    other = gs.train("mlp-small", data=images, images=640, seed=1, out="other", **SMALL)
+    assert len(gs.compare(run, other, quick=True, count=100)) == 1  # a repeat with another seed
+    with pytest.raises(ConfigError, match="give the same images as data="):
+        gs.evaluate("run", quick=True)
+
+
+def test_a_named_data_set_in_memory_is_the_data_set():
+    images = gs.load_data("gaussian-ring")
+    assert gs.train("gaussians", data=images, images=640, out="run", **SMALL).config.data == "gaussian-ring"
+    assert gs.resume("run", images=704, progress="none").images_seen == 704
+
+
+# Choices that a program adds.
+
+PROGRAM = """
+import gansmith as gs, torch
+
+def d_loss(real, fake):
+    return (real - 1).square().mean() + fake.square().mean()
+
+def g_loss(real, fake):
+    return (fake - 1).square().mean()
+
+def build(spec, config):
+    return gs.NETWORKS["mlp"](spec, config)
+
+gs.OBJECTIVES["mine"] = gs.Objective(d_loss, g_loss)
+gs.NETWORKS["own"] = build
+gs.RECIPES["house"] = dict(gs.RECIPES["mlp-small"], g_width=16, d_width=16, threads=1)
+options = dict(images=640, progress="none")
+gs.train("house", objective="mine", out="objective", **options)
+gs.train("house", network="own", out="network", **options)
+print(gs.open_run("objective"))
+"""
+
+
+@pytest.fixture(scope="session")
+def of_another_program(tmp_path_factory):
+    """Runs of a program that defined an objective, a network and a recipe of its own, and what it printed."""
+    folder = tmp_path_factory.mktemp("program")
+    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_a_program_may_train_with_its_own_objective_network_and_recipe(of_another_program):
+    folder, said = of_another_program
+    assert "finished" in said and "not defined" not in said
+    facts = {name: json.loads((folder / name / "run.json").read_text()) for name in ("objective", "network")}
+    assert facts["objective"]["custom"] == {"recipe": "house", "objective": "mine"}
+    assert facts["network"]["custom"] == {"recipe": "house", "network": "own"}
+
+
+def test_a_run_of_another_programs_objective_samples_and_says_so(of_another_program):
+    run = gs.open_run(of_another_program[0] / "objective")
+    note = "objective 'mine' is not defined here"
+    assert note in repr(run) and f"note: {note}" in repr(run.diagnose())
+    assert "objective &#x27;mine&#x27; is not defined here" in run._repr_html_()
+    assert len(run.sample(4)) == 4
+    assert run.evaluate(quick=True, count=200)["n"] == 200
+
+
+def test_a_run_of_another_programs_network_says_how_to_define_it(of_another_program):
+    run = gs.open_run(of_another_program[0] / "network")
+    assert "network 'own' is not defined here" in repr(run)
+    assert run._repr_html_().count("<img") == 2  # the newest grid of training, and the curves
+    with pytest.raises(NotFoundError, match=r"NETWORKS\['own'\] = build_networks") as raised:
+        run.sample(4)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("objective", r"OBJECTIVES\['mine'\] = gansmith.Objective"), ("network", r"NETWORKS\['own'\] =")],
+)
+def test_resuming_with_what_another_program_defined_is_refused(of_another_program, name, remedy):
+    with pytest.raises(ConfigError, match=remedy) as raised:
+        gs.resume(of_another_program[0] / name, images=1280, progress="none")
+    assert "\n" not in str(raised.value)
+
+
+def test_resuming_works_once_it_is_defined_again(of_another_program, tmp_path):
+    shutil.copytree(of_another_program[0] / "objective", tmp_path / "objective")
+    plain = gs.OBJECTIVES["least-squares"]
+    gs.OBJECTIVES["mine"] = gs.Objective(
+        lambda real, fake: 2 * plain.d_loss(real, fake), lambda real, fake: 2 * plain.g_loss(real, fake)
+    )
+    assert gs.resume("objective", images=1280, progress="none").status == "finished"
+
+
+# Hand-ins.
+
+
+def test_a_hand_in_of_a_run_with_labels_is_written_with_a_warning(run_training, tiny, monkeypatch, caplog):
+    asked = []
+
+    def write_bundle(runs, out, *, allow_labels, allow_test_images):
+        asked.append(allow_labels)
+        return ["class 3 does not occur in the grid"]
+
+    monkeypatch.setattr("gansmith.course.write_bundle", write_bundle)
+    run = gs.open_run(run_training(tiny("mlp-small", conditioning="labels")).directory)
+    assert run.handin() == Path("submission.zip")
+    assert [record.name for record in caplog.records] == ["gansmith", "gansmith"]
+    assert "was trained with labels" in caplog.text and "class 3 does not occur" in caplog.text
+    caplog.clear()
+    run.handin(allow_labels=True)
+    assert "labels" not in caplog.text
+    run.handin(allow_labels=False)
+    assert asked == [True, True, False]
+
+
+def test_every_public_name_is_no_module():
+    modules = {name for name, value in vars(gs).items() if isinstance(value, types.ModuleType)}
+    assert modules.isdisjoint(gs.__all__)
