@@ -1,4 +1,4 @@
-"""Files of every kind, broken in every way: each is read, or refused in one line that names it."""
+"""Damaged files of every kind are read, or refused in one line that names the file."""
 
 import resource
 import sys
@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 from parsers import CORPUS, PARSERS, read_or_refuse
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # a refusal may come with one
+pytestmark = pytest.mark.filterwarnings("ignore")  # damaged files may cause some
 
 
 @pytest.mark.parametrize("name", PARSERS)
-def test_whole_files_are_read(name, tmp_path):
+def test_valid_files_are_read(name, tmp_path):
     parser = PARSERS[name]
-    for data in parser.whole():
+    for data in parser.valid():
         (tmp_path / parser.name).write_bytes(data)
         parser.parse(tmp_path / parser.name)
 
 
 @pytest.mark.parametrize("name", PARSERS)
-def test_what_fuzzing_found_stays_refused(name, tmp_path):
+def test_files_that_fuzzing_found_are_read_or_refused(name, tmp_path):
     parser = PARSERS[name]
     for file in sorted((CORPUS / name).glob("*")):
         (tmp_path / parser.name).write_bytes(file.read_bytes())
@@ -31,9 +31,9 @@ def test_what_fuzzing_found_stays_refused(name, tmp_path):
 
 
 @st.composite
-def damaged(draw, whole):
-    """A whole file with a few bytes changed, a part cut out, or a part said twice."""
-    data = bytearray(draw(st.sampled_from(whole)))
+def damaged(draw, valid):
+    """A valid file with a few bytes changed or inserted, or a part removed or repeated."""
+    data = bytearray(draw(st.sampled_from(valid)))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(data)))
         kind = draw(st.sampled_from(["change", "cut", "repeat", "insert"]))
@@ -52,7 +52,7 @@ def damaged(draw, whole):
 def test_damaged_files_are_read_or_refused(name, tmp_path):
     parser = PARSERS[name]
     path = tmp_path / parser.name
-    files = st.one_of(st.binary(max_size=200), damaged(parser.whole()))
+    files = st.one_of(st.binary(max_size=200), damaged(parser.valid()))
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
     @given(files)
@@ -75,7 +75,7 @@ HUGE = {
 
 
 @pytest.mark.parametrize("name", HUGE)
-def test_a_file_cannot_ask_for_memory_it_does_not_bring(name, tmp_path):
+def test_a_small_file_cannot_cause_a_large_allocation(name, tmp_path):
     parser = PARSERS[name]
     path = tmp_path / parser.name
     path.write_bytes(HUGE[name])

@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of one parser: python tests/fuzz/fuzz.py PARSER -max_total_time=600
 
-Flags are libFuzzer's. It starts from the parser's whole files and its corpus. What finds new ways through the code is
-kept in a folder of its own, named on the first line; what breaks the promise of `parsers.py` ends the run and is
-written down there as crash-*. Copy either to tests/fuzz/corpus/PARSER, and the tests replay it for good.
+Flags are libFuzzer's. It starts from the parser's valid files and its corpus. Inputs that reach new code are saved in a
+folder of their own, named on the first line; one that is neither read nor refused as `parsers.py` says ends the run and
+is saved there as crash-*. Copy either to tests/fuzz/corpus/PARSER, and the tests replay it from then on.
 """
 
 import sys
@@ -18,15 +18,15 @@ with atheris.instrument_imports(include=["gansmith", "numpy.lib", "PIL", "zipfil
 
 
 def main() -> None:
-    warnings.simplefilter("ignore")  # a refusal may come with one
+    warnings.simplefilter("ignore")  # damaged files may cause some
     name, *flags = sys.argv[1:]
     parser, folder = PARSERS[name], Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
     found = folder / "found"
     found.mkdir()
-    for k, data in enumerate(parser.whole()):
-        (found / f"whole-{k}").write_bytes(data)
+    for k, data in enumerate(parser.valid()):
+        (found / f"valid-{k}").write_bytes(data)
     path = folder / parser.name
-    print(f"kept in {found}")
+    print(f"saved in {found}")
 
     def once(data: bytes) -> None:
         path.write_bytes(data)

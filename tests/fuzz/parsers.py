@@ -1,9 +1,10 @@
-"""Every parser of files that others may have written, with small whole files of its kind to start from.
+"""Every parser of files that others may have written, with small valid files of its kind to start from.
 
-HDF5 is not among them: its library itself may turn in circles on a damaged file, which no caller can interrupt.
-A parser may take a file or refuse it: with a ValueError or FileNotFoundError of one line that names the file.
+HDF5 is not among them: its library may loop forever on a damaged file, and only a process of its own can be stopped.
+A parser may read a file or refuse it: with a GansmithError of one line that names the file.
 """
 
+import contextlib
 import functools
 import gzip
 import io
@@ -17,18 +18,20 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gansmith.checkpoints import FORMAT
+from gansmith.conditioning import UNCONDITIONAL, Conditioning, conditioned_spec
 from gansmith.config import Config, load_config, parse_count, parse_labels
-from gansmith.data.images import ImageSpec
-from gansmith.data.image_files import open_picture, read_npz
 from gansmith.data.idx import read_idx
+from gansmith.data.image_files import open_picture, read_npz
+from gansmith.data.images import ImageSpec
+from gansmith.errors import DataError, GansmithError
 from gansmith.exporters import export
-from gansmith.models import generator_metadata, load_generator
-from gansmith.conditioning import conditioned_spec
-from gansmith.sampling import read_latents
-from gansmith.networks import NETWORKS
-from gansmith.importers.keras import read_keras
-from gansmith.runs import RunDirectory
 from gansmith.files import save_tensors
+from gansmith.importers import keras_worker
+from gansmith.models import generator_metadata, load_generator
+from gansmith.networks import NETWORKS
+from gansmith.runs import RunDirectory
+from gansmith.sampling import read_latents
 
 CORPUS = Path(__file__).parent / "corpus"
 TINY = Config(network="mlp", g_width=2, d_width=2, latent_dim=2, conditioning="none")
@@ -36,11 +39,18 @@ TINY = Config(network="mlp", g_width=2, d_width=2, latent_dim=2, conditioning="n
 
 @dataclass(frozen=True)
 class Parser:
-    """A function that reads a file of this name, and whole files it must read."""
+    """A function that reads a file, and valid files that it must read.
+
+    Attributes:
+        name: of the file.
+        valid: returns the contents of valid files.
+        names_folder: whether its errors may name the file's folder, a run, instead of the file.
+    """
 
     name: str
     parse: Callable[[Path], Any]
-    whole: Callable[[], list[bytes]]
+    valid: Callable[[], list[bytes]]
+    names_folder: bool = False
 
 
 def _idx() -> list[bytes]:
@@ -72,36 +82,39 @@ def _pictures() -> list[bytes]:
 
 
 def _toml() -> list[bytes]:
-    return [TINY.to_toml().encode(), b'batch = "32"\nimages = "1.5M"\n']
+    return [f"format = {FORMAT}\n{text}".encode() for text in (TINY.to_toml(), 'batch_size = "32"\nimages = "1.5M"\n')]
 
 
 def _generator(config: Config, spec: ImageSpec) -> bytes:
     G, _ = NETWORKS[config.network](conditioned_spec(spec, config), config)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "whole.safetensors")
-        save_tensors(path, G.state_dict(), generator_metadata(config, spec, torch.ones(max(spec.num_classes, 1))))
+        path = Path(folder, "valid.safetensors")
+        count = spec.num_classes
+        conditioning = Conditioning(torch.ones(count) / count, has_labels=True) if count else UNCONDITIONAL
+        save_tensors(path, G.state_dict(), generator_metadata(config, spec, conditioning))
         return path.read_bytes()
 
 
 @functools.cache
 def _keras_pair() -> tuple[bytes, bytes]:
-    """generator.json and generator.h5 of a network with most kinds of layers."""
+    """Return generator.json and generator.h5 of a network with most kinds of layers."""
     config = Config(g_width=2, d_width=4, latent_dim=2, conditioning="labels")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "whole.safetensors")
+        path = Path(folder, "valid.safetensors")
         path.write_bytes(_generator(config, ImageSpec(8, 1, 2)))
         export(path, ["keras"], Path(folder))
         return Path(folder, "generator.json").read_bytes(), Path(folder, "generator.h5").read_bytes()
 
 
 def _keras(path: Path) -> None:
-    """An architecture beside whole weights."""
-    weights = path.with_suffix(".h5")
-    weights.write_bytes(_keras_pair()[1])
-    try:
-        read_keras(path)
-    finally:
-        weights.unlink()
+    """Read an architecture with valid weights as the worker does, but in this process, where Keras is imported once."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder, "valid.h5")
+        weights.write_bytes(_keras_pair()[1])
+        try:
+            keras_worker.read(weights, Path(folder), path)
+        except Exception as error:
+            raise DataError(f"{path} cannot be read ({keras_worker.first_line(error)})") from None
 
 
 def _run_json(path: Path) -> None:
@@ -109,17 +122,15 @@ def _run_json(path: Path) -> None:
 
 
 def _log(path: Path) -> None:
-    RunDirectory(path.parent, TINY).log
+    assert isinstance(RunDirectory(path.parent, TINY).log, list)
 
 
 def _text(path: Path) -> None:
-    """Counts and labels, as flags give them."""
+    """Read counts and labels, as given with flags."""
     text = path.read_bytes().decode("utf-8", "replace")
     for parse in (parse_count, parse_labels):
-        try:
+        with contextlib.suppress(ValueError):
             parse(text)
-        except ValueError:
-            pass
 
 
 PARSERS: dict[str, Parser] = {
@@ -128,7 +139,7 @@ PARSERS: dict[str, Parser] = {
     "npz": Parser("a.npz", read_npz, _npz),
     "npy": Parser("a.npy", lambda path: read_latents(path, 2), lambda: [_saved(np.save, np.ones((3, 2)))]),
     "picture": Parser("a.png", open_picture, _pictures),
-    "toml": Parser("config.toml", load_config, _toml),
+    "toml": Parser("config.toml", lambda path: load_config(path, written_in=FORMAT), _toml, names_folder=True),
     "safetensors": Parser("a.safetensors", load_generator, lambda: [_generator(TINY, ImageSpec(4, 1, 0))]),
     "keras": Parser("generator.json", _keras, lambda: [_keras_pair()[0]]),
     "run": Parser("run.json", _run_json, lambda: [b'{"status": "running", "versions": {"torch": "2"}}']),
@@ -138,9 +149,9 @@ PARSERS: dict[str, Parser] = {
 
 
 def read_or_refuse(parser: Parser, path: Path) -> None:
-    """Parse a file; AssertionError where it is neither read nor refused as promised."""
+    """Parse a file; AssertionError if it is neither read nor refused in one line that names it."""
     try:
         parser.parse(path)
-    except (ValueError, FileNotFoundError) as refusal:
-        sentence = str(refusal)
-        assert str(path) in sentence and "\n" not in sentence, sentence
+    except GansmithError as error:
+        message, named = str(error), path.parent if parser.names_folder else path
+        assert str(named) in message and "\n" not in message, message
