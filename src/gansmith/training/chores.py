@@ -223,7 +223,7 @@ def begin(state: State, starts: Sequence[dict[str, Any]]) -> None:
     state.run.samples_dir.mkdir(exist_ok=True)  # empty folders get lost in copies
     record_start(state, starts)
     if state.images_seen == 0:
-        write_bytes(state.run.directory / "real.png", to_png(enlarge(grid(state.data.train.pixels[:25]))))
+        write_bytes(state.run.directory / "real.png", to_png(enlarge(grid(state.data.train.shuffled(25).pixels))))
 
 
 def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:

@@ -71,6 +71,7 @@ def load_training_data(config: Config, images: Images | None = None) -> tuple[Co
         raise DataError(f"all images of {train.source} are the same, so there is nothing to learn; give others")
     if config.augment == "auto":
         config = config.replace(augment="shifts" if len(train) < FEW_IMAGES else "none")
+    config = config.replace(minibatch_stddev=group_size(config.minibatch_stddev, config.batch_size))
     config, conditioning, y = condition(config, train)
     if not conditioning.has_labels:
         train, validation = train.without_labels(), validation and validation.without_labels()
@@ -110,11 +111,23 @@ def _chosen(train: Images, config: Config) -> Images:
     return train
 
 
+def group_size(asked: int, batch_size: int) -> int:
+    """Return a group size for minibatch standard deviation that divides the batch, as near to the one asked for as any.
+
+    0 stays 0; a group has at least two images.
+    """
+    divisors = [size for size in range(2, batch_size + 1) if batch_size % size == 0]
+    return min(divisors, key=lambda size: (abs(size - asked), size)) if asked else 0
+
+
 def _changes(asked: Config, config: Config, images: int) -> tuple[str, ...]:
     """Return a sentence for each number that the data did not allow, with both values."""
-    found = []
-    for name in ("clusters", "clusters_per_class"):
-        before, after = getattr(asked, name), getattr(config, name)
-        if before != after:
-            found.append(f"{name} is {after}, not {before}: each cluster takes 24 of {images:,} images")
-    return tuple(found)
+    reasons = {
+        "clusters": f"each cluster takes 24 of {images:,} images",
+        "clusters_per_class": f"each cluster takes 24 of {images:,} images",
+        "minibatch_stddev": f"groups must divide the batch of {config.batch_size}",
+    }
+    both = {name: (getattr(asked, name), getattr(config, name)) for name in reasons}
+    return tuple(
+        f"{name} is {after}, not {before}: {reasons[name]}" for name, (before, after) in both.items() if before != after
+    )
