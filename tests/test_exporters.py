@@ -333,7 +333,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
 @pytest.mark.skipif("TF_PYTHON" not in os.environ, reason="name a Python with tensorflow and tf_keras in TF_PYTHON")
 @pytest.mark.parametrize("library", ["keras", "tf_keras"])
 def test_tensorflow_computes_the_same_images(library, tmp_path):
-    folders = tmp_path / "pairs"
+    folders = tmp_path / "exports"
     for network in KERAS_NETWORKS:
         for conditioning in ("labels", "none"):
             model = build_model(network, conditioning=conditioning)

@@ -97,8 +97,8 @@ def images_of(keras, model) -> np.ndarray:
 def test_a_whole_model_gives_the_images_that_keras_computes(keras, tmp_path, gansmith):
     model = conditional_generator(keras)
     model.save(tmp_path / "mine.h5")
-    G, notes = read_keras(tmp_path / "mine.h5")
-    assert (notes, G.latent_dim, G.num_classes) == ({}, 8, 10)
+    G, metadata = read_keras(tmp_path / "mine.h5")
+    assert (metadata, G.latent_dim, G.num_classes) == ({}, 8, 10)
     images = G(torch.from_numpy(LATENTS), torch.arange(10))
     np.testing.assert_allclose(images, images_of(keras, model), atol=2e-6)
     with pytest.raises(DataError, match="mine.h5 cannot be sampled from"):

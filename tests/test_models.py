@@ -157,6 +157,12 @@ def test_damaged_metadata_is_refused(metadata, words, rewrite):
     assert_refused(rewrite(**metadata), words)
 
 
+def test_missing_metadata_is_named(generator, tmp_path):
+    metadata = {name: text for name, text in read_metadata(generator).items() if name != "frequencies"}
+    save_tensors(tmp_path / "x.safetensors", safetensors.torch.load_file(generator), metadata)
+    assert_refused(tmp_path / "x.safetensors", "it has no 'frequencies'")
+
+
 def test_weights_that_do_not_fit_are_refused(rewrite, generator):
     assert sample(load_generator(rewrite()), seed=0, count=2)[0].shape[0] == 2
     name = "layers.0.weight"

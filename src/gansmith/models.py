@@ -68,6 +68,8 @@ def load_generator(path: Path | str) -> Model:
         ) from None
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, KeyError):
+            reason = f"it has no {reason}"
         if not metadata:
             raise DataError(f"{path} cannot be used ({reason}); give a generator of square images") from None
         raise DataError(

@@ -31,8 +31,8 @@ class Dropout(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         if self.sources is not None:
-            drawn = torch.stack([torch.randint(2**16, values.shape[1:], generator=source) for source in self.sources])
-            return values * (drawn >= self.dropped) / (1 - self.dropped / 2**16)
+            bits = torch.stack([torch.randint(2**16, values.shape[1:], generator=source) for source in self.sources])
+            return values * (bits >= self.dropped) / (1 - self.dropped / 2**16)
         if not self.training or not self.dropped:
             return values
         words = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
