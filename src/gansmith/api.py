@@ -350,6 +350,7 @@ def sample(
 
     Raises GansmithError for what cannot be drawn.
     """
+    _refuse_counts(1 if count is None else count, seed, numpy_seed)
     model = source if isinstance(source, Model) else load(source)
     if truncation != 1:
         model = replace(model, network=copy.deepcopy(model.network))

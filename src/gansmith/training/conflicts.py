@@ -40,8 +40,6 @@ NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "lr_decay_factor": (lambda c: c.lr_decay == "step", "--lr-decay step"),
     "ema_growth": (lambda c: c.ema, "--ema"),
     "keep_every": (lambda c: c.keep_last, "--keep-last"),
-    "g_conditioning": (lambda c: c.conditioning != "none", "--conditioning labels or clusters"),
-    "d_conditioning": (lambda c: c.conditioning != "none", "--conditioning labels or clusters"),
 }
 
 Conflict = Callable[[Config, Objective, nn.Module], str | None]
@@ -59,6 +57,16 @@ def refuse_conflicts(config: Config, objective: Objective, D: nn.Module) -> None
         sentence = conflict(config, objective, D)
         if sentence:
             raise ConfigError(sentence)
+
+
+def _conditioning_on_nothing(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    for name in ("g_conditioning", "d_conditioning"):  # of a recipe too: without them it is another one
+        if config.conditioning == "none" and getattr(config, name) != "auto":
+            return (
+                f"{name} is {getattr(config, name)!r}, which has no effect without --conditioning labels or clusters; "
+                f"add that, or set {name} to 'auto'"
+            )
+    return None
 
 
 def _early_stopping_without_validation(config: Config, objective: Objective, D: nn.Module) -> str | None:
@@ -154,6 +162,7 @@ def _matching_without_features(config: Config, objective: Objective, D: nn.Modul
 
 
 CONFLICTS: tuple[Conflict, ...] = (
+    _conditioning_on_nothing,
     _early_stopping_without_validation,
     _adaptive_augmentation,
     _penalty_under_batch_norm,
