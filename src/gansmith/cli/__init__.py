@@ -80,7 +80,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(_with_values(sys.argv[1:]), exit_on_error=False, print_error=False, result_action="return_value")
+        words = _completed(_with_values(sys.argv[1:]))
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         complain(_usage(" ".join(str(error).split()), sys.argv[1:]))
         code = 2
@@ -151,6 +152,22 @@ def _beyond_memory(error: Exception) -> str:
     asked = re.search(r"tried to allocate (\d+) bytes", str(error))
     size = f" ({int(asked[1]) / 1e9:,.0f} GB at once)" if asked else ""
     return f"that takes more memory than this machine has{size}; ask for fewer images, a smaller batch or width"
+
+
+def _completed(words: list[str]) -> list[str]:
+    """Return the words of `train` with flags not written out, such as --batch, completed where only one begins so."""
+    if words[:1] != ["train"]:
+        return words
+    flags = sorted(_flags_of(words).values())
+    return [_complete(word, flags) for word in words]
+
+
+def _complete(word: str, flags: list[str]) -> str:
+    name, equals, value = word.partition("=")
+    if not name.startswith("--") or len(name) < 4 or name in flags:
+        return word
+    longer = [flag for flag in flags if flag.startswith(name)]
+    return f"{longer[0]}{equals}{value}" if len(longer) == 1 else word
 
 
 def _with_values(words: list[str]) -> list[str]:
