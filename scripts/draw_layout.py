@@ -31,7 +31,15 @@ class Box:
 
 
 BOXES = {
-    "use": Box("what people and programs call", ("cli", "api.py", "progress.py", "events.py"), 20, 16, 920, 48, "use"),
+    "use": Box(
+        "what people and programs call",
+        ("cli", "api.py", "progress.py", "events.py", "isolation.py"),
+        20,
+        16,
+        920,
+        48,
+        "use",
+    ),
     "choices": Box("config", ("config.py", "recipes.py"), 20, 106, 120, 82, "flow"),
     "data": Box("data", ("data",), 172, 106, 110, 82, "flow"),
     "conditioning": Box("conditioning", ("conditioning.py",), 314, 106, 140, 82, "flow"),

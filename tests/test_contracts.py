@@ -285,7 +285,7 @@ def test_descriptions_name_what_is_in_use():
 # A name stands for a package with all its modules, but for ones that have a line of their own.
 FLOW = [
     ["gansmith"],
-    ["errors", "randomness", "events", "verdicts", "pictures.grids"],
+    ["errors", "randomness", "events", "isolation", "verdicts", "pictures.grids"],
     ["recipes", "files"],
     ["config", "importers", "checkpoints"],
     ["data", "runs"],

@@ -261,10 +261,10 @@ def test_train_takes_the_package_beside_it_even_where_gansmith_is_installed(bund
 def training_folder(tmp_path, digits):
     """What `train.py` needs but for config.toml."""
     folder = tmp_path / "alone"
-    for path, source in package_files((SOURCE / "course/train.py").read_text()).items():
+    for path, source in package_files((SOURCE / "course/training_script.py").read_text()).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(source)
-    shutil.copyfile(SOURCE / "course/train.py", folder / "train.py")
+    shutil.copyfile(SOURCE / "course/training_script.py", folder / "train.py")
     np.savez(folder / "data.npz", images=digits[0][:100], labels=digits[1][:100])
     return folder
 
@@ -295,7 +295,7 @@ def test_train_starts_anew_on_images_that_were_chosen_by_class(run_training, tin
 
 
 def test_what_is_handed_in_of_the_package_is_small_unchanged_and_closed(training_folder):
-    script = (SOURCE / "course/train.py").read_text()
+    script = (SOURCE / "course/training_script.py").read_text()
     files = package_files(script)
     assert len(script.splitlines()) <= 55 and sum(map(len, files.values())) < 600_000
     assert {"gansmith/__init__.py", "gansmith/training/loop.py", "gansmith/training/step.py"} <= set(files)

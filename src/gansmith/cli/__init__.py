@@ -156,7 +156,7 @@ def _beyond_memory(error: Exception) -> str:
 
 def _completed(words: list[str]) -> list[str]:
     """Return the words of `train` with flags not written out, such as --batch, completed where only one begins so."""
-    if words[:1] != ["train"]:
+    if words[:1] != ["train"] or {"--help", "-h"} & set(words):
         return words
     flags = sorted(_flags_of(words).values())
     return [_complete(word, flags) for word in words]

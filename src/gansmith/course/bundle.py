@@ -164,7 +164,7 @@ def _classifier_weights(classifier: FeatureNetwork) -> dict[str, NDArray[np.floa
 
 def _write_training(folder: Path, config: Config, data: TrainingData) -> None:
     """Write train.py, the part of this package that it loads, config.toml and data.npz."""
-    script = _script("train.py")
+    script = _script("training_script.py")
     for path, source in package_files(script.decode()).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(source)
