@@ -119,6 +119,14 @@ def tiny(digit_dir: Path) -> Callable[..., Config]:
     return make
 
 
+def wait_until(is_true: Callable[[], bool], *, seconds: float = 60) -> None:
+    """Wait for what another process does; fails where it does not happen in time."""
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def subclustered() -> Config:
     """A config on the embedded digits, where there are images enough for five sub-clusters of each class."""

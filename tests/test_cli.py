@@ -8,15 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_set
+from conftest import TINY, flags, write_set
 from PIL import Image
 
-from gansmith.cli import _beyond_memory
+from gansmith.cli import _beyond_memory, main
 from gansmith.config import parse_labels, resolve
+from gansmith.errors import ConfigError, NotFoundError, TrainingFailed
 from gansmith.recipes import RECIPES
 from gansmith.runs import open_run
 
@@ -26,11 +28,6 @@ GANSMITH = str(Path(sys.executable).with_name("gansmith"))
 def pixels(path):
     with Image.open(path) as image:
         return np.asarray(image)
-
-
-def flags(**changes):
-    merged = {**TINY, **changes}
-    return [word for name, value in merged.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 @pytest.fixture
@@ -60,7 +57,8 @@ def test_help_imports_no_torch():
 def test_a_generator_loads_without_the_compiler_and_statistics(run_dir):
     probe = (
         "import sys\n"
-        "from gansmith.sampling import load_generator, sample\n"
+        "from gansmith.models import load_generator\n"
+        "from gansmith.sampling import sample\n"
         f"sample(load_generator({str(run_dir)!r}), seed=0, count=1)\n"
         "slow = {'torch._dynamo', 'scipy.stats', 'sklearn'} & set(sys.modules)\n"
         "assert not slow, slow\n"
@@ -76,33 +74,23 @@ def test_training_does_not_wait_for_the_compiler(digit_dir, tmp_path, g_optimize
     assert (tmp_path / "run" / "grid.png").exists()
 
 
-@pytest.mark.parametrize("chosen", ["20000", "3000"])
-def test_a_users_choice_of_how_threads_wait_is_kept(chosen):
-    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
-    if chosen != "20000":
-        environment["GOMP_SPINCOUNT"] = chosen
-    probe = "import os, gansmith; print(os.environ['GOMP_SPINCOUNT'])"
-    shown = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == chosen
-
-
 def test_a_run_whose_threads_were_halved_goes_on_by_the_command_that_began_it(gansmith, digit_dir, monkeypatch):
     def on_a_busy_machine(config, data, seconds):
         return config.replace(images=64, threads=1)
 
-    monkeypatch.setattr("gansmith.training.loop.images_for_minutes", on_a_busy_machine)
+    monkeypatch.setattr("gansmith.training.budget.config_for_time", on_a_busy_machine)
     sizes = [word for word in flags(data_dir=digit_dir) if word not in ("--threads", "--images", "256", "1")]
     words = ("train", "mlp-small", *sizes, "--minutes", "0.001", "--out", "run", "--progress", "plain")
-    at_hand = torch.get_num_threads()
+    before = torch.get_num_threads()
     try:
         code, first, _ = gansmith(*words)
-        assert code == 0 and "so one thread will do more than all cores" in first
+        assert code == 0 and "note: threads is 1, not one per core: other programs keep this machine busy" in first
         assert open_run(Path("run")).config.threads == 1
         code, again, _ = gansmith(*words)
-        assert code == 0 and "will do more" not in again and torch.get_num_threads() == 1
+        assert code == 0 and "threads is 1" not in again and torch.get_num_threads() == before
         assert gansmith(*words, "--threads", "2")[0] == 2
     finally:
-        torch.set_num_threads(at_hand)
+        torch.set_num_threads(before)
 
 
 def test_a_reader_that_leaves_early_is_no_error():
@@ -129,7 +117,7 @@ def test_training_ends_with_everything_promised(gansmith, run_dir, digit_dir):
     assert pixels(run_dir / "grid.png").shape == (420, 420)
     assert pixels(run_dir / "samples" / "000000256.png").shape == (224, 280)
     code, out, _ = gansmith("train", *flags(data_dir=digit_dir), "--out", run_dir)
-    assert code == 0 and "times real" in out and str(run_dir / "grid.png") in out
+    assert code == 0 and "validation FD ratio" in out and str(run_dir / "grid.png") in out
 
 
 def test_resume_needs_no_flags(gansmith, run_dir):
@@ -171,7 +159,7 @@ def test_labels_are_ranges_lists_or_digits(text, labels):
 
 
 def test_real_images_are_exported_in_the_same_form(gansmith, digit_dir, tmp_path):
-    for part, count in (("fit", 360), ("validation", 40)):
+    for part, count in (("train", 360), ("validation", 40)):
         out = tmp_path / f"{part}.npz"
         assert gansmith("data", "export", "idx", "--split", part, "--data-dir", digit_dir, "--out", out)[0] == 0
         with np.load(out) as arrays:
@@ -194,7 +182,7 @@ def test_lists_doctor_and_data_answer(gansmith, digit_dir):
     assert facts["torch"] == torch.__version__ and f"{os.cpu_count()} cores" in facts["processor"]
     assert {"python", "bfloat16", "free disk", "data cache", "mnist", "fashion-mnist"} <= facts.keys()
     out = gansmith("data", "check", "idx", "--data-dir", digit_dir)[1]
-    assert "400 images" in out and re.search("[0-9a-f]{64}", out)
+    assert "400 training images" in out and re.search("[0-9a-f]{64}", out)
 
 
 def test_where_nothing_may_be_fetched_nothing_is_promised(gansmith, monkeypatch, tmp_path):
@@ -230,9 +218,8 @@ def test_names_that_a_terminal_cannot_show_are_no_failure(run_dir, tmp_path, gan
 def test_print_config_shows_sources_and_reads_back(gansmith, tmp_path):
     code, out, _ = gansmith("train", "mlp-small", "--batch-size", "32", "--print-config")
     assert code == 0
-    assert re.search(r"^batch = 32 +# flag$", out, re.M) and re.search(
-        r"^g_width = 256 +# recipe mlp-small$", out, re.M
-    )
+    assert re.search(r"^batch_size = 32 +# argument$", out, re.M)
+    assert re.search(r"^g_width = 256 +# recipe$", out, re.M) and re.search(r"^d_dropout = 0.0 +# default$", out, re.M)
     (tmp_path / "c.toml").write_text(out)
     again = gansmith("train", "--config", tmp_path / "c.toml", "--print-config")[1]
     assert [line.split("#")[0] for line in again.splitlines()] == [line.split("#")[0] for line in out.splitlines()]
@@ -248,7 +235,7 @@ def test_progress_for_scripts_is_json_alone(gansmith, digit_dir, tmp_path):
     code, out, err = gansmith("train", *flags(data_dir=digit_dir), "--out", tmp_path / "r", "--progress", "json")
     assert code == 0 and "grid" in err
     kinds = [json.loads(line)["kind"] for line in out.splitlines()]
-    assert {"log", "score", "sample", "checkpoint"} == set(kinds)
+    assert {"start", "log", "score", "sample", "checkpoint"} == set(kinds)
 
 
 BAD = {
@@ -261,7 +248,7 @@ BAD = {
     "a seed below zero": (["plot", "nothing", "classes", "--seed", "-1"], "from 0"),
     "a switch without meaning": (["ablate", "mlp-small", "--empty-without"], "--empty-without"),
     "unknown dataset": (["train", "--data", "minst"], "did you mean 'mnist'"),
-    "unknown field": (["train", "--btach", "3"], "--batch-size"),
+    "unknown field": (["train", "--btach", "3"], "did you mean --batch-size?"),
     "unknown command": (["trian"], "train"),
     "wrong type": (["train", "--batch-size", "many"], "whole number"),
     "out of range": (["train", "--ema", "2"], "between 0.0 and 1.0"),
@@ -270,10 +257,15 @@ BAD = {
     "no number": (["train", "--ema", "nan"], "between 0.0 and 1.0"),
     "an empty folder name": (["train", "--data-dir", ""], "data_dir is empty"),
     "a class that is not there": (["train", "--classes", "3,42"], "no 42"),
-    "conditioning of nothing": (["train", "cgan-keras", "--conditioning", "none"], "told nothing"),
+    "conditioning of nothing": (["train", "cgan-keras", "--conditioning", "none"], "no effect without --conditioning"),
     "zero minutes": (["train", "--minutes", "0"], "more than 0"),
     "negative minutes": (["train", "--minutes", "-3"], "more than 0"),
-    "two lengths": (["train", "--minutes", "1", "--images", "9"], "give one"),
+    "two lengths": (["train", "--minutes", "1", "--images", "9"], "minutes and images each set the length; give one"),
+    "two other lengths": (["train", "--epochs", "1", "--images", "9"], "images and epochs each set the length"),
+    "three lengths": (["train", "--epochs", "1", "--images", "9", "--minutes", "1"], "minutes and images and epochs"),
+    "no epochs": (["train", "--epochs", "0"], "epochs is 0; it must be more than 0"),
+    "endless epochs": (["train", "--epochs", "nan"], "epochs is nan; it must be more than 0"),
+    "two lengths of a run": (["resume", "nothing", "--epochs", "1", "--images", "9"], "images and epochs"),
     "missing file": (["train", "--config", "none.toml"], "no file"),
     "sample of nothing": (["sample", "nothing"], "no file or run"),
     "zero samples": (["sample", "nothing", "--count", "0"], "between 1 and"),
@@ -331,7 +323,7 @@ def test_bad_places_are_refused(gansmith, tmp_path, digit_dir, run_dir):
 def test_labels_asked_of_an_unlabelled_model_are_refused(gansmith, digit_dir, tmp_path):
     gansmith("train", "mlp-small", *flags(data_dir=digit_dir), "--out", tmp_path / "run")
     code, _, err = gansmith("sample", tmp_path / "run", "--labels", "3", "--out", tmp_path / "x.png")
-    assert code == 2 and "without labels" in err and not (tmp_path / "x.png").exists()
+    assert code == 2 and "takes no labels" in err and not (tmp_path / "x.png").exists()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -351,3 +343,245 @@ def test_a_signal_saves_and_leaves(digit_dir, tmp_path, number, code):
     assert process.returncode == code
     assert "gansmith resume" in out
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
+
+
+# Lengths, intervals and notices.
+
+
+def small(**changes):
+    """Flags of a pair so small that 64,000 images take a moment; intervals are left to the recipe."""
+    sizes = {"g_width": 8, "d_width": 8, "latent_dim": 8, "batch_size": 256, "threads": 1, "trackers": "none"}
+    merged = {**sizes, **changes}
+    return [word for name, value in merged.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def logged(run):
+    return [row["images_seen"] for row in open_run(run).log if "d_loss" in row]
+
+
+def test_an_explicit_interval_stays_even_where_it_is_the_recipes_own(gansmith, digit_dir, tmp_path):
+    words = ("train", "mlp-small", *small(data_dir=digit_dir, images="64k"))
+    assert gansmith(*words, "--log-every", 25_600, "--out", tmp_path / "asked")[0] == 0
+    assert logged(tmp_path / "asked") == [25_600, 51_200, 64_000]
+    assert open_run(tmp_path / "asked").config.origins["log_every"] == "argument"
+    assert gansmith(*words, "--out", tmp_path / "own")[0] == 0
+    assert len(logged(tmp_path / "own")) == 200 > 64_000 / 25_600  # capped to a 200th of this length
+    assert open_run(tmp_path / "own").config.origins["log_every"] == "recipe"
+    for name, count in (("asked", 2), ("own", 50)):
+        assert gansmith("resume", tmp_path / name, "--images", "80k")[0] == 0
+        assert len([seen for seen in logged(tmp_path / name) if seen > 64_000]) == count
+    assert logged(tmp_path / "asked") == [25_600, 51_200, 64_000, 76_800, 80_000]
+
+
+def test_epochs_become_images_and_are_said_to(gansmith, digit_dir, tmp_path):
+    words = flags(data_dir=digit_dir)
+    del words[words.index("--images") : words.index("--images") + 2]
+    code, out, _ = gansmith("train", "mlp-small", *words, "--epochs", "2", "--out", tmp_path / "run")
+    assert code == 0 and "note: 2 epochs of 360 training images are 720 images" in out
+    assert open_run(tmp_path / "run").config.images == 720 and logged(tmp_path / "run")[-1] == 720
+    code, out, _ = gansmith("resume", tmp_path / "run", "--epochs", "2.5")
+    assert code == 0 and "note: 2.5 epochs of 360 training images are 900 images" in out
+    assert logged(tmp_path / "run")[-1] in range(900, 900 + 16)
+
+
+def test_minutes_more_are_about_so_many_images(gansmith, digit_dir, tmp_path):
+    assert gansmith("train", "mlp-small", *flags(data_dir=digit_dir), "--out", tmp_path / "run")[0] == 0
+    code, out, _ = gansmith("resume", tmp_path / "run", "--minutes", "0.001")
+    assert code == 0 and re.search(r"note: 0.001 minutes are about [\d,]+ images more", out)
+    assert logged(tmp_path / "run")[-1] > 256
+
+
+def test_a_choice_that_the_data_changed_is_said_with_both_values(gansmith, digit_dir, tmp_path):
+    sentence = "clusters is 15, not 2000: each cluster takes 24 of 360 images"
+    words = ("train", "default-unlabelled", *flags(data_dir=digit_dir, clusters=2000))
+    code, out, _ = gansmith(*words, "--out", tmp_path / "a", "--progress", "plain")
+    assert code == 0 and out.count(f"note: {sentence}\n") == 1
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["data"]["notices"][-1] == sentence
+    assert open_run(tmp_path / "a").config.clusters == 15
+    code, out, _ = gansmith(*words, "--out", tmp_path / "b", "--progress", "json")
+    started = json.loads(out.splitlines()[0])
+    assert code == 0 and started["kind"] == "start" and started["notices"].count(sentence) == 1
+    code, out, _ = gansmith(*words, "--out", tmp_path / "a", "--progress", "plain")  # goes on with what was settled
+    assert code == 0
+    assert gansmith("train", *flags(data_dir=digit_dir), "--out", tmp_path / "c")[1].count("clusters") == 1
+
+
+# A run directory of before.
+
+OLD_CONFIG = """recipe = "mlp-small"
+dataset = "mnist"
+images = 256
+batch = 16
+z_dim = 8
+update = "alternating"
+r1 = 0.0
+"""
+
+
+@pytest.fixture
+def old_run(run_dir):
+    """What an earlier version left: other fields, a link to the best checkpoint, no format."""
+    (run_dir / "config.toml").write_text(OLD_CONFIG)
+    (run_dir / "best.json").unlink()
+    (run_dir / "best").symlink_to("checkpoints/000000128")
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["resume", "RUN"],
+        ["train", "mlp-small", "--out", "RUN"],
+        ["sample", "RUN", "--out", "x.png"],
+        ["evaluate", "RUN", "--quick"],
+        ["diagnose", "RUN"],
+        ["plot", "RUN"],
+        ["film", "RUN"],
+        ["report", "RUN"],
+        ["export", "RUN", "--format", "safetensors"],
+        ["compare", "RUN", "--quick"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_run_directory_of_an_earlier_version_is_refused_in_one_sentence(gansmith, old_run, words):
+    before = {path: path.read_bytes() for path in old_run.rglob("*") if path.is_file()}
+    code, out, err = gansmith(*(old_run if word == "RUN" else word for word in words))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "was written by another version of Gansmith (run format 2 or older, this version reads 3)" in err
+    assert before == {path: path.read_bytes() for path in old_run.rglob("*") if path.is_file()}
+
+
+# Whose mistake it was.
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ConfigError("x is 3; it must be 4"), 2, "gansmith: x is 3; it must be 4\n"),
+        (NotFoundError("there is no x"), 2, "gansmith: there is no x\n"),
+        (TrainingFailed("it diverged"), 1, "gansmith: it diverged\n"),
+        (MemoryError(), 2, "gansmith: that takes more memory than this machine has; ask for fewer images"),
+        (RuntimeError("[enforce fail] can't allocate memory: you tried to allocate 8000000000 bytes"), 2, "(8 GB at "),
+        (PermissionError(13, "Permission denied", "/x/.partial-y"), 2, "gansmith: /x/y: Permission denied; choose a "),
+        (OSError(28, "No space left on device"), 2, "gansmith: writing: No space left on device"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_mistakes_of_the_user_and_of_the_system_are_one_sentence(gansmith, monkeypatch, error, code, words):
+    monkeypatch.setattr("gansmith.api.diagnose", Mock(side_effect=error))
+    found, out, err = gansmith("diagnose", "run")
+    assert (found, out, len(err.splitlines())) == (code, "", 1) and words in err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a bug"),
+        RuntimeError("a bug"),
+        KeyError("bug"),
+        TypeError("a bug"),
+        ArithmeticError("a bug"),
+        OSError("a bug without a number"),
+        FileNotFoundError("raised by a program, not by the system"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_bug_keeps_its_traceback(monkeypatch, capsys, error):
+    monkeypatch.setattr("gansmith.api.diagnose", Mock(side_effect=error))
+    monkeypatch.setattr("sys.argv", ["gansmith", "diagnose", "run"])
+    with pytest.raises(type(error)) as raised:
+        main()
+    assert raised.value is error and capsys.readouterr().err == ""
+
+
+def test_a_bug_ends_the_process_with_a_traceback():
+    probe = (
+        "import sys, gansmith.api\n"
+        "def bug(run): raise ValueError('a bug')\n"
+        "gansmith.api.diagnose = bug\n"
+        "sys.argv = ['gansmith', 'diagnose', 'run']\n"
+        "from gansmith.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("Traceback") and "ValueError: a bug" in done.stderr
+
+
+def test_an_interrupt_of_any_command_is_130(gansmith, monkeypatch):
+    monkeypatch.setattr("gansmith.api.diagnose", Mock(side_effect=KeyboardInterrupt))
+    assert gansmith("diagnose", "run") == (130, "", "")
+
+
+# Flags of other projects.
+
+OTHER_FLAGS = {
+    "--lr": "here it is --g-lr and --d-lr",
+    "--learning-rate": "here it is --g-lr and --d-lr",
+    "--lr-g": "here it is --g-lr",
+    "--lr-d": "here it is --d-lr",
+    "--bs": "here it is --batch-size",
+    "--batch": "here it is --batch-size",
+    "-b": "here it is --batch-size",
+    "--nz": "here it is --latent-dim",
+    "--z-dim": "here it is --latent-dim",
+    "--z_dim": "here it is --latent-dim",
+    "--noise-dim": "here it is --latent-dim",
+    "--gamma": "here it is --r1-gamma and --r2-gamma",
+    "--n-epochs": "here it is --epochs",
+    "--niter": "here it is --epochs or --images",
+    "--kimg": "here it is --images (500k is 500 kimg)",
+    "--dataset": "here it is --data",
+    "--dataroot": "here it is --data-dir",
+    "--beta": "here it is --beta1 and --beta2",
+    "--b1": "here it is --beta1",
+    "--n-critic": "here it is --d-steps",
+    "--lambda-gp": "here it is --gradient-penalty",
+    "--smoothing": "here it is --label-smoothing",
+    "--outdir": "here it is --out",
+    "-o": "here it is --out",
+    "--ngf": "here it is --g-width",
+    "--loss": "here it is --objective",
+    "--manual-seed": "here it is --seed",
+    "--workers": "here it is --threads",
+    "--amp": "here it is --precision bfloat16",
+    "--ada": "here it is --augment adaptive",
+    "--snap": "here it is --save-every",
+    "--cond": "here it is --conditioning",
+    "--wandb": "here it is --trackers wandb",
+    "--model": "here it is a recipe's name, or --network",
+    "--gpu": "this version trains and samples on the CPU; omit it",
+    "--cuda": "this version trains and samples on the CPU; omit it",
+    "--device": "this version trains and samples on the CPU; omit it",
+    "--img-size": "images keep the size and the channels of the data set; omit it",
+    "--resume": "`gansmith resume RUN` continues a run; omit it",
+    "--lernrate": "did you mean --g-lr and --d-lr?",
+    "--latent-dimm": "did you mean --latent-dim?",
+    "--qqq": "gansmith train --help lists the flags",
+}
+
+
+@pytest.mark.parametrize("flag", OTHER_FLAGS)
+@pytest.mark.parametrize("form", ["FLAG 3", "FLAG=3", "FLAG"])
+def test_a_flag_of_another_project_is_answered_with_the_right_one(gansmith, tmp_path, flag, form):
+    code, out, err = gansmith("train", *form.replace("FLAG", flag).split())
+    assert (code, out, len(err.splitlines())) == (2, "", 1) and list(tmp_path.iterdir()) == []
+    assert err.startswith(f"gansmith: there is no {flag}") and err.rstrip("\n").endswith(OTHER_FLAGS[flag])
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["sample", "run", "--n", "3"], "there is no --n; here it is --count"),
+        (["sample", "run", "--output", "x.png"], "there is no --output; here it is --out"),
+        (["sample", "run", "--psi", "0.7"], "there is no --psi; here it is --truncation"),
+        (["sample", "run", "--batch", "3"], "there is no --batch; gansmith sample --help lists the flags"),
+        (["sample", "run", "--device", "cpu"], "this version trains and samples on the CPU"),
+        (["bench", "gaussians", "--lr", "3"], "there is no --lr; gansmith bench gaussians --help lists the flags"),
+        (["resume", "run", "--n-epochs", "3"], "there is no --n-epochs; here it is --epochs"),
+        (["evaluate", "run", "--quik"], "there is no --quik; did you mean --quick?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_only_flags_of_the_command_are_proposed(gansmith, words, answer):
+    code, out, err = gansmith(*words)
+    assert (code, out, len(err.splitlines())) == (2, "", 1) and answer in err

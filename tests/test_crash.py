@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import CHECKPOINT_FILES, TINY, assert_same_run, flags, log_without_times, train_all, write_set
+from conftest import CHECKPOINT_FILES, TINY, assert_same_run, flags, log_without_times, train_all, wait_until, write_set
 
 from gansmith.checkpoints import load_checkpoint
 from gansmith.config import resolve
@@ -53,13 +53,6 @@ def fork(directory, config, data, *, dies_at=None):
         finally:
             os._exit(0)
     return child
-
-
-def wait_until(is_true, *, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def is_saving(directory):

@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from conftest import train_all
+from conftest import train_all, wait_until
 
 from gansmith.config import resolve
 from gansmith.runs import create_run
@@ -98,8 +98,7 @@ def test_diagnose_says_how_a_run_stands(tiny, tmp_path, gansmith):
     if child == 0:
         train_all(create_run(run.directory, config.replace(images=10**9)), data)
         os._exit(0)
-    while not run.log or run.latest() is None:
-        pass
+    wait_until(lambda: run.log and run.latest() is not None)
     assert "training now" in gansmith("diagnose", run.directory)[1]
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

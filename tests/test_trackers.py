@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import flags, wait_until
 
 from gansmith.config import resolve
 from gansmith.errors import ConfigError, TrainingFailed
@@ -65,9 +66,9 @@ def test_a_resumed_run_is_recorded_once(tiny, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_is_recorded_once(tmp_path, digit_dir):
     directory = tmp_path / "run"
-    flags = {"images": 1600, "batch_size": 16, "g_width": 8, "d_width": 8, "threads": 1, "log_every": 32, "save_every": 320,
-             "sample_every": 500, "evaluate_every": 1000, "data_dir": digit_dir}  # fmt: skip
-    words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words = flags(
+        images=1600, save_every=320, sample_every=500, evaluate_every=1000, data_dir=digit_dir, trackers="tensorboard"
+    )
     command = [sys.executable, "-m", "gansmith", "train", "--out", str(directory), "--progress", "json", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     for line in process.stdout:
@@ -184,6 +185,10 @@ def history(path):
                 yield {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
 
 
+def losses_in(path):
+    return {step["images_seen"]: step["d_loss"] for step in history(path) if "d_loss" in step}
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_stays_offline_with_one_run(tiny, tmp_path):
@@ -193,10 +198,7 @@ def test_wandb_stays_offline_with_one_run(tiny, tmp_path):
     run = follow(tiny(trackers="wandb"), tmp_path / "run")
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2
     (path,) = (path for path in tmp_path.glob("wandb/offline-run-*/*.wandb") if _identity(run) in path.name)
-    losses = {}
-    for step in history(path):
-        if "d_loss" in step:
-            losses[step["images_seen"]] = step["d_loss"]
-    assert losses == {row["images_seen"]: row["d_loss"] for row in run.log}
+    wait_until(lambda: len(losses_in(path)) == len(run.log))  # a process of its own writes the file
+    assert losses_in(path) == {row["images_seen"]: row["d_loss"] for row in run.log}
     assert len(list(path.parent.glob("files/media/images/*.png"))) == len(run.grids())
     assert not (run.directory / "wandb").exists()
