@@ -182,7 +182,8 @@ class _Notebook:
 
     def _summary(self) -> str:
         seen = f"{self.images_seen:,} of {self.total_images:,} images"
-        return f"{seen}, {self.rate:,.0f} images/s, {self.losses}" if self.rate else seen
+        is_training = 0 < self.images_seen < self.total_images
+        return f"{seen}, {self.rate:,.0f} images/s, {self.losses}" if is_training and self.rate else seen
 
 
 def _in_notebook() -> bool:
