@@ -141,7 +141,7 @@ def prune(directory: Path, *, newest: int, keep_last: int, keep_every: int) -> N
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint is complete and undamaged; a warning says what is wrong with one that is not."""
+    """Return whether a checkpoint is complete and undamaged; a warning says what is wrong with one that is not."""
     problem = damage(path)
     if problem:
         warn_once(f"checkpoint {path} is damaged and skipped: {problem}")

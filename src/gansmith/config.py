@@ -331,16 +331,16 @@ class Config:
 
     @property
     def schedule_length(self) -> int:
-        """How many images the schedules take."""
+        """Length of the schedules in images."""
         return self.schedule_images or self.images
 
     @property
     def ids_per_class(self) -> int:
-        """How many class ids in a row belong to one label; without labels, to one cluster."""
+        """Number of class ids in a row that belong to one label; without labels, to one cluster."""
         return self.clusters_per_class if self.conditioning == "labels" else 1
 
     def is_from_recipe(self, name: str) -> bool:
-        """Whether a field has the recipe's value and nobody asked for it; where origins are lost, equal ones count."""
+        """Return whether a field has its value from the recipe; where origins are lost, an equal value counts."""
         row = RECIPES.get(self.recipe, {})
         return name in row and getattr(self, name) == row[name] and self.origins.get(name, "recipe") == "recipe"
 
@@ -405,7 +405,7 @@ def _example(field: "dataclasses.Field[Any]") -> str:
 
 
 def parse_value(name: str, raw: object) -> Any:
-    """The value of field `name` from a flag, a variable or a file; counts may be written 200k or 2M."""
+    """Return the value of field `name` from a flag, a variable or a file; counts may be written 200k or 2M."""
     field = FIELDS[name]
     if not isinstance(raw, str) or field.type is str:
         return float(raw) if field.type is float and isinstance(raw, int) and not isinstance(raw, bool) else raw
@@ -422,7 +422,7 @@ def parse_value(name: str, raw: object) -> Any:
 
 
 def parse_count(text: str) -> int:
-    """A whole number, also as 200k or 1.5M; raises ValueError for anything else."""
+    """Return a whole number, also from 200k or 1.5M; raises ConfigError or ValueError for anything else."""
     from fractions import Fraction
 
     scale = {"k": 1_000, "M": 1_000_000}.get(text[-1:], 1)
@@ -460,7 +460,7 @@ def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
 
 
 def is_repeat(config: Config, first: Config) -> bool:
-    """Whether two runs repeat one experiment, their lengths within a quarter: runs of equal minutes differ a little."""
+    """Return whether two runs repeat one experiment; lengths may differ by a quarter, as those of equal minutes do."""
     neutral = {name: field.default for name, field in FIELDS.items() if field.metadata["is_circumstance"]}
     is_as_long = abs(config.images - first.images) <= first.images / 4
     return is_as_long and config.replace(**neutral) == first.replace(**neutral)

@@ -65,12 +65,12 @@ class RunDirectory:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The rows of log.jsonl, oldest first: losses and health signals by images seen."""
+        """Return the rows of log.jsonl, oldest first: losses and health signals by images seen."""
         return list(_read_rows(self.log_path))
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl: validation FD ratios of training and verdicts of `evaluate`, apart by "tier"."""
+        """Return the rows of metrics.jsonl: validation FD ratios (tier "validation") and verdicts of `evaluate`."""
         return list(_read_rows(self.metrics_path))
 
     def grids(self) -> list[tuple[int, Path]]:
@@ -126,7 +126,7 @@ class RunDirectory:
         return checkpoint_path(self.directory, images_seen)
 
     def has_checkpoints(self) -> bool:
-        """Whether there are any, whole or damaged."""
+        """Return whether there are any, whole or damaged."""
         return bool(named_checkpoints(self.directory))
 
 
@@ -172,7 +172,7 @@ def _lock(directory: Path) -> Any:
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether some process is training in a directory now."""
+    """Return whether some process is training in a directory now."""
     if not (directory / ".lock").is_file():
         return False
     lock = _lock(directory)
@@ -283,7 +283,7 @@ def run_of(generator: Path) -> RunDirectory | None:
 
 
 def holds_run(directory: Path) -> bool:
-    """Whether a run was begun in a directory, even if its config.toml was deleted since."""
+    """Return whether a run was begun in a directory, also if its config.toml was deleted since."""
     return (directory / "config.toml").is_file() or any((directory / "checkpoints").glob("*"))
 
 
@@ -356,7 +356,7 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_well_typed(row: Mapping[str, Any]) -> bool:
-    """Whether a row holds what its readers rely on in the types they expect."""
+    """Return whether the values of a row have the types that its readers rely on."""
     texts = [row.get(key) for key in ("failure", "message") if row.get("kind") in ("failure", "rollback")]
     numbers = [row.get(key) for key in _NUMBERS]
     return all(isinstance(text, str) for text in texts) and all(isinstance(n, int | float | None) for n in numbers)

@@ -8,7 +8,7 @@ from gansmith.cli.output import require_parent, require_place
 from gansmith.config import parse_labels
 from gansmith.errors import ConfigError
 
-MOST_PICTURES = 10_000  # of a walk: a quarter of an hour to play
+MAX_FRAMES = 10_000  # of a walk: a quarter of an hour to play
 
 
 def sample(
@@ -72,7 +72,7 @@ def walk(
     steps: int = 12,
     out: Path = Path("walk.gif"),
 ) -> int:
-    """Walk from one sample to the next and back to the first, as an animation or a strip.
+    """Interpolate from one sample to the next and back to the first, as an animation or a strip.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def walk(
     classes
         Walk through these classes with one latent instead: 0-9, 2024 or 3,11,12.
     steps
-        Pictures from one stop to the next.
+        Images from one stop to the next.
     out
         A .gif, .webp or .mp4 animation, or a .png with one row a stop.
     """
@@ -103,10 +103,10 @@ def walk(
         raise ConfigError(f"seeds are {seeds!r}; a walk needs two or more, such as 0,1")
     chosen = None if classes is None else parse_labels(classes, what="classes")
     stops = visited if chosen is None else chosen
-    if len(stops) * steps > MOST_PICTURES:
+    if len(stops) * steps > MAX_FRAMES:
         raise ConfigError(
-            f"{len(stops):,} stops of {steps:,} steps are {len(stops) * steps:,} pictures, and a walk has up to "
-            f"{MOST_PICTURES:,}; take fewer"
+            f"{len(stops):,} stops of {steps:,} steps are {len(stops) * steps:,} images, and a walk has up to "
+            f"{MAX_FRAMES:,}; take fewer"
         )
     model = load_generator(source)
     if chosen is None:
