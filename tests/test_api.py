@@ -15,6 +15,7 @@ import threading
 import types
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pandas
@@ -464,6 +465,22 @@ def test_a_named_data_set_in_memory_is_the_data_set():
     assert gs.resume("run", images=704, progress="none").images_seen == 704
 
 
+def test_a_run_on_images_in_memory_makes_every_file(digits):
+    run = gs.train("mlp-small", data=gs.Images(*digits), images=640, out="run", **SMALL)
+    assert run.report("report.html").is_file() and run.film("film.gif").is_file()
+    assert gs.open_run("run").report("report.html").is_file()
+    assert run.export("safetensors").is_dir()
+    with pytest.raises(ConfigError, match="give the same images as data="):
+        gs.handin("run")
+
+
+@pytest.mark.slow
+def test_a_run_on_images_in_memory_is_handed_in(digits):
+    run = gs.train("mlp-small", data=gs.Images(*digits), images=640, out="run", **SMALL)
+    with ZipFile(run.handin()) as bundle:
+        assert {"generator.h5", "train.py", "data.npz", "report.pdf"} <= set(bundle.namelist())
+
+
 # Choices that a program adds.
 
 PROGRAM = """
@@ -533,6 +550,12 @@ def test_resuming_with_what_another_program_defined_is_refused(of_another_progra
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("make", [gs.report, gs.handin])
+def test_a_report_of_another_programs_objective_is_refused(of_another_program, make):
+    with pytest.raises(ConfigError, match=r"OBJECTIVES\['mine'\] = gansmith.Objective"):
+        make(of_another_program[0] / "objective")
+
+
 def test_resuming_works_once_it_is_defined_again(of_another_program, tmp_path):
     shutil.copytree(of_another_program[0] / "objective", tmp_path / "objective")
     plain = gs.OBJECTIVES["least-squares"]
@@ -548,7 +571,7 @@ def test_resuming_works_once_it_is_defined_again(of_another_program, tmp_path):
 def test_a_hand_in_of_a_run_with_labels_is_written_with_a_warning(run_training, tiny, monkeypatch, caplog):
     asked = []
 
-    def write_bundle(runs, out, *, allow_labels, allow_test_images):
+    def write_bundle(runs, out, *, allow_labels, allow_test_images, images_in_memory):
         asked.append(allow_labels)
         return ["class 3 does not occur in the grid"]
 

@@ -488,6 +488,7 @@ def report(run: "Run | Path | str", *others: "Run | Path | str", out: Path | str
     from gansmith.reports import write_report
 
     opened = [open_run(one) for one in (run, *others)]
+    _refuse_unknown_code(opened)
     path = _writable(opened[0].directory / "report.pdf" if out is None else out)
     write_report(opened, path)
     return path
@@ -539,8 +540,16 @@ def handin(
     if path.suffix != ".zip":
         raise ConfigError(f"{path} does not end in .zip; give a name that does, such as submission.zip")
     opened = [open_run(one) for one in (run, *others)]
+    _refuse_unknown_code(opened)
+    in_memory = _own_images(opened[0])
     with isolated():
-        notes = write_bundle(opened, path, allow_labels=allow_labels is not False, allow_test_images=allow_test_images)
+        notes = write_bundle(
+            opened,
+            path,
+            allow_labels=allow_labels is not False,
+            allow_test_images=allow_test_images,
+            images_in_memory=in_memory,
+        )
     config = opened[0].config
     if allow_labels is None and (config.conditioning == "labels" or config.classes):
         notes = [
@@ -659,8 +668,8 @@ def plan_resume(
 def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequence[str] = ()) -> Iterator[Event]:
     """Yield the events of a planned run, trackers included.
 
-    The run stops and saves after the step during which `stopped` is filled, or in which the iterator is closed. What
-    training changes in this process, it changes between events only.
+    The run stops and saves after the step during which `stopped` is filled, or in which the iterator is closed. While
+    an event is out, the process is as its caller left it.
     """
     run, data = plan.run, plan.data
     stopped = [] if stopped is None else stopped
@@ -784,6 +793,12 @@ def refuse_undefined(run: RunDirectory, *, has_images: bool = False) -> None:
         "objective": f"define it again first: gansmith.OBJECTIVES[{value!r}] = gansmith.Objective(d_loss, g_loss)",
     }[name]
     raise ConfigError(f"{run.directory} was trained with the {name} {value!r} of another program; {remedy}")
+
+
+def _refuse_unknown_code(opened: Sequence[RunDirectory]) -> None:
+    """Raise ConfigError for a run of another program's network or objective; its images are not needed."""
+    for run in opened:
+        refuse_undefined(run, has_images=True)
 
 
 def _missing(run: RunDirectory, *, has_images: bool) -> dict[str, str]:

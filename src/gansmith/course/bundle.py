@@ -24,7 +24,7 @@ from gansmith.config import Config
 from gansmith.course import evaluation
 from gansmith.course.sources import package_files
 from gansmith.course.tiles import TILES, missing_classes, tile_ids
-from gansmith.data import load_data
+from gansmith.data import DATASETS, Images, load_data
 from gansmith.errors import RunError
 from gansmith.exporters.keras import to_keras
 from gansmith.files import file_sha256, write_bytes, write_json
@@ -48,9 +48,17 @@ TRAINING_NEEDS = ("torch", "numpy", "pillow", "safetensors", "scikit-learn", "to
 
 
 def write_bundle(
-    runs: Sequence[RunDirectory], out: Path, *, allow_labels: bool = False, allow_test_images: bool = False
+    runs: Sequence[RunDirectory],
+    out: Path,
+    *,
+    allow_labels: bool = False,
+    allow_test_images: bool = False,
+    images_in_memory: Images | None = None,
 ) -> list[str]:
     """Write the bundle of the first run, with all runs in its report.
+
+    Args:
+        images_in_memory: what the first run was trained on, where that is no data set with a name.
 
     Returns:
         notes on what a grader will see.
@@ -62,7 +70,7 @@ def write_bundle(
     if not allow_labels:
         _refuse_labels(run)
     model = load_generator(run.directory)
-    config, data = load_training_data(run.config)
+    config, data = load_training_data(run.config, images_in_memory)
     _refuse_other_images(run, data)
     notes = [] if allow_test_images else _refuse_test_images(run, data)
     y = tile_ids(model, data)
@@ -106,7 +114,7 @@ def _refuse_other_images(run: RunDirectory, data: TrainingData) -> None:
 def _refuse_test_images(run: RunDirectory, data: TrainingData) -> list[str]:
     """Raise RunError where the run was trained on test images; returns a note where there are none to compare with."""
     tests = []
-    for place in dict.fromkeys((run.config.data_dir or None, None)):
+    for place in dict.fromkeys((run.config.data_dir or None, None)) if run.config.data in DATASETS else ():
         with contextlib.suppress(FileNotFoundError):
             tests.append(load_data(run.config.data, data_dir=place, part="test"))
     if not tests:
