@@ -66,7 +66,9 @@ def test_a_generator_loads_without_the_compiler_and_statistics(run_dir):
     subprocess.run([sys.executable, "-c", probe], check=True)
 
 
-@pytest.mark.parametrize(("g_optimizer", "d_optimizer"), [("adam", "sgd"), ("adamw", "rmsprop")])
+@pytest.mark.parametrize(
+    ("g_optimizer", "d_optimizer"), [("adam", "sgd"), pytest.param("adamw", "rmsprop", marks=pytest.mark.slow)]
+)
 def test_training_does_not_wait_for_the_compiler(digit_dir, tmp_path, g_optimizer, d_optimizer):
     optimizers = ("--g-optimizer", g_optimizer, "--d-optimizer", d_optimizer)
     place = ("--data-dir", str(digit_dir), "--out", str(tmp_path / "run"))

@@ -57,7 +57,10 @@ def test_networks_keep_their_shapes_and_every_weight_learns(name, spec):
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ("sngan", "dcgan-keras") else ()) for name in NETWORKS],
+)
 def test_output_is_calibrated_exactly_or_refused(name):
     config = resolve("mlp-small", arguments={"network": name, "g_width": 16, "d_width": 16, "latent_dim": 12})
     G = NETWORKS[name](ImageSpec(28, 3, 0), config)[0].eval()

@@ -269,6 +269,7 @@ def training_folder(tmp_path, digits):
     return folder
 
 
+@pytest.mark.slow
 def test_every_recipe_trains_with_the_part_of_the_package_that_is_handed_in(training_folder):
     for recipe in RECIPES:
         (training_folder / recipe).mkdir()
@@ -285,7 +286,8 @@ def test_every_recipe_trains_with_the_part_of_the_package_that_is_handed_in(trai
         assert losses_of(training_folder / recipe)[-1][0] == 64
 
 
-def test_train_starts_anew_on_images_that_were_chosen_by_class(run_training, tiny, tmp_path):
+@pytest.mark.slow
+def test_train_starts_again_on_images_that_were_chosen_by_class(run_training, tiny, tmp_path):
     run = run_training(tiny("default", classes="1,3", limit_images=60, conditioning="none"))
     write_bundle([run], tmp_path / "submission.zip", allow_labels=True)
     folder = opened(tmp_path / "submission.zip", tmp_path / "opened")
@@ -363,6 +365,7 @@ def test_data_that_changed_since_training_is_refused(unlabelled, tmp_path):
     assert not (tmp_path / "x.zip").exists()
 
 
+@pytest.mark.slow
 def test_the_function_of_the_package_writes_the_same_bundle(unlabelled, tmp_path):
     write_bundle([unlabelled], tmp_path / "a.zip")
     assert gs.handin(unlabelled.directory, out=tmp_path / "b.zip") == tmp_path / "b.zip"

@@ -255,7 +255,9 @@ def test_files_contain_no_code_and_no_paths_of_this_machine(tmp_path):
         assert not any(archive.read(name) for name in pickled)
 
 
-@pytest.mark.parametrize("name", ["generator.onnx", "generator.json", "generator.h5"])
+@pytest.mark.parametrize(
+    "name", ["generator.onnx", pytest.param("generator.json", marks=pytest.mark.slow), "generator.h5"]
+)
 def test_other_formats_are_sampled_with_the_same_seeds(name, tmp_path, gansmith):
     model = build_model("compact", conditioning="clusters")
     (to_onnx if name.endswith("onnx") else to_keras)(model, tmp_path / "generator")

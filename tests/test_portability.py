@@ -108,7 +108,11 @@ def train_words(run, digit_dir):
     [pytest.param((name,), id=name, marks=pytest.mark.slow) for name in WITHOUT]
     + [
         pytest.param(WINDOWS, id="all that Windows lacks"),
-        pytest.param(("flock on this file system", "symbolic links", "hard links"), id="a FAT or network disk"),
+        pytest.param(
+            ("flock on this file system", "symbolic links", "hard links"),
+            id="a FAT or network disk",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_that_is_killed_goes_on_and_is_used_without(without, whole, digit_dir, tmp_path):
@@ -187,6 +191,7 @@ def test_printed_commands_run_as_they_are(digit_dir, tmp_path):
     assert (tmp_path / "more.png").is_file() and "fd_ratio" in open_run(run).metrics[-1]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_renamed_with_a_space_is_continued_by_the_printed_command(digit_dir, tmp_path):
     assert gansmith(train_words(tmp_path / "run", digit_dir), dies_at=192, cwd=tmp_path).returncode == -signal.SIGKILL
     renamed = (tmp_path / "run").rename(tmp_path / "my first run")
