@@ -137,7 +137,7 @@ def test_samples_come_as_grid_folder_and_arrays(gansmith, run_dir, tmp_path):
         images, labels = arrays["images"], arrays["labels"]
     assert images.shape == (30, 28, 28, 1) and images.dtype == np.uint8
     assert labels.shape == (30,) and labels.dtype == np.int64 and set(labels) <= set(range(10))
-    files = sorted((tmp_path / "folder").iterdir())
+    files = sorted((tmp_path / "folder").glob("*/*.png"), key=lambda path: path.name)  # a folder for each class
     assert len(files) == 7
     for k, file in enumerate(files):
         np.testing.assert_array_equal(pixels(file), images[k, :, :, 0])
@@ -320,6 +320,42 @@ def test_bad_places_are_refused(gansmith, tmp_path, digit_dir, run_dir):
         code, _, err = gansmith("sample", run_dir, "--out", out)
         assert code == 2 and word in err and not (tmp_path / "x.jpg").exists()
         assert sorted(run_dir.rglob("*")) == before
+
+
+@pytest.fixture
+def animals(tmp_path, digits):
+    """Two named class folders of real digits: 60 sevens as cats, and 60 ones as dogs."""
+    for name, digit in (("cat", 7), ("dog", 1)):
+        (tmp_path / "animals" / name).mkdir(parents=True)
+        for k, image in enumerate(np.tile(digits[0][digits[1] == digit], (2, 1, 1))[:60]):
+            Image.fromarray(image).save(tmp_path / "animals" / name / f"{k}.png")
+    return tmp_path / "animals"
+
+
+def test_pictures_of_ones_own_are_trained_on_by_their_path(gansmith, animals, tmp_path):
+    code, _, err = gansmith("train", "default", "--data", animals, *flags(images=64, clusters=2), "--out", "run")
+    assert code == 0, err
+    run = open_run(tmp_path / "run")
+    assert (run.config.data, run.config.data_dir) == ("animals", str(animals))
+    code, _, err = gansmith("sample", "run", "--labels", "cat,dog", "--count", "4", "--out", "drawn")
+    assert code == 0, err
+    assert {path.name: len(list(path.iterdir())) for path in (tmp_path / "drawn").iterdir()} == {"cat": 2, "dog": 2}
+    code, _, err = gansmith("sample", "run", "--labels", "cat,cow", "--out", "x.png")
+    assert code == 2 and "cow" in err and len(err.strip().splitlines()) == 1
+    code, _, err = gansmith("train", "mlp-small", "--data", animals, *flags(classes="dog", images=64), "--out", "dogs")
+    assert code == 0, err
+    code, _, err = gansmith("train", "mlp-small", "--data", animals, *flags(size=16, images=64), "--out", "small")
+    assert code == 0, err
+    gansmith("sample", "small", "--count", "1", "--out", "small.npz")
+    with np.load(tmp_path / "small.npz") as stored:
+        assert stored["images"].shape == (1, 16, 16, 1)
+
+
+def test_two_places_of_one_data_set_are_refused(gansmith, animals, digit_dir):
+    code, _, err = gansmith("train", "--data", animals, "--data-dir", digit_dir)
+    assert code == 2 and "give one of them" in err
+    code, _, err = gansmith("train", "--data", "./nothing")
+    assert code == 2 and "there is no file or folder" in err
 
 
 def test_labels_asked_of_an_unlabelled_model_are_refused(gansmith, digit_dir, tmp_path):
@@ -552,7 +588,9 @@ OTHER_FLAGS = {
     "--gpu": "this version trains and samples on the CPU; omit it",
     "--cuda": "this version trains and samples on the CPU; omit it",
     "--device": "this version trains and samples on the CPU; omit it",
-    "--img-size": "images keep the size and the channels of the data set; omit it",
+    "--img-size": "here it is --size",
+    "--resolution": "here it is --size",
+    "--nc": "--color grey or rgb chooses others",
     "--resume": "`gansmith resume RUN` continues a run; omit it",
     "--lernrate": "did you mean --g-lr and --d-lr?",
     "--latent-dimm": "did you mean --latent-dim?",

@@ -9,9 +9,12 @@ from gansmith.config import (
     SYNONYMS,
     UNSUPPORTED,
     Config,
+    is_path,
     is_repeat,
     load_config,
+    name_of,
     parse_count,
+    parse_labels,
     resolve,
     unknown_field,
 )
@@ -162,10 +165,46 @@ def test_values_that_other_names_lead_to_are_legal():
         ("z-dim", "here it is latent_dim"),
         ("N_CRITIC", "here it is d_steps"),
         ("device", "this version trains and samples on the CPU"),
-        ("image_size", "keep the size and the channels of the data set"),
+        ("image_size", "here it is size"),
+        ("channels", "keep the channels of the data set"),
         ("latnet_dim", "did you mean 'latent_dim'"),
         ("minuts", "did you mean 'minutes'"),
     ],
 )
 def test_a_name_that_is_no_field_is_answered_with_the_right_one(name, words):
     assert words in unknown_field(name, also=("minutes",))
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        ("./my cats", "my-cats"), ("/data/faces.tar.gz", "faces"), ("~/x.NPZ", "x"), ("digits.csv", "digits"),
+        ("a\\b", None), ("..", None), ("mnist", ""), ("fashion-mnist", ""), ("kmnist.v2", ""),
+    ],
+)  # fmt: skip
+def test_a_data_set_given_by_its_path_is_told_from_a_name(what, name):
+    assert is_path(what) is (name != "")
+    if name:
+        assert name_of(what) == name
+        config = resolve(arguments={"data": what})
+        assert (config.data, config.data_dir) == (name, what)
+        assert config.origins["data_dir"] == config.origins["data"]
+    with pytest.raises(ConfigError, match="give one of them"):
+        resolve(arguments={"data": "./x", "data_dir": "y"})
+
+
+def test_labels_are_class_names_where_all_are_known():
+    names = ("Cat", "dog", "10")
+    assert parse_labels("dog, cat,DOG", names=names) == [1, 0, 1]
+    assert parse_labels("dog", names=names) == [1]
+    assert parse_labels("0,1", names=names) == [0, 1] and parse_labels("10", names=names) == [1, 0]
+    with pytest.raises(ConfigError, match="cow"):
+        parse_labels("cat,cow", names=names)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("size", 2000), ("size", -4), ("resize", "cut"), ("color", "blue"), ("background", "red")]
+)
+def test_the_preparation_of_pictures_is_checked(field, value):
+    with pytest.raises(ConfigError, match=field):
+        resolve(arguments={field: value})

@@ -5,9 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from gansmith.data import load_data
-from gansmith.evaluation import compare, evaluate, find_evaluators, load_real
+from gansmith.data.images import Images
+from gansmith.errors import DataError, NotFoundError
+from gansmith.evaluation import compare, evaluate, find_evaluators, load_real, read_samples
 from gansmith.metrics import gates
 
 
@@ -81,7 +85,7 @@ def test_seeds_share_a_row_and_verdicts_are_reused(gansmith, tiny, run_training,
     ("words", "expected"),
     [
         (["evaluate", "nothing"], "there is no"),
-        (["evaluate", "folder"], "holds no .png"),
+        (["evaluate", "folder"], "holds no images"),
         (["evaluate", "x.npz", "--data", "minst"], "did you mean"),
         (["evaluate", "colour.npz"], "same shape"),
         (["evaluate", "x.npz", "--count", "0"], "between 1 and"),
@@ -135,3 +139,67 @@ def test_an_evaluator_is_trained_where_none_ships(monkeypatch, tmp_path, subset)
     assert list(found) == ["trained", "random"] and found["trained"].name.startswith("trained-")
     assert [path.suffix for path in (tmp_path / "cache" / "evaluators").iterdir()] == [".safetensors"]
     assert list(find_evaluators(load_real(some.without_labels()))) == ["random"]
+
+
+def write_pictures(folder, pixels, labels=None, names=()):
+    """Write (N, H, W[, C]) images as PNG files, in a folder for each class where there are labels."""
+    for k, image in enumerate(pixels):
+        place = folder if labels is None else folder / (names[labels[k]] if names else str(labels[k]))
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{k:03d}.png")
+    return folder
+
+
+def test_samples_in_every_form_are_the_same_images(tmp_path, subset):
+    real = subset.take(torch.arange(0, 5000, 500))
+    pixels, labels = real.pixels[:, 0].numpy(), real.labels.tolist()
+    np.savez(tmp_path / "own.npz", images=pixels, labels=labels)
+    np.savez(tmp_path / "other.npz", x_train=pixels / 255, y_train=np.eye(10)[labels])
+    write_pictures(tmp_path / "classes", pixels, labels)
+    for name in ("own.npz", "other.npz", "classes"):
+        found = read_samples(tmp_path / name, subset)
+        assert torch.equal(found.pixels, real.pixels) and found.labels.tolist() == labels
+    flat = read_samples(write_pictures(tmp_path / "flat", pixels), subset)
+    assert torch.equal(flat.pixels, real.pixels) and flat.labels is None
+    with pytest.raises(NotFoundError, match="there is no file or folder"):
+        read_samples(tmp_path / "nothing", subset)
+    (tmp_path / "x.txt").write_text("x")
+    with pytest.raises(DataError, match="none of the files that images are read from"):
+        read_samples(tmp_path / "x.txt", subset)
+
+
+def test_a_black_border_is_cut_off_and_other_sizes_are_resized(tmp_path, subset):
+    pixels = subset.pixels[:20, 0].numpy()
+    padded = np.pad(pixels, ((0, 0), (2, 2), (2, 2)))
+    np.savez(tmp_path / "x.npz", images=padded)
+    for path in (tmp_path / "x.npz", write_pictures(tmp_path / "padded", padded)):
+        found = read_samples(path, subset)
+        assert np.array_equal(found.pixels[:, 0].numpy(), pixels)
+        assert found.notices[-1] == "their black border of 2 pixels was cut off"
+    padded[3, 0, 0] = 1  # no border any more
+    large = np.repeat(np.repeat(pixels, 6, axis=1), 6, axis=2)
+    small = pixels[:, ::2, ::2]
+    for name, images in (("inked", padded), ("large", large), ("small", small)):
+        found = read_samples(write_pictures(tmp_path / name, images), subset)
+        assert tuple(found.pixels.shape) == (20, 1, 28, 28)
+        assert f"resized from {images.shape[1]} to 28 pixels" in found.notices[-1]
+        if name == "large":
+            assert np.abs(found.pixels[:, 0].numpy().astype(float) - pixels).mean() < 6
+
+
+def test_class_folders_named_as_the_real_classes_have_their_numbers(tmp_path, subset):
+    names = ("zero", "one", "two")
+    real = replace(subset.take(torch.tensor([0, 500, 1000])), class_names=names)
+    assert real.labels.tolist() == [0, 1, 2]
+    folder = write_pictures(tmp_path / "x", real.pixels[:, 0].numpy(), [2, 0, 2], names)
+    found = read_samples(folder, real)
+    assert sorted(found.labels.tolist()) == [0, 2, 2] and found.class_names == names
+    other = write_pictures(tmp_path / "y", real.pixels[:, 0].numpy(), [0, 1, 1], ("cat", "dog"))
+    assert read_samples(other, real).labels.tolist() == [0, 1, 1]
+
+
+def test_grey_pictures_are_compared_with_color_ones(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8), dtype=np.uint8)
+    real = Images(np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8))
+    found = read_samples(write_pictures(tmp_path / "x", pixels), real)
+    assert torch.equal(found.pixels, torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1))

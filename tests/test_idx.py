@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from conftest import write_idx, write_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gansmith.data import load_data
-from gansmith.data.idx import cache_dir, read_idx
+from gansmith.data import idx, load_data
+from gansmith.data.idx import cache_dir, find_idx, load_idx, read_idx
 from gansmith.errors import DataError, NotFoundError
 
 
@@ -85,7 +86,7 @@ def test_a_folder_is_used_alone_and_described(tmp_path, digits):
     with pytest.raises(NotFoundError, match="holds no test images"):
         load_data("mnist", data_dir=folder, part="test")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(NotFoundError, match="holds no train images"):
+    with pytest.raises(NotFoundError, match="holds no images"):
         load_data("mnist", data_dir=tmp_path / "empty")
 
 
@@ -142,3 +143,98 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch, version):
     if version == "older":  # of platformdirs
         monkeypatch.setattr("platformdirs.user_cache_dir", lambda *args, **keywords: "~/.cache/gansmith")
     assert cache_dir("mnist") == Path(tempfile.gettempdir()) / ".cache" / "gansmith" / "mnist"
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("train-images.idx3-ubyte", "train-labels.idx1-ubyte"),
+        ("my-train-pictures", "my-train-classes"),
+        ("training_images.ubyte.gz", "training_labels.ubyte.gz"),
+        ("pictures.idx", "classes.idx"),
+    ],
+)
+def test_files_of_any_name_are_known_by_their_first_bytes(tmp_path, digits, images, labels):
+    write_idx(tmp_path / images, digits[0])
+    write_idx(tmp_path / labels, digits[1])
+    (tmp_path / "notes.txt").write_text("train")
+    for path in (tmp_path, tmp_path / images):
+        found = load_data("idx" if path is tmp_path else str(path), data_dir=path if path is tmp_path else None)
+        np.testing.assert_array_equal(found.pixels[:, 0].numpy(), digits[0])
+        np.testing.assert_array_equal(found.labels.numpy(), digits[1])
+
+
+def test_packing_is_known_by_content_not_by_name(tmp_path, digits):
+    write_idx(tmp_path / "train-images.gz", digits[0])
+    (tmp_path / "train-images.gz").rename(tmp_path / "train-images-idx3-ubyte")
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(b"")
+    write_idx(tmp_path / "plain", digits[1])
+    (tmp_path / "plain").replace(tmp_path / "train-labels-idx1-ubyte.gz")  # unpacked by a browser
+    found = load_data("mnist", data_dir=tmp_path)
+    np.testing.assert_array_equal(found.pixels[:, 0].numpy(), digits[0])
+    assert found.labels.tolist() == digits[1].tolist()
+
+
+def test_the_folders_of_torchvision_are_found_by_name(tmp_path, digits):
+    images, labels = digits
+    write_set(tmp_path / "MNIST" / "raw", images[:30], labels[:30])
+    assert len(load_data("mnist", data_dir=tmp_path)) == 30
+    write_set(tmp_path / "FashionMNIST" / "raw", images[:20], labels[:20])
+    assert len(load_data("mnist", data_dir=tmp_path)) == 30
+    fashion = load_data("fashion-mnist", data_dir=tmp_path)
+    assert len(fashion) == 20 and fashion.class_names[1] == "trouser"
+    with pytest.raises(DataError, match="several data sets .*FashionMNIST/raw, MNIST/raw"):
+        load_data("kmnist", data_dir=tmp_path)
+
+
+def test_the_zip_of_emnist_is_read_by_name(tmp_path, digits):
+    images, labels = digits
+    folder = tmp_path / "gzip"
+    folder.mkdir()
+    for name, count in (("balanced", 30), ("digits", 40)):
+        write_idx(folder / f"emnist-{name}-train-images-idx3-ubyte.gz", images[:count].transpose(0, 2, 1))
+        write_idx(folder / f"emnist-{name}-train-labels-idx1-ubyte.gz", labels[:count])
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "data" / "gzip.zip", "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, f"gzip/{file.name}")
+    for name, count in (("balanced", 30), ("digits", 40)):
+        found = load_data(f"emnist-{name}", data_dir=tmp_path / "data")
+        np.testing.assert_array_equal(found.pixels[:, 0].numpy(), images[:count])
+        assert found.labels.tolist() == labels[:count].tolist() and found.source.endswith("gzip.zip")
+    with pytest.raises(DataError, match="several files of images may be meant"):
+        load_data(str(tmp_path / "data" / "gzip.zip"))
+
+
+def test_the_labels_of_qmnist_are_its_first_column(tmp_path, digits):
+    write_idx(tmp_path / "qmnist-train-images-idx3-ubyte", digits[0])
+    table = np.zeros((400, 8), ">i4")
+    table[:, 0], table[:, 1] = digits[1], 77
+    header = bytes([0, 0, 0x0C, 2]) + (400).to_bytes(4, "big") + (8).to_bytes(4, "big")
+    (tmp_path / "qmnist-train-labels-idx2-int.gz").write_bytes(gzip.compress(header + table.tobytes()))
+    found = load_data("idx", data_dir=tmp_path)
+    assert found.labels.tolist() == digits[1].tolist()
+
+
+def test_an_official_set_under_another_name_is_called_by_its_own(tmp_path, digits, monkeypatch):
+    folder = write_set(tmp_path / "mine", *digits)
+    _, digest = read_idx(folder / "train-images-idx3-ubyte.gz")
+    known = dict(idx._OFFICIAL["fashion-mnist"].sha256, **{"train-images-idx3-ubyte": digest})
+    monkeypatch.setitem(idx._OFFICIAL, "fashion-mnist", idx._Source(known, ()))
+    found = load_data("mnist", data_dir=folder)
+    assert found.name == "fashion-mnist" and found.class_names[1] == "trouser"
+    assert found.notices[0].startswith("these are the official images of fashion-mnist, not of mnist")
+    assert load_data("fashion-mnist", data_dir=folder).notices == (
+        f"the labels in {folder} are not the official fashion-mnist train set; used as they are",
+    )
+
+
+def test_nothing_is_found_where_there_is_nothing(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "b").write_bytes(bytes([0, 0, 8]))
+    (tmp_path / "damaged.zip").write_bytes(b"PK\x05\x06" + bytes(17) + b"x")
+    for path in (tmp_path, tmp_path / "b", tmp_path / "damaged.zip"):
+        assert find_idx(path) is None
+    write_idx(tmp_path / "train-images", np.zeros((3, 4, 4)))
+    with pytest.raises(NotFoundError, match="holds no test images"):
+        load_idx(find_idx(tmp_path), "test", name="x")

@@ -392,8 +392,10 @@ def test_images_that_depend_on_others_of_the_batch_are_refused(keras, tmp_path):
     assert_refused(tmp_path / "x.json", "in training mode")
 
 
-def onnx_file(path: Path, nodes, initializers=(), *, outputs=(None, 1, 2, 2)) -> Path:
-    inputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 4])]
+def onnx_file(path: Path, nodes, initializers=(), *, outputs=(None, 1, 2, 2), z=("batch", 4), y=None) -> Path:
+    """Write a graph of z, and of y (its type and shape) where given, to images."""
+    inputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, z)]
+    inputs += [] if y is None else [helper.make_tensor_value_info("y", *y)]
     output = helper.make_tensor_value_info("images", TensorProto.FLOAT, outputs)
     graph = helper.make_graph(nodes, "g", inputs, [output], list(initializers))
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
@@ -438,7 +440,7 @@ def test_onnx_of_other_programs_is_read_and_hostile_onnx_refused(tmp_path):
     foreign = helper.make_node("Launch", ["z"], ["y"], domain="com.example")
     loop = helper.make_node("Loop", ["z"], ["y"], body=helper.make_graph([], "b", [], []))
     for nodes, initializers, words in (
-        ([product, node], [outside, shape], "another file"),
+        ([product, node], [outside, shape], "no file in its folder"),
         ([product, node], [nan, shape], "not finite"),
         ([foreign, node], [shape], "com.example.Launch"),
         ([loop, node], [shape], "ai.onnx.Loop"),
@@ -448,6 +450,112 @@ def test_onnx_of_other_programs_is_read_and_hostile_onnx_refused(tmp_path):
         assert_refused(onnx_file(tmp_path / "x.onnx", nodes, initializers), words)
     (tmp_path / "x.onnx").write_bytes(b"\x80\x04garbage" * 100)
     assert_refused(tmp_path / "x.onnx", "not an ONNX generator")
+
+
+def weights_in(name: str) -> onnx.TensorProto:
+    """Return the weight w (4, 4), ones, whose values are in another file."""
+    weight = numpy_helper.from_array(np.ones((4, 4), dtype=np.float32), "w")
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=name)
+    return weight
+
+
+def test_onnx_weights_in_a_file_beside_it_are_read_and_in_other_places_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    node, shape = reshape("product")
+    product = helper.make_node("MatMul", ["z", "w"], ["product"])
+    values = np.arange(16, dtype=np.float32).reshape(4, 4)
+    for place in (folder / "w.data", tmp_path / "w.data"):
+        place.write_bytes(values.tobytes())
+    (folder / "link.data").symlink_to(tmp_path / "w.data")
+    path = onnx_file(folder / "x.onnx", [product, node], [weights_in("w.data"), shape])
+    model = load_generator(path)
+    np.testing.assert_array_equal(model.network(torch.eye(4), torch.zeros(4)).flatten(1).numpy(), values)
+    for name in ("../w.data", str(tmp_path / "w.data"), "link.data", "nothing.data", "", ".."):
+        onnx_file(path, [product, node], [weights_in(name), shape])
+        assert_refused(path, "no file in its folder")
+    onnx_file(path, [product, node], [weights_in("w.data"), shape])
+    (folder / "w.data").write_bytes(values.tobytes()[:-4])  # cut off
+    assert_refused(path, "x.onnx")
+    (folder / "w.data").write_bytes(np.full((4, 4), np.nan, dtype=np.float32).tobytes())
+    assert_refused(path, "not finite")
+    (folder / "w.data").write_bytes(bytes(10_000))
+    monkeypatch.setattr("gansmith.importers.onnx.MAX_BYTES", 5_000)
+    assert_refused(path, "larger than 5,000 bytes")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_an_onnx_of_a_fixed_batch_gives_any_number_of_images(tmp_path, batch):
+    node, shape = reshape(to=(batch, 1, 2, 2))
+    model = load_generator(onnx_file(tmp_path / "x.onnx", [node], [shape], z=(batch, 4)))
+    for count in (1, 3, 7):
+        z = torch.rand(count, 4)
+        assert torch.equal(model.network(z, torch.zeros(count)).flatten(1), z)
+    assert model.sample(5, seed=3).images.shape == (5, 2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("form", "channels"), [("channels last", 1), ("channels last", 3), ("no channels", 1), ("flat", 1), ("flat", 3)]
+)
+def test_onnx_images_of_other_layouts_become_channels_first(tmp_path, form, channels):
+    to = {"channels last": (-1, 2, 2, channels), "no channels": (-1, 2, 2), "flat": (-1, 4 * channels)}[form]
+    node, shape = reshape(to=to)
+    width = 4 * channels
+    model = load_generator(onnx_file(tmp_path / "x.onnx", [node], [shape], z=("batch", width), outputs=(None, *to[1:])))
+    assert (model.spec.size, model.spec.channels, model.config.latent_dim) == (2, channels, width)
+    z = torch.rand(5, width)
+    expected = z.reshape(5, 2, 2, channels).permute(0, 3, 1, 2) if form == "channels last" else z.reshape(5, -1, 2, 2)
+    assert torch.equal(model.network(z, torch.zeros(5)), expected)
+
+
+def test_onnx_latents_may_be_maps_of_one_pixel(tmp_path):
+    node, shape = reshape()
+    model = load_generator(onnx_file(tmp_path / "x.onnx", [node], [shape], z=("batch", 4, 1, 1)))
+    assert model.config.latent_dim == 4
+    assert torch.equal(model.network(torch.eye(4), torch.zeros(4)).flatten(1), torch.eye(4))
+    wide = onnx_file(tmp_path / "x.onnx", [node], [shape], z=("batch", 1, 2, 2))
+    assert_refused(wide, "not latents")
+
+
+@pytest.mark.parametrize("kind", ["int64", "int32", "uint8", "column", "one-hot"])
+def test_onnx_labels_of_any_form_are_fed_and_counted(tmp_path, kind):
+    table = np.arange(12, dtype=np.float32).reshape(3, 4) / 20
+    stored = numpy_helper.from_array(table, "table")
+    node, shape = reshape("sum")
+    last = [helper.make_node("Add", ["z", "row"], ["sum"]), node]
+    if kind == "one-hot":
+        y = (TensorProto.FLOAT, ["batch", 3])
+        nodes = [helper.make_node("MatMul", ["y", "table"], ["row"]), *last]
+    else:
+        types = {"int32": TensorProto.INT32, "uint8": TensorProto.UINT8}
+        y = (types.get(kind, TensorProto.INT64), ["batch", 1] if kind == "column" else ["batch"])
+        first = helper.make_node("Cast", ["y"], ["whole"], to=TensorProto.INT64)
+        flat = helper.make_node("Reshape", ["whole", "minus"], ["ids"])
+        nodes = [first, flat, helper.make_node("Gather", ["table", "ids"], ["row"]), *last]
+    minus = numpy_helper.from_array(np.array([-1]), "minus")
+    model = load_generator(onnx_file(tmp_path / "x.onnx", nodes, [stored, shape, minus], y=y))
+    assert model.spec.num_classes == 3 and model.conditioning.has_labels and len(model.conditioning) == 3
+    found = model.network(torch.zeros(3, 4), torch.tensor([2, 0, 1])).flatten(1)
+    np.testing.assert_allclose(found.numpy(), table[[2, 0, 1]])
+    assert model.sample(labels=[2, 1]).labels.tolist() == [2, 1]
+
+
+def test_an_onnx_input_that_is_no_label_is_refused(tmp_path):
+    node, shape = reshape()
+    for y in ((TensorProto.FLOAT, ["batch"]), (TensorProto.INT64, ["batch", 2]), (TensorProto.STRING, ["batch"])):
+        assert_refused(onnx_file(tmp_path / "x.onnx", [node], [shape], y=y), "x.onnx")
+
+
+@pytest.mark.parametrize("operator", ["Sigmoid", "HardSigmoid"])
+def test_images_after_a_sigmoid_and_a_reshape_are_in_0_to_1(tmp_path, operator):
+    node, shape = reshape("bounded")
+    bounded = helper.make_node(operator, ["z"], ["bounded"])
+    model = load_generator(onnx_file(tmp_path / "x.onnx", [bounded, node], [shape]))
+    found = model.network(torch.zeros(2, 4), torch.zeros(2))
+    torch.testing.assert_close(found, torch.zeros(2, 1, 2, 2), rtol=0, atol=1e-6)
+    assert model.network(torch.full((1, 4), -50.0), torch.zeros(1)).max() <= -0.99
 
 
 class Bomb:

@@ -191,8 +191,12 @@ class Bomb:
         return os.system, ("touch exploded",)
 
 
-@pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
-def test_a_pickle_is_never_loaded(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("x.safetensors", "is not a"), *((f"x.{ending}", "never read") for ending in ("pt", "pth", "ckpt", "pkl"))],
+)
+def test_a_pickle_is_never_loaded(name, words, tmp_path):
     torch.save(Bomb(), tmp_path / name)
-    assert_refused(tmp_path / name, "is not a")
+    assert is_generator(tmp_path / name)
+    assert_refused(tmp_path / name, words)
     assert not (tmp_path / "exploded").exists()

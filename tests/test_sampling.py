@@ -1,6 +1,7 @@
 """Sample k of a seed is one image, whatever is drawn with it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,10 +182,37 @@ def test_samples_are_saved_as_a_grid_an_archive_or_a_folder_of_images(tmp_path, 
         assert np.array_equal(saved["images"], found.images) and np.array_equal(saved["labels"], found.labels)
         assert saved["truncation"] == 0.5
     found.save(tmp_path / "four")
-    assert sorted(path.name for path in (tmp_path / "four").iterdir()) == [f"0000{k}.png" for k in range(4)]
-    with Image.open(tmp_path / "four" / "00002.png") as image:
+    written = sorted(path.relative_to(tmp_path / "four").as_posix() for path in (tmp_path / "four").rglob("*.png"))
+    assert written == sorted(f"{label}/{k:05d}.png" for k, label in enumerate(found.labels.tolist()))
+    with Image.open(tmp_path / "four" / str(found.labels[2]) / "00002.png") as image:
         assert np.array_equal(np.asarray(image).reshape(28, 28, -1), found.images[2])
     assert found._repr_png_().startswith(b"\x89PNG")
+
+
+def test_classes_have_names_in_requests_and_in_folders(tmp_path):
+    names = ("cat", "Dog", "a/b", "..", "c:d", *"56789")
+    model = replace(build_model(), class_names=names)
+    found = model.sample(labels=["dog", 0, "CAT", 2, 3, 4], seed=1)
+    assert found.labels.tolist() == [1, 0, 0, 2, 3, 4] and found.class_names == names
+    assert np.array_equal(found.images, build_model_images(model, found.labels))
+    found.save(tmp_path / "drawn")
+    folders = {path.name: len(list(path.iterdir())) for path in (tmp_path / "drawn").iterdir()}
+    assert folders == {"cat": 2, "Dog": 1, "a-b": 1, "class": 1, "c-d": 1}
+    with pytest.raises(ConfigError, match="no class 'cow'; this generator knows cat, Dog"):
+        model.sample(labels=["cow"])
+    with pytest.raises(ConfigError, match="none has a name"):
+        build_model().sample(labels=["cow"])
+
+
+def build_model_images(model, labels):
+    images, _ = sample(model, seed=1, count=len(labels), labels=labels.tolist())
+    return images.permute(0, 2, 3, 1).numpy()
+
+
+def test_images_without_labels_are_saved_side_by_side(tmp_path):
+    found = build_model(conditioning="none").sample(3)
+    found.save(tmp_path / "three")
+    assert sorted(path.name for path in (tmp_path / "three").iterdir()) == [f"0000{k}.png" for k in range(3)]
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, math.nan])

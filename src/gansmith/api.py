@@ -23,7 +23,7 @@ from typing import Any
 
 from gansmith import data as data_sets
 from gansmith import evaluation, models, runs
-from gansmith.config import FIELDS, Config, parse_value, resolve, unknown_field
+from gansmith.config import FIELDS, Config, parse_labels, parse_value, resolve, unknown_field
 from gansmith.data.images import Images
 from gansmith.errors import ConfigError, GansmithError, NotFoundError
 from gansmith.events import Event, Started
@@ -34,7 +34,16 @@ from gansmith.pictures import animations, plots
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.progress import check_style, show_progress
 from gansmith.runs import RunDirectory
-from gansmith.sampling import Model, Samples, draw_latents, generate, numpy_latents, read_latents, truncate
+from gansmith.sampling import (
+    Model,
+    Samples,
+    draw_latents,
+    generate,
+    label_numbers,
+    numpy_latents,
+    read_latents,
+    truncate,
+)
 from gansmith.sampling import sample as sample_model
 from gansmith.training import budget, diagnosis, loop
 from gansmith.training.chores import custom_choices
@@ -96,7 +105,7 @@ class Run(RunDirectory):
         count: int | None = None,
         *,
         seed: int = 0,
-        labels: Sequence[int] | None = None,
+        labels: Sequence[int | str] | str | None = None,
         numpy_seed: int | None = None,
         latents: Any = None,
         truncation: float = 1.0,
@@ -329,7 +338,7 @@ def sample(
     count: int | None = None,
     *,
     seed: int = 0,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | str] | str | None = None,
     numpy_seed: int | None = None,
     latents: Any = None,
     truncation: float = 1.0,
@@ -343,7 +352,8 @@ def sample(
         source: a run, a generator, or a file.
         count: how many; by default one for each label or latent given, else 25.
         seed: image k depends on this seed and k alone.
-        labels: classes to draw in turn; by default as often as in training.
+        labels: classes to draw in turn, as numbers or names, or as text such as "0-9" or "cat,dog"; by default as often
+            as in training.
         numpy_seed: draw latents by NumPy's RandomState(numpy_seed).normal instead.
         latents: (N, latent_dim) array, or the path of a .npy file; sets the count.
         truncation: below 1, styles nearer to their mean (stylegan-lite).
@@ -355,20 +365,20 @@ def sample(
     if truncation != 1:
         model = replace(model, network=copy.deepcopy(model.network))
         truncate(model, truncation)
-    labels = None if labels is None else [int(label) for label in labels]
+    chosen = _label_numbers(labels, model)
     if latents is not None and numpy_seed is not None:
         raise ConfigError("latents and numpy_seed each say which latents to use; give one of them")
     if latents is not None:
         z = _as_latents(latents, model.config.latent_dim)
         count = len(z)
-    count = count if count is not None else 25 if labels is None else len(labels)
+    count = count if count is not None else 25 if chosen is None else len(chosen)
     _refuse_counts(count, seed, numpy_seed)
     if latents is None and numpy_seed is not None:
         z = numpy_latents(model.config, seed=numpy_seed, count=count)
     elif latents is None:
         z = draw_latents(model.config, seed=seed, count=count)
-    y = model.conditioning.draw(seed=seed if numpy_seed is None else numpy_seed, count=count, labels=labels)
-    return Samples.of(generate(model, z, y), model.conditioning.label_of(y))
+    y = model.conditioning.draw(seed=seed if numpy_seed is None else numpy_seed, count=count, labels=chosen)
+    return Samples.of(generate(model, z, y), model.conditioning.label_of(y), model.class_names)
 
 
 def evaluate(
@@ -870,6 +880,15 @@ def _newest_grid(run: Run) -> bytes | None:
         grids = run.grids()
         return grids[-1][1].read_bytes() if grids else None
     return to_png(enlarge(grid(images), at_least_px=280))
+
+
+def _label_numbers(labels: Sequence[int | str] | str | None, model: Model) -> list[int] | None:
+    """Return labels given as text, names or numbers as numbers."""
+    if isinstance(labels, str):
+        return parse_labels(labels, names=model.class_names)
+    if labels is None:
+        return None
+    return label_numbers([label if isinstance(label, str) else int(label) for label in labels], model.class_names)
 
 
 def _as_latents(latents: Any, latent_dim: int) -> Any:

@@ -8,7 +8,7 @@ through `choose`. Nothing heavy is imported here, so `--help` answers at once.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,8 +85,16 @@ class Config:
     """
 
     recipe: str = _field("default", "name of the row these choices started from", group="Data", is_circumstance=True)
-    data: str = _data("mnist", "data set to train on; `gansmith list datasets`")
-    data_dir: str = _data("", "folder that holds its files; if given, only it is used", may_change=True)
+    data: str = _data(
+        "mnist", "data set to train on: a name (`gansmith list datasets`), or the path of pictures or arrays"
+    )
+    data_dir: str = _data("", "folder or file that holds the data set; if given, only it is used", may_change=True)
+    size: int = _data(0, "side of the images in pixels (0: the pictures' own where they agree)", low=0, high=1024)
+    resize: str = _data("crop", "how other pictures become square", choices=("crop", "pad", "stretch"))
+    color: str = _data("auto", "grey or RGB images; auto: grey where all pictures are", choices=("auto", "grey", "rgb"))
+    background: str = _data(
+        "auto", "color under transparency and around padded pictures", choices=("auto", "white", "black")
+    )
     classes: str = _data("", "labels to train on, such as 3 or 0-4; evaluation still compares with all (empty: all)")
     limit_images: int = _data(0, "train on so many images only, spread over the stored order (0: all)", low=0)
     use_all_training_images: bool = _data(False, "train on the validation images too (for a hand-in)")
@@ -435,8 +443,12 @@ def parse_count(text: str) -> int:
     return number.numerator
 
 
-def parse_labels(text: str, *, what: str = "labels") -> list[int]:
+def parse_labels(text: str, *, what: str = "labels", names: Sequence[str] = ()) -> list[int]:
     """Labels, or other whole numbers, from 0-9 (a range), 3,11,12 (a list) or 2024 (one digit each)."""
+    known = {name.lower(): number for number, name in enumerate(names)}
+    words = [word.strip().lower() for word in text.split(",")]
+    if text and all(word in known for word in words) and not text.isdecimal():
+        return [known[word] for word in words]
     try:
         if "," in text:
             return [label for part in text.split(",") for label in _parse_range(part)]
@@ -514,7 +526,30 @@ def resolve(
             chosen[key] = parse_value(key, raw)
             origins[key] = source
     chosen["recipe"] = name
+    if is_path(str(chosen.get("data", ""))):
+        if chosen.get("data_dir"):
+            raise ConfigError(f"data is the path {chosen['data']!r} and data_dir another; give one of them")
+        chosen["data"], chosen["data_dir"] = name_of(chosen["data"]), chosen["data"]
+        origins["data_dir"] = origins["data"]
     return Config(**chosen, origins=origins)
+
+
+# Endings of what a data set may be given by.
+ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
+ARRAY_FILES = (".npz", ".npy", ".csv", ".csv.gz", ".tsv", ".bin", ".mat", ".parquet")
+
+
+def is_path(what: str) -> bool:
+    """Whether a data set is given by its path rather than by its name."""
+    return bool(re.search(r"[/\\]|^[.~]", what)) or what.lower().endswith((*ARRAY_FILES, *ARCHIVES))
+
+
+def name_of(path: str | Path) -> str:
+    """Return what a data set given by its path is called: letters, digits, dots, dashes and underscores."""
+    stem = Path(path).expanduser().resolve().name
+    for ending in (*ARCHIVES, *ARRAY_FILES):
+        stem = stem[: -len(ending)] if stem.lower().endswith(ending) else stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:64] or "images"
 
 
 _MAX_TOML_BYTES = 2**14  # dotted keys cost the square of their length
@@ -603,6 +638,7 @@ _OTHER_NAMES = {
     "conditioning": "cond",
     "conditioning labels": "conditional class_cond",
     "conditioning clusters": "n_clusters k_means",
+    "size": "image_size img_size imsize imagesize resolution",
     "classes": "n_classes num_classes label labels class digit digits",
     "g_optimizer and d_optimizer": "optimizer optim opt",
     "d_dropout or g_dropout": "dropout",
@@ -636,11 +672,11 @@ _OTHER_NAMES = {
 }
 SYNONYMS = {name: ours for ours, names in _OTHER_NAMES.items() for name in names.split()}
 _CPU = "this version trains and samples on the CPU; omit it"
-_AS_THE_DATA = "images keep the size and the channels of the data set; omit it"
+_AS_THE_DATA = "images keep the channels of the data set; --color grey or rgb chooses others"
 # What other projects have and this one has not.
 UNSUPPORTED = {
     **dict.fromkeys("gpu gpus gpu_id gpu_ids ngpu num_gpus n_gpu cuda device devices mps no_cuda".split(), _CPU),
-    **dict.fromkeys("image_size img_size imsize imagesize resolution size nc channels".split(), _AS_THE_DATA),
+    **dict.fromkeys("nc channels".split(), _AS_THE_DATA),
     **dict.fromkeys("resume continue continue_train".split(), "`gansmith resume RUN` continues a run; omit it"),
 }
 

@@ -10,11 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gansmith.config import Config, is_repeat
 from gansmith.data import load_data
 from gansmith.data.idx import cache_dir
-from gansmith.data.image_files import read_images
+from gansmith.data.image_files import holds_own_arrays, read_npz
 from gansmith.data.images import Images, split
+from gansmith.data.pictures import PictureSource, look_around
+from gansmith.data.prepare import Preparation
+from gansmith.data.sources import as_prepared, load_source, open_source
 from gansmith.errors import NotFoundError
 from gansmith.metrics import gates
 from gansmith.metrics.evaluator_training import load_or_train_evaluator
@@ -22,8 +27,9 @@ from gansmith.metrics.features import SHIPPED, FeatureNetwork, load_evaluators
 from gansmith.metrics.protocol import FULL, QUICK, Real, evaluate_samples
 from gansmith.metrics.reference import load_references
 from gansmith.models import find_generator, is_generator, load_generator
-from gansmith.runs import run_of
+from gansmith.runs import RunDirectory, run_of
 from gansmith.sampling import sample
+from gansmith.training.inputs import preparation
 from gansmith.verdicts import Comparison, Verdict
 
 
@@ -50,10 +56,9 @@ def evaluate(
     count = count or (QUICK if quick else FULL)
     checkpoint = _checkpoint(target) if is_generator(target) else None
     run = None if checkpoint is None else run_of(checkpoint)
-    notices = []
-    if checkpoint is None:
-        samples = read_images(target).shuffled(count)
-    else:
+    notices: list[str] = []
+    model, samples = None, None
+    if checkpoint is not None:
         model = load_generator(checkpoint)
         if run is not None and data is None:  # another data set is in another folder
             data_dir = data_dir or run.config.data_dir or None
@@ -63,7 +68,10 @@ def evaluate(
         pixels, labels = sample(model, seed=seed, count=count)
         known = labels if model.conditioning.has_labels else None
         samples = Images(pixels, known, name="samples", source=f"samples of seed {seed}")
-    real = load_real(data or "mnist", data_dir=data_dir)
+    how = Preparation() if model is None else preparation(model.config)
+    real = load_real(data or "mnist", data_dir=data_dir, how=how)
+    if samples is None:
+        samples = read_samples(target, real.train).shuffled(count)
     networks = find_evaluators(real)
     row = {
         "target": str(target),
@@ -81,26 +89,76 @@ def evaluate(
     }
     row["notices"] = [*real.train.notices, *samples.notices, *notices, *row["notices"]]
     if run is not None:
-        try:
-            run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})
-        except OSError as error:
-            row["notices"].append(f"the verdict could not be saved in {run.metrics_path} ({error.strerror})")
+        _save(run, row)
     return Verdict(row)
 
 
-def load_real(data: str | Images, *, data_dir: Path | str | None = None) -> Real:
+def _save(run: RunDirectory, row: dict[str, Any]) -> None:
+    """Append a verdict to a run's metrics.jsonl, or note why it could not be."""
+    try:
+        run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})
+    except OSError as error:
+        row["notices"].append(f"the verdict could not be saved in {run.metrics_path} ({error.strerror})")
+
+
+def load_real(data: str | Images, *, data_dir: Path | str | None = None, how: Preparation | None = None) -> Real:
     """Return the three disjoint splits of a data set, with the shipped references where it is the official one."""
     if isinstance(data, Images):
         return Real(*split(data), None)
-    images = load_data(data, data_dir=data_dir)
+    images = load_data(data, data_dir=data_dir, how=how)
     train, validation = split(images)
     try:
-        test = load_data(data, data_dir=data_dir, part="test")
+        test = load_data(data, data_dir=data_dir, part="test", how=how)
     except NotFoundError:
         test = None
-    known = SHIPPED[data].data if data in SHIPPED else ()
+    known = SHIPPED[images.name].data if images.name in SHIPPED else ()
     is_official = images.sha256 in known and (test is None or test.sha256 in known)
-    return Real(train, validation, test, load_references(data, images.spec) if is_official else {})
+    return Real(train, validation, test, load_references(images.name, images.spec) if is_official else {})
+
+
+def read_samples(path: Path, real: Images) -> Images:
+    """Return the images in a file or folder, in the size and color of the real ones, with a notice of what was done.
+
+    Folders named after the real images' classes get their numbers.
+    """
+    if not path.exists():
+        raise NotFoundError(f"there is no file or folder {str(path)!r}; give a .npz, an archive or a folder of images")
+    if path.suffix == ".npz" and holds_own_arrays(path):
+        samples = read_npz(path)
+    else:
+        color = "rgb" if real.spec.channels == 3 else "auto"
+        source = open_source(path)
+        size = _common_side(source) if isinstance(source, PictureSource) else 0
+        samples = load_source(source, Preparation(size, color=color), name=path.stem)
+    samples = _with_labels_of(samples, real)
+    size = real.spec.size
+    if samples.spec.size == size:
+        return samples
+    border = (samples.spec.size - size) // 2
+    inner = samples.pixels[..., border : border + size, border : border + size] if border > 0 else samples.pixels
+    is_padded = border > 0 and int(samples.pixels.sum(dtype=torch.int64)) == int(inner.sum(dtype=torch.int64))
+    if is_padded:
+        done = f"their black border of {border} pixels was cut off"
+        pixels = inner.contiguous()
+    else:
+        done = f"they were resized from {samples.spec.size} to {size} pixels, which changes how sharp they are"
+        pixels = as_prepared(samples, Preparation(size=size)).pixels
+    return replace(samples, pixels=pixels, notices=(*samples.notices, done))
+
+
+def _common_side(source: PictureSource) -> int:
+    """Return the side of square pictures of one size, which are read as they are; 0 for others."""
+    sides = {side for look in look_around(source) for side in (look.width, look.height)}
+    return sides.pop() if len(sides) == 1 and 4 <= min(sides) <= 1024 else 0
+
+
+def _with_labels_of(samples: Images, real: Images) -> Images:
+    """Return samples whose class folders, where they are named as the real classes, have the real classes' numbers."""
+    numbers = {name: number for number, name in enumerate(real.class_names)}
+    if samples.labels is None or not numbers or not all(name in numbers for name in samples.class_names):
+        return samples
+    table = torch.tensor([numbers[name] for name in samples.class_names])
+    return replace(samples, labels=table[samples.labels], class_names=real.class_names)
 
 
 def find_evaluators(real: Real) -> dict[str, FeatureNetwork]:

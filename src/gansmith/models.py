@@ -1,7 +1,7 @@
 """Generator files: their metadata, loading them, checking them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -22,15 +22,24 @@ from gansmith.sampling import Model, draw_latents
 
 KERAS_SUFFIXES = (".json", ".h5", ".hdf5", ".keras")
 GENERATOR_SUFFIXES = (".safetensors", ".onnx", *KERAS_SUFFIXES)
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pkl", ".pickle")  # never read
 
 
-def generator_metadata(config: Config, spec: ImageSpec, conditioning: Conditioning) -> dict[str, str]:
+def generator_metadata(
+    config: Config, spec: ImageSpec, conditioning: Conditioning, class_names: Sequence[str] = ()
+) -> dict[str, str]:
     """Return what is stored in a generator file so that it can be used alone; `data_dir` is left out."""
     return {
         "config": json.dumps(config.replace(data_dir="").as_dict(), sort_keys=True),
         "spec": json.dumps(asdict(spec), sort_keys=True),
         "frequencies": json.dumps(conditioning.frequencies.tolist()),
+        "class_names": json.dumps(list(class_names)),
     }
+
+
+def model_metadata(model: Model) -> dict[str, str]:
+    """Return the same for a generator that was loaded."""
+    return generator_metadata(model.config, model.spec, model.conditioning, model.class_names)
 
 
 def load_generator(path: Path | str) -> Model:
@@ -58,7 +67,8 @@ def load_generator(path: Path | str) -> Model:
         config, spec, conditioning = _read(metadata) if metadata else _infer(G)
         if G is None:
             G = _build(config, spec, path)
-        model = Model(G.eval(), config, spec, conditioning)
+        names = _class_names(metadata, spec)
+        model = Model(G.eval(), config, spec, conditioning, names)
         _check_images(model)
     except NotFoundError:
         raise
@@ -79,6 +89,14 @@ def load_generator(path: Path | str) -> Model:
     return model
 
 
+def _class_names(metadata: Mapping[str, str], spec: ImageSpec) -> tuple[str, ...]:
+    """Return the class names in a file's metadata, at most one for each label; those of other programs have none."""
+    names = json.loads(metadata.get("class_names", "[]"))
+    if not isinstance(names, list) or not all(isinstance(name, str) and len(name) <= 256 for name in names):
+        raise DataError("its class names are no list of texts")
+    return tuple(names[: spec.num_classes])
+
+
 class _OtherVersion(DataError):
     """Metadata with fields that this version does not have."""
 
@@ -92,6 +110,11 @@ def find_generator(path: Path) -> Path:
         if latest is None:
             raise NotFoundError(f"{path} has no checkpoint yet; let it train until its first save")
         return latest / "generator.safetensors"
+    if path.suffix in TORCH_SUFFIXES:
+        raise DataError(
+            f"{path} is a pickle of torch's, which can run any code when it is read and is therefore never read; "
+            "export the generator as ONNX (torch.onnx.export) and give that file"
+        )
     if not path.is_file():
         raise NotFoundError(f"there is no file or run {str(path)!r}; give a run directory or a generator.safetensors")
     return path
@@ -105,7 +128,7 @@ def is_generator(target: Path) -> bool:
         )
     if target.is_dir():
         return any((target / name).is_file() for name in ("config.toml", "generator.safetensors"))
-    return target.suffix in GENERATOR_SUFFIXES
+    return target.suffix in (*GENERATOR_SUFFIXES, *TORCH_SUFFIXES)
 
 
 def _read(metadata: Mapping[str, str]) -> tuple[Config, ImageSpec, Conditioning]:

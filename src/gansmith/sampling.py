@@ -6,6 +6,7 @@ stored in the file, so sample 17 is the same image whatever else is drawn with i
 
 import copy
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from gansmith.conditioning import Conditioning
@@ -21,7 +23,7 @@ from gansmith.config import Config
 from gansmith.data.image_files import read_array
 from gansmith.data.images import ImageSpec, to_uint8
 from gansmith.errors import ConfigError, DataError
-from gansmith.files import replacing
+from gansmith.files import replacing, write_bytes
 from gansmith.networks.layers import Dropout
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.randomness import rng
@@ -44,19 +46,23 @@ class Model:
         config: the choices it was trained with; of a file that does not say, only `latent_dim` and `conditioning`.
         spec: of the images it draws; `num_classes` counts labels, 0 where it was trained without.
         conditioning: its class ids and how often each is drawn.
+        class_names: of the labels, by number; empty where numbers are all there is.
     """
 
     network: nn.Module
     config: Config
     spec: ImageSpec
     conditioning: Conditioning
+    class_names: tuple[str, ...] = ()
 
-    def sample(self, count: int | None = None, *, seed: int = 0, labels: Sequence[int] | None = None) -> "Samples":
+    def sample(
+        self, count: int | None = None, *, seed: int = 0, labels: Sequence[int | str] | None = None
+    ) -> "Samples":
         """Return images 0 to count - 1 of a seed.
 
         Args:
             count: how many; by default one for each entry of `labels`, else 25.
-            labels: classes to draw in turn; by default as often as in training.
+            labels: classes to draw in turn, as numbers or names; by default as often as in training.
 
         Raises ConfigError for labels the generator does not know.
         """
@@ -64,8 +70,8 @@ class Model:
             count = 25 if labels is None else len(labels)
         if count < 1 or seed < 0:
             raise ConfigError(f"count is {count} and seed {seed}; give a count of 1 or more and a seed of 0 or more")
-        images, found = sample(self, seed=seed, count=count, labels=labels)
-        return Samples.of(images, found)
+        images, found = sample(self, seed=seed, count=count, labels=label_numbers(labels, self.class_names))
+        return Samples.of(images, found, self.class_names)
 
 
 @dataclass(frozen=True)
@@ -81,15 +87,17 @@ class Samples:
     Attributes:
         images: uint8 (N, H, W, C).
         labels: int64 (N,), -1 where the generator knows no labels.
+        class_names: of the labels, by number; empty where numbers are all there is.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    class_names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, images: Tensor, labels: Tensor) -> "Samples":
+    def of(cls, images: Tensor, labels: Tensor, class_names: tuple[str, ...] = ()) -> "Samples":
         """Wrap uint8 (N, C, H, W) and int64 (N,) tensors."""
-        return cls(images.permute(0, 2, 3, 1).contiguous().numpy(), labels.long().numpy())
+        return cls(images.permute(0, 2, 3, 1).contiguous().numpy(), labels.long().numpy(), class_names)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -106,7 +114,8 @@ class Samples:
     def save(self, path: Path | str, *, truncation: float = 1.0) -> Path:
         """Write a .png grid, a .npz with images and labels, or one PNG for each image into a folder."""
         path = Path(path)
-        write_samples(self._nchw, torch.from_numpy(self.labels), path, truncation=truncation)
+        labels = torch.from_numpy(self.labels)
+        write_samples(self._nchw, labels, path, truncation=truncation, class_names=self.class_names)
         return path
 
     def _repr_png_(self) -> bytes:
@@ -245,12 +254,30 @@ def truncate(model: Model, strength: float) -> None:
     G.truncate(strength)
 
 
-def write_samples(images: Tensor, labels: Tensor, out: Path, *, truncation: float = 1.0) -> None:
-    """Write uint8 (N, C, H, W) images as a .png grid, a .npz, or one PNG each in a folder; truncation is noted."""
-    from PIL.PngImagePlugin import PngInfo
+def label_numbers(labels: Sequence[int | str] | None, class_names: Sequence[str]) -> list[int] | None:
+    """Return labels given as numbers or class names as numbers.
 
-    from gansmith.files import write_bytes
+    Raises ConfigError for a name that no class has.
+    """
+    if labels is None:
+        return None
+    known = {name.lower(): number for number, name in enumerate(class_names)}
+    numbers = []
+    for label in labels:
+        if isinstance(label, str) and label.lower() not in known:
+            listing = ", ".join(class_names[:12]) or "none has a name"
+            raise ConfigError(f"there is no class {label!r}; this generator knows {listing}")
+        numbers.append(known[label.lower()] if isinstance(label, str) else label)
+    return numbers
 
+
+def write_samples(
+    images: Tensor, labels: Tensor, out: Path, *, truncation: float = 1.0, class_names: Sequence[str] = ()
+) -> None:
+    """Write uint8 (N, C, H, W) images as a .png grid, a .npz, or one PNG each in a folder; truncation is noted.
+
+    In a folder, images with labels go into one folder for each class, named after it.
+    """
     note = None
     if truncation != 1:
         note = PngInfo()
@@ -260,9 +287,16 @@ def write_samples(images: Tensor, labels: Tensor, out: Path, *, truncation: floa
     elif out.suffix == ".npz":
         write_npz(out, images, labels, truncation=truncation)
     else:
-        out.mkdir(exist_ok=True)
-        for k in range(len(images)):
-            write_bytes(out / f"{k:05d}.png", to_png(grid(images[k : k + 1]), note))
+        for k, label in enumerate(labels.tolist()):
+            name = class_names[label] if 0 <= label < len(class_names) else str(label)
+            folder = out if label < 0 else out / _folder_name(name)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{k:05d}.png").write_bytes(to_png(grid(images[k : k + 1]), note))
+
+
+def _folder_name(name: str) -> str:
+    """Return a class's name as a folder that every system can have."""
+    return re.sub(r"[^\w. -]+", "-", name).strip(" .") or "class"
 
 
 def write_npz(path: Path, images: Tensor, labels: Tensor, *, truncation: float = 1.0) -> None:

@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError
 
 from gansmith.cli.benchmarks import gaussians, losses, stacked_mnist
 from gansmith.cli.boards import ablate, recipes
-from gansmith.cli.data import check, export, fetch
+from gansmith.cli.data import check, export, fetch, inspect
 from gansmith.cli.evaluation import compare, evaluate
 from gansmith.cli.exports import export as export_model
 from gansmith.cli.exports import handin, report
@@ -56,7 +56,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "diagnose": diagnose,
     "doctor": doctor,
 }
-DATA_COMMANDS: dict[str, Callable[..., int]] = {"fetch": fetch, "check": check, "export": export}
+DATA_COMMANDS: dict[str, Callable[..., int]] = {"fetch": fetch, "check": check, "inspect": inspect, "export": export}
 BENCH_COMMANDS: dict[str, Callable[..., int]] = {
     "stacked-mnist": stacked_mnist,
     "gaussians": gaussians,

@@ -1,9 +1,9 @@
-"""`data fetch`, `data check` and `data export`: real images."""
+"""`data fetch`, `data check`, `data inspect` and `data export`: real images."""
 
 from pathlib import Path
 from typing import Literal
 
-from gansmith.cli.output import require_place
+from gansmith.cli.output import Json, require_parent, require_place
 
 
 def fetch(name: str, /) -> int:
@@ -44,6 +44,53 @@ def check(name: str, /, *, data_dir: Path | None = None) -> int:
     print(f"sha256: {images.sha256}")
     for notice in images.notices:
         print(f"note: {notice}")
+    return 0
+
+
+def inspect(
+    path: Path,
+    /,
+    *,
+    size: int = 0,
+    resize: Literal["crop", "pad", "stretch"] = "crop",
+    color: Literal["auto", "grey", "rgb"] = "auto",
+    background: Literal["auto", "white", "black"] = "auto",
+    out: Path = Path("preview.png"),
+    json: Json = False,
+) -> int:
+    """Say what a folder, archive or file of images holds, and how it would be prepared; nothing is trained.
+
+    Parameters
+    ----------
+    path
+        A folder, .zip or .tar of pictures, or a .npz, .npy, .csv, .bin, .mat or IDX file.
+    size, resize, color, background
+        As of train.
+    out
+        Preview picture to write: some images as they would be trained on.
+    json
+        Print one JSON object instead of lines.
+    """
+    from gansmith.data.inspection import inspect as inspect_path
+    from gansmith.data.prepare import Preparation
+    from gansmith.files import to_json, write_bytes
+    from gansmith.pictures.grids import enlarge, grid, to_png
+
+    require_parent(out)
+    facts, preview = inspect_path(path, Preparation(size, resize, color, background))
+    write_bytes(out, to_png(enlarge(grid(preview, columns=8))))
+    if json:
+        print(to_json({**facts, "preview": str(out)}))
+        return 0
+    print(f"{facts['path']}: {facts['layout']}, called {facts['name']}")
+    for part, count in facts["images"].items():
+        print(f"{part:<8} {count:,} images")
+    print(f"classes  {', '.join(f'{name} ({count:,})' for name, count in facts['classes'].items()) or 'none'}")
+    print(f"sizes    {', '.join(f'{size} ({count:,})' for size, count in facts['sizes'].items())}")
+    print(facts["prepared"])
+    for notice in facts["notices"]:
+        print(f"note: {notice}")
+    print(f"preview  {out}")
     return 0
 
 

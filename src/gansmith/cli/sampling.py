@@ -36,13 +36,14 @@ def sample(
     numpy_seed
         Draw latents by NumPy's legacy RandomState instead, as course assignments ask for.
     labels
-        Classes to draw in turn: 0-9, or 2024 for the digits 2, 0, 2, 4, or 3,11,12. By default as in training.
+        Classes to draw in turn: names such as cat,dog, or 0-9, or 2024 for the digits 2, 0, 2, 4, or 3,11,12. By
+        default as often as in training.
     latents
         A .npy file of latents (N, latent_dim); sets the count.
     truncation
         How far styles may lie from their mean, 0 to 1; less is truer to type and less varied, and the file says so.
     out
-        A .png grid, a .npz with images and labels, or a folder for one PNG each.
+        A .png grid, a .npz with images and labels, or a folder for one PNG each (in a folder for each class).
     """
     from gansmith import api
 
@@ -52,7 +53,7 @@ def sample(
         source,
         count if is_sized else 25,
         seed=seed,
-        labels=None if labels is None else parse_labels(labels),
+        labels=labels,
         numpy_seed=numpy_seed,
         latents=latents,
         truncation=truncation,

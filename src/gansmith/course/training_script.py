@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from gansmith.checkpoints import FORMAT
 from gansmith.config import load_config
-from gansmith.data.image_files import read_images
+from gansmith.data.image_files import read_npz
 from gansmith.runs import create_run
 from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import train_events
@@ -31,7 +31,7 @@ def main() -> None:
     config = load_config(HERE / "config.toml", written_in=FORMAT)
     config = config.replace(images=length, schedule_images=0, planned_images=0)  # schedules fit the new length
     config = config.replace(classes="", limit_images=0)  # data.npz holds only images that were chosen by these
-    config, data = load_training_data(config, read_images(HERE / "data.npz"))
+    config, data = load_training_data(config, read_npz(HERE / "data.npz"))
     with TemporaryDirectory() as folder:
         run = create_run(Path(folder) / "run", config)
         for event in train_events(run, data):

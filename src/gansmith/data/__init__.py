@@ -8,13 +8,18 @@ on the official training part only, less the validation images that `images.spli
 """
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
-from gansmith.config import choose
+from gansmith.config import choose, is_path, name_of
 from gansmith.data import idx, stacked, synthetic
+from gansmith.data.idx import IdxSource
 from gansmith.data.images import MAX_IMAGES, Images, ImageSpec, split, to_float, to_uint8
-from gansmith.errors import DataError
+from gansmith.data.pictures import PictureSource
+from gansmith.data.prepare import Preparation
+from gansmith.data.sources import as_prepared, load_source, open_source
+from gansmith.errors import DataError, NotFoundError
 
 __all__ = [
     "BUILT_IN_DATASETS",
@@ -50,15 +55,51 @@ DATASETS: dict[str, Callable[[Path | None, str], Images]] = {
 BUILT_IN_DATASETS = frozenset(DATASETS)  # a program may add its own rows
 
 
-def load_data(name: str, *, data_dir: str | Path | None = None, part: str = "train") -> Images:
+def load_data(
+    name: str, *, data_dir: str | Path | None = None, part: str = "train", how: Preparation | None = None
+) -> Images:
     """Return the official "train" or "test" part of a data set.
+
+    Args:
+        name: of a data set, or the path of a folder, archive or file.
+        data_dir: folder or file that holds the named set; if given, only it is used.
+        how: size and color asked for; what it leaves open follows from the images.
 
     Raises ConfigError for an unknown name, DataError for a corrupt file, NotFoundError where no source has the images.
     """
-    images: Images = choose(DATASETS, name, "data set")(Path(data_dir) if data_dir else None, part)
+    how = how or Preparation()
+    if data_dir is None and is_path(name):
+        name, data_dir = name_of(name), name
+    folder = Path(data_dir).expanduser() if data_dir else None
+    if name not in DATASETS and folder is not None and (name == name_of(folder) or not _is_misspelt(name)):
+        images = load_source(open_source(folder, name=name), how, part=part, name=name)
+    else:
+        images = as_prepared(_load_named(name, folder, part, how), how)
     if len(images) == 0:
         raise DataError(f"{images.source} holds no images; give a data set with at least one")
     return images
+
+
+def _is_misspelt(name: str) -> bool:
+    """Whether a name is nearly that of a data set."""
+    return bool(get_close_matches(name, DATASETS, n=1, cutoff=0.75))
+
+
+def _load_named(name: str, folder: Path | None, part: str, how: Preparation) -> Images:
+    """Return a part of a set by its row; where its folder holds other files than the row reads, by what they are."""
+    row: Callable[[Path | None, str], Images] = choose(DATASETS, name, "data set")
+    try:
+        return row(folder, part)
+    except NotFoundError:
+        if folder is None:
+            raise
+        source = open_source(folder, name=name)
+        if isinstance(source, IdxSource):
+            raise
+    is_other = isinstance(
+        source, PictureSource
+    )  # pictures of one's own, under the name that stands where none is given
+    return load_source(source, how, part=part, name=name_of(folder) if is_other else name)
 
 
 def load_split(name: str, which: str, *, data_dir: str | Path | None = None) -> Images:

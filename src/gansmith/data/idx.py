@@ -9,10 +9,14 @@ import hashlib
 import logging
 import math
 import os
+import re
 import tempfile
+import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -22,7 +26,8 @@ from gansmith.data.embedded import embedded_mnist
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.errors import DataError, NotFoundError
 
-_UINT8 = 8
+_TYPES = {0x08: ">u1", 0x0C: ">i4"}  # the type byte of an IDX file, and its numbers
+_GZIP = b"\x1f\x8b"
 _MAX_BYTES = 640 * 2**20  # the largest set, emnist-byclass, holds 547 million; a header that claims more is damaged
 
 logger = logging.getLogger("gansmith")
@@ -66,39 +71,204 @@ _OFFICIAL = {
 }
 
 
-def read_idx(path: Path) -> tuple[np.ndarray, str]:
-    """Return the uint8 array of an IDX file, plain or gzip, and the SHA-256 of its uncompressed bytes.
+_CLASS_NAMES = {  # of the sets whose classes are no digits
+    "fashion-mnist": (
+        "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+    ),
+}  # fmt: skip
 
+
+@dataclass(frozen=True)
+class IdxSource:
+    """Pairs of IDX files, whatever their names, plain, gzip or in a zip.
+
+    Attributes:
+        parts: for "train" and "test", where they are there: images, and labels or None.
+    """
+
+    path: Path
+    layout: str
+    parts: "dict[str, tuple[File, File | None]]"
+
+
+File = Path | zipfile.Path
+
+
+def read_idx(path: File) -> tuple[np.ndarray, str]:
+    """Return the array of an IDX file, plain or gzip, and the SHA-256 of its uncompressed bytes.
+
+    Values are bytes, or 32-bit whole numbers as in QMNIST's labels; the first bytes say what a file is, not its name.
     Raises DataError for a wrong magic number, a size that differs from the header's, or a damaged archive.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rb") as file:
-            magic = file.read(4)
-            if len(magic) < 4 or magic[:3] != bytes([0, 0, _UINT8]) or not 1 <= magic[3] <= 4:
-                raise DataError(
-                    f"{path} does not start like an IDX file of bytes (found {magic.hex() or 'nothing'}); "
-                    "give the original file"
-                )
-            header = file.read(4 * magic[3])
-            shape = tuple(int(size) for size in np.frombuffer(header, ">u4", count=len(header) // 4))
-            expected = math.prod(shape)
-            if len(shape) < magic[3] or expected > _MAX_BYTES:
-                raise DataError(f"{path} has a damaged header (sizes {shape}); fetch it again")
-            body = bytearray(expected)  # memory is taken only as it fills
-            filled = 0
-            while filled < expected and (read := file.readinto(memoryview(body)[filled:])):
-                filled += read
-            longer = bool(file.read(1))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        with path.open("rb") as raw:
+            head = raw.read(2)
+        with path.open("rb") as raw, _unpacked(raw, head) as file:
+            return _read_values(file, path)
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
         raise DataError(f"{path} is damaged ({error}); fetch it again") from None
+
+
+def _unpacked(raw: IO[bytes], head: bytes) -> IO[bytes]:
+    return gzip.GzipFile(fileobj=raw) if head == _GZIP else raw  # type: ignore[return-value]
+
+
+def _read_values(file: IO[bytes], path: File) -> tuple[np.ndarray, str]:
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= magic[3] <= 4:
+        raise DataError(
+            f"{path} does not start like an IDX file of bytes (found {magic.hex() or 'nothing'}); "
+            "fetch it again, or give the original file"
+        )
+    header = file.read(4 * magic[3])
+    shape = tuple(int(size) for size in np.frombuffer(header, ">u4", count=len(header) // 4))
+    kind = np.dtype(_TYPES[magic[2]])
+    expected = math.prod(shape) * kind.itemsize
+    if len(shape) < magic[3] or expected > _MAX_BYTES:
+        raise DataError(f"{path} has a damaged header (sizes {shape}); fetch it again")
+    body, filled = bytearray(expected), 0  # memory is taken only as it fills
+    while filled < expected and (read := file.readinto(memoryview(body)[filled:])):  # type: ignore[attr-defined]
+        filled += read
     if filled < expected:
-        raise DataError(f"{path} is cut off: its header says {expected} values, it holds {filled}; fetch it again")
-    if longer:
-        raise DataError(f"{path} is larger than the {expected} values its header says; fetch it again")
+        raise DataError(f"{path} is cut off: its header says {expected} bytes, it holds {filled}; fetch it again")
+    if file.read(1):
+        raise DataError(f"{path} is larger than the {expected} bytes its header says; fetch it again")
     digest = hashlib.sha256(magic + header)
     digest.update(body)
-    return np.frombuffer(body, np.uint8).reshape(shape), digest.hexdigest()
+    return np.frombuffer(body, kind).reshape(shape), digest.hexdigest()
+
+
+def find_idx(path: Path, name: str = "") -> IdxSource | None:
+    """Return the IDX files in a folder or zip, also where torchvision keeps them; None where there are none.
+
+    Files of images whose names speak of neither training nor test are taken for training.
+
+    Args:
+        path: of a folder, a zip, or one IDX file of images, whose labels lie beside it.
+        name: of the data set; chooses where files of several lie together.
+
+    Raises DataError where several may be meant.
+    """
+    if path.is_file() and _idx_rank(path) == 3:
+        beside = [(file, _idx_rank(file)) for file in _files_of(path.parent)]
+        same = [file for file, rank in beside if rank in (1, 2) and _part_of(file) == _part_of(path)]
+        return IdxSource(path, "an IDX file", {"train": (path, _partner(path, same))})
+    for folder, layout in _idx_places(path, name):
+        ranked = [(file, rank) for file in _files_of(folder) if (rank := _idx_rank(file))]
+        if not any(_part_of(file) for file, _ in ranked):
+            by_part = {"train": ranked}
+        else:
+            by_part = {part: [each for each in ranked if _part_of(each[0]) == part] for part in ("train", "test")}
+        parts = {}
+        for part, own in by_part.items():
+            images = _only([file for file, rank in own if rank == 3], name)
+            if images is not None:
+                parts[part] = (images, _partner(images, [file for file, rank in own if rank in (1, 2)]))
+        if parts:
+            return IdxSource(path, layout, parts)
+    return None
+
+
+def _files_of(folder: File) -> list[File]:
+    """Return the files of a folder that may be IDX files."""
+    try:
+        return [file for file in folder.iterdir() if file.is_file() and not _OTHERS.search(file.name)]
+    except zipfile.BadZipFile:
+        return []
+
+
+_OTHERS = re.compile(r"^\.|\.(png|jpe?g|webp|bmp|gif|tiff?|npz|npy|csv|tsv|mat|bin|parquet|txt)$", re.IGNORECASE)
+
+
+def _part_of(file: File) -> str:
+    """Return the part that a file's name speaks of; empty for none."""
+    name = file.name.lower()
+    return "train" if "train" in name else "test" if "t10k" in name or "test" in name else ""
+
+
+def _idx_places(path: Path, name: str = "") -> Iterator[tuple[File, str]]:
+    """Yield where IDX files may lie: in the folder itself, in torchvision's folders, in a zip of them."""
+    if path.is_dir():
+        yield path, "IDX files"
+        for folder in _raw_folders(path, name):
+            yield folder, f"IDX files in {folder.relative_to(path)}, as torchvision keeps them"
+        for archive in sorted(path.glob("*gzip*.zip")):
+            yield from _idx_places(archive)
+    elif path.suffix.lower() == ".zip" and zipfile.is_zipfile(path):
+        try:
+            root = zipfile.Path(path)
+        except zipfile.BadZipFile:
+            return  # which reading pictures from it names
+        inside = [inner for inner in root.iterdir() if inner.is_dir() and not inner.name.startswith("_")]
+        for place in (root, *inside):
+            yield place, f"IDX files in {path.name}"
+
+
+def _raw_folders(path: Path, name: str) -> list[Path]:
+    """Return torchvision's folders, such as FashionMNIST/raw, that may hold a set.
+
+    Raises DataError where there are several and none has its name.
+    """
+    found = [folder for folder in sorted({*path.glob("raw"), *path.glob("*/raw")}) if folder.is_dir()]
+    found = [folder for folder in found if any(_idx_rank(file) for file in _files_of(folder))]
+    own = {name.replace("-", ""), name.split("-")[0] if name.startswith("emnist") else name}
+    meant = [folder for folder in found if folder.parent.name.lower() in own]
+    if len(found) > 1 and not meant:
+        listing = ", ".join(str(folder.relative_to(path)) for folder in found[:6])
+        raise DataError(f"{path} holds several data sets ({listing}); name one of these folders")
+    return meant or found
+
+
+def _idx_rank(file: File) -> int:
+    """Return the number of dimensions of an IDX file's array; 0 for another file.
+
+    A damaged file whose name is that of an IDX file counts as one, so that reading it says what is wrong.
+    """
+    named = re.search(r"idx([1-3])[-.](ubyte|int)", file.name.lower())
+    by_name = int(named[1]) if named else 0
+    try:
+        with file.open("rb") as raw:
+            head = raw.read(4)
+        if head[:2] == _GZIP:
+            with file.open("rb") as raw, gzip.GzipFile(fileobj=raw) as unpacked:
+                head = unpacked.read(4)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+        return by_name
+    is_idx = len(head) == 4 and head[:2] == b"\0\0" and head[2] in _TYPES and 1 <= head[3] <= 3
+    return head[3] if is_idx else by_name
+
+
+def _only(files: list[File], name: str) -> File | None:
+    """Return the one file that is meant: of several, the one with the data set's name; plain before packed."""
+    own = [file for file in files if name and file.name.startswith(f"{name}-")] or files
+    stems: dict[str, File] = {}
+    for file in sorted(own, key=lambda file: (file.name.endswith(".gz"), file.name), reverse=True):
+        stems[file.name.removesuffix(".gz").lower()] = file
+    if len(stems) > 1:
+        plain = [stem for stem in stems if stem.startswith(("train-", "t10k-", "test-"))]
+        if len(plain) != 1:
+            listing = ", ".join(sorted(file.name for file in files)[:6])
+            raise DataError(f"several files of images may be meant ({listing}); name their data set with --data")
+        return stems[plain[0]]
+    return next(iter(stems.values()), None)
+
+
+def _partner(images: File, labels: list[File]) -> File | None:
+    """Return the file of labels whose name is most like that of the images."""
+    from difflib import SequenceMatcher
+
+    stem = re.sub(r"images?|idx\d", "", images.name.lower())
+    scored = [
+        (SequenceMatcher(None, stem, re.sub(r"labels?|idx\d", "", file.name.lower())).ratio(), file) for file in labels
+    ]
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def load_idx(source: IdxSource, part: str, *, name: str, transposed: bool = False) -> Images:
+    """Return a part of a pair of IDX files. Raises NotFoundError where there is none, DataError for damage."""
+    if part not in source.parts:
+        raise NotFoundError(f"{source.path} holds no {part} images in IDX form")
+    return _read(name, part, *source.parts[part], transposed=transposed)
 
 
 def load(name: str, root: Path | None, part: str, *, transposed: bool = False) -> Images:
@@ -110,9 +280,9 @@ def load(name: str, root: Path | None, part: str, *, transposed: bool = False) -
         transposed: the files store rows and columns swapped, as EMNIST's do.
     """
     for folder in [root] if root is not None else places(name):
-        found = _find(folder, name, part)
-        if found is not None:
-            return _read(name, part, *found, transposed=transposed)
+        found = find_idx(folder, name) if folder.exists() else None
+        if found is not None and part in found.parts:
+            return load_idx(found, part, name=name, transposed=transposed)
     if root is not None:
         raise NotFoundError(
             f"{root} holds no {part} images in IDX form; put {_stem(part)}-images-idx3-ubyte[.gz] there, or name "
@@ -190,22 +360,7 @@ def _stem(part: str) -> str:
     return {"train": "train", "test": "t10k"}[part]
 
 
-def _find(folder: Path, name: str, part: str) -> tuple[Path, Path | None] | None:
-    """Return the image file and the label file of a part; None where the folder has no such images."""
-    stems = {"train": ("train",), "test": ("t10k", "test")}[part]
-    for stem in stems:
-        for prefix in (f"{name}-", ""):
-            for separator in ("-", "."):
-                for ending in (".gz", ""):
-                    images = folder / f"{prefix}{stem}-images{separator}idx3-ubyte{ending}"
-                    if images.is_file():
-                        labels = folder / f"{prefix}{stem}-labels{separator}idx1-ubyte"
-                        both = (labels.with_name(labels.name + ".gz"), labels)
-                        return images, next((path for path in both if path.is_file()), None)
-    return None
-
-
-def _read(name: str, part: str, images_path: Path, labels_path: Path | None, *, transposed: bool) -> Images:
+def _read(name: str, part: str, images_path: File, labels_path: File | None, *, transposed: bool) -> Images:
     """Return the images of a pair of files, with a notice where they are not the official ones or have no labels."""
     pixels, images_hash = read_idx(images_path)
     if pixels.ndim != 3 or pixels.shape[1] != pixels.shape[2] or not pixels.shape[1]:
@@ -213,26 +368,38 @@ def _read(name: str, part: str, images_path: Path, labels_path: Path | None, *, 
     if len(pixels) > MAX_IMAGES:
         raise DataError(f"{images_path} holds {len(pixels):,} images; up to {MAX_IMAGES:,} can be read, take fewer")
     labels, labels_hash = (None, None) if labels_path is None else read_idx(labels_path)
+    if labels is not None and labels.ndim == 2:  # QMNIST: the class, then what else is known of each image
+        labels = labels[:, 0]
     if labels is not None and labels.shape != pixels.shape[:1]:
         raise DataError(
             f"{labels_path} has shape {labels.shape} for {len(pixels)} images in {images_path}; "
             "one label for each image is needed: use the pair of files that belong together"
         )
     notices = []
+    known = next((each for each, source in _OFFICIAL.items() if images_hash in source.sha256.values()), name)
+    if known != name:
+        notices.append(f"these are the official images of {known}, not of {name}, so they are called {known}")
+        name = known
     official = _OFFICIAL[name].sha256 if name in _OFFICIAL else {}
     for what, digest in (("images", images_hash), ("labels", labels_hash)):
         if official and digest is not None and digest not in official.values():
             notices.append(
-                f"the {what} in {images_path.parent} are not the official {name} {part} set; used as they are"
+                f"the {what} in {_where(images_path)} are not the official {name} {part} set; used as they are"
             )
     if labels is None:
-        notices.append(f"{images_path.parent} holds no {part} labels; the images are used without")
+        notices.append(f"{_where(images_path)} holds no {part} labels; the images are used without")
     if transposed:
         pixels = pixels.transpose(0, 2, 1)
     return Images(
         name=name,
         pixels=torch.from_numpy(np.ascontiguousarray(pixels[:, None])),
         labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
-        source=str(images_path.parent),
+        source=_where(images_path),
         notices=tuple(notices),
+        class_names=_CLASS_NAMES.get(name, ()) if labels is not None else (),
     )
+
+
+def _where(file: File) -> str:
+    """Return the folder or archive that a file lies in, in words."""
+    return str(file.root.filename if isinstance(file, zipfile.Path) else file.parent)

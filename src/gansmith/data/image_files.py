@@ -1,4 +1,4 @@
-"""Images that any program may have written: a .npz of arrays, or a folder of PNG or JPEG pictures.
+"""Arrays in NumPy's files, and single PNG or JPEG pictures, read with limits.
 
 Sizes are checked against limits before anything of that size is allocated, and nothing is ever unpickled.
 """
@@ -17,22 +17,19 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from gansmith.data.images import MAX_IMAGES, Images
-from gansmith.errors import DataError, NotFoundError
+from gansmith.errors import DataError
 
 MAX_BYTES = 2**29  # of all pixels together; reading takes twice that
-MAX_SIDE_PX = 4096
 _NAMES = ("images", "samples", "arr_0")  # of the array in a .npz, in this order
-_ENDINGS = (".png", ".jpg", ".jpeg")
-_MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB"}
 
 
-def read_images(path: Path) -> Images:
-    """Return the images of a .npz file or a folder; raise DataError or NotFoundError where there are none to use."""
-    if path.is_dir():
-        return read_folder(path)
-    if not path.is_file():
-        raise NotFoundError(f"there is no file or folder {str(path)!r}; give a .npz or a folder of pictures")
-    return read_npz(path)
+def holds_own_arrays(path: Path) -> bool:
+    """Whether a .npz holds what `sample` writes: images, and perhaps labels and a truncation."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()} <= {*_NAMES, "labels", "truncation"}
+    except (zipfile.BadZipFile, OSError):
+        return True  # which then says what is wrong with it
 
 
 def read_npz(path: Path) -> Images:
@@ -107,59 +104,6 @@ def read_array(file: IO[bytes], what: str) -> np.ndarray:
     if len(body) != size:
         raise DataError(f"{what} does not hold what its header says ({shape}); save it again")
     return np.frombuffer(body, dtype).reshape(shape, order="F" if is_fortran else "C")
-
-
-def read_folder(path: Path) -> Images:
-    """Return PNG and JPEG pictures of one size, sorted by name; subfolders are classes, numbered in sorted order.
-
-    Colour pictures whose channels agree everywhere count as grey: many programs write grey images so.
-    """
-    root = path.resolve()
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _ENDINGS)
-    labels: list[int] = []
-    if not files:
-        for label, folder in enumerate(sorted(folder for folder in path.iterdir() if folder.is_dir())):
-            inside = sorted(file for file in folder.iterdir() if file.suffix.lower() in _ENDINGS)
-            files += inside
-            labels += [label] * len(inside)
-    if not files:
-        raise DataError(f"{path} holds no {', '.join(_ENDINGS)} files; give a folder of pictures")
-    for file in files:
-        if not file.resolve().is_relative_to(root):
-            raise DataError(f"{file} is a link that leads out of {path}; put the picture itself there")
-        if not file.is_file():
-            raise DataError(f"{file} is not a regular file; keep only pictures in {path}")
-    first = _read_picture(files[0])
-    if first.shape[0] != first.shape[1]:
-        raise DataError(f"{files[0]} is {first.shape[1]} x {first.shape[0]} pixels; square pictures are needed")
-    if len(files) * first.size > MAX_BYTES:
-        raise DataError(f"{path} holds {len(files):,} pictures, more than {MAX_BYTES:,} bytes; give fewer")
-    pixels = np.empty((len(files), *first.shape), np.uint8)
-    for row, file in enumerate(files):
-        picture = _read_picture(file)
-        if picture.shape != first.shape:
-            raise DataError(f"{file} is {picture.shape} where {files[0].name} is {first.shape}; use one size and mode")
-        pixels[row] = picture
-    if (pixels == pixels[..., :1]).all():
-        pixels = pixels[..., :1]
-    return Images(
-        name=path.name,
-        pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
-        labels=torch.tensor(labels) if labels else None,
-        source=str(path),
-    )
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    """Return the uint8 pixels (H, W, 1 or 3) of a picture."""
-    picture = open_picture(path)
-    if max(picture.size) > MAX_SIDE_PX or picture.mode not in _MODES:
-        raise DataError(
-            f"{path} is {picture.mode} of {picture.width} x {picture.height} pixels; 8-bit grey or colour of "
-            f"at most {MAX_SIDE_PX} x {MAX_SIDE_PX} pixels is needed"
-        )
-    array = np.asarray(picture.convert(_MODES[picture.mode]))
-    return array[..., None] if array.ndim == 2 else array
 
 
 def open_picture(path: Path) -> Image.Image:

@@ -40,6 +40,7 @@ class Images:
         name: name of the data set, recorded with runs trained on it.
         source: where the pixels came from, for people to read.
         notices: one sentence for each thing that a user should know about this source.
+        class_names: of the labels, by number; empty where numbers are all there is.
         frequencies: share of each class in the full data set, where these images are a class-balanced subset; empty
             where their own shares hold.
 
@@ -52,6 +53,7 @@ class Images:
     source: str = "arrays in memory"
     notices: tuple[str, ...] = ()
     frequencies: tuple[float, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     if TYPE_CHECKING:  # what may be given is more than what is kept
 
@@ -63,6 +65,7 @@ class Images:
             source: str = "arrays in memory",
             notices: tuple[str, ...] = (),
             frequencies: tuple[float, ...] = (),
+            class_names: tuple[str, ...] = (),
         ) -> None: ...
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ from torch.fx import Node
 
 from gansmith.errors import GansmithError
 from gansmith.exporters.graph import largest_difference, trace
-from gansmith.models import generator_metadata
+from gansmith.models import model_metadata
 from gansmith.sampling import Model
 
 KERAS_VERSION = "2.15.0"  # the last whose format all later versions read
@@ -41,7 +41,7 @@ def to_keras(model: Model, path: Path) -> float:
     path.with_suffix(".json").write_text(json.dumps(config), encoding="ascii")
     with h5py.File(path.with_suffix(".h5"), "w") as file:
         writer.write_weights(file)
-        file["gansmith"] = json.dumps(generator_metadata(model.config, model.spec, model.conditioning))
+        file["gansmith"] = json.dumps(model_metadata(model))
     return largest_difference(model, partial(_generate_with_keras, path))
 
 

@@ -10,7 +10,7 @@ import torch
 from gansmith.errors import GansmithError
 from gansmith.exporters.graph import largest_difference, trace
 from gansmith.importers.onnx import read_onnx
-from gansmith.models import generator_metadata
+from gansmith.models import model_metadata
 from gansmith.sampling import Model
 
 
@@ -35,7 +35,7 @@ def to_onnx(model: Model, path: Path) -> float:
     proto = exported.model_proto
     del proto.metadata_props[:]
     entry = proto.metadata_props.add()
-    entry.key, entry.value = "gansmith", json.dumps(generator_metadata(model.config, model.spec, model.conditioning))
+    entry.key, entry.value = "gansmith", json.dumps(model_metadata(model))
     del proto.graph.value_info[:]
     for node in proto.graph.node:
         del node.metadata_props[:]  # paths of source files

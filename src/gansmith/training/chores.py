@@ -161,7 +161,9 @@ def save(state: State, *, for_safety: bool = False) -> Event:
         run.directory,
         state.images_seen,
         generator=state.averaged().network.state_dict(),
-        generator_metadata=generator_metadata(config, state.data.spec, state.data.conditioning),
+        generator_metadata=generator_metadata(
+            config, state.data.spec, state.data.conditioning, state.data.train.class_names
+        ),
         state=tensors,
         counters=_counters(state, for_safety=for_safety),
         logs=(run.log_path, run.metrics_path),

@@ -10,6 +10,7 @@ from gansmith.conditioning import Conditioning, condition
 from gansmith.config import Config, parse_labels
 from gansmith.data import load_data
 from gansmith.data.images import Images, ImageSpec, split, to_float
+from gansmith.data.prepare import Preparation
 from gansmith.errors import ConfigError, DataError
 from gansmith.networks import build_networks
 from gansmith.training.calibration import output_layer
@@ -62,6 +63,7 @@ def load_training_data(config: Config, images: Images | None = None) -> tuple[Co
     """
     asked = config
     whole, train, validation = choose_images(config, images)
+    config = config.replace(data=whole.name)  # which may be another: see the images' notices
     if len(train) < 2:
         raise DataError(f"{whole.source} holds {len(train)} images to train on, too few; give at least 3")
     height, width = train.pixels.shape[2:]
@@ -86,9 +88,14 @@ def load_training_data(config: Config, images: Images | None = None) -> tuple[Co
 def choose_images(config: Config, images: Images | None = None) -> tuple[Images, Images, Images | None]:
     """Return the whole training part, those of it that a run is shown, and those held out; None where none are."""
     if images is None:
-        images = load_data(config.data, data_dir=config.data_dir or None)
+        images = load_data(config.data, data_dir=config.data_dir or None, how=preparation(config))
     train, validation = (images, None) if config.use_all_training_images else split(images)
     return images, _chosen(train, config), validation
+
+
+def preparation(config: Config) -> Preparation:
+    """Return how the config wants pictures prepared."""
+    return Preparation(config.size, config.resize, config.color, config.background)
 
 
 def _chosen(train: Images, config: Config) -> Images:
@@ -96,7 +103,7 @@ def _chosen(train: Images, config: Config) -> Images:
     if config.classes:
         if train.labels is None:
             raise ConfigError(f"{train.source} has no labels, so no classes can be chosen; omit --classes")
-        asked, known = parse_labels(config.classes), train.labels.unique().tolist()
+        asked, known = parse_labels(config.classes, names=train.class_names), train.labels.unique().tolist()
         strange = [label for label in asked if label not in known]
         if strange or not asked:
             lacking = f" but no {strange[0]}" if strange else ""

@@ -139,7 +139,8 @@ class State:
             if not all(parameter.isfinite().all() for parameter in G.parameters()):
                 raise NonFiniteError("a weight of the generator")
             finalise_generator(G, self.config, self.data.conditioning, self.data.pixel_moments)
-            model = Model(G.eval(), self.config, self.data.spec, self.data.conditioning)
+            names = self.data.train.class_names
+            model = Model(G.eval(), self.config, self.data.spec, self.data.conditioning, names)
             self._averaged = (self.images_seen, model)
         return self._averaged[1]
 

@@ -1,0 +1,311 @@
+"""Images in files of numbers: .npz and .npy, CSV tables, CIFAR's binary files, .mat.
+
+`read_file` gives the parts that a file holds, "train" and perhaps "test". Sizes are checked before anything
+of that size is allocated, and nothing is ever unpickled.
+"""
+
+import gzip
+import io
+import math
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gansmith.data.image_files import read_array
+from gansmith.errors import DataError
+
+MAX_BYTES = 2**33  # of one file, unpacked
+TABLES = (".csv", ".csv.gz", ".tsv")
+_IMAGES = {
+    "train": ("x_train", "train_images", "images", "samples", "x", "data", "arr_0"),
+    "test": ("x_test", "test_images", "x_val", "val_images"),
+}
+_LABELS = {
+    "train": ("y_train", "train_labels", "labels", "y", "label", "target", "arr_1"),
+    "test": ("y_test", "test_labels", "y_val", "val_labels"),
+}
+_LABEL_COLUMNS = ("label", "class", "target", "y", "digit", "category")
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Images and labels as a file holds them.
+
+    Attributes:
+        pixels: uint8 (N, H, W, C).
+        labels: (N,) whole numbers, or None.
+        source: the file, in words.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    source: str
+
+
+Parts = dict[str, Arrays]
+
+
+def kind_of(path: Path) -> str:
+    """Return what a file is by its name, or by its first bytes where those say more; empty for none of ours."""
+    name = path.name.lower()
+    for kind, endings in _ENDINGS.items():
+        if name.endswith(endings):
+            return kind
+    with path.open("rb") as file:
+        head = file.read(4)
+    return "idx" if _starts_idx(head) or head[:2] == b"\x1f\x8b" and "idx" in name else ""
+
+
+_ENDINGS: dict[str, tuple[str, ...]] = {
+    "npz": (".npz",),
+    "npy": (".npy",),
+    "table": TABLES,
+    "cifar": (".bin",),
+    "mat": (".mat",),
+    "parquet": (".parquet",),
+}
+
+
+def read_file(path: Path) -> Parts:
+    """Return the parts in one file. Raises DataError for another kind, damage, or arrays that are no images."""
+    readers: dict[str, Callable[[Path], Parts]] = {
+        "npz": _read_npz,
+        "npy": _read_npy,
+        "table": _read_table,
+        "cifar": _read_cifar,
+        "mat": _read_mat,
+        "parquet": _read_parquet,
+    }
+    kind = kind_of(path)
+    if kind not in readers:
+        raise DataError(
+            f"{path} is none of the files that images are read from; give a folder or archive of pictures, .npz, .npy, "
+            "CSV, IDX, CIFAR's .bin, SVHN's .mat or .parquet"
+        )
+    with _naming_damage(path):
+        return readers[kind](path)
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        zlib.error,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} cannot be read ({reason}); save it again") from None
+
+
+def _read_npz(path: Path) -> Parts:
+    with zipfile.ZipFile(path) as archive:
+        stored = {name.removesuffix(".npy").lower(): name for name in archive.namelist() if name.endswith(".npy")}
+        parts: Parts = {}
+        for part in ("train", "test"):
+            found = _first(stored, _IMAGES[part])
+            if found is None:
+                continue
+            images = _read_member(archive, stored[found], path)
+            named = _first(stored, _LABELS[part])
+            labels = None if named is None else _read_member(archive, stored[named], path)
+            parts[part] = as_arrays(images, labels, f"{path}: {found}")
+    if "train" not in parts:
+        listing = ", ".join(sorted(stored)) or "nothing"
+        raise DataError(f"{path} holds {listing}; images are looked for as {', '.join(_IMAGES['train'])}")
+    return parts
+
+
+def _first(stored: dict[str, str], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in stored), None)
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
+    with archive.open(name) as file:
+        return read_array(file, f"{path}: {name.removesuffix('.npy')}")
+
+
+def _read_npy(path: Path) -> Parts:
+    with path.open("rb") as file:
+        images = read_array(file, str(path))
+    beside = [path.with_name(name) for name in ("labels.npy", f"{path.stem}_labels.npy", "y.npy") if name != path.name]
+    labels = None
+    for other in beside:
+        if other.is_file():
+            with other.open("rb") as file:
+                labels = read_array(file, str(other))
+            break
+    return {"train": as_arrays(images, labels, str(path))}
+
+
+def as_arrays(images: NDArray[Any], labels: NDArray[Any] | None, source: str) -> Arrays:
+    """Return images and labels in our form, whatever their layout and number format.
+
+    Pixels may be uint8, whole numbers from 0 to 255, or floats in [0, 1] or [-1, 1]; labels one number, or one
+    one-hot row, for each image.
+    """
+    return Arrays(_as_nhwc(_as_bytes(images, source), source), _as_labels(labels, len(images), source), source)
+
+
+def _as_bytes(images: NDArray[Any], source: str) -> NDArray[np.uint8]:
+    if images.dtype == np.uint8:
+        return images
+    if not images.size or images.dtype.kind not in "biuf":
+        raise DataError(f"{source} holds {images.dtype} {images.shape}; images are whole numbers or floats")
+    if images.dtype.kind == "b":
+        return images.astype(np.uint8) * np.uint8(255)
+    low, high = float(images.min()), float(images.max())
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise DataError(f"{source} holds non-finite numbers; images are whole numbers from 0 to 255, or finite floats")
+    if images.dtype.kind == "f" and -1.001 <= low and high <= 1.001:
+        scaled = (images + 1) * 127.5 if low < -0.001 else images * 255.0
+        return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
+    if low < 0 or high > 255:
+        raise DataError(f"{source} holds numbers from {low:g} to {high:g}; images are 0 to 255, or floats in [-1, 1]")
+    return np.asarray(np.rint(images), np.uint8)
+
+
+def _as_nhwc(images: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
+    shape = images.shape
+    if images.ndim == 2:
+        side, channels = _square(shape[1])
+        if not side:
+            raise DataError(f"{source} holds rows of {shape[1]} numbers, which are no square images")
+        return (
+            images.reshape(-1, side, side, 1)
+            if channels == 1
+            else images.reshape(-1, channels, side, side).transpose(0, 2, 3, 1)
+        )
+    if images.ndim == 3:
+        return images[..., None]
+    if images.ndim == 4 and shape[3] in (1, 3, 4):
+        return images[..., :3] if shape[3] == 4 else images
+    if images.ndim == 4 and shape[1] in (1, 3):
+        return images.transpose(0, 2, 3, 1)
+    raise DataError(f"{source} holds an array of shape {shape}; images are (N, H, W), (N, H, W, C) or (N, C, H, W)")
+
+
+def _square(count: int) -> tuple[int, int]:
+    """Return the side and the channels of images with so many numbers; (0, 0) where there are none such."""
+    for channels in (1, 3):
+        side = math.isqrt(count // channels)
+        if side and side * side * channels == count:
+            return side, channels
+    return 0, 0
+
+
+def _as_labels(labels: NDArray[Any] | None, count: int, source: str) -> NDArray[np.int64] | None:
+    if labels is None:
+        return None
+    if labels.ndim == 2 and labels.shape[0] == count and labels.shape[1] > 1:
+        if not np.isin(labels, (0, 1)).all() or not (labels.sum(axis=1) == 1).all():
+            raise DataError(f"{source} has labels of shape {labels.shape}, which are no one-hot rows")
+        labels = labels.argmax(axis=1)
+    labels = labels.reshape(-1)
+    if len(labels) != count:
+        raise DataError(f"{source} has {len(labels):,} labels for {count:,} images; one for each is needed")
+    if not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
+        raise DataError(f"{source} has labels that are no whole numbers")
+    whole = np.rint(labels).astype(np.int64)
+    return whole if (whole >= 0).all() else None  # -1 stands for no label in our own files
+
+
+def _read_table(path: Path) -> Parts:
+    """Return the images of a table as Kaggle has them: a row each, a label first or last, one header line or none."""
+    delimiter = "\t" if ".tsv" in path.name.lower() else ","
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8-sig") as file:
+        first = file.readline(2**22)
+        names = [name.strip().strip('"').lower() for name in first.rstrip("\n").split(delimiter)]
+        has_header = not all(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names)
+        rest = file if has_header else _chained(first, file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a table without rows, which is refused below
+            table = np.loadtxt(rest, delimiter=delimiter, dtype=np.float32, ndmin=2)
+    if not len(table):
+        raise DataError(f"{path} holds no rows of numbers; a row for each image is needed")
+    column = _label_column(names if has_header else [], table, str(path))
+    labels = None if column is None else table[:, column]
+    pixels = table if column is None else np.delete(table, column, axis=1)
+    return {"train": as_arrays(pixels, labels, str(path))}
+
+
+def _chained(first: str, rest: IO[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _label_column(names: list[str], table: NDArray[np.float32], source: str) -> int | None:
+    """Return which column holds labels; None where all of them are pixels."""
+    columns = table.shape[1]
+    named = [k for k, name in enumerate(names) if name in _LABEL_COLUMNS]
+    if named:
+        return named[0]
+    if _square(columns)[0]:
+        return None
+    if not _square(columns - 1)[0]:
+        raise DataError(
+            f"{source} has {columns:,} columns; a square image's pixels, with or without one label, are needed"
+        )
+    first, last = (len(np.unique(table[:, k])) for k in (0, columns - 1))
+    return 0 if first > 1 or last <= 1 else columns - 1
+
+
+def _read_cifar(path: Path) -> Parts:
+    """Return CIFAR-10's (3,073 bytes a row) or CIFAR-100's (3,074, the fine label second) binary form."""
+    data = np.frombuffer(_read_limited(path), np.uint8)
+    for row, labels in ((3073, 1), (3074, 2)):
+        if len(data) and len(data) % row == 0:
+            table = data.reshape(-1, row)
+            pixels = table[:, labels:].reshape(-1, 3, 32, 32)
+            return {"train": as_arrays(pixels, table[:, labels - 1], str(path))}
+    raise DataError(f"{path} has {len(data):,} bytes, no multiple of CIFAR's rows of 3,073 or 3,074; fetch it again")
+
+
+def _read_mat(path: Path) -> Parts:
+    """Return SVHN's form: X (32, 32, 3, N), y (N, 1) with 10 for zero."""
+    from scipy.io import loadmat
+
+    try:
+        found = loadmat(io.BytesIO(_read_limited(path)), variable_names=["X", "y"])
+    except DataError:
+        raise
+    except Exception as error:  # its reader raises many kinds, some of them its own
+        raise ValueError(str(error) or type(error).__name__) from None
+    if "X" not in found or found["X"].ndim != 4:
+        raise DataError(f"{path} holds no X of (height, width, channels, count), as SVHN's files do")
+    labels = found["y"].reshape(-1) % 10 if "y" in found else None
+    return {"train": as_arrays(found["X"].transpose(3, 0, 1, 2), labels, str(path))}
+
+
+def _read_parquet(path: Path) -> Parts:
+    raise DataError(f"{path} is parquet, which is read with pyarrow; run: pip install 'gansmith[parquet]'")
+
+
+def _read_limited(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{path} is larger than {MAX_BYTES:,} bytes; take fewer images")
+    return data
+
+
+def _starts_idx(head: bytes) -> bool:
+    return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in (0x08, 0x0C) and 1 <= head[3] <= 4

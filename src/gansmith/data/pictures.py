@@ -1,0 +1,300 @@
+"""Pictures in folders and archives: what is there, which classes and splits its folders name, and reading it.
+
+A source is a folder, a .zip or a .tar[.gz|.bz2|.xz], read in place: nothing is unpacked to disk. Hidden files, what
+operating systems and notebooks leave behind, and empty folders are passed over.
+"""
+
+import lzma
+import re
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from gansmith.config import ARCHIVES
+from gansmith.data.images import MAX_IMAGES, Images
+from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle
+from gansmith.errors import DataError, NotFoundError
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+MAX_MEMBER_BYTES = 2**27  # of one picture's file
+MAX_RATIO = 200  # of a zip member's size over its packed size, beyond which it is a bomb
+LOOKS = 256  # pictures that are looked at before preparation
+MAX_BROKEN_SHARE = 0.1
+_TRAIN, _TEST = {"train", "training", "trainset"}, {"test", "testing", "testset", "val", "valid", "validation"}
+_JUNK = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$|@eaDir(/|$))", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The pictures of one split, in their stored order.
+
+    Attributes:
+        names: paths inside the source.
+        labels: one for each picture; empty where there are no classes.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """What a folder or an archive of pictures holds.
+
+    Attributes:
+        path: of the folder or archive.
+        layout: in words, such as "class folders" or "class folders in train and test".
+        parts: by "train" and, where there is one, "test".
+        class_names: of the labels, by number; empty where there are no classes.
+        notices: what is odd about it, a sentence each.
+    """
+
+    path: Path
+    layout: str
+    parts: dict[str, Part]
+    class_names: tuple[str, ...]
+    notices: tuple[str, ...] = field(default=())
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file's name is that of an archive of pictures."""
+    return path.name.lower().endswith(ARCHIVES)
+
+
+def find_pictures(path: Path) -> PictureSource:
+    """Return what a folder or archive holds.
+
+    Raises NotFoundError where it holds no picture, DataError where it is damaged or its layout is unclear.
+    """
+    if not path.exists():
+        raise NotFoundError(f"there is no file or folder {str(path)!r}; give a folder or an archive of pictures")
+    names = sorted({name for name in _list(path) if not _JUNK.search(name)})  # archives may hold a name twice
+    pictures = [name for name in names if name.lower().endswith(ENDINGS)]
+    if not pictures:
+        kinds = Counter(PurePosixPath(name).suffix.lower() or "(none)" for name in names)
+        found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "nothing"
+        raise NotFoundError(f"{path} holds no images ({found}); give {', '.join(ENDINGS)} pictures, or files of arrays")
+    if len(pictures) > MAX_IMAGES:
+        raise DataError(f"{path} holds {len(pictures):,} pictures; up to {MAX_IMAGES:,} can be read, take fewer")
+    return _arrange(path, pictures)
+
+
+def _list(path: Path) -> Iterator[str]:
+    """Yield the names of all files inside, with forward slashes."""
+    if path.is_dir():
+        root = path.resolve()
+        for file in path.rglob("*"):
+            name = file.relative_to(path).as_posix()
+            if file.is_symlink() and not _JUNK.search(name):
+                if file.is_dir() or not file.resolve().is_relative_to(root):
+                    raise DataError(f"{file} is a link out of {path} or to a folder; put the pictures themselves there")
+            if file.is_file():
+                yield name
+    elif path.name.lower().endswith(".zip"):
+        with _naming_damage(path), zipfile.ZipFile(path) as archive:
+            yield from (entry.filename for entry in archive.infolist() if not entry.is_dir())
+    else:
+        with _naming_damage(path), tarfile.open(path) as tar:
+            for count, member in enumerate(tar):
+                if count > 2 * MAX_IMAGES:
+                    raise DataError(f"{path} holds more than {2 * MAX_IMAGES:,} entries; take fewer")
+                if member.isfile():
+                    yield member.name.removeprefix("./")
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    """Turn what archive libraries raise for damage into DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (
+        zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError,
+    ) as error:  # fmt: skip
+        reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+        raise DataError(f"{path} is damaged or no archive ({reason}); pack it again") from None
+    except RuntimeError as error:  # zipfile's word for a password
+        raise DataError(f"{path} cannot be read ({error}); pack it again without a password") from None
+
+
+def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
+    """Return the splits and classes that the folders of these pictures name."""
+    inner = _without_common_folders(names)
+    tops = {PurePosixPath(name).parts[0].lower() for name in inner if "/" in name}
+    flat = [name for name in inner if "/" not in name]
+    if tops and tops <= _TRAIN | _TEST and tops & _TRAIN and len(flat) <= MAX_BROKEN_SHARE * len(names):
+        rows = [k for k, name in enumerate(inner) if "/" in name]
+        source = _arrange_splits(path, [names[k] for k in rows], [inner[k] for k in rows])
+        if not flat:
+            return source
+        return replace(source, notices=(*source.notices, f"{len(flat):,} pictures beside its folders were left out"))
+    part, class_names, notices = _arrange_classes(names, inner)
+    layout = "class folders" if class_names else "pictures without class folders"
+    return PictureSource(path, layout, {"train": part}, class_names, notices)
+
+
+def _without_common_folders(names: Sequence[str]) -> list[str]:
+    """Return the names without the folders that all of them share."""
+    paths = [PurePosixPath(name).parts for name in names]
+    depth = 0
+    while all(len(parts) > depth + 1 for parts in paths) and len({parts[depth] for parts in paths}) == 1:
+        if paths[0][depth].lower() in _TRAIN | _TEST:  # a split of its own
+            depth += 1
+            break
+        depth += 1
+    return ["/".join(parts[depth:]) for parts in paths]
+
+
+def _arrange_splits(path: Path, names: Sequence[str], inner: Sequence[str]) -> PictureSource:
+    """Return a source whose outermost folders are splits."""
+    by_split: dict[str, list[int]] = {"train": [], "test": []}
+    for k, name in enumerate(inner):
+        top = PurePosixPath(name).parts[0].lower()
+        by_split["train" if top in _TRAIN else "test"].append(k)
+    stripped = [name.split("/", 1)[1] for name in inner]
+    whole, class_names, notices = _arrange_classes(names, stripped)
+    places = {name: k for k, name in enumerate(whole.names)}
+    parts = {}
+    for split, rows in by_split.items():
+        kept = sorted(places[names[row]] for row in rows if names[row] in places)
+        labels = tuple(whole.labels[k] for k in kept) if whole.labels else ()
+        if kept:
+            parts[split] = Part(tuple(whole.names[k] for k in kept), labels)
+    tops = " and ".join(dict.fromkeys(PurePosixPath(name).parts[0] for name in inner))
+    layout = f"{'class folders' if class_names else 'pictures'} in {tops}"
+    return PictureSource(path, layout, parts, class_names, notices)
+
+
+def _arrange_classes(names: Sequence[str], inner: Sequence[str]) -> tuple[Part, tuple[str, ...], tuple[str, ...]]:
+    """Return the pictures in order with the labels of their class folders, the classes' names, and what is odd."""
+    folders = [PurePosixPath(name).parts[0] if "/" in name else "" for name in inner]
+    loose = folders.count("")
+    classes = sorted({folder for folder in folders if folder}, key=_natural)
+    if len(classes) < 2:
+        return Part(tuple(names)), (), ()
+    notices = []
+    if loose > MAX_BROKEN_SHARE * len(names):
+        raise DataError(
+            f"{loose:,} of {len(names):,} pictures lie beside the class folders {', '.join(classes[:4])}; put each "
+            "into a class folder, or all into one folder"
+        )
+    if loose:
+        notices.append(f"{loose:,} pictures beside the class folders were left out")
+    if all(folder.isdecimal() and len(folder) < 6 for folder in classes):
+        labels = {folder: int(folder) for folder in classes}
+    else:
+        labels = {folder: k for k, folder in enumerate(classes)}
+    numbered = {number: folder for folder, number in labels.items()}
+    class_names = tuple(numbered.get(number, str(number)) for number in range(max(numbered) + 1))
+    rows = [k for k, folder in enumerate(folders) if folder]
+    rows.sort(key=lambda k: labels[folders[k]])
+    return Part(tuple(names[k] for k in rows), tuple(labels[folders[k]] for k in rows)), class_names, tuple(notices)
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Return a sort key under which 2 comes before 10."""
+    words = [word for word in re.split(r"(\d+)", name) if word]
+    return [(0, int(word), "") if word.isdecimal() and len(word) < 20 else (1, 0, word) for word in words]
+
+
+def read_files(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+    """Yield the row and the bytes of these files, in the order that the source reads fastest."""
+    if path.is_dir():
+        for row, name in enumerate(names):
+            with (path / name).open("rb") as file:
+                yield row, file.read(MAX_MEMBER_BYTES + 1)
+    elif path.name.lower().endswith(".zip"):
+        with _naming_damage(path), zipfile.ZipFile(path) as archive:
+            for row, name in enumerate(names):
+                entry = archive.getinfo(name)
+                if entry.file_size > max(2**20, MAX_RATIO * entry.compress_size):
+                    raise DataError(f"{path}: {name} claims {entry.file_size:,} bytes, more than pictures pack into")
+                with archive.open(entry) as file:
+                    yield row, file.read(MAX_MEMBER_BYTES + 1)
+    else:
+        rows = {name: row for row, name in enumerate(names)}
+        with _naming_damage(path), tarfile.open(path) as tar:
+            for member in tar:
+                row = rows.get(member.name.removeprefix("./"), -1) if member.isfile() else -1
+                if row >= 0:
+                    inside = tar.extractfile(member)
+                    assert inside is not None  # as of every file
+                    yield row, inside.read(MAX_MEMBER_BYTES + 1)
+
+
+def look_around(source: PictureSource, part: str = "train") -> list[Look]:
+    """Return a look at some pictures of a part, spread over it; unreadable ones are left out."""
+    names = source.parts[part].names
+    some = names[:: max(1, len(names) // LOOKS)][:LOOKS]
+    looks = []
+    for _, data in read_files(source.path, some):
+        with suppress(DataError):
+            looks.append(look_at(decode(data)))
+    return looks
+
+
+def load_pictures(
+    source: PictureSource, how: Preparation, *, part: str = "train", strict: bool = False, name: str = "pictures"
+) -> Images:
+    """Return the prepared pictures of a part as images.
+
+    Unreadable ones are left out, counted and listed; over one in ten, or any where `strict`, are refused.
+
+    Raises DataError for those.
+    """
+    how, notices = settle(how, look_around(source))
+    wanted = source.parts[part]
+    pixels = np.zeros((len(wanted.names), how.channels, how.size, how.size), np.uint8)
+    broken: dict[int, str] = {}
+    with ThreadPoolExecutor() as pool:
+        files = read_files(source.path, wanted.names)
+        while batch := list(islice(files, 512)):
+            for row, found in pool.map(partial(_prepared, how), batch):
+                if isinstance(found, str):
+                    broken[row] = found
+                else:
+                    pixels[row] = found
+    kept = [row for row in range(len(wanted.names)) if row not in broken]
+    notices = (*source.notices, *notices, *_on_broken(source, wanted, broken, strict=strict))
+    labels = torch.tensor(wanted.labels, dtype=torch.int64) if wanted.labels else None
+    images = Images(
+        torch.from_numpy(pixels),
+        labels,
+        name=name,
+        source=str(source.path),
+        notices=(*notices, how.in_words()),
+        class_names=source.class_names,
+    )
+    return images.take(torch.tensor(kept)) if broken else images
+
+
+def _prepared(how: Preparation, file: tuple[int, bytes]) -> "tuple[int, np.ndarray | str]":
+    """Return the row and its uint8 (C, size, size), or why it cannot be read."""
+    row, data = file
+    try:
+        return row, prepare(decode(data), how)
+    except DataError as error:
+        return row, str(error)
+
+
+def _on_broken(source: PictureSource, part: Part, broken: dict[int, str], *, strict: bool) -> list[str]:
+    if not broken:
+        return []
+    shown = "; ".join(f"{part.names[row]} ({why})" for row, why in sorted(broken.items())[:5])
+    more = f"; and {len(broken) - 5:,} more" if len(broken) > 5 else ""
+    sentence = f"{len(broken):,} of {len(part.names):,} pictures cannot be read: {shown}{more}"
+    if strict or len(broken) > MAX_BROKEN_SHARE * len(part.names):
+        raise DataError(f"{source.path}: {sentence}; repair or remove them")
+    return [f"{sentence}; they were left out"]

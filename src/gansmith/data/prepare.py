@@ -1,0 +1,196 @@
+"""Preparation: from pictures of any kind and size to square uint8 images of one size, grey or RGB.
+
+`settle` decides what is left open from a look at some of the pictures, and says why; `prepare` does it to one picture.
+"""
+
+import io
+import math
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from struct import error as StructError
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from gansmith.errors import ConfigError, DataError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+RESIZES, COLORS = ("crop", "pad", "stretch"), ("auto", "grey", "rgb")
+MAX_SIZE, MAX_AUTO_SIZE, SIZE_STEP = 128, 64, 4
+MAX_PIXELS = 89_000_000  # of one picture
+MIN_CONTENT = 0.02  # mean opacity below which a picture's visible part says nothing of its ground
+_DAMAGE = (
+    UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, StructError, zlib.error, OverflowError,
+    MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How pictures become images; recorded in the run.
+
+    Attributes:
+        size: side of the images in pixels; 0 where it is still open.
+        resize: crop the longer side, pad it with the background, or stretch to a square.
+        color: grey or rgb; auto where it is still open.
+        background: color under transparency and around padded pictures: white or black; auto where it is still open.
+    """
+
+    size: int = 0
+    resize: str = "crop"
+    color: str = "auto"
+    background: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.size and not 4 <= self.size <= 1024:
+            raise ConfigError(f"size is {self.size}; it must be between 4 and 1024 pixels, such as 32")
+        for name, allowed in (("resize", RESIZES), ("color", COLORS), ("background", ("auto", "white", "black"))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.color == "grey" else 3
+
+    def in_words(self) -> str:
+        """Return the preparation as a sentence."""
+        how = {"crop": "cropped to squares", "pad": f"padded with {self.background}", "stretch": "stretched to squares"}
+        return f"prepared as {self.size}x{self.size} {self.color}, {how[self.resize]}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one picture says of how its set should be prepared.
+
+    Attributes:
+        width, height: in pixels, upright.
+        is_grey: whether all its channels agree everywhere.
+        has_transparency: whether any pixel is transparent.
+        is_content_light: whether the visible pixels are light on average; None where hardly any is visible.
+    """
+
+    width: int
+    height: int
+    is_grey: bool
+    has_transparency: bool
+    is_content_light: bool | None
+
+
+def decode(data: bytes) -> Image.Image:
+    """Return a picture, whole and upright, as L, LA, RGB or RGBA.
+
+    Raises DataError for anything else, damage or too many pixels.
+
+    Of an animation the first frame counts. 16-bit and floating-point pictures are scaled by their own range.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise DataError(f"it has {picture.width} x {picture.height} pixels, more than {MAX_PIXELS:,}")
+                picture.load()
+                return _canonical(ImageOps.exif_transpose(picture))
+    except DataError:
+        raise
+    except _DAMAGE as error:
+        raise DataError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+
+
+def _canonical(picture: Image.Image) -> Image.Image:
+    """Return the picture in one of four modes; palettes, CMYK and others are converted."""
+    if picture.mode.startswith(("I", "F")):
+        values = np.asarray(picture, dtype=np.float64)
+        low, high = float(values.min()), float(values.max())
+        scaled = (values - low) * (255.0 / (high - low) if high > low else 0.0)
+        return Image.fromarray(scaled.round().astype(np.uint8))
+    if picture.mode in ("L", "LA", "RGB", "RGBA") and "transparency" not in picture.info:
+        return picture
+    if picture.mode == "PA" or "transparency" in picture.info:
+        return picture.convert("RGBA")
+    return picture.convert("L" if picture.mode == "1" else "RGB")
+
+
+def look_at(picture: Image.Image) -> Look:
+    """Return what a decoded picture says of its set."""
+    small = picture.convert("RGBA").resize((min(64, picture.width), min(64, picture.height)))
+    pixels = np.asarray(small, dtype=np.float64) / 255
+    colors, alpha = pixels[..., :3], pixels[..., 3]
+    is_grey = picture.mode in ("L", "LA") or bool((np.ptp(np.asarray(small)[..., :3], axis=-1) == 0).all())
+    visible = float(alpha.mean())
+    is_light = None
+    if visible > MIN_CONTENT:
+        is_light = bool((colors.mean(axis=-1) * alpha).sum() / alpha.sum() > 0.5)
+    return Look(picture.width, picture.height, is_grey, bool((alpha < 1).any()), is_light)
+
+
+def settle(asked: Preparation, looks: Sequence[Look]) -> tuple[Preparation, tuple[str, ...]]:
+    """Return the preparation with nothing left open, and a sentence for each thing a user should know.
+
+    Args:
+        looks: at some pictures of the set, at least one.
+    """
+    if not looks:
+        raise DataError("there is no picture that can be read; give at least one")
+    notices = []
+    if not asked.size:
+        size, reason = _common_size(looks)
+        asked = replace(asked, size=size)
+        if reason:
+            notices.append(reason)
+    elif asked.size % SIZE_STEP:
+        notices.append(f"size is {asked.size}, which only fully connected networks take; others need a multiple of 4")
+    if asked.color == "auto":
+        asked = replace(asked, color="grey" if all(look.is_grey for look in looks) else "rgb")
+    if asked.background == "auto":
+        seen = [look for look in looks if look.has_transparency] or looks
+        light = Counter(look.is_content_light for look in seen if look.is_content_light is not None)
+        asked = replace(asked, background="black" if light[True] >= light[False] else "white")
+        if any(look.has_transparency for look in looks):
+            notices.append(f"transparent pictures are laid over {asked.background}; --background chooses another")
+    return asked, tuple(notices)
+
+
+def _common_size(looks: Sequence[Look]) -> tuple[int, str]:
+    """Return the size that all pictures have, or one near theirs, and why if it is another."""
+    sizes = Counter((look.width, look.height) for look in looks)
+    (width, height), _ = sizes.most_common(1)[0]
+    if len(sizes) == 1 and width == height and width % SIZE_STEP == 0 and width <= MAX_SIZE:
+        return width, ""
+    middle = sorted(min(look.width, look.height) for look in looks)[len(looks) // 2]
+    nearest = SIZE_STEP * math.floor(middle / SIZE_STEP + 0.5)
+    size = max(SIZE_STEP * 2, min(MAX_AUTO_SIZE, nearest))
+    listing = ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes.most_common(3))
+    more = f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else ""
+    return size, f"pictures are {listing}{more}; prepared as {size}x{size}: --size chooses another"
+
+
+def prepare(picture: Image.Image, how: Preparation) -> Pixels:
+    """Return a decoded picture as uint8 (C, size, size).
+
+    Reduction averages (Lanczos, antialiased); enlargement is Lanczos too.
+    """
+    mode = "L" if how.color == "grey" else "RGB"
+    ground = 255 if how.background == "white" else 0
+    if picture.mode in ("LA", "RGBA"):
+        under = Image.new("RGBA", picture.size, (ground, ground, ground, 255))
+        picture = Image.alpha_composite(under, picture.convert("RGBA")).convert("RGB")
+    picture = picture if picture.mode == mode else picture.convert(mode)
+    side = how.size
+    if picture.size != (side, side):
+        if how.resize == "crop":
+            picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
+        elif how.resize == "pad":
+            color = ground if mode == "L" else (ground, ground, ground)
+            picture = ImageOps.pad(picture, (side, side), Image.Resampling.LANCZOS, color=color)
+        else:
+            picture = picture.resize((side, side), Image.Resampling.LANCZOS)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

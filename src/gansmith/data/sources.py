@@ -1,0 +1,169 @@
+"""One door for images of any kind: a path to a folder, an archive or a file, recognised by what is inside.
+
+`open_source` says what a path holds, `load_source` reads a part of it as images, prepared.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gansmith.config import ARRAY_FILES
+from gansmith.data.arrays import Arrays, kind_of, read_file
+from gansmith.data.idx import IdxSource, find_idx, load_idx
+from gansmith.data.images import MAX_IMAGES, Images
+from gansmith.data.pictures import PictureSource, find_pictures, is_archive, load_pictures
+from gansmith.data.prepare import Preparation, look_at, prepare, settle
+from gansmith.errors import DataError, NotFoundError
+
+_TEST_WORDS = ("test", "t10k", "val")
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Files of numbers that make up a data set.
+
+    Attributes:
+        layout: in words.
+        parts: the files of "train" and, where there are some, of "test".
+    """
+
+    path: Path
+    layout: str
+    parts: dict[str, tuple[Path, ...]]
+    notices: tuple[str, ...] = field(default=())
+
+
+Source = PictureSource | FileSource | IdxSource
+
+
+def open_source(path: Path, *, name: str = "") -> Source:
+    """Return what a path holds. Raises NotFoundError or DataError where it holds no images.
+
+    Args:
+        name: of the data set, where files of several lie together.
+    """
+    path = path.expanduser()
+    if not path.exists():
+        raise NotFoundError(f"there is no file or folder {str(path)!r}; give a data set's name, or the path of one")
+    found = find_idx(path, name)
+    if found is not None:
+        return found
+    if path.is_file() and not is_archive(path):
+        return FileSource(path, _FILE_WORDS.get(kind_of(path), "a file"), {"train": (path,)})
+    files = _files_in(path) if path.is_dir() else None
+    return find_pictures(path) if files is None else files
+
+
+_FILE_WORDS = {
+    "npz": "arrays in a .npz file",
+    "npy": "an array in a .npy file",
+    "table": "a table of pixels",
+    "cifar": "CIFAR's binary form",
+    "mat": "SVHN's .mat form",
+    "parquet": "a parquet file",
+}
+
+
+def _files_in(folder: Path) -> FileSource | None:
+    """Return the files of numbers in a folder; None where there are none."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    known = [file for file in files if file.name.lower().endswith(ARRAY_FILES) and "meta" not in file.name]
+    images = [file for file in known if not re.search(r"label|^y[._]", file.name.lower())]
+    if not images:
+        return None
+    test = tuple(file for file in images if any(word in file.name.lower() for word in _TEST_WORDS))
+    train = tuple(file for file in images if file not in test)
+    if not train:
+        train, test = test, ()
+    kinds = {kind_of(file) for file in train}
+    if len(kinds) > 1 or (len(train) > 1 and kinds <= {"npz", "table", "npy", "mat"}):
+        listing = ", ".join(file.name for file in train[:6])
+        raise DataError(f"{folder} holds several files that may be meant ({listing}); name one of them")
+    return FileSource(
+        folder, f"{_FILE_WORDS[kinds.pop()]} in a folder", {"train": train, **({"test": test} if test else {})}
+    )
+
+
+def load_source(
+    source: Source, how: Preparation, *, part: str = "train", strict: bool = False, name: str = "images"
+) -> Images:
+    """Return the images of a part, prepared.
+
+    Raises NotFoundError where the source has no such part, DataError for damage.
+    """
+    if isinstance(source, IdxSource):
+        return as_prepared(load_idx(source, part, name=name), how)
+    if isinstance(source, PictureSource):
+        if part not in source.parts:
+            raise NotFoundError(f"{source.path} holds no {part} images")
+        return load_pictures(source, how, part=part, strict=strict, name=name)
+    arrays = _read_files(source, part)
+    how, notices = settle_arrays(how, arrays)
+    pixels = prepare_arrays(arrays, how)
+    labels = None if arrays.labels is None else torch.from_numpy(arrays.labels)
+    return Images(
+        torch.from_numpy(pixels), labels, name=name, source=str(source.path), notices=(*source.notices, *notices)
+    )
+
+
+def as_prepared(images: Images, how: Preparation) -> Images:
+    """Return images in the size and color asked for; as they are where none was."""
+    is_same = how.size in (0, images.spec.size) and how.color in ("auto", ("grey", "", "rgb")[images.spec.channels - 1])
+    if is_same:
+        return images
+    arrays = Arrays(images.pixels.permute(0, 2, 3, 1).numpy(), None, images.source)
+    settled, notices = settle_arrays(how, arrays)
+    pixels = torch.from_numpy(prepare_arrays(arrays, settled))
+    return replace(images, pixels=pixels, notices=(*images.notices, *notices, settled.in_words()))
+
+
+def _read_files(source: FileSource, part: str) -> Arrays:
+    """Return all files of a part as one."""
+    if part in source.parts and part != "train":
+        found = [read_file(file)["train"] for file in source.parts[part]]
+    else:
+        each = [read_file(file) for file in source.parts["train"]]
+        found = [parts[part] for parts in each if part in parts]
+    if not found:
+        raise NotFoundError(f"{source.path} holds no {part} images")
+    if sum(len(one.pixels) for one in found) > MAX_IMAGES:
+        raise DataError(f"{source.path} holds more than {MAX_IMAGES:,} images; take fewer")
+    if len(found) == 1:
+        return found[0]
+    labels = None if any(one.labels is None for one in found) else np.concatenate([one.labels for one in found])
+    return Arrays(np.concatenate([one.pixels for one in found]), labels, str(source.path))
+
+
+def settle_arrays(how: Preparation, arrays: Arrays) -> tuple[Preparation, tuple[str, ...]]:
+    """Return how arrays are prepared: as they are, unless a size or color was asked for or theirs does not do."""
+    if not len(arrays.pixels):
+        raise DataError(f"{arrays.source} holds no images; give a data set with at least one")
+    some = arrays.pixels[:: max(1, len(arrays.pixels) // 256)][:256]
+    if how.color == "auto":  # one image in color is enough
+        pixels = arrays.pixels
+        how = replace(how, color="rgb" if pixels.shape[3] == 3 and (pixels != pixels[..., :1]).any() else "grey")
+    return settle(how, [look_at(_as_picture(image)) for image in some])
+
+
+def prepare_arrays(arrays: Arrays, how: Preparation) -> np.ndarray:
+    """Return uint8 (N, C, size, size)."""
+    pixels = arrays.pixels
+    if pixels.shape[1:3] == (how.size, how.size):
+        if how.color == "grey" and pixels.shape[3] == 3 and (pixels == pixels[..., :1]).all():
+            pixels = pixels[..., :1]
+        if pixels.shape[3] == how.channels:
+            return np.array(pixels.transpose(0, 3, 1, 2), order="C")
+        if pixels.shape[3] == 1:
+            return np.repeat(pixels.transpose(0, 3, 1, 2), 3, axis=1)
+    prepared = np.empty((len(pixels), how.channels, how.size, how.size), np.uint8)
+    for row, image in enumerate(pixels):
+        prepared[row] = prepare(_as_picture(image), how)
+    return prepared
+
+
+def _as_picture(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else np.ascontiguousarray(image))

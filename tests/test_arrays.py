@@ -1,0 +1,181 @@
+"""Files of numbers: layouts, number formats and labels of .npz, .npy, tables, CIFAR and SVHN."""
+
+import gzip
+import zipfile
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from gansmith.data.arrays import as_arrays, kind_of, read_file
+from gansmith.errors import DataError
+
+RNG = np.random.default_rng(0)
+COLOR = RNG.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+COLOR[0, 0, 0, 0], COLOR[0, 0, 0, 1] = 0, 255  # so that scaling by the range is scaling by 255
+GREY = COLOR[..., :2].reshape(6, 8, 16)[:, :, :8].copy()
+LABELS = np.array([2, 0, 1, 2, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [("x_train", "y_train"), ("train_images", "train_labels"), ("x", "y"), ("data", "target"), ("arr_0", "arr_1")],
+)
+def test_archives_of_arrays_are_read_by_the_usual_names(tmp_path, images, labels):
+    np.savez(tmp_path / "a.npz", **{images: COLOR, labels: LABELS})
+    parts = read_file(tmp_path / "a.npz")
+    assert set(parts) == {"train"}
+    np.testing.assert_array_equal(parts["train"].pixels, COLOR)
+    np.testing.assert_array_equal(parts["train"].labels, LABELS)
+
+
+@pytest.mark.parametrize("shape", ["keras", "medmnist"])
+def test_the_test_part_is_found_too(tmp_path, shape):
+    names = ("x_train", "y_train", "x_test", "y_test")
+    labels = LABELS
+    if shape == "medmnist":
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        labels = LABELS[:, None].astype(np.uint8)
+    arrays = dict(zip(names, (GREY[:4], labels[:4], GREY[4:], labels[4:]), strict=True))
+    if shape == "medmnist":
+        arrays |= {"val_images": GREY[:1], "val_labels": labels[:1]}
+    np.savez_compressed(tmp_path / "a.npz", **arrays)
+    parts = read_file(tmp_path / "a.npz")
+    np.testing.assert_array_equal(parts["train"].pixels, GREY[:4, ..., None])
+    np.testing.assert_array_equal(parts["test"].pixels, GREY[4:, ..., None])
+    assert parts["test"].labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        COLOR, COLOR.astype(np.int64), COLOR.astype(np.float32), COLOR / 255, (COLOR / 127.5 - 1).astype(np.float32),
+        np.asfortranarray(COLOR.transpose(0, 3, 1, 2)), COLOR.transpose(0, 3, 1, 2).reshape(6, -1),
+    ],
+    ids=["bytes", "whole", "floats to 255", "floats to 1", "floats from -1", "channels first", "rows"],
+)  # fmt: skip
+def test_every_usual_form_gives_the_same_images(stored):
+    np.testing.assert_array_equal(as_arrays(stored, None, "x").pixels, COLOR)
+
+
+def test_booleans_are_black_and_white_and_alpha_is_dropped():
+    assert set(np.unique(as_arrays(GREY > 100, None, "x").pixels)) == {0, 255}
+    rgba = np.concatenate([COLOR, COLOR[..., :1]], axis=-1)
+    np.testing.assert_array_equal(as_arrays(rgba, None, "x").pixels, COLOR)
+
+
+@pytest.mark.parametrize(
+    "stored", [LABELS, LABELS[:, None], LABELS.astype(float), np.eye(3)[LABELS], np.eye(3, dtype=bool)[LABELS]],
+    ids=["numbers", "column", "floats", "one-hot", "one-hot booleans"],
+)  # fmt: skip
+def test_labels_are_numbers_or_one_hot_rows(stored):
+    assert as_arrays(GREY, stored, "x").labels.tolist() == LABELS.tolist()
+
+
+def test_minus_one_stands_for_no_label():
+    assert as_arrays(GREY, np.full(6, -1), "x").labels is None
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (GREY.astype(float) * 2, None, "0 to 255"),
+        (GREY.astype(float) - 9, None, "0 to 255"),
+        (np.where(GREY > 250, np.nan, 0.5), None, "non-finite"),
+        (np.zeros((6, 50), np.uint8), None, "no square images"),
+        (np.zeros((6, 8, 8, 2), np.uint8), None, "an array of shape"),
+        (np.zeros((6, 8, 8), complex), None, "whole numbers or floats"),
+        (GREY, LABELS[:4], "4 labels for 6 images"),
+        (GREY, LABELS + 0.5, "no whole numbers"),
+        (GREY, np.where(LABELS > 1, np.inf, 0), "no whole numbers"),
+        (GREY, np.ones((6, 3)), "no one-hot rows"),
+    ],
+)
+def test_other_numbers_are_refused(images, labels, words):
+    with pytest.raises(DataError, match=words):
+        as_arrays(images, labels, "x")
+
+
+def test_a_single_array_has_its_labels_beside_it(tmp_path):
+    np.save(tmp_path / "digits.npy", GREY)
+    assert read_file(tmp_path / "digits.npy")["train"].labels is None
+    np.save(tmp_path / "digits_labels.npy", LABELS)
+    assert read_file(tmp_path / "digits.npy")["train"].labels.tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize("label", ["first", "last", "none"])
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv"])
+def test_tables_have_a_row_for_each_image(tmp_path, name, header, label):
+    pixels = GREY.reshape(6, -1).copy()
+    pixels[:, 0] = 0  # a corner that is always black, as in most sets
+    column = {"first": [LABELS[:, None], pixels], "last": [pixels, LABELS[:, None]], "none": [pixels]}[label]
+    names = [f"pixel{k}" for k in range(64)]
+    names = {"first": ["label", *names], "last": [*names, "class"], "none": names}[label]
+    mark = "\t" if name == "a.tsv" else ","
+    lines = [mark.join(names)] * header + [mark.join(map(str, row)) for row in np.concatenate(column, axis=1)]
+    text = ("\ufeff" * header + "\r\n".join(lines) + "\n").encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    found = read_file(tmp_path / name)["train"]
+    np.testing.assert_array_equal(found.pixels[..., 0].reshape(6, -1), pixels)
+    assert (found.labels is None) if label == "none" else found.labels.tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("1,2,3,4,5,6,7,8\n" * 3, "8 columns"), ("a,b\nx,y\n", "cannot be read"), ("1,2,3,4\n1,2\n", "cannot be read")],
+)
+def test_other_tables_are_refused_in_one_line(tmp_path, text, words):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=words) as caught:
+        read_file(tmp_path / "a.csv")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_the_binary_form_of_cifar_is_read(tmp_path, labels):
+    pixels = RNG.integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+    numbers = np.array([[3, 9], [0, 1], [3, 5], [7, 7]], np.uint8)[:, -labels:]
+    np.concatenate([numbers, pixels.reshape(4, -1)], axis=1).tofile(tmp_path / "data_batch_1.bin")
+    found = read_file(tmp_path / "data_batch_1.bin")["train"]
+    np.testing.assert_array_equal(found.pixels, pixels.transpose(0, 2, 3, 1))
+    assert found.labels.tolist() == [9, 1, 5, 7]
+    (tmp_path / "cut.bin").write_bytes((tmp_path / "data_batch_1.bin").read_bytes()[:-1])
+    with pytest.raises(DataError, match="no multiple of CIFAR's rows"):
+        read_file(tmp_path / "cut.bin")
+
+
+def test_the_form_of_svhn_is_read_with_ten_as_zero(tmp_path):
+    pixels = RNG.integers(0, 256, (32, 32, 3, 4), dtype=np.uint8)
+    savemat(tmp_path / "train_32x32.mat", {"X": pixels, "y": np.array([[10], [1], [9], [10]])})
+    found = read_file(tmp_path / "train_32x32.mat")["train"]
+    np.testing.assert_array_equal(found.pixels, pixels.transpose(3, 0, 1, 2))
+    assert found.labels.tolist() == [0, 1, 9, 0]
+    savemat(tmp_path / "other.mat", {"z": pixels})
+    with pytest.raises(DataError, match="holds no X"):
+        read_file(tmp_path / "other.mat")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.csv", "a.csv.gz", "a.bin", "a.mat", "a.parquet", "a.txt"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"\x80\x04garbage" * 50])
+def test_damage_is_refused_in_one_line(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_file(tmp_path / name)
+    assert len(str(caught.value).splitlines()) == 1 and name in str(caught.value)
+
+
+def test_objects_are_never_unpickled(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.array([{}, {}]))
+    with pytest.raises(DataError, match="plain numbers"):
+        read_file(tmp_path / "a.npz")
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+        archive.writestr("other.npy", b"")
+    with pytest.raises(DataError, match="holds other; images are looked for as x_train"):
+        read_file(tmp_path / "b.npz")
+
+
+def test_kinds_are_known_by_name_or_by_the_first_bytes(tmp_path):
+    for name, kind in (("a.NPZ", "npz"), ("a.tsv", "table"), ("a.txt", ""), ("b", "idx")):
+        (tmp_path / name).write_bytes(bytes([0, 0, 8, 3]) if kind == "idx" else b"text")
+        assert kind_of(tmp_path / name) == kind

@@ -1,0 +1,58 @@
+"""`data inspect`: what a path holds and how it would be prepared."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import write_set
+from PIL import Image
+
+from gansmith.data.inspection import inspect
+from gansmith.data.prepare import Preparation
+from gansmith.errors import NotFoundError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for k in range(50):
+        place = tmp_path / "set" / ("train" if k < 40 else "test") / ("cat" if k % 4 else "dog")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20 if k % 3 else 21), (k, 0, 0)).save(place / f"{k:02d}.png")
+    return tmp_path / "set"
+
+
+def test_pictures_are_described(folder):
+    facts, preview = inspect(folder, Preparation())
+    assert facts["images"] == {"train": 40, "test": 10} and facts["classes"] == {"cat": 30, "dog": 10}
+    assert facts["sizes"] == {"20x20": 26, "20x21": 14} and facts["looked_at"] == 40
+    assert (facts["grey"], facts["transparent"]) == (1, 0) and facts["name"] == "set"
+    assert facts["prepared"] == "prepared as 20x20 rgb, cropped to squares"
+    assert len(facts["notices"]) == 1 and "20x20 (26), 20x21 (14)" in facts["notices"][0]
+    assert tuple(preview.shape) == (40, 3, 20, 20)
+    assert inspect(folder, Preparation(16))[1].shape[-1] == 16
+
+
+def test_other_files_are_described(tmp_path, digits):
+    facts, preview = inspect(write_set(tmp_path / "digits", *digits), Preparation())
+    assert facts["images"] == {"train": 400} and list(facts["classes"]) == [str(k) for k in range(10)]
+    assert facts["classes"]["3"] == (digits[1] == 3).sum()
+    assert facts["sizes"] == {"28x28": 400} and facts["prepared"] == "prepared as 28x28 grey"
+    assert tuple(preview.shape) == (40, 1, 28, 28)
+    np.savez(tmp_path / "x.npz", x_train=digits[0][:5], x_test=digits[0][:3])
+    facts, preview = inspect(tmp_path / "x.npz", Preparation())
+    assert facts["images"] == {"train": 5, "test": 3} and len(preview) == 5 and facts["classes"] == {}
+    with pytest.raises(NotFoundError):
+        inspect(tmp_path / "nothing", Preparation())
+
+
+def test_the_command_prints_lines_or_json_and_writes_a_preview(gansmith, folder, tmp_path):
+    code, out, err = gansmith("data", "inspect", folder)
+    assert code == 0 and err == ""
+    assert "train    40 images" in out and "cat (30), dog (10)" in out and "note: pictures are 20x20" in out
+    with Image.open(tmp_path / "preview.png") as preview:
+        assert preview.width >= 8 * 20
+    code, out, _ = gansmith("data", "inspect", folder, "--json", "--out", "p.png", "--size", "8", "--color", "grey")
+    facts = json.loads(out)
+    assert code == 0 and facts["preview"] == "p.png" and facts["prepared"].startswith("prepared as 8x8 grey")
+    code, out, err = gansmith("data", "inspect", tmp_path / "nothing")
+    assert code == 2 and out == "" and "no file or folder" in err

@@ -1,0 +1,253 @@
+"""Folders and archives of pictures: their classes and splits, what is passed over, and what is refused."""
+
+import io
+import os
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gansmith.data.pictures import find_pictures, is_archive, load_pictures
+from gansmith.data.prepare import Preparation
+from gansmith.errors import DataError, NotFoundError
+
+
+def picture(value=0, size=(8, 8), mode="L"):
+    buffer = io.BytesIO()
+    Image.new(mode, size, value).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def numbered(*names):
+    """Return a picture for each name, its grey value the name's place."""
+    return {name: picture(k) for k, name in enumerate(names)}
+
+
+def values(images):
+    return images.pixels[:, 0, 0, 0].tolist()
+
+
+def test_a_flat_folder_is_read_by_name_without_what_systems_leave_behind(tmp_path):
+    junk = (".DS_Store", "._a.png", ".hidden/a.png", "__MACOSX/a.png", "Thumbs.db", "desktop.ini", "@eaDir/a.png",
+            ".ipynb_checkpoints/a.png", "notes.txt")  # fmt: skip
+    folder = write(tmp_path / "set", {**numbered("a.png", "b.PNG", "c.png"), **dict.fromkeys(junk, picture(99))})
+    (folder / "empty").mkdir()
+    source = find_pictures(folder)
+    assert source.parts["train"].names == ("a.png", "b.PNG", "c.png") and source.class_names == ()
+    images = load_pictures(source, Preparation(), name="mine")
+    assert values(images) == [0, 1, 2] and images.labels is None and images.name == "mine"
+    assert tuple(images.pixels.shape) == (3, 1, 8, 8) and images.source == str(folder)
+    assert images.notices == ("prepared as 8x8 grey, cropped to squares",)
+
+
+def test_named_class_folders_are_numbered_by_name(tmp_path):
+    folder = write(tmp_path / "set", numbered("dog/1.png", "cat/x/2.png", "dog/3.png"))
+    images = load_pictures(find_pictures(folder), Preparation())
+    assert images.class_names == ("cat", "dog")
+    assert images.labels.tolist() == [0, 1, 1] and values(images) == [1, 0, 2]
+
+
+def test_numbered_class_folders_keep_their_numbers_and_sort_as_numbers(tmp_path):
+    folder = write(tmp_path / "set", numbered("10/a.png", "2/a.png", "1/a.png"))
+    images = load_pictures(find_pictures(folder), Preparation())
+    assert images.labels.tolist() == [1, 2, 10] and values(images) == [2, 1, 0]
+    assert images.class_names[10] == "10" and len(images.class_names) == 11
+    mixed = find_pictures(write(tmp_path / "mixed", numbered("class10/a.png", "class2/a.png")))
+    assert mixed.class_names == ("class2", "class10")
+    long = find_pictures(write(tmp_path / "long", numbered(f"{'9' * 200}/a.png", "2/a.png")))
+    assert len(long.class_names) == 2
+
+
+def test_folders_around_everything_are_passed_over(tmp_path):
+    source = find_pictures(write(tmp_path / "set", numbered("a/b/cat/1.png", "a/b/dog/1.png")))
+    assert source.class_names == ("cat", "dog")
+    one = find_pictures(write(tmp_path / "one", numbered("cat/1.png", "cat/2.png")))
+    assert one.class_names == () and len(one.parts["train"].names) == 2
+
+
+@pytest.mark.parametrize("around", ["", "set/"])
+def test_train_and_test_lie_over_class_folders(tmp_path, around):
+    names = [f"{around}{name}" for name in ("Train/cat/1.png", "Train/dog/2.png", "test/dog/3.png", "val/cat/4.png")]
+    source = find_pictures(write(tmp_path / "set", numbered(*names)))
+    assert source.class_names == ("cat", "dog") and set(source.parts) == {"train", "test"}
+    train, test = (load_pictures(source, Preparation(), part=part) for part in ("train", "test"))
+    assert values(train) == [0, 1] and train.labels.tolist() == [0, 1]
+    assert values(test) == [3, 2] and test.labels.tolist() == [0, 1]
+    assert "Train" in source.layout and "class folders" in source.layout
+
+
+def test_splits_need_no_classes_and_one_split_is_no_class(tmp_path):
+    source = find_pictures(write(tmp_path / "a", numbered("train/1.png", "train/2.png", "test/3.png")))
+    assert source.class_names == () and [len(source.parts[part].names) for part in ("train", "test")] == [2, 1]
+    alone = find_pictures(write(tmp_path / "b", numbered("train/cat/1.png", "train/dog/2.png")))
+    assert alone.class_names == ("cat", "dog") and set(alone.parts) == {"train"}
+
+
+def test_few_pictures_beside_the_folders_are_left_out_and_many_refused(tmp_path):
+    names = [f"{name}/{k}.png" for name in ("cat", "dog") for k in range(6)]
+    source = find_pictures(write(tmp_path / "set", numbered(*names, "cover.png")))
+    assert len(source.parts["train"].names) == 12 and "1 pictures beside" in source.notices[0]
+    with pytest.raises(DataError, match="2 of 14 pictures lie beside"):
+        find_pictures(write(tmp_path / "set", numbered("other.png")))
+    names = [f"{name}/{k}.png" for name in ("train", "test") for k in range(6)]
+    source = find_pictures(write(tmp_path / "splits", numbered(*names, "cover.png")))
+    assert source.class_names == () and len(source.parts["train"].names) == 6 and "1 pictures" in source.notices[0]
+
+
+def test_broken_pictures_are_left_out_and_counted_up_to_one_in_ten(tmp_path):
+    folder = write(tmp_path / "set", numbered(*(f"{k % 2}/{k:02d}.png" for k in range(20))))
+    whole = (folder / "0/04.png").read_bytes()
+    write(folder, {"0/04.png": b"", "1/05.png": whole[:50]})
+    images = load_pictures(find_pictures(folder), Preparation())
+    assert sorted(values(images)) == [k for k in range(20) if k not in (4, 5)]
+    assert images.labels.tolist() == [0] * 9 + [1] * 9
+    assert "2 of 20 pictures cannot be read: 0/04.png" in images.notices[0] and "left out" in images.notices[0]
+    with pytest.raises(DataError, match="2 of 20 pictures cannot be read"):
+        load_pictures(find_pictures(folder), Preparation(), strict=True)
+    write(folder, {"0/06.png": b"nothing"})
+    with pytest.raises(DataError, match="3 of 20 pictures cannot be read"):
+        load_pictures(find_pictures(folder), Preparation())
+
+
+def test_mixed_sizes_become_one_and_it_is_said(tmp_path):
+    files = {f"{k}.png": picture((k, 0, 0), (20 + k, 24), "RGB") for k in range(8)}
+    images = load_pictures(find_pictures(write(tmp_path / "set", files)), Preparation())
+    assert tuple(images.pixels.shape) == (8, 3, 24, 24)
+    assert "prepared as 24x24" in images.notices[0] and "more sizes" in images.notices[0]
+    assert images.notices[-1] == "prepared as 24x24 rgb, cropped to squares"
+    assert values(images) == list(range(8))
+
+
+def pack(folder, path):
+    names = sorted(file for file in folder.rglob("*") if file.is_file())
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in names:
+                archive.write(file, file.relative_to(folder.parent))
+    else:
+        modes = {".tgz": "w:gz", ".gz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}
+        with tarfile.open(path, modes.get(path.suffix, "w")) as archive:
+            for file in reversed(names):
+                archive.add(file, f"./{file.relative_to(folder.parent)}")
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tgz", "x.tar.bz2", "x.tar.xz"])
+def test_archives_are_read_in_place(tmp_path, name):
+    folder = write(tmp_path / "set", {**numbered("cat/1.png", "dog/2.png", "dog/3.png"), "cat/._1.png": b"junk"})
+    inside = load_pictures(find_pictures(folder), Preparation())
+    path = pack(folder, tmp_path / name)
+    assert is_archive(path)
+    before = sorted(tmp_path.rglob("*"))
+    images = load_pictures(find_pictures(path), Preparation())
+    assert (images.pixels == inside.pixels).all() and images.labels.tolist() == [0, 1, 1]
+    assert images.class_names == ("cat", "dog") and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_name_that_is_in_an_archive_twice_counts_once(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for value in (5, 9):
+            data = picture(value)
+            entry = tarfile.TarInfo("a.png")
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    assert values(load_pictures(find_pictures(tmp_path / "x.tar"), Preparation())) == [9]
+
+
+def test_an_archive_bomb_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", picture())
+        archive.writestr("b.png", bytes(2**22))
+    with pytest.raises(DataError, match="more than pictures pack into"):
+        load_pictures(find_pictures(tmp_path / "x.zip"), Preparation())
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tar.bz2", "x.tar.xz"])
+def test_damaged_archives_are_refused_in_one_line(tmp_path, name):
+    rng = np.random.default_rng(0)
+    for k in range(8):
+        pixels = rng.integers(0, 256, (40, 40), dtype=np.uint8)
+        (tmp_path / "set").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "set" / f"{k}.png")
+    whole = pack(tmp_path / "set", tmp_path / name).read_bytes()
+    middle = len(whole) // 2
+    changed = whole[:middle] + bytes(byte ^ 255 for byte in whole[middle : middle + 300]) + whole[middle + 300 :]
+    for content in (b"", b"no archive at all", whole[:middle], changed):
+        (tmp_path / name).write_bytes(content)
+        try:
+            images = load_pictures(find_pictures(tmp_path / name), Preparation())
+        except (DataError, NotFoundError) as error:
+            assert len(str(error).splitlines()) == 1 and name in str(error)
+        else:
+            assert name == "x.tar" and len(images) <= 8  # a tar has no check sums of its content
+
+
+def test_a_password_is_named(tmp_path):
+    path = pack(write(tmp_path / "set", numbered("a.png")), tmp_path / "x.zip")
+    data = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the flag that says so
+        data[data.index(mark) + offset] |= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="without a password"):
+        load_pictures(find_pictures(path), Preparation())
+
+
+def test_links_out_of_the_folder_are_refused(tmp_path):
+    outside = write(tmp_path / "outside", numbered("secret.png"))
+    folder = write(tmp_path / "set", numbered("a.png"))
+    (folder / "b.png").symlink_to(folder / "a.png")
+    assert len(find_pictures(folder).parts["train"].names) == 2
+    (folder / "c.png").symlink_to(outside / "secret.png")
+    with pytest.raises(DataError, match="is a link out of"):
+        find_pictures(folder)
+    (folder / "c.png").unlink()
+    (folder / "more").symlink_to(outside)
+    with pytest.raises(DataError, match="is a link out of"):
+        find_pictures(folder)
+
+
+def test_links_in_a_tar_lead_nowhere(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        link = tarfile.TarInfo("b.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+        data = picture(7)
+        entry = tarfile.TarInfo("../../a.png")
+        entry.size = len(data)
+        archive.addfile(entry, io.BytesIO(data))
+    (tmp_path / "inside").mkdir()
+    try:
+        source = find_pictures(tmp_path / "x.tar")
+    except NotFoundError:
+        return
+    assert values(load_pictures(source, Preparation())) == [7]
+    assert not (tmp_path.parent / "a.png").exists() and not (tmp_path.parents[1] / "a.png").exists()
+
+
+def test_places_without_pictures_say_what_they_hold(tmp_path):
+    with pytest.raises(NotFoundError, match="no file or folder"):
+        find_pictures(tmp_path / "nothing")
+    with pytest.raises(NotFoundError, match=r"holds no images \(nothing\)"):
+        find_pictures(write(tmp_path / "empty", {".DS_Store": b"x"}))
+    folder = write(tmp_path / "other", {"a.txt": b"x", "b.txt": b"x", "c.doc": b"x"})
+    with pytest.raises(NotFoundError, match=r"\(2 .txt, 1 .doc\)"):
+        find_pictures(folder)
+    os.mkfifo(folder / "a.png")  # opening it would block
+    with pytest.raises(NotFoundError, match="holds no images"):
+        find_pictures(folder)
+
+
+def test_too_many_pictures_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("gansmith.data.pictures.MAX_IMAGES", 2)
+    with pytest.raises(DataError, match="3 pictures; up to 2"):
+        find_pictures(write(tmp_path / "set", numbered("a.png", "b.png", "c.png")))

@@ -1,0 +1,137 @@
+"""One door for images of any kind: what a path holds is recognised, read and prepared."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import write_set
+from PIL import Image
+
+from gansmith.data import load_data
+from gansmith.data.idx import IdxSource
+from gansmith.data.images import Images
+from gansmith.data.pictures import PictureSource
+from gansmith.data.prepare import Preparation
+from gansmith.data.sources import FileSource, as_prepared, load_source, open_source
+from gansmith.errors import ConfigError, DataError, NotFoundError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_each_kind_of_path_is_recognised_and_read(tmp_path, digits):
+    (tmp_path / "pictures").mkdir()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for k, image in enumerate(PIXELS):
+            archive.writestr(f"{k}.png", png(image))
+            (tmp_path / "pictures" / f"{k}.png").write_bytes(png(image))
+    np.savez(tmp_path / "x.npz", x_train=PIXELS)
+    np.save(tmp_path / "x.npy", PIXELS)
+    expected = PIXELS.transpose(0, 3, 1, 2)
+    for name, kind in (
+        ("pictures", PictureSource),
+        ("x.zip", PictureSource),
+        ("x.npz", FileSource),
+        ("x.npy", FileSource),
+    ):
+        source = open_source(tmp_path / name)
+        assert isinstance(source, kind) and source.layout
+        np.testing.assert_array_equal(load_source(source, Preparation()).pixels.numpy(), expected)
+        np.testing.assert_array_equal(load_data(str(tmp_path / name)).pixels.numpy(), expected)
+        with pytest.raises(NotFoundError, match="holds no test images"):
+            load_source(source, Preparation(), part="test")
+    source = open_source(write_set(tmp_path / "digits", *digits))
+    assert isinstance(source, IdxSource) and len(load_source(source, Preparation())) == 400
+    with pytest.raises(NotFoundError, match="no file or folder"):
+        open_source(tmp_path / "nothing")
+
+
+def test_a_folder_of_cifar_is_one_set_in_two_parts(tmp_path):
+    rng = np.random.default_rng(0)
+    stored = {}
+    for name in ("data_batch_1", "data_batch_2", "test_batch"):
+        stored[name] = np.concatenate(
+            [rng.integers(0, 10, (3, 1)), rng.integers(0, 256, (3, 3072))], axis=1
+        ).astype(np.uint8)  # fmt: skip
+        stored[name].tofile(tmp_path / f"{name}.bin")
+    (tmp_path / "batches.meta.txt").write_text("airplane\n")
+    source = open_source(tmp_path)
+    train, test = (load_source(source, Preparation(), part=part) for part in ("train", "test"))
+    both = np.concatenate([stored["data_batch_1"], stored["data_batch_2"]])
+    np.testing.assert_array_equal(train.pixels.numpy().reshape(6, -1), both[:, 1:])
+    assert train.labels.tolist() == both[:, 0].tolist()
+    assert test.labels.tolist() == stored["test_batch"][:, 0].tolist()
+
+
+def test_several_files_that_may_be_meant_are_refused(tmp_path):
+    for name in ("a.npz", "b.npz"):
+        np.savez(tmp_path / name, images=PIXELS)
+    with pytest.raises(DataError, match=r"a.npz, b.npz.*name one of them"):
+        open_source(tmp_path)
+
+
+def test_the_test_part_is_in_the_same_file_or_in_one_of_its_own(tmp_path):
+    np.savez(tmp_path / "x.npz", x_train=PIXELS[:4], x_test=PIXELS[4:])
+    assert len(load_data(str(tmp_path / "x.npz"), part="test")) == 2
+    (tmp_path / "two").mkdir()
+    for name, rows in (("train.csv", PIXELS[:4]), ("test.csv", PIXELS[4:])):
+        np.savetxt(tmp_path / "two" / name, rows.reshape(len(rows), -1), fmt="%d", delimiter=",")
+    assert len(load_data(str(tmp_path / "two"))) == 4 and len(load_data(str(tmp_path / "two"), part="test")) == 2
+
+
+def test_arrays_stay_as_they_are_unless_asked_for_more(tmp_path):
+    np.savez(tmp_path / "x.npz", images=PIXELS)
+    assert load_data(str(tmp_path / "x.npz")).notices == ()
+    small = load_data(str(tmp_path / "x.npz"), how=Preparation(4, color="grey"))
+    assert tuple(small.pixels.shape) == (6, 1, 4, 4)
+    wide = np.repeat(PIXELS, 2, axis=2)
+    np.savez(tmp_path / "wide.npz", images=wide)
+    found = load_data(str(tmp_path / "wide.npz"))
+    assert tuple(found.pixels.shape) == (6, 3, 8, 8) and "prepared as 8x8" in found.notices[0]
+
+
+def test_one_color_image_makes_an_array_rgb_and_none_makes_it_grey(tmp_path):
+    grey = np.repeat(np.repeat(PIXELS[..., :1], 3, axis=3), 100, axis=0)
+    np.savez(tmp_path / "x.npz", images=grey)
+    assert load_data(str(tmp_path / "x.npz")).spec.channels == 1
+    grey[1, 0, 0] = (1, 2, 3)  # beyond the images that are looked at
+    np.savez(tmp_path / "x.npz", images=grey)
+    assert load_data(str(tmp_path / "x.npz")).spec.channels == 3
+
+
+def test_images_in_memory_are_prepared_only_where_they_differ():
+    images = Images(PIXELS, [0, 1, 2, 0, 1, 2])
+    assert as_prepared(images, Preparation()) is images
+    assert as_prepared(images, Preparation(8, color="rgb")) is images
+    other = as_prepared(images, Preparation(16))
+    assert other.spec.size == 16 and other.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert "prepared as 16x16 rgb" in other.notices[-1]
+
+
+def test_pictures_where_a_named_set_is_looked_for_have_the_name_of_their_folder(tmp_path):
+    (tmp_path / "my cats").mkdir()
+    (tmp_path / "my cats" / "a.png").write_bytes(png(PIXELS[0]))
+    assert load_data("mnist", data_dir=tmp_path / "my cats").name == "my-cats"
+    assert load_data(str(tmp_path / "my cats")).name == "my-cats"
+
+
+def test_a_misspelt_name_is_refused_unless_the_folder_has_it(tmp_path):
+    for name in ("minst", "cats"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(png(PIXELS[0]))
+    assert load_data("minst", data_dir=tmp_path / "minst").name == "minst"
+    assert load_data("pets", data_dir=tmp_path / "cats").name == "pets"
+    with pytest.raises(ConfigError, match="did you mean 'mnist'"):
+        load_data("minst", data_dir=tmp_path / "cats")
+
+
+def test_an_empty_array_is_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", images=PIXELS[:0])
+    with pytest.raises(DataError, match="holds no images"):
+        load_data(str(tmp_path / "x.npz"))
