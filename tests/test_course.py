@@ -27,7 +27,7 @@ from gansmith.course import write_bundle
 from gansmith.course.bundle import TRAINING_NEEDS
 from gansmith.course.sources import package_files
 from gansmith.course.tiles import missing_classes, tile_ids
-from gansmith.data.image_files import read_images
+from gansmith.data.image_files import read_npz
 from gansmith.data.images import Images, ImageSpec
 from gansmith.errors import GansmithError, RunError
 from gansmith.metrics.features import load_feature_network
@@ -240,7 +240,7 @@ def test_train_runs_without_gansmith_and_has_the_losses_that_gansmith_logs(bundl
     folder, _ = bundle
     shown = run_alone(folder, TRAIN.format(images=128))
     config = load_config(folder / "config.toml", written_in=FORMAT).replace(images=128)
-    config, data = load_training_data(config, read_images(folder / "data.npz"))
+    config, data = load_training_data(config, read_npz(folder / "data.npz"))
     run = create_run(tmp_path / "own", config)
     assert all(event for event in train_events(run, data))
     own = [(row["images_seen"], row["d_loss"], row["g_loss"]) for row in run.log if "d_loss" in row]
