@@ -66,7 +66,7 @@ def calibrate_output(G: nn.Module, config: Config, frequencies: Tensor, wanted: 
     """
     layer = output_layer(G, channels := len(wanted))
     normal = torch.randn(
-        STATISTICS_SAMPLES // 2, config.latent_dim, generator=rng("tones")
+        STATISTICS_SAMPLES // 2, config.latent_dim, generator=rng("calibration")
     )  # part of every run: see randomness
     y = spread_evenly(frequencies, seed=0, count=len(normal))
     was_training, outputs = G.training, list[Tensor]()
