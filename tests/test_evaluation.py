@@ -196,6 +196,8 @@ def test_class_folders_named_as_the_real_classes_have_their_numbers(tmp_path, su
     assert sorted(found.labels.tolist()) == [0, 2, 2] and found.class_names == names
     other = write_pictures(tmp_path / "y", real.pixels[:, 0].numpy(), [0, 1, 1], ("cat", "dog"))
     assert read_samples(other, real).labels.tolist() == [0, 1, 1]
+    np.savez(tmp_path / "unnamed.npz", images=real.pixels[:, 0].numpy(), labels=[2, 1, 0])
+    assert read_samples(tmp_path / "unnamed.npz", real).labels.tolist() == [2, 1, 0]
 
 
 def test_grey_pictures_are_compared_with_color_ones(tmp_path):

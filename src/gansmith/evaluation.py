@@ -155,7 +155,7 @@ def _common_side(source: PictureSource) -> int:
 def _with_labels_of(samples: Images, real: Images) -> Images:
     """Return samples whose class folders, where they are named as the real classes, have the real classes' numbers."""
     numbers = {name: number for number, name in enumerate(real.class_names)}
-    if samples.labels is None or not numbers or not all(name in numbers for name in samples.class_names):
+    if samples.labels is None or not samples.class_names or not numbers.keys() >= set(samples.class_names):
         return samples
     table = torch.tensor([numbers[name] for name in samples.class_names])
     return replace(samples, labels=table[samples.labels], class_names=real.class_names)
