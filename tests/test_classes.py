@@ -7,7 +7,6 @@ from gansmith.metrics.classes import (
     class_balance,
     class_diversity,
     class_kl_null,
-    disagreement,
     label_accuracy,
     recognised,
 )
@@ -48,9 +47,8 @@ def test_the_null_of_the_class_divergence_is_what_draws_score():
     assert np.mean(draws) == pytest.approx(class_kl_null(3, 900, 600), rel=0.3)  # 200 draws of a skewed law: 7 % error
 
 
-def test_label_accuracy_and_disagreement_count():
+def test_label_accuracy_counts():
     assert label_accuracy(_answers([0, 1, 2, 2]), np.array([0, 1, 2, 0])) == {"label_accuracy": 0.75}
-    assert disagreement(_answers([0, 1, 2, 2]), _answers([0, 1, 1, 1])) == {"disagreement": 0.5}
 
 
 def test_diversity_is_the_root_mean_square_distance_of_pairs():

@@ -42,3 +42,8 @@ class TrainingFailed(RuntimeError):
     def __init__(self, message: str, *, failure: str = "") -> None:
         super().__init__(message)
         self.failure = failure
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of an exception's message, or the name of its class where it has no message."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from gansmith.conditioning import Conditioning, conditioned_spec
 from gansmith.config import FIELDS, Config, choose
 from gansmith.data.images import ImageSpec
-from gansmith.errors import DataError, NotFoundError
+from gansmith.errors import DataError, NotFoundError, reason_of
 from gansmith.files import read_metadata
 from gansmith.networks import NETWORKS
 from gansmith.runs import holds_run, open_run
@@ -77,7 +77,7 @@ def load_generator(path: Path | str) -> Model:
             f"{path} was written by another version of Gansmith ({error}); use that version, or train a new generator"
         ) from None
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason_of(error)
         if isinstance(error, KeyError):
             reason = f"it has no {reason}"
         if not metadata:

@@ -2,8 +2,10 @@
 
 import json as json_
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -46,7 +48,6 @@ def recipes(
         The board as one JSON object instead of a table.
     """
     from gansmith.benchmarks.boards import RANKED, run_board, to_table
-    from gansmith.benchmarks.trials import Interrupted
     from gansmith.recipes import RECIPES
 
     for name in names:
@@ -57,17 +58,9 @@ def recipes(
         raise ConfigError(f"seeds is {seeds}; it must be 1 or more, such as 3")
     choices = _choices(data, data_dir)
     folder = out or Path("runs") / f"board-{'-'.join(f'{value:g}-{name}' for name, value in length.items())}-{data}"
-    try:
-        board = run_board(folder, names or RANKED, seeds=seeds, length=length, choices=choices, report=_report)
-    except Interrupted as stopped:
-        print(f"stopped; the same command continues the board in {folder}", file=sys.stderr)
-        return stopped.code
-    if json:
-        print(json_.dumps(board))
-    else:
-        print_table(*to_table(board))
-    _report(f"board {folder / 'board.md'}, {folder / 'board.png'}, {folder / 'curves.png'}")
-    return 0
+    files = ("board.md", "board.png", "curves.png")
+    run = partial(run_board, folder, names or RANKED, seeds=seeds, length=length, choices=choices, report=_report)
+    return _run_and_print(run, to_table, [folder / name for name in files], json=json)
 
 
 def ablate(
@@ -107,21 +100,35 @@ def ablate(
         The ablation as one JSON object instead of a table.
     """
     from gansmith.benchmarks.ablation import run_ablation, to_table
-    from gansmith.benchmarks.trials import Interrupted
 
     length = _length(minutes, images, 1.0)
     folder = out or Path("runs") / f"ablation-{recipe}"
     choices = _choices(data, data_dir)
+    run = partial(run_ablation, folder, recipe, without, seeds=seeds, length=length, choices=choices, report=_report)
+    return _run_and_print(run, to_table, [folder / "ablation.md"], json=json)
+
+
+def _run_and_print(
+    run: Callable[[], dict[str, Any]],
+    to_table: Callable[[dict[str, Any]], tuple[Sequence[str], Sequence[Sequence[str]]]],
+    files: Sequence[Path],
+    *,
+    json: bool,
+) -> int:
+    """Run a comparison, print its table and where it was written; returns the exit code. The first file names it."""
+    from gansmith.benchmarks.trials import Interrupted
+
+    kind, folder = files[0].stem, files[0].parent
     try:
-        ablation = run_ablation(folder, recipe, without, seeds=seeds, length=length, choices=choices, report=_report)
+        result = run()
     except Interrupted as stopped:
-        print(f"stopped; the same command continues the ablation in {folder}", file=sys.stderr)
+        print(f"stopped; the same command continues the {kind} in {folder}", file=sys.stderr)
         return stopped.code
     if json:
-        print(json_.dumps(ablation))
+        print(json_.dumps(result))
     else:
-        print_table(*to_table(ablation))
-    _report(f"ablation {folder / 'ablation.md'}")
+        print_table(*to_table(result))
+    _report(f"{kind} {', '.join(map(str, files))}")
     return 0
 
 

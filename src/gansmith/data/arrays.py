@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansmith.data.image_files import read_array
-from gansmith.errors import DataError
+from gansmith.errors import DataError, reason_of
 
 MAX_BYTES = 2**33  # of one file, unpacked
 TABLES = (".csv", ".csv.gz", ".tsv")
@@ -111,8 +111,7 @@ def _naming_damage(path: Path) -> Iterator[None]:
         NotImplementedError,
         RuntimeError,
     ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read ({reason}); save it again") from None
+        raise DataError(f"{path} cannot be read ({reason_of(error)}); save it again") from None
 
 
 def _read_npz(path: Path) -> Parts:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from gansmith.data.images import MAX_IMAGES, Images
-from gansmith.errors import DataError
+from gansmith.errors import DataError, reason_of
 
 MAX_BYTES = 2**29  # of all pixels together; reading takes twice that
 _NAMES = ("images", "samples", "arr_0")  # of the array in a .npz, in this order
@@ -95,8 +95,7 @@ def read_array(file: IO[bytes], what: str) -> np.ndarray:
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, is_fortran, dtype = readers[version](file)
     except (ValueError, KeyError, SyntaxError, TokenError, TypeError, RecursionError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{what} is not a NumPy array ({reason}); save it with numpy.save or savez") from None
+        raise DataError(f"{what} is not a NumPy array ({reason_of(error)}); save it with numpy.save or savez") from None
     size = math.prod(shape) * dtype.itemsize
     if dtype.kind not in "biuf" or size > MAX_BYTES or any(side < 0 for side in shape):
         raise DataError(f"{what} is {dtype} {shape}; plain numbers of at most {MAX_BYTES:,} bytes are needed")
@@ -117,6 +116,5 @@ def open_picture(path: Path) -> Image.Image:
         UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
         Image.DecompressionBombError, Image.DecompressionBombWarning,
     ) as error:  # fmt: skip
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read as a picture ({reason}); write it again") from None
+        raise DataError(f"{path} cannot be read as a picture ({reason_of(error)}); write it again") from None
     return picture

@@ -24,7 +24,7 @@ import torch
 from gansmith.config import ARCHIVES
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle
-from gansmith.errors import DataError, NotFoundError
+from gansmith.errors import DataError, NotFoundError, reason_of
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_MEMBER_BYTES = 2**27  # of one picture's file
@@ -123,7 +123,7 @@ def _naming_damage(path: Path) -> Iterator[None]:
     except (
         zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError,
     ) as error:  # fmt: skip
-        reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+        reason = reason_of(error).rstrip(":")
         raise DataError(f"{path} is damaged or no archive ({reason}); pack it again") from None
     except RuntimeError as error:  # zipfile's word for a password
         raise DataError(f"{path} cannot be read ({error}); pack it again without a password") from None

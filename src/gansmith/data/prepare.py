@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from gansmith.errors import ConfigError, DataError
+from gansmith.errors import ConfigError, DataError, reason_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 RESIZES, COLORS = ("crop", "pad", "stretch"), ("auto", "grey", "rgb")
@@ -101,7 +101,7 @@ def decode(data: bytes) -> Image.Image:
     except DataError:
         raise
     except _DAMAGE as error:
-        raise DataError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+        raise DataError(reason_of(error)) from None
 
 
 def _canonical(picture: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gansmith.errors import DataError, GansmithError
+from gansmith.errors import DataError, GansmithError, reason_of
 
 MAX_BYTES = 1 << 27
 MAX_NUMBERS = 1 << 20  # in any value of the graph, for one image
@@ -62,8 +62,9 @@ def read_onnx(path: Path) -> tuple["OnnxGenerator", dict[str, str]]:
             session, is_sigmoid=not metadata and _ends_in_sigmoid(proto), num_ids=_table_rows(proto)
         ), metadata
     except Exception as error:  # two libraries with many exception types of their own, none of them public
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} is not an ONNX generator that can be read ({reason}); export it again") from None
+        raise DataError(
+            f"{path} is not an ONNX generator that can be read ({reason_of(error)}); export it again"
+        ) from None
 
 
 def _load_weights_beside(proto: Any, folder: Path) -> None:

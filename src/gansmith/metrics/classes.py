@@ -87,12 +87,3 @@ def class_diversity(real: Array, fake: Array, real_y: Ids, fake_y: Ids) -> dict[
 def _variance(features: Array) -> float:
     """Return the trace of the covariance."""
     return float(features.var(axis=0, ddof=1).sum())
-
-
-def disagreement(first: Array, second: Array) -> dict[str, float]:
-    """Return the share of images that two independently trained classifiers put into different classes.
-
-    Returns:
-        {"disagreement": share in [0, 1]}; the null is the same share of real images. Images of no class raise it.
-    """
-    return {"disagreement": float((first.argmax(axis=1) != second.argmax(axis=1)).mean())}
