@@ -69,9 +69,19 @@ def draw_curves(run: RunDirectory, kind: str = ".png") -> bytes:
 
 
 def _draw_scores(axes: "Axes", scores: Sequence[Point]) -> None:
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        """1.25 and 20 where a logarithmic axis has 1.25 x 10^0 and 2 x 10^1."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
     axes.plot(*zip(*scores, strict=True), color=_SCORE, marker="o", label="generated images")
     axes.axhline(1, color=_SCORE, linewidth=0.8, linestyle=":", label="other real images (1.00)")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(Plain())
+    axes.yaxis.set_minor_formatter(Plain())
     axes.set_ylabel("validation FD ratio")
 
 
