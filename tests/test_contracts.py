@@ -29,7 +29,7 @@ from gansmith.training.state import start_networks
 from gansmith.training.step import Batch, train_step
 from gansmith.training.techniques import build_techniques
 
-SPECS = [ImageSpec(28, 1, 10), ImageSpec(32, 3, 4), ImageSpec(28, 1, 0)]
+SPECS = [ImageSpec(28, 1, 10), ImageSpec(32, 3, 4), ImageSpec(28, 1, 0), ImageSpec(100, 3, 0)]
 SOURCE = Path(gansmith.__file__).parent
 
 

@@ -106,9 +106,10 @@ def test_keras_finds_the_weights_of_parallel_branches(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTERS)
+@pytest.mark.parametrize("size", [32, 100])
 @pytest.mark.parametrize("network", KERAS_NETWORKS)
-def test_colour_images_of_another_size_are_exported(network, name, tmp_path):
-    model = build_model(network, conditioning="none", spec=ImageSpec(32, 3, 0))
+def test_colour_images_of_another_size_are_exported(network, size, name, tmp_path):
+    model = build_model(network, conditioning="none", spec=ImageSpec(size, 3, 0))
     assert EXPORTERS[name](model, tmp_path / "generator") <= TIGHT
 
 

@@ -8,7 +8,16 @@ import torch
 from gansmith.config import resolve
 from gansmith.data.images import ImageSpec
 from gansmith.networks import build_networks
-from gansmith.networks.layers import Dropout, FlattenChannelsLast, MinibatchStddev, minibatch_stddev, stddev_features
+from gansmith.networks.layers import (
+    Dropout,
+    FlattenChannelsLast,
+    MinibatchStddev,
+    doubled_to,
+    halved_widths,
+    map_sides,
+    minibatch_stddev,
+    stddev_features,
+)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -39,6 +48,35 @@ def test_flattening_in_channels_last_order_copies_nothing():
     flat = FlattenChannelsLast()(maps)
     assert flat[0, :6].tolist() == [0, 12, 1, 13, 2, 14]  # the first position of both maps, then the second, ...
     assert flat.data_ptr() == maps.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("size", "sides"),
+    [(16, [4, 8, 16]), (28, [7, 14, 28]), (32, [8, 16, 32]), (48, [6, 12, 24, 48]), (128, [8, 16, 32, 64, 128])],
+)
+def test_maps_are_halved_twice_and_on_until_8_pixels(size, sides):
+    assert map_sides(size) == map_sides(size, rounds_up=True) == sides
+
+
+@pytest.mark.parametrize(
+    ("size", "exact", "rounded"),
+    [(100, [25, 50, 100], [7, 13, 25, 50, 100]), (36, [9, 18, 36], [5, 9, 18, 36])],
+)
+def test_odd_sides_are_halved_only_where_that_is_asked_for(size, exact, rounded):
+    assert map_sides(size) == exact
+    assert map_sides(size, rounds_up=True) == rounded
+
+
+def test_channels_are_halved_at_the_last_two_doublings():
+    assert halved_widths(32, map_sides(28)) == [32, 16, 8]
+    assert halved_widths(32, map_sides(128)) == [32, 32, 32, 16, 8]
+
+
+def test_doubling_to_an_odd_side_crops_the_interpolation():
+    maps = torch.randn(2, 3, 5, 5)
+    even, odd = (torch.nn.Sequential(*doubled_to(side, mode="bilinear"))(maps) for side in (10, 9))
+    assert even.shape == (2, 3, 10, 10)
+    assert torch.equal(odd, even[:, :, :9, :9])
 
 
 def test_minibatch_stddev_of_features_has_its_closed_form():

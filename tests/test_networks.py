@@ -12,7 +12,7 @@ from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError, DataError
 from gansmith.networks import NETWORKS, build_networks
 from gansmith.networks.layers import SlowLinear, initialise
-from gansmith.networks.progressive import GROWN, grow, growth_at
+from gansmith.networks.progressive import grow, growth_at
 from gansmith.networks.r3gan import Block
 from gansmith.networks.stylegan_lite import Modulated
 from gansmith.summaries import describe
@@ -48,8 +48,22 @@ def test_image_sizes_that_are_not_a_multiple_of_4_are_refused(name):
         NETWORKS[name](ImageSpec(30, 1, 0), config)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [64, 100])
+def test_weights_grow_no_faster_than_the_area_of_images(name, size):
+    small, large = (
+        sum(
+            p.numel()
+            for network in build(name, ImageSpec(side, 3, 0), minibatch_stddev=0)
+            for p in network.parameters()
+        )
+        for side in (32, size)
+    )
+    assert large < 1.1 * (size / 32) ** 2 * small
+
+
 def test_an_r3gan_block_is_the_identity_at_initialisation_and_has_groups_of_16():
-    block = Block(32, "default")
+    block = Block(32, "default", scales=3)
     maps = torch.randn(2, 32, 5, 5)
     assert torch.equal(block(maps), maps)
     assert block.layers[2].groups == 64 // 16
@@ -66,7 +80,7 @@ def test_r3gans_first_convolution_scales_a_learned_map_for_each_channel():
 
 
 def test_an_r3gan_block_has_he_initialisation_scaled_for_three_blocks():
-    block = Block(64, "default")
+    block = Block(64, "default", scales=3)
     gain = (2 / (1 + 0.2**2)) ** 0.5 * 3**-0.25
     for layer, fan_in in ((block.layers[0], 64), (block.layers[2], 16 * 9)):
         assert layer.weight.std().item() == pytest.approx(gain / fan_in**0.5, rel=0.05)  # 8,192 weights or more
@@ -147,7 +161,13 @@ def test_truncation_moves_styles_towards_the_mean_of_each_class_id():
     [(0.0, 0.0), (0.2, 0.0), (0.3, 0.5), (0.4, 1.0), (0.6, 1.0), (0.7, 1.5), (0.8, 2.0), (1.0, 2.0)],
 )
 def test_growth_has_five_phases_of_equal_length(progress, growth):
-    assert growth_at(progress) == pytest.approx(growth)
+    assert growth_at(progress, doublings=2) == pytest.approx(growth)
+
+
+@pytest.mark.parametrize("doublings", [2, 3, 4])
+def test_growth_ends_with_all_doublings_in_phases_of_equal_length(doublings):
+    phases = [growth_at((k + 0.5) / (2 * doublings + 1), doublings) for k in range(2 * doublings + 1)]
+    assert phases == pytest.approx([0.5 * k for k in range(2 * doublings + 1)])
 
 
 def test_a_growing_generator_repeats_pixels_and_fades_between_sizes():
@@ -210,7 +230,7 @@ def test_the_logit_of_planes_is_not_a_sum_over_channels():
 def test_growing_modules_of_g_are_found_if_d_does_not_grow():
     G, D = build("progressive")[0], build("mlp")[1]
     networks = Networks(G, D, build("progressive")[0], torch.optim.SGD(G.parameters()), torch.optim.SGD(D.parameters()))
-    assert networks.growing and all(module.growth == GROWN for module in networks.growing)
+    assert networks.growing and all(module.growth == 2.0 for module in networks.growing)
     for module in networks.growing:
         grow(module, 0.0)
     grown = [

@@ -352,6 +352,16 @@ def _upsample(
     )
 
 
+def _slice(keras: _Writer, node: Node, *, self: Node, dim: int, start: int | None, end: int, step: int) -> str:
+    before, after = _shape(self), _shape(node)
+    if before == after:
+        return keras.name_of(self)
+    if len(before) != 3 or dim not in (2, 3) or start or step != 1:
+        raise keras.error(node, "of these elements")
+    cropping = [[0, before[1] - after[1]], [0, before[2] - after[2]]]
+    return keras.add("Cropping2D", [keras.name_of(self)], cropping=cropping, data_format="channels_last")
+
+
 def _pixel_shuffle(keras: _Writer, node: Node, *, self: Node, upscale_factor: int) -> str:
     channels, height, width = _shape(node)
     f = upscale_factor
@@ -438,6 +448,7 @@ LAYERS: dict[Any, Callable[..., str]] = {
     _aten.selu.default: partial(_activation, kind="selu"),
     _aten.sigmoid.default: partial(_activation, kind="sigmoid"),
     _aten.silu.default: partial(_activation, kind="swish"),
+    _aten.slice.Tensor: _slice,
     _aten.softplus.default: partial(_activation, kind="softplus"),
     _aten.tanh.default: partial(_activation, kind="tanh"),
     _aten.unflatten.int: _reshape,

@@ -1,8 +1,8 @@
 """The default networks, made for training on CPUs: few multiplications per image.
 
-The widest maps have a quarter of the image's size, where a 3x3 convolution costs a sixteenth of what it costs at full
-size; the last upsampling of G is a pixel shuffle. There are no residual blocks: in runs of minutes, branches that start
-at zero cost time and learn late (docs/experiments.md).
+The widest maps have a quarter of the image's size or less, where a 3x3 convolution costs a sixteenth of what it costs
+at full size; the last upsampling of G is a pixel shuffle. There are no residual blocks: in runs of minutes, branches
+that start at zero cost time and learn late (docs/experiments.md).
 """
 
 import torch
@@ -17,8 +17,10 @@ from gansmith.networks.layers import (
     UnflattenChannelsLast,
     activation,
     convolution,
+    doubled_to,
     dropout,
     he_normal,
+    map_sides,
     minibatch_stddev,
     refuse_size,
     refuse_unused,
@@ -28,10 +30,10 @@ from gansmith.networks.layers import (
 
 
 def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """Return G and D with maps of 1/2, 1/4 and (in D) 1/8 of the image's size.
+    """Return G and D, whose maps have 1/2, 1/4 and (in D) 1/8 of the image's size, and less for larger images.
 
-    G has `g_width` maps at 1/4 and half as many at 1/2. D has `d_width` maps at 1/4, a quarter as many at 1/2 and twice
-    as many at 1/8.
+    G has half of `g_width` maps at 1/2 and `g_width` maps below. D has a quarter of `d_width` maps at 1/2, `d_width` at
+    1/4 and twice as many below.
     """
     refuse_misfits(spec, config)
     return Generator(spec, config), Discriminator(spec, config)
@@ -51,7 +53,7 @@ class Generator(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 64)
         self.layers = nn.Sequential(
-            he_normal(nn.Linear(config.latent_dim + 64, config.g_width * (spec.size // 4) ** 2)),
+            he_normal(nn.Linear(config.latent_dim + 64, config.g_width * map_sides(spec.size, rounds_up=True)[0] ** 2)),
             *generator_layers(config, size=spec.size, channels=spec.channels),
         )
 
@@ -68,12 +70,10 @@ class Discriminator(nn.Module):
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
-        side = -(-spec.size // 8)
         self.layers = nn.Sequential(
-            *discriminator_layers(config, channels=spec.channels),
-            he_normal(nn.Linear(2 * config.d_width * side**2, 128)),
-            activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-            *dropout(config.d_dropout),
+            *discriminator_layers(config, size=spec.size, channels=spec.channels),
+            he_normal(nn.Linear(discriminator_features(config, size=spec.size), 128)),
+            *_activated(config),
         )
         self.stddev = minibatch_stddev(config)
         self.head = nn.Linear(128 + stddev_features(config), 1)
@@ -94,46 +94,66 @@ class Discriminator(nn.Module):
 
 
 def generator_layers(config: Config, *, size: int, channels: int) -> list[nn.Module]:
-    """Return layers from (N, g_width * (size / 4)^2), the output of G's linear layer, to images."""
-    wide, narrow, side = config.g_width, config.g_width // 2, size // 4
-    return [
-        UnflattenChannelsLast(1, (wide, side, side)),
-        nn.BatchNorm2d(wide),
-        activation(config.g_activation, nn.LeakyReLU(SLOPE)),
-        *dropout(config.g_dropout),
-        convolution(wide, wide),
-        nn.BatchNorm2d(wide),
-        activation(config.g_activation, nn.LeakyReLU(SLOPE)),
-        *dropout(config.g_dropout),
-        convolution(wide, narrow, kernel_size=1),
-        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-        nn.BatchNorm2d(narrow),
-        activation(config.g_activation, nn.LeakyReLU(SLOPE)),
-        *dropout(config.g_dropout),
-        convolution(narrow, narrow),
-        nn.BatchNorm2d(narrow),
-        activation(config.g_activation, nn.LeakyReLU(SLOPE)),
-        *dropout(config.g_dropout),
-        convolution(narrow, 4 * channels),
-        nn.PixelShuffle(2),
-        nn.Tanh(),
+    """Return layers from (N, g_width * side^2), the output of G's linear layer, to images.
+
+    The side is that of the smallest maps, 1/4 of an image of 28 or 32 pixels.
+    """
+    width, (start, *sides, _) = config.g_width, map_sides(size, rounds_up=True)
+    layers = [
+        UnflattenChannelsLast(1, (width, start, start)),
+        *_normalised(config, width),
+        convolution(width, width),
+        *_normalised(config, width),
     ]
+    for side in sides:
+        narrow = config.g_width // 2 if side == sides[-1] else width
+        layers += [
+            convolution(width, narrow, kernel_size=1),
+            *doubled_to(side, mode="bilinear"),
+            *_normalised(config, narrow),
+            convolution(narrow, narrow),
+            *_normalised(config, narrow),
+        ]
+        width = narrow
+    return [*layers, convolution(width, 4 * channels), nn.PixelShuffle(2), nn.Tanh()]
 
 
-def discriminator_layers(config: Config, *, channels: int) -> list[nn.Module]:
-    """Return layers from images to (N, 2 * d_width * (size / 8, rounded up)^2), the input of D's linear layer."""
+def _normalised(config: Config, width: int) -> list[nn.Module]:
+    """Return what follows each of G's convolutions: batch normalisation, the activation, dropout if there is any."""
+    act = activation(config.g_activation, nn.LeakyReLU(SLOPE))
+    return [nn.BatchNorm2d(width), act, *dropout(config.g_dropout)]
+
+
+def discriminator_layers(config: Config, *, size: int, channels: int) -> list[nn.Module]:
+    """Return layers from images to (N, discriminator_features), the input of D's linear layer."""
     wide = config.d_width
-    return [
+    layers = [
         nn.PixelUnshuffle(2),
         ChannelsLast(),
         convolution(4 * channels, wide // 4),
-        activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-        *dropout(config.d_dropout),
+        *_activated(config),
         convolution(wide // 4, wide, kernel_size=4, stride=2),
-        activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-        *dropout(config.d_dropout),
-        convolution(wide, 2 * wide, stride=2),
-        activation(config.d_activation, nn.LeakyReLU(SLOPE)),
-        *dropout(config.d_dropout),
-        FlattenChannelsLast(),
+        *_activated(config),
     ]
+    for _ in _sides_from_eighth(size):
+        layers += [convolution(wide, 2 * config.d_width, stride=2), *_activated(config)]
+        wide = 2 * config.d_width
+    return [*layers, FlattenChannelsLast()]
+
+
+def discriminator_features(config: Config, *, size: int) -> int:
+    """Return the number of features of one image after D's convolutions, for each channel that is seen alone."""
+    last: int = _sides_from_eighth(size)[-1]
+    return 2 * config.d_width * last**2
+
+
+def _sides_from_eighth(size: int) -> list[int]:
+    """Return the sides of D's last maps: 1/8 of the image's size, rounded up, then halved until they have 4 pixels."""
+    sides = [-(-size // 8)]
+    while sides[-1] > 4:
+        sides.append(-(-sides[-1] // 2))
+    return sides
+
+
+def _activated(config: Config) -> list[nn.Module]:
+    return [activation(config.d_activation, nn.LeakyReLU(SLOPE)), *dropout(config.d_dropout)]

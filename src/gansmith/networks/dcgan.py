@@ -5,46 +5,73 @@ Source of the family: Radford, Metz and Chintala, arXiv:1511.06434. `dcgan` has 
 table 1) with the max-pooling discriminator of a university course.
 """
 
+from itertools import pairwise
+
 from torch import nn
 
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
 from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
-from gansmith.networks.layers import PadSame, activation, dropout, refuse_size, refuse_widths, stddev_features
+from gansmith.networks.layers import (
+    SMALLEST_SIDE,
+    PadSame,
+    activation,
+    dropout,
+    halved_widths,
+    map_sides,
+    refuse_size,
+    refuse_widths,
+    stddev_features,
+)
 
 
 def dcgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """Return G and D with `g_width` and `d_width` maps at 1/4 of the image's size, half as many at 1/2."""
+    """Return G and D with half of `g_width` and `d_width` maps at 1/2 of the image's size, and all of them below."""
     refuse_size(spec, config)
     refuse_widths(config, g_width=2, d_width=2)
-    wide, narrow, side = config.g_width, config.g_width // 2, spec.size // 4
+    side, *_ = sides = map_sides(spec.size)
     inputs = latent_inputs(spec, config)
-    G = nn.Sequential(
-        nn.Unflatten(1, (inputs, 1, 1)),
-        nn.ConvTranspose2d(inputs, wide, kernel_size=side),
-        nn.BatchNorm2d(wide),
-        activation(config.g_activation, nn.ReLU()),
-        *dropout(config.g_dropout),
-        nn.ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1),
+    G: list[nn.Module] = [nn.Unflatten(1, (inputs, 1, 1)), nn.ConvTranspose2d(inputs, config.g_width, kernel_size=side)]
+    narrow = config.g_width
+    for wide, narrow in pairwise(_widths(config.g_width, sides)):
+        G += [
+            nn.BatchNorm2d(wide),
+            activation(config.g_activation, nn.ReLU()),
+            *dropout(config.g_dropout),
+            nn.ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1),
+        ]
+    G += [
         nn.BatchNorm2d(narrow),
         activation(config.g_activation, nn.ReLU()),
         *dropout(config.g_dropout),
         nn.ConvTranspose2d(narrow, spec.channels, kernel_size=4, stride=2, padding=1),
         nn.Tanh(),
-    )
-    wide, narrow = config.d_width, config.d_width // 2
-    D = nn.Sequential(
+    ]
+    narrow = config.d_width // 2
+    D: list[nn.Module] = [
         nn.Conv2d(image_channels(spec, config), narrow, kernel_size=4, stride=2, padding=1),
         activation(config.d_activation, nn.LeakyReLU(0.2)),
         *dropout(config.d_dropout),
-        nn.Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1),
-        nn.BatchNorm2d(wide),
-        activation(config.d_activation, nn.LeakyReLU(0.2)),
-        *dropout(config.d_dropout),
+    ]
+    for narrow, wide in pairwise(reversed(_widths(config.d_width, sides))):
+        D += [
+            nn.Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1),
+            nn.BatchNorm2d(wide),
+            activation(config.d_activation, nn.LeakyReLU(0.2)),
+            *dropout(config.d_dropout),
+        ]
+    head = nn.Conv2d(config.d_width + stddev_features(config), 1, kernel_size=side)
+    num_features = config.d_width * side**2
+    return (
+        Generator(nn.Sequential(*G), spec, config),
+        Discriminator(nn.Sequential(*D), head, num_features, spec, config),
     )
-    head = nn.Conv2d(wide + stddev_features(config), 1, kernel_size=side)
-    return Generator(G, spec, config), Discriminator(D, head, wide * side**2, spec, config)
+
+
+def _widths(width: int, sides: list[int]) -> list[int]:
+    """Return the maps at each side but the image's own: half of `width` at 1/2 of its size, all of them below."""
+    return halved_widths(width, sides)[:-1]
 
 
 def dcgan_keras(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -55,25 +82,24 @@ def dcgan_keras(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """
     refuse_size(spec, config)
     refuse_widths(config, g_width=2, d_width=2)
-    wide, narrow, side = config.g_width, config.g_width // 2, spec.size // 4
-    G = nn.Sequential(
+    wide, (side, *sides) = config.g_width, map_sides(spec.size)
+    G: list[nn.Module] = [
         nn.Linear(latent_inputs(spec, config), wide * side**2),
         activation(config.g_activation, nn.ReLU()),
         nn.Unflatten(1, (wide, side, side)),
         *dropout(config.g_dropout),
-        nn.Upsample(scale_factor=2),
-        nn.Conv2d(wide, wide, kernel_size=3, padding=1),
-        nn.BatchNorm2d(wide, eps=1e-3, momentum=0.2),
-        activation(config.g_activation, nn.ReLU()),
-        *dropout(config.g_dropout),
-        nn.Upsample(scale_factor=2),
-        nn.Conv2d(wide, narrow, kernel_size=3, padding=1),
-        nn.BatchNorm2d(narrow, eps=1e-3, momentum=0.2),
-        activation(config.g_activation, nn.ReLU()),
-        *dropout(config.g_dropout),
-        nn.Conv2d(narrow, spec.channels, kernel_size=3, padding=1),
-        nn.Tanh(),
-    )
+    ]
+    for side in sides:
+        narrow = config.g_width // 2 if side == spec.size else config.g_width
+        G += [
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(wide, narrow, kernel_size=3, padding=1),
+            nn.BatchNorm2d(narrow, eps=1e-3, momentum=0.2),
+            activation(config.g_activation, nn.ReLU()),
+            *dropout(config.g_dropout),
+        ]
+        wide = narrow
+    G += [nn.Conv2d(wide, spec.channels, kernel_size=3, padding=1), nn.Tanh()]
     maps, last = config.d_width, -(-(spec.size // 4 + 1) // 2)
     D = nn.Sequential(
         PadSame(kernel_size=3, stride=2),
@@ -99,13 +125,14 @@ def dcgan_keras(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     )
     features = 8 * maps * last**2
     head = nn.Linear(features + stddev_features(config), 1)
-    return Generator(G, spec, config), Discriminator(D, head, features, spec, config)
+    return Generator(nn.Sequential(*G), spec, config), Discriminator(D, head, features, spec, config)
 
 
 def dcgan_pooled(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """Return InfoGAN's generator and a D of unpadded convolutions and max pooling.
 
-    D has `d_width` maps, then twice as many, and a hidden layer as wide as its input.
+    D has `d_width` maps, then twice as many, and a hidden layer as wide as its input. Larger images than 40 pixels are
+    convolved and pooled more often, until 8 are left.
     """
     refuse_size(spec, config)
     refuse_widths(config, g_width=2, d_width=2)
@@ -114,33 +141,38 @@ def dcgan_pooled(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]
             f"images are {spec.size} pixels wide; the dcgan-pooled network convolves without padding and needs 16 or "
             "more: resize them or choose another network"
         )
-    maps, last = config.d_width, ((spec.size - 4) // 2 - 4) // 2
-    features = 2 * maps * last**2
-    D = nn.Sequential(
-        nn.Conv2d(image_channels(spec, config), maps, kernel_size=5),
-        activation(config.d_activation, nn.LeakyReLU(0.01)),
-        nn.MaxPool2d(2),
-        *dropout(config.d_dropout),
-        nn.Conv2d(maps, 2 * maps, kernel_size=5),
-        activation(config.d_activation, nn.LeakyReLU(0.01)),
-        nn.MaxPool2d(2),
-        *dropout(config.d_dropout),
+    sides = [spec.size]
+    while len(sides) <= 2 or sides[-1] > SMALLEST_SIDE:
+        sides.append((sides[-1] - 4) // 2)
+    widths = [image_channels(spec, config), config.d_width, *[2 * config.d_width] * (len(sides) - 2)]
+    D: list[nn.Module] = []
+    for inputs, maps in pairwise(widths):
+        D += [
+            nn.Conv2d(inputs, maps, kernel_size=5),
+            activation(config.d_activation, nn.LeakyReLU(0.01)),
+            nn.MaxPool2d(2),
+            *dropout(config.d_dropout),
+        ]
+    features = widths[-1] * sides[-1] ** 2
+    D += [
         nn.Flatten(),
         nn.Linear(features, features),
         activation(config.d_activation, nn.LeakyReLU(0.01)),
         *dropout(config.d_dropout),
-    )
+    ]
     head = nn.Linear(features + stddev_features(config), 1)
-    return pooled_generator(spec, config), Discriminator(D, head, features, spec, config)
+    return pooled_generator(spec, config), Discriminator(nn.Sequential(*D), head, features, spec, config)
 
 
 def pooled_generator(spec: ImageSpec, config: Config) -> nn.Module:
-    """Return InfoGAN's generator, with 16 times `g_width` hidden units, then twice and once `g_width` maps.
+    """Return InfoGAN's generator, with 16 times `g_width` hidden units, then `g_width` maps at 1/2 of the size.
+
+    There are twice as many at 1/4 and below.
 
     Batch normalisation comes after the activations. Source: arXiv:1606.03657, table 1.
     """
-    maps, side = config.g_width, spec.size // 4
-    layers = nn.Sequential(
+    maps, (side, *sides) = config.g_width, map_sides(spec.size)
+    layers: list[nn.Module] = [
         nn.Linear(latent_inputs(spec, config), 16 * maps),
         activation(config.g_activation, nn.ReLU()),
         nn.BatchNorm1d(16 * maps),
@@ -150,11 +182,14 @@ def pooled_generator(spec: ImageSpec, config: Config) -> nn.Module:
         nn.BatchNorm1d(2 * maps * side**2),
         *dropout(config.g_dropout),
         nn.Unflatten(1, (2 * maps, side, side)),
-        nn.ConvTranspose2d(2 * maps, maps, kernel_size=4, stride=2, padding=1),
-        activation(config.g_activation, nn.ReLU()),
-        nn.BatchNorm2d(maps),
-        *dropout(config.g_dropout),
-        nn.ConvTranspose2d(maps, spec.channels, kernel_size=4, stride=2, padding=1),
-        nn.Tanh(),
-    )
-    return Generator(layers, spec, config)
+    ]
+    for side in sides[:-1]:
+        narrow = maps if side == sides[-2] else 2 * maps
+        layers += [
+            nn.ConvTranspose2d(2 * maps, narrow, kernel_size=4, stride=2, padding=1),
+            activation(config.g_activation, nn.ReLU()),
+            nn.BatchNorm2d(narrow),
+            *dropout(config.g_dropout),
+        ]
+    layers += [nn.ConvTranspose2d(maps, spec.channels, kernel_size=4, stride=2, padding=1), nn.Tanh()]
+    return Generator(nn.Sequential(*layers), spec, config)

@@ -128,6 +128,20 @@ class FlattenChannelsLast(nn.Module):
         return maps.permute(0, 2, 3, 1).flatten(1)
 
 
+class Crop(nn.Module):
+    """The first `side` rows and columns of maps."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps[:, :, : self.side, : self.side]
+
+    def extra_repr(self) -> str:
+        return str(self.side)
+
+
 class PadSame(nn.Module):
     """Zero padding as Keras does it for `padding="same"`: an odd pixel goes to the right and to the bottom."""
 
@@ -141,6 +155,37 @@ class PadSame(nn.Module):
 
     def _total(self, size: int) -> int:
         return max(0, (math.ceil(size / self.stride) - 1) * self.stride + self.kernel_size - size)
+
+
+SMALLEST_SIDE = 8  # maps are halved until they are no larger
+
+
+def map_sides(size: int, *, halvings: int = 2, rounds_up: bool = False) -> list[int]:
+    """Return the sides of a network's maps for images of this size, from the smallest to the image's own.
+
+    Each is half of the next one. The smallest maps have 8 pixels or less where the size can be halved so often: 28
+    gives [7, 14, 28], 64 gives [8, 16, 32, 64].
+
+    Args:
+        halvings: at least so many.
+        rounds_up: whether odd sides are halved too: 100 gives [7, 13, 25, 50, 100] instead of [25, 50, 100].
+    """
+    sides = [size]
+    while len(sides) <= halvings or (sides[0] > SMALLEST_SIDE and (rounds_up or sides[0] % 2 == 0)):
+        sides.insert(0, -(-sides[0] // 2))
+    return sides
+
+
+def halved_widths(width: int, sides: Sequence[int]) -> list[int]:
+    """Return the channels at each of these sides: a quarter of `width` at full size, half of it at 1/2, it below."""
+    return [width >> max(0, 2 - levels_left) for levels_left in reversed(range(len(sides)))]
+
+
+def doubled_to(side: int, *, mode: str) -> list[nn.Module]:
+    """Return layers that double maps by interpolation, and crop them where `side` is odd."""
+    corners = False if mode == "bilinear" else None
+    upsample = nn.Upsample(scale_factor=2, mode=mode, align_corners=corners)
+    return [upsample, Crop(side)] if side % 2 else [upsample]
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

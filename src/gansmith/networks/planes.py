@@ -9,8 +9,14 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
-from gansmith.networks.compact import Discriminator, discriminator_layers, generator_layers, refuse_misfits
-from gansmith.networks.layers import SLOPE, activation, dropout, he_normal
+from gansmith.networks.compact import (
+    Discriminator,
+    discriminator_features,
+    discriminator_layers,
+    generator_layers,
+    refuse_misfits,
+)
+from gansmith.networks.layers import SLOPE, activation, dropout, he_normal, map_sides
 
 
 def planes(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -24,7 +30,7 @@ class PlanesGenerator(nn.Module):
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
-        inputs, outputs = config.latent_dim + 64, config.g_width * (spec.size // 4) ** 2
+        inputs, outputs = config.latent_dim + 64, config.g_width * map_sides(spec.size, rounds_up=True)[0] ** 2
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 64)
         self.starts = nn.ModuleList(he_normal(nn.Linear(inputs, outputs)) for _ in range(spec.channels))
         self.paint = nn.Sequential(*generator_layers(config, size=spec.size, channels=1))
@@ -39,14 +45,13 @@ class PlanesDiscriminator(Discriminator):
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__(spec, config)
-        side = -(-spec.size // 8)
         self.layers = nn.Sequential(
             nn.Flatten(0, 1),
             nn.Unflatten(0, (-1, 1)),  # (N * C, 1, H, W)
-            *discriminator_layers(config, channels=1),
+            *discriminator_layers(config, size=spec.size, channels=1),
             nn.Unflatten(0, (-1, spec.channels)),
             nn.Flatten(1),
-            he_normal(nn.Linear(spec.channels * 2 * config.d_width * side**2, 128)),
+            he_normal(nn.Linear(spec.channels * discriminator_features(config, size=spec.size), 128)),
             activation(config.d_activation, nn.LeakyReLU(SLOPE)),
             *dropout(config.d_dropout),
         )

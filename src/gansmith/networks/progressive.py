@@ -1,4 +1,4 @@
-"""Progressive growing: training begins at 1/4 of the image's size and doubles it twice, fading in the new layers.
+"""Progressive growing: training begins with small images and doubles their size, fading in the new layers.
 
 Source: Karras et al., arXiv:1710.10196, section 2 and appendix A. Its pixelwise normalisation and equalised learning
 rate are left out, so that every export format has G's layers; weights have He's initialisation. Images outside the
@@ -16,46 +16,47 @@ from gansmith.networks.layers import (
     SLOPE,
     activation,
     convolution,
+    halved_widths,
     he_normal,
+    map_sides,
     refuse_size,
     refuse_unused,
     refuse_widths,
     stddev_features,
 )
 
-GROWN = 2.0
-
 
 def progressive(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """Return G and D with `g_width` and `d_width` channels at 1/4 of the image size, half as many at each doubling."""
+    """Return G and D with `g_width` and `d_width` channels at up to 1/4 of the size, half as many at each doubling."""
     refuse_size(spec, config)
     refuse_unused(config, "d_dropout", "g_dropout")
     refuse_widths(config, g_width=4, d_width=4)
     return _generator(spec, config), _discriminator(spec, config)
 
 
-def growth_at(progress: float) -> float:
-    """Return the growth at this share of a run: 0 at 1/4 of the size, 1 at 1/2, 2 at full size, between them in fades.
+def growth_at(progress: float, doublings: int) -> float:
+    """Return the growth at this share of a run: 0 at the smallest size, 1 after a doubling, between them in fades.
 
-    There are five phases of equal length, as in the source: 1/4, fade, 1/2, fade, full size.
+    All phases have equal length, as in the source; with two doublings they are 1/4, fade, 1/2, fade, full size.
     """
-    fifths = 5.0 * progress
-    return min(1.0, max(0.0, fifths - 1.0)) + min(1.0, max(0.0, fifths - 3.0))
+    phase = (2 * doublings + 1) * progress
+    return sum(min(1.0, max(0.0, phase - (2 * index + 1.0))) for index in range(doublings))
 
 
 def grow(network: nn.Module, progress: float) -> None:
     """Set the growth of all growing modules in this network to that at this share of a run."""
     for module in network.modules():
         if isinstance(module, Growing):
-            module.growth = growth_at(progress)
+            module.growth = growth_at(progress, module.num_doublings)
 
 
 class Growing(nn.Module):
     """A module with a growth that is part of its state dict; fully grown by default."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_doublings: int) -> None:
         super().__init__()
-        self.growth = GROWN
+        self.num_doublings = num_doublings
+        self.growth = float(num_doublings)
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.growth, dtype=torch.float64)
@@ -72,8 +73,9 @@ class GrowingGenerator(Growing):
     """Latents (N, F) to images, computed at the size it has grown to and upsampled to full size."""
 
     def __init__(self, inputs: int, spec: ImageSpec, config: Config) -> None:
-        super().__init__()
-        widths, side = [config.g_width >> level for level in range(3)], spec.size // 4
+        side, *sides = map_sides(spec.size)
+        super().__init__(num_doublings=len(sides))
+        widths = halved_widths(config.g_width, [side, *sides])
         act = config.g_activation
         self.start = nn.Sequential(
             he_normal(nn.Linear(inputs, widths[0] * side**2)),
@@ -104,16 +106,17 @@ class GrowingGenerator(Growing):
             larger = self.to_image[complete + 1](self.doublings[complete](maps))
             images = (1 - fading) * _upsample(images, 2) + fading * larger  # not lerp: Keras has no such layer
             complete += 1
-        images = torch.tanh(_upsample(images, 4 >> complete))
+        images = torch.tanh(_upsample(images, 1 << (self.num_doublings - complete)))
         return images  # (N, C, H, W)
 
 
 class GrowingDiscriminator(Growing):
-    """Images to maps (N, C, H/4, W/4), downsampled first to the size it has grown to."""
+    """Images to maps (N, C, h, w) of the smallest size, downsampled first to the size it has grown to."""
 
-    def __init__(self, channels: int, config: Config) -> None:
-        super().__init__()
-        widths, act = [config.d_width >> level for level in range(3)], config.d_activation
+    def __init__(self, channels: int, spec: ImageSpec, config: Config) -> None:
+        sides = map_sides(spec.size)
+        super().__init__(num_doublings=len(sides) - 1)
+        widths, act = halved_widths(config.d_width, sides), config.d_activation
         self.from_image = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, width, kernel_size=1), activation(act, nn.LeakyReLU(SLOPE)))
             for width in widths
@@ -131,9 +134,9 @@ class GrowingDiscriminator(Growing):
 
     def forward(self, images: Tensor) -> Tensor:
         complete, fading = self.phase()
-        maps: Tensor = self.from_image[complete](_downsample(images, 4 >> complete))
+        maps: Tensor = self.from_image[complete](_downsample(images, 1 << (self.num_doublings - complete)))
         if fading:
-            larger = self.from_image[complete + 1](_downsample(images, 2 >> complete))
+            larger = self.from_image[complete + 1](_downsample(images, 1 << (self.num_doublings - complete - 1)))
             maps = torch.lerp(maps, self.halvings[complete](larger), fading)
         for halving in reversed(self.halvings[:complete]):
             maps = halving(maps)
@@ -145,7 +148,7 @@ def _generator(spec: ImageSpec, config: Config) -> nn.Module:
 
 
 def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
-    width, side = config.d_width, spec.size // 4
+    width, side = config.d_width, map_sides(spec.size)[0]
     head = nn.Sequential(
         convolution(width + stddev_features(config), width),
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
@@ -154,7 +157,7 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
         activation(config.d_activation, nn.LeakyReLU(SLOPE)),
         nn.Linear(width, 1),
     )
-    layers = nn.Sequential(GrowingDiscriminator(image_channels(spec, config), config))
+    layers = nn.Sequential(GrowingDiscriminator(image_channels(spec, config), spec, config))
     return Discriminator(layers, head, width * side**2, spec, config)
 
 

@@ -1,9 +1,11 @@
 """R3GAN: residual blocks with grouped convolutions and no normalisation, D the mirror image of G.
 
 Source: Huang et al., arXiv:2501.05441, section 4, and its published code. Differences, for small images on few cores:
-three scales with one block each, half the width at each doubling, a final tanh in G (the source's images are
-unbounded), bilinear resampling, and by default a projection discriminator.
+three scales (more for larger images) with one block each, half the width at the last doublings, a final tanh in G (the
+source's images are unbounded), bilinear resampling, and by default a projection discriminator.
 """
+
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -11,14 +13,21 @@ from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
 from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
-from gansmith.networks.layers import SLOPE, activation, refuse_size, refuse_unused, stddev_features
+from gansmith.networks.layers import (
+    SLOPE,
+    activation,
+    halved_widths,
+    map_sides,
+    refuse_size,
+    refuse_unused,
+    stddev_features,
+)
 
-SCALES = 3
 GROUP = 16  # channels in a group of a 3x3 convolution, as published
 
 
 def r3gan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """Return G and D with `g_width` and `d_width` channels at 1/4 of the image size, half as many at each doubling."""
+    """Return G and D with `g_width` and `d_width` channels at up to 1/4 of the size, half as many at each doubling."""
     refuse_size(spec, config)
     refuse_unused(config, "d_dropout", "g_dropout")
     if config.spectral_norm:
@@ -33,41 +42,41 @@ def r3gan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
 
 
 def _generator(spec: ImageSpec, config: Config) -> nn.Module:
-    wide, half, quarter, side = config.g_width, config.g_width // 2, config.g_width // 4, spec.size // 4
-    layers = nn.Sequential(
+    side, *_ = sides = map_sides(spec.size)
+    scales, wide, last = len(sides), config.g_width, config.g_width // 4
+    layers: list[nn.Module] = [
         _with_gain(nn.Linear(latent_inputs(spec, config), wide, bias=False)),
         nn.Unflatten(1, (wide, 1, 1)),
         # A learned (side, side) map for each channel, scaled by one input: the transpose of D's last convolution.
         _with_gain(nn.Conv2d(wide, wide, kernel_size=side, padding=side - 1, groups=wide, bias=False), gain=side),
-        Block(wide, config.g_activation),
-        _with_gain(nn.Conv2d(wide, half, kernel_size=1, bias=False)),
-        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-        Block(half, config.g_activation),
-        _with_gain(nn.Conv2d(half, quarter, kernel_size=1, bias=False)),
-        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-        Block(quarter, config.g_activation),
-        _with_gain(nn.Conv2d(quarter, spec.channels, kernel_size=1, bias=False)),
-        nn.Tanh(),
-    )
-    return Generator(layers, spec, config)
+        Block(wide, config.g_activation, scales),
+    ]
+    for inputs, outputs in pairwise(halved_widths(wide, sides)):
+        layers += [
+            _with_gain(nn.Conv2d(inputs, outputs, kernel_size=1, bias=False)),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+            Block(outputs, config.g_activation, scales),
+        ]
+    layers += [_with_gain(nn.Conv2d(last, spec.channels, kernel_size=1, bias=False)), nn.Tanh()]
+    return Generator(nn.Sequential(*layers), spec, config)
 
 
 def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
-    wide, half, quarter, side = config.d_width, config.d_width // 2, config.d_width // 4, spec.size // 4
-    layers = nn.Sequential(
-        _with_gain(nn.Conv2d(image_channels(spec, config), quarter, kernel_size=1, bias=False)),
-        Block(quarter, config.d_activation),
-        nn.AvgPool2d(2),
-        _with_gain(nn.Conv2d(quarter, half, kernel_size=1, bias=False)),
-        Block(half, config.d_activation),
-        nn.AvgPool2d(2),
-        _with_gain(nn.Conv2d(half, wide, kernel_size=1, bias=False)),
-        Block(wide, config.d_activation),
-        _with_gain(nn.Conv2d(wide, wide, kernel_size=side, groups=wide, bias=False)),
-        nn.Flatten(),
-    )
+    side, *_ = sides = map_sides(spec.size)
+    scales, wide, first = len(sides), config.d_width, config.d_width // 4
+    layers: list[nn.Module] = [
+        _with_gain(nn.Conv2d(image_channels(spec, config), first, kernel_size=1, bias=False)),
+        Block(first, config.d_activation, scales),
+    ]
+    for inputs, outputs in pairwise(reversed(halved_widths(wide, sides))):
+        layers += [
+            nn.AvgPool2d(2),
+            _with_gain(nn.Conv2d(inputs, outputs, kernel_size=1, bias=False)),
+            Block(outputs, config.d_activation, scales),
+        ]
+    layers += [_with_gain(nn.Conv2d(wide, wide, kernel_size=side, groups=wide, bias=False)), nn.Flatten()]
     head = _with_gain(nn.Linear(wide + stddev_features(config), 1, bias=False))
-    return Discriminator(layers, head, wide, spec, config)
+    return Discriminator(nn.Sequential(*layers), head, wide, spec, config)
 
 
 class Block(nn.Module):
@@ -75,11 +84,14 @@ class Block(nn.Module):
 
     Initial weights are scaled so that activations keep their variance without normalisation. Source: Fixup, Zhang et
     al., arXiv:1901.09321, section 3.
+
+    Args:
+        scales: number of such blocks in the network.
     """
 
-    def __init__(self, width: int, choice: str) -> None:
+    def __init__(self, width: int, choice: str, scales: int) -> None:
         super().__init__()
-        gain = nn.init.calculate_gain("leaky_relu", SLOPE) * SCALES ** (-1 / 4)  # three layers: -1 / (2 * 3 - 2)
+        gain = nn.init.calculate_gain("leaky_relu", SLOPE) * scales ** (-1 / 4)  # three layers: -1 / (2 * 3 - 2)
         groups = max(1, 2 * width // GROUP)
         self.layers = nn.Sequential(
             _with_gain(nn.Conv2d(width, 2 * width, kernel_size=1), gain),

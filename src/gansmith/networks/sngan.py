@@ -1,7 +1,7 @@
 """The residual networks of SNGAN; spectral normalisation itself is a choice of the config.
 
-Source: Miyato et al., arXiv:1802.05957, section 4 and appendix B.4 (CIFAR-10). Here G starts at 1/4 of the image's size
-and doubles it twice.
+Source: Miyato et al., arXiv:1802.05957, section 4 and appendix B.4 (CIFAR-10). Here G starts at 1/4 of the size of
+images of 28 or 32 pixels.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
-from gansmith.networks.layers import activation, refuse_size, refuse_unused, stddev_features
+from gansmith.networks.layers import activation, map_sides, refuse_size, refuse_unused, stddev_features
 
 
 def sngan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
@@ -21,12 +21,11 @@ def sngan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
 
 
 def _generator(spec: ImageSpec, config: Config) -> nn.Module:
-    width, side = config.g_width, spec.size // 4
+    width, (side, *sides) = config.g_width, map_sides(spec.size)
     layers = nn.Sequential(
         _xavier(nn.Linear(latent_inputs(spec, config), width * side**2)),
         nn.Unflatten(1, (width, side, side)),
-        UpBlock(width, config.g_activation),
-        UpBlock(width, config.g_activation),
+        *[UpBlock(width, config.g_activation) for _ in sides],
         nn.BatchNorm2d(width),
         activation(config.g_activation, nn.ReLU()),
         _xavier(nn.Conv2d(width, spec.channels, kernel_size=3, padding=1)),
@@ -39,7 +38,7 @@ def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
     width, choice = config.d_width, config.d_activation
     layers = nn.Sequential(
         FirstBlock(image_channels(spec, config), width, choice),
-        DownBlock(width, choice, halves=True),
+        *[DownBlock(width, choice, halves=True) for _ in map_sides(spec.size)[2:]],
         DownBlock(width, choice),
         DownBlock(width, choice),
         activation(choice, nn.ReLU()),

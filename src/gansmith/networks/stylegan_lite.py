@@ -1,10 +1,13 @@
 """A small StyleGAN2: a mapping network from latents to styles, and convolutions modulated by the styles.
 
 Source: Karras et al., arXiv:1912.04958, sections 2.2 and 4.1, and StyleGAN, arXiv:1812.04948, section 3.1 (mixing) and
-appendix B (truncation). Differences: three scales, four mapping layers instead of eight, no noise inputs (so an image
-is a function of its latent alone), no path length regularisation, and He's initialisation instead of the equalised
-learning rate. The mapping network keeps its learning-rate multiplier of 0.01, without which styles collapse.
+appendix B (truncation). Differences: three scales (more for larger images), four mapping layers instead of eight, no
+noise inputs (so an image is a function of its latent alone), no path length regularisation, and He's initialisation
+instead of the equalised learning rate. The mapping network keeps its learning-rate multiplier of 0.01, without which
+styles collapse.
 """
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +22,9 @@ from gansmith.networks.layers import (
     SlowLinear,
     activation,
     convolution,
+    halved_widths,
     he_normal,
+    map_sides,
     refuse_size,
     refuse_unused,
     refuse_widths,
@@ -31,7 +36,7 @@ MAPPING_LR = 0.01  # learning-rate multiplier. Source: arXiv:1812.04948, appendi
 
 
 def stylegan_lite(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
-    """Return G and D with `g_width` and `d_width` channels at 1/4 of the image size, half as many at each doubling."""
+    """Return G and D with `g_width` and `d_width` channels at up to 1/4 of the size, half as many at each doubling."""
     refuse_size(spec, config)
     refuse_unused(config, "d_dropout", "g_dropout")
     refuse_widths(config, g_width=4, d_width=4)
@@ -53,8 +58,8 @@ class Generator(nn.Module):
 
     def __init__(self, spec: ImageSpec, config: Config) -> None:
         super().__init__()
-        style_dim, side = config.latent_dim, spec.size // 4
-        widths = [config.g_width >> level for level in range(3)]
+        style_dim, (side, *_) = config.latent_dim, (sides := map_sides(spec.size))
+        widths = halved_widths(config.g_width, sides)
         self.mixing = config.style_mixing
         self.embedding = nn.Embedding(max(spec.num_classes, 1), config.latent_dim)
         mapping: list[nn.Module] = []
@@ -62,7 +67,7 @@ class Generator(nn.Module):
             mapping += [SlowLinear(inputs, style_dim, MAPPING_LR), nn.LeakyReLU(SLOPE)]
         self.mapping = nn.Sequential(*mapping)
         self.start = nn.Parameter(torch.randn(widths[0], side, side))
-        channels = [widths[0], widths[0], widths[1], widths[1], widths[2], widths[2]]
+        channels = [width for width in widths for _ in range(2)]
         self.layers = nn.ModuleList(
             StyledConvolution(inputs, outputs, style_dim)
             for inputs, outputs in zip([widths[0], *channels], channels, strict=False)
@@ -156,23 +161,22 @@ class ToImage(Modulated):
 
 
 def _discriminator(spec: ImageSpec, config: Config) -> nn.Module:
-    widths, side = [config.d_width >> level for level in (2, 1, 0)], spec.size // 4
-    choice = config.d_activation
+    side, *_ = sides = map_sides(spec.size)
+    wide, choice = config.d_width, config.d_activation
     layers = nn.Sequential(
-        convolution(image_channels(spec, config), widths[0], kernel_size=1),
+        convolution(image_channels(spec, config), wide // 4, kernel_size=1),
         activation(choice, nn.LeakyReLU(SLOPE)),
-        DownBlock(widths[0], widths[1], choice),
-        DownBlock(widths[1], widths[2], choice),
+        *[DownBlock(inputs, outputs, choice) for inputs, outputs in pairwise(reversed(halved_widths(wide, sides)))],
     )
     head = nn.Sequential(
-        convolution(widths[2] + stddev_features(config), widths[2]),
+        convolution(wide + stddev_features(config), wide),
         activation(choice, nn.LeakyReLU(SLOPE)),
         nn.Flatten(),
-        he_normal(nn.Linear(widths[2] * side**2, widths[2])),
+        he_normal(nn.Linear(wide * side**2, wide)),
         activation(choice, nn.LeakyReLU(SLOPE)),
-        nn.Linear(widths[2], 1),
+        nn.Linear(wide, 1),
     )
-    return Discriminator(layers, head, widths[2] * side**2, spec, config)
+    return Discriminator(layers, head, wide * side**2, spec, config)
 
 
 class DownBlock(nn.Module):
