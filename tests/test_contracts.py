@@ -302,7 +302,7 @@ FLOW = [
     ["training.conflicts", "training.optimizers", "training.calibration"],
     ["training.techniques", "training.diagnosis", "training.monitor"],
     ["training.inputs"],
-    ["training.batches"],
+    ["training.batches", "training.transfer"],
     ["training.state"],
     ["training.chores"],
     ["training.loop"],

@@ -23,7 +23,7 @@ from typing import Any
 
 from gansmith import data as data_sets
 from gansmith import evaluation, models, runs
-from gansmith.config import FIELDS, Config, parse_labels, parse_value, resolve, unknown_field
+from gansmith.config import FIELDS, Config, parse_labels, parse_value, unknown_field
 from gansmith.data.images import Images
 from gansmith.errors import ConfigError, GansmithError, NotFoundError
 from gansmith.events import Event, Started
@@ -51,6 +51,7 @@ from gansmith.training.inputs import TrainingData, load_training_data
 from gansmith.training.losses import OBJECTIVES
 from gansmith.training.machine import training_machine
 from gansmith.training.trackers import parse_trackers, tracked
+from gansmith.training.transfer import preview_weights, resolve_with_source
 from gansmith.verdicts import Comparison, Verdict, html_table
 
 RUNS = Path("runs")
@@ -621,23 +622,27 @@ def plan_training(
         arguments["data"] = data.name if isinstance(data, Images) else data
     if images is not None:
         arguments["images"] = images
-    config = resolve(recipe, file=file, environ=os.environ, arguments=arguments)
+    if isinstance(arguments.get("start_from"), RunDirectory | Path):
+        arguments["start_from"] = str(_path(arguments["start_from"]))  # type: ignore[arg-type]
+    directory = None if out is None else Path(out)
+    begun = runs.open_run(directory).config if directory is not None and runs.holds_run(directory) else None
+    config, followed = resolve_with_source(recipe, begun=begun, file=file, environ=os.environ, arguments=arguments)
     if arguments.get("data_dir") == "":
         raise ConfigError("data_dir is empty; give the folder that holds the data set's files, or omit it")
-    directory = None if out is None else Path(out)
-    known = directory is not None and runs.holds_run(directory)
-    if directory is not None and known:
-        config = _as_begun(config, runs.open_run(directory).config, keep_length=minutes is not None)
+    if begun is not None:
+        config = _as_begun(config, begun, keep_length=minutes is not None)
     else:
         runs.refuse_occupied(directory or runs.next_directory(RUNS, config))
     parse_trackers(config.trackers)
     with training_machine(config):
         config, loaded = load_training_data(config, in_memory)
-        notices = [*loaded.notices]
+        notices = [*followed, *loaded.notices]
+        if config.start_from and begun is None:
+            notices += preview_weights(config, loaded)
         if epochs is not None:
             config = _with_epochs(config, epochs, loaded, notices)
         deadline = None
-        if minutes is not None and not known:
+        if minutes is not None and begun is None:
             deadline = started_at + 60 * minutes
             config = _with_minutes(config, loaded, deadline, notices)
     if directory is None:  # another process may have taken the number meanwhile

@@ -98,6 +98,9 @@ class Config:
     classes: str = _data("", "labels to train on, such as 3 or 0-4; evaluation still compares with all (empty: all)")
     limit_images: int = _data(0, "train on so many images only, spread over the stored order (0: all)", low=0)
     use_all_training_images: bool = _data(False, "train on the validation images too (for a hand-in)")
+    start_from: str = _data(
+        "", "run, checkpoint or generator.safetensors whose weights G and D start with (empty: random ones)"
+    )
 
     images: int = _length(500_000, "training length in images shown to the discriminator", low=1, may_change=True)
     schedule_images: int = _length(0, "length that schedules refer to (0: the same as images)", low=0, may_change=True)
@@ -634,6 +637,7 @@ _OTHER_NAMES = {
     "network": "arch architecture backbone",
     "a recipe's name, or network": "model gan",
     "data": "dataset data_set",
+    "start_from": "pretrained pretrained_model init_from finetune finetune_from transfer resume_pkl netg",
     "data_dir": "dataroot data_root data_path root datadir",
     "conditioning": "cond",
     "conditioning labels": "conditional class_cond",
@@ -677,7 +681,10 @@ _AS_THE_DATA = "images keep the channels of the data set; --color grey or rgb ch
 UNSUPPORTED = {
     **dict.fromkeys("gpu gpus gpu_id gpu_ids ngpu num_gpus n_gpu cuda device devices mps no_cuda".split(), _CPU),
     **dict.fromkeys("nc channels".split(), _AS_THE_DATA),
-    **dict.fromkeys("resume continue continue_train".split(), "`gansmith resume RUN` continues a run; omit it"),
+    **dict.fromkeys(
+        "resume continue continue_train".split(),
+        "`gansmith resume RUN` continues a run, and start_from begins a new one with its weights; omit it",
+    ),
 }
 
 

@@ -28,9 +28,9 @@ TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pkl", ".pickle")  # never read
 def generator_metadata(
     config: Config, spec: ImageSpec, conditioning: Conditioning, class_names: Sequence[str] = ()
 ) -> dict[str, str]:
-    """Return what is stored in a generator file so that it can be used alone; `data_dir` is left out."""
+    """Return what is stored in a generator file so that it can be used alone; paths are left out."""
     return {
-        "config": json.dumps(config.replace(data_dir="").as_dict(), sort_keys=True),
+        "config": json.dumps(config.replace(data_dir="", start_from="").as_dict(), sort_keys=True),
         "spec": json.dumps(asdict(spec), sort_keys=True),
         "frequencies": json.dumps(conditioning.frequencies.tolist()),
         "class_names": json.dumps(list(class_names)),

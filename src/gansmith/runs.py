@@ -35,7 +35,8 @@ from gansmith.errors import NotFoundError, RunError
 from gansmith.files import PARTIAL, append_json, read_json, read_metadata, to_json, warn_once, write_json, write_text
 
 _MAX_LOG_BYTES = 2**28
-_FACTS = {"status": str, "starts": list, "rollbacks": list, "data": dict}  # of run.json, where readers rely on the type
+# Of run.json, where readers rely on the type.
+_FACTS = {"status": str, "starts": list, "rollbacks": list, "data": dict, "start_from": dict}
 _NUMBERS = ("d_loss", "g_loss", "images_per_s", "elapsed_s", "validation_fd_ratio", "fd_ratio", "fd", "fd_real", "n")
 _UNWRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOSPC,
@@ -235,7 +236,7 @@ def _continued(run: RunDirectory, config: Config) -> RunDirectory:
     Compared are the choices its newest checkpoint was trained with, so an edited config.toml is noticed.
     """
     latest = run.latest()
-    begun = run.config if latest is None else _config_of(latest)
+    begun = run.config if latest is None else _config_of(latest).replace(start_from=run.config.start_from)
     if begun.images == run.config.planned_images:  # --minutes corrected the length after that checkpoint
         begun = begun.replace(images=run.config.images, planned_images=run.config.planned_images)
     old, new = begun.as_dict(), config.as_dict()

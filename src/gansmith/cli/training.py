@@ -91,7 +91,12 @@ def train(
 
     choices = {name: value for name, value in vars(overrides).items() if value is not None}
     if print_config:
-        _print_config(resolve(recipe, file=config, environ=os.environ, arguments=choices))
+        resolved = resolve(recipe, file=config, environ=os.environ, arguments=choices)
+        if resolved.start_from:
+            from gansmith.training.transfer import resolve_with_source
+
+            resolved, _ = resolve_with_source(recipe, file=config, environ=os.environ, arguments=choices)
+        _print_config(resolved)
         return 0
     global _STARTED_AT
     from gansmith.api import plan_training

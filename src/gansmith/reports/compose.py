@@ -83,7 +83,8 @@ def _meaning(field: str) -> str:
 
 
 def _question(run: RunDirectory) -> list[Block]:
-    data, score = run.facts().get("data", {}), _last_verdict(run) or _last_score(run)
+    facts, score = run.facts(), _last_verdict(run) or _last_score(run)
+    data = facts.get("data", {})
     return [
         _heading(1, "Question and data"),
         _text(
@@ -95,9 +96,15 @@ def _question(run: RunDirectory) -> list[Block]:
             f"It was trained on {_to_text(data.get('train'))} images; {_to_text(data.get('validation'))} others were "
             f"held out for validation and never trained on. {_conditioning(run.config)}"
         ),
-        *(_text(f"Note: {notice}.") for notice in data.get("notices", ())),
+        *(_text(f"Note: {notice}.") for notice in (*data.get("notices", ()), *_first_weights(facts))),
         _text(f"SHA-256 of the training images: {data.get('sha256', 'not recorded')}"),
     ]
+
+
+def _first_weights(facts: dict[str, Any]) -> list[str]:
+    """Return what G and D took from another run, a sentence each."""
+    taken: list[str] = facts.get("start_from", {}).get("taken", [])
+    return taken
 
 
 def _answer(score: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from gansmith.sampling import shape_latents
 
 STATISTICS_SAMPLES = 1024
 NEWTON_STEPS, MAX_GAIN, MAX_SHIFT = 8, 1.25, 0.5  # of the output calibration: steps of the search, and its bounds
+UNCALIBRATED = "G_ema."  # begins the names, in a checkpoint, of the average's output layer as it was before calibration
 OutputLayer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d  # layers that may stand before a final tanh
 
 

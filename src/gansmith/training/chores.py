@@ -20,7 +20,7 @@ from gansmith.checkpoints import mark_best, prune, save_checkpoint
 from gansmith.config import Config
 from gansmith.data import BUILT_IN_DATASETS
 from gansmith.events import Event, FailureDetected, Logged, Sampled, Saved, Scored
-from gansmith.files import write_bytes
+from gansmith.files import tensor_sha256, write_bytes
 from gansmith.models import generator_metadata
 from gansmith.networks import BUILT_IN_NETWORKS
 from gansmith.pictures.grids import enlarge, grid, to_png
@@ -30,7 +30,7 @@ from gansmith.sampling import draw_latents, generate, sample
 from gansmith.training.diagnosis import Failure, diagnose
 from gansmith.training.losses import BUILT_IN_OBJECTIVES
 from gansmith.training.machine import has_fast_bf16
-from gansmith.training.state import State, tensor_sha256, to_tensors
+from gansmith.training.state import State, to_tensors
 from gansmith.training.step import NonFiniteError
 
 GRID_COLUMNS, GRID_ROWS = 10, 8
@@ -192,6 +192,7 @@ def _counters(state: State, *, for_safety: bool) -> dict[str, Any]:
         "ids_sha256": tensor_sha256(state.data.y),
         "for_safety": for_safety,
         "gradient_norms": gradient_norms(state),
+        "initial_norms": state.initial_norms,
     }
 
 

@@ -1,7 +1,6 @@
 """What changes during a run, how it starts or resumes, and its tensors in a checkpoint."""
 
 import copy
-import hashlib
 import itertools
 import logging
 import shutil
@@ -17,20 +16,20 @@ from gansmith.checkpoints import load_checkpoint, load_counters, mark_best
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import RunError
+from gansmith.files import tensor_sha256
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.networks import build_networks
 from gansmith.runs import RunDirectory, rewind
 from gansmith.sampling import Model
 from gansmith.training.batches import Batches
-from gansmith.training.calibration import finalise_generator, output_layer
+from gansmith.training.calibration import UNCALIBRATED, finalise_generator, output_layer
 from gansmith.training.diagnosis import Failure
 from gansmith.training.inputs import TrainingData
 from gansmith.training.monitor import Monitor
 from gansmith.training.optimizers import build_optimizer
 from gansmith.training.step import Networks, NonFiniteError, Techniques
 from gansmith.training.techniques import build_techniques, empty_buffers
-
-UNCALIBRATED = "G_ema."  # begins the names of the average's output layer as it was before calibration
+from gansmith.training.transfer import take_weights
 
 logger = logging.getLogger("gansmith")
 
@@ -153,12 +152,17 @@ class State:
 def start(run: RunDirectory, data: TrainingData) -> State:
     """Return the state of a new run, or of one that continues from its newest checkpoint.
 
-    Raises RunError where the checkpoint, or the data, are not those of the run.
+    Raises RunError where the checkpoint, the data, or the weights it starts from, are not those of the run.
     """
     config = run.config
     networks = start_networks(config, data.spec, data.conditioning.codes)
     initial_norms = weight_norms(networks)
     counters = _resume(run, networks, data)
+    if config.start_from and not counters:
+        facts = run.facts().get("start_from")
+        run.record(start_from=take_weights(networks.G, networks.D, config, data, facts=facts))
+        networks.G_ema.load_state_dict(networks.G.state_dict())
+        initial_norms = weight_norms(networks)
     images_seen: int = counters.get("images_seen", 0)
     has_validation = data.validation is not None and len(data.validation) > 1
     return State(
@@ -169,7 +173,7 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         Batches(config, data),
         Monitor(config, data.train, data.validation, data.y, data.conditioning.frequencies),
         ValidationScorer(data.train, data.validation) if has_validation and data.validation else None,
-        initial_norms,
+        counters.get("initial_norms", initial_norms),
         Clock(images_seen),
         images_seen=images_seen,
         means=RunningMeans(counters.get("sums", {}), counters.get("counts", {})),
@@ -246,11 +250,6 @@ def _load_optimizer(name: str, optimizer: torch.optim.Optimizer, state: dict[str
             # The fused optimisers walk memory: a slot must be laid out as its parameter is.
             slots.setdefault(int(index), {})[slot] = torch.empty_like(like).copy_(value) if value.dim() else value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-
-
-def tensor_sha256(tensor: Tensor) -> str:
-    """Return the SHA-256 of a tensor's bytes."""
-    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _resume(run: RunDirectory, networks: Networks, data: TrainingData) -> dict[str, Any]:
