@@ -286,6 +286,13 @@ def test_the_start_is_recorded_with_what_and_where(begin, caplog):
     assert {"gansmith", "torch", "numpy", "scikit-learn"} == facts["versions"].keys() and caplog.text == ""
 
 
+def test_what_another_program_defined_is_custom_and_images_in_a_folder_are_not():
+    config = resolve(arguments={"data": "mine", "network": "own"})
+    assert chores.custom_choices(config) == {"data": "mine", "network": "own"}
+    assert chores.custom_choices(config.replace(data_dir="somewhere")) == {"network": "own"}
+    assert chores.custom_choices(resolve()) == {}
+
+
 def test_the_directory_holds_what_it_promises(tiny, run_training):
     run = run_training(tiny(), "run")
     names = sorted(path.name for path in run.directory.iterdir())

@@ -276,7 +276,7 @@ def custom_choices(config: Config) -> dict[str, str]:
     """Return the choices that stand for code of the training program's own, not of this package."""
     built_in = {
         "recipe": BUILT_IN_RECIPES,
-        "data": BUILT_IN_DATASETS,
+        "data": {config.data} if config.data_dir else BUILT_IN_DATASETS,
         "network": BUILT_IN_NETWORKS,
         "objective": BUILT_IN_OBJECTIVES,
     }
