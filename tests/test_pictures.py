@@ -113,7 +113,7 @@ def test_broken_pictures_are_left_out_and_counted_up_to_one_in_ten(tmp_path):
     assert images.labels.tolist() == [0] * 9 + [1] * 9
     assert "2 of 20 pictures cannot be read: 0/04.png" in images.notices[0] and "left out" in images.notices[0]
     with pytest.raises(DataError, match="2 of 20 pictures cannot be read"):
-        load_pictures(find_pictures(folder), Preparation(), strict=True)
+        load_pictures(find_pictures(folder), Preparation(strict=True))
     write(folder, {"0/06.png": b"nothing"})
     with pytest.raises(DataError, match="3 of 20 pictures cannot be read"):
         load_pictures(find_pictures(folder), Preparation())

@@ -25,6 +25,8 @@ from gansmith import data as data_sets
 from gansmith import evaluation, models, runs
 from gansmith.config import FIELDS, Config, parse_labels, parse_value, unknown_field
 from gansmith.data.images import Images
+from gansmith.data.objects import as_images
+from gansmith.data.prepare import Preparation
 from gansmith.errors import ConfigError, GansmithError, NotFoundError
 from gansmith.events import Event, Started
 from gansmith.files import write_bytes
@@ -47,7 +49,7 @@ from gansmith.sampling import (
 from gansmith.sampling import sample as sample_model
 from gansmith.training import budget, diagnosis, loop
 from gansmith.training.chores import custom_choices
-from gansmith.training.inputs import TrainingData, load_training_data
+from gansmith.training.inputs import TrainingData, load_training_data, preparation
 from gansmith.training.losses import OBJECTIVES
 from gansmith.training.machine import training_machine
 from gansmith.training.trackers import parse_trackers, tracked
@@ -119,7 +121,7 @@ class Run(RunDirectory):
     def evaluate(
         self,
         *,
-        data: str | Images | None = None,
+        data: Any = None,
         data_dir: Path | str | None = None,
         count: int | None = None,
         quick: bool = False,
@@ -208,7 +210,7 @@ class Diagnosis(dict[str, Any]):
 def train(
     recipe: str | None = None,
     *,
-    data: str | Images | None = None,
+    data: Any = None,
     minutes: float | None = None,
     images: int | None = None,
     epochs: float | None = None,
@@ -224,7 +226,7 @@ def train(
 
     Args:
         recipe: row of `gansmith.RECIPES` to start from; "default" where none is named.
-        data: name of a data set, or images in memory; MNIST where none is given.
+        data: a data set's name, a path, or your own images (see `load_data`); MNIST where none is given.
         minutes, images, epochs: training length, one of them: wall time, images shown to the discriminator, or passes
             over the training images; the recipe's own where none is given.
         out: run directory; by default the next number under runs/. The run that is there already is continued.
@@ -245,7 +247,7 @@ def train(
 def train_events(
     recipe: str | None = None,
     *,
-    data: str | Images | None = None,
+    data: Any = None,
     minutes: float | None = None,
     images: int | None = None,
     epochs: float | None = None,
@@ -272,7 +274,7 @@ def resume(
     images: int | None = None,
     minutes: float | None = None,
     epochs: float | None = None,
-    data: Images | None = None,
+    data: Any = None,
     progress: str = "auto",
 ) -> Run:
     """Continue a run that was stopped, bit for bit as if it had not been, or a finished one beyond its end.
@@ -320,18 +322,33 @@ def load(source: "Run | Path | str") -> Model:
     return models.load_generator(_path(source))
 
 
-def load_data(name: str, *, data_dir: Path | str | None = None, split: str = "all") -> Images:
-    """Return images of a data set by name.
+def load_data(
+    data: Any,
+    *,
+    data_dir: Path | str | None = None,
+    split: str = "all",
+    size: int = 0,
+    resize: str = "crop",
+    color: str = "auto",
+    background: str = "auto",
+    strict: bool = False,
+) -> Images:
+    """Return images of a data set by name, from a path, or from a program's own objects.
 
     >>> len(gs.load_data("gaussian-ring"))
     20000
 
     Args:
+        data: a name, the path of a folder, archive or file, an array (N, H, W[, C]) or a pair of images and labels, a
+            sequence of PIL images, arrays, paths or pairs (image, label), a map-style torch data set, or a Hugging Face
+            `Dataset`.
         split: "all" the official training images, or one of "train", "validation" (held out of these) and "test".
+        size, resize, color, background, strict: preparation, as the fields of `Config`.
     """
-    if split == "all":
-        return data_sets.load_data(name, data_dir=data_dir)
-    return data_sets.load_split(name, split, data_dir=data_dir)
+    how = Preparation(size, resize, color, background, strict)
+    if isinstance(data, str | Path):
+        return data_sets.load_split(str(data), split, data_dir=data_dir, how=how)
+    return data_sets.split_of(as_images(data, how), split)
 
 
 def sample(
@@ -385,7 +402,7 @@ def sample(
 def evaluate(
     target: "Run | Path | str",
     *,
-    data: str | Images | None = None,
+    data: Any = None,
     data_dir: Path | str | None = None,
     count: int | None = None,
     quick: bool = False,
@@ -404,13 +421,13 @@ def evaluate(
         quick: fewer samples and metrics.
         seed: samples 0 to count - 1 of this seed.
     """
-    data = _own_images(target) if data is None else data
+    data = _own_images(target) if data is None else _real_images(target, data)
     return evaluation.evaluate(_path(target), data=data, data_dir=data_dir, count=count, quick=quick, seed=seed)
 
 
 def compare(
     *targets: "Run | Path | str",
-    data: str | Images | None = None,
+    data: Any = None,
     data_dir: Path | str | None = None,
     count: int | None = None,
     quick: bool = False,
@@ -429,6 +446,7 @@ def compare(
     if not targets:
         raise ConfigError("there is nothing to compare; give two or more runs or files")
     in_memory = {_path(target): _own_images(target) for target in targets} if data is None else {}
+    data = data if data is None else _real_images(targets[0], data)
     return evaluation.compare(
         [_path(target) for target in targets],
         again=again,
@@ -595,7 +613,7 @@ class Plan:
 def plan_training(
     recipe: str | None = None,
     *,
-    data: str | Images | None = None,
+    data: Any = None,
     minutes: float | None = None,
     images: int | str | None = None,
     epochs: float | None = None,
@@ -617,9 +635,10 @@ def plan_training(
     for name in arguments:
         if name not in FIELDS:
             raise ConfigError(unknown_field(name, also=("out", "progress", *_LENGTHS)))
-    in_memory = data if isinstance(data, Images) else None
-    if data is not None:
-        arguments["data"] = data.name if isinstance(data, Images) else data
+    if isinstance(data, str | Path):
+        arguments["data"] = str(data)
+    if isinstance(arguments.get("data"), str):
+        arguments["data"] = data_sets.as_path(str(arguments["data"]))
     if images is not None:
         arguments["images"] = images
     if isinstance(arguments.get("start_from"), RunDirectory | Path):
@@ -627,6 +646,9 @@ def plan_training(
     directory = None if out is None else Path(out)
     begun = runs.open_run(directory).config if directory is not None and runs.holds_run(directory) else None
     config, followed = resolve_with_source(recipe, begun=begun, file=file, environ=os.environ, arguments=arguments)
+    in_memory = _in_memory(data, config)
+    if in_memory is not None:
+        config = config.replace(data=in_memory.name, origins={**config.origins, "data": "argument"})
     if arguments.get("data_dir") == "":
         raise ConfigError("data_dir is empty; give the folder that holds the data set's files, or omit it")
     if begun is not None:
@@ -656,14 +678,14 @@ def plan_resume(
     minutes: float | None = None,
     images: int | str | None = None,
     epochs: float | None = None,
-    data: Images | None = None,
+    data: Any = None,
 ) -> Plan:
     """Settle how a run goes on."""
     started_at = time.perf_counter()
     refuse_lengths(minutes=minutes, images=images, epochs=epochs)
     opened = open_run(_path(run))  # its config may have changed on disk
-    in_memory = data if data is not None else run.images if isinstance(run, Run) else None
     config = opened.config
+    in_memory = _in_memory(data, config) if data is not None else run.images if isinstance(run, Run) else None
     refuse_undefined(opened, has_images=in_memory is not None)
     if images is not None:
         config = config.replace(images=parse_value("images", images))
@@ -678,6 +700,11 @@ def plan_resume(
             config = config.replace(images=opened.images_seen + fitting)
             notices.append(f"{minutes:g} minutes are about {fitting:,} images more")
     return Plan(runs.create_run(opened.directory, config), loaded, in_memory, notices=tuple(notices))
+
+
+def _in_memory(data: Any, config: Config) -> Images | None:
+    """Return a program's own images, prepared as the config says; None for a name, a path or nothing."""
+    return None if data is None or isinstance(data, str | Path) else as_images(data, preparation(config))
 
 
 def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequence[str] = ()) -> Iterator[Event]:
@@ -803,7 +830,7 @@ def refuse_undefined(run: RunDirectory, *, has_images: bool = False) -> None:
         return
     name, value = next(iter(missing.items()))
     remedy = {
-        "data": "give the same images as data=gansmith.Images(pixels, labels)",
+        "data": "give the same images as data=",
         "network": f"define it again first: gansmith.NETWORKS[{value!r}] = build_networks",
         "objective": f"define it again first: gansmith.OBJECTIVES[{value!r}] = gansmith.Objective(d_loss, g_loss)",
     }[name]
@@ -865,6 +892,14 @@ def _own_images(target: "Run | Path | str") -> Images | None:
         if "data" in _missing(opened, has_images=False):
             refuse_undefined(opened)
     return None
+
+
+def _real_images(target: "Run | Path | str", data: Any) -> str | Images:
+    """Return a name or path as it is, and a program's own images as a run's config says where the target is a run."""
+    if isinstance(data, str | Path):
+        return data_sets.as_path(str(data))
+    is_run = isinstance(target, Run) or runs.holds_run(_path(target))
+    return as_images(data, preparation(open_run(target).config) if is_run else Preparation())
 
 
 def _writable(out: Path | str) -> Path:

@@ -28,9 +28,11 @@ __all__ = [
     "SPLITS",
     "ImageSpec",
     "Images",
+    "as_path",
     "load_data",
     "load_split",
     "split",
+    "split_of",
     "to_float",
     "to_uint8",
 ]
@@ -68,6 +70,7 @@ def load_data(
     Raises ConfigError for an unknown name, DataError for a corrupt file, NotFoundError where no source has the images.
     """
     how = how or Preparation()
+    name = name if data_dir else as_path(name)
     if data_dir is None and is_path(name):
         name, data_dir = name_of(name), name
     folder = Path(data_dir).expanduser() if data_dir else None
@@ -102,14 +105,33 @@ def _load_named(name: str, folder: Path | None, part: str, how: Preparation) -> 
     return load_source(source, how, part=part, name=name_of(folder) if is_other else name)
 
 
-def load_split(name: str, which: str, *, data_dir: str | Path | None = None) -> Images:
-    """Return one of the three disjoint splits: train, validation (held out of the training part) or test."""
+def load_split(
+    name: str, which: str = "all", *, data_dir: str | Path | None = None, how: Preparation | None = None
+) -> Images:
+    """Return all official training images, or one of three disjoint splits.
+
+    Args:
+        which: "all", "train", "validation" (held out of the training part) or "test".
+    """
+    if which == "test":
+        return load_data(name, data_dir=data_dir, part="test", how=how)
+    return split_of(load_data(name, data_dir=data_dir, how=how), which)
+
+
+def split_of(images: Images, which: str) -> Images:
+    """Return all of these images, or those that are trained on or held out of training."""
+    if which == "all":
+        return images
+    if which == "test":
+        raise DataError(f"{images.source} has no test split of its own; choose all, train or validation")
     if which not in SPLITS:
         raise DataError(f"there is no split {which!r}; choose one of {', '.join(SPLITS)}")
-    if which == "test":
-        return load_data(name, data_dir=data_dir, part="test")
-    train, validation = split(load_data(name, data_dir=data_dir))
-    chosen = train if which == "train" else validation
+    chosen = split(images)[SPLITS.index(which)]
     if not len(chosen):
-        raise DataError(f"{name} has no {which} images: of fewer than ten, none are held out; give more")
+        raise DataError(f"{images.name} has no {which} images: of fewer than ten, none are held out; give more")
     return chosen
+
+
+def as_path(name: str) -> str:
+    """Return the name of a data set as it is, and that of a file or folder that is here as a path."""
+    return f"./{name}" if name and name not in DATASETS and not is_path(name) and Path(name).exists() else name

@@ -83,7 +83,6 @@ def read_file(path: Path) -> Parts:
         "table": _read_table,
         "cifar": _read_cifar,
         "mat": _read_mat,
-        "parquet": _read_parquet,
     }
     kind = kind_of(path)
     if kind not in readers:
@@ -160,10 +159,15 @@ def as_arrays(images: NDArray[Any], labels: NDArray[Any] | None, source: str) ->
     Pixels may be uint8, whole numbers from 0 to 255, or floats in [0, 1] or [-1, 1]; labels one number, or one
     one-hot row, for each image.
     """
-    return Arrays(_as_nhwc(_as_bytes(images, source), source), _as_labels(labels, len(images), source), source)
+    return Arrays(_as_nhwc(as_bytes(images, source), source), _as_labels(labels, len(images), source), source)
 
 
-def _as_bytes(images: NDArray[Any], source: str) -> NDArray[np.uint8]:
+def as_bytes(images: NDArray[Any], source: str, *, span: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+    """Return pixels as uint8.
+
+    Args:
+        span: smallest and largest value of the set that these are a part of; their own where None.
+    """
     if images.dtype == np.uint8:
         return images
     if not images.size or images.dtype.kind not in "biuf":
@@ -173,6 +177,7 @@ def _as_bytes(images: NDArray[Any], source: str) -> NDArray[np.uint8]:
     low, high = float(images.min()), float(images.max())
     if not math.isfinite(low) or not math.isfinite(high):
         raise DataError(f"{source} holds non-finite numbers; images are whole numbers from 0 to 255, or finite floats")
+    low, high = (low, high) if span is None else (min(low, span[0]), max(high, span[1]))
     if images.dtype.kind == "f" and -1.001 <= low and high <= 1.001:
         scaled = (images + 1) * 127.5 if low < -0.001 else images * 255.0
         return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
@@ -292,10 +297,6 @@ def _read_mat(path: Path) -> Parts:
         raise DataError(f"{path} holds no X of (height, width, channels, count), as SVHN's files do")
     labels = found["y"].reshape(-1) % 10 if "y" in found else None
     return {"train": as_arrays(found["X"].transpose(3, 0, 1, 2), labels, str(path))}
-
-
-def _read_parquet(path: Path) -> Parts:
-    raise DataError(f"{path} is parquet, which is read with pyarrow; run: pip install 'gansmith[parquet]'")
 
 
 def _read_limited(path: Path) -> bytes:

@@ -23,6 +23,7 @@ import torch
 
 from gansmith.config import ARCHIVES
 from gansmith.data.images import MAX_IMAGES, Images
+from gansmith.data.parquet import read_rows
 from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle
 from gansmith.errors import DataError, NotFoundError, reason_of
 
@@ -31,7 +32,10 @@ MAX_MEMBER_BYTES = 2**27  # of one picture's file
 MAX_RATIO = 200  # of a zip member's size over its packed size, beyond which it is a bomb
 LOOKS = 256  # pictures that are looked at before preparation
 MAX_BROKEN_SHARE = 0.1
-_TRAIN, _TEST = {"train", "training", "trainset"}, {"test", "testing", "testset", "val", "valid", "validation"}
+TRAIN_WORDS, TEST_WORDS = (
+    {"train", "training", "trainset"},
+    {"test", "testing", "testset", "val", "valid", "validation"},
+)
 _JUNK = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$|@eaDir(/|$))", re.IGNORECASE)
 
 
@@ -134,7 +138,7 @@ def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
     inner = _without_common_folders(names)
     tops = {PurePosixPath(name).parts[0].lower() for name in inner if "/" in name}
     flat = [name for name in inner if "/" not in name]
-    if tops and tops <= _TRAIN | _TEST and tops & _TRAIN and len(flat) <= MAX_BROKEN_SHARE * len(names):
+    if tops and tops <= TRAIN_WORDS | TEST_WORDS and tops & TRAIN_WORDS and len(flat) <= MAX_BROKEN_SHARE * len(names):
         rows = [k for k, name in enumerate(inner) if "/" in name]
         source = _arrange_splits(path, [names[k] for k in rows], [inner[k] for k in rows])
         if not flat:
@@ -150,7 +154,7 @@ def _without_common_folders(names: Sequence[str]) -> list[str]:
     paths = [PurePosixPath(name).parts for name in names]
     depth = 0
     while all(len(parts) > depth + 1 for parts in paths) and len({parts[depth] for parts in paths}) == 1:
-        if paths[0][depth].lower() in _TRAIN | _TEST:  # a split of its own
+        if paths[0][depth].lower() in TRAIN_WORDS | TEST_WORDS:  # a split of its own
             depth += 1
             break
         depth += 1
@@ -162,7 +166,7 @@ def _arrange_splits(path: Path, names: Sequence[str], inner: Sequence[str]) -> P
     by_split: dict[str, list[int]] = {"train": [], "test": []}
     for k, name in enumerate(inner):
         top = PurePosixPath(name).parts[0].lower()
-        by_split["train" if top in _TRAIN else "test"].append(k)
+        by_split["train" if top in TRAIN_WORDS else "test"].append(k)
     stripped = [name.split("/", 1)[1] for name in inner]
     whole, class_names, notices = _arrange_classes(names, stripped)
     places = {name: k for k, name in enumerate(whole.names)}
@@ -211,7 +215,9 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 def read_files(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
     """Yield the row and the bytes of these files, in the order that the source reads fastest."""
-    if path.is_dir():
+    if names and names[0].rpartition("#")[0].lower().endswith(".parquet"):
+        yield from _read_tables(path if path.is_dir() else path.parent, names)
+    elif path.is_dir():
         for row, name in enumerate(names):
             with (path / name).open("rb") as file:
                 yield row, file.read(MAX_MEMBER_BYTES + 1)
@@ -234,6 +240,17 @@ def read_files(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
                     yield row, inside.read(MAX_MEMBER_BYTES + 1)
 
 
+def _read_tables(root: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+    """Yield what rows of parquet files hold, called FILE#ROW."""
+    places: dict[str, dict[int, int]] = {}
+    for place, name in enumerate(names):
+        file, _, row = name.rpartition("#")
+        places.setdefault(file, {})[int(row)] = place
+    for file, own in places.items():
+        for found, data in read_rows(root / file, list(own)):
+            yield own[found], data[: MAX_MEMBER_BYTES + 1]
+
+
 def look_around(source: PictureSource, part: str = "train") -> list[Look]:
     """Return a look at some pictures of a part, spread over it; unreadable ones are left out."""
     names = source.parts[part].names
@@ -245,12 +262,10 @@ def look_around(source: PictureSource, part: str = "train") -> list[Look]:
     return looks
 
 
-def load_pictures(
-    source: PictureSource, how: Preparation, *, part: str = "train", strict: bool = False, name: str = "pictures"
-) -> Images:
+def load_pictures(source: PictureSource, how: Preparation, *, part: str = "train", name: str = "pictures") -> Images:
     """Return the prepared pictures of a part as images.
 
-    Unreadable ones are left out, counted and listed; over one in ten, or any where `strict`, are refused.
+    Unreadable ones are left out, counted and listed; over one in ten, or any where `how` is strict, are refused.
 
     Raises DataError for those.
     """
@@ -267,7 +282,7 @@ def load_pictures(
                 else:
                     pixels[row] = found
     kept = [row for row in range(len(wanted.names)) if row not in broken]
-    notices = (*source.notices, *notices, *_on_broken(source, wanted, broken, strict=strict))
+    notices = (*source.notices, *notices, *on_broken(source.path, wanted.names, broken, strict=how.strict))
     labels = torch.tensor(wanted.labels, dtype=torch.int64) if wanted.labels else None
     images = Images(
         torch.from_numpy(pixels),
@@ -289,12 +304,16 @@ def _prepared(how: Preparation, file: tuple[int, bytes]) -> "tuple[int, np.ndarr
         return row, str(error)
 
 
-def _on_broken(source: PictureSource, part: Part, broken: dict[int, str], *, strict: bool) -> list[str]:
+def on_broken(source: object, names: Sequence[str], broken: dict[int, str], *, strict: bool) -> list[str]:
+    """Return a sentence that counts and lists the pictures that cannot be read, by row; none where all can.
+
+    Raises DataError for more than one in ten, or any where `strict`.
+    """
     if not broken:
         return []
-    shown = "; ".join(f"{part.names[row]} ({why})" for row, why in sorted(broken.items())[:5])
+    shown = "; ".join(f"{names[row]} ({why})" for row, why in sorted(broken.items())[:5])
     more = f"; and {len(broken) - 5:,} more" if len(broken) > 5 else ""
-    sentence = f"{len(broken):,} of {len(part.names):,} pictures cannot be read: {shown}{more}"
-    if strict or len(broken) > MAX_BROKEN_SHARE * len(part.names):
-        raise DataError(f"{source.path}: {sentence}; repair or remove them")
+    sentence = f"{len(broken):,} of {len(names):,} pictures cannot be read: {shown}{more}"
+    if strict or len(broken) > MAX_BROKEN_SHARE * len(names):
+        raise DataError(f"{source}: {sentence}; repair or remove them")
     return [f"{sentence}; they were left out"]

@@ -9,7 +9,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from struct import error as StructError
 
 import numpy as np
@@ -40,12 +40,14 @@ class Preparation:
         resize: crop the longer side, pad it with the background, or stretch to a square.
         color: grey or rgb; auto where it is still open.
         background: color under transparency and around padded pictures: white or black; auto where it is still open.
+        strict: refuse pictures that cannot be read, instead of leaving out up to one in ten.
     """
 
     size: int = 0
     resize: str = "crop"
     color: str = "auto"
     background: str = "auto"
+    strict: bool = field(default=False, compare=False)  # it changes no pixel
 
     def __post_init__(self) -> None:
         if self.size and not 4 <= self.size <= 1024:
@@ -96,12 +98,19 @@ def decode(data: bytes) -> Image.Image:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise DataError(f"it has {picture.width} x {picture.height} pixels, more than {MAX_PIXELS:,}")
-                picture.load()
-                return _canonical(ImageOps.exif_transpose(picture))
+                return upright(picture)
     except DataError:
         raise
+    except UnidentifiedImageError:
+        raise DataError(f"it is none of {', '.join(FORMATS)}") from None
     except _DAMAGE as error:
         raise DataError(reason_of(error)) from None
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Return an open picture, loaded and turned as its EXIF orientation says, as L, LA, RGB or RGBA."""
+    picture.load()
+    return _canonical(ImageOps.exif_transpose(picture))
 
 
 def _canonical(picture: Image.Image) -> Image.Image:

@@ -4,8 +4,10 @@
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +17,21 @@ from gansmith.config import ARRAY_FILES
 from gansmith.data.arrays import Arrays, kind_of, read_file
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images
-from gansmith.data.pictures import PictureSource, find_pictures, is_archive, load_pictures
+from gansmith.data.parquet import Table, open_table
+from gansmith.data.pictures import (
+    TEST_WORDS,
+    TRAIN_WORDS,
+    Part,
+    PictureSource,
+    find_pictures,
+    is_archive,
+    load_pictures,
+)
 from gansmith.data.prepare import Preparation, look_at, prepare, settle
 from gansmith.errors import DataError, NotFoundError
 
 _TEST_WORDS = ("test", "t10k", "val")
+MAX_CLASSES = 10_000  # more are identifiers rather than labels
 
 
 @dataclass(frozen=True)
@@ -52,10 +64,20 @@ def open_source(path: Path, *, name: str = "") -> Source:
     found = find_idx(path, name)
     if found is not None:
         return found
+    if path.is_file() and kind_of(path) == "parquet":
+        return find_tables(path, [path])
     if path.is_file() and not is_archive(path):
         return FileSource(path, _FILE_WORDS.get(kind_of(path), "a file"), {"train": (path,)})
     files = _files_in(path) if path.is_dir() else None
-    return find_pictures(path) if files is None else files
+    if files is not None:
+        return files
+    try:
+        return find_pictures(path)
+    except NotFoundError:
+        tables = sorted(path.rglob("*.parquet")) if path.is_dir() else []
+        if not tables:
+            raise
+        return find_tables(path, tables)
 
 
 _FILE_WORDS = {
@@ -64,11 +86,62 @@ _FILE_WORDS = {
     "table": "a table of pixels",
     "cifar": "CIFAR's binary form",
     "mat": "SVHN's .mat form",
-    "parquet": "a parquet file",
 }
 
 
-def _files_in(folder: Path) -> FileSource | None:
+def find_tables(path: Path, files: Sequence[Path]) -> PictureSource:
+    """Return the pictures in parquet files, the shards of each split together.
+
+    Args:
+        path: of the one file, or the folder that holds them.
+    """
+    by_part: dict[str, list[Path]] = {"train": [], "test": []}
+    for file in files:
+        words = set(re.split(r"[^a-z0-9]+", str(file.relative_to(path.parent)).lower()))
+        by_part["test" if words & TEST_WORDS and not words & TRAIN_WORDS else "train"].append(file)
+    if not by_part["train"]:
+        by_part = {"train": by_part["test"]}
+    tables = {part: [open_table(file) for file in own] for part, own in by_part.items() if own}
+    every = [table for own in tables.values() for table in own]
+    if len({(table.image, table.label) for table in every}) > 1 or len({file.parent for file in files}) > 1:
+        listing = ", ".join(str(file.relative_to(path)) for file in files[:6])
+        raise DataError(f"{path} holds several sets of parquet files ({listing}); name one of them, or its folder")
+    if sum(table.rows for table in every) > MAX_IMAGES:
+        raise DataError(f"{path} holds more than {MAX_IMAGES:,} rows; take fewer")
+    numbers, class_names, notices = _label_numbers(every)
+    root = path if path.is_dir() else path.parent
+    parts = {}
+    for part, own in tables.items():
+        names = tuple(f"{table.path.relative_to(root)}#{row}" for table in own for row in range(table.rows))
+        labels = tuple(numbers[label] for table in own for label in table.labels) if numbers else ()
+        parts[part] = Part(names, labels)
+    if not any(part.names for part in parts.values()):
+        raise NotFoundError(f"{path} holds no rows; give a parquet file with a picture in each row")
+    count = f"{len(files)} parquet files" if len(files) > 1 else "a parquet file"
+    return PictureSource(path, f"{count}, column {every[0].image}", parts, class_names, notices)
+
+
+def _label_numbers(tables: Sequence[Table]) -> tuple[dict[Any, int], tuple[str, ...], tuple[str, ...]]:
+    """Return the number of each label in these tables, the classes' names, and what is odd."""
+    if not all(table.label for table in tables):
+        return {}, (), ()
+    column = tables[0].label
+    try:
+        found = sorted({label for table in tables for label in table.labels})
+    except TypeError:  # lists, or of several kinds
+        return {}, (), (f"the column {column} holds neither numbers nor names, so images are used without labels",)
+    if len(found) > MAX_CLASSES or not all(isinstance(label, str | int) for label in found):
+        what = f"{len(found):,} different values" if len(found) > MAX_CLASSES else "neither whole numbers nor names"
+        return {}, (), (f"the column {column} holds {what}, so images are used without labels",)
+    names = tables[0].class_names if len({table.class_names for table in tables}) == 1 else ()
+    if all(isinstance(label, int) and 0 <= label < MAX_CLASSES for label in found):
+        return {label: int(label) for label in found}, names if len(names) > max(found, default=0) else (), ()
+    if any(isinstance(label, int) and label < 0 for label in found):  # -1 stands for no label
+        return {}, (), ()
+    return {label: number for number, label in enumerate(found)}, tuple(str(label) for label in found), ()
+
+
+def _files_in(folder: Path) -> FileSource | PictureSource | None:
     """Return the files of numbers in a folder; None where there are none."""
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     known = [file for file in files if file.name.lower().endswith(ARRAY_FILES) and "meta" not in file.name]
@@ -80,6 +153,8 @@ def _files_in(folder: Path) -> FileSource | None:
     if not train:
         train, test = test, ()
     kinds = {kind_of(file) for file in train}
+    if kinds == {"parquet"}:
+        return find_tables(folder, [*train, *test])
     if len(kinds) > 1 or (len(train) > 1 and kinds <= {"npz", "table", "npy", "mat"}):
         listing = ", ".join(file.name for file in train[:6])
         raise DataError(f"{folder} holds several files that may be meant ({listing}); name one of them")
@@ -88,9 +163,7 @@ def _files_in(folder: Path) -> FileSource | None:
     )
 
 
-def load_source(
-    source: Source, how: Preparation, *, part: str = "train", strict: bool = False, name: str = "images"
-) -> Images:
+def load_source(source: Source, how: Preparation, *, part: str = "train", name: str = "images") -> Images:
     """Return the images of a part, prepared.
 
     Raises NotFoundError where the source has no such part, DataError for damage.
@@ -100,14 +173,17 @@ def load_source(
     if isinstance(source, PictureSource):
         if part not in source.parts:
             raise NotFoundError(f"{source.path} holds no {part} images")
-        return load_pictures(source, how, part=part, strict=strict, name=name)
-    arrays = _read_files(source, part)
+        return load_pictures(source, how, part=part, name=name)
+    images = arrays_as_images(_read_files(source, part), how, name=name)
+    return replace(images, source=str(source.path), notices=(*source.notices, *images.notices))
+
+
+def arrays_as_images(arrays: Arrays, how: Preparation, *, name: str) -> Images:
+    """Return arrays as images, prepared."""
     how, notices = settle_arrays(how, arrays)
-    pixels = prepare_arrays(arrays, how)
     labels = None if arrays.labels is None else torch.from_numpy(arrays.labels)
-    return Images(
-        torch.from_numpy(pixels), labels, name=name, source=str(source.path), notices=(*source.notices, *notices)
-    )
+    pixels = torch.from_numpy(prepare_arrays(arrays, how))
+    return Images(pixels, labels, name=name, source=arrays.source, notices=notices)
 
 
 def as_prepared(images: Images, how: Preparation) -> Images:

@@ -95,7 +95,7 @@ def choose_images(config: Config, images: Images | None = None) -> tuple[Images,
 
 def preparation(config: Config) -> Preparation:
     """Return how the config wants pictures prepared."""
-    return Preparation(config.size, config.resize, config.color, config.background)
+    return Preparation(config.size, config.resize, config.color, config.background, config.strict)
 
 
 def _chosen(train: Images, config: Config) -> Images:

@@ -1,0 +1,122 @@
+"""Parquet files: Hugging Face's layout and others, shards and splits, what is refused, and bounded memory."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gansmith.data.inspection import inspect
+from gansmith.data.prepare import Preparation
+from gansmith.data.sources import load_source, open_source
+from gansmith.errors import DataError, NotFoundError
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+LABELS = (np.arange(30) % 3).tolist()
+NAMES = b'{"info": {"features": {"label": {"names": ["cat", "dog", "owl"], "_type": "ClassLabel"}}}}'
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PICTURES = [png(image) for image in PIXELS]
+
+
+def write(path, columns, *, metadata=None, group=7):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path, row_group_size=group)
+    return path
+
+
+def as_structs(pictures):
+    return pa.array([{"bytes": data, "path": None} for data in pictures])
+
+
+def read(path, part="train", **how):
+    return load_source(open_source(path), Preparation(**how), part=part)
+
+
+IMAGE_COLUMNS = {
+    "structs": as_structs(PICTURES),
+    "binary": pa.array(PICTURES),
+    "large binary": pa.array(PICTURES, pa.large_binary()),
+    "nested lists": pa.array(PIXELS.tolist()),
+    "channels first": pa.array(PIXELS.transpose(0, 3, 1, 2).tolist()),
+    "flat": pa.array(PIXELS.transpose(0, 3, 1, 2).reshape(30, -1).tolist()),
+    "floats": pa.array((PIXELS / 255).tolist()),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGE_COLUMNS)
+def test_every_form_of_images_gives_the_same_pixels(tmp_path, kind):
+    path = write(tmp_path / "a.parquet", {"image": IMAGE_COLUMNS[kind], "label": LABELS})
+    images = read(path)
+    np.testing.assert_array_equal(images.pixels.permute(0, 2, 3, 1).numpy(), PIXELS)
+    assert images.labels.tolist() == LABELS and images.class_names == ()
+
+
+def test_shards_and_splits_are_one_set_with_hugging_faces_class_names(tmp_path):
+    folder = tmp_path / "set" / "data"
+    for split, rows in (("train", range(0, 12)), ("train", range(12, 20)), ("test", range(20, 30))):
+        shard = len(list(folder.glob(f"{split}*"))) if folder.exists() else 0
+        columns = {"image": as_structs([PICTURES[row] for row in rows]), "label": [LABELS[row] for row in rows]}
+        write(folder / f"{split}-{shard:05d}-of-00002.parquet", columns, metadata={b"huggingface": NAMES})
+    for path in (folder, tmp_path / "set"):
+        train, test = read(path), read(path, "test")
+        assert (len(train), len(test)) == (20, 10) and train.class_names == ("cat", "dog", "owl")
+        np.testing.assert_array_equal(train.pixels.permute(0, 2, 3, 1).numpy(), PIXELS[:20])
+        assert test.labels.tolist() == LABELS[20:]
+    facts, preview = inspect(tmp_path / "set", Preparation())
+    assert facts["images"] == {"train": 20, "test": 10} and facts["classes"] == {"cat": 7, "dog": 7, "owl": 6}
+    assert len(preview) == 20
+
+
+def test_labels_may_be_names_and_what_is_no_label_is_said(tmp_path):
+    words = ["dog" if label else "ape" for label in LABELS]
+    named = read(write(tmp_path / "a.parquet", {"img": PICTURES, "class": words}))
+    assert named.class_names == ("ape", "dog") and named.labels.tolist() == [min(1, label) for label in LABELS]
+    odd = read(write(tmp_path / "b.parquet", {"img": PICTURES, "label": [[1]] * 30}))
+    assert odd.labels is None and "neither" in " ".join(odd.notices)
+    assert read(write(tmp_path / "c.parquet", {"img": PICTURES, "label": [-1] * 30})).labels is None
+    assert read(write(tmp_path / "d.parquet", {"img": PICTURES, "label": [*LABELS[:-1], None]})).labels is None
+    assert read(
+        write(tmp_path / "e.parquet", {"img": PICTURES, "label": [10**12 + k % 2 for k in range(30)]})
+    ).class_names
+
+
+def test_broken_pictures_are_listed_by_row(tmp_path):
+    pictures = [*PICTURES[:4], b"nothing", *PICTURES[5:]]
+    images = read(write(tmp_path / "a.parquet", {"image": as_structs(pictures), "label": LABELS}))
+    assert len(images) == 29 and "1 of 30 pictures cannot be read: a.parquet#4" in images.notices[0]
+    with pytest.raises(DataError, match="repair or remove"):
+        read(tmp_path / "a.parquet", strict=True)
+
+
+def test_files_without_images_are_refused(tmp_path):
+    refused = {r"has the columns a \(int64\), b": {"a": [1, 2], "b": ["x", "y"]},
+               "holds no rows": {"image": pa.array([], pa.binary())}}  # fmt: skip
+    for words, columns in refused.items():
+        with pytest.raises((DataError, NotFoundError), match=words) as refusal:
+            read(write(tmp_path / "a.parquet", columns))
+        assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_damage_and_several_sets_are_refused_in_one_line(tmp_path):
+    path = write(tmp_path / "a.parquet", {"image": PICTURES})
+    whole = path.read_bytes()
+    for data in (b"", b"PAR1", whole[:200], whole[:-9] + b"\xff" * 5 + whole[-4:]):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match="a.parquet cannot be read") as refusal:
+            read(path)
+        assert len(str(refusal.value).splitlines()) == 1
+    for name in ("one", "two"):
+        write(tmp_path / "sets" / name / "train.parquet", {"image": PICTURES})
+    with pytest.raises(DataError, match="several sets of parquet files"):
+        read(tmp_path / "sets")
