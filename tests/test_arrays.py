@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from gansmith.data import arrays
 from gansmith.data.arrays import as_arrays, kind_of, read_file
 from gansmith.errors import DataError
 
@@ -179,3 +180,31 @@ def test_kinds_are_known_by_name_or_by_the_first_bytes(tmp_path):
     for name, kind in (("a.NPZ", "npz"), ("a.tsv", "table"), ("a.txt", ""), ("b", "idx")):
         (tmp_path / name).write_bytes(bytes([0, 0, 8, 3]) if kind == "idx" else b"text")
         assert kind_of(tmp_path / name) == kind
+
+
+def test_a_packed_table_cannot_grow_without_end(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"7," * 2**22))
+    with pytest.raises(DataError, match="holds longer lines than images make"):
+        read_file(path)
+    monkeypatch.setattr(arrays, "MAX_TEXT", 10_000)
+    path.write_bytes(gzip.compress(b"1,2,3,4\n" * 2000))
+    with pytest.raises(DataError, match="holds longer text than images make"):
+        read_file(path)
+
+
+def test_tables_of_many_rows_keep_small_whole_numbers_and_others(tmp_path):
+    rows = np.arange(1500 * 5).reshape(1500, 5) % 256
+    (tmp_path / "a.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    part = read_file(tmp_path / "a.csv")["train"]
+    np.testing.assert_array_equal(part.pixels.reshape(1500, 4), rows[:, 1:])
+    assert part.labels.tolist() == rows[:, 0].tolist()
+    rows = np.where(np.arange(1500)[:, None] == 1400, 0.5, rows[:, :4] / 255)
+    (tmp_path / "b.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    np.testing.assert_allclose(read_file(tmp_path / "b.csv")["train"].pixels.reshape(1500, 4), rows * 255, atol=0.51)
+
+
+def test_labels_that_are_identifiers_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", images=GREY, labels=LABELS + 10**12)
+    with pytest.raises(DataError, match="labels up to 1e.12; number the classes from 0 to at most 9,999"):
+        read_file(tmp_path / "a.npz")

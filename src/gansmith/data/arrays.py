@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,8 +24,11 @@ from numpy.typing import NDArray
 from gansmith.data.image_files import read_array
 from gansmith.errors import DataError, reason_of
 
-MAX_BYTES = 2**33  # of one file, unpacked
+MAX_BYTES = 2**31  # of one file or array, unpacked
+MAX_TEXT = 2**31  # characters of a table
+_MAX_LINE, _ROWS = 2**22, 1024
 TABLES = (".csv", ".csv.gz", ".tsv")
+MAX_CLASSES = 10_000  # larger numbers are identifiers rather than labels
 _IMAGES = {
     "train": ("x_train", "train_images", "images", "samples", "x", "data", "arr_0"),
     "test": ("x_test", "test_images", "x_val", "val_images"),
@@ -136,13 +140,15 @@ def _first(stored: dict[str, str], names: tuple[str, ...]) -> str | None:
 
 
 def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
+    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{path} is compressed in a way NumPy does not write; save it with numpy.savez_compressed")
     with archive.open(name) as file:
-        return read_array(file, f"{path}: {name.removesuffix('.npy')}")
+        return read_array(file, f"{path}: {name.removesuffix('.npy')}", limit=MAX_BYTES)
 
 
 def _read_npy(path: Path) -> Parts:
     with path.open("rb") as file:
-        images = read_array(file, str(path))
+        images = read_array(file, str(path), limit=MAX_BYTES)
     beside = [path.with_name(name) for name in ("labels.npy", f"{path.stem}_labels.npy", "y.npy") if name != path.name]
     labels = None
     for other in beside:
@@ -227,6 +233,10 @@ def _as_labels(labels: NDArray[Any] | None, count: int, source: str) -> NDArray[
         raise DataError(f"{source} has {len(labels):,} labels for {count:,} images; one for each is needed")
     if not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
         raise DataError(f"{source} has labels that are no whole numbers")
+    if len(labels) and labels.max() >= MAX_CLASSES:
+        raise DataError(
+            f"{source} has labels up to {labels.max():g}; number the classes from 0 to at most {MAX_CLASSES - 1:,}"
+        )
     whole = np.rint(labels).astype(np.int64)
     return whole if (whole >= 0).all() else None  # -1 stands for no label in our own files
 
@@ -236,13 +246,11 @@ def _read_table(path: Path) -> Parts:
     delimiter = "\t" if ".tsv" in path.name.lower() else ","
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     with opener(path, "rt", encoding="utf-8-sig") as file:
-        first = file.readline(2**22)
+        lines = _lines(file, path)
+        first = next(lines, "")
         names = [name.strip().strip('"').lower() for name in first.rstrip("\n").split(delimiter)]
         has_header = not all(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names)
-        rest = file if has_header else _chained(first, file)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a table without rows, which is refused below
-            table = np.loadtxt(rest, delimiter=delimiter, dtype=np.float32, ndmin=2)
+        table = _read_numbers(lines if has_header else chain([first], lines), delimiter)
     if not len(table):
         raise DataError(f"{path} holds no rows of numbers; a row for each image is needed")
     column = _label_column(names if has_header else [], table, str(path))
@@ -251,12 +259,30 @@ def _read_table(path: Path) -> Parts:
     return {"train": as_arrays(pixels, labels, str(path))}
 
 
-def _chained(first: str, rest: IO[str]) -> Iterator[str]:
-    yield first
-    yield from rest
+def _lines(file: IO[str], path: Path) -> Iterator[str]:
+    """Yield the lines of a text. Raises DataError where a line or all of it is longer than images are."""
+    total = 0
+    while line := file.readline(_MAX_LINE):
+        total += len(line)
+        if total > MAX_TEXT or len(line) == _MAX_LINE:
+            what = "lines" if total <= MAX_TEXT else "text"
+            raise DataError(f"{path} holds longer {what} than images make; take fewer, or save them with numpy.savez")
+        yield line
 
 
-def _label_column(names: list[str], table: NDArray[np.float32], source: str) -> int | None:
+def _read_numbers(lines: Iterator[str], delimiter: str) -> NDArray[Any]:
+    """Return a table of numbers, 16-bit where all are small and whole, as pixels and labels are."""
+    chunks: list[NDArray[Any]] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of no rows, where the text ends
+        while len(rows := list(islice(lines, _ROWS))):
+            chunk = np.loadtxt(rows, delimiter=delimiter, dtype=np.float32, ndmin=2)
+            small = chunk.astype(np.uint16) if chunk.size and chunk.min() >= 0 and chunk.max() < 2**16 else chunk
+            chunks.append(small if (small == chunk).all() else chunk)
+    return np.concatenate([chunk for chunk in chunks if chunk.size] or [np.zeros((0, 0), np.float32)])
+
+
+def _label_column(names: list[str], table: NDArray[Any], source: str) -> int | None:
     """Return which column holds labels; None where all of them are pixels."""
     columns = table.shape[1]
     named = [k for k, name in enumerate(names) if name in _LABEL_COLUMNS]

@@ -85,7 +85,7 @@ def read_npz(path: Path) -> Images:
     )
 
 
-def read_array(file: IO[bytes], what: str) -> np.ndarray:
+def read_array(file: IO[bytes], what: str, *, limit: int = MAX_BYTES) -> np.ndarray:
     """Return one array of plain numbers in NumPy's format, whose header is trusted only within the size limit.
 
     Raises DataError, which names `what` was read, for anything else; the file must end with the array.
@@ -97,9 +97,11 @@ def read_array(file: IO[bytes], what: str) -> np.ndarray:
     except (ValueError, KeyError, SyntaxError, TokenError, TypeError, RecursionError, MemoryError) as error:
         raise DataError(f"{what} is not a NumPy array ({reason_of(error)}); save it with numpy.save or savez") from None
     size = math.prod(shape) * dtype.itemsize
-    if dtype.kind not in "biuf" or size > MAX_BYTES or any(side < 0 for side in shape):
-        raise DataError(f"{what} is {dtype} {shape}; plain numbers of at most {MAX_BYTES:,} bytes are needed")
-    body = file.read(size + 1)
+    if dtype.kind not in "biuf" or size > limit or any(side < 0 for side in shape):
+        raise DataError(f"{what} is {dtype} {shape}; plain numbers of at most {limit:,} bytes are needed")
+    body = bytearray()  # memory is taken only as it fills
+    while len(body) <= size and (piece := file.read(min(2**24, size + 1 - len(body)))):
+        body += piece
     if len(body) != size:
         raise DataError(f"{what} does not hold what its header says ({shape}); save it again")
     return np.frombuffer(body, dtype).reshape(shape, order="F" if is_fortran else "C")

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gansmith.data.archives import MAX_MEMBER_BYTES
 from gansmith.data.arrays import as_arrays, as_bytes
 from gansmith.data.images import MAX_IMAGES, Images
-from gansmith.data.pictures import MAX_MEMBER_BYTES, on_broken
+from gansmith.data.pictures import on_broken
 from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle, upright
 from gansmith.data.sources import arrays_as_images, as_prepared
 from gansmith.errors import DataError

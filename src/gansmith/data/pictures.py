@@ -4,15 +4,11 @@ A source is a folder, a .zip or a .tar[.gz|.bz2|.xz], read in place: nothing is 
 operating systems and notebooks leave behind, and empty folders are passed over.
 """
 
-import lzma
 import re
-import tarfile
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -22,14 +18,13 @@ import numpy as np
 import torch
 
 from gansmith.config import ARCHIVES
+from gansmith.data.archives import MAX_MEMBER_BYTES, list_archive, read_archive
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.data.parquet import read_rows
 from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle
-from gansmith.errors import DataError, NotFoundError, reason_of
+from gansmith.errors import DataError, NotFoundError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-MAX_MEMBER_BYTES = 2**27  # of one picture's file
-MAX_RATIO = 200  # of a zip member's size over its packed size, beyond which it is a bomb
 LOOKS = 256  # pictures that are looked at before preparation
 MAX_BROKEN_SHARE = 0.1
 TRAIN_WORDS, TEST_WORDS = (
@@ -83,54 +78,32 @@ def find_pictures(path: Path) -> PictureSource:
     """
     if not path.exists():
         raise NotFoundError(f"there is no file or folder {str(path)!r}; give a folder or an archive of pictures")
-    names = sorted({name for name in _list(path) if not _JUNK.search(name)})  # archives may hold a name twice
+    listed, odd = (list(_list_folder(path)), ()) if path.is_dir() else list_archive(path)
+    names = sorted({name for name in listed if not _JUNK.search(name)})  # archives may hold a name twice
     pictures = [name for name in names if name.lower().endswith(ENDINGS)]
     if not pictures:
         kinds = Counter(PurePosixPath(name).suffix.lower() or "(none)" for name in names)
         found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "nothing"
-        raise NotFoundError(f"{path} holds no images ({found}); give {', '.join(ENDINGS)} pictures, or files of arrays")
+        also = "".join(f"; {sentence}" for sentence in odd)
+        raise NotFoundError(
+            f"{path} holds no images ({found}); give {', '.join(ENDINGS)} pictures, or files of arrays{also}"
+        )
     if len(pictures) > MAX_IMAGES:
         raise DataError(f"{path} holds {len(pictures):,} pictures; up to {MAX_IMAGES:,} can be read, take fewer")
-    return _arrange(path, pictures)
+    source = _arrange(path, pictures)
+    return replace(source, notices=(*odd, *source.notices))
 
 
-def _list(path: Path) -> Iterator[str]:
+def _list_folder(path: Path) -> Iterator[str]:
     """Yield the names of all files inside, with forward slashes."""
-    if path.is_dir():
-        root = path.resolve()
-        for file in path.rglob("*"):
-            name = file.relative_to(path).as_posix()
-            if file.is_symlink() and not _JUNK.search(name):
-                if file.is_dir() or not file.resolve().is_relative_to(root):
-                    raise DataError(f"{file} is a link out of {path} or to a folder; put the pictures themselves there")
-            if file.is_file():
-                yield name
-    elif path.name.lower().endswith(".zip"):
-        with _naming_damage(path), zipfile.ZipFile(path) as archive:
-            yield from (entry.filename for entry in archive.infolist() if not entry.is_dir())
-    else:
-        with _naming_damage(path), tarfile.open(path) as tar:
-            for count, member in enumerate(tar):
-                if count > 2 * MAX_IMAGES:
-                    raise DataError(f"{path} holds more than {2 * MAX_IMAGES:,} entries; take fewer")
-                if member.isfile():
-                    yield member.name.removeprefix("./")
-
-
-@contextmanager
-def _naming_damage(path: Path) -> Iterator[None]:
-    """Turn what archive libraries raise for damage into DataError."""
-    try:
-        yield
-    except DataError:
-        raise
-    except (
-        zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError,
-    ) as error:  # fmt: skip
-        reason = reason_of(error).rstrip(":")
-        raise DataError(f"{path} is damaged or no archive ({reason}); pack it again") from None
-    except RuntimeError as error:  # zipfile's word for a password
-        raise DataError(f"{path} cannot be read ({error}); pack it again without a password") from None
+    root = path.resolve()
+    for file in path.rglob("*"):
+        name = file.relative_to(path).as_posix()
+        if file.is_symlink() and not _JUNK.search(name):
+            if file.is_dir() or not file.resolve().is_relative_to(root):
+                raise DataError(f"{file} is a link out of {path} or to a folder; put the pictures themselves there")
+        if file.is_file():
+            yield name
 
 
 def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
@@ -201,10 +174,19 @@ def _arrange_classes(names: Sequence[str], inner: Sequence[str]) -> tuple[Part, 
     else:
         labels = {folder: k for k, folder in enumerate(classes)}
     numbered = {number: folder for folder, number in labels.items()}
-    class_names = tuple(numbered.get(number, str(number)) for number in range(max(numbered) + 1))
+    class_names = tuple(_readable(numbered.get(number, str(number))) for number in range(max(numbered) + 1))
     rows = [k for k, folder in enumerate(folders) if folder]
     rows.sort(key=lambda k: labels[folders[k]])
     return Part(tuple(names[k] for k in rows), tuple(labels[folders[k]] for k in rows)), class_names, tuple(notices)
+
+
+def _readable(name: str) -> str:
+    """Return a name as text in one line, also where its bytes were no UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        name = name.encode("utf-8", "surrogateescape").decode("latin-1")
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", name)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
@@ -221,23 +203,8 @@ def read_files(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
         for row, name in enumerate(names):
             with (path / name).open("rb") as file:
                 yield row, file.read(MAX_MEMBER_BYTES + 1)
-    elif path.name.lower().endswith(".zip"):
-        with _naming_damage(path), zipfile.ZipFile(path) as archive:
-            for row, name in enumerate(names):
-                entry = archive.getinfo(name)
-                if entry.file_size > max(2**20, MAX_RATIO * entry.compress_size):
-                    raise DataError(f"{path}: {name} claims {entry.file_size:,} bytes, more than pictures pack into")
-                with archive.open(entry) as file:
-                    yield row, file.read(MAX_MEMBER_BYTES + 1)
     else:
-        rows = {name: row for row, name in enumerate(names)}
-        with _naming_damage(path), tarfile.open(path) as tar:
-            for member in tar:
-                row = rows.get(member.name.removeprefix("./"), -1) if member.isfile() else -1
-                if row >= 0:
-                    inside = tar.extractfile(member)
-                    assert inside is not None  # as of every file
-                    yield row, inside.read(MAX_MEMBER_BYTES + 1)
+        yield from read_archive(path, names)
 
 
 def _read_tables(root: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
@@ -311,7 +278,7 @@ def on_broken(source: object, names: Sequence[str], broken: dict[int, str], *, s
     """
     if not broken:
         return []
-    shown = "; ".join(f"{names[row]} ({why})" for row, why in sorted(broken.items())[:5])
+    shown = "; ".join(f"{_readable(names[row])} ({why})" for row, why in sorted(broken.items())[:5])
     more = f"; and {len(broken) - 5:,} more" if len(broken) > 5 else ""
     sentence = f"{len(broken):,} of {len(names):,} pictures cannot be read: {shown}{more}"
     if strict or len(broken) > MAX_BROKEN_SHARE * len(names):

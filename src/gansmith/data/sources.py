@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from gansmith.config import ARRAY_FILES
-from gansmith.data.arrays import Arrays, kind_of, read_file
+from gansmith.data.arrays import MAX_CLASSES, Arrays, kind_of, read_file
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.data.parquet import Table, open_table
@@ -31,7 +31,6 @@ from gansmith.data.prepare import Preparation, look_at, prepare, settle
 from gansmith.errors import DataError, NotFoundError
 
 _TEST_WORDS = ("test", "t10k", "val")
-MAX_CLASSES = 10_000  # more are identifiers rather than labels
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,177 @@
+"""Files inside .zip and .tar archives, read in place: what is there, and the bytes of some of them.
+
+An archive may come from anywhere: names that lead out of it, archives that unpack to far more than pictures do, and
+damage anywhere are refused; links, devices and archives inside are passed over and counted.
+"""
+
+import bz2
+import gzip
+import lzma
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from gansmith.config import ARCHIVES
+from gansmith.data.images import MAX_IMAGES
+from gansmith.errors import DataError, reason_of
+
+MAX_MEMBER_BYTES = 2**27  # of one picture's file
+MAX_RATIO = 200  # of unpacked over packed size, beyond which an archive is a bomb
+_FREE_BYTES = 2**26  # of an archive, unpacked, whatever the ratio
+_NESTED = (*ARCHIVES, ".7z", ".rar")
+_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+
+
+def list_archive(path: Path) -> tuple[list[str], tuple[str, ...]]:
+    """Return the names of all files in an archive, and a sentence on what was passed over.
+
+    Raises DataError for damage, for names that lead out of it, and for a bomb.
+    """
+    with naming_damage(path):
+        found = list(_zip_entries(path) if _is_zip(path) else _tar_entries(path))
+    names = [name for name, is_file in found if is_file]
+    links = len(found) - len(names)
+    nested = sum(name.lower().endswith(_NESTED) for name in names)
+    odd = []
+    if links:
+        odd.append(f"{links:,} links or devices in {path.name} were left out")
+    if nested:
+        odd.append(f"{nested:,} archives inside {path.name} were left out; unpack it to use them")
+    return names, tuple(odd)
+
+
+def read_archive(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+    """Yield the row and the bytes of these files of an archive, in the order that reads fastest."""
+    with naming_damage(path):
+        if _is_zip(path):
+            yield from _read_zip(path, names)
+            return
+        rows = {name: row for row, name in enumerate(names)}
+        with _opened_tar(path) as (tar, _):
+            for member in _members(tar, path):
+                row = rows.get(_inner_name(member.name, path), -1) if member.isfile() else -1
+                inside = tar.extractfile(member) if row >= 0 else None
+                if inside is not None:
+                    yield row, inside.read(MAX_MEMBER_BYTES + 1)
+
+
+def _is_zip(path: Path) -> bool:
+    return path.name.lower().endswith(".zip")
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Turn what archive libraries raise for damage into DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (
+        zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError,
+        ValueError, OverflowError, MemoryError, RecursionError,
+    ) as error:  # fmt: skip
+        reason = reason_of(error).rstrip(":")
+        raise DataError(f"{path} is damaged or no archive ({reason}); fetch or pack it again") from None
+    except RuntimeError as error:  # zipfile's word for a password
+        raise DataError(f"{path} cannot be read ({reason_of(error)}); pack it again without a password") from None
+
+
+def _inner_name(name: str, path: Path) -> str:
+    """Return a name inside an archive with forward slashes, relative. Raises DataError where it leads out of it."""
+    inner = re.sub(r"^([A-Za-z]:)?(\./|/)+", "", name.replace("\\", "/"))
+    if ".." in inner.split("/"):
+        raise DataError(f"{path} holds {name[:80]!r}, which leads out of it; pack it again from inside its folder")
+    return inner
+
+
+def _zip_entries(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield each entry's name and whether it is a file rather than a link."""
+    with zipfile.ZipFile(path) as archive:
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        _refuse_bomb(path, sum(entry.file_size for entry in entries), len(entries))
+        for entry in entries:
+            yield _inner_name(entry.filename, path), not stat.S_ISLNK(entry.external_attr >> 16)
+
+
+def _refuse_bomb(path: Path, unpacked: int, entries: int) -> None:
+    if entries > 2 * MAX_IMAGES:
+        raise DataError(f"{path} holds more than {2 * MAX_IMAGES:,} entries; take fewer")
+    if unpacked > _FREE_BYTES + MAX_RATIO * path.stat().st_size:
+        raise DataError(f"{path} claims {unpacked:,} bytes or more, more than pictures pack into its size")
+
+
+def _read_zip(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        entries = {_inner_name(entry.filename, path): entry for entry in archive.infolist()}
+        for row, name in enumerate(names):
+            entry = entries[name]
+            if entry.file_size > max(2**20, MAX_RATIO * entry.compress_size):
+                raise DataError(f"{path}: {name} claims {entry.file_size:,} bytes, more than pictures pack into")
+            with archive.open(entry) as file:
+                yield row, file.read(MAX_MEMBER_BYTES + 1)
+
+
+class _Bounded:
+    """A stream that refuses to be read in pieces larger than a picture's file, as a damaged tar header may ask for.
+
+    Attributes:
+        last: what was read last.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream, self.last = stream, b""
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_MEMBER_BYTES + 1:
+            raise tarfile.ReadError(f"an entry claims {size:,} bytes")
+        self.last = self.stream.read(size)
+        return self.last
+
+
+@contextmanager
+def _opened_tar(path: Path) -> Iterator[tuple[tarfile.TarFile, _Bounded]]:
+    """Open a tar file, packed or not: its first bytes say which."""
+    with path.open("rb") as raw:
+        head = raw.read(6)
+    opener = next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), open)
+    with opener(path, "rb") as stream:
+        bounded = _Bounded(stream)
+        with tarfile.open(fileobj=bounded, mode="r:") as tar:  # type: ignore[call-overload]
+            yield tar, bounded
+
+
+def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
+    """Yield the entries of a tar file; a header that points backwards or claims too much is damage."""
+    last, count = -1, 0
+    while (member := tar.next()) is not None:
+        count += 1
+        if member.offset <= last or member.size < 0:
+            raise tarfile.ReadError(f"entry {count:,} points backwards")
+        _refuse_bomb(path, member.offset_data + (member.size if member.isfile() else 0), count)
+        last = member.offset
+        yield member
+        tar.members = []  # type: ignore[attr-defined]  # else all of them stay in memory
+
+
+def _tar_entries(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield each entry's name and whether it is a file, and see that the archive is whole up to its last byte."""
+    with _opened_tar(path) as (tar, stream):
+        count = 0
+        for member in _members(tar, path):
+            count += 1
+            if not member.isdir():
+                yield _inner_name(member.name, path), member.isfile()
+        if len(stream.last) < tarfile.BLOCKSIZE or any(stream.last):  # no end-of-archive marker
+            raise DataError(f"{path} is cut off or damaged after {count:,} entries; fetch or pack it again")
+        rest = 0
+        while chunk := stream.read(2**20):  # to its end, where packed ones have a check sum
+            rest += len(chunk)
+            if any(chunk) or rest > _FREE_BYTES:
+                raise DataError(f"{path} goes on after its end; unpack it (tar --ignore-zeros) and give the folder")
