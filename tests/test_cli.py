@@ -137,10 +137,10 @@ def test_samples_come_as_grid_folder_and_arrays(gansmith, run_dir, tmp_path):
         images, labels = arrays["images"], arrays["labels"]
     assert images.shape == (30, 28, 28, 1) and images.dtype == np.uint8
     assert labels.shape == (30,) and labels.dtype == np.int64 and set(labels) <= set(range(10))
-    files = sorted((tmp_path / "folder").glob("*/*.png"), key=lambda path: path.name)  # a folder for each class
-    assert len(files) == 7
-    for k, file in enumerate(files):
-        np.testing.assert_array_equal(pixels(file), images[k, :, :, 0])
+    assert len(list((tmp_path / "folder").glob("*/*.png"))) == 7  # a folder for each class
+    for k, label in enumerate(labels[:7].tolist()):
+        place = f"{label}/{labels[:k].tolist().count(label):05d}.png"
+        np.testing.assert_array_equal(pixels(tmp_path / "folder" / place), images[k, :, :, 0])
     assert pixels(tmp_path / "g.png").shape[0] >= 400
 
 
@@ -340,8 +340,17 @@ def test_pictures_of_ones_own_are_trained_on_by_their_path(gansmith, animals, tm
     code, _, err = gansmith("sample", "run", "--labels", "cat,dog", "--count", "4", "--out", "drawn")
     assert code == 0, err
     assert {path.name: len(list(path.iterdir())) for path in (tmp_path / "drawn").iterdir()} == {"cat": 2, "dog": 2}
+    code, out, _ = gansmith("data", "inspect", "drawn", "--json")
+    assert code == 0 and json.loads(out)["classes"] == {"cat": 2, "dog": 2}
+    code, _, err = gansmith("sample", "run", "--out", "drawn")
+    assert code == 2 and "holds images already" in err
     code, _, err = gansmith("sample", "run", "--labels", "cat,cow", "--out", "x.png")
     assert code == 2 and "cow" in err and len(err.strip().splitlines()) == 1
+    for words in (("--label", "dog"), ("--classes", "dog,cat")):
+        assert gansmith("walk", "run", *words, "--steps", "2", "--out", "walk.png")[0] == 0
+    code, _, err = gansmith("walk", "run", "--label", "cat,dog", "--out", "walk.png")
+    assert code == 2 and "label is 'cat,dog', 2 classes; give one" in err
+    assert gansmith("plot", "run", "classes")[0] == 0 and (tmp_path / "run/classes.png").is_file()
     code, _, err = gansmith("train", "mlp-small", "--data", animals, *flags(classes="dog", images=64), "--out", "dogs")
     assert code == 0, err
     code, _, err = gansmith("train", "mlp-small", "--data", animals, *flags(size=16, images=64), "--out", "small")
@@ -591,7 +600,7 @@ OTHER_FLAGS = {
     "--img-size": "here it is --size",
     "--resolution": "here it is --size",
     "--nc": "--color grey or rgb chooses others",
-    "--resume": "`gansmith resume RUN` continues a run; omit it",
+    "--resume": "`gansmith resume RUN` continues a run, and --start-from RUN begins a new one with its weights",
     "--lernrate": "did you mean --g-lr and --d-lr?",
     "--latent-dimm": "did you mean --latent-dim?",
     "--qqq": "gansmith train --help lists the flags",

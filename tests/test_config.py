@@ -193,13 +193,33 @@ def test_a_data_set_given_by_its_path_is_told_from_a_name(what, name):
         resolve(arguments={"data": "./x", "data_dir": "y"})
 
 
-def test_labels_are_class_names_where_all_are_known():
-    names = ("Cat", "dog", "10")
+def test_labels_are_class_names_where_there_are_such():
+    names = ("Cat", "dog", "10", "3-7", "ice, cream", "\u00c9clair", "M\u00fcll")
     assert parse_labels("dog, cat,DOG", names=names) == [1, 0, 1]
     assert parse_labels("dog", names=names) == [1]
-    assert parse_labels("0,1", names=names) == [0, 1] and parse_labels("10", names=names) == [1, 0]
-    with pytest.raises(ConfigError, match="cow"):
-        parse_labels("cat,cow", names=names)
+    assert parse_labels("10", names=names) == [2] and parse_labels("3-7", names=names) == [3]
+    assert parse_labels("0,1", names=names) == [0, 1] and parse_labels("01", names=names) == [0, 1]
+    assert parse_labels("0-2,10,cat,3-7", names=names) == [0, 1, 2, 2, 0, 3]
+    assert parse_labels("ice, cream", names=names) == [4]
+    assert parse_labels('"ice, cream",dog', names=names) == [4, 1]
+    assert parse_labels(" e\u0301clair,M\u00dcLL", names=names) == [5, 6]  # an accent of its own, as macOS writes names
+    assert parse_labels("2024", names=tuple("0123456789")) == [2, 0, 2, 4]
+
+
+def test_a_class_that_there_is_not_is_answered_with_the_closest():
+    for text in ("cat,cow", "cow", "cow,"):
+        with pytest.raises(ConfigError, match="there is no class 'cow'; choose among cat, dog, or write numbers"):
+            parse_labels(text, names=("cat", "dog"))
+    with pytest.raises(ConfigError, match="no class 'dgo'; did you mean 'dog'"):
+        parse_labels("cat,dgo", names=("cat", "dog"))
+    with pytest.raises(ConfigError, match="and 8 more, or"):
+        parse_labels("x", names=[f"class {k}" for k in range(20)])
+
+
+def test_names_that_differ_in_case_alone_are_told_apart():
+    assert parse_labels("a,A", names=("A", "a")) == [1, 0]
+    with pytest.raises(ConfigError, match="'ab' may be the class 'AB' or 'Ab'; write it as one of these"):
+        parse_labels("ab", names=("AB", "Ab"))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gansmith.pictures.plots import neighbours, plot_curves, smoothed
+from gansmith.pictures.plots import neighbours, plot_curves, smoothed, with_row_names
 from gansmith.runs import create_run
 
 
@@ -75,3 +75,15 @@ def test_neighbours_follow_their_sample_nearest_first():
     training = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1) * 40
     shown = neighbours(torch.tensor([[[[85]]], [[[0]]]], dtype=torch.uint8), training, count=2).flatten().tolist()
     assert shown == [85, 80, 120, 0, 0, 40]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_rows_have_their_names_at_the_left_and_keep_their_pixels(mode):
+    tiles = Image.effect_noise((90, 120), 50).convert(mode)
+    shown = with_row_names(tiles, ["cat", "a much longer name of a class", "\u00c9"])
+    margin = shown.width - tiles.width
+    assert shown.mode == mode and shown.height == 120 and margin > 100
+    assert np.array_equal(np.asarray(shown)[:, margin:], np.asarray(tiles))
+    names = np.asarray(shown.convert("L"))[:, :margin]
+    assert all((names[40 * row : 40 * row + 40] < 128).any() for row in range(3))
+    assert (names[38:42] == 255).all()  # no name reaches into another row

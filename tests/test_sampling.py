@@ -18,6 +18,7 @@ from gansmith.sampling import (
     Model,
     class_walk,
     draw_latents,
+    folder_names,
     generate,
     latent_walk,
     numpy_latents,
@@ -183,8 +184,9 @@ def test_samples_are_saved_as_a_grid_an_archive_or_a_folder_of_images(tmp_path, 
         assert saved["truncation"] == 0.5
     found.save(tmp_path / "four")
     written = sorted(path.relative_to(tmp_path / "four").as_posix() for path in (tmp_path / "four").rglob("*.png"))
-    assert written == sorted(f"{label}/{k:05d}.png" for k, label in enumerate(found.labels.tolist()))
-    with Image.open(tmp_path / "four" / str(found.labels[2]) / "00002.png") as image:
+    places = [f"{label}/{found.labels[:k].tolist().count(label):05d}.png" for k, label in enumerate(found.labels)]
+    assert written == sorted(places)
+    with Image.open(tmp_path / "four" / places[2]) as image:
         assert np.array_equal(np.asarray(image).reshape(28, 28, -1), found.images[2])
     assert found._repr_png_().startswith(b"\x89PNG")
 
@@ -198,10 +200,23 @@ def test_classes_have_names_in_requests_and_in_folders(tmp_path):
     found.save(tmp_path / "drawn")
     folders = {path.name: len(list(path.iterdir())) for path in (tmp_path / "drawn").iterdir()}
     assert folders == {"cat": 2, "Dog": 1, "a-b": 1, "class": 1, "c-d": 1}
-    with pytest.raises(ConfigError, match="no class 'cow'; this generator knows cat, Dog"):
+    assert model.sample(labels="dog,0").labels.tolist() == [1, 0]
+    with pytest.raises(ConfigError, match="no class 'cow'; choose among cat, Dog"):
         model.sample(labels=["cow"])
-    with pytest.raises(ConfigError, match="none has a name"):
+    with pytest.raises(ConfigError, match="no class has a name"):
         build_model().sample(labels=["cow"])
+
+
+def test_folders_of_classes_exist_on_every_system_and_differ():
+    names = ["a/b", "a:b", "Cat", "cat", "con", "NUL.x", " .hidden. ", "\u732b", "m" * 300, "C++", "tea"]
+    folders = folder_names(range(12), names)
+    assert [folders[k] for k in range(8)] == [
+        "a-b 0", "a-b 1", "Cat 2", "cat 3", "con-", "NUL.x-", "hidden", "\u732b",
+    ]  # fmt: skip
+    assert folders[8] == "m" * 80 and folders[9] == "C-" and folders[10] == "tea" and folders[11] == "11"
+    assert folder_names([-1]) == {-1: ""}
+    assert folder_names([0, 1, 2], ["a/b", "a:b", "a-b 0"]) == {0: "0 a-b", 1: "1 a-b", 2: "2 a-b 0"}
+    assert len({name.casefold() for name in folders.values()}) == len(folders)
 
 
 def build_model_images(model, labels):

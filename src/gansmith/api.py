@@ -23,7 +23,7 @@ from typing import Any
 
 from gansmith import data as data_sets
 from gansmith import evaluation, models, runs
-from gansmith.config import FIELDS, Config, parse_labels, parse_value, unknown_field
+from gansmith.config import FIELDS, Config, parse_value, unknown_field
 from gansmith.data.images import Images
 from gansmith.data.objects import as_images
 from gansmith.data.prepare import Preparation
@@ -383,7 +383,7 @@ def sample(
     if truncation != 1:
         model = replace(model, network=copy.deepcopy(model.network))
         truncate(model, truncation)
-    chosen = _label_numbers(labels, model)
+    chosen = label_numbers(labels, model.class_names)
     if latents is not None and numpy_seed is not None:
         raise ConfigError("latents and numpy_seed each say which latents to use; give one of them")
     if latents is not None:
@@ -920,15 +920,6 @@ def _newest_grid(run: Run) -> bytes | None:
         grids = run.grids()
         return grids[-1][1].read_bytes() if grids else None
     return to_png(enlarge(grid(images), at_least_px=280))
-
-
-def _label_numbers(labels: Sequence[int | str] | str | None, model: Model) -> list[int] | None:
-    """Return labels given as text, names or numbers as numbers."""
-    if isinstance(labels, str):
-        return parse_labels(labels, names=model.class_names)
-    if labels is None:
-        return None
-    return label_numbers([label if isinstance(label, str) else int(label) for label in labels], model.class_names)
 
 
 def _as_latents(latents: Any, latent_dim: int) -> Any:

@@ -8,6 +8,7 @@ through `choose`. Nothing heavy is imported here, so `--help` answers at once.
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -448,17 +449,62 @@ def parse_count(text: str) -> int:
 
 
 def parse_labels(text: str, *, what: str = "labels", names: Sequence[str] = ()) -> list[int]:
-    """Labels, or other whole numbers, from 0-9 (a range), 3,11,12 (a list) or 2024 (one digit each)."""
-    known = {name.lower(): number for number, name in enumerate(names)}
-    words = [word.strip().lower() for word in text.split(",")]
-    if text and all(word in known for word in words) and not text.isdecimal():
-        return [known[word] for word in words]
+    """Return labels, or other whole numbers, from 0-9 (a range), 3,11,12 (a list), 2024 (one digit each), or names.
+
+    Args:
+        names: of classes by number; a text that is a name, such as 3-7, stands for it. In a list, a name with a comma
+            is written in quotation marks.
+
+    Raises ConfigError for anything else.
+    """
+    import csv
+
+    label = class_number(text, names)
+    if label is not None:
+        return [label]
+    words: list[str] = []
     try:
-        if "," in text:
-            return [label for part in text.split(",") for label in _parse_range(part)]
-        return _parse_range(text) if "-" in text else [int(digit) for digit in text]
-    except ValueError:
+        words = next(csv.reader([text], skipinitialspace=True), [])
+        if len(words) < 2:
+            return _parse_range(text) if "-" in text else [int(digit) for digit in text]
+        found = [(word, class_number(word, names)) for word in words]
+        return [k for word, label in found for k in (_parse_range(word) if label is None else [label])]
+    except (ValueError, csv.Error):
+        if names:
+            missing = next((word for word in words if class_number(word, names) is None), text)
+            raise ConfigError(unknown_class(missing.strip(), names)) from None
         raise ConfigError(f"{what} are {text!r}; write a range 0-9, a list 3,11,12 or digits 2024") from None
+
+
+def class_number(word: str, names: Sequence[str]) -> int | None:
+    """Return the number of the class with this name, upper or lower case if no other is written the same; else None.
+
+    Raises ConfigError where several names differ from it in case alone.
+    """
+    if word in names:
+        return names.index(word)
+    found = [number for number, name in enumerate(names) if _folded(name) == _folded(word)]
+    if len(found) > 1:
+        listing = " or ".join(repr(names[number]) for number in found)
+        raise ConfigError(f"{word!r} may be the class {listing}; write it as one of these")
+    return found[0] if found else None
+
+
+def _folded(name: str) -> str:
+    """Return a name without what typing may change: case, outer spaces, the way accents are composed."""
+    return unicodedata.normalize("NFC", name.strip()).casefold()
+
+
+def unknown_class(word: str, names: Sequence[str]) -> str:
+    """Return a sentence on a name that no class has, with the closest one."""
+    import difflib
+
+    if not names:
+        return f"there is no class {word!r}, for no class has a name; write numbers, such as 0-9 or 3,11,12"
+    close = difflib.get_close_matches(word, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"there is no class {word!r}; {hint}choose among {', '.join(names[:12])}{more}, or write numbers such as 0-2"
 
 
 def _parse_range(text: str) -> list[int]:
@@ -684,7 +730,7 @@ UNSUPPORTED = {
     **dict.fromkeys("nc channels".split(), _AS_THE_DATA),
     **dict.fromkeys(
         "resume continue continue_train".split(),
-        "`gansmith resume RUN` continues a run, and start_from begins a new one with its weights; omit it",
+        "`gansmith resume RUN` continues a run, and --start-from RUN begins a new one with its weights",
     ),
 }
 

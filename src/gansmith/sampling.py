@@ -7,6 +7,8 @@ stored in the file, so sample 17 is the same image whatever else is drawn with i
 import copy
 import math
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from gansmith.conditioning import Conditioning
-from gansmith.config import Config
+from gansmith.config import Config, class_number, parse_labels, unknown_class
 from gansmith.data.image_files import read_array
 from gansmith.data.images import ImageSpec, to_uint8
 from gansmith.errors import ConfigError, DataError
@@ -56,22 +58,28 @@ class Model:
     class_names: tuple[str, ...] = ()
 
     def sample(
-        self, count: int | None = None, *, seed: int = 0, labels: Sequence[int | str] | None = None
+        self, count: int | None = None, *, seed: int = 0, labels: Sequence[int | str] | str | None = None
     ) -> "Samples":
         """Return images 0 to count - 1 of a seed.
 
         Args:
-            count: how many; by default one for each entry of `labels`, else 25.
-            labels: classes to draw in turn, as numbers or names; by default as often as in training.
+            count: how many; by default one for each of the labels, else 25.
+            labels: classes to draw in turn, as numbers or names, or as text such as "0-9" or "cat,dog"; by default as
+                often as in training.
 
         Raises ConfigError for labels the generator does not know.
         """
+        chosen = label_numbers(labels, self.class_names)
         if count is None:
-            count = 25 if labels is None else len(labels)
+            count = 25 if chosen is None else len(chosen)
         if count < 1 or seed < 0:
             raise ConfigError(f"count is {count} and seed {seed}; give a count of 1 or more and a seed of 0 or more")
-        images, found = sample(self, seed=seed, count=count, labels=label_numbers(labels, self.class_names))
+        images, found = sample(self, seed=seed, count=count, labels=chosen)
         return Samples.of(images, found, self.class_names)
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a label's class; its number where it has no name."""
+        return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
 
 
 @dataclass(frozen=True)
@@ -254,20 +262,19 @@ def truncate(model: Model, strength: float) -> None:
     G.truncate(strength)
 
 
-def label_numbers(labels: Sequence[int | str] | None, class_names: Sequence[str]) -> list[int] | None:
-    """Return labels given as numbers or class names as numbers.
+def label_numbers(labels: Sequence[int | str] | str | None, class_names: Sequence[str]) -> list[int] | None:
+    """Return labels given as text (see `config.parse_labels`), or as a list of numbers and class names, as numbers.
 
     Raises ConfigError for a name that no class has.
     """
-    if labels is None:
-        return None
-    known = {name.lower(): number for number, name in enumerate(class_names)}
+    if labels is None or isinstance(labels, str):
+        return None if labels is None else parse_labels(labels, names=class_names)
     numbers = []
     for label in labels:
-        if isinstance(label, str) and label.lower() not in known:
-            listing = ", ".join(class_names[:12]) or "none has a name"
-            raise ConfigError(f"there is no class {label!r}; this generator knows {listing}")
-        numbers.append(known[label.lower()] if isinstance(label, str) else label)
+        number = class_number(label, class_names) if isinstance(label, str) else int(label)
+        if number is None:
+            raise ConfigError(unknown_class(str(label), class_names))
+        numbers.append(number)
     return numbers
 
 
@@ -276,7 +283,7 @@ def write_samples(
 ) -> None:
     """Write uint8 (N, C, H, W) images as a .png grid, a .npz, or one PNG each in a folder; truncation is noted.
 
-    In a folder, images with labels go into one folder for each class, named after it.
+    In a folder, images with labels go into one folder for each class, named after it and numbered from 00000.
     """
     note = None
     if truncation != 1:
@@ -287,16 +294,34 @@ def write_samples(
     elif out.suffix == ".npz":
         write_npz(out, images, labels, truncation=truncation)
     else:
-        for k, label in enumerate(labels.tolist()):
-            name = class_names[label] if 0 <= label < len(class_names) else str(label)
-            folder = out if label < 0 else out / _folder_name(name)
+        folders = {label: out / name for label, name in folder_names(labels.unique().tolist(), class_names).items()}
+        for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{k:05d}.png").write_bytes(to_png(grid(images[k : k + 1]), note))
+        written = dict.fromkeys(folders, 0)
+        for image, label in zip(images.split(1), labels.tolist(), strict=True):
+            (folders[label] / f"{written[label]:05d}.png").write_bytes(to_png(grid(image), note))
+            written[label] += 1
 
 
-def _folder_name(name: str) -> str:
-    """Return a class's name as a folder that every system can have."""
-    return re.sub(r"[^\w. -]+", "-", name).strip(" .") or "class"
+def folder_names(labels: Sequence[int], class_names: Sequence[str] = ()) -> dict[int, str]:
+    """Return the folder of each label: the name of its class as every file system can have it; none for label -1.
+
+    Names that differ in nothing that all file systems tell apart get their number too.
+    """
+    names: dict[int, str] = {}
+    for label in labels:
+        name = class_names[label] if 0 <= label < len(class_names) else str(label)
+        name = re.sub(r"[^\w. -]+", "-", unicodedata.normalize("NFC", name)).strip(" .")[:80].rstrip(" .") or "class"
+        names[label] = f"{name}-" if name.split(".")[0].upper() in _RESERVED else name
+    counts = Counter(name.casefold() for name in names.values())
+    folders = {label: f"{name} {label}" if counts[name.casefold()] > 1 else name for label, name in names.items()}
+    if len({name.casefold() for name in folders.values()}) < len(folders):
+        folders = {label: f"{label} {name}" for label, name in names.items()}
+    return folders | ({-1: ""} if -1 in folders else {})
+
+
+# Windows has no folders of these names.
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(10))}
 
 
 def write_npz(path: Path, images: Tensor, labels: Tensor, *, truncation: float = 1.0) -> None:

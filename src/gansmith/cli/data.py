@@ -123,6 +123,6 @@ def export(
     require_place(out)
     images = load_split(name, split, data_dir=data_dir)
     labels = torch.full((len(images),), -1) if images.labels is None else images.labels
-    write_samples(images.pixels, labels, out)
+    write_samples(images.pixels, labels, out, class_names=images.class_names)
     print(f"{len(images):,} images -> {out}")
     return 0

@@ -57,5 +57,5 @@ def require_place(out: Path) -> None:
         return
     if out.is_file() or out.suffix.lower() in _OTHER_KINDS:
         raise ConfigError(f"{out} is no folder; end --out in .png or .npz, or name a folder")
-    if out.is_dir() and any(out.glob("*.png")):
+    if out.is_dir() and (any(out.glob("*.png")) or any(out.glob("*/*.png"))):
         raise ConfigError(f"{out} holds images already, which would mix with these; name an empty or a new folder")

@@ -36,14 +36,14 @@ def sample(
     numpy_seed
         Draw latents by NumPy's legacy RandomState instead, as course assignments ask for.
     labels
-        Classes to draw in turn: names such as cat,dog, or 0-9, or 2024 for the digits 2, 0, 2, 4, or 3,11,12. By
-        default as often as in training.
+        Classes to draw in turn: names such as cat,dog, or 0-9, or 2024 for the digits 2, 0, 2, 4, or 3,11,12. What is
+        the name of a class stands for it. By default as often as in training.
     latents
         A .npy file of latents (N, latent_dim); sets the count.
     truncation
         How far styles may lie from their mean, 0 to 1; less is truer to type and less varied, and the file says so.
     out
-        A .png grid, a .npz with images and labels, or a folder for one PNG each (in a folder for each class).
+        A .png grid, a .npz with images and labels, or a folder for one PNG each (cat/00000.png with labels).
     """
     from gansmith import api
 
@@ -68,7 +68,7 @@ def walk(
     /,
     *,
     seeds: str = "0,1,2,3",
-    label: int | None = None,
+    label: str | None = None,
     classes: str | None = None,
     steps: int = 12,
     out: Path = Path("walk.gif"),
@@ -82,9 +82,9 @@ def walk(
     seeds
         Samples to visit, such as 0,1,2,3 or 0-3; a walk through classes stays at the first.
     label
-        Class to stay in; by default the one that the first seed draws.
+        Class to stay in, a number or a name; by default the one that the first seed draws.
     classes
-        Walk through these classes with one latent instead: 0-9, 2024 or 3,11,12.
+        Walk through these classes with one latent instead: cat,dog or 0-9, 2024 or 3,11,12.
     steps
         Images from one stop to the next.
     out
@@ -94,7 +94,7 @@ def walk(
     from gansmith.models import load_generator
     from gansmith.pictures.animations import FORMATS, write_film
     from gansmith.pictures.grids import enlarge, grid, to_png
-    from gansmith.sampling import class_walk, latent_walk
+    from gansmith.sampling import class_walk, label_numbers, latent_walk
 
     if not 2 <= steps <= 1000:
         raise ConfigError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
@@ -102,17 +102,16 @@ def walk(
     visited = parse_labels(seeds, what="seeds")
     if len(visited) < 2 and classes is None:
         raise ConfigError(f"seeds are {seeds!r}; a walk needs two or more, such as 0,1")
-    chosen = None if classes is None else parse_labels(classes, what="classes")
-    stops = visited if chosen is None else chosen
-    if len(stops) * steps > MAX_FRAMES:
-        raise ConfigError(
-            f"{len(stops):,} stops of {steps:,} steps are {len(stops) * steps:,} images, and a walk has up to "
-            f"{MAX_FRAMES:,}; take fewer"
-        )
+    _refuse_length(len(visited) if classes is None else 1, steps)
     model = load_generator(source)
-    if chosen is None:
-        images = latent_walk(model, seeds=visited, steps=steps, label=label)
+    if classes is None:
+        stay = label_numbers(label, model.class_names)
+        if stay is not None and len(stay) != 1:
+            raise ConfigError(f"label is {label!r}, {len(stay)} classes; give one, or walk through them with --classes")
+        images = latent_walk(model, seeds=visited, steps=steps, label=stay[0] if stay else None)
     else:
+        chosen = parse_labels(classes, what="classes", names=model.class_names)
+        _refuse_length(len(chosen), steps)
         y = model.conditioning.draw(seed=0, count=len(chosen), labels=chosen)
         images = class_walk(model, seed=visited[0], y=y.tolist(), steps=steps)
     if out.suffix == ".png":
@@ -122,6 +121,15 @@ def walk(
         write_film(frames, out, frame_ms=80, hold_ms=80)
     print(f"{len(images)} images -> {out}")
     return 0
+
+
+def _refuse_length(stops: int, steps: int) -> None:
+    """Raise ConfigError for a walk of too many images."""
+    if stops * steps > MAX_FRAMES:
+        raise ConfigError(
+            f"{stops:,} stops of {steps:,} steps are {stops * steps:,} images, and a walk has up to {MAX_FRAMES:,}; "
+            "take fewer"
+        )
 
 
 def film(
@@ -165,8 +173,8 @@ def plot(
     run
         Run directory.
     what
-        curves (losses and scores), classes (a row each, one style a column), or neighbours (each sample, then the
-        training images closest to it).
+        curves (losses and scores), classes (a row each, by name, and one style a column), or neighbours (each sample,
+        then the training images closest to it).
     seed
         Of the latents or samples shown.
     out
@@ -175,7 +183,7 @@ def plot(
     from gansmith.files import write_bytes
     from gansmith.models import load_generator
     from gansmith.pictures.grids import enlarge, grid, to_png
-    from gansmith.pictures.plots import classes_by_styles, neighbours, plot_curves
+    from gansmith.pictures.plots import draw_classes, neighbours, plot_curves
     from gansmith.runs import open_run
     from gansmith.sampling import sample
 
@@ -187,7 +195,7 @@ def plot(
     if what == "curves":
         plot_curves(opened, out)
     elif what == "classes":
-        write_bytes(out, to_png(enlarge(grid(classes_by_styles(load_generator(run), seed=seed), columns=10))))
+        write_bytes(out, to_png(draw_classes(load_generator(run), seed=seed)))
     else:
         from gansmith.training.inputs import choose_images
 

@@ -1,6 +1,7 @@
 """Plots of a run's losses and scores, and grids of its generator's samples, made without any global plotting state.
 
-`plot_curves` draws losses and validation FD ratios; `classes_by_styles` and `neighbours` are grids of images.
+`plot_curves` draws losses and validation FD ratios, `draw_classes` a row of samples for each class; `neighbours` are
+grids of images.
 """
 
 import io
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gansmith.files import write_bytes
+from gansmith.pictures.grids import enlarge, grid
 from gansmith.runs import RunDirectory
 from gansmith.sampling import Model, draw_latents, generate
 
@@ -127,19 +130,50 @@ def smoothed(values: Sequence[float], *, share: float = _WINDOW) -> list[float]:
     return means
 
 
+def draw_classes(model: Model, *, seed: int, styles: int = 10) -> Image.Image:
+    """Return a picture with a row for each label, its name at the left, or each cluster, and one latent a column."""
+    tiles = enlarge(grid(classes_by_styles(model, seed=seed, styles=styles), columns=styles))
+    if not model.conditioning.has_labels:
+        return tiles
+    names = [model.class_name(label) for label in class_rows(model).tolist()]
+    return with_row_names(tiles, names)
+
+
+def with_row_names(tiles: Image.Image, names: Sequence[str]) -> Image.Image:
+    """Return a picture of equal rows with a name at the left of each, long ones cut."""
+    import matplotlib
+
+    side = tiles.height // len(names)
+    fonts = Path(matplotlib.get_data_path()) / "fonts/ttf"  # of more alphabets than Pillow's own
+    font = ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), max(10, min(20, side // 2)))
+    texts = [name if len(name) <= 24 else f"{name[:22]}..." for name in names]
+    margin = max(round(font.getlength(text)) for text in texts) + 12
+    picture = Image.new(tiles.mode, (margin + tiles.width, tiles.height), "white")
+    picture.paste(tiles, (margin, 0))
+    pen = ImageDraw.Draw(picture)
+    for row, text in enumerate(texts):
+        pen.text((margin - 6, side * row + side // 2), text, fill="black", font=font, anchor="rm")
+    return picture
+
+
 def classes_by_styles(model: Model, *, seed: int, styles: int = 10) -> Tensor:
     """Return uint8 (rows * styles, C, H, W): one row for each label or cluster, one latent for each column.
 
     Clusters are many, so only the 16 most frequent get a row; sub-clusters share the columns of their label's row.
     """
-    shares = model.conditioning.label_shares.sum(1)
-    rows = shares.argsort(descending=True, stable=True)[:16].sort().values
-    rows = rows[shares[rows] > 0]
+    rows = class_rows(model)
     y = rows.repeat_interleave(styles)
     if model.conditioning.has_labels:
         y = torch.cat([model.conditioning.draw(seed=seed, count=styles, labels=[label]) for label in rows.tolist()])
     latents = draw_latents(model.config, seed=seed, count=styles)
     return generate(model, latents.repeat(len(rows), 1), y)
+
+
+def class_rows(model: Model) -> Tensor:
+    """Return the 16 most frequent labels or clusters, in their order."""
+    shares = model.conditioning.label_shares.sum(1)
+    rows = shares.argsort(descending=True, stable=True)[:16].sort().values
+    return rows[shares[rows] > 0]
 
 
 def neighbours(images: Tensor, training: Tensor, *, count: int = 4) -> Tensor:

@@ -19,6 +19,7 @@ from gansmith.data.image_files import open_picture
 from gansmith.evaluation import group_by_seed, over_seeds, with_spread
 from gansmith.models import load_generator
 from gansmith.pictures.grids import enlarge, grid, to_png
+from gansmith.pictures.plots import class_rows, draw_classes, draw_curves
 from gansmith.reports.structure import describe_run, draw_structure
 from gansmith.runs import RunDirectory
 from gansmith.sampling import sample
@@ -330,8 +331,6 @@ def _visualisation(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]
 
 def _curves(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]:
     """Return the plot of the run's losses and validation FD ratios."""
-    from gansmith.pictures.plots import draw_curves
-
     log = [row for row in run.log if row.get("d_loss") is not None]
     if not log:
         return []
@@ -363,15 +362,21 @@ def _grids(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]:
 
 
 def _samples(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]:
-    """Return real images beside samples."""
-    shown = []
+    """Return real images beside samples, and a row of samples for each class."""
+    shown, blocks = [], []
     if (run.directory / "real.png").is_file():
         pictures["real.png"] = _png(run.directory / "real.png")
         shown.append(("real.png", "Real training images.", 40))
     if run.latest() is not None:  # a grid.png on disk may be older than the newest checkpoint
-        pictures["grid.png"] = to_png(enlarge(grid(sample(load_generator(run.directory), seed=0, count=25)[0])))
+        model = load_generator(run.directory)
+        pictures["grid.png"] = to_png(enlarge(grid(sample(model, seed=0, count=25)[0])))
         shown.append(("grid.png", "25 samples of the newest checkpoint, seed 0, unfiltered.", 40))
-    return [_pictures(*shown)] if shown else []
+        if model.conditioning.has_labels:
+            pictures["classes.png"] = to_png(draw_classes(model, seed=0))
+            names = ", ".join(model.class_name(label) for label in class_rows(model).tolist())
+            alt = f"Samples of each class, a row each: {names}. The images of a column share a latent."
+            blocks.append(_pictures(("classes.png", alt, 60)))
+    return [_pictures(*shown), *blocks] if shown else []
 
 
 def _newest(log: Sequence[dict[str, Any]], name: str) -> float:
