@@ -10,6 +10,8 @@ from gansmith.training.augment import (
     brightness,
     contrast,
     cutout,
+    mirror,
+    mirror_accuracy,
     saturation,
     shift,
     translation,
@@ -68,6 +70,26 @@ def test_translation_moves_whole_pixels_and_fills_with_zeros():
         assert len(matches) == 1
         seen |= set(matches)
     assert len(seen) == 25  # every move of up to two pixels each way
+
+
+def test_a_mirror_image_mirrored_is_the_image():
+    images = pictures()
+    assert torch.equal(mirror(images, source())[..., 0], images[..., -1])
+    assert torch.equal(mirror(mirror(images, source()), source()), images)
+
+
+def test_images_are_told_from_their_mirror_images_only_where_classes_have_a_direction():
+    noise = torch.randint(256, (1000, 3, 16, 16), generator=source(), dtype=torch.uint8)
+    classes = torch.arange(1000) % 2
+    assert mirror_accuracy(noise, None) == pytest.approx(0.5, abs=0.06)  # 4 standard errors
+    assert mirror_accuracy(torch.full((50, 1, 8, 8), 9, dtype=torch.uint8), None) == 0.5
+    right = noise.clone()
+    right[..., 8:] //= 2
+    assert mirror_accuracy(right, None) == 1.0
+    # Each class is the other one's mirror image, as b and d are: the set has no direction, its classes have.
+    both = torch.where(classes.view(-1, 1, 1, 1) == 0, right, right.flip(-1))
+    assert mirror_accuracy(both, None) == pytest.approx(0.5, abs=0.06)
+    assert mirror_accuracy(both, classes) == 1.0
 
 
 def test_shifts_are_of_up_to_two_pixels_of_28_and_fill_with_black():

@@ -25,6 +25,8 @@ def test_labels_get_subclusters_where_there_are_images_enough(subclustered):
 def test_only_few_images_are_shifted(tiny, monkeypatch):
     config = tiny(augment="auto")
     assert load_training_data(config)[0].augment == "shifts"
+    noise = torch.randint(256, (400, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert load_training_data(config, Images(noise, None))[0].augment == "flips"
     monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
     assert load_training_data(config)[0].augment == "none"
     assert load_training_data(config.replace(augment="shifts"))[0].augment == "shifts"

@@ -116,7 +116,9 @@ def test_the_replay_buffer_fills_before_anything_is_swapped():
     assert buffers["replay_images"].flatten().tolist() == list(range(10))
 
 
-@pytest.mark.parametrize(("name", "moves"), [("none", False), ("auto", False), ("shifts", True), ("diffaugment", True)])
+@pytest.mark.parametrize(
+    ("name", "moves"), [("none", False), ("auto", False), ("shifts", True), ("flips", True), ("diffaugment", True)]
+)
 def test_the_chosen_augmentation_changes_every_batch_that_d_gets(name, moves):
     networks, techniques, _ = setting(augment=name)
     seen = []

@@ -228,8 +228,9 @@ class Config:
     augment: str = _images(
         "none",
         "augmentation of real and generated images: DiffAugment, DiffAugment in ADA's feedback (adaptive), small "
-        "random shifts, or (auto) shifts where training images are few",
-        choices=("none", "diffaugment", "adaptive", "shifts", "auto"),
+        "random shifts, flips (shifts and mirror images), or (auto) where training images are few, flips if they look "
+        "the same in a mirror, else shifts",
+        choices=("none", "diffaugment", "adaptive", "shifts", "flips", "auto"),
     )
     instance_noise: float = _images(
         0.0, "standard deviation of Gaussian noise on D's inputs at the start", low=0.0, high=10.0
