@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from gansmith.data import archives
-from gansmith.data.pictures import find_pictures, load_pictures
+from gansmith.data.loading import load_pictures
+from gansmith.data.pictures import find_pictures
 from gansmith.data.prepare import Preparation
 from gansmith.errors import DataError, NotFoundError
 

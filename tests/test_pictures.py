@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansmith.data.pictures import find_pictures, is_archive, load_pictures
+from gansmith.data.loading import load_pictures
+from gansmith.data.pictures import find_pictures, is_archive
 from gansmith.data.prepare import Preparation
 from gansmith.errors import DataError, NotFoundError
 

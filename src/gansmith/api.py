@@ -26,7 +26,7 @@ from gansmith import evaluation, models, runs
 from gansmith.config import FIELDS, Config, parse_value, unknown_field
 from gansmith.data.images import Images
 from gansmith.data.objects import as_images
-from gansmith.data.prepare import Preparation
+from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, GansmithError, NotFoundError
 from gansmith.events import Event, Started
 from gansmith.files import write_bytes
@@ -34,7 +34,7 @@ from gansmith.isolation import isolated, own_environment
 from gansmith.networks import NETWORKS
 from gansmith.pictures import animations, plots
 from gansmith.pictures.grids import enlarge, grid, to_png
-from gansmith.progress import check_style, show_progress
+from gansmith.progress import check_style, show_preparation, show_progress
 from gansmith.runs import RunDirectory
 from gansmith.sampling import (
     Model,
@@ -238,7 +238,10 @@ def train(
         TrainingFailed: when a loss becomes NaN or infinite, or a checkpoint cannot be written.
     """
     check_style(progress)
-    plan = plan_training(recipe, data=data, minutes=minutes, images=images, epochs=epochs, out=out, choices=choices)
+    with show_preparation(progress) as watch:
+        plan = plan_training(
+            recipe, data=data, minutes=minutes, images=images, epochs=epochs, out=out, choices=choices, watch=watch
+        )
     run, caught = run_training(plan, progress=progress)
     _pass_on(caught)
     return run
@@ -291,7 +294,8 @@ def resume(
     network or images are those of another program.
     """
     check_style(progress)
-    plan = plan_resume(run, data=data, minutes=minutes, images=images, epochs=epochs)
+    with show_preparation(progress) as watch:
+        plan = plan_resume(run, data=data, minutes=minutes, images=images, epochs=epochs, watch=watch)
     resumed, caught = run_training(plan, progress=progress)
     _pass_on(caught)
     return resumed
@@ -621,6 +625,7 @@ def plan_training(
     file: Path | None = None,
     choices: Mapping[str, object] | None = None,
     started_at: float | None = None,
+    watch: Watch | None = None,
 ) -> Plan:
     """Settle every choice, load the data, measure the machine where minutes are given, and make the run directory.
 
@@ -628,21 +633,11 @@ def plan_training(
         file: a TOML file with field = value lines.
         choices: fields of Config by name.
         started_at: when the minutes began, by `time.perf_counter`; now where None.
+        watch: called with the number of pictures done and of all, while pictures are prepared.
     """
     started_at = time.perf_counter() if started_at is None else started_at
     refuse_lengths(minutes=minutes, images=images, epochs=epochs)
-    arguments = {name: value for name, value in (choices or {}).items() if value is not None}
-    for name in arguments:
-        if name not in FIELDS:
-            raise ConfigError(unknown_field(name, also=("out", "progress", *_LENGTHS)))
-    if isinstance(data, str | Path):
-        arguments["data"] = str(data)
-    if isinstance(arguments.get("data"), str):
-        arguments["data"] = data_sets.as_path(str(arguments["data"]))
-    if images is not None:
-        arguments["images"] = images
-    if isinstance(arguments.get("start_from"), RunDirectory | Path):
-        arguments["start_from"] = str(_path(arguments["start_from"]))  # type: ignore[arg-type]
+    arguments = _as_arguments(data, images, choices or {})
     directory = None if out is None else Path(out)
     begun = runs.open_run(directory).config if directory is not None and runs.holds_run(directory) else None
     config, followed = resolve_with_source(recipe, begun=begun, file=file, environ=os.environ, arguments=arguments)
@@ -657,7 +652,7 @@ def plan_training(
         runs.refuse_occupied(directory or runs.next_directory(RUNS, config))
     parse_trackers(config.trackers)
     with training_machine(config):
-        config, loaded = load_training_data(config, in_memory)
+        config, loaded = load_training_data(config, in_memory, watch=watch)
         notices = [*followed, *loaded.notices]
         if config.start_from and begun is None:
             notices += preview_weights(config, loaded)
@@ -672,6 +667,23 @@ def plan_training(
     return Plan(runs.create_run(directory, config), loaded, in_memory, deadline, tuple(notices))
 
 
+def _as_arguments(data: Any, images: int | str | None, choices: Mapping[str, object]) -> dict[str, object]:
+    """Return what was asked for as fields of Config. Raises ConfigError for unknown names."""
+    arguments = {name: value for name, value in choices.items() if value is not None}
+    for name in arguments:
+        if name not in FIELDS:
+            raise ConfigError(unknown_field(name, also=("out", "progress", *_LENGTHS)))
+    if isinstance(data, str | Path):
+        arguments["data"] = str(data)
+    if isinstance(arguments.get("data"), str):
+        arguments["data"] = data_sets.as_path(str(arguments["data"]))
+    if images is not None:
+        arguments["images"] = images
+    if isinstance(arguments.get("start_from"), RunDirectory | Path):
+        arguments["start_from"] = str(_path(arguments["start_from"]))  # type: ignore[arg-type]
+    return arguments
+
+
 def plan_resume(
     run: "Run | Path | str",
     *,
@@ -679,6 +691,7 @@ def plan_resume(
     images: int | str | None = None,
     epochs: float | None = None,
     data: Any = None,
+    watch: Watch | None = None,
 ) -> Plan:
     """Settle how a run goes on."""
     started_at = time.perf_counter()
@@ -690,7 +703,7 @@ def plan_resume(
     if images is not None:
         config = config.replace(images=parse_value("images", images))
     with training_machine(config):
-        config, loaded = load_training_data(config, in_memory)
+        config, loaded = load_training_data(config, in_memory, watch=watch)
         notices = [*loaded.notices]
         if epochs is not None:
             config = _with_epochs(config, epochs, loaded, notices)

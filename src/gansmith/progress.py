@@ -52,6 +52,49 @@ def show_progress(style: str = "auto") -> Iterator[Show]:
         yield {"notebook": _Notebook().show, "plain": _Plain().show, "json": _print_json, "none": _ignore}[style]
 
 
+@contextmanager
+def show_preparation(style: str = "auto") -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows how many pictures are prepared, of how many; a bar, lines or JSON as `show_progress`.
+
+    Nothing is shown until it is called.
+    """
+    check_style(style)
+    if style == "none":
+        yield _ignore_counts
+    elif style == "bar" or (style == "auto" and sys.stdout.isatty()):
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("preparing pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        bar = Progress(*columns)
+        try:
+            yield partial(_show_counts_in_bar, bar)
+        finally:
+            bar.stop()
+    else:
+        yield partial(_print_counts, [time.monotonic()], as_json=style == "json")
+
+
+def _ignore_counts(done: int, total: int) -> None:
+    pass
+
+
+def _show_counts_in_bar(bar: Any, done: int, total: int) -> None:
+    if not bar.task_ids:
+        bar.add_task("", total=total)
+        bar.start()
+    bar.update(bar.task_ids[0], completed=done)
+
+
+def _print_counts(shown_at: list[float], done: int, total: int, *, as_json: bool) -> None:
+    """Print a line every few seconds, the first after some of them."""
+    if time.monotonic() - shown_at[0] < _PLAIN_EVERY_S:
+        return
+    shown_at[0] = time.monotonic()
+    line = to_json({"kind": "preparation", "done": done, "total": total})
+    sys.stdout.write((line if as_json else f"{done:>9,} of {total:,} pictures prepared") + "\n")
+    sys.stdout.flush()
+
+
 def check_style(style: str) -> None:
     """Raise ConfigError for an unknown style, and for a notebook's where IPython is not installed."""
     if style not in STYLES:

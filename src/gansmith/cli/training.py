@@ -100,12 +100,14 @@ def train(
         return 0
     global _STARTED_AT
     from gansmith.api import plan_training
+    from gansmith.progress import show_preparation
 
     images = choices.pop("images", None)
-    plan = plan_training(
-        recipe, minutes=minutes, images=images, epochs=epochs, out=out, file=config, choices=choices,
-        started_at=_STARTED_AT,
-    )  # fmt: skip
+    with show_preparation(progress) as watch:
+        plan = plan_training(
+            recipe, minutes=minutes, images=images, epochs=epochs, out=out, file=config, choices=choices,
+            started_at=_STARTED_AT, watch=watch,
+        )  # fmt: skip
     code = _train(plan, progress)
     _STARTED_AT = time.perf_counter()  # a process that trains again has its minutes again
     return code
@@ -136,8 +138,11 @@ def resume(
         Live bar, plain lines, one JSON object a line, or nothing.
     """
     from gansmith.api import plan_resume
+    from gansmith.progress import show_preparation
 
-    return _train(plan_resume(run, images=images, minutes=minutes, epochs=epochs), progress)
+    with show_preparation(progress) as watch:
+        plan = plan_resume(run, images=images, minutes=minutes, epochs=epochs, watch=watch)
+    return _train(plan, progress)
 
 
 def _train(plan: "Plan", progress: str) -> int:

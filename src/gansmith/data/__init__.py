@@ -17,7 +17,7 @@ from gansmith.data import idx, stacked, synthetic
 from gansmith.data.idx import IdxSource
 from gansmith.data.images import MAX_IMAGES, Images, ImageSpec, split, to_float, to_uint8
 from gansmith.data.pictures import PictureSource
-from gansmith.data.prepare import Preparation
+from gansmith.data.prepare import Preparation, Watch
 from gansmith.data.sources import as_prepared, load_source, open_source
 from gansmith.errors import DataError, NotFoundError
 
@@ -58,7 +58,12 @@ BUILT_IN_DATASETS = frozenset(DATASETS)  # a program may add its own rows
 
 
 def load_data(
-    name: str, *, data_dir: str | Path | None = None, part: str = "train", how: Preparation | None = None
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    part: str = "train",
+    how: Preparation | None = None,
+    watch: Watch | None = None,
 ) -> Images:
     """Return the official "train" or "test" part of a data set.
 
@@ -66,6 +71,7 @@ def load_data(
         name: of a data set, or the path of a folder, archive or file.
         data_dir: folder or file that holds the named set; if given, only it is used.
         how: size and color asked for; what it leaves open follows from the images.
+        watch: called with the number of pictures done and of all, while pictures are prepared.
 
     Raises ConfigError for an unknown name, DataError for a corrupt file, NotFoundError where no source has the images.
     """
@@ -75,9 +81,9 @@ def load_data(
         name, data_dir = name_of(name), name
     folder = Path(data_dir).expanduser() if data_dir else None
     if name not in DATASETS and folder is not None and (name == name_of(folder) or not _is_misspelt(name)):
-        images = load_source(open_source(folder, name=name), how, part=part, name=name)
+        images = load_source(open_source(folder, name=name), how, part=part, name=name, watch=watch)
     else:
-        images = as_prepared(_load_named(name, folder, part, how), how)
+        images = as_prepared(_load_named(name, folder, part, how, watch), how)
     if len(images) == 0:
         raise DataError(f"{images.source} holds no images; give a data set with at least one")
     return images
@@ -88,7 +94,7 @@ def _is_misspelt(name: str) -> bool:
     return bool(get_close_matches(name, DATASETS, n=1, cutoff=0.75))
 
 
-def _load_named(name: str, folder: Path | None, part: str, how: Preparation) -> Images:
+def _load_named(name: str, folder: Path | None, part: str, how: Preparation, watch: Watch | None) -> Images:
     """Return a part of a set by its row; where its folder holds other files than the row reads, by what they are."""
     row: Callable[[Path | None, str], Images] = choose(DATASETS, name, "data set")
     try:
@@ -102,7 +108,7 @@ def _load_named(name: str, folder: Path | None, part: str, how: Preparation) -> 
     is_other = isinstance(
         source, PictureSource
     )  # pictures of one's own, under the name that stands where none is given
-    return load_source(source, how, part=part, name=name_of(folder) if is_other else name)
+    return load_source(source, how, part=part, name=name_of(folder) if is_other else name, watch=watch)
 
 
 def load_split(

@@ -149,14 +149,20 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any
 def _read_npy(path: Path) -> Parts:
     with path.open("rb") as file:
         images = read_array(file, str(path), limit=MAX_BYTES)
-    beside = [path.with_name(name) for name in ("labels.npy", f"{path.stem}_labels.npy", "y.npy") if name != path.name]
-    labels = None
-    for other in beside:
-        if other.is_file():
+    return {"train": as_arrays(images, labels_beside(path, len(images)), str(path))}
+
+
+def labels_beside(path: Path, count: int) -> NDArray[np.int64] | None:
+    """Return the labels of a .npy file's images, where a file of them lies beside it: labels.npy, X_labels.npy, y.npy.
+
+    Raises DataError for labels of another number.
+    """
+    for name in ("labels.npy", f"{path.stem}_labels.npy", "y.npy"):
+        other = path.with_name(name)
+        if name != path.name and other.is_file():
             with other.open("rb") as file:
-                labels = read_array(file, str(other))
-            break
-    return {"train": as_arrays(images, labels, str(path))}
+                return _as_labels(read_array(file, str(other)), count, str(path))
+    return None
 
 
 def as_arrays(images: NDArray[Any], labels: NDArray[Any] | None, source: str) -> Arrays:

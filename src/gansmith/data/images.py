@@ -1,7 +1,9 @@
 """Images as one uint8 tensor with labels, their conversion from and to [-1, 1], and the validation split."""
 
 import hashlib
-from collections.abc import Sequence
+import heapq
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gansmith.data.on_disk import Known, OnDisk
 from gansmith.errors import DataError
 
-MAX_IMAGES = 4_000_000  # in one set; labels take eight bytes each, however small the images are
+# In one set: labels, rows and an epoch's order take eight bytes each in memory, however many images stay on disk.
+MAX_IMAGES = 4_000_000
+CHUNK = 1_000  # images of a large set that are read at once
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Images:
-    """A whole data set in memory; shows itself as a grid of 25 of its images in a notebook.
+    """A whole data set, in memory or on disk; shows itself as a grid of 25 of its images in a notebook.
 
     >>> images = gs.Images(np.zeros((5, 28, 28), np.uint8), [0, 1, 2, 3, 4])
     >>> images
@@ -109,15 +114,20 @@ class Images:
     @property
     def sha256(self) -> str:
         """A hash of the shape, the pixels and the labels, independent of where they were read from."""
+        known = known_of(self)
+        if known is not None and known.labels_sha256 == labels_sha256(self.labels):
+            return known.sha256
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
-        digest.update(self.pixels.numpy().tobytes())
+        for chunk in self.pixels.split(CHUNK):
+            digest.update(chunk.contiguous().numpy())
         if self.labels is not None:
             digest.update(self.labels.numpy().tobytes())
         return digest.hexdigest()
 
     def take(self, rows: Tensor) -> "Images":
-        """Return these rows only, in this order."""
-        return replace(self, pixels=self.pixels[rows], labels=None if self.labels is None else self.labels[rows])
+        """Return these rows only, in this order; many that are on disk stay there."""
+        pixels = self.pixels.take_rows(rows) if isinstance(self.pixels, OnDisk) else self.pixels[rows]
+        return replace(self, pixels=pixels, labels=None if self.labels is None else self.labels[rows])
 
     def shuffled(self, count: int) -> "Images":
         """Return at most `count` of them, a fixed random choice, since stored sets may be sorted by label."""
@@ -129,7 +139,9 @@ class Images:
 
 
 def _as_nchw(pixels: Any) -> Tensor:
-    """Return pixels of any accepted layout as a contiguous uint8 (N, C, H, W) tensor."""
+    """Return pixels of any accepted layout as a contiguous uint8 (N, C, H, W) tensor; those on disk stay there."""
+    if isinstance(pixels, OnDisk):
+        return pixels
     array = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(np.asarray(pixels)))
     shape = tuple(array.shape)
     if array.dtype != torch.uint8 or array.dim() not in (3, 4):
@@ -164,6 +176,40 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
+def known_of(images: Images) -> Known | None:
+    """Return what was worked out of these images before; None where they are in memory, or a part of a file."""
+    return images.pixels.known if isinstance(images.pixels, OnDisk) else None
+
+
+def find_known(images: Images) -> dict[str, Any]:
+    """Return what `with_known` takes, as JSON; reads all images twice, at once."""
+    with ThreadPoolExecutor(2) as pool:
+        sha256 = pool.submit(lambda: images.sha256)
+        held_out = held_out_rows(images.pixels)
+        return {"sha256": sha256.result(), "labels_sha256": labels_sha256(images.labels), "held_out": held_out}
+
+
+def with_known(images: Images, known: Mapping[str, Any] | None) -> Images:
+    """Return images on disk with what `find_known` found out about them; others as they are."""
+    if known is None or not isinstance(images.pixels, OnDisk):
+        return images
+    found = Known(known["sha256"], known["labels_sha256"], torch.tensor(known["held_out"], dtype=torch.int64))
+    return replace(images, pixels=images.pixels.knowing(found))
+
+
+def labels_sha256(labels: Tensor | None) -> str:
+    """Return a hash of labels; empty for none."""
+    return "" if labels is None else hashlib.sha256(labels.numpy().tobytes()).hexdigest()
+
+
+def held_out_rows(pixels: Tensor) -> list[int]:
+    """Return the rows of the validation images; see `split`."""
+    count = 10_000 if len(pixels) >= 20_000 else len(pixels) // 10
+    chunks = (chunk.contiguous().numpy() for chunk in pixels.split(CHUNK))
+    hashes = (hashlib.sha256(image).digest() for chunk in chunks for image in chunk)
+    return [row for _, row in heapq.nsmallest(count, zip(hashes, range(len(pixels)), strict=False))]
+
+
 def split(images: Images) -> tuple[Images, Images]:
     """Return the images to train on, in their stored order, and the validation images, disjoint.
 
@@ -171,9 +217,8 @@ def split(images: Images) -> tuple[Images, Images]:
     fewer than 20,000, in the order of that hash. So the choice depends on the images alone, not on their order or on
     any seed, and every slice of the validation images is a random sample: stored sets are often sorted, by writer say.
     """
-    held_out = 10_000 if len(images) >= 20_000 else len(images) // 10
-    hashes = (hashlib.sha256(image).digest() for image in images.pixels.contiguous().numpy())
-    order = [row for _, row in sorted(zip(hashes, range(len(images)), strict=False))]
-    validation = torch.tensor(order[:held_out], dtype=torch.int64)
-    train = torch.tensor(sorted(order[held_out:]), dtype=torch.int64)
-    return images.take(train), images.take(validation)
+    known = known_of(images)
+    rows = torch.tensor(held_out_rows(images.pixels), dtype=torch.int64) if known is None else known.held_out
+    is_kept = torch.ones(len(images), dtype=torch.bool)
+    is_kept[rows] = False
+    return images.take(torch.nonzero(is_kept).flatten()), images.take(rows)

@@ -4,24 +4,21 @@ A source is a folder, a .zip or a .tar[.gz|.bz2|.xz], read in place: nothing is 
 operating systems and notebooks leave behind, and empty folders are passed over.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-import torch
-
 from gansmith.config import ARCHIVES
+from gansmith.data import cache
 from gansmith.data.archives import MAX_MEMBER_BYTES, list_archive, read_archive
-from gansmith.data.images import MAX_IMAGES, Images
+from gansmith.data.images import MAX_IMAGES
 from gansmith.data.parquet import read_rows
-from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle
+from gansmith.data.prepare import Look, decode, look_at
 from gansmith.errors import DataError, NotFoundError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -31,6 +28,7 @@ TRAIN_WORDS, TEST_WORDS = (
     {"train", "training", "trainset"},
     {"test", "testing", "testset", "val", "valid", "validation"},
 )
+_LONG_TAR_BYTES = 2**22  # whose list of names is kept
 _JUNK = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$|@eaDir(/|$))", re.IGNORECASE)
 
 
@@ -78,7 +76,7 @@ def find_pictures(path: Path) -> PictureSource:
     """
     if not path.exists():
         raise NotFoundError(f"there is no file or folder {str(path)!r}; give a folder or an archive of pictures")
-    listed, odd = (list(_list_folder(path)), ()) if path.is_dir() else list_archive(path)
+    listed, odd = (list(_list_folder(path)), []) if path.is_dir() else _list_archive(path)
     names = sorted({name for name in listed if not _JUNK.search(name)})  # archives may hold a name twice
     pictures = [name for name in names if name.lower().endswith(ENDINGS)]
     if not pictures:
@@ -95,21 +93,42 @@ def find_pictures(path: Path) -> PictureSource:
 
 
 def _list_folder(path: Path) -> Iterator[str]:
-    """Yield the names of all files inside, with forward slashes."""
-    root = path.resolve()
-    for file in path.rglob("*"):
-        name = file.relative_to(path).as_posix()
-        if file.is_symlink() and not _JUNK.search(name):
-            if file.is_dir() or not file.resolve().is_relative_to(root):
-                raise DataError(f"{file} is a link out of {path} or to a folder; put the pictures themselves there")
-        if file.is_file():
-            yield name
+    """Yield the names of all files inside, with forward slashes; not what operating systems hide."""
+    root, folders = path.resolve(), [""]
+    while folders:
+        inner = folders.pop()
+        with os.scandir(path / inner) as entries:
+            for entry in entries:
+                if _JUNK.search(entry.name):
+                    continue
+                file = Path(entry.path)
+                if entry.is_symlink() and (file.is_dir() or not file.resolve().is_relative_to(root)):
+                    raise DataError(f"{file} is a link out of {path} or to a folder; put the pictures themselves there")
+                if entry.is_dir():
+                    folders.append(f"{inner}{entry.name}/")
+                elif entry.is_file():
+                    yield inner + entry.name
+
+
+def _list_archive(path: Path) -> tuple[list[str], list[str]]:
+    """Return the names in an archive and what is odd about it; those of a long tar, which has no table, are kept."""
+    if path.name.lower().endswith(".zip") or path.stat().st_size < _LONG_TAR_BYTES:
+        found = _read_list(path)
+    else:
+        asked = {"source": str(path.resolve()), "part": "", "asked": "names", "content": cache.content_of(path)}
+        found = cache.remember(asked, partial(_read_list, path))
+    return found["names"], found["odd"]
+
+
+def _read_list(path: Path) -> dict[str, list[str]]:
+    names, odd = list_archive(path)
+    return {"names": list(names), "odd": list(odd)}
 
 
 def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
     """Return the splits and classes that the folders of these pictures name."""
     inner = _without_common_folders(names)
-    tops = {PurePosixPath(name).parts[0].lower() for name in inner if "/" in name}
+    tops = {name.split("/", 1)[0].lower() for name in inner if "/" in name}
     flat = [name for name in inner if "/" not in name]
     if tops and tops <= TRAIN_WORDS | TEST_WORDS and tops & TRAIN_WORDS and len(flat) <= MAX_BROKEN_SHARE * len(names):
         rows = [k for k, name in enumerate(inner) if "/" in name]
@@ -124,7 +143,7 @@ def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
 
 def _without_common_folders(names: Sequence[str]) -> list[str]:
     """Return the names without the folders that all of them share."""
-    paths = [PurePosixPath(name).parts for name in names]
+    paths = [_parts_of(name) for name in names]
     depth = 0
     while all(len(parts) > depth + 1 for parts in paths) and len({parts[depth] for parts in paths}) == 1:
         if paths[0][depth].lower() in TRAIN_WORDS | TEST_WORDS:  # a split of its own
@@ -134,11 +153,15 @@ def _without_common_folders(names: Sequence[str]) -> list[str]:
     return ["/".join(parts[depth:]) for parts in paths]
 
 
+def _parts_of(name: str) -> list[str]:
+    return [part for part in name.split("/") if part not in ("", ".")]
+
+
 def _arrange_splits(path: Path, names: Sequence[str], inner: Sequence[str]) -> PictureSource:
     """Return a source whose outermost folders are splits."""
     by_split: dict[str, list[int]] = {"train": [], "test": []}
     for k, name in enumerate(inner):
-        top = PurePosixPath(name).parts[0].lower()
+        top = name.split("/", 1)[0].lower()
         by_split["train" if top in TRAIN_WORDS else "test"].append(k)
     stripped = [name.split("/", 1)[1] for name in inner]
     whole, class_names, notices = _arrange_classes(names, stripped)
@@ -149,14 +172,14 @@ def _arrange_splits(path: Path, names: Sequence[str], inner: Sequence[str]) -> P
         labels = tuple(whole.labels[k] for k in kept) if whole.labels else ()
         if kept:
             parts[split] = Part(tuple(whole.names[k] for k in kept), labels)
-    tops = " and ".join(dict.fromkeys(PurePosixPath(name).parts[0] for name in inner))
+    tops = " and ".join(dict.fromkeys(name.split("/", 1)[0] for name in inner))
     layout = f"{'class folders' if class_names else 'pictures'} in {tops}"
     return PictureSource(path, layout, parts, class_names, notices)
 
 
 def _arrange_classes(names: Sequence[str], inner: Sequence[str]) -> tuple[Part, tuple[str, ...], tuple[str, ...]]:
     """Return the pictures in order with the labels of their class folders, the classes' names, and what is odd."""
-    folders = [PurePosixPath(name).parts[0] if "/" in name else "" for name in inner]
+    folders = [name.split("/", 1)[0] if "/" in name else "" for name in inner]
     loose = folders.count("")
     classes = sorted({folder for folder in folders if folder}, key=_natural)
     if len(classes) < 2:
@@ -195,16 +218,26 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(word), "") if word.isdecimal() and len(word) < 20 else (1, 0, word) for word in words]
 
 
+def read_file(path: Path) -> bytes:
+    """Return a picture's file; cut off where it is larger than any."""
+    with path.open("rb") as file:
+        return file.read(MAX_MEMBER_BYTES + 1)
+
+
 def read_files(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
     """Yield the row and the bytes of these files, in the order that the source reads fastest."""
-    if names and names[0].rpartition("#")[0].lower().endswith(".parquet"):
+    if holds_rows(names):
         yield from _read_tables(path if path.is_dir() else path.parent, names)
     elif path.is_dir():
         for row, name in enumerate(names):
-            with (path / name).open("rb") as file:
-                yield row, file.read(MAX_MEMBER_BYTES + 1)
+            yield row, read_file(path / name)
     else:
         yield from read_archive(path, names)
+
+
+def holds_rows(names: Sequence[str]) -> bool:
+    """Return whether these are names of rows of parquet files, FILE#ROW, rather than of files."""
+    return bool(names) and names[0].rpartition("#")[0].lower().endswith(".parquet")
 
 
 def _read_tables(root: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
@@ -227,48 +260,6 @@ def look_around(source: PictureSource, part: str = "train") -> list[Look]:
         with suppress(DataError):
             looks.append(look_at(decode(data)))
     return looks
-
-
-def load_pictures(source: PictureSource, how: Preparation, *, part: str = "train", name: str = "pictures") -> Images:
-    """Return the prepared pictures of a part as images.
-
-    Unreadable ones are left out, counted and listed; over one in ten, or any where `how` is strict, are refused.
-
-    Raises DataError for those.
-    """
-    how, notices = settle(how, look_around(source))
-    wanted = source.parts[part]
-    pixels = np.zeros((len(wanted.names), how.channels, how.size, how.size), np.uint8)
-    broken: dict[int, str] = {}
-    with ThreadPoolExecutor() as pool:
-        files = read_files(source.path, wanted.names)
-        while batch := list(islice(files, 512)):
-            for row, found in pool.map(partial(_prepared, how), batch):
-                if isinstance(found, str):
-                    broken[row] = found
-                else:
-                    pixels[row] = found
-    kept = [row for row in range(len(wanted.names)) if row not in broken]
-    notices = (*source.notices, *notices, *on_broken(source.path, wanted.names, broken, strict=how.strict))
-    labels = torch.tensor(wanted.labels, dtype=torch.int64) if wanted.labels else None
-    images = Images(
-        torch.from_numpy(pixels),
-        labels,
-        name=name,
-        source=str(source.path),
-        notices=(*notices, how.in_words()),
-        class_names=source.class_names,
-    )
-    return images.take(torch.tensor(kept)) if broken else images
-
-
-def _prepared(how: Preparation, file: tuple[int, bytes]) -> "tuple[int, np.ndarray | str]":
-    """Return the row and its uint8 (C, size, size), or why it cannot be read."""
-    row, data = file
-    try:
-        return row, prepare(decode(data), how)
-    except DataError as error:
-        return row, str(error)
 
 
 def on_broken(source: object, names: Sequence[str], broken: dict[int, str], *, strict: bool) -> list[str]:

@@ -6,6 +6,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import torch
 from PIL import Image
 
 from gansmith.config import ARRAY_FILES
-from gansmith.data.arrays import MAX_CLASSES, Arrays, kind_of, read_file
+from gansmith.data import cache
+from gansmith.data.arrays import MAX_CLASSES, Arrays, kind_of, labels_beside, read_file
 from gansmith.data.idx import IdxSource, find_idx, load_idx
-from gansmith.data.images import MAX_IMAGES, Images
+from gansmith.data.images import MAX_IMAGES, Images, find_known, labels_sha256, with_known
+from gansmith.data.loading import load_pictures
+from gansmith.data.on_disk import open_array
 from gansmith.data.parquet import Table, open_table
 from gansmith.data.pictures import (
     TEST_WORDS,
@@ -25,9 +29,8 @@ from gansmith.data.pictures import (
     PictureSource,
     find_pictures,
     is_archive,
-    load_pictures,
 )
-from gansmith.data.prepare import Preparation, look_at, prepare, settle
+from gansmith.data.prepare import Preparation, Watch, look_at, prepare, settle
 from gansmith.errors import DataError, NotFoundError
 
 _TEST_WORDS = ("test", "t10k", "val")
@@ -162,8 +165,13 @@ def _files_in(folder: Path) -> FileSource | PictureSource | None:
     )
 
 
-def load_source(source: Source, how: Preparation, *, part: str = "train", name: str = "images") -> Images:
+def load_source(
+    source: Source, how: Preparation, *, part: str = "train", name: str = "images", watch: Watch | None = None
+) -> Images:
     """Return the images of a part, prepared.
+
+    Args:
+        watch: called with the number of pictures done and of all, while pictures are prepared.
 
     Raises NotFoundError where the source has no such part, DataError for damage.
     """
@@ -172,7 +180,10 @@ def load_source(source: Source, how: Preparation, *, part: str = "train", name: 
     if isinstance(source, PictureSource):
         if part not in source.parts:
             raise NotFoundError(f"{source.path} holds no {part} images")
-        return load_pictures(source, how, part=part, name=name)
+        return load_pictures(source, how, part=part, name=name, watch=watch)
+    found = _large_array(source, how, part, name)
+    if found is not None:
+        return found
     images = arrays_as_images(_read_files(source, part), how, name=name)
     return replace(images, source=str(source.path), notices=(*source.notices, *images.notices))
 
@@ -183,6 +194,31 @@ def arrays_as_images(arrays: Arrays, how: Preparation, *, name: str) -> Images:
     labels = None if arrays.labels is None else torch.from_numpy(arrays.labels)
     pixels = torch.from_numpy(prepare_arrays(arrays, how))
     return Images(pixels, labels, name=name, source=arrays.source, notices=notices)
+
+
+def _large_array(source: FileSource, how: Preparation, part: str, name: str) -> Images | None:
+    """Return the images of one .npy file that is too large for memory, as they are; None for other files.
+
+    Raises DataError where they are asked for in another form.
+    """
+    files = source.parts.get(part, ())
+    if len(files) != 1 or kind_of(files[0]) != "npy" or files[0].stat().st_size <= cache.MEMORY_BYTES:
+        return None
+    pixels = open_array(files[0])
+    if pixels is None:
+        raise DataError(f"{files[0]} is too large to be read into memory; save it as uint8 (N, size, size, channels)")
+    _, channels, height, width = pixels.shape
+    colors = ("auto", "grey", "", "rgb")
+    if len(pixels) > MAX_IMAGES or how.size not in (0, width) or how.color not in ("auto", colors[channels]):
+        raise DataError(
+            f"{files[0]} holds {len(pixels):,} images of {height} x {width} x {channels}, and a file too large for "
+            f"memory is used as it is, up to {MAX_IMAGES:,} images; save it as it is wanted, or omit --size and --color"
+        )
+    labels = labels_beside(files[0], len(pixels))
+    images = Images(pixels, labels, name=name, source=str(files[0]), notices=source.notices)
+    content = [cache.content_of(files[0]), labels_sha256(images.labels)]
+    identity = {"source": str(files[0].resolve()), "part": part, "asked": "as it is", "content": content}
+    return with_known(images, cache.remember(identity, partial(find_known, images)))
 
 
 def as_prepared(images: Images, how: Preparation) -> Images:

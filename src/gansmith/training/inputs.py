@@ -9,8 +9,8 @@ from torch import Tensor
 from gansmith.conditioning import Conditioning, condition
 from gansmith.config import Config, parse_labels
 from gansmith.data import load_data
-from gansmith.data.images import Images, ImageSpec, split, to_float
-from gansmith.data.prepare import Preparation
+from gansmith.data.images import CHUNK, Images, ImageSpec, split, to_float
+from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, DataError
 from gansmith.networks import build_networks
 from gansmith.training.augment import mirror_accuracy
@@ -48,30 +48,33 @@ class TrainingData:
     @cached_property
     def pixel_moments(self) -> Tensor:
         """(C, 2) mean and mean square of each channel in [-1, 1], every id counting as often as it is drawn."""
-        parts = (to_float(part).flatten(2) for part in self.train.pixels.split(4096))
+        parts = (to_float(part).flatten(2) for part in self.train.pixels.split(CHUNK))
         images = torch.cat([torch.stack([part.mean(2), part.square().mean(2)], dim=2) for part in parts])  # (N, C, 2)
         frequencies = self.conditioning.frequencies
         weights = (frequencies / torch.bincount(self.y, minlength=len(frequencies)).clamp(min=1))[self.y]
         return (torch.einsum("n,nct->ct", weights, images.double()) / weights.sum()).float()
 
 
-def load_training_data(config: Config, images: Images | None = None) -> tuple[Config, TrainingData]:
+def load_training_data(
+    config: Config, images: Images | None = None, *, watch: Watch | None = None
+) -> tuple[Config, TrainingData]:
     """Return the config with nothing left open, and the data it names; writes nothing.
 
     Args:
         images: train on these instead of the set that the config names.
+        watch: called with the number of pictures done and of all, while pictures are prepared.
 
     Raises ConfigError, DataError or NotFoundError for choices or data that cannot be trained on.
     """
     asked = config
-    whole, train, validation = choose_images(config, images)
+    whole, train, validation = choose_images(config, images, watch=watch)
     config = config.replace(data=whole.name)  # which may be another: see the images' notices
     if len(train) < 2:
         raise DataError(f"{whole.source} holds {len(train)} images to train on, too few; give at least 3")
     height, width = train.pixels.shape[2:]
     if height != width:
         raise DataError(f"{whole.source} holds images of {height} x {width} pixels; square ones are needed")
-    if torch.equal(train.pixels.amin(0), train.pixels.amax(0)):
+    if all((chunk == train.pixels[:1]).all() for chunk in train.pixels.split(CHUNK)):
         raise DataError(f"all images of {train.source} are the same, so there is nothing to learn; give others")
     if config.augment == "auto":
         config = config.replace(augment=choose_augmentation(train))
@@ -99,10 +102,12 @@ def choose_augmentation(train: Images) -> str:
     return "flips" if is_symmetric else "shifts"
 
 
-def choose_images(config: Config, images: Images | None = None) -> tuple[Images, Images, Images | None]:
+def choose_images(
+    config: Config, images: Images | None = None, *, watch: Watch | None = None
+) -> tuple[Images, Images, Images | None]:
     """Return the whole training part, those of it that a run is shown, and those held out; None where none are."""
     if images is None:
-        images = load_data(config.data, data_dir=config.data_dir or None, how=preparation(config))
+        images = load_data(config.data, data_dir=config.data_dir or None, how=preparation(config), watch=watch)
     train, validation = (images, None) if config.use_all_training_images else split(images)
     return images, _chosen(train, config), validation
 
