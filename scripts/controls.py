@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 from gansmith.data import load_split
 from gansmith.data.images import Images
-from gansmith.metrics.features import load_evaluators
+from gansmith.metrics.evaluators import find_evaluators
 from gansmith.metrics.protocol import Real, evaluate_samples
 from gansmith.pictures.grids import grid
 
@@ -124,7 +124,7 @@ def _rng() -> torch.Generator:
 
 
 def print_table(fresh: Images, real: Real) -> None:
-    evaluators = load_evaluators(real.train)
+    evaluators = find_evaluators(real.train)
     print("| control | strength | FD ratio | by evaluator | gates that fail |\n|---|---|---|---|---|")
     for name, (control, strengths) in CONTROLS.items():
         for strength in strengths:

@@ -11,7 +11,7 @@ from PIL import Image
 from gansmith.data import load_data
 from gansmith.data.images import Images
 from gansmith.errors import DataError, NotFoundError
-from gansmith.evaluation import compare, evaluate, find_evaluators, load_real, read_samples
+from gansmith.evaluation import compare, evaluate, load_real, read_samples
 from gansmith.metrics import gates
 
 
@@ -130,15 +130,6 @@ def test_grey_images_stored_as_colour_are_evaluated(tmp_path, subset):
     pixels = subset.pixels[:300].expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
     np.savez(tmp_path / "x.npz", images=pixels.numpy())
     assert evaluate(tmp_path / "x.npz", quick=True)["n"] == 300
-
-
-def test_an_evaluator_is_trained_where_none_ships(monkeypatch, tmp_path, subset):
-    monkeypatch.setattr("gansmith.metrics.evaluator_training.ON_DEMAND", 1)
-    some = replace(subset.shuffled(600), name="mine")
-    found = find_evaluators(load_real(some))
-    assert list(found) == ["trained", "random"] and found["trained"].name.startswith("trained-")
-    assert [path.suffix for path in (tmp_path / "cache" / "evaluators").iterdir()] == [".safetensors"]
-    assert list(find_evaluators(load_real(some.without_labels()))) == ["random"]
 
 
 def write_pictures(folder, pixels, labels=None, names=()):

@@ -1,28 +1,78 @@
 """Training of an evaluator on demand."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
-from gansmith.data.images import Images, split
-from gansmith.metrics.evaluator_training import accuracy, load_or_train_evaluator
+from gansmith.data.images import Images, ImageSpec
+from gansmith.metrics import evaluator_training
+from gansmith.metrics.evaluator_training import fit_and_held_out, load_stored, train_and_store, training_seconds
+from gansmith.metrics.residual import ResidualNetwork
 
 
-def test_an_evaluator_for_other_images_is_trained_once_and_kept(tmp_path, monkeypatch, caplog):
+@pytest.fixture
+def stripes(monkeypatch):
+    """600 images of three classes, each with its own bright rows, and a short training."""
     draw = torch.Generator().manual_seed(0)
     labels = torch.arange(600) % 3
-    pixels = torch.randint(0, 120, (600, 1, 12, 12), generator=draw, dtype=torch.uint8)
-    for label in range(3):  # each class has its own bright rows
-        pixels[labels == label, :, 4 * label : 4 * label + 2] += 100
-    train, validation = split(Images(pixels, labels, name="stripes"))
-    monkeypatch.setattr("gansmith.metrics.evaluator_training.ON_DEMAND", 20_000)
-    path = tmp_path / "cache" / "kept.safetensors"
-    network = load_or_train_evaluator(train, validation, path)
-    assert accuracy(network, validation) > 0.95 and 0.5 <= network.temperature.item() <= 4.0
-    again = load_or_train_evaluator(train, validation, path)
-    assert len(caplog.records) == 1 and again.name == "trained-kept"
-    np.testing.assert_array_equal(again.features(train.pixels[:5]), network.features(train.pixels[:5]))
+    pixels = torch.randint(0, 120, (600, 1, 9, 9), generator=draw, dtype=torch.uint8)
+    for label in range(3):
+        pixels[labels == label, :, 3 * label : 3 * label + 2] += 100
+    monkeypatch.setattr(evaluator_training, "ON_DEMAND", 1_000)
+    monkeypatch.setattr(evaluator_training, "BATCH_SIZE", 64)
+    return Images(pixels, labels, name="stripes")
+
+
+def test_an_evaluator_for_other_images_is_trained_once_and_kept(stripes, tmp_path, caplog):
+    assert load_stored(stripes) is None
+    network = train_and_store(stripes)
+    assert network.accuracy.item() > 0.95 and 0.1 <= network.temperature.item() <= 4.0 and not network.training
+    (path,) = (tmp_path / "cache" / "evaluators").iterdir()
+    again = load_stored(stripes)
+    assert len(caplog.records) == 1 and again.name == network.name
+    for a, b in zip(again.observe(stripes.pixels[:5]), network.observe(stripes.pixels[:5]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert load_stored(replace(stripes, labels=(stripes.labels + 1) % 3)) is None  # another task
     whole = path.read_bytes()
     path.write_bytes(whole[:-7])
-    mended = load_or_train_evaluator(train, validation, path)
-    assert len(caplog.records) == 3 and "damaged" in caplog.records[1].message and path.read_bytes() == whole
-    np.testing.assert_array_equal(mended.features(train.pixels[:5]), network.features(train.pixels[:5]))
+    assert load_stored(stripes) is None and "damaged" in caplog.records[1].message
+    train_and_store(stripes)
+    assert path.read_bytes() == whole
+
+
+def test_what_is_held_out_is_not_learnt(stripes):
+    """Labels that are noise can be memorised and not learnt."""
+    noise = replace(stripes, labels=torch.randint(0, 3, (600,), generator=torch.Generator().manual_seed(1)))
+    fit, held_out = fit_and_held_out(noise)
+    assert (len(fit), len(held_out)) == (450, 150)
+    known = {image.tobytes() for image in fit.pixels.numpy()}
+    assert not any(image.tobytes() in known for image in held_out.pixels.numpy())
+    assert train_and_store(noise).accuracy.item() == pytest.approx(1 / 3, abs=0.12)
+
+
+def test_without_labels_clusters_are_learnt_and_no_class_is_known(stripes):
+    network = train_and_store(stripes.without_labels())
+    features, probabilities = network.observe(stripes.pixels[:50])
+    assert features.shape == (50, 256) and network.num_classes == 1 and network.accuracy.isnan()
+    assert (probabilities == 1).all()
+
+
+def test_the_time_of_training_is_foreseen(stripes):
+    assert 0 < training_seconds(stripes) < 60
+
+
+@pytest.mark.parametrize("size", [8, 20, 21, 28, 32, 64, 100])
+def test_networks_of_any_size_have_maps_of_about_equal_size(size):
+    network = ResidualNetwork(ImageSpec(size, 3, 4), num_classes=4, name="x").eval()
+    pixels = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)
+    features, probabilities = network.observe(pixels)
+    assert features.shape == (3, 256) and probabilities.sum(1) == pytest.approx(1.0)
+    assert 8 <= network.stem(torch.zeros(1, 3, size, size)).shape[-1] <= 20
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(stripes, tmp_path, caplog):
+    (tmp_path / "cache").write_text("a file")
+    assert train_and_store(stripes).accuracy.item() > 0.95
+    assert "could not be stored" in caplog.records[-1].message

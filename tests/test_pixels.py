@@ -48,9 +48,19 @@ def test_blur_lowers_and_noise_raises_sharpness():
     assert 1.05 < found[0] < found[1] < found[2]
 
 
-def test_colour_images_and_black_ones_have_statistics_too():
-    colour = RNG.integers(0, 256, (50, 3, 9, 7), dtype=np.uint8)
-    assert pixel_statistics(colour, colour) == pytest.approx(SAME, abs=1e-9)
+def test_a_color_cast_is_measured_in_its_channel_and_ink_is_not():
+    color = RNG.integers(20, 200, (50, 3, 9, 7), dtype=np.uint8)
+    of_color = {name: SAME[name] for name in ("brightness", "histogram", "contrast", "sharpness")}
+    assert pixel_statistics(color, color) == pytest.approx(of_color, abs=1e-9)
+    red = color.copy()
+    red[:, 0] += 24
+    red[:, 2] -= 8
+    found = pixel_statistics(color, red)
+    assert found["brightness"] == pytest.approx(24, abs=1e-9)
+    assert found["histogram"] == pytest.approx(24 / 180, abs=0.02)  # of uniform levels, so many changed their bins
+
+
+def test_black_images_have_statistics_too():
     black = np.zeros((4, 1, 8, 8), np.uint8)
     assert pixel_statistics(black, black) == pytest.approx(SAME | {"contrast": 0, "sharpness": 0}, abs=1e-9)
 

@@ -126,9 +126,12 @@ class Run(RunDirectory):
         count: int | None = None,
         quick: bool = False,
         seed: int = 0,
+        fid: bool = False,
+        fid_weights: Path | str | None = None,
     ) -> Verdict:
         """Return the verdict on the newest checkpoint; see `gansmith.evaluate`."""
-        return evaluate(self, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed)
+        choices: dict[str, Any] = {"count": count, "quick": quick, "seed": seed, "fid": fid, "fid_weights": fid_weights}
+        return evaluate(self, data=data, data_dir=data_dir, **choices)
 
     def diagnose(self) -> "Diagnosis":
         """Say how the run ended or where it stands, and what went wrong; see `gansmith.diagnose`."""
@@ -411,6 +414,8 @@ def evaluate(
     count: int | None = None,
     quick: bool = False,
     seed: int = 0,
+    fid: bool = False,
+    fid_weights: Path | str | None = None,
 ) -> Verdict:
     """Measure samples against real images, and say whether the FD ratio is valid.
 
@@ -424,9 +429,12 @@ def evaluate(
         count: samples; by default 10,000, or 2,000 with `quick`.
         quick: fewer samples and metrics.
         seed: samples 0 to count - 1 of this seed.
+        fid: measure also the FID of Inception v3 against all training images; an hour or more for 50,000.
+        fid_weights: the file of its weights, where it cannot be downloaded.
     """
     data = _own_images(target) if data is None else _real_images(target, data)
-    return evaluation.evaluate(_path(target), data=data, data_dir=data_dir, count=count, quick=quick, seed=seed)
+    choices: dict[str, Any] = {"count": count, "quick": quick, "seed": seed, "fid": fid, "fid_weights": fid_weights}
+    return evaluation.evaluate(_path(target), data=data, data_dir=data_dir, **choices)
 
 
 def compare(

@@ -14,7 +14,6 @@ import torch
 
 from gansmith.config import Config, is_repeat
 from gansmith.data import load_data
-from gansmith.data.idx import cache_dir
 from gansmith.data.image_files import holds_own_arrays, read_npz
 from gansmith.data.images import Images, split
 from gansmith.data.pictures import PictureSource, look_around
@@ -22,8 +21,9 @@ from gansmith.data.prepare import Preparation
 from gansmith.data.sources import as_prepared, load_source, open_source
 from gansmith.errors import NotFoundError
 from gansmith.metrics import gates
-from gansmith.metrics.evaluator_training import load_or_train_evaluator
-from gansmith.metrics.features import SHIPPED, FeatureNetwork, load_evaluators
+from gansmith.metrics.evaluators import find_evaluators
+from gansmith.metrics.features import SHIPPED
+from gansmith.metrics.inception import Layers, fid_of, load_inception
 from gansmith.metrics.protocol import FULL, QUICK, Real, evaluate_samples
 from gansmith.metrics.reference import load_references
 from gansmith.models import find_generator, is_generator, load_generator
@@ -41,6 +41,8 @@ def evaluate(
     count: int | None = None,
     quick: bool = False,
     seed: int = 0,
+    fid: bool = False,
+    fid_weights: Path | str | None = None,
 ) -> Verdict:
     """Return the verdict on a target as one JSON object, and append it to metrics.jsonl where the target is a run's.
 
@@ -49,10 +51,13 @@ def evaluate(
         data: the real images to compare with; by default those the generator was trained on, MNIST for files.
         count: samples to draw, or at most so many of a file's; by default 10,000, or 2,000 for the quick tier.
         seed: samples 0 to count - 1 of this seed are drawn.
+        fid: measure also the FID of Inception v3 against all training images, see `inception`.
+        fid_weights: the file of its weights; by default the cached one, downloaded first where there is none.
 
     Raises GansmithError for a target or data that cannot be evaluated.
     """
     target = Path(target)
+    layers = load_inception(None if fid_weights is None else Path(fid_weights)) if fid or fid_weights else None
     count = count or (QUICK if quick else FULL)
     checkpoint = _checkpoint(target) if is_generator(target) else None
     run = None if checkpoint is None else run_of(checkpoint)
@@ -72,25 +77,37 @@ def evaluate(
     real = load_real(data or "mnist", data_dir=data_dir, how=how)
     if samples is None:
         samples = read_samples(target, real.train).shuffled(count)
-    networks = find_evaluators(real)
     row = {
         "target": str(target),
         "images_seen": _images_seen(checkpoint),
         "tier": "quick" if quick else "full",
-        "data": real.train.name,
         "count": count,
         "seed": None if checkpoint is None else seed,
-        **evaluate_samples(_as_grey(samples, real.train), real, networks, quick=quick).as_dict(),
-        "hashes": {
-            "samples": samples.sha256,
-            "validation": real.validation.sha256,
-            "test": None if real.test is None else real.test.sha256,
-        },
+        **_measure(_as_grey(samples, real.train), real, notices, quick=quick, layers=layers),
     }
-    row["notices"] = [*real.train.notices, *samples.notices, *notices, *row["notices"]]
     if run is not None:
         _save(run, row)
     return Verdict(row)
+
+
+def _measure(
+    samples: Images, real: Real, notices: Sequence[str], *, quick: bool, layers: Layers | None
+) -> dict[str, Any]:
+    """Return what a verdict says of samples and of what they are compared with; the FID where its layers are given."""
+    row = evaluate_samples(samples, real, find_evaluators(real.train), quick=quick).as_dict()
+    row["notices"] = [*real.train.notices, *samples.notices, *notices, *row["notices"]]
+    if layers is not None:
+        row["metrics"]["fid"] = {"value": fid_of(samples, (real.train, real.validation), layers), "real": None}
+        row["notices"].append(
+            f"fid: {len(samples):,} samples against all {len(real.train) + len(real.validation):,} training images, "
+            "Inception v3 of 2015-12-05; papers take 50,000 samples (--count 50000)"
+        )
+    hashes = {
+        "samples": samples.sha256,
+        "validation": real.validation.sha256,
+        "test": None if real.test is None else real.test.sha256,
+    }
+    return {"data": real.train.name, **row, "hashes": hashes}
 
 
 def _save(run: RunDirectory, row: dict[str, Any]) -> None:
@@ -159,15 +176,6 @@ def _with_labels_of(samples: Images, real: Images) -> Images:
         return samples
     table = torch.tensor([numbers[name] for name in samples.class_names])
     return replace(samples, labels=table[samples.labels], class_names=real.class_names)
-
-
-def find_evaluators(real: Real) -> dict[str, FeatureNetwork]:
-    """Return the evaluators of a data set; where none ships and labels exist, one is trained once and stored."""
-    networks = load_evaluators(real.train)
-    if "trained" in networks or real.train.labels is None:
-        return networks
-    path = cache_dir("evaluators") / f"{real.train.sha256[:16]}.safetensors"
-    return {"trained": load_or_train_evaluator(real.train, real.validation, path), **networks}
 
 
 def compare(

@@ -20,6 +20,8 @@ def evaluate(
     count: int | None = None,
     quick: Flag = False,
     seed: int = 0,
+    fid: Flag = False,
+    fid_weights: Path | None = None,
     json: Json = False,
 ) -> int:
     """Compare samples with real images: the FD ratio, where 1.00 is as close as other real images, and its gates.
@@ -38,6 +40,10 @@ def evaluate(
         Use fewer samples and metrics; takes seconds.
     seed
         Seed that samples of a generator are drawn with.
+    fid
+        Measure the FID of Inception v3 too, against all training images; an hour or more for 50,000.
+    fid_weights
+        File of its weights, where they cannot be downloaded.
     json
         Print one JSON object instead of a table.
     """
@@ -45,7 +51,9 @@ def evaluate(
     from gansmith import api
     from gansmith.files import to_json
 
-    verdict = api.evaluate(target, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed)
+    verdict = api.evaluate(
+        target, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed, fid=fid, fid_weights=fid_weights
+    )
     print(to_json(verdict) if json else verdict)
     return 0
 

@@ -200,7 +200,7 @@ def plot(
         from gansmith.training.inputs import choose_images
 
         images, _ = sample(load_generator(run), seed=seed, count=10)
-        _, known, _ = choose_images(opened.config)
+        _, _, known, _ = choose_images(opened.config)
         write_bytes(out, to_png(enlarge(grid(neighbours(images, known.pixels), columns=5))))
     print(f"{what} -> {out}")
     return 0

@@ -1,110 +1,177 @@
-"""Training of an evaluator on the labels of a data set's train split: those that ship, and those trained on demand."""
+"""Training of an evaluator on the images of a data set for which none ships, once; it is stored in the user's cache.
 
-import copy
+What is learnt is never scored: a quarter of the train split is held out of it, and gives its accuracy, its confidence
+and the figures of real images during training. Validation and test images have no influence at all.
+"""
+
+import hashlib
 import logging
+import math
+import time
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn.functional import cross_entropy, dropout, pad
+from torch.nn.functional import cross_entropy, pad
 
-from gansmith.data.images import Images, to_float
-from gansmith.errors import DataError
+from gansmith.data.clusters import find_clusters
+from gansmith.data.idx import cache_dir
+from gansmith.data.images import Images, ImageSpec, to_float
 from gansmith.files import write_bytes
-from gansmith.metrics.features import FeatureNetwork, network_of
+from gansmith.metrics.residual import ResidualNetwork
+from gansmith.training.machine import has_fast_bf16
 
-BATCH_SIZE, LEARNING_RATE, MAX_SHIFT_PX, DROPOUT, EMA_RATE = 128, 3e-3, 2, 0.4, 0.005
-ON_DEMAND = 200_000  # training images, repeats counted: about a minute of one core
+RECIPE = 1  # raised with every change of what is trained, so that stored networks of another one are not taken
+BATCH_SIZE, LEARNING_RATE, MAX_SHIFT_PX, LABEL_SMOOTHING = 256, 1e-2, 2, 0.1
+ON_DEMAND = 160_000  # training images, repeats counted
+MOST_PASSES = 40  # over few images
+MOST_IMAGES, MOST_BYTES = 60_000, 2**28  # of a larger set, a random choice
+MOST_HELD_OUT = 10_000
+CLUSTERS = 100  # classes where the set has no labels
 
 logger = logging.getLogger("gansmith")
 
 
-def train_evaluator(train: Images, validation: Images, *, images: int) -> FeatureNetwork:
-    """Train a classifier of the classes of `train`; scale its features and calibrate its confidence.
+def fit_and_held_out(train: Images) -> tuple[Images, Images]:
+    """Return the images of a train split that an evaluator is trained on, and those held out of that."""
+    mixed = train.shuffled(min(MOST_IMAGES, MOST_BYTES // math.prod(train.pixels.shape[1:])))
+    held_out = min(MOST_HELD_OUT, len(mixed) // 4)
+    return mixed.take(torch.arange(held_out, len(mixed))), mixed.take(torch.arange(held_out))
 
-    Each image is shifted by up to two pixels. An exponential moving average of the weights is kept, from the epoch with
-    the best validation accuracy; the temperature is fitted to the validation images too. They have no other influence.
+
+def train_evaluator(fit: Images, held_out: Images) -> ResidualNetwork:
+    """Train a classifier of the labels, or of k-means clusters where there are none.
+
+    Each image is shifted by up to two pixels, never mirrored, since labels such as digits do not allow it.
 
     Args:
-        images: training length in images, at least one epoch.
+        held_out: give the features' scale, the accuracy and the temperature.
     """
-    assert train.labels is not None and validation.labels is not None
-    if not len(validation):
-        raise DataError(
-            f"{train.source} has {len(train)} images and none held out, too few to train an evaluator on; give more"
-        )
+    labels = fit.labels if has_classes(fit) else _pseudo_labels(fit)
+    assert labels is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2026)
-        network = FeatureNetwork(train.spec, num_classes=train.num_classes, name="trained")
-        average = copy.deepcopy(network)
-        batch = min(BATCH_SIZE, len(train))
-        steps, epochs = len(train) // batch, max(1, images // len(train))
-        optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.05, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * steps)
-        best, kept = -1.0, {}
-        for epoch in range(epochs):
-            for rows in torch.randperm(len(train))[: steps * batch].split(batch):
-                hidden = network.layers(_shifted(to_float(train.pixels[rows])))[-1]
-                loss = cross_entropy(network.classifier(dropout(hidden, DROPOUT)), train.labels[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                with torch.no_grad():
-                    for mean, now in zip(average.parameters(), network.parameters(), strict=True):
-                        mean.lerp_(now, EMA_RATE)
-            score = accuracy(average, validation)
-            logger.info("epoch %d of %d: validation accuracy %.4f", epoch + 1, epochs, score)
-            if score > best:
-                best, kept = score, copy.deepcopy(average.state_dict())
-    network.load_state_dict(kept)
-    network.temperature.fill_(_fitted_temperature(_logits(network, validation), validation.labels))
-    network.fit_scale(train.pixels)
+        network = ResidualNetwork(fit.spec, num_classes=int(labels.max()) + 1, name="untrained")
+        _fit(network, fit.pixels, labels)
+        network.eval().fit_scale(held_out.pixels if len(held_out) > 1 else fit.pixels)
+        if not has_classes(fit):
+            network.classifier = torch.nn.Linear(network.classifier.in_features, 1)
+        elif len(held_out):
+            assert held_out.labels is not None
+            logits = torch.cat([network(to_float(chunk)) for chunk in held_out.pixels.split(500)]).detach()
+            network.accuracy.fill_(logits.argmax(1).eq(held_out.labels).float().mean())
+            network.temperature.fill_(_fitted_temperature(logits, held_out.labels))
+    return network
+
+
+def has_classes(images: Images) -> bool:
+    """Whether there are labels to learn from."""
+    return images.num_classes > 1
+
+
+def _pseudo_labels(fit: Images) -> Tensor:
+    """Return the k-means cluster of each image, of its pixels and edges (Caron et al., arXiv:1807.05520)."""
+    return find_clusters(fit.pixels, max(2, min(CLUSTERS, len(fit) // 24)))[0]
+
+
+def _fit(network: ResidualNetwork, pixels: Tensor, labels: Tensor) -> None:
+    """Train the network, with the learning rate's one-cycle schedule."""
+    batch = min(BATCH_SIZE, len(pixels))
+    steps = max(1, training_length(len(pixels)) // batch)
+    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=0.02, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.25)
+    step = 0
+    while step < steps:
+        for rows in torch.randperm(len(pixels))[: len(pixels) // batch * batch].split(batch)[: steps - step]:
+            loss = _loss(network, _shifted(pixels[rows]), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            step += 1
+
+
+def _loss(network: ResidualNetwork, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy, in bfloat16 where the CPU multiplies it itself."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16()):
+        logits = network(to_float(pixels))
+    return cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
+
+
+def training_length(count: int) -> int:
+    """Return the training images, repeats counted, for a set of this many."""
+    return min(ON_DEMAND, MOST_PASSES * count)
+
+
+def training_seconds(train: Images) -> float:
+    """Return about how long this machine takes to train an evaluator."""
+    fit, _ = fit_and_held_out(train)
+    network, pixels = ResidualNetwork(fit.spec, num_classes=2, name="untrained"), fit.pixels[:BATCH_SIZE]
+    labels, seconds = torch.zeros(len(pixels), dtype=torch.int64), 0.0
+    for _ in range(2):  # the first is slow: memory is fetched, kernels are chosen
+        started_at = time.perf_counter()
+        _loss(network, pixels, labels).backward()
+        seconds = time.perf_counter() - started_at
+    return seconds * training_length(len(fit)) / len(pixels)
+
+
+def train_and_store(train: Images) -> ResidualNetwork:
+    """Train the evaluator of a train split and store it; return it as `load_stored` will."""
+    fit, held_out = fit_and_held_out(train)
+    path = _path(fit, held_out)
+    logger.warning("training an evaluator for %s once, about a minute; it is stored in %s", train.name, path)
+    data = safetensors.torch.save(train_evaluator(fit, held_out).state_dict())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, data)
+    except OSError as error:
+        logger.warning("the evaluator could not be stored in %s (%s)", path, error.strerror)
+    return _network_of(data, fit.spec)
+
+
+def load_stored(train: Images) -> ResidualNetwork | None:
+    """Return the evaluator stored for a train split; None where there is none, or a damaged one."""
+    fit, held_out = fit_and_held_out(train)
+    path = _path(fit, held_out)
+    try:
+        return _network_of(path.read_bytes(), fit.spec)
+    except OSError:
+        return None
+    except (SafetensorError, LookupError, RuntimeError, ValueError):
+        logger.warning("%s is damaged; the evaluator is trained again", path)
+        return None
+
+
+def _path(fit: Images, held_out: Images) -> Path:
+    """Return the file of the evaluator of these images, as they are prepared and labelled."""
+    name = hashlib.sha256(f"{RECIPE} {fit.sha256} {held_out.sha256}".encode()).hexdigest()[:16]
+    return cache_dir("evaluators") / f"{name}.safetensors"
+
+
+def _network_of(data: bytes, spec: ImageSpec) -> ResidualNetwork:
+    """Return the network of a stored file, named after its hash."""
+    weights = safetensors.torch.load(data)
+    with torch.device("meta"):
+        name = f"trained-{hashlib.sha256(data).hexdigest()[:12]}"
+        network = ResidualNetwork(spec, num_classes=len(weights["classifier.bias"]), name=name)
+    network.load_state_dict(weights, assign=True)
     return network.eval()
 
 
-def load_or_train_evaluator(train: Images, validation: Images, path: Path) -> FeatureNetwork:
-    """Return the evaluator stored in this file; where there is none, or a damaged one, train and store it first."""
-    name = f"trained-{path.stem}"
-    try:
-        return network_of(safetensors.torch.load(path.read_bytes()), train.spec, name=name)
-    except FileNotFoundError:
-        pass
-    except (SafetensorError, LookupError, RuntimeError, ValueError):
-        logger.warning("%s is damaged; the evaluator is trained again", path)
-    logger.warning("training an evaluator for %s once, about a minute; it is stored in %s", train.name, path)
-    network = train_evaluator(train, validation, images=ON_DEMAND)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, safetensors.torch.save(network.state_dict()))
-    return network_of(network.state_dict(), train.spec, name=name)
-
-
-def accuracy(network: FeatureNetwork, images: Images) -> float:
-    """Return the share of images that the network classifies correctly."""
-    assert images.labels is not None
-    return float(_logits(network, images).argmax(1).eq(images.labels).double().mean())
-
-
-def _shifted(images: Tensor) -> Tensor:
-    """Shift each image by its own random whole number of pixels, filling with black."""
-    n, _, height, width = images.shape
-    padded = pad(images, [MAX_SHIFT_PX] * 4, value=-1.0)
+def _shifted(pixels: Tensor) -> Tensor:
+    """Shift each of uint8 (N, C, H, W) by its own random whole number of pixels, repeating its border."""
+    n, _, height, width = pixels.shape
+    padded = pad(pixels.float(), [MAX_SHIFT_PX] * 4, mode="replicate").to(torch.uint8)
     down, across = torch.randint(0, 2 * MAX_SHIFT_PX + 1, (2, n, 1))
     rows, columns = down + torch.arange(height), across + torch.arange(width)
     moved = padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
 
-@torch.no_grad()
-def _logits(network: FeatureNetwork, images: Images) -> Tensor:
-    """Return (N, num_classes) logits of all images."""
-    return torch.cat([network(to_float(chunk)) for chunk in images.pixels.split(500)])
-
-
 def _fitted_temperature(logits: Tensor, labels: Tensor) -> float:
     """Return the temperature with the least cross-entropy (Guo et al., arXiv:1706.04599, section 4.2)."""
-    candidates = torch.linspace(0.5, 4.0, 351)
+    candidates = torch.linspace(0.1, 4.0, 391)
     losses = torch.stack([cross_entropy(logits / value, labels) for value in candidates])
     return float(candidates[losses.argmin()])

@@ -9,6 +9,7 @@ and texture rather than class, and no generator can have been tuned to it.
 import hashlib
 from dataclasses import dataclass
 from importlib import resources
+from typing import Protocol
 
 import numpy as np
 import safetensors.torch
@@ -50,6 +51,23 @@ SHIPPED = {
     ),
 }
 _CHUNK = 100  # small enough for the first feature maps to stay in the processor's cache
+
+
+class Evaluator(Protocol):
+    """What distances are measured with.
+
+    Attributes:
+        name: identifies the network with its weights.
+    """
+
+    name: str
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes of the data set that it knows; 1 for none."""
+
+    def observe(self, pixels: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return features (N, d) and class probabilities (N, num_classes) of uint8 (N, C, H, W)."""
 
 
 class FeatureNetwork(nn.Module):

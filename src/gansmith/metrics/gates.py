@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-VERSION = 3  # raised with every change of a limit: verdicts of different versions do not compare
+VERSION = 4  # raised with every change of a limit: verdicts of different versions do not compare
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,20 @@ GATES: dict[str, Gate] = {
 }
 
 
-def apply_gates(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:
+def apply_gates(
+    metrics: Mapping[str, Mapping[str, float | None]], left_out: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
     """Apply each gate to figures name -> {"value", "real"}; "real" is None where it is not measured.
+
+    Args:
+        left_out: gates that say nothing about these images, each with the reason.
 
     Returns:
         name -> {"ok": whether all its limits hold, None where the figures they need are missing, "figure", "value",
         "limit": the figure that is furthest beyond its limit or nearest to it, and that limit, "meaning"}.
     """
-    return {name: _apply(gate, metrics) for name, gate in GATES.items()}
+    reasons = left_out or {}
+    return {name: _not_run(reasons[name]) if name in reasons else _apply(gate, metrics) for name, gate in GATES.items()}
 
 
 def _apply(gate: Gate, metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
@@ -107,12 +113,11 @@ def _apply(gate: Gate, metrics: Mapping[str, Mapping[str, float | None]]) -> dic
                 # Relative to the allowed range, so that figures of different units compare.
                 checks.append((room / abs(bound), limit.figure, found["value"], base + bound))
     if not checks:
-        return {
-            "ok": None,
-            "figure": None,
-            "value": None,
-            "limit": None,
-            "meaning": "it needs more images, or the full tier",
-        }
+        return _not_run("it needs more images, or the full tier")
     room, figure, value, bound = min(checks)
     return {"ok": room >= 0, "figure": figure, "value": value, "limit": bound, "meaning": gate.meaning}
+
+
+def _not_run(reason: str) -> dict[str, Any]:
+    """Return the result of a gate that did not run."""
+    return {"ok": None, "figure": None, "value": None, "limit": None, "meaning": reason}

@@ -4,9 +4,9 @@
 
 is measured with every evaluator, on as many samples as validation images, and the largest counts: 1.00 is as close as
 other real images of the training distribution, larger is worse. It is valid only where every gate passes. Test images
-are never trained on; validation images only choose an evaluator's last epoch and temperature, and a generator is
-trained on them only under `use_all_training_images`. Samples that are test or validation images themselves are first
-removed from the real images, so that nothing is compared with itself.
+are never trained on. Validation images only chose the last epoch and temperature of an evaluator that ships, and a
+generator is trained on them only under `use_all_training_images`. Samples that are test or validation images themselves
+are first removed from the real images, so that nothing is compared with itself.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,8 @@ from gansmith.data.images import Images
 from gansmith.errors import DataError
 from gansmith.metrics import METRICS, gates
 from gansmith.metrics.distances import frechet_of_moments, kid_against_splits, moments
-from gansmith.metrics.features import FeatureNetwork
+from gansmith.metrics.evaluators import TRUSTED_ACCURACY, evaluator_notices, knows_classes, observe_real
+from gansmith.metrics.features import Evaluator
 from gansmith.metrics.reference import COUNTS, Reference, measure_reference
 
 Array = NDArray[np.float64]
@@ -111,7 +112,7 @@ class _Observed:
 
     @property
     def leading(self) -> Array:
-        """Features of the trained evaluator where there is one; all metrics but the FD use these alone."""
+        """Features of the first evaluator, trained where there is one; all metrics but the FD use these alone."""
         return next(iter(self.features.values()))
 
 
@@ -139,13 +140,13 @@ class _Compared:
 
 
 def evaluate_samples(
-    samples: Images, real: Real, networks: Mapping[str, FeatureNetwork], *, quick: bool = False
+    samples: Images, real: Real, networks: Mapping[str, Evaluator], *, quick: bool = False
 ) -> Evaluation:
     """Measure everything that the available images allow.
 
     Args:
         samples: in any order; the count used is the largest of COUNTS that both they and the real images fill.
-        networks: the evaluators by name, the classifier first.
+        networks: the evaluators by name, the classifier first where there is one.
 
     Raises DataError for samples of another shape than the real images.
     """
@@ -155,7 +156,7 @@ def evaluate_samples(
             f"{samples.source} holds images of {tuple(samples.pixels.shape[1:])} and the data set is of {shape} "
             "(channels, height, width); give samples of the same shape, or name their data set"
         )
-    notices: list[str] = []
+    notices = evaluator_notices(networks, real.train)
     samples = _half_of_a_whole_split(samples, real, notices)
     compared = _real_images(samples, real, notices)
     count = max((count for count in COUNTS if count <= min(len(samples), compared.most)), default=0)
@@ -173,7 +174,7 @@ def evaluate_samples(
         fd_ratio=max(ratios.values(), default=None),
         fd_ratios=ratios,
         metrics=metrics | others,
-        gates=gates.apply_gates(metrics | others),
+        gates=gates.apply_gates(metrics | others, _left_out(networks)),
         n=count or size,
         evaluators={name: network.name for name, network in networks.items()},
         notices=notices,
@@ -181,13 +182,15 @@ def evaluate_samples(
 
 
 def _fd_ratios(
-    fake: _Observed, compared: _Compared, networks: Mapping[str, FeatureNetwork], count: int
+    fake: _Observed, compared: _Compared, networks: Mapping[str, Evaluator], count: int
 ) -> tuple[Figures, dict[str, float]]:
     """Return the FD of samples and of real images, and the FD ratio, by evaluator."""
     references = compared.references
     if not references:
         assert compared.test is not None
-        splits = [_observe(part.shuffled(len(part)), networks) for part in (compared.test, compared.validation)]
+        splits = [
+            _observe(part.shuffled(len(part)), networks, is_real=True) for part in (compared.test, compared.validation)
+        ]
         references = {name: measure_reference(*(part.features[name] for part in splits)) for name in networks}
     metrics: Figures = {}
     ratios = {}
@@ -203,7 +206,7 @@ def _other_metrics(
     fake: _Observed,
     train: Images,
     compared: _Compared,
-    networks: Mapping[str, FeatureNetwork],
+    networks: Mapping[str, Evaluator],
     *,
     quick: bool,
     with_kid: bool,
@@ -218,9 +221,10 @@ def _other_metrics(
     if size < FEWEST_FOR_METRICS:
         return {}, size
     first = dict([next(iter(networks.items()))])
-    real = _observe(target.shuffled(size), first)
-    other = None if null is None else _observe(null.shuffled(size), first)
-    metrics = _measure(train, compared.held_out, real, other, fake.first(size), quick=quick)
+    real = _observe(target.shuffled(size), first, is_real=True)
+    other = None if null is None else _observe(null.shuffled(size), first, is_real=True)
+    fake = fake.first(size)
+    metrics = _measure(train, compared.held_out, real, other, fake, left_out=_left_out(networks), quick=quick)
     if with_kid:
         metrics["kid_z"] = {"value": kid_against_splits(real.leading, fake.leading)["kid_z"], "real": 0.0}
     return metrics, size
@@ -280,23 +284,41 @@ def _without(images: Images, contents: set[bytes], notices: list[str]) -> Images
     return images.take(torch.tensor(kept))
 
 
-def _observe(images: Images, networks: Mapping[str, FeatureNetwork]) -> _Observed:
+def _observe(images: Images, networks: Mapping[str, Evaluator], *, is_real: bool = False) -> _Observed:
     """Return images with their features, and their probabilities by the evaluator that knows classes."""
     features, probabilities = {}, None
     for name, network in networks.items():
-        features[name], found = network.observe(images.pixels)
+        features[name], found = observe_real(network, images) if is_real else network.observe(images.pixels)
         if network.num_classes > 1:
             probabilities = found
     return _Observed(images, features, probabilities)
 
 
+def _left_out(networks: Mapping[str, Evaluator]) -> dict[str, str]:
+    """Return the gates that these evaluators cannot decide, each with the reason."""
+    first = next(iter(networks.values()))
+    if first.num_classes == 1:
+        reason = "no evaluator knows classes: there are no labels, or too few images to learn them"
+        return dict.fromkeys(("classes", "recognisability", "diversity"), reason)
+    if not knows_classes(first):
+        return {"recognisability": f"the evaluator is right on fewer than {TRUSTED_ACCURACY:.0%} of real images"}
+    return {}
+
+
 def _measure(
-    train: Images, held_out: Images, real: _Observed, null: _Observed | None, fake: _Observed, *, quick: bool
+    train: Images,
+    held_out: Images,
+    real: _Observed,
+    null: _Observed | None,
+    fake: _Observed,
+    *,
+    left_out: Mapping[str, str],
+    quick: bool,
 ) -> Figures:
     """Return every metric of METRICS but the FD, of the samples and of other real images in their place."""
     figures: Figures = {}
     for name, metric in METRICS.items():
-        if name == "fd" or (quick and not metric.is_quick):
+        if name == "fd" or (quick and not metric.is_quick) or (name == "recognised" and "recognisability" in left_out):
             continue
         arguments = _arguments(metric.takes, train, held_out, real, fake)
         if arguments is None:

@@ -2,10 +2,16 @@
 
     validation FD ratio = FD(samples, validation) / FD(train, validation)
 
-is measured with every evaluator that ships, and the largest counts. It selects checkpoints and shows a trend; test
+is measured with the evaluators of the verdict, and the largest counts. It selects checkpoints and shows a trend; test
 images and gates are left to `protocol`. No loss ever depends on an evaluator.
+
+An evaluator that was trained on demand has memorised most training images, so those of the ratio are the ones
+held out of its training. Its validation images are all there are, as the verdict's test images are, so that the two
+ratios of equally many samples agree; evaluators that ship keep to equally many validation images, as the scores of
+earlier runs were measured.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,16 +23,19 @@ from torch import Tensor
 from gansmith.data.images import Images
 from gansmith.metrics.classes import class_balance, recognised
 from gansmith.metrics.distances import frechet_of_moments, moments
-from gansmith.metrics.features import FeatureNetwork, load_evaluators
+from gansmith.metrics.evaluator_training import fit_and_held_out
+from gansmith.metrics.evaluators import find_evaluators, knows_classes, observe_real
+from gansmith.metrics.features import Evaluator, load_shipped
 
-COUNT = 2_000  # samples, validation images and training images
+COUNT = 2_000  # samples and training images
+LARGEST_REFERENCE = 10_000  # validation images that evaluators trained on demand compare with
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Real:
-    """Feature moments of the validation images by one evaluator, and the FD of as many training images from them."""
+class RealFigures:
+    """Feature moments of the validation images by one evaluator, and the FD of training images from them."""
 
     moments: tuple[Array, Array]
     probabilities: Array
@@ -38,26 +47,53 @@ class ValidationScorer:
 
     Args:
         train, validation: disjoint real images; networks are trained on at most the former.
-        count: number of samples, of validation and of training images, fewer where there are fewer. Scores of
-            different counts do not compare.
+        train_split: all of the train split with its labels, where `train` is a part of it or has lost them.
+        count: number of samples and of training images, fewer where there are fewer. Scores of different counts do not
+            compare.
     """
 
-    def __init__(self, train: Images, validation: Images, *, count: int = COUNT) -> None:
-        self.count = min(count, len(train))
-        self._train, self._validation = train, validation.shuffled(count).pixels
+    def __init__(
+        self, train: Images, validation: Images, *, count: int = COUNT, train_split: Images | None = None
+    ) -> None:
+        self._train_split = train_split or train
+        if load_shipped(train.name, train.spec):
+            self._fresh, self._validation = train, validation.shuffled(count)
+        else:
+            self._fresh = fit_and_held_out(self._train_split)[1]
+            self._validation = validation.shuffled(LARGEST_REFERENCE)
+        self.count = min(count, len(self._fresh))
 
     @cached_property
-    def networks(self) -> dict[str, FeatureNetwork]:
-        """The evaluators of the data set, loaded on first use."""
-        return load_evaluators(self._train)
+    def networks(self) -> Mapping[str, Evaluator]:
+        """The evaluators that score, trained first where need be; fewer where `prepare` left some out."""
+        return find_evaluators(self._train_split)
+
+    @property
+    def cost(self) -> int:
+        """How many times as long a score takes as with evaluators that ship, roughly."""
+        return 3 if "pretrained" in self.networks else 1
+
+    def prepare(self, seconds: float, *, names: Collection[str] = ()) -> None:
+        """Choose the evaluators of a run, once.
+
+        Args:
+            seconds: that the run takes; one that is still to be trained is left out where these are too few for it.
+            names: of those that have scored the run before, if it continues: the same ones score it again.
+        """
+        if "networks" in self.__dict__:
+            return
+        found = find_evaluators(self._train_split, seconds=None if set(names) & {"trained", "clusters"} else seconds)
+        same = {name: network for name, network in found.items() if name in names}
+        self.__dict__["networks"] = same or found
 
     @cached_property
-    def _real(self) -> dict[str, _Real]:
+    def real(self) -> dict[str, RealFigures]:
+        """The figures of real images, by evaluator."""
         found = {}
         for name, network in self.networks.items():
-            features, probabilities = network.observe(self._validation)
-            validation, train = moments(features), moments(network.features(self._train.shuffled(self.count).pixels))
-            found[name] = _Real(validation, probabilities, frechet_of_moments(validation, train))
+            features, probabilities = observe_real(network, self._validation)
+            validation, train = moments(features), moments(observe_real(network, self._fresh.shuffled(self.count))[0])
+            found[name] = RealFigures(validation, probabilities, frechet_of_moments(validation, train))
         return found
 
     def score(self, samples: Tensor) -> dict[str, Any]:
@@ -65,14 +101,14 @@ class ValidationScorer:
 
         Returns:
             {"validation_fd_ratio", "fd", "fd_real", "features": of the evaluator with the largest ratio, "ratios": by
-            evaluator, "n": number of samples, "recognised", "rarest_class", "modes": see `classes`, None where there is
-            no trained evaluator}.
+            evaluator, "n": number of samples, "recognised", "rarest_class", "modes": see `classes`, None where no
+            evaluator knows classes well enough}.
         """
         samples = samples[: self.count]
         ratios, worst = {}, dict[str, Any]()
         known: dict[str, float | None] = dict.fromkeys(("recognised", "rarest_class", "modes"))
         for name, network in self.networks.items():
-            real = self._real[name]
+            real = self.real[name]
             features, probabilities = network.observe(samples)
             distance = frechet_of_moments(real.moments, moments(features))
             ratios[name] = distance / real.fd_real
@@ -84,6 +120,8 @@ class ValidationScorer:
                     "features": network.name,
                 }
             if name == "trained":
-                found = class_balance(real.probabilities, probabilities) | recognised(real.probabilities, probabilities)
-                known = {key: found[key] for key in known}
+                found = class_balance(real.probabilities, probabilities)
+                if knows_classes(network):
+                    found |= recognised(real.probabilities, probabilities)
+                known = {key: found.get(key) for key in known}
         return {"tier": "validation", **worst, "ratios": ratios, **known, "n": len(samples)}

@@ -7,7 +7,6 @@ import torch
 
 from gansmith.conditioning import GOLDEN
 from gansmith.config import Config
-from gansmith.metrics.features import load_evaluators
 from gansmith.metrics.validation import COUNT
 from gansmith.training.batches import Batches, take_step
 from gansmith.training.calibration import finalise_generator
@@ -33,6 +32,8 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
     networks = start_networks(probe, data.spec, data.conditioning.codes)
     measured_s = min(6.0, max(0.5, 0.01 * seconds))
     started_at = time.perf_counter()
+    if data.scorer is not None:  # an evaluator that has to be trained is part of the time
+        data.scorer.prepare(seconds)
     image_s, share = _seconds_per_image(probe, networks, data, measured_s)
     while share < FREE_CORES and config.threads == 0 and torch.get_num_threads() > 1:
         halved = probe.replace(threads=torch.get_num_threads() // 2)
@@ -45,7 +46,7 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
     score_s, grid_s, once_s = _seconds_of_chores(config, networks, data)
     chores_s, images = 0.0, int(seconds / image_s)
     for every, chore_s, usual in (
-        (config.evaluate_every, score_s, scores_in(config, images)),
+        (config.evaluate_every, score_s, scores_in(config, images, data.scorer.cost if data.scorer else 1)),
         (config.sample_every, grid_s, GRIDS),
     ):
         if every:
@@ -99,11 +100,11 @@ def _seconds_of_chores(config: Config, networks: Networks, data: TrainingData) -
     for _ in range(2):
         monitor.measure(networks.G, networks.D, 0)
     once_s = LAST_PICTURES_S + MEASUREMENTS * (time.perf_counter() - started_at) / 2
-    if not data.validation:
+    if data.scorer is None:
         return 0.0, grid_s, once_s
-    evaluators = load_evaluators(data.train).values()
+    evaluators = [data.scorer.networks[name] for name in data.scorer.real]  # which measures the real images, once
     started_at = time.perf_counter()
     for evaluator in evaluators:
-        evaluator.features(data.train.pixels[:500])
+        evaluator.observe(data.train.pixels[:500])
     per_feature_s = (time.perf_counter() - started_at) / min(500, len(data.train))
-    return COUNT * (per_sample_s + per_feature_s), grid_s, once_s + 2 * COUNT * per_feature_s
+    return COUNT * (per_sample_s + per_feature_s), grid_s, once_s

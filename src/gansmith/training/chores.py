@@ -55,7 +55,7 @@ def scheduled_chores(state: State) -> list[tuple[int, Chore]]:
         (interval(config, "save_every", SAVES), save),
     ]
     if state.scorer is not None:
-        every = interval(config, "evaluate_every", scores_in(config, expected_length(config)))
+        every = interval(config, "evaluate_every", scores_in(config, expected_length(config), state.scorer.cost))
         chores.insert(0, (every, score))  # first, for it may find that the run is over
     return chores
 
@@ -196,13 +196,16 @@ def _counters(state: State, *, for_safety: bool) -> dict[str, Any]:
     }
 
 
-def scores_in(config: Config, images: int) -> int:
+def scores_in(config: Config, images: int, cost: int = 1) -> int:
     """Return how many validation FD ratios a run of this length gets: few enough to cost under a twentieth of it.
 
     Measured on two cores: a score takes as long as 2,000 images of `default`; on one, as 4,300 of `mlp-small`; the real
     images' features once more that.
+
+    Args:
+        cost: of a score, as a multiple of that.
     """
-    step = 250_000 if config.network.startswith(("mlp", "cgan")) else 48_000
+    step = cost * (250_000 if config.network.startswith(("mlp", "cgan")) else 48_000)
     return min(8, max(1, images // step)) + images // (10 * step)
 
 

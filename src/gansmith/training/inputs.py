@@ -12,6 +12,7 @@ from gansmith.data import load_data
 from gansmith.data.images import CHUNK, Images, ImageSpec, split, to_float
 from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, DataError
+from gansmith.metrics.validation import ValidationScorer
 from gansmith.networks import build_networks
 from gansmith.training.augment import mirror_accuracy
 from gansmith.training.calibration import output_layer
@@ -32,6 +33,8 @@ class TrainingData:
         conditioning: what these ids stand for.
         data_sha256: hash of the whole official training part.
         notices: a sentence for each choice that the data changed, with both values.
+        train_split: all images of the train split with their labels, which evaluators belong to; None where `train` is
+            all of it.
     """
 
     train: Images
@@ -40,6 +43,14 @@ class TrainingData:
     conditioning: Conditioning
     data_sha256: str
     notices: tuple[str, ...] = ()
+    train_split: Images | None = None
+
+    @cached_property
+    def scorer(self) -> ValidationScorer | None:
+        """What scores samples during training; None without validation images."""
+        if self.validation is None or len(self.validation) < 2:
+            return None
+        return ValidationScorer(self.train, self.validation, train_split=self.train_split)
 
     @property
     def spec(self) -> ImageSpec:
@@ -67,7 +78,7 @@ def load_training_data(
     Raises ConfigError, DataError or NotFoundError for choices or data that cannot be trained on.
     """
     asked = config
-    whole, train, validation = choose_images(config, images, watch=watch)
+    whole, train_split, train, validation = choose_images(config, images, watch=watch)
     config = config.replace(data=whole.name)  # which may be another: see the images' notices
     if len(train) < 2:
         raise DataError(f"{whole.source} holds {len(train)} images to train on, too few; give at least 3")
@@ -87,7 +98,7 @@ def load_training_data(
     if config.calibrate_output:
         output_layer(G, train.spec.channels)
     notices = _changes(asked, config, len(train))
-    return config, TrainingData(train, validation, y, conditioning, whole.sha256, notices)
+    return config, TrainingData(train, validation, y, conditioning, whole.sha256, notices, train_split)
 
 
 def choose_augmentation(train: Images) -> str:
@@ -104,12 +115,12 @@ def choose_augmentation(train: Images) -> str:
 
 def choose_images(
     config: Config, images: Images | None = None, *, watch: Watch | None = None
-) -> tuple[Images, Images, Images | None]:
-    """Return the whole training part, those of it that a run is shown, and those held out; None where none are."""
+) -> tuple[Images, Images, Images, Images | None]:
+    """Return the whole training part, its train split, those of that a run is shown, and those held out, if any are."""
     if images is None:
         images = load_data(config.data, data_dir=config.data_dir or None, how=preparation(config), watch=watch)
     train, validation = (images, None) if config.use_all_training_images else split(images)
-    return images, _chosen(train, config), validation
+    return images, train, _chosen(train, config), validation
 
 
 def preparation(config: Config) -> Preparation:

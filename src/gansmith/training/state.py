@@ -3,6 +3,7 @@
 import copy
 import itertools
 import logging
+import math
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from gansmith.training.optimizers import build_optimizer
 from gansmith.training.step import Networks, NonFiniteError, Techniques
 from gansmith.training.techniques import build_techniques, empty_buffers
 from gansmith.training.transfer import take_weights
+
+LONG_RUN = 300_000  # images of a run whose time is not limited, which an evaluator is trained for
 
 logger = logging.getLogger("gansmith")
 
@@ -163,8 +166,11 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         run.record(start_from=take_weights(networks.G, networks.D, config, data, facts=facts))
         networks.G_ema.load_state_dict(networks.G.state_dict())
         initial_norms = weight_norms(networks)
+    scores = run.validation_scores()
+    if data.scorer is not None:
+        seconds = math.inf if config.images >= LONG_RUN else 0.0
+        data.scorer.prepare(seconds, names=scores[-1]["ratios"] if scores else ())
     images_seen: int = counters.get("images_seen", 0)
-    has_validation = data.validation is not None and len(data.validation) > 1
     return State(
         run,
         data,
@@ -172,7 +178,7 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         build_techniques(config, networks.D),
         Batches(config, data),
         Monitor(config, data.train, data.validation, data.y, data.conditioning.frequencies),
-        ValidationScorer(data.train, data.validation) if has_validation and data.validation else None,
+        data.scorer,
         counters.get("initial_norms", initial_norms),
         Clock(images_seen),
         images_seen=images_seen,
@@ -180,7 +186,7 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         best=counters.get("best"),
         rollbacks=counters.get("rollbacks", []),
         rows=run.log,
-        scores=run.validation_scores(),
+        scores=scores,
         gradient_norms=counters.get("gradient_norms", {}),
         saved_images=images_seen,
         saved_at=time.monotonic(),
