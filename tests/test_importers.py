@@ -16,9 +16,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from gansmith.errors import ConfigError, DataError, GansmithError, NotFoundError
-from gansmith.importers import keras as keras_importer
-from gansmith.importers import keras_files, keras_worker
-from gansmith.importers.keras import read_keras
+from gansmith.importers import keras_files, keras_worker, onnx_worker, process
+from gansmith.importers.keras import find_files, read_keras
+from gansmith.importers.worker import first_line
 from gansmith.models import load_generator
 
 # Keras, read in this process by some tests, warns of the names that older versions had.
@@ -71,11 +71,12 @@ def conditional_generator(keras):
     return model
 
 
-def read_here(path: Path) -> keras_worker.Generator:
+def read_here(path: Path, num_classes: int = 0) -> keras_worker.Generator:
     """Read a file as the worker does, but in this process, where Keras is already imported."""
-    architecture, weights = keras_importer.find_files(path)
+    architecture, weights = find_files(path)
     (path.parent / "copies").mkdir(exist_ok=True)
-    return keras_worker.read(weights, path.parent / "copies", architecture)
+    files = [str(file) for file in (weights, architecture) if file is not None]
+    return keras_worker.read(str(num_classes), str(path.parent / "copies"), *files)
 
 
 def rename_groups(group, old, new):
@@ -103,11 +104,12 @@ def test_a_whole_model_gives_the_images_that_keras_computes(keras, tmp_path, gan
     np.testing.assert_allclose(images, images_of(keras, model), atol=2e-6)
     with pytest.raises(DataError, match="mine.h5 cannot be sampled from"):
         G(torch.from_numpy(LATENTS), torch.arange(10) + 99)
-    process = G.process
+    worker = G.process
     del G
-    assert process.poll() is not None  # the worker ends with the generator
+    assert worker.poll() is not None  # the worker ends with the generator
     code, out, err = gansmith("sample", tmp_path / "mine.h5", "--labels", "7", "--count", "3", "--out", "images.npz")
     assert (code, err) == (0, "") and np.load("images.npz")["labels"].tolist() == [7, 7, 7]
+    assert "note: its images are taken to be in [0, 1], because its last layer is a sigmoid" in out
 
 
 def save_in_all_formats(model, folder: Path) -> list[Path]:
@@ -134,7 +136,7 @@ def test_every_file_format_of_a_model_gives_the_same_images(keras, tmp_path):
     for path in save_in_all_formats(model, tmp_path):
         generator = read_here(path)
         assert (generator.latent_dim, generator.num_classes, generator.metadata) == (8, 10, {}), path
-        images = generator.generate(LATENTS.tobytes(), np.arange(10).tobytes())
+        images = generator.generate(LATENTS, np.arange(10))
         np.testing.assert_allclose(images, images_of(keras, model), atol=2e-6, err_msg=path.name)
 
 
@@ -145,8 +147,8 @@ def test_a_sequential_with_an_activation_layer_inside_is_read(keras, tmp_path):
     model = keras.Sequential(layers)
     model.save(tmp_path / "mine.h5")
     generator = read_here(tmp_path / "mine.h5")
-    assert (generator.latent_dim, generator.num_classes, generator.is_sigmoid) == (8, 0, False)
-    images = generator.generate(LATENTS.tobytes(), b"")
+    assert (generator.latent_dim, generator.num_classes, generator.form.low) == (8, 0, -1)
+    images = generator.generate(LATENTS, np.zeros(10, np.int64))
     expected = keras.ops.convert_to_numpy(model(LATENTS.reshape(-1, 1, 1, 8)))
     np.testing.assert_allclose(images, expected.reshape(-1, 1, 4, 4), atol=1e-6)
 
@@ -155,7 +157,49 @@ def test_the_number_of_classes_is_unknown_without_an_embedding(keras, tmp_path):
     z, label = keras.layers.Input((8,)), keras.layers.Input((1,))
     keras.Model([label, z], keras.layers.Dense(16)(keras.layers.concatenate([z, label]))).save(tmp_path / "mine.keras")
     generator = read_here(tmp_path / "mine.keras")
-    assert (generator.num_classes, generator.label_input) == (-1, 0)
+    assert (generator.num_classes, generator.signature.labels) == (-1, 0)
+    assert read_here(tmp_path / "mine.keras", 6).num_classes == 6
+
+
+def test_one_hot_labels_of_keras_are_known_and_fed(keras, tmp_path):
+    layers = keras.layers
+    z, label = layers.Input((8,), name="noise"), layers.Input((3,), name="one_hot_label")
+    outputs = layers.Reshape((4, 4, 1))(layers.Dense(16, activation="tanh")(layers.concatenate([z, label])))
+    for inputs in ([z, label], [label, z]):
+        model = keras.Model(inputs, outputs)
+        model.save(tmp_path / "mine.keras")
+        generator = read_here(tmp_path / "mine.keras")
+        assert (generator.latent_dim, generator.num_classes, len(generator.notices)) == (8, 3, 1)
+        y = np.arange(10) % 3
+        given = {"noise": LATENTS, "one_hot_label": np.eye(3, dtype="f4")[y]}
+        expected = keras.ops.convert_to_numpy(model([given[entry.name] for entry in inputs]))
+        np.testing.assert_allclose(generator.generate(LATENTS, y), expected.transpose(0, 3, 1, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch", "count"), [(1, 5), (4, 6)])
+def test_a_fixed_batch_of_keras_gives_any_number_of_images(keras, tmp_path, batch, count):
+    layers = [keras.layers.Input(batch_shape=(batch, 8)), keras.layers.Dense(16), keras.layers.Reshape((4, 4))]
+    model = keras.Sequential(layers)
+    model.save(tmp_path / "mine.keras")
+    generator = read_here(tmp_path / "mine.keras")
+    expected = np.concatenate([keras.ops.convert_to_numpy(model(z)) for z in LATENTS[: batch * 2].reshape(2, batch, 8)])
+    found = generator.generate(LATENTS[:count], np.zeros(count, np.int64))
+    assert found.shape == (count, 1, 4, 4)
+    common = min(count, 2 * batch)
+    np.testing.assert_allclose(found[:common, 0], expected[:common], atol=1e-6)
+
+
+def test_the_range_of_keras_images_after_other_layers_is_that_of_images_drawn(keras, tmp_path):
+    layers = keras.layers
+    squashed = [layers.Input((8,)), layers.Dense(16, activation="tanh")]
+    for scale, offset, words in ((0.5, 0.5, "in [0, 1]"), (127.5, 127.5, "in 0 to 255"), (1.0, 0.0, "in [-1, 1]")):
+        model = keras.Sequential([*squashed, layers.Rescaling(scale, offset), layers.Reshape((4, 4, 1))])
+        model.save(tmp_path / "mine.keras")
+        generator = read_here(tmp_path / "mine.keras")
+        assert words in generator.notices[0]
+        expected = (keras.ops.convert_to_numpy(model(LATENTS)) - offset) / scale
+        found = generator.generate(LATENTS, np.zeros(10, np.int64))
+        np.testing.assert_allclose(found, expected.transpose(0, 3, 1, 2), atol=1e-6)
 
 
 def test_a_missing_keras_names_the_extra(tmp_path, monkeypatch):
@@ -209,7 +253,7 @@ def test_a_model_within_a_model_of_keras_2_is_read(tmp_path):
     ends = {"input_layers": [["z", 0, 0]], "output_layers": [["inner", 1, 0]]}
     whole = {"class_name": "Model", "config": {"name": "g", "layers": rows, **ends}}
     (tmp_path / "x.json").write_text(json.dumps(whole))
-    images = read_here(tmp_path / "x.json").generate(np.float32([[0.5, 0.25, -0.25]]).tobytes(), b"")
+    images = read_here(tmp_path / "x.json").generate(np.float32([[0.5, 0.25, -0.25]]), np.zeros(1, np.int64))
     np.testing.assert_allclose(images.flatten(), np.tanh(0.5 + np.arange(16) / 16), atol=1e-6)
 
 
@@ -239,7 +283,7 @@ def test_hostile_architectures_are_refused(keras, layers, words, tmp_path):
     path = write_pair(tmp_path, layers, WEIGHTS)
     with pytest.raises((TypeError, ValueError)) as caught:
         read_here(path)
-    assert re.search(words, keras_worker.first_line(caught.value))
+    assert re.search(words, first_line(caught.value))
 
 
 def in_file(path: Path, name: str, put) -> Path:
@@ -319,18 +363,18 @@ def test_the_number_of_weights_is_limited_and_metadata_is_one_text(keras, tmp_pa
 
 def test_reading_is_stopped_after_the_time_limit(tmp_path, monkeypatch):
     path = write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
-    monkeypatch.setattr(keras_importer, "TIME_LIMIT_S", 0.5)  # less than it takes to import Keras
+    monkeypatch.setattr(process, "TIME_LIMIT_S", 0.5)  # less than it takes to import Keras
     assert_refused(path, "takes more than 0.5 seconds")
     pipe = tmp_path / "pipe.json"
     os.mkfifo(pipe)  # reading it waits for a writer that never comes
-    process = keras_importer.start_worker(pipe, tmp_path / "x.h5", tmp_path)
+    worker = process.start_worker("keras_worker", tmp_path, "0", str(tmp_path / "x.h5"), str(pipe))
     with pytest.raises(ValueError, match="takes more than 0.5 seconds"):
-        keras_importer.read_facts(process)
-    keras_importer.stop_worker(process)
+        process.read_facts(worker)
+    process.stop_worker(worker)
 
 
 def test_memory_is_limited(tmp_path):
-    code = "from gansmith.importers import keras_worker as w; w.limit_memory(); bytearray(5 << 30)"
+    code = "from gansmith.importers import worker; worker.limit_memory(); bytearray(5 << 30)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "MemoryError" in done.stderr
 
@@ -385,21 +429,30 @@ def test_images_that_depend_on_others_of_the_batch_are_refused(keras, tmp_path):
     config = {"name": "images", "target_shape": [2, 2, 1]}
     images = {"class_name": "Reshape", "config": config, "inbound_nodes": [[["twice", 0, 0, {}]]]}
     (tmp_path / "x.json").write_text(functional(twice, images))
-    with pytest.raises(ValueError, match="it makes 4 images of 2 latents"):
-        read_here(tmp_path / "x.json").generate(bytes(32), b"")
+    with pytest.raises(ValueError, match="it makes 128 images of 64 latents"):
+        read_here(tmp_path / "x.json")
     dropout = {"class_name": "Dropout", "config": {"name": "twice", "rate": 0.5}}
     (tmp_path / "x.json").write_text(functional({**dropout, "inbound_nodes": [[["z", 0, 0, {"training": True}]]]}))
     assert_refused(tmp_path / "x.json", "in training mode")
 
 
-def onnx_file(path: Path, nodes, initializers=(), *, outputs=(None, 1, 2, 2), z=("batch", 4), y=None) -> Path:
-    """Write a graph of z, and of y (its type and shape) where given, to images."""
-    inputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, z)]
-    inputs += [] if y is None else [helper.make_tensor_value_info("y", *y)]
-    output = helper.make_tensor_value_info("images", TensorProto.FLOAT, outputs)
-    graph = helper.make_graph(nodes, "g", inputs, [output], list(initializers))
+def onnx_file(path: Path, nodes, initializers=(), *, inputs=None, outputs=(("images", TensorProto.FLOAT),)) -> Path:
+    """Write a graph of inputs (name, type, shape), by default z (batch, 4), to outputs (name, type)."""
+    inputs = inputs or [("z", TensorProto.FLOAT, ["batch", 4])]
+    rows = [helper.make_tensor_value_info(*entry) for entry in inputs]
+    shown = [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs]
+    graph = helper.make_graph(nodes, "g", rows, shown, list(initializers))
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     return path
+
+
+def read_graph(path: Path, num_classes: int = 0) -> onnx_worker.OnnxGenerator:
+    """Read a file as the worker does, but in this process."""
+    return onnx_worker.read(str(path), "1", str(num_classes))
+
+
+def no_ids(z) -> np.ndarray:
+    return np.zeros(len(z), np.int64)
 
 
 def reshape(source="z", to=(-1, 1, 2, 2)):
@@ -407,27 +460,39 @@ def reshape(source="z", to=(-1, 1, 2, 2)):
     return helper.make_node("Reshape", [source, "shape"], ["images"]), shape
 
 
-def test_onnx_of_other_programs_is_read_and_hostile_onnx_refused(tmp_path):
+def constant(name: str, values) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.array(values), name)
+
+
+Z = ("z", TensorProto.FLOAT, ["batch", 4])
+
+
+def test_onnx_of_other_programs_is_read_in_a_process_of_its_own(tmp_path, gansmith):
     node, shape = reshape()
     model = load_generator(onnx_file(tmp_path / "x.onnx", [node], [shape]))
     assert (model.config.latent_dim, model.spec.size, model.conditioning.has_labels) == (4, 2, False)
     assert torch.equal(model.network(torch.eye(4), torch.zeros(4)).flatten(1), torch.eye(4))
+    assert model.sample(70, seed=3).images.shape == (70, 2, 2, 1)
+    worker = model.network.process
+    del model
+    assert worker.poll() is not None
+    code, out, err = gansmith("sample", tmp_path / "x.onnx", "--out", "x.npz")
+    assert (code, err) == (0, "")
+    assert "note: its images are taken to be in [-1, 1], because values of 64 images drawn go down to -" in out
+    code, _, err = gansmith("sample", tmp_path / "x.onnx", "--num-classes", 3, "--out", "x.npz")
+    assert code == 2 and "num_classes is 3, and" in err and "takes no labels; omit it" in err
 
+
+def test_hostile_onnx_is_refused(tmp_path):
     weight = numpy_helper.from_array(np.ones((4, 4), dtype=np.float32), "w")
     product = helper.make_node("MatMul", ["z", "w"], ["y"])
     node, shape = reshape("y")
-    (tmp_path / "w.bin").write_bytes(bytes(64))
-    outside = onnx.TensorProto()
-    outside.CopyFrom(weight)
-    outside.ClearField("raw_data")
-    outside.data_location = TensorProto.EXTERNAL
-    outside.external_data.add(key="location", value="../w.bin")
-    nan = numpy_helper.from_array(np.full((4, 4), np.nan, dtype=np.float32), "w")
-    big = numpy_helper.from_array(np.array([1, 1, 10**5, 10**5], dtype=np.float32), "scales")
+    nan, half = (numpy_helper.from_array(np.full((4, 4), np.nan, dtype=kind), "w") for kind in ("f4", "f2"))
+    big = constant("scales", np.array([1, 1, 10**5, 10**5], dtype=np.float32))
     small = helper.make_node("Reshape", ["z", "shape"], ["y"])
     enlarge = helper.make_node("Resize", ["y", "", "scales"], ["images"], mode="nearest")
-    times, first, second = (numpy_helper.from_array(np.array([k]), f"k{k}") for k in (10**8, 0, 1))
-    zeros = numpy_helper.from_array(np.zeros(1, dtype=np.float32), "zeros")
+    times, first, second = (constant(f"k{k}", [k]) for k in (10**8, 0, 1))
+    zeros = constant("zeros", np.zeros(1, dtype=np.float32))
     by_the_batch = [  # its size follows from how many images are asked for, which the file leaves open
         helper.make_node("Shape", ["z"], ["sides"]),
         helper.make_node("Slice", ["sides", "k0", "k1"], ["batch_size"]),
@@ -438,18 +503,46 @@ def test_onnx_of_other_programs_is_read_and_hostile_onnx_refused(tmp_path):
         node,
     ]
     foreign = helper.make_node("Launch", ["z"], ["y"], domain="com.example")
-    loop = helper.make_node("Loop", ["z"], ["y"], body=helper.make_graph([], "b", [], []))
+    inner = helper.make_graph([], "b", [], [])
+    loop = helper.make_node("Loop", ["z"], ["y"], body=inner)
+    hidden = helper.make_node("Relu", ["z"], ["y"], body=helper.make_graph([product], "b", [], []))
+    noise = helper.make_node("RandomNormalLike", ["z"], ["y"])
     for nodes, initializers, words in (
-        ([product, node], [outside, shape], "no file in its folder"),
         ([product, node], [nan, shape], "not finite"),
+        ([product, node], [half, shape], "not finite"),
         ([foreign, node], [shape], "com.example.Launch"),
         ([loop, node], [shape], "ai.onnx.Loop"),
+        ([hidden, node], [shape], "a graph of its own"),
+        ([noise, node], [shape], "draws numbers of its own"),
         ([small, enlarge], [shape, big], "numbers for one image"),
         (by_the_batch, [shape, times, first, second, zeros], "numbers for one image"),
+        ([product, reshape("y", (-1, 1, 1, 2))[0]], [weight, reshape(to=(-1, 1, 1, 2))[1]], "64 latents has shape"),
     ):
-        assert_refused(onnx_file(tmp_path / "x.onnx", nodes, initializers), words)
+        with pytest.raises(Exception, match=words):
+            read_graph(onnx_file(tmp_path / "x.onnx", nodes, initializers))
     (tmp_path / "x.onnx").write_bytes(b"\x80\x04garbage" * 100)
     assert_refused(tmp_path / "x.onnx", "not an ONNX generator")
+
+
+def test_onnx_that_takes_too_much_memory_or_time_is_stopped(tmp_path, monkeypatch):
+    """Its size follows from the latents, so no shape inference finds it."""
+    node, shape = reshape("y")
+    nodes = [
+        helper.make_node("ReduceMax", ["z"], ["most"], keepdims=0),
+        helper.make_node("Abs", ["most"], ["size"]),
+        helper.make_node("Mul", ["size", "many"], ["numbers"]),
+        helper.make_node("Cast", ["numbers"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["whole", "one"], ["sides"]),
+        helper.make_node("Expand", ["zeros", "sides"], ["large"]),
+        helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["z", "sum"], ["y"]),
+        node,
+    ]
+    weights = [shape, constant("many", np.float32(1e10)), constant("one", [1]), constant("zeros", np.zeros(1, "f4"))]
+    assert_refused(onnx_file(tmp_path / "x.onnx", nodes, weights), "memory|Alloc")
+    node, shape = reshape()
+    monkeypatch.setattr(process, "TIME_LIMIT_S", 0.02)
+    assert_refused(onnx_file(tmp_path / "x.onnx", [node], [shape]), "takes more than 0.02 seconds")
 
 
 def weights_in(name: str) -> onnx.TensorProto:
@@ -466,96 +559,298 @@ def test_onnx_weights_in_a_file_beside_it_are_read_and_in_other_places_refused(t
     folder.mkdir()
     node, shape = reshape("product")
     product = helper.make_node("MatMul", ["z", "w"], ["product"])
-    values = np.arange(16, dtype=np.float32).reshape(4, 4)
+    values = np.arange(16, dtype=np.float32).reshape(4, 4) - 8
     for place in (folder / "w.data", tmp_path / "w.data"):
         place.write_bytes(values.tobytes())
     (folder / "link.data").symlink_to(tmp_path / "w.data")
     path = onnx_file(folder / "x.onnx", [product, node], [weights_in("w.data"), shape])
-    model = load_generator(path)
-    np.testing.assert_array_equal(model.network(torch.eye(4), torch.zeros(4)).flatten(1).numpy(), values)
+    z = np.eye(4, dtype=np.float32)
+    np.testing.assert_array_equal(read_graph(path).generate(z, no_ids(z)).reshape(4, 4), values)
     for name in ("../w.data", str(tmp_path / "w.data"), "link.data", "nothing.data", "", ".."):
         onnx_file(path, [product, node], [weights_in(name), shape])
-        assert_refused(path, "no file in its folder")
+        with pytest.raises(DataError, match="no file in its folder"):
+            read_graph(path)
     onnx_file(path, [product, node], [weights_in("w.data"), shape])
     (folder / "w.data").write_bytes(values.tobytes()[:-4])  # cut off
     assert_refused(path, "x.onnx")
     (folder / "w.data").write_bytes(np.full((4, 4), np.nan, dtype=np.float32).tobytes())
-    assert_refused(path, "not finite")
+    with pytest.raises(DataError, match="not finite"):
+        read_graph(path)
     (folder / "w.data").write_bytes(bytes(10_000))
-    monkeypatch.setattr("gansmith.importers.onnx.MAX_BYTES", 5_000)
-    assert_refused(path, "larger than 5,000 bytes")
+    monkeypatch.setattr(onnx_worker, "MAX_BYTES", 5_000)
+    with pytest.raises(DataError, match="larger than 5,000 bytes"):
+        read_graph(path)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_an_onnx_of_a_fixed_batch_gives_any_number_of_images(tmp_path, batch):
     node, shape = reshape(to=(batch, 1, 2, 2))
-    model = load_generator(onnx_file(tmp_path / "x.onnx", [node], [shape], z=(batch, 4)))
-    for count in (1, 3, 7):
-        z = torch.rand(count, 4)
-        assert torch.equal(model.network(z, torch.zeros(count)).flatten(1), z)
-    assert model.sample(5, seed=3).images.shape == (5, 2, 2, 1)
+    z = ("z", TensorProto.FLOAT, [batch, 4])
+    generator = read_graph(onnx_file(tmp_path / "x.onnx", [node], [shape], inputs=[z]))
+    for count in (1, 3, 7, 130):
+        latents = np.random.rand(count, 4).astype(np.float32)
+        np.testing.assert_array_equal(generator.generate(latents, no_ids(latents)).reshape(count, 4), latents)
 
 
 @pytest.mark.parametrize(
-    ("form", "channels"), [("channels last", 1), ("channels last", 3), ("no channels", 1), ("flat", 1), ("flat", 3)]
-)
-def test_onnx_images_of_other_layouts_become_channels_first(tmp_path, form, channels):
-    to = {"channels last": (-1, 2, 2, channels), "no channels": (-1, 2, 2), "flat": (-1, 4 * channels)}[form]
+    ("to", "channels"),
+    [((-1, 2, 2, 1), 1), ((-1, 2, 2), 1), ((-1, 4), 1), ((-1, 1, 1, 4), 1), ((-1, 4, 1, 1), 1), ((-1, 1, 2, 2, 1), 1),
+     ((-1, 2, 2, 3), 3), ((-1, 3, 2, 2), 3)],
+)  # fmt: skip
+def test_onnx_images_of_other_layouts_become_channels_first(tmp_path, to, channels):
     node, shape = reshape(to=to)
-    width = 4 * channels
-    model = load_generator(onnx_file(tmp_path / "x.onnx", [node], [shape], z=("batch", width), outputs=(None, *to[1:])))
-    assert (model.spec.size, model.spec.channels, model.config.latent_dim) == (2, channels, width)
-    z = torch.rand(5, width)
-    expected = z.reshape(5, 2, 2, channels).permute(0, 3, 1, 2) if form == "channels last" else z.reshape(5, -1, 2, 2)
-    assert torch.equal(model.network(z, torch.zeros(5)), expected)
-
-
-def test_onnx_latents_may_be_maps_of_one_pixel(tmp_path):
-    node, shape = reshape()
-    model = load_generator(onnx_file(tmp_path / "x.onnx", [node], [shape], z=("batch", 4, 1, 1)))
-    assert model.config.latent_dim == 4
-    assert torch.equal(model.network(torch.eye(4), torch.zeros(4)).flatten(1), torch.eye(4))
-    wide = onnx_file(tmp_path / "x.onnx", [node], [shape], z=("batch", 1, 2, 2))
-    assert_refused(wide, "not latents")
-
-
-@pytest.mark.parametrize("kind", ["int64", "int32", "uint8", "column", "one-hot"])
-def test_onnx_labels_of_any_form_are_fed_and_counted(tmp_path, kind):
-    table = np.arange(12, dtype=np.float32).reshape(3, 4) / 20
-    stored = numpy_helper.from_array(table, "table")
-    node, shape = reshape("sum")
-    last = [helper.make_node("Add", ["z", "row"], ["sum"]), node]
-    if kind == "one-hot":
-        y = (TensorProto.FLOAT, ["batch", 3])
-        nodes = [helper.make_node("MatMul", ["y", "table"], ["row"]), *last]
+    z = ("z", TensorProto.FLOAT, ["batch", 4 * channels])
+    generator = read_graph(onnx_file(tmp_path / "x.onnx", [node], [shape], inputs=[z]))
+    latents = np.random.rand(5, 4 * channels).astype(np.float32)
+    if to == (-1, 2, 2, 3):
+        expected = latents.reshape(5, 2, 2, 3).transpose(0, 3, 1, 2)
     else:
-        types = {"int32": TensorProto.INT32, "uint8": TensorProto.UINT8}
-        y = (types.get(kind, TensorProto.INT64), ["batch", 1] if kind == "column" else ["batch"])
-        first = helper.make_node("Cast", ["y"], ["whole"], to=TensorProto.INT64)
-        flat = helper.make_node("Reshape", ["whole", "minus"], ["ids"])
-        nodes = [first, flat, helper.make_node("Gather", ["table", "ids"], ["row"]), *last]
-    minus = numpy_helper.from_array(np.array([-1]), "minus")
-    model = load_generator(onnx_file(tmp_path / "x.onnx", nodes, [stored, shape, minus], y=y))
-    assert model.spec.num_classes == 3 and model.conditioning.has_labels and len(model.conditioning) == 3
-    found = model.network(torch.zeros(3, 4), torch.tensor([2, 0, 1])).flatten(1)
-    np.testing.assert_allclose(found.numpy(), table[[2, 0, 1]])
-    assert model.sample(labels=[2, 1]).labels.tolist() == [2, 1]
+        expected = latents.reshape(5, -1, 2, 2)
+    np.testing.assert_array_equal(generator.generate(latents, no_ids(latents)), expected)
 
 
-def test_an_onnx_input_that_is_no_label_is_refused(tmp_path):
+@pytest.mark.parametrize("is_last", [True, False])
+def test_flat_images_in_color_are_taken_in_the_order_in_which_they_are_smoother(tmp_path, is_last):
+    """A latent for each channel's brightness, and an image that is constant but for a slope."""
+    basis = np.zeros((4, 3, 6, 6), dtype=np.float32)
+    basis[[0, 1, 2], [0, 1, 2]] = 1
+    basis[3] = np.linspace(-0.2, 0.2, 6)
+    flat = (basis.transpose(0, 2, 3, 1) if is_last else basis).reshape(4, 108)
+    product = helper.make_node("MatMul", ["z", "w"], ["images"])
+    generator = read_graph(onnx_file(tmp_path / "x.onnx", [product], [constant("w", flat)]))
+    z = np.eye(4, dtype=np.float32)
+    np.testing.assert_array_equal(generator.generate(z, no_ids(z)), basis)
+    assert ("pixel by pixel" if is_last else "channel by channel") in generator.notices[0]
+
+
+@pytest.mark.parametrize("sizes", [[4, 1, 1], [1, 1, 4], [1, 4], [4]])
+def test_onnx_latents_may_be_maps_of_one_pixel(tmp_path, sizes):
     node, shape = reshape()
-    for y in ((TensorProto.FLOAT, ["batch"]), (TensorProto.INT64, ["batch", 2]), (TensorProto.STRING, ["batch"])):
-        assert_refused(onnx_file(tmp_path / "x.onnx", [node], [shape], y=y), "x.onnx")
+    for kind in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16):
+        path = onnx_file(
+            tmp_path / "x.onnx", [node], [shape], inputs=[("z", kind, ["batch", *sizes])], outputs=[("images", kind)]
+        )
+        generator = read_graph(path)
+        z = np.eye(4, dtype=np.float32)
+        found = generator.generate(z, no_ids(z))
+        assert generator.latent_dim == 4 and found.dtype == np.float32
+        np.testing.assert_array_equal(found.reshape(4, 4), z)
 
 
-@pytest.mark.parametrize("operator", ["Sigmoid", "HardSigmoid"])
-def test_images_after_a_sigmoid_and_a_reshape_are_in_0_to_1(tmp_path, operator):
-    node, shape = reshape("bounded")
-    bounded = helper.make_node(operator, ["z"], ["bounded"])
-    model = load_generator(onnx_file(tmp_path / "x.onnx", [bounded, node], [shape]))
-    found = model.network(torch.zeros(2, 4), torch.zeros(2))
-    torch.testing.assert_close(found, torch.zeros(2, 1, 2, 2), rtol=0, atol=1e-6)
-    assert model.network(torch.full((1, 4), -50.0), torch.zeros(1)).max() <= -0.99
+def test_onnx_inputs_that_are_no_latents_are_refused(tmp_path):
+    node, shape = reshape()
+    y = ("y", TensorProto.INT64, ["batch"])
+    for inputs, words in (
+        ([("z", TensorProto.FLOAT, ["batch", 1, 2, 2])], "its inputs are z .float, .1, 2, 2..; latents"),
+        ([("z", TensorProto.FLOAT, ["batch", "length"])], "the length of its latents z is not fixed"),
+        ([("z", TensorProto.INT64, ["batch", 4]), y], "none takes latents"),
+        ([Z, y, ("noise", TensorProto.FLOAT, ["batch", 4])], "and perhaps one label, can be given"),
+        ([Z, ("y", TensorProto.STRING, ["batch"])], "neither latents nor labels"),
+    ):
+        outputs = [("images", inputs[0][1])]
+        with pytest.raises(DataError, match=words):
+            read_graph(onnx_file(tmp_path / "x.onnx", [node], [shape], inputs=inputs, outputs=outputs))
+
+
+TABLE = np.arange(12, dtype=np.float32).reshape(3, 4) / 20
+LABEL_TYPES = {
+    "int64": TensorProto.INT64, "int32": TensorProto.INT32, "uint8": TensorProto.UINT8, "int16": TensorProto.INT16,
+    "uint64": TensorProto.UINT64, "float": TensorProto.FLOAT, "double": TensorProto.DOUBLE,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [1, 1, 1]])
+@pytest.mark.parametrize("kind", LABEL_TYPES)
+def test_onnx_class_ids_of_any_type_in_any_order_are_fed_and_counted(tmp_path, kind, sizes):
+    node, shape = reshape("sum")
+    nodes = [
+        helper.make_node("Cast", ["a"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["whole", "minus"], ["ids"]),
+        helper.make_node("Gather", ["table", "ids"], ["row"]),
+        helper.make_node("Add", ["b", "row"], ["sum"]),
+        node,
+    ]
+    inputs = [("a", LABEL_TYPES[kind], ["n", *sizes]), ("b", TensorProto.FLOAT, ["n", 4])]
+    for order in (inputs, inputs[::-1]):
+        weights = [constant("table", TABLE), shape, constant("minus", [-1])]
+        generator = read_graph(onnx_file(tmp_path / "x.onnx", nodes, weights, inputs=order))
+        assert (generator.num_classes, generator.latent_dim) == (3, 4)
+        found = generator.generate(np.zeros((3, 4), np.float32), np.array([2, 0, 1]))
+        np.testing.assert_allclose(found.reshape(3, 4), TABLE[[2, 0, 1]])
+
+
+def one_hot_file(path, inputs):
+    """Write a generator that adds a row of TABLE, chosen by one-hot labels, to its latents; flattens both first."""
+    node, shape = reshape("sum")
+    nodes = [
+        helper.make_node("Cast", [name], [f"{name} as float"], to=TensorProto.FLOAT) for name, _, _ in inputs
+    ] + [
+        helper.make_node("Flatten", [f"{name} as float"], [f"{name} flat"]) for name, _, _ in inputs
+    ]  # fmt: skip
+    z, y = sorted((entry[0] for entry in inputs), key=lambda name: name != "latents")
+    nodes += [
+        helper.make_node("MatMul", [f"{y} flat", "table"], ["row"]),
+        helper.make_node("Add", [f"{z} flat", "row"], ["sum"]),
+        node,
+    ]
+    return onnx_file(path, nodes, [constant("table", TABLE), shape], inputs=inputs)
+
+
+@pytest.mark.parametrize("sizes", [[], [1, 1]])
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL, TensorProto.FLOAT16])
+def test_one_hot_labels_are_known_by_their_type_name_or_number(tmp_path, kind, sizes):
+    z = ("latents", TensorProto.FLOAT, ["n", 4, *sizes])
+    y = ("class", kind, ["n", 3, *sizes])
+    for inputs in ([z, y], [y, z]):
+        generator = read_graph(one_hot_file(tmp_path / "x.onnx", inputs))
+        assert (generator.num_classes, generator.latent_dim) == (3, 4) and len(generator.notices) == 1
+        found = generator.generate(np.zeros((3, 4), np.float32), np.array([2, 0, 1]))
+        np.testing.assert_allclose(found.reshape(3, 4), TABLE[[2, 0, 1]])
+
+
+def test_one_hot_labels_of_open_length_or_without_a_name_take_the_number_of_classes(tmp_path, gansmith):
+    z, y = ("latents", TensorProto.FLOAT, ["n", 4]), ("other", TensorProto.FLOAT, ["n", 3])
+    assert read_graph(one_hot_file(tmp_path / "x.onnx", [y, z]), 3).num_classes == 3
+    generator = read_graph(one_hot_file(tmp_path / "x.onnx", [z, y]))
+    assert generator.num_classes == 3
+    assert "its second input other is taken for one-hot labels, its first latents for latents" in generator.notices
+    path = one_hot_file(tmp_path / "x.onnx", [z, ("other", TensorProto.FLOAT, ["n", "classes"])])
+    with pytest.raises(DataError, match="the length of its one-hot labels other is open; give it as --num-classes"):
+        read_graph(path)
+    code, _, err = gansmith("sample", path, "--num-classes", 3, "--labels", "2,0", "--out", "drawn.npz")
+    assert code == 0, err
+    assert np.load("drawn.npz")["labels"].tolist()[:3] == [2, 0, 2]
+    assert load_generator(path, num_classes=3).sample(labels=[2, 1]).labels.tolist() == [2, 1]
+
+
+def test_labels_that_a_file_does_not_count_are_counted_by_the_user(tmp_path, gansmith):
+    node, shape = reshape("sum")
+    nodes = [
+        helper.make_node("Cast", ["y"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["number", "tenth"], ["small"]),
+        helper.make_node("Unsqueeze", ["small", "one"], ["column"]),
+        helper.make_node("Add", ["z", "column"], ["sum"]),
+        node,
+    ]
+    inputs = [Z, ("y", TensorProto.INT32, ["batch"])]
+    weights = [shape, constant("one", [1]), constant("tenth", np.float32(0.1))]
+    path = onnx_file(tmp_path / "x.onnx", nodes, weights, inputs=inputs)
+    for command in ("sample", "evaluate"):
+        code, _, err = gansmith(command, path)
+        assert code == 2 and "takes labels and does not say how many there are; give it as --num-classes" in err
+    model = load_generator(path, num_classes=4)
+    assert model.spec.num_classes == 4
+    found = model.network(torch.zeros(4, 4), torch.arange(4))[:, 0, 0, 0]
+    np.testing.assert_allclose(found, np.arange(4) / 10, rtol=1e-6)
+
+
+def test_a_one_hot_operator_says_how_many_labels_there_are(tmp_path):
+    node, shape = reshape("sum")
+    nodes = [
+        helper.make_node("Constant", [], ["depth"], value=constant("depth", [3])),
+        helper.make_node("OneHot", ["y", "depth", "values"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "table"], ["row"]),
+        helper.make_node("Add", ["z", "row"], ["sum"]),
+        node,
+    ]
+    weights = [constant("values", np.float32([0, 1])), constant("table", TABLE), shape]
+    inputs = [Z, ("y", TensorProto.INT64, ["batch"])]
+    generator = read_graph(onnx_file(tmp_path / "x.onnx", nodes, weights, inputs=inputs))
+    assert generator.num_classes == 3
+    found = generator.generate(np.zeros((2, 4), np.float32), np.array([2, 1]))
+    np.testing.assert_allclose(found.reshape(2, 4), TABLE[[2, 1]])
+
+
+def bounded(nodes, weights=(), kind=TensorProto.FLOAT):
+    """Return the nodes and weights of a generator whose last value is `y` before it is reshaped."""
+    node, shape = reshape("y")
+    return [*nodes, node], [*weights, shape], kind
+
+
+HALF, ONE, BYTE = (constant(name, np.float32(value)) for name, value in (("half", 0.5), ("one", 1), ("byte", 127.5)))
+SQUASHED = helper.make_node("Tanh", ["z"], ["t"])
+RAISED = [SQUASHED, helper.make_node("Add", ["t", "one"], ["u"])]
+SCALED = [*RAISED, helper.make_node("Mul", ["u", "byte"], ["v"])]
+BYTES = [*SCALED, helper.make_node("Round", ["v"], ["w"]), helper.make_node("Cast", ["w"], ["y"], to=TensorProto.UINT8)]
+RANGES = {
+    "tanh": (bounded([helper.make_node("Tanh", ["z"], ["y"])]), "in [-1, 1], because its last layer is a tanh"),
+    "sigmoid": (bounded([helper.make_node("Sigmoid", ["z"], ["y"])]), "in [0, 1], because its last layer is a sigmoid"),
+    "hard sigmoid": (bounded([helper.make_node("HardSigmoid", ["z"], ["y"])]), "in [0, 1], because its last layer"),
+    "halved tanh": (
+        bounded([*RAISED, helper.make_node("Mul", ["u", "half"], ["y"])], [ONE, HALF]),
+        "in [0, 1], because values of 64 images drawn go from 0.0",
+    ),
+    "relu": (bounded([SQUASHED, helper.make_node("Relu", ["t"], ["y"])]), "in [0, 1], because values"),
+    "linear": (bounded([helper.make_node("Mul", ["z", "half"], ["y"])], [HALF]), "in [-1, 1], because values"),
+    "scaled": (
+        bounded([*SCALED, helper.make_node("Identity", ["v"], ["y"])], [ONE, BYTE]),
+        "in 0 to 255, because values of 64 images drawn go up to 25",
+    ),
+    "bytes": (bounded(BYTES, [ONE, BYTE], TensorProto.UINT8), "in 0 to 255, because its output is bytes"),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_the_range_of_images_is_that_of_the_last_layer_or_of_images_drawn(tmp_path, name):
+    """Each of them squashes its latents, so that a large one is white and, but for the relu, a small one black."""
+    (nodes, weights, kind), words = RANGES[name]
+    generator = read_graph(onnx_file(tmp_path / "x.onnx", nodes, weights, outputs=[("images", kind)]))
+    (notice,) = generator.notices
+    assert words in notice
+    size = 2.0 if name == "linear" else 50.0
+    found = generator.generate(np.float32([[size, -size, 0, 0]]), np.zeros(1, np.int64)).ravel()
+    middle = -1 if name == "relu" else 0
+    np.testing.assert_allclose(found, [1, -1, middle, middle], atol=0.004)
+
+
+def test_of_several_outputs_the_largest_that_holds_images_counts(tmp_path):
+    node, shape = reshape()
+    nodes = [
+        helper.make_node("ReduceSum", ["z"], ["logit"], keepdims=0),
+        helper.make_node("Slice", ["z", "first", "second", "axis"], ["one"]),
+        helper.make_node("Tile", ["z", "many"], ["features"]),
+        node,
+    ]
+    weights = [shape, constant("first", [0]), constant("second", [1]), constant("axis", [1]), constant("many", [1, 2])]
+    outputs = [(name, TensorProto.FLOAT) for name in ("logit", "features", "one", "images")]
+    generator = read_graph(onnx_file(tmp_path / "x.onnx", nodes, weights, outputs=outputs))
+    assert generator.output == "images" and "its output images is taken for the images" in generator.notices
+    with pytest.raises(DataError, match=r"its output has shape \(8,\) for one latent, which is no square image"):
+        read_graph(onnx_file(tmp_path / "x.onnx", nodes[2:3], weights[4:], outputs=outputs[1:2]))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_generator_that_torch_exports_gives_the_images_that_torch_computes(tmp_path):
+    """As its default exporter writes it, with a file of weights beside; labels by an embedding, half precision."""
+    pytest.importorskip("onnxscript")
+
+    class Conditional(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(5, 6)
+            self.maps = torch.nn.Sequential(
+                torch.nn.ConvTranspose2d(12, 8, 4), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
+                torch.nn.ConvTranspose2d(8, 3, 4, 2, 1), torch.nn.Tanh(),
+            )  # fmt: skip
+
+        def forward(self, noise, target):
+            joined = torch.cat([noise, self.table(target)[:, :, None, None].to(noise.dtype)], dim=1)
+            return self.maps(joined)
+
+    torch.manual_seed(0)
+    z, y = torch.randn(3, 6, 1, 1), torch.tensor([4, 0, 2])
+    for kind in (torch.float32, torch.float16):
+        G = Conditional().eval().to(kind)
+        with torch.no_grad():
+            expected = G(z.to(kind), y).float()
+        batch = torch.export.Dim("batch")
+        torch.onnx.export(
+            G, (z.to(kind), y), tmp_path / "g.onnx", dynamo=True, verbose=False, dynamic_shapes=({0: batch}, {0: batch})
+        )
+        generator = read_graph(tmp_path / "g.onnx")
+        assert (generator.latent_dim, generator.num_classes) == (6, 5)
+        found = generator.generate(z.flatten(1).numpy(), y.numpy())
+        np.testing.assert_allclose(found, expected.numpy(), atol=2e-3 if kind == torch.float16 else 1e-5)
 
 
 class Bomb:

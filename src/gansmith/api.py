@@ -318,15 +318,18 @@ def open_run(run: "Run | RunDirectory | Path | str") -> Run:
     return Run(opened.directory, opened.config)
 
 
-def load(source: "Run | Path | str") -> Model:
+def load(source: "Run | Path | str", *, num_classes: int | None = None) -> Model:
     """Return the generator of a run, a checkpoint or a file: .safetensors, .onnx, or Keras files.
 
     >>> gs.load(run.checkpoints()[-1] / "generator.safetensors").spec.size
     28
 
     `load(...).network` is the plain torch module, network(z, y) -> (N, C, H, W) in [-1, 1].
+
+    Args:
+        num_classes: of a file of another program that takes labels and does not say how many there are.
     """
-    return models.load_generator(_path(source))
+    return models.load_generator(_path(source), num_classes=num_classes)
 
 
 def load_data(
@@ -367,6 +370,7 @@ def sample(
     numpy_seed: int | None = None,
     latents: Any = None,
     truncation: float = 1.0,
+    num_classes: int | None = None,
 ) -> Samples:
     """Return samples of a generator.
 
@@ -382,11 +386,12 @@ def sample(
         numpy_seed: draw latents by NumPy's RandomState(numpy_seed).normal instead.
         latents: (N, latent_dim) array, or the path of a .npy file; sets the count.
         truncation: below 1, styles nearer to their mean (stylegan-lite).
+        num_classes: as of `load`.
 
     Raises GansmithError for what cannot be drawn.
     """
     _refuse_counts(1 if count is None else count, seed, numpy_seed)
-    model = source if isinstance(source, Model) else load(source)
+    model = source if isinstance(source, Model) else load(source, num_classes=num_classes)
     if truncation != 1:
         model = replace(model, network=copy.deepcopy(model.network))
         truncate(model, truncation)
@@ -416,6 +421,7 @@ def evaluate(
     seed: int = 0,
     fid: bool = False,
     fid_weights: Path | str | None = None,
+    num_classes: int | None = None,
 ) -> Verdict:
     """Measure samples against real images, and say whether the FD ratio is valid.
 
@@ -431,10 +437,11 @@ def evaluate(
         seed: samples 0 to count - 1 of this seed.
         fid: measure also the FID of Inception v3 against all training images; an hour or more for 50,000.
         fid_weights: the file of its weights, where it cannot be downloaded.
+        num_classes: as of `load`.
     """
     data = _own_images(target) if data is None else _real_images(target, data)
     choices: dict[str, Any] = {"count": count, "quick": quick, "seed": seed, "fid": fid, "fid_weights": fid_weights}
-    return evaluation.evaluate(_path(target), data=data, data_dir=data_dir, **choices)
+    return evaluation.evaluate(_path(target), data=data, data_dir=data_dir, num_classes=num_classes, **choices)
 
 
 def compare(

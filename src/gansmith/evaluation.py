@@ -19,7 +19,7 @@ from gansmith.data.images import Images, split
 from gansmith.data.pictures import PictureSource, look_around
 from gansmith.data.prepare import Preparation
 from gansmith.data.sources import as_prepared, load_source, open_source
-from gansmith.errors import NotFoundError
+from gansmith.errors import ConfigError, NotFoundError
 from gansmith.metrics import gates
 from gansmith.metrics.evaluators import find_evaluators
 from gansmith.metrics.features import SHIPPED
@@ -28,7 +28,7 @@ from gansmith.metrics.protocol import FULL, QUICK, Real, evaluate_samples
 from gansmith.metrics.reference import load_references
 from gansmith.models import find_generator, is_generator, load_generator
 from gansmith.runs import RunDirectory, run_of
-from gansmith.sampling import sample
+from gansmith.sampling import Model, sample
 from gansmith.training.inputs import preparation
 from gansmith.verdicts import Comparison, Verdict
 
@@ -43,6 +43,7 @@ def evaluate(
     seed: int = 0,
     fid: bool = False,
     fid_weights: Path | str | None = None,
+    num_classes: int | None = None,
 ) -> Verdict:
     """Return the verdict on a target as one JSON object, and append it to metrics.jsonl where the target is a run's.
 
@@ -53,6 +54,7 @@ def evaluate(
         seed: samples 0 to count - 1 of this seed are drawn.
         fid: measure also the FID of Inception v3 against all training images, see `inception`.
         fid_weights: the file of its weights; by default the cached one, downloaded first where there is none.
+        num_classes: as of `models.load_generator`.
 
     Raises GansmithError for a target or data that cannot be evaluated.
     """
@@ -64,15 +66,15 @@ def evaluate(
     notices: list[str] = []
     model, samples = None, None
     if checkpoint is not None:
-        model = load_generator(checkpoint)
+        model = load_generator(checkpoint, num_classes=num_classes)
         if run is not None and data is None:  # another data set is in another folder
             data_dir = data_dir or run.config.data_dir or None
         if model.config.use_all_training_images:
             notices.append("it was also trained on the validation images, so copies of those are not detected")
         data = data or model.config.data
-        pixels, labels = sample(model, seed=seed, count=count)
-        known = labels if model.conditioning.has_labels else None
-        samples = Images(pixels, known, name="samples", source=f"samples of seed {seed}")
+        samples = _draw(model, seed=seed, count=count)
+    elif num_classes is not None:
+        raise ConfigError(f"num_classes is of a generator, and {target} holds images; omit it")
     how = Preparation() if model is None else preparation(model.config)
     real = load_real(data or "mnist", data_dir=data_dir, how=how)
     if samples is None:
@@ -108,6 +110,13 @@ def _measure(
         "test": None if real.test is None else real.test.sha256,
     }
     return {"data": real.train.name, **row, "hashes": hashes}
+
+
+def _draw(model: Model, *, seed: int, count: int) -> Images:
+    """Return samples with the labels they were drawn for, and what was decided about the generator's file."""
+    pixels, labels = sample(model, seed=seed, count=count)
+    known = labels if model.conditioning.has_labels else None
+    return Images(pixels, known, name="samples", source=f"samples of seed {seed}", notices=model.notices)
 
 
 def _save(run: RunDirectory, row: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from gansmith.conditioning import Conditioning, conditioned_spec
 from gansmith.config import FIELDS, Config, choose
 from gansmith.data.images import ImageSpec
-from gansmith.errors import DataError, NotFoundError, reason_of
+from gansmith.errors import ConfigError, DataError, NotFoundError, reason_of
 from gansmith.files import read_metadata
 from gansmith.networks import NETWORKS
 from gansmith.runs import holds_run, open_run
@@ -42,33 +42,40 @@ def model_metadata(model: Model) -> dict[str, str]:
     return generator_metadata(model.config, model.spec, model.conditioning, model.class_names)
 
 
-def load_generator(path: Path | str) -> Model:
+def load_generator(path: Path | str, *, num_classes: int | None = None) -> Model:
     """Return the generator of a run directory (its newest checkpoint), of a checkpoint, or of a file.
 
     Files may be .safetensors, .onnx, .keras, .h5 or .hdf5, or a Keras .json with its weights in the same folder; those
     of other programs too.
 
+    Args:
+        num_classes: of a file of another program that takes labels and does not say how many there are.
+
     Raises NotFoundError if there is none or if its network is not defined, DataError for a file that is not a generator
-    or was written by another version.
+    or was written by another version, ConfigError for a number of classes that it contradicts.
     """
     path = find_generator(Path(path))
     G: Any = None
     if path.suffix == ".onnx":
         from gansmith.importers.onnx import read_onnx
 
-        G, metadata = read_onnx(path)
+        G, metadata = read_onnx(path, num_classes)
     elif path.suffix in KERAS_SUFFIXES:
         from gansmith.importers.keras import read_keras
 
-        G, metadata = read_keras(path)
+        G, metadata = read_keras(path, num_classes)
     else:
         metadata = read_metadata(path)
+    if not metadata and G.num_classes < 0:
+        raise ConfigError(
+            f"{path} takes labels and does not say how many there are; give it as --num-classes, such as 10"
+        )
     try:
         config, spec, conditioning = _read(metadata) if metadata else _infer(G)
         if G is None:
             G = _build(config, spec, path)
         names = _class_names(metadata, spec)
-        model = Model(G.eval(), config, spec, conditioning, names)
+        model = Model(G.eval(), config, spec, conditioning, names, getattr(G, "notices", ()))
         _check_images(model)
     except NotFoundError:
         raise
@@ -86,6 +93,9 @@ def load_generator(path: Path | str) -> Model:
             f"{path} is damaged or was written by another version of Gansmith ({reason}); use that version, or another "
             "copy of the file"
         ) from None
+    if num_classes not in (None, spec.num_classes):
+        knows = f"has {spec.num_classes} classes" if spec.num_classes else "takes no labels"
+        raise ConfigError(f"num_classes is {num_classes}, and {path} {knows}; omit it")
     return model
 
 
@@ -154,8 +164,6 @@ def _read(metadata: Mapping[str, str]) -> tuple[Config, ImageSpec, Conditioning]
 @torch.no_grad()
 def _infer(G: Any) -> tuple[Config, ImageSpec, Conditioning]:
     """Return the same for a file without metadata, from its inputs and outputs; class ids are taken for labels."""
-    if G.num_classes < 0:
-        raise DataError("it takes class ids and does not say how many there are")
     _, channels, size, _ = G(torch.zeros(1, G.latent_dim), torch.zeros(1, dtype=torch.int64)).shape
     config = Config(latent_dim=G.latent_dim, conditioning="labels" if G.num_classes else "none")
     count = max(1, G.num_classes)

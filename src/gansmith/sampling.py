@@ -49,6 +49,7 @@ class Model:
         spec: of the images it draws; `num_classes` counts labels, 0 where it was trained without.
         conditioning: its class ids and how often each is drawn.
         class_names: of the labels, by number; empty where numbers are all there is.
+        notices: a sentence for each thing that was decided about a file of another program.
     """
 
     network: nn.Module
@@ -56,6 +57,7 @@ class Model:
     spec: ImageSpec
     conditioning: Conditioning
     class_names: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
     def sample(
         self, count: int | None = None, *, seed: int = 0, labels: Sequence[int | str] | str | None = None

@@ -22,6 +22,7 @@ def evaluate(
     seed: int = 0,
     fid: Flag = False,
     fid_weights: Path | None = None,
+    num_classes: int | None = None,
     json: Json = False,
 ) -> int:
     """Compare samples with real images: the FD ratio, where 1.00 is as close as other real images, and its gates.
@@ -44,6 +45,8 @@ def evaluate(
         Measure the FID of Inception v3 too, against all training images; an hour or more for 50,000.
     fid_weights
         File of its weights, where they cannot be downloaded.
+    num_classes
+        How many classes there are, for a file of another program that takes labels and does not say so.
     json
         Print one JSON object instead of a table.
     """
@@ -52,8 +55,9 @@ def evaluate(
     from gansmith.files import to_json
 
     verdict = api.evaluate(
-        target, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed, fid=fid, fid_weights=fid_weights
-    )
+        target, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed, fid=fid, fid_weights=fid_weights,
+        num_classes=num_classes,
+    )  # fmt: skip
     print(to_json(verdict) if json else verdict)
     return 0
 

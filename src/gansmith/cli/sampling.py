@@ -21,6 +21,7 @@ def sample(
     labels: str | None = None,
     latents: Path | None = None,
     truncation: float = 1.0,
+    num_classes: int | None = None,
     out: Path = Path("grid.png"),
 ) -> int:
     """Draw images with a trained generator.
@@ -42,6 +43,8 @@ def sample(
         A .npy file of latents (N, latent_dim); sets the count.
     truncation
         How far styles may lie from their mean, 0 to 1; less is truer to type and less varied, and the file says so.
+    num_classes
+        How many classes there are, for a file of another program that takes labels and does not say so.
     out
         A .png grid, a .npz with images and labels, or a folder for one PNG each (cat/00000.png with labels).
     """
@@ -49,8 +52,9 @@ def sample(
 
     require_place(out)
     is_sized = count is not None or latents is not None
+    model = api.load(source, num_classes=num_classes)
     samples = api.sample(
-        source,
+        model,
         count if is_sized else 25,
         seed=seed,
         labels=labels,
@@ -59,6 +63,8 @@ def sample(
         truncation=truncation,
     )
     samples.save(out, truncation=truncation)
+    for notice in model.notices:
+        print(f"note: {notice}")
     print(f"{len(samples)} images -> {out}")
     return 0
 

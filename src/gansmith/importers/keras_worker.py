@@ -1,135 +1,95 @@
 """The process in which Keras reads one file and computes images: `python -m gansmith.importers.keras_worker`.
 
-`keras_files` checks the file before Keras reads it; memory and time are limited. Standard input and output carry the
-messages of `keras.py`, all numbers little-endian: first a length and facts as JSON; then for each request a count N,
-latents and class ids, which is answered by N images. The process ends when its input does.
+`keras_files` checks the file before Keras reads it; `worker` bounds memory and time.
 """
 
-import contextlib
-import faulthandler
 import json
 import math
 import os
-import re
 import shutil
-import struct
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gansmith.errors import DataError
-from gansmith.importers import keras_files
+from gansmith.importers import forms, keras_files
+from gansmith.importers.worker import serve
 
 MAX_NUMBERS = 1 << 20  # in the output of a layer for one image
-MEMORY_BYTES = 4 << 30  # torch and Keras take 0.5 GB of it
-LENGTH = struct.Struct("<I")
 SHAPE_LAYERS = ("Reshape", "Permute", "Flatten", "Cropping2D")  # they move pixels and do not change them
 
 
-def main(time_limit: str, folder: str, weights: str, architecture: str | None = None) -> None:
-    """Read a file, send facts about it or why it cannot be read, then answer requests until standard input ends."""
-    seconds = float(time_limit)
-    faulthandler.dump_traceback_later(seconds, exit=True)  # also stops what hangs in a library's own code
-    limit_memory()
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not be taken for a reply
-    try:
-        generator = read(Path(weights), Path(folder), Path(architecture) if architecture else None)
-        images = generator.generate(bytes(8 * generator.latent_dim), bytes(16))  # two zero latents of class 0
-        facts = {name: getattr(generator, name) for name in ("latent_dim", "num_classes", "metadata")}
-        facts["image_shape"] = images.shape[1:]
-    except Exception as error:  # Keras, torch and HDF5 raise many types, none of them documented
-        facts = {"error": first_line(error)}
-    message = json.dumps(facts).encode()
-    replies.write(LENGTH.pack(len(message)) + message)
-    replies.flush()
-    faulthandler.cancel_dump_traceback_later()
-    while "error" not in facts and len(header := sys.stdin.buffer.read(LENGTH.size)) == LENGTH.size:
-        (count,) = LENGTH.unpack(header)
-        latents, y = (sys.stdin.buffer.read(count * size) for size in (4 * generator.latent_dim, 8))
-        faulthandler.dump_traceback_later(seconds, exit=True)
-        images = generator.generate(latents, y)
-        faulthandler.cancel_dump_traceback_later()
-        replies.write(images.numpy().astype("<f4").tobytes())
-        replies.flush()
-
-
-def limit_memory() -> None:
-    """Limit this process's own memory where the operating system can.
-
-    It limits data, not address space: mapping the libraries of a torch with CUDA takes more than any model should.
-    """
-    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has no such limits
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
-def first_line(error: Exception) -> str:
-    """Return an error's message as one short line; libraries append whole configurations to theirs."""
-    text = str(error).rsplit("Exception encountered: ")[-1].split("Full object config")[0]
-    text = re.sub(r"\x1b\[\d*m|Exception encountered when calling .*", "", text)
-    line = next((line for line in text.strip(" '\"\n").splitlines() if line), type(error).__name__)
-    return line if len(line) <= 240 else f"{line[:240]}..."
-
-
 class Generator:
-    """A loaded model and its inputs.
+    """A loaded model; see `worker.Generator`.
 
     Attributes:
-        label_input: position of the class ids among its inputs, None if it takes none.
-        num_classes: as in `keras.KerasGenerator`.
-        metadata: what Gansmith stored in the file.
-        is_sigmoid: whether its images are in [0, 1], as those of other programs' models with a final sigmoid.
+        form: how its output becomes images.
 
-    Raises DataError if the inputs are not latents, or latents and one class id.
+    Raises DataError if the inputs are not latents, or latents and one label.
     """
 
-    def __init__(self, model: Any, metadata: dict[str, str]) -> None:
-        shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-        labels = [index for index, shape in enumerate(shapes) if shape in ((), (1,))] if len(shapes) > 1 else []
-        if len(shapes) - len(labels) != 1 or len(labels) > 1:
-            raise DataError(f"its inputs have shapes {shapes}, not one of latents and perhaps one integer label")
+    def __init__(self, model: Any, metadata: dict[str, str], num_classes: int | None = None) -> None:
+        inputs = [forms.Input(t.name, tuple(t.shape[1:]), "float" in t.dtype) for t in model.inputs]
         self.model, self.metadata = model, metadata
-        self.label_input = labels[0] if labels else None
-        self.latent_shape: tuple[int, ...] = next(s for index, s in enumerate(shapes) if index != self.label_input)
-        if None in self.latent_shape:
-            raise DataError(f"its latents have shape {self.latent_shape}, not a known length")
-        self.latent_dim = math.prod(self.latent_shape)
-        rows = [layer.input_dim for layer in all_layers(model) if type(layer).__name__ == "Embedding"]
-        self.num_classes: int = min(rows, default=-1) if labels else 0
-        self.is_sigmoid = not metadata and ends_in_sigmoid(model.outputs[0])
+        self.signature = forms.choose_inputs(inputs, num_classes)
+        self.latent_dim = inputs[self.signature.latents].size or 0
+        self.num_classes = 0
+        if self.signature.labels is not None:
+            self.num_classes = self.signature.one_hot or count_ids(model) or num_classes or -1
+        self.notices = list(self.signature.notices)
+        self.form = forms.ImageForm(has_channels_last=True)
+        if not metadata:
+            z = forms.draw_latents(self.latent_dim)
+            output = self.run(z, np.arange(len(z)) % max(1, self.num_classes))
+            self.form, notices = forms.form_of(output, last_layer(model.outputs[0]))
+            self.notices += notices
 
-    def generate(self, latents: bytes, y: bytes) -> torch.Tensor:
-        """Return the images (N, C, H, W) in [-1, 1] of float32 latents and int64 class ids.
+    def generate(self, z: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return images (N, C, H, W) in [-1, 1] of latents (N, latent_dim) and class ids (N,)."""
+        output = self.run(z, y)
+        return np.moveaxis(output, 3, 1) if self.metadata else self.form.images(output)
 
-        Raises DataError if the model's output is not an image for each latent.
-        """
+    def run(self, z: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the model's output; DataError if it is not one for each latent."""
         import keras
 
-        z = torch.from_numpy(np.frombuffer(latents, dtype="<f4").reshape(-1, *self.latent_shape).copy())
-        inputs = [z]
-        if self.label_input is not None:
-            entry = self.model.inputs[self.label_input]
-            ids = torch.from_numpy(np.frombuffer(y, dtype="<i8").copy())
-            inputs.insert(self.label_input, ids.reshape(-1, *entry.shape[1:]).to(getattr(torch, entry.dtype)))
+        values: dict[int, forms.Array] = {self.signature.latents: z}
+        if self.signature.labels is not None:
+            length = self.signature.one_hot
+            values[self.signature.labels] = forms.one_hot(y, length) if length else y
+        inputs = []
+        for place in sorted(values):
+            entry, array = self.model.inputs[place], values[place]
+            inputs.append(torch.from_numpy(array).reshape(-1, *entry.shape[1:]).to(getattr(torch, entry.dtype)))
         with torch.no_grad(), keras.device("cpu"):
-            images = self.model(inputs if len(inputs) > 1 else z, training=False).float()
-        if len(images) != len(z):
-            raise DataError(f"it makes {len(images):,} images of {len(z):,} latents")
-        images = channels_first(images)
-        return 2 * images - 1 if self.is_sigmoid else images
+            output = self.model(inputs if len(inputs) > 1 else inputs[0], training=False).float()
+        if len(output) != len(z):
+            raise DataError(f"it makes {len(output):,} images of {len(z):,} latents")
+        found: NDArray[np.float32] = output.numpy()
+        return found
 
 
-def read(weights: Path, folder: Path, architecture: Path | None = None) -> Generator:
-    """Have Keras load a model from its files, after they have been checked.
+def count_ids(model: Any) -> int:
+    """Return how many class ids a model knows: the rows of its smallest embedding, or of a one-hot layer; else 0."""
+    rows = [layer.input_dim for layer in all_layers(model) if type(layer).__name__ == "Embedding"]
+    return min(rows, default=0)
+
+
+def read(num_classes: str, folder: str, weights: str, architecture: str | None = None) -> Generator:
+    """Return the generator in these files, as the process got them."""
+    path = Path(architecture) if architecture else None
+    return Generator(*load(Path(weights), Path(folder), path), int(num_classes) or None)
+
+
+def load(weights: Path, folder: Path, architecture: Path | None = None) -> tuple[Any, dict[str, str]]:
+    """Return the model that Keras loads from its files, after they have been checked, and what Gansmith stored in them.
 
     Args:
         weights: .keras archive or HDF5 file.
@@ -155,7 +115,7 @@ def read(weights: Path, folder: Path, architecture: Path | None = None) -> Gener
         raise DataError(f"its architecture is longer than {keras_files.MAX_JSON_BYTES:,} bytes")
     model = build(json.dumps(keras_files.convert(json.loads(stored))))
     load_weights(model, weights, folder)
-    return Generator(model, metadata)
+    return model, metadata
 
 
 def build(text: str) -> Any:
@@ -221,30 +181,19 @@ def _rename_groups(group: h5py.Group) -> None:
             _rename_groups(item)
 
 
-def ends_in_sigmoid(tensor: Any) -> bool:
-    """Return whether a layer with a sigmoid computes this output, perhaps followed by layers that only reshape."""
+def last_layer(tensor: Any) -> str:
+    """Return tanh or sigmoid where a layer with one computes this output, perhaps followed by layers that reshape."""
     from keras import activations
 
     layer = tensor._keras_history.operation
     while type(layer).__name__ in SHAPE_LAYERS:
         layer = layer.input._keras_history.operation
     if hasattr(layer, "outputs"):  # a model within the model
-        return ends_in_sigmoid(layer.outputs[0])
-    return getattr(layer, "activation", None) in (activations.sigmoid, activations.hard_sigmoid)
-
-
-def channels_first(images: torch.Tensor) -> torch.Tensor:
-    """Return a model's output as (N, C, H, W) from any of (N, H, W, C), (N, C, H, W), (N, H, W) and (N, H * H)."""
-    size = math.isqrt(math.prod(images.shape[1:]))
-    if images.dim() == 2 and size * size == images.shape[1]:
-        images = images.unflatten(1, (size, size))
-    if images.dim() == 3:
-        images = images[..., None]
-    if images.dim() != 4:
-        raise DataError(f"its output has shape {tuple(images.shape[1:])}, not that of images")
-    is_last = images.shape[3] in (1, 3) or images.shape[1] not in (1, 3)
-    return images.movedim(3, 1) if is_last else images
+        return last_layer(layer.outputs[0])
+    squashing = (activations.tanh, "tanh"), (activations.sigmoid, "sigmoid"), (activations.hard_sigmoid, "sigmoid")
+    return next((name for function, name in squashing if getattr(layer, "activation", None) is function), "")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    _, time_limit, folder, num_classes, *files = sys.argv
+    serve(time_limit, partial(read, num_classes, folder, *files))
