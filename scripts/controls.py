@@ -2,6 +2,7 @@
 
     GANSMITH_DATA=... python scripts/controls.py mnist                  prints the table
     GANSMITH_DATA=... python scripts/controls.py mnist docs/images/controls    draws the pictures
+    python scripts/controls.py PATH                                            for pictures of one's own
 
 Half of the validation images, which neither a generator nor an evaluator has seen, get one defect each and are
 evaluated as if they were samples; they are compared with the other half and with the test images.
@@ -55,6 +56,12 @@ def missing_class(fresh: Images, train: Images, strength: float) -> Images:
     return fresh.take(torch.nonzero(kept)[:, 0])
 
 
+def one_class(fresh: Images, train: Images, strength: float) -> Images:
+    """Keep this class alone."""
+    assert fresh.labels is not None
+    return fresh.take(torch.nonzero(fresh.labels == int(strength))[:, 0])
+
+
 def repeated(fresh: Images, train: Images, strength: float) -> Images:
     """Repeat each image this many times, so that fewer are different."""
     return fresh.take(torch.arange(len(fresh)) // int(strength))
@@ -104,6 +111,7 @@ CONTROLS: dict[str, tuple[Control, tuple[float, ...]]] = {
     "copies":         (copies, (0.01, 0.05, 1.0)),
     "blurred-copies": (blurred_copies, (0.05,)),
     "missing-class":  (missing_class, (0.6, 1.0)),
+    "one-class":      (one_class, (3,)),
     "repeated":       (repeated, (2, 10, 50)),
     "prototypes":     (prototypes, (0.1, 0.3, 0.5)),
     "blur":           (blur, (0.4, 0.5, 0.7, 1.0)),

@@ -14,12 +14,11 @@ from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, DataError
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.networks import build_networks
-from gansmith.training.augment import mirror_accuracy
+from gansmith.training.augment import is_mirrored
 from gansmith.training.calibration import output_layer
 from gansmith.training.techniques import build_techniques
 
 FEW_IMAGES = 10_000  # fewer are overfitted so soon that D is shown randomly shifted ones too
-MIRRORED = 0.6  # images of a set that looks the same in a mirror are told from their mirror images less often
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,7 @@ def choose_augmentation(train: Images) -> str:
     """
     if len(train) >= FEW_IMAGES:
         return "none"
-    is_symmetric = mirror_accuracy(train.pixels, train.labels) < MIRRORED
-    return "flips" if is_symmetric else "shifts"
+    return "flips" if is_mirrored(train.pixels, train.labels) else "shifts"
 
 
 def choose_images(
