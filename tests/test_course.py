@@ -21,12 +21,12 @@ from PIL import Image
 
 import gansmith as gs
 from gansmith.checkpoints import FORMAT
-from gansmith.conditioning import UNCONDITIONAL, Conditioning
+from gansmith.conditioning import UNCONDITIONAL, Conditioning, conditioned_spec
 from gansmith.config import load_config, resolve
 from gansmith.course import write_bundle
 from gansmith.course.bundle import TRAINING_NEEDS
 from gansmith.course.sources import package_files
-from gansmith.course.tiles import missing_classes, tile_ids
+from gansmith.course.tiles import missing_classes, reorder_clusters, typical_clusters
 from gansmith.data.image_files import read_npz
 from gansmith.data.images import Images, ImageSpec
 from gansmith.errors import GansmithError, RunError
@@ -35,7 +35,8 @@ from gansmith.models import load_generator
 from gansmith.networks import NETWORKS
 from gansmith.recipes import RECIPES
 from gansmith.runs import create_run, write_config
-from gansmith.sampling import Model
+from gansmith.sampling import Model, numpy_latents
+from gansmith.signature import as_exported
 from gansmith.training.inputs import TrainingData, load_training_data
 from gansmith.training.loop import train_events
 
@@ -68,8 +69,9 @@ def test_the_bundle_holds_what_is_asked_for_and_says_so(bundle):
     folder, _ = bundle
     names = files_in(folder)
     assert names >= {
-        "generator.json", "generator.h5", "evaluation.py", "train.py", "report.pdf", "grid.png", "loss.png", "film.gif",
-        "README.txt", "manifest.json", "data.npz", "config.toml", "classifier.npz", "gansmith/training/step.py",
+        "generator.json", "generator.h5", "generator.keras", "evaluation.py", "train.py", "report.pdf", "grid.png",
+        "loss.png", "film.gif", "README.txt", "manifest.json", "data.npz", "config.toml", "classifier.npz",
+        "gansmith/training/step.py",
     }  # fmt: skip
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest["files"]) == names - {"manifest.json"}
@@ -83,7 +85,7 @@ def test_the_bundle_holds_what_is_asked_for_and_says_so(bundle):
 def test_the_readme_names_files_that_are_there(bundle):
     folder, _ = bundle
     text = (folder / "README.txt").read_text()
-    named = set(re.findall(r"[\w/.-]+\.(?:py|png|gif|pdf|json|h5|npz|toml)\b", text))
+    named = set(re.findall(r"[\w/.-]+\.(?:py|png|gif|pdf|json|h5|keras|npz|toml)\b", text))
     assert named <= files_in(folder) and {"gansmith/training/step.py", "gansmith/networks/compact.py"} <= named
     assert all(name in text for name in TRAINING_NEEDS) and "without labels" in text
 
@@ -133,6 +135,43 @@ def test_evaluation_by_keras_generates_the_same_grid(bundle):
     assert first.shape == again.shape and np.abs(first.astype(int) - again).max() <= 1
 
 
+CELL = """
+import keras, numpy as np
+generator = keras.models.model_from_json(open("generator.json").read())
+generator.load_weights("generator.h5")
+z_dim = {z_dim}
+np.random.seed(504)
+images = generator.predict(np.random.normal(size=[25, z_dim]), verbose=0)
+np.save("cell.npy", images)
+"""
+
+
+@pytest.mark.parametrize(
+    "python", [pytest.param("", id="this"), pytest.param("KERAS_2_PYTHON", marks=pytest.mark.slow, id="keras-2")]
+)
+def test_the_cell_of_the_assignment_draws_the_grid(python, bundle, gansmith):
+    """Its Keras 2 variant needs a Python with tensorflow 2.15, named in KERAS_2_PYTHON."""
+    folder, _ = bundle
+    program = os.environ.get(python) if python else sys.executable
+    if program is None:
+        pytest.skip(f"name a Python with tensorflow 2.15 in {python}")
+    settings = json.loads((folder / "evaluation.json").read_text())
+    assert f"np.random.normal(size=[25, {settings['z_dim']}])" in (folder / "README.txt").read_text()
+    environment = {**os.environ, "KERAS_BACKEND": "torch", "KERAS_HOME": str(folder / "keras")}
+    script = CELL.format(z_dim=settings["z_dim"])
+    done = subprocess.run([program, "-c", script], capture_output=True, text=True, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    cell = np.load(folder / "cell.npy")
+    with Image.open(folder / "grid.png") as grid:
+        side = grid.width // 5
+        tiles = np.asarray(grid).reshape(5, side, 5, side)[:, :: side // 28, :, :: side // 28]
+    shown = tiles.transpose(0, 2, 1, 3).reshape(25, 28, 28, 1)
+    assert np.abs(np.rint((cell + 1) * 127.5) - shown).max() <= 1
+    code, _, _ = gansmith("sample", folder / "generator.h5", "--numpy-seed", "504", "--out", folder / "25.npz")
+    with np.load(folder / "25.npz") as arrays:
+        assert code == 0 and np.abs(arrays["images"].astype(int) - shown).max() <= 1
+
+
 @pytest.mark.parametrize(
     "choices", [{"latent_distribution": "uniform", "g_activation": "gelu"}, {"latent_distribution": "sphere"}]
 )
@@ -141,29 +180,70 @@ def test_evaluation_generates_the_same_under_unusual_choices(run_training, tiny,
     write_bundle([run], tmp_path / "submission.zip")  # compares its own arithmetic with the generator's
     with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
         settings = json.loads(archive.read("evaluation.json"))
-    assert settings["latent_distribution"] == choices["latent_distribution"]
+    # A generator of latents on a sphere takes normal ones in a file, and projects them itself.
+    expected = {"uniform": "uniform", "sphere": "normal"}[choices["latent_distribution"]]
+    assert settings["latent_distribution"] == expected
 
 
-def test_tiles_meet_every_kind_of_image_by_a_rule_that_sees_no_generated_one(digits):
-    """With the true classes as clusters, each shared out over several ids, 25 tiles meet all ten."""
+def cluster_model(frequencies):
+    """Return an untrained generator of clusters as often as these."""
+    choices = {"clusters": len(frequencies), "g_width": 8, "d_width": 8, "conditioning": "clusters"}
+    config, spec = resolve("default-unlabelled", arguments=choices), ImageSpec(28, 1, 0)
+    G = NETWORKS[config.network](conditioned_spec(spec, config), config)[0].eval()
+    return Model(G, config, spec, Conditioning(frequencies))
+
+
+def ids_in_grid(model, original):
+    """Return the ids that the 25 latents choose, before the clusters of `original` were put in another order."""
+    exported = as_exported(model)
+    z = numpy_latents(exported.config, seed=504, count=25)
+    ids = (z[:, -1:] > exported.network.thresholds).sum(1)
+    rows = model.network.embedding.weight[ids]
+    found = torch.cdist(rows, original.network.embedding.weight).argmin(1)
+    assert torch.equal(rows, original.network.embedding.weight[found])
+    torch.testing.assert_close(model.conditioning.frequencies[ids], original.conditioning.frequencies[found])
+    return found
+
+
+def test_the_latents_of_the_grid_show_every_kind_of_image_by_a_rule_that_sees_no_generated_one(digits):
+    """With the true classes as clusters, each shared out over several ids, 25 tiles meet nearly all."""
     pixels, labels = torch.from_numpy(digits[0])[:, None], torch.from_numpy(digits[1]).long()
-    y = labels * 4 + torch.arange(len(labels)) % 4
-    clusters = Conditioning(torch.bincount(y, minlength=40).double() / len(y))
-    config = resolve("default-unlabelled", arguments={"clusters": 40})
-    model = Model(torch.nn.Identity(), config, ImageSpec(28, 1, 0), clusters)
-    data = TrainingData(Images(pixels), None, y, clusters, "")
-    tiles = tile_ids(model, data)
-    assert tiles.shape == (25,) and len(set((tiles // 4).tolist())) >= 9
-    assert torch.equal(tiles, tile_ids(model, data))
-    unconditional = Model(torch.nn.Identity(), config, ImageSpec(28, 1, 0), UNCONDITIONAL)
-    assert tile_ids(unconditional, TrainingData(Images(pixels), None, y * 0, UNCONDITIONAL, "")).tolist() == [0] * 25
+    y = labels * 20 + torch.arange(len(labels)) % 20
+    model = cluster_model(torch.bincount(y, minlength=200).double() / len(y))
+    data = TrainingData(Images(pixels), None, y, model.conditioning, "")
+    ordered = reorder_clusters(model, data, seed=504)
+    found = ids_in_grid(ordered, model)
+    assert len(set((found // 20).tolist())) >= 9 and len(set(found.tolist())) >= 22
+    torch.testing.assert_close(*(each.conditioning.frequencies.sort().values for each in (model, ordered)))
+    assert torch.equal(
+        reorder_clusters(model, data, seed=504).network.embedding.weight, ordered.network.embedding.weight
+    )
 
 
-def test_tiles_take_the_labels_that_occur_in_turn():
+def test_each_latent_of_the_grid_meets_a_cluster_of_its_own_where_there_are_many():
+    pixels = torch.randint(0, 256, (2000, 1, 28, 28), generator=torch.Generator().manual_seed(0)).byte()
+    y = torch.arange(2000) * 7 % 1000
+    frequencies = torch.rand(1000, generator=torch.Generator().manual_seed(0)).double() + 0.1
+    model = cluster_model(frequencies / frequencies.sum())
+    ordered = reorder_clusters(model, TrainingData(Images(pixels), None, y, model.conditioning, ""), seed=504)
+    found = ids_in_grid(ordered, model)
+    assert len(set(found.tolist())) == 25
+    assert model.conditioning.frequencies[found].mean() > 1.6 / 1000  # the largest of their shares
+
+
+def test_typical_clusters_are_the_largest_of_equal_shares():
+    frequencies = torch.tensor([0.03, 0.01, 0.02, 0.02] * 12 + [0.04], dtype=torch.float64)
+    chosen = typical_clusters(frequencies, torch.arange(49).flip(0))
+    assert len(chosen) == 25 and chosen[0] == 48  # alone in the first share
+    assert sum(frequencies[chosen]) > 25 * frequencies.mean()
+    assert chosen == sorted(chosen, reverse=True)
+
+
+def test_a_generator_without_clusters_keeps_its_order():
     conditioning = Conditioning(torch.tensor([0.0, 0.5, 0.0, 0.5]).double(), has_labels=True)
-    model = Model(torch.nn.Identity(), resolve("default"), ImageSpec(28, 1, 4), conditioning)
-    data = TrainingData(Images(np.zeros((2, 28, 28), np.uint8), [1, 3]), None, torch.tensor([1, 3]), conditioning, "")
-    assert tile_ids(model, data).tolist() == [1, 3] * 12 + [1]
+    for each in (conditioning, UNCONDITIONAL):
+        model = Model(torch.nn.Identity(), resolve("default"), ImageSpec(28, 1, 4), each)
+        assert reorder_clusters(model, None, seed=504) is model
 
 
 def test_missing_classes_are_those_of_no_image(digits):
@@ -352,7 +432,7 @@ def test_a_run_with_labels_can_be_handed_in_where_the_rule_is_lifted(run_trainin
     run = run_training(tiny(conditioning="labels", classes="1,3"))
     write_bundle([run], tmp_path / "submission.zip", allow_labels=True)
     folder = opened(tmp_path / "submission.zip", tmp_path / "opened")
-    assert set(json.loads((folder / "evaluation.json").read_text())["y"]) == {1, 3}
+    assert json.loads((folder / "evaluation.json").read_text())["labels"] == [1, 3] * 12 + [1]
     with np.load(folder / "data.npz") as arrays:
         assert set(arrays["labels"].tolist()) == {1, 3}
     assert "with labels on images chosen by them" in (folder / "README.txt").read_text()

@@ -24,6 +24,7 @@ from gansmith.models import load_generator
 from gansmith.networks import NETWORKS
 from gansmith.networks.progressive import Growing, grow
 from gansmith.sampling import Model, draw_latents, sample
+from gansmith.signature import as_exported
 from gansmith.training.calibration import recompute_batch_statistics
 
 TIGHT = 1e-5  # float32 rounding in networks of this size
@@ -65,7 +66,11 @@ SLOW_NETWORKS = [name if name == "compact" else pytest.param(name, marks=pytest.
 )
 def test_keras_computes_the_same_images(network, conditioning, tmp_path):
     assert to_keras(build_model(network, conditioning=conditioning), tmp_path / "generator") <= TIGHT
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["generator.h5", "generator.json"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "generator.h5",
+        "generator.json",
+        "generator.keras",
+    ]
     text = (tmp_path / "generator.json").read_text()
     assert "Lambda" not in text and json.loads(text)["class_name"] == "Model"
     first = json.loads(text)["config"]["layers"][0]["config"]
@@ -263,7 +268,7 @@ def test_other_formats_are_sampled_with_the_same_seeds(name, tmp_path, gansmith)
     model = build_model("compact", conditioning="clusters")
     (to_onnx if name.endswith("onnx") else to_keras)(model, tmp_path / "generator")
     read = load_generator(tmp_path / name)
-    assert (read.config, read.spec) == (model.config, model.spec)
+    assert (read.config, read.spec) == (as_exported(model).config, model.spec)
     images, labels = sample(read, seed=3, count=70)
     expected, _ = sample(model, seed=3, count=70)
     assert (images.int() - expected.int()).abs().max() <= 1 and labels.eq(-1).all()
@@ -326,7 +331,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
     G = keras.models.model_from_json((folder / "generator.json").read_text())
     G.load_weights(folder / "generator.h5")
     known = np.load(folder / "known.npz")
-    inputs = [known["z"], known["y"][:, None].astype("int32")][: len(G.inputs)]
+    inputs = [known["z"], known["labels"][:, None].astype("int32")][: len(G.inputs)]
     images = np.moveaxis(G.predict(inputs if len(inputs) > 1 else inputs[0], verbose=0), -1, 1)
     print(folder.name, float(np.abs(images - known["images"]).max()))
 """
@@ -338,14 +343,14 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
 def test_tensorflow_computes_the_same_images(library, tmp_path):
     folders = tmp_path / "exports"
     for network in KERAS_NETWORKS:
-        for conditioning in ("labels", "none"):
-            model = build_model(network, conditioning=conditioning)
+        for conditioning in ("labels", "clusters", "none"):
+            model = as_exported(build_model(network, conditioning=conditioning))
             folder = folders / f"{network}-{conditioning}"
             folder.mkdir(parents=True)
             to_keras(model, folder / "generator")
-            z, y = draw_latents(model.config, seed=1, count=20), torch.arange(20) % len(model.conditioning)
+            z, labels = draw_latents(model.config, seed=1, count=20), torch.arange(20) % len(model.conditioning)
             with torch.no_grad():
-                np.savez(folder / "known.npz", z=z, y=y, images=model.network(z, y))
+                np.savez(folder / "known.npz", z=z, labels=labels, images=model.network(z, labels))
     script = tmp_path / "check.py"
     script.write_text(CHECK)
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -355,5 +360,5 @@ def test_tensorflow_computes_the_same_images(library, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     differences = {name: float(value) for name, value in map(str.split, done.stdout.splitlines())}
-    assert len(differences) == 2 * len(KERAS_NETWORKS)
+    assert len(differences) == 3 * len(KERAS_NETWORKS)
     assert max(differences.values()) <= TIGHT, differences

@@ -39,7 +39,7 @@ from gansmith.runs import RunDirectory
 from gansmith.sampling import (
     Model,
     Samples,
-    draw_latents,
+    draw_inputs,
     generate,
     label_numbers,
     numpy_latents,
@@ -47,6 +47,7 @@ from gansmith.sampling import (
     truncate,
 )
 from gansmith.sampling import sample as sample_model
+from gansmith.signature import as_exported
 from gansmith.training import budget, diagnosis, loop
 from gansmith.training.chores import custom_choices
 from gansmith.training.inputs import TrainingData, load_training_data, preparation
@@ -383,8 +384,9 @@ def sample(
         seed: image k depends on this seed and k alone.
         labels: classes to draw in turn, as numbers or names, or as text such as "0-9" or "cat,dog"; by default as often
             as in training.
-        numpy_seed: draw latents by NumPy's RandomState(numpy_seed).normal instead.
-        latents: (N, latent_dim) array, or the path of a .npy file; sets the count.
+        numpy_seed: draw the latents of an exported file by NumPy's RandomState(numpy_seed).normal instead.
+        latents: (N, latent_dim) array, or the path of a .npy file; sets the count. Latents as exported files take them,
+            whose last number chooses the cluster or sub-cluster, are one longer.
         truncation: below 1, styles nearer to their mean (stylegan-lite).
         num_classes: as of `load`.
 
@@ -398,16 +400,20 @@ def sample(
     chosen = label_numbers(labels, model.class_names)
     if latents is not None and numpy_seed is not None:
         raise ConfigError("latents and numpy_seed each say which latents to use; give one of them")
+    exported = as_exported(model)
     if latents is not None:
-        z = _as_latents(latents, model.config.latent_dim)
+        z = _as_latents(latents, *dict.fromkeys((model.config.latent_dim, exported.config.latent_dim)))
         count = len(z)
+        model = exported if z.shape[1] == exported.config.latent_dim else model
     count = count if count is not None else 25 if chosen is None else len(chosen)
     _refuse_counts(count, seed, numpy_seed)
-    if latents is None and numpy_seed is not None:
-        z = numpy_latents(model.config, seed=numpy_seed, count=count)
-    elif latents is None:
-        z = draw_latents(model.config, seed=seed, count=count)
-    y = model.conditioning.draw(seed=seed if numpy_seed is None else numpy_seed, count=count, labels=chosen)
+    if numpy_seed is not None:
+        model, seed = exported, numpy_seed
+        z = numpy_latents(model.config, seed=seed, count=count)
+    if latents is None and numpy_seed is None:
+        z, y = draw_inputs(model, seed=seed, count=count, labels=chosen)
+    else:
+        y = model.conditioning.draw(seed=seed, count=count, labels=chosen)
     return Samples.of(generate(model, z, y), model.conditioning.label_of(y), model.class_names)
 
 
@@ -509,17 +515,15 @@ def export(source: "Run | Path | str", *formats: str, out: Path | str | None = N
     ['generator.safetensors', 'grid.png', 'manifest.json', 'model-card.md']
 
     Args:
-        formats: of safetensors, onnx, keras, pt2; "all", or none named, for every one.
+        formats: of safetensors, onnx, keras, pt2; "all", or none named, for every one that supports the generator.
         out: folder; by default exports in the run, or beside the file.
     """
-    from gansmith.exporters import EXPORTERS
     from gansmith.exporters import export as export_generator
 
-    names = list(EXPORTERS) if "all" in formats or not formats else list(formats)
     path = _path(source)
     folder = Path(out) if out is not None else (path if path.is_dir() else path.parent) / "exports"
     with isolated():
-        export_generator(path, names, folder)
+        export_generator(path, formats or ["all"], folder)
     return folder
 
 
@@ -950,16 +954,17 @@ def _newest_grid(run: Run) -> bytes | None:
     return to_png(enlarge(grid(images), at_least_px=280))
 
 
-def _as_latents(latents: Any, latent_dim: int) -> Any:
-    """Return (N, latent_dim) float32 latents from an array or the path of a .npy file."""
+def _as_latents(latents: Any, *widths: int) -> Any:
+    """Return (N, one of `widths`) float32 latents from an array or the path of a .npy file."""
     import numpy as np
     import torch
 
     if isinstance(latents, str | Path):
-        return read_latents(Path(latents), latent_dim)
+        return read_latents(Path(latents), *widths)
     z = torch.as_tensor(np.asarray(latents, dtype=np.float32))
-    if z.dim() != 2 or z.shape[1] != latent_dim or not len(z) or not z.isfinite().all():
-        raise ConfigError(f"latents have shape {tuple(z.shape)}; give finite numbers of shape (count, {latent_dim})")
+    if z.dim() != 2 or z.shape[1] not in widths or not len(z) or not z.isfinite().all():
+        wanted = " or ".join(f"(count, {width})" for width in widths)
+        raise ConfigError(f"latents have shape {tuple(z.shape)}; give finite numbers of shape {wanted}")
     return z
 
 

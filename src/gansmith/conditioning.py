@@ -29,12 +29,14 @@ class Conditioning:
         ids_per_class: how many ids in a row belong to one label.
         has_labels: whether ids stand for labels; not so for clusters and unconditional generators.
         codes: (K, d) first values of embeddings, in which similar ids are near; None where ids are mere names.
+        in_latents: whether the generator draws clusters and sub-clusters itself, from the last number of a latent.
     """
 
     frequencies: Tensor
     ids_per_class: int = 1
     has_labels: bool = False
     codes: Tensor | None = None
+    in_latents: bool = False
 
     def __len__(self) -> int:
         return len(self.frequencies)
@@ -64,12 +66,29 @@ class Conditioning:
         if labels is None:
             return spread_evenly(self.frequencies, seed=seed, count=count)
         self._refuse_unknown(labels)
-        wanted = torch.tensor([labels[k % len(labels)] for k in range(count)], dtype=torch.int64)
+        wanted = _in_turn(labels, count)
         y = wanted * self.ids_per_class
         for label in set(labels):
             places = wanted == label
             y[places] += spread_evenly(self.label_shares[label], seed=seed, count=int(places.sum()))
         return y
+
+    def draw_places(self, *, seed: int, count: int, labels: Sequence[int] | None = None) -> Tensor:
+        """Return float64 (count,) numbers in [0, 1), spread evenly among the images of each id that `draw` returns.
+
+        Where a label's sub-clusters are looked up by these in its cumulative frequencies, they are those that `draw`
+        returns for a generator that does not draw them itself.
+        """
+        if labels is None:
+            edges = self.frequencies.cumsum(0)
+            y = self.draw(seed=seed, count=count)
+            return 1 - (edges[y] - edges[-1] * _even_points(seed, count)) / self.frequencies[y]
+        places = torch.empty(count, dtype=torch.float64)
+        wanted = _in_turn(labels, count)
+        for label in set(labels):
+            chosen = wanted == label
+            places[chosen] = _even_points(seed, int(chosen.sum()))
+        return places
 
     def draw_grid(self, count: int, columns: int) -> Tensor:
         """Return (count,) ids for a sample grid: each label a column where there are few enough, else by frequency."""
@@ -105,10 +124,18 @@ def spread_evenly(frequencies: Tensor, *, seed: int, count: int) -> Tensor:
     the square root of that.
     Source: Weyl 1916; the step after Niederreiter, "Random Number Generation and Quasi-Monte Carlo Methods", 1992.
     """
-    start = torch.rand((), generator=rng(seed, "ids"), dtype=torch.float64)
-    points = (start + GOLDEN * torch.arange(count, dtype=torch.float64)) % 1
     edges = frequencies.double().cumsum(0)
-    return torch.searchsorted(edges, points * edges[-1], right=True).clamp_(max=len(frequencies) - 1)
+    points = _even_points(seed, count) * edges[-1]
+    return torch.searchsorted(edges, points, right=True).clamp_(max=len(frequencies) - 1)
+
+
+def _even_points(seed: int, count: int) -> Tensor:
+    start = torch.rand((), generator=rng(seed, "ids"), dtype=torch.float64)
+    return (start + GOLDEN * torch.arange(count, dtype=torch.float64)) % 1
+
+
+def _in_turn(labels: Sequence[int], count: int) -> Tensor:
+    return torch.tensor([labels[k % len(labels)] for k in range(count)], dtype=torch.int64)
 
 
 def conditioned_spec(spec: ImageSpec, config: Config) -> ImageSpec:

@@ -22,7 +22,7 @@ from gansmith.sampling import Model, draw_latents
 
 KERAS_SUFFIXES = (".json", ".h5", ".hdf5", ".keras")
 GENERATOR_SUFFIXES = (".safetensors", ".onnx", *KERAS_SUFFIXES)
-TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pkl", ".pickle")  # never read
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pkl", ".pickle", ".pt2")  # never read
 
 
 def generator_metadata(
@@ -34,6 +34,7 @@ def generator_metadata(
         "spec": json.dumps(asdict(spec), sort_keys=True),
         "frequencies": json.dumps(conditioning.frequencies.tolist()),
         "class_names": json.dumps(list(class_names)),
+        "in_latents": json.dumps(conditioning.in_latents),
     }
 
 
@@ -120,6 +121,11 @@ def find_generator(path: Path) -> Path:
         if latest is None:
             raise NotFoundError(f"{path} has no checkpoint yet; let it train until its first save")
         return latest / "generator.safetensors"
+    if path.suffix == ".pt2":
+        raise DataError(
+            f"{path} is read by torch.export.load, which unpickles what it contains and so can run any code; it is "
+            "therefore never read; give the run, or the same generator as ONNX (gansmith export RUN --format onnx)"
+        )
     if path.suffix in TORCH_SUFFIXES:
         raise DataError(
             f"{path} is a pickle of torch's, which can run any code when it is read and is therefore never read; "
@@ -158,7 +164,8 @@ def _read(metadata: Mapping[str, str]) -> tuple[Config, ImageSpec, Conditioning]
         frequencies.isfinite().all() and frequencies.min() >= 0 and frequencies.sum() > 0
     ):
         raise DataError("its frequencies are not one for each class id")
-    return config, spec, Conditioning(frequencies, config.ids_per_class, has_labels=spec.num_classes > 0)
+    in_latents = json.loads(metadata.get("in_latents", "false")) is True and config.latent_dim > 1
+    return config, spec, Conditioning(frequencies, config.ids_per_class, spec.num_classes > 0, in_latents=in_latents)
 
 
 @torch.no_grad()

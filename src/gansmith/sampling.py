@@ -47,7 +47,7 @@ class Model:
         network: the plain module, network(z, y) -> (N, C, H, W) in [-1, 1]; in evaluation mode, float32.
         config: the choices it was trained with; of a file that does not say, only `latent_dim` and `conditioning`.
         spec: of the images it draws; `num_classes` counts labels, 0 where it was trained without.
-        conditioning: its class ids and how often each is drawn.
+        conditioning: its class ids and how often each is drawn; of a file in another format the labels, or none.
         class_names: of the labels, by number; empty where numbers are all there is.
         notices: a sentence for each thing that was decided about a file of another program.
     """
@@ -151,18 +151,38 @@ def draw_latents(config: Config, *, seed: int, count: int) -> Tensor:
     return shape_latents(torch.stack(rows) if rows else torch.empty(0, config.latent_dim), config.latent_distribution)
 
 
+def draw_inputs(model: Model, *, seed: int, count: int, labels: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    """Return latents (count, latent_dim) and class ids (count,), entries k a function of (seed, k).
+
+    Where the generator draws clusters from the last number of a latent, these numbers spread evenly over their
+    distribution, so that the clusters are those that the same seed draws before an export.
+
+    Args:
+        labels: repeated in turn; without them labels follow their training frequencies.
+    """
+    config, conditioning = model.config, model.conditioning
+    y = conditioning.draw(seed=seed, count=count, labels=labels)
+    if not conditioning.in_latents:
+        return draw_latents(config, seed=seed, count=count), y
+    z = draw_latents(config.replace(latent_dim=config.latent_dim - 1), seed=seed, count=count)
+    places = conditioning.draw_places(seed=seed, count=count, labels=labels).clamp(min=1e-9)
+    last = 2 * places - 1 if config.latent_distribution == "uniform" else torch.special.ndtri(places)
+    return torch.cat([z, last[:, None].float()], dim=1), y
+
+
 def numpy_latents(config: Config, *, seed: int, count: int) -> Tensor:
     """Return (count, latent_dim) latents of NumPy's RandomState(seed).normal, as assignments ask for."""
     normal = np.random.RandomState(seed).normal(size=(count, config.latent_dim))
     return shape_latents(torch.from_numpy(normal).float(), config.latent_distribution)
 
 
-def read_latents(path: Path, latent_dim: int) -> Tensor:
-    """Return (N, latent_dim) float32 latents from a .npy file; DataError for another shape or type, or damage."""
+def read_latents(path: Path, *widths: int) -> Tensor:
+    """Return (N, one of `widths`) float32 latents from a .npy file; DataError for another shape or type, or damage."""
     with path.open("rb") as file:
         latents = read_array(file, str(path))
-    if latents.ndim != 2 or latents.shape[1] != latent_dim or not len(latents):
-        raise DataError(f"{path} has shape {latents.shape}; this generator needs (count, {latent_dim})")
+    if latents.ndim != 2 or latents.shape[1] not in widths or not len(latents):
+        wanted = " or ".join(f"(count, {width})" for width in widths)
+        raise DataError(f"{path} has shape {latents.shape}; this generator needs {wanted}")
     if latents.dtype.kind not in "fiu" or not np.isfinite(latents).all():
         raise DataError(f"{path} holds {latents.dtype} values, not all finite numbers; save finite floats")
     return torch.from_numpy(latents.astype(np.float32))
@@ -196,9 +216,8 @@ def sample(model: Model, *, seed: int, count: int, labels: Sequence[int] | None 
     Args:
         labels: repeated in turn; without them labels follow their training frequencies.
     """
-    y = model.conditioning.draw(seed=seed, count=count, labels=labels)
-    images = generate(model, draw_latents(model.config, seed=seed, count=count), y)
-    return images, model.conditioning.label_of(y)
+    z, y = draw_inputs(model, seed=seed, count=count, labels=labels)
+    return generate(model, z, y), model.conditioning.label_of(y)
 
 
 @torch.no_grad()
@@ -206,13 +225,16 @@ def latent_walk(model: Model, *, seeds: Sequence[int], steps: int, label: int | 
     """Return uint8 (steps * stops, C, H, W): from each seed's sample 0 to the next one's and back to the first.
 
     Latents move along the great circle between two ends, where a normal latent is likely, not through the middle,
-    where none ever is. The class id stays the first seed's, or one of `label`.
+    where none ever is. The class id stays the first seed's, or one of `label`; so does a number that draws clusters.
     """
-    ends = torch.cat([draw_latents(model.config, seed=seed, count=1) for seed in seeds])
+    labels = None if label is None else [label]
+    ends, y = zip(*(draw_inputs(model, seed=seed, count=1, labels=labels) for seed in seeds), strict=True)
     shares = torch.arange(steps, dtype=torch.float32) / steps
-    path = [slerp(a, b, share) for a, b in zip(ends, ends.roll(-1, 0), strict=True) for share in shares]
-    y = model.conditioning.draw(seed=seeds[0], count=1, labels=None if label is None else [label])
-    return generate(model, torch.stack(path), y.expand(len(path)))
+    pairs = zip(ends, (*ends[1:], ends[0]), strict=True)
+    path = torch.stack([slerp(a[0], b[0], share) for a, b in pairs for share in shares])
+    if model.conditioning.in_latents:
+        path[:, -1] = ends[0][0, -1]
+    return generate(model, path, y[0].expand(len(path)))
 
 
 def slerp(start: Tensor, end: Tensor, share: float | Tensor) -> Tensor:

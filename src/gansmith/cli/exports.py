@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from gansmith.cli.output import require_parent
+from gansmith.cli.output import print_table, require_parent
 from gansmith.errors import ConfigError
 
 Format = Literal["safetensors", "onnx", "keras", "pt2", "all"]
@@ -44,18 +44,24 @@ def export(
     source
         Run directory, checkpoint or generator.safetensors.
     format
-        What to write; may be given several times.
+        What to write; may be given several times. all: every format that supports the generator.
     out
         Folder for the files, a manifest and a model card; by default exports in the run, or beside the file.
     """
-    from gansmith.exporters import EXPORTERS
+    from gansmith.exporters import READERS
     from gansmith.exporters import export as export_generator
 
     out = out or (source if source.is_dir() else source.parent) / "exports"
-    names = list(EXPORTERS) if "all" in format else list(format)
-    for name, difference in export_generator(source, names, out).items():
-        print(f"{name:<12} largest difference {difference:.1e}")
-    print(f"files        {out}")
+    rows = []
+    for name, entry in export_generator(source, format, out).items():
+        if isinstance(entry, str):
+            rows.append([name, f"not written: {entry}", "", "", ""])
+            continue
+        size = sum((out / file).stat().st_size for file in entry["files"])
+        difference = f"{entry['largest_difference']:.1e}"
+        rows.append([name, ", ".join(entry["files"]), f"{size / 1e6:.1f} MB", READERS[name], difference])
+    print_table(["format", "files", "size", "read by", "largest difference"], rows)
+    print(f"-> {out}")
     return 0
 
 

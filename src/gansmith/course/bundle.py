@@ -1,7 +1,7 @@
 """The zip file itself: a generator in Keras's formats, scripts that check and train it, a report, pictures.
 
 A run is held to the rules of the assignment: trained without labels, on training images only. The 25 tiles of the grid
-come from the latents of a fixed seed, and are never chosen by how they look.
+are what the generator draws from the latents of a fixed seed, and are never chosen by how they look.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, randperm
+from torch import Tensor, arange, randperm
 
 from gansmith import __version__
 from gansmith.config import Config
 from gansmith.course import evaluation
 from gansmith.course.sources import package_files
-from gansmith.course.tiles import TILES, missing_classes, tile_ids
+from gansmith.course.tiles import TILES, missing_classes, reorder_clusters
 from gansmith.data import DATASETS, Images, load_data
 from gansmith.errors import RunError
 from gansmith.exporters.keras import to_keras
@@ -37,6 +37,7 @@ from gansmith.randomness import rng
 from gansmith.reports import write_report
 from gansmith.runs import RunDirectory, write_config
 from gansmith.sampling import Model, generate, numpy_latents
+from gansmith.signature import as_exported
 from gansmith.training.chores import custom_choices
 from gansmith.training.inputs import TrainingData, load_training_data
 
@@ -73,21 +74,28 @@ def write_bundle(
     config, data = load_training_data(run.config, images_in_memory)
     _refuse_other_images(run, data)
     notes = [] if allow_test_images else _refuse_test_images(run, data)
-    y = tile_ids(model, data)
-    images = generate(model, numpy_latents(config, seed=SEED, count=TILES), y)
+    model = as_exported(reorder_clusters(model, data, seed=SEED))
+    z, labels = numpy_latents(model.config, seed=SEED, count=TILES), _labels_in_turn(model)
+    images = generate(model, z, labels)
     classifier = load_feature_network(config.data, model.spec)
     has_classifier = not classifier.name.startswith("random")
     missing = missing_classes(images, classifier) if has_classifier else None
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         difference = to_keras(model, folder / "generator")
-        _write_evaluation(folder, model, y, images, classifier if has_classifier else None)
+        _write_evaluation(folder, model, labels, images, classifier if has_classifier else None)
         _write_training(folder, config, data)
         _write_pictures(folder, runs)
-        (folder / "README.txt").write_text(_readme(config, missing), encoding="ascii")
+        (folder / "README.txt").write_text(_readme(config, model, missing), encoding="ascii")
         _write_manifest(folder, run, difference)
         _zip(folder, out)
     return [*notes, *_notes(config, missing)]
+
+
+def _labels_in_turn(model: Model) -> Tensor:
+    """Return (25,) the label of each tile: those that occur, in turn; 0 for a generator that was trained without."""
+    known = model.conditioning.known_labels
+    return known[arange(TILES) % len(known)]
 
 
 def _refuse_labels(run: RunDirectory) -> None:
@@ -133,7 +141,9 @@ def _hashes(pixels: Tensor) -> set[bytes]:
     return {sha256(image.tobytes()).digest() for image in pixels.numpy()}
 
 
-def _write_evaluation(folder: Path, model: Model, y: Tensor, images: Tensor, classifier: FeatureNetwork | None) -> None:
+def _write_evaluation(
+    folder: Path, model: Model, labels: Tensor, images: Tensor, classifier: FeatureNetwork | None
+) -> None:
     """Write evaluation.py and what it reads, and grid.png with these images, uint8 (25, C, H, W).
 
     Raises RuntimeError where evaluation.py's NumPy functions give an image that is more than one grey level off.
@@ -141,13 +151,13 @@ def _write_evaluation(folder: Path, model: Model, y: Tensor, images: Tensor, cla
     tiles = images.permute(0, 2, 3, 1).numpy()
     settings = {
         "seed": SEED,
-        "latent_dim": model.config.latent_dim,
+        "z_dim": model.config.latent_dim,
         "latent_distribution": model.config.latent_distribution,
-        "y": y.tolist(),
+        "labels": labels.tolist() if model.conditioning.has_labels else None,
         "num_classes": classifier.num_classes if classifier else 0,
     }
     write_json(folder / "evaluation.json", settings)
-    again = evaluation.generate(evaluation.latents(settings), evaluation.class_ids(settings), folder)
+    again = evaluation.generate(evaluation.inputs(settings), folder)
     difference = np.abs(evaluation.to_bytes(again).astype(int) - tiles.astype(int)).max()
     if difference > 1:
         raise RuntimeError(f"evaluation.py would generate another grid than this run, {difference} grey levels apart")
@@ -218,7 +228,7 @@ def _notes(config: Config, missing: Sequence[int] | None) -> list[str]:
     return absent + own
 
 
-def _readme(config: Config, missing: Sequence[int] | None) -> str:
+def _readme(config: Config, model: Model, missing: Sequence[int] | None) -> str:
     """Return README.txt: how to run the scripts, what to read, what each file is."""
     how = {
         "none": "without labels",
@@ -232,7 +242,8 @@ def _readme(config: Config, missing: Sequence[int] | None) -> str:
         occurring = f"Not every class occurs in the grid: {', '.join(map(str, missing))} missing."
     files = [
         ("generator.json, generator.h5", "architecture and weights of the generator, in the formats of Keras"),
-        ("evaluation.json", "seed, and what each tile is conditioned on, fixed before any image was generated"),
+        ("generator.keras", "both in one file, for keras.models.load_model"),
+        ("evaluation.json", "the seed, and what the generator takes"),
         ("classifier.npz", "the network that recognises classes for evaluation.py; not part of the generator"),
         ("grid.png, loss.png, film.gif", "the grid, the losses of both networks, the training as a film"),
         ("report.pdf", "experiments, special skills, visualisation"),
@@ -248,6 +259,7 @@ python evaluation.py   generates the 5x5 grid from latents of seed {SEED} and co
 python train.py        trains the same recipe on the few images in data.npz, by the code in gansmith/
                        needs: pip install {" ".join(TRAINING_NEEDS)}
 
+{_usage(model)}
 The algorithm, in the order to read it; gansmith/ is the training part of the package, unchanged:
 
 {_table(_reading(config))}
@@ -258,6 +270,38 @@ Files:
 
 {occurring}
 """
+
+
+def _usage(model: Model) -> str:
+    """Return the part of README.txt on how to generate images with Keras alone."""
+    z_dim = model.config.latent_dim
+    lines = [
+        "With Keras alone (2.15 or 3), images (N, H, W, C) in [-1, 1]:",
+        "",
+        '    generator = keras.models.model_from_json(open("generator.json").read())',
+        '    generator.load_weights("generator.h5")',
+        f"    np.random.seed({SEED})",
+        f"    z = np.random.normal(size=[{TILES}, {z_dim}])",
+    ]
+    if model.conditioning.has_labels:
+        lines += ["    images = generator.predict([z, labels])  # int32 (N, 1)"]
+    else:
+        lines += ["    images = generator.predict(z)"]
+    lines += [""]
+    if model.config.latent_distribution == "uniform":
+        lines += [
+            "This generator was trained with latents that are uniform in [-1, 1]; evaluation.py turns normal numbers",
+            "into such.",
+            "",
+        ]
+    if model.conditioning.in_latents and not model.conditioning.has_labels:
+        lines += [
+            f"The last of the {z_dim} numbers of z chooses the cluster, each as often as in the training images.",
+            "Before any image was generated, clusters were put in an order in which the latents of seed",
+            f"{SEED} meet {TILES} kinds of training images. Their frequencies stay the same.",
+            "",
+        ]
+    return "\n".join(lines)
 
 
 def _reading(config: Config) -> list[tuple[str, str]]:

@@ -3,9 +3,9 @@
     python evaluation.py
 
 Needs NumPy, h5py and Pillow. Reads generator.json and generator.h5, with Keras where it is installed and otherwise with
-the NumPy functions below, and writes grid.png: 25 images on black without gaps, four inches wide. The latents come from
-numpy.random.RandomState(seed).normal; what each tile is conditioned on was fixed before any image was generated. Both
-stand in evaluation.json. classifier.npz recognises the classes; it took no part in training the generator.
+the NumPy functions below, and writes grid.png: 25 images on black without gaps, four inches wide. The latents are
+numpy.random.normal(size=[25, z_dim]) after numpy.random.seed(seed); both numbers stand in evaluation.json.
+classifier.npz recognises the classes; it took no part in training the generator.
 """
 
 import json
@@ -26,11 +26,10 @@ Layer = Callable[[dict[str, Any], list[Array], list[Array]], Array]  # (config, 
 
 def main() -> None:
     settings = json.loads((HERE / "evaluation.json").read_text())
-    z, y = latents(settings), class_ids(settings)
     try:
-        images, reader = generate_with_keras(z, y), "Keras"
+        images, reader = generate_with_keras(inputs(settings)), "Keras"
     except ImportError:
-        images, reader = generate(z, y), "NumPy"
+        images, reader = generate(inputs(settings)), "NumPy"
     save_grid(to_bytes(images), HERE / "grid.png")
     print(f"25 images generated with {reader} -> grid.png")
     if (HERE / "classifier.npz").is_file():
@@ -42,19 +41,13 @@ def main() -> None:
         print(f"missing: {', '.join(map(str, missing))}" if missing else "every class occurs")
 
 
-def latents(settings: dict[str, Any]) -> Array:
-    """Return (25, latent_dim) normal numbers of the seed, or latents of another distribution made from them."""
-    z = np.random.RandomState(settings["seed"]).normal(size=(25, settings["latent_dim"])).astype(np.float32)
+def inputs(settings: dict[str, Any]) -> list[Array]:
+    """Return latents (25, z_dim), normal numbers of the seed or uniform ones made from them, and any labels (25, 1)."""
+    z = np.random.RandomState(settings["seed"]).normal(size=(25, settings["z_dim"])).astype(np.float32)
     if settings["latent_distribution"] == "uniform":  # in [-1, 1]
         z = erf(z / np.float32(2**0.5))
-    elif settings["latent_distribution"] == "sphere":
-        z = z * np.float32(z.shape[1] ** 0.5) / np.linalg.norm(z, axis=1, keepdims=True)
-    return z
-
-
-def class_ids(settings: dict[str, Any]) -> Array:
-    """Return (25, 1) the class id that each tile is conditioned on."""
-    return np.array(settings["y"], dtype=np.int32)[:, None]
+    labels = settings["labels"]
+    return [z] if labels is None else [z, np.array(labels, dtype=np.int32)[:, None]]
 
 
 def erf(x: Array) -> Array:
@@ -80,29 +73,28 @@ def save_grid(images: Array, path: Path) -> None:
     picture.save(path, dpi=(picture.width / 4, picture.height / 4))
 
 
-def generate_with_keras(z: Array, y: Array) -> Array:
+def generate_with_keras(inputs: list[Array]) -> Array:
     """Return images (N, H, W, C) in [-1, 1] that Keras generates; ImportError where it is not installed."""
     import keras
 
     model = keras.models.model_from_json((HERE / "generator.json").read_text())
     model.load_weights(str(HERE / "generator.h5"))
-    inputs = [z, y][: len(model.inputs)]
-    images = model.predict(inputs if len(inputs) > 1 else z, verbose=0)
+    images = model.predict(inputs if len(model.inputs) > 1 else inputs[0], verbose=0)
     return np.asarray(images, dtype=np.float32)
 
 
-def generate(z: Array, y: Array, folder: Path = HERE) -> Array:
+def generate(inputs: list[Array], folder: Path = HERE) -> Array:
     """Return the same images by NumPy: each layer in the order of the file, on the outputs of its inputs."""
     model = json.loads((folder / "generator.json").read_text())["config"]
-    values: dict[str, Array] = {name: value for (name, *_), value in zip(model["input_layers"], (z, y), strict=False)}
+    values: dict[str, Array] = {name: value for (name, *_), value in zip(model["input_layers"], inputs, strict=False)}
     with h5py.File(folder / "generator.h5", "r") as file:
         for layer in model["layers"]:
             if layer["class_name"] == "InputLayer":
                 continue
             group = file[layer["name"]]
             weights = [np.asarray(group[name]) for name in group.attrs["weight_names"]]
-            inputs = [values[source[0]] for source in layer["inbound_nodes"][0]]
-            values[layer["name"]] = LAYERS[layer["class_name"]](layer["config"], weights, inputs)
+            sources = [values[source[0]] for source in layer["inbound_nodes"][0]]
+            values[layer["name"]] = LAYERS[layer["class_name"]](layer["config"], weights, sources)
     return values[model["output_layers"][0][0]]
 
 
@@ -191,6 +183,11 @@ def crop(config: dict[str, Any], weights: list[Array], inputs: list[Array]) -> A
     return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
 
 
+def crop_row(config: dict[str, Any], weights: list[Array], inputs: list[Array]) -> Array:
+    first, last = config["cropping"]
+    return inputs[0][:, first : inputs[0].shape[1] - last]
+
+
 LAYERS: dict[str, Layer] = {
     "Dense": dense,
     "Embedding": embedding,
@@ -199,15 +196,19 @@ LAYERS: dict[str, Layer] = {
     "Conv2DTranspose": conv_2d_transpose,
     "UpSampling2D": up_sampling_2d,
     "ZeroPadding2D": pad,
+    "Cropping1D": crop_row,
     "Cropping2D": crop,
     "Activation": activation,
     "LeakyReLU": lambda config, weights, inputs: np.where(inputs[0] > 0, inputs[0], config["alpha"] * inputs[0]),
+    "ReLU": lambda config, weights, inputs: np.clip(inputs[0], 0, config["max_value"]),
     "Rescaling": lambda config, weights, inputs: inputs[0] * config["scale"] + config["offset"],
     "Reshape": lambda config, weights, inputs: inputs[0].reshape(-1, *config["target_shape"]),
     "Permute": lambda config, weights, inputs: inputs[0].transpose(0, *config["dims"]),
     "Flatten": lambda config, weights, inputs: inputs[0].reshape(len(inputs[0]), -1),
     "Multiply": lambda config, weights, inputs: inputs[0] * inputs[1],
     "Add": lambda config, weights, inputs: inputs[0] + inputs[1],
+    "Subtract": lambda config, weights, inputs: inputs[0] - inputs[1],
+    "UnitNormalization": lambda config, weights, inputs: inputs[0] / np.linalg.norm(inputs[0], axis=1, keepdims=True),
     "Concatenate": lambda config, weights, inputs: np.concatenate(inputs, axis=-1),
 }
 

@@ -31,21 +31,33 @@ EXPORTERS: dict[str, Callable[[Model, Path], float]] = {
     "pt2": to_pt2,
 }
 
+READERS = {
+    "safetensors": "Gansmith",
+    "onnx": "ONNX Runtime, also in browsers (onnxruntime-web)",
+    "keras": "Keras 2.15 and 3, tf_keras",
+    "pt2": "torch.export.load",
+}
+
 TOLERANCE = 1e-4  # in [-1, 1], where a grey level is 8e-3; float32 rounding alone reaches 1e-5
 MANIFEST = "manifest.json"
 
 
-def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dict[str, float]:
-    """Write a generator in these formats, a model card and a manifest; return the largest pixel difference of each.
+def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dict[str, dict[str, Any] | str]:
+    """Write a generator in these formats, a model card and a manifest.
 
     Args:
         source: run directory, checkpoint or .safetensors file.
+        formats: "all" among them for every one that supports this generator.
         out: folder; by default `exports` in the run, or in the folder of the file.
+
+    Returns:
+        for each format its entry in the manifest (files, largest pixel difference), or why it was not written.
 
     Raises ConfigError for an unknown format, and GansmithError if a format does not support this generator; nothing is
     written then.
     """
-    exporters = {name: choose(EXPORTERS, name, "format") for name in formats}
+    wants_all = "all" in formats
+    exporters = dict(EXPORTERS) if wants_all else {name: choose(EXPORTERS, name, "format") for name in formats}
     file = find_generator(source)
     if file.suffix != ".safetensors":
         raise GansmithError(f"{file} is an export itself; give the run, or the .safetensors file it was made from")
@@ -58,12 +70,18 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
     if not out.absolute().parent.is_dir():
         raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to make {out.name} in; make it first")
     model = load_generator(file)
-    entries = {}
+    entries, refused = {}, {}
     with TemporaryDirectory(prefix=f".partial-{out.name}-", dir=out.absolute().parent) as partial:
         for name, exporter in exporters.items():
             folder = Path(partial, name)
             folder.mkdir()
-            difference = exporter(model, folder / "generator")
+            try:
+                difference = exporter(model, folder / "generator")
+            except GansmithError as error:
+                if not wants_all:
+                    raise
+                refused[name] = str(error)
+                continue
             if not difference <= TOLERANCE:
                 raise RuntimeError(
                     f"the {name} export differs by {difference:.2e} from Gansmith: a bug in the exporter"
@@ -81,7 +99,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
             os.replace(path, out / path.name)
     # Entries of formats exported before are kept; each has the hash of its weights.
     write_json(out / MANIFEST, {"gansmith": __version__, "formats": {**earlier, **entries}})
-    return {name: entry["largest_difference"] for name, entry in entries.items()}
+    return {name: entries.get(name) or refused[name] for name in exporters}
 
 
 def _earlier_formats(path: Path) -> dict[str, Any]:

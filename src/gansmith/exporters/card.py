@@ -5,9 +5,11 @@ from typing import Any
 
 import tomli_w
 
+from gansmith.exporters.graph import facts
 from gansmith.pictures.grids import enlarge, grid
 from gansmith.runs import RunDirectory, run_of
 from gansmith.sampling import Model, sample
+from gansmith.signature import as_exported
 
 COUNT, SEED = 25, 0
 SCALE = "1.00 = as close as other real images"
@@ -15,11 +17,6 @@ NAMES = {
     "images_seen": "images seen",
     "fd_ratio": f"FD ratio ({SCALE})",
     "validation_fd_ratio": f"validation FD ratio ({SCALE})",
-}
-LATENTS = {
-    "normal": "standard normal numbers",
-    "uniform": "numbers, uniform in [-1, 1]",
-    "sphere": "numbers, uniform on the sphere with the square root of their number as its radius",
 }
 
 
@@ -51,27 +48,32 @@ def write_card(folder: Path, model: Model, file: Path) -> None:
 
 def _network(model: Model) -> list[str]:
     spec, config = model.spec, model.config
+    texts = facts(as_exported(model))
     channels = "1 channel" if spec.channels == 1 else f"{spec.channels} channels"
     return [
         f"A generator of images, {spec.size}x{spec.size} in {channels}, trained by the recipe",
         f"`{config.recipe}` (network `{config.network}`, seed {config.seed}).",
         "",
-        f"- Latents z: {config.latent_dim} {LATENTS[config.latent_distribution]}.",
-        f"- Class ids y: {_class_ids(model)}",
-        "- Output: pixels from -1 (black) to 1.",
         f"- Weights: {sum(values.numel() for values in model.network.state_dict().values()):,} numbers.",
+        f"- {_conditioning(model)}",
+        "",
+        f"In ONNX, Keras and torch.export, `{'G(z, label)' if 'label' in texts else 'G(z)'}`:",
+        "",
+        *(f"- `{name}`: {texts[name]}." for name in ("z", "label", "images") if name in texts),
+        *(["- Class names: " + ", ".join(model.class_names) + "."] if model.class_names else []),
+        "",
+        "In Keras labels are int32 (N, 1) and images (N, H, W, C). The safetensors file is Gansmith's own:",
+        f"`gansmith.load(file).sample({'labels=[0, 1]' if 'label' in texts else '25'})`.",
     ]
 
 
-def _class_ids(model: Model) -> str:
+def _conditioning(model: Model) -> str:
     count, each = len(model.conditioning), model.conditioning.ids_per_class
     if count == 1:
-        return "none, the generator is unconditional."
+        return "Trained without labels."
     if not model.conditioning.has_labels:
-        return f"0 to {count - 1}, k-means clusters as pseudo-labels."
-    if each == 1:
-        return f"0 to {count - 1}, the labels."
-    return f"{each} * label + 0 to {each - 1}, the sub-clusters of each of {count // each} labels."
+        return f"Trained without labels, conditioned on {count:,} k-means clusters of the training images."
+    return f"Trained with {count // each} labels" + (f", each of {each} sub-clusters." if each > 1 else ".")
 
 
 def _data(model: Model, run: RunDirectory | None) -> list[str]:

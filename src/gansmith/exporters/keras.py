@@ -1,5 +1,7 @@
 """Keras files: architecture as JSON and weights as HDF5, in the format of Keras 2 that tf_keras and Keras 3 load too.
 
+A `.keras` archive has both in one file, for Keras 3 and 2.15.
+
 `LAYERS` maps torch operations to Keras layers that compute exactly the same; other operations are refused. Neither file
 contains code. Maps are (N, H, W, C) in Keras.
 """
@@ -8,10 +10,12 @@ import itertools
 import json
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
@@ -25,37 +29,60 @@ from gansmith.errors import GansmithError
 from gansmith.exporters.graph import largest_difference, trace
 from gansmith.models import model_metadata
 from gansmith.sampling import Model
+from gansmith.signature import as_exported
 
 KERAS_VERSION = "2.15.0"  # the last whose format all later versions read
 
 
 def to_keras(model: Model, path: Path) -> float:
-    """Write `path` with the suffixes .json and .h5; return the largest pixel difference of what Keras computes.
+    """Write `path` with the suffixes .json, .h5 and .keras; return the largest pixel difference of what Keras computes.
 
     Raises GansmithError, with nothing written, if Keras is not installed or has no equal of an operation of G.
     """
     if find_spec("keras") is None:
         raise GansmithError("keras is not installed; run: pip install 'gansmith[keras]'")
+    model = as_exported(model)
     writer = _Writer(model)
-    config = writer.config()
-    path.with_suffix(".json").write_text(json.dumps(config), encoding="ascii")
+    architecture, metadata = json.dumps(writer.config()), json.dumps(model_metadata(model))
+    path.with_suffix(".json").write_text(architecture, encoding="ascii")
     with h5py.File(path.with_suffix(".h5"), "w") as file:
         writer.write_weights(file)
-        file["gansmith"] = json.dumps(model_metadata(model))
-    return largest_difference(model, partial(_generate_with_keras, path))
-
-
-def _generate_with_keras(path: Path, z: Tensor, y: Tensor) -> Tensor:
+        file["gansmith"] = metadata
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names of Keras 2, such as alpha, that are deprecated
-        G = keras.models.model_from_json(path.with_suffix(".json").read_text(encoding="ascii"))
+        G = keras.models.model_from_json(architecture)
         G.load_weights(path.with_suffix(".h5"))
-        inputs = [z.numpy(), y[:, None].int().numpy()][: len(G.inputs)]
-        images = keras.ops.convert_to_numpy(G(inputs if len(inputs) > 1 else inputs[0], training=False))
+        _write_archive(G, path.with_suffix(".keras"), architecture, metadata)
+        both = (G, keras.models.load_model(path.with_suffix(".keras")))
+        return max(largest_difference(model, partial(_generate_with_keras, G)) for G in both)
+
+
+def _generate_with_keras(G: Any, z: Tensor, labels: Tensor) -> Tensor:
+    from keras import ops
+
+    inputs = [z.numpy(), labels[:, None].int().numpy()][: len(G.inputs)]
+    images = ops.convert_to_numpy(G(inputs if len(inputs) > 1 else inputs[0], training=False))
     return torch.from_numpy(images).movedim(-1, 1)
+
+
+def _write_archive(G: Any, path: Path, architecture: str, metadata: str) -> None:
+    """Write a .keras archive: equal generators make equal files, and an older Keras 3 reads it, unlike `G.save`'s."""
+    with TemporaryDirectory() as folder:
+        weights = Path(folder, "model.weights.h5")
+        G.save_weights(weights)
+        with h5py.File(weights, "r+") as file:
+            file["gansmith"] = metadata
+        members = {
+            "metadata.json": json.dumps({"keras_version": "3.0.0", "date_saved": "1980-01-01@00:00:00"}).encode(),
+            "config.json": architecture.encode(),
+            weights.name: weights.read_bytes(),
+        }
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
 
 
 class _Writer:
@@ -78,7 +105,7 @@ class _Writer:
         keys = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         keys |= signature.inputs_to_lifted_tensor_constants
         self.constants: dict[str, Tensor] = {name: tensors[key] for name, key in keys.items()}
-        inputs = (("z", "float32", [None, self.latent_dim]), ("y", "int32", [None, 1]))
+        inputs = (("z", "float32", [None, self.latent_dim]), ("label", "int32", [None, 1]))
         self.inputs = [name for name, _, _ in inputs[: len(signature.user_inputs)]]
         self.names: dict[str, str] = dict(zip(signature.user_inputs, self.inputs, strict=True))
         for name, dtype, shape in inputs[: len(self.inputs)]:
@@ -382,15 +409,54 @@ def _cat(keras: _Writer, node: Node, *, tensors: list[Node], dim: int) -> str:
 def _embedding(keras: _Writer, node: Node, *, weight: Node, indices: Node, **_: Any) -> str:
     table = keras.constant(weight)
     assert table is not None
-    if keras.names.get(indices.name) == "y":
-        weights = {"embeddings": table}
-        name = keras.add("Embedding", ["y"], weights=weights, input_dim=len(table), output_dim=table.shape[1])
-        return keras.add("Flatten", [name], data_format="channels_last")
-    if indices.target is not torch.ops.aten.zeros.default:
-        raise keras.error(node, "of computed class ids")
-    # All images have class id 0: a constant, which in Keras is a layer that ignores its input.
-    weights = {"kernel": torch.zeros(keras.latent_dim, table.shape[1]), "bias": table[0]}
-    return keras.add("Dense", ["z"], weights=weights, units=table.shape[1], use_bias=True)
+    weights = {"embeddings": table}
+    ids = keras.name_of(indices)  # whole numbers, in float32 where they were computed
+    name = keras.add("Embedding", [ids], weights=weights, input_dim=len(table), output_dim=table.shape[1])
+    return keras.add("Flatten", [name], data_format="channels_last")
+
+
+def _zeros(keras: _Writer, node: Node, **_: Any) -> str:
+    if _shape(node) != ():
+        raise keras.error(node, "of this shape")
+    return keras.add("Dense", ["z"], weights={"kernel": torch.zeros(keras.latent_dim, 1)}, units=1, use_bias=False)
+
+
+def _slice(keras: _Writer, node: Node, *, self: Node, dim: int, start: int | None, end: int | None, step: int) -> str:
+    if _shape(self) == _shape(node):
+        return keras.name_of(self)
+    (size,) = _shape(self) if len(_shape(self)) == 1 else (0,)
+    if dim != 1 or step != 1 or not size:
+        raise keras.error(node, "along this axis")
+    first, last, _ = slice(start, end).indices(size)
+    name = keras.add("Reshape", [keras.name_of(self)], target_shape=[size, 1])
+    name = keras.add("Cropping1D", [name], cropping=[first, size - last])
+    return keras.add("Reshape", [name], target_shape=[last - first])
+
+
+def _gt(keras: _Writer, node: Node, *, self: Node, other: Node) -> str:
+    """Add layers for self > other: 1 or 0, exactly so where unequal numbers differ by at least 2**-60."""
+    name = keras.add("Subtract", [keras.name_of(self), keras.name_of(other)])
+    name = keras.add("Rescaling", [name], scale=2.0**60, offset=0.0)
+    return keras.add("ReLU", [name], max_value=1.0)
+
+
+def _sum(keras: _Writer, node: Node, *, self: Node, dim: list[int], keepdim: bool, **_: Any) -> str:
+    if dim != [1] or keepdim or len(_shape(self)) != 1:
+        raise keras.error(node, "along these axes")
+    weights = {"kernel": torch.ones(_shape(self)[0], 1)}
+    return keras.add("Dense", [keras.name_of(self)], weights=weights, units=1, use_bias=False)
+
+
+def _div(keras: _Writer, node: Node, *, self: Node, other: Any) -> str:
+    """Add a layer for vectors divided by their own norms, as torch.nn.functional.normalize writes it."""
+    divisor = other
+    for operation in (_aten.expand_as.default, _aten.clamp_min.default, _aten.linalg_vector_norm.default):
+        if getattr(divisor, "target", None) is not operation:
+            raise keras.error(node)
+        divisor, *settings = divisor.args
+    if divisor is not self or settings != [2.0, [1], True] or len(_shape(self)) != 1:
+        raise keras.error(node)
+    return keras.add("UnitNormalization", [keras.name_of(self)], axis=-1)
 
 
 def _mul(keras: _Writer, node: Node, *, self: Node, other: Any) -> str:
@@ -433,11 +499,13 @@ LAYERS: dict[Any, Callable[..., str]] = {
     _aten.contiguous.default: _reshape,
     _aten.conv2d.default: _conv2d,
     _aten.conv_transpose2d.input: _conv_transpose2d,
+    _aten.div.Tensor: _div,
     _aten.dropout.default: _like_input,
     _aten.elu.default: partial(_activation, kind="elu"),
     _aten.embedding.default: _embedding,
     _aten.flatten.using_ints: _reshape,
     _aten.gelu.default: partial(_activation, kind="gelu"),
+    _aten.gt.Tensor: _gt,
     _aten.leaky_relu.default: _leaky_relu,
     _aten.linear.default: _linear,
     _aten.mul.Tensor: _mul,
@@ -450,9 +518,11 @@ LAYERS: dict[Any, Callable[..., str]] = {
     _aten.silu.default: partial(_activation, kind="swish"),
     _aten.slice.Tensor: _slice,
     _aten.softplus.default: partial(_activation, kind="softplus"),
+    _aten.sum.dim_IntList: _sum,
     _aten.tanh.default: partial(_activation, kind="tanh"),
     _aten.unflatten.int: _reshape,
     _aten.upsample_bilinear2d.vec: partial(_upsample, interpolation="bilinear"),
     _aten.upsample_nearest2d.vec: partial(_upsample, interpolation="nearest"),
     _aten.view.default: _reshape,
+    _aten.zeros.default: _zeros,
 }

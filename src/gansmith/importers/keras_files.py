@@ -24,10 +24,10 @@ MAX_WEIGHTS = 100_000_000  # numbers in a model; a file may have four times as m
 LAYERS = frozenset(
     """
     Activation Add AlphaDropout Average AveragePooling2D BatchNormalization Concatenate Conv1D Conv1DTranspose Conv2D
-    Conv2DTranspose Cropping2D Dense DepthwiseConv2D Dot Dropout ELU Embedding Flatten GaussianDropout GaussianNoise
-    GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization InputLayer LayerNormalization LeakyReLU MaxPooling2D
-    Maximum Minimum Multiply PReLU Permute ReLU RepeatVector Rescaling Reshape SeparableConv2D Softmax SpatialDropout2D
-    Subtract UnitNormalization UpSampling2D ZeroPadding2D
+    Conv2DTranspose Cropping1D Cropping2D Dense DepthwiseConv2D Dot Dropout ELU Embedding Flatten GaussianDropout
+    GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization InputLayer LayerNormalization LeakyReLU
+    MaxPooling2D Maximum Minimum Multiply PReLU Permute ReLU RepeatVector Rescaling Reshape SeparableConv2D Softmax
+    SpatialDropout2D Subtract UnitNormalization UpSampling2D ZeroPadding2D
     """.split()
 )
 MODELS = {"Functional": "Model", "Model": "Model", "Sequential": "Sequential"}  # and their names in keras.models
