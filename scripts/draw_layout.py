@@ -49,7 +49,7 @@ BOXES = {
     "samples": Box("samples", ("models.py", "sampling.py", "pictures"), 20, 244, 160, 82, "read"),
     "evaluation": Box("evaluation", ("evaluation.py", "metrics", "verdicts.py"), 210, 244, 160, 82, "read"),
     "reports": Box("reports", ("reports", "course"), 400, 244, 160, 82, "read"),
-    "exports": Box("exports", ("exporters", "importers"), 590, 244, 160, 82, "read"),
+    "exports": Box("exports", ("signature.py", "exporters", "importers"), 590, 244, 160, 82, "read"),
     "benchmarks": Box("benchmarks", ("benchmarks",), 780, 244, 160, 82, "read"),
     "base": Box("used everywhere", ("errors.py", "randomness.py", "environment.py"), 20, 342, 920, 40, "base"),
 }

@@ -295,6 +295,7 @@ FLOW = [
     ["conditioning", "metrics"],
     ["networks"],
     ["sampling"],
+    ["signature"],
     ["models"],
     ["training.schedule"],
     ["training.losses", "training.penalties"],

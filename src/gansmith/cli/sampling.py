@@ -29,18 +29,18 @@ def sample(
     Parameters
     ----------
     source
-        Run directory, checkpoint, or a generator as .safetensors, .onnx, or a Keras pair .json and .h5.
+        Run directory, checkpoint, or a generator as .safetensors, .onnx, .keras, or a Keras pair .json and .h5.
     count
         How many images; 25 by default.
     seed
         Image k depends on this seed and k alone.
     numpy_seed
-        Draw latents by NumPy's legacy RandomState instead, as course assignments ask for.
+        Take the latents that numpy.random.normal draws after this numpy.random.seed, as course assignments ask for.
     labels
         Classes to draw in turn: names such as cat,dog, or 0-9, or 2024 for the digits 2, 0, 2, 4, or 3,11,12. What is
         the name of a class stands for it. By default as often as in training.
     latents
-        A .npy file of latents (N, latent_dim); sets the count.
+        A .npy file of latents (N, latent_dim), or as exported files take them; sets the count.
     truncation
         How far styles may lie from their mean, 0 to 1; less is truer to type and less varied, and the file says so.
     num_classes
@@ -84,7 +84,7 @@ def walk(
     Parameters
     ----------
     source
-        Run directory, checkpoint, or a generator as .safetensors, .onnx, or a Keras pair .json and .h5.
+        Run directory, checkpoint, or a generator as .safetensors, .onnx, .keras, or a Keras pair .json and .h5.
     seeds
         Samples to visit, such as 0,1,2,3 or 0-3; a walk through classes stays at the first.
     label

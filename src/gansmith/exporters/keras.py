@@ -379,14 +379,20 @@ def _upsample(
     )
 
 
-def _slice(keras: _Writer, node: Node, *, self: Node, dim: int, start: int | None, end: int, step: int) -> str:
+def _slice(keras: _Writer, node: Node, *, self: Node, dim: int, start: int | None, end: int | None, step: int) -> str:
     before, after = _shape(self), _shape(node)
     if before == after:
         return keras.name_of(self)
-    if len(before) != 3 or dim not in (2, 3) or start or step != 1:
+    if dim < 1 or step != 1 or len(before) not in (1, 3) or (len(before) == 3 and dim == 1):
         raise keras.error(node, "of these elements")
-    cropping = [[0, before[1] - after[1]], [0, before[2] - after[2]]]
-    return keras.add("Cropping2D", [keras.name_of(self)], cropping=cropping, data_format="channels_last")
+    first, last, _ = slice(start, end).indices(before[dim - 1])
+    cut = [first, before[dim - 1] - last]
+    if len(before) == 3:
+        cropping = [cut, [0, 0]] if dim == 2 else [[0, 0], cut]
+        return keras.add("Cropping2D", [keras.name_of(self)], cropping=cropping, data_format="channels_last")
+    name = keras.add("Reshape", [keras.name_of(self)], target_shape=[*before, 1])
+    name = keras.add("Cropping1D", [name], cropping=cut)
+    return keras.add("Reshape", [name], target_shape=[*after])
 
 
 def _pixel_shuffle(keras: _Writer, node: Node, *, self: Node, upscale_factor: int) -> str:
@@ -419,18 +425,6 @@ def _zeros(keras: _Writer, node: Node, **_: Any) -> str:
     if _shape(node) != ():
         raise keras.error(node, "of this shape")
     return keras.add("Dense", ["z"], weights={"kernel": torch.zeros(keras.latent_dim, 1)}, units=1, use_bias=False)
-
-
-def _slice(keras: _Writer, node: Node, *, self: Node, dim: int, start: int | None, end: int | None, step: int) -> str:
-    if _shape(self) == _shape(node):
-        return keras.name_of(self)
-    (size,) = _shape(self) if len(_shape(self)) == 1 else (0,)
-    if dim != 1 or step != 1 or not size:
-        raise keras.error(node, "along this axis")
-    first, last, _ = slice(start, end).indices(size)
-    name = keras.add("Reshape", [keras.name_of(self)], target_shape=[size, 1])
-    name = keras.add("Cropping1D", [name], cropping=[first, size - last])
-    return keras.add("Reshape", [name], target_shape=[last - first])
 
 
 def _gt(keras: _Writer, node: Node, *, self: Node, other: Node) -> str:
