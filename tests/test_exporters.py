@@ -49,7 +49,7 @@ def build_model(network, *, conditioning="labels", spec=None, **flags):
     count = max(1, conditioned_spec(spec, config).num_classes)
     frequencies = torch.arange(1, count + 1).double() / sum(range(1, count + 1))
     recompute_batch_statistics(G, config, frequencies)
-    return Model(G.eval(), config, spec, Conditioning(frequencies, has_labels=conditioning == "labels"))
+    return Model(G.eval(), config, spec, Conditioning(frequencies, config.ids_per_class, conditioning == "labels"))
 
 
 KERAS_NETWORKS = [name for name in NETWORKS if name != "stylegan-lite"]  # it modulates its weights
@@ -344,7 +344,7 @@ def test_tensorflow_computes_the_same_images(library, tmp_path):
     folders = tmp_path / "exports"
     for network in KERAS_NETWORKS:
         for conditioning in ("labels", "clusters", "none"):
-            model = as_exported(build_model(network, conditioning=conditioning))
+            model = as_exported(build_model(network, conditioning=conditioning, clusters_per_class=3))
             folder = folders / f"{network}-{conditioning}"
             folder.mkdir(parents=True)
             to_keras(model, folder / "generator")
