@@ -11,8 +11,9 @@ from PIL import Image
 from gansmith.data import load_data
 from gansmith.data.images import Images
 from gansmith.errors import DataError, NotFoundError
-from gansmith.evaluation import compare, evaluate, load_real, read_samples
+from gansmith.evaluation import compare, evaluate, in_form_of, load_real, read_samples
 from gansmith.metrics import gates
+from gansmith.sampling import folder_names
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,8 @@ def test_seeds_share_a_row_and_verdicts_are_reused(gansmith, tiny, run_training,
         (["evaluate", "colour.npz"], "same shape"),
         (["evaluate", "x.npz", "--count", "0"], "between 1 and"),
         (["evaluate", "x.npz", "--seed", "-1"], "0 or more"),
+        (["evaluate", "x.npz", "--num-classes", "3"], "x.npz holds images; omit it"),
+        (["evaluate", "x.npz", "--resize", "cut"], "resize"),
         (["compare"], "nothing to compare"),
     ],
 )
@@ -186,9 +189,78 @@ def test_class_folders_named_as_the_real_classes_have_their_numbers(tmp_path, su
     found = read_samples(folder, real)
     assert sorted(found.labels.tolist()) == [0, 2, 2] and found.class_names == names
     other = write_pictures(tmp_path / "y", real.pixels[:, 0].numpy(), [0, 1, 1], ("cat", "dog"))
-    assert read_samples(other, real).labels.tolist() == [0, 1, 1]
+    found = read_samples(other, real)
+    assert found.labels is None and "has no class 'cat', 'dog'" in found.notices[-1]
+    awkward = replace(real, class_names=("a/b", "a b", "c"))
+    folders = folder_names(range(3), awkward.class_names)
+    folder = write_pictures(tmp_path / "awkward", real.pixels[:, 0].numpy(), [2, 0, 1], [folders[k] for k in range(3)])
+    assert sorted(read_samples(folder, awkward).labels.tolist()) == [0, 1, 2]
+    numbered = write_pictures(tmp_path / "numbered", real.pixels[:, 0].numpy(), [2, 0, 2])
+    assert sorted(read_samples(numbered, real).labels.tolist()) == [0, 2, 2]
     np.savez(tmp_path / "unnamed.npz", images=real.pixels[:, 0].numpy(), labels=[2, 1, 0])
     assert read_samples(tmp_path / "unnamed.npz", real).labels.tolist() == [2, 1, 0]
+
+
+def test_arrays_of_every_kind_are_the_same_images(tmp_path, subset):
+    real = subset.take(torch.arange(0, 5000, 250))
+    pixels = real.pixels[:, 0].numpy()
+    kinds = {
+        "bytes": (pixels, ()),
+        "unit": ((pixels / 255).astype("f4"), ("its floats, 0 to 1, are taken to be in [0, 1]",)),
+        "signed": (pixels / 127.5 - 1, ("its floats, -1 to 1, are taken to be in [-1, 1]",)),
+        "numbers": (pixels.astype("f4"), ()),
+        "last": (pixels[..., None].astype("i8"), ()),
+        "flat": (pixels.reshape(20, 784), ()),
+    }
+    for name, (array, notices) in kinds.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        np.savez(tmp_path / f"{name}.npz", images=array)
+        for suffix in (".npy", ".npz"):
+            found = read_samples(tmp_path / f"{name}{suffix}", subset)
+            assert torch.equal(found.pixels, real.pixels) and found.notices == notices, (name, suffix)
+
+
+def test_samples_are_brought_to_larger_and_other_shapes(tmp_path, subset):
+    pixels = subset.pixels[:20]
+    framed = Images(torch.nn.functional.pad(pixels, (2, 2, 2, 2)))
+    np.save(tmp_path / "x.npy", pixels[:, 0].numpy())
+    found = read_samples(tmp_path / "x.npy", framed)
+    assert torch.equal(found.pixels, framed.pixels)
+    assert found.notices == ("a black border of 2 pixels was added, as the real images have one",)
+    for resize in ("crop", "pad", "stretch"):  # which asks for no border
+        found = read_samples(tmp_path / "x.npy", framed, resize=resize)
+        assert not torch.equal(found.pixels, framed.pixels) and "resized from 28 to 32 pixels" in found.notices[-1]
+    np.save(tmp_path / "wide.npy", np.pad(pixels[:, 0].numpy(), ((0, 0), (0, 0), (4, 4))))
+    wide = read_samples(tmp_path / "wide.npy", subset)
+    assert torch.equal(wide.pixels, pixels)
+    assert wide.notices == ("its images of 28 x 36 pixels were cropped to squares of 28",)
+    stretched = read_samples(tmp_path / "wide.npy", subset, resize="stretch")
+    assert not torch.equal(stretched.pixels, pixels) and "stretched to squares" in stretched.notices[-1]
+    rgb = Images(torch.zeros(4, 3, 28, 28, dtype=torch.uint8))
+    found = read_samples(tmp_path / "x.npy", rgb)
+    assert torch.equal(found.pixels, pixels.repeat(1, 3, 1, 1))
+
+
+def test_images_that_are_nearly_grey_are_made_grey_and_others_are_not(tmp_path, subset):
+    pixels = subset.pixels[:20].permute(0, 2, 3, 1).repeat(1, 1, 1, 3).numpy()
+    np.save(tmp_path / "x.npy", pixels)
+    assert torch.equal(read_samples(tmp_path / "x.npy", subset).pixels, subset.pixels[:20])
+    pixels[..., 0] ^= 1
+    np.save(tmp_path / "x.npy", pixels)
+    found = read_samples(tmp_path / "x.npy", subset)
+    assert torch.equal(found.pixels, subset.pixels[:20]) and found.notices[-1].endswith("nearly grey, were averaged")
+    pixels[..., 0] = 255 - pixels[..., 0]
+    np.save(tmp_path / "x.npy", pixels)
+    assert read_samples(tmp_path / "x.npy", subset).spec.channels == 3
+
+
+def test_samples_of_a_generator_are_brought_to_the_real_images_form(subset):
+    drawn = replace(subset.take(torch.arange(20)), class_names=tuple("0123456789"))
+    large = replace(drawn, pixels=torch.nn.functional.pad(drawn.pixels, (2, 2, 2, 2)))
+    found = in_form_of(subset, large)
+    assert torch.equal(found.pixels, drawn.pixels) and torch.equal(found.labels, drawn.labels)
+    again = in_form_of(subset, found)
+    assert torch.equal(again.pixels, found.pixels) and again.notices == found.notices
 
 
 def test_grey_pictures_are_compared_with_color_ones(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gansmith.data.image_files import holds_own_arrays, open_picture, read_npz
+from gansmith.data.image_files import open_picture, read_npz, truncation_notice
 from gansmith.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
@@ -35,21 +35,17 @@ def test_labels_are_kept_where_all_are_known(tmp_path):
     assert read_npz(tmp_path / "b.npz").labels is None
 
 
-@pytest.mark.parametrize(
-    ("names", "is_own"),
-    [
-        (("images", "labels"), True),
-        (("samples",), True),
-        (("arr_0", "truncation"), True),
-        (("x_train", "y_train"), False),
-        (("images", "val_images"), False),
-    ],
-)
-def test_what_sample_writes_is_told_from_other_archives(tmp_path, names, is_own):
-    np.savez(tmp_path / "x.npz", **dict.fromkeys(names, PIXELS))
-    assert holds_own_arrays(tmp_path / "x.npz") is is_own
-    (tmp_path / "x.npz").write_bytes(b"no archive")
-    assert holds_own_arrays(tmp_path / "x.npz")  # so that reading it says what is wrong
+def test_a_truncation_is_one_number_and_said(tmp_path):
+    path = tmp_path / "x.npz"
+    for more, said in (({}, 0), ({"truncation": np.float64(1)}, 0), ({"truncation": np.float64(0.7)}, 1)):
+        np.savez(path, images=PIXELS, **more)
+        assert len(truncation_notice(path)) == said
+    assert "drawn with truncation 0.7" in truncation_notice(path)[0]
+    np.savez(path, images=PIXELS, truncation=np.ones(2))
+    with pytest.raises(DataError, match="holds 2 truncations"):
+        truncation_notice(path)
+    path.write_bytes(b"no archive")
+    assert truncation_notice(path) == ()
 
 
 def header(shape: str, descr: str = "|u1") -> bytes:

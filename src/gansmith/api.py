@@ -428,6 +428,7 @@ def evaluate(
     fid: bool = False,
     fid_weights: Path | str | None = None,
     num_classes: int | None = None,
+    resize: str = "",
 ) -> Verdict:
     """Measure samples against real images, and say whether the FD ratio is valid.
 
@@ -444,10 +445,13 @@ def evaluate(
         fid: measure also the FID of Inception v3 against all training images; an hour or more for 50,000.
         fid_weights: the file of its weights, where it cannot be downloaded.
         num_classes: as of `load`.
+        resize: crop, pad or stretch: how samples of another size become as large as the real images; empty: a black
+            border is cut off or added where all images have one, else they are cropped.
     """
     data = _own_images(target) if data is None else _real_images(target, data)
     choices: dict[str, Any] = {"count": count, "quick": quick, "seed": seed, "fid": fid, "fid_weights": fid_weights}
-    return evaluation.evaluate(_path(target), data=data, data_dir=data_dir, num_classes=num_classes, **choices)
+    choices |= {"num_classes": num_classes, "resize": resize}
+    return evaluation.evaluate(_path(target), data=data, data_dir=data_dir, **choices)
 
 
 def compare(

@@ -14,11 +14,13 @@ import torch
 
 from gansmith.config import Config, is_repeat
 from gansmith.data import load_data
-from gansmith.data.image_files import holds_own_arrays, read_npz
+from gansmith.data.arrays import Arrays
+from gansmith.data.idx import IdxSource
+from gansmith.data.image_files import truncation_notice
 from gansmith.data.images import Images, split
 from gansmith.data.pictures import PictureSource, look_around
 from gansmith.data.prepare import Preparation
-from gansmith.data.sources import as_prepared, load_source, open_source
+from gansmith.data.sources import arrays_as_images, as_prepared, load_source, open_source, read_arrays
 from gansmith.errors import ConfigError, NotFoundError
 from gansmith.metrics import gates
 from gansmith.metrics.evaluators import find_evaluators
@@ -28,9 +30,11 @@ from gansmith.metrics.protocol import FULL, QUICK, Real, evaluate_samples
 from gansmith.metrics.reference import load_references
 from gansmith.models import find_generator, is_generator, load_generator
 from gansmith.runs import RunDirectory, run_of
-from gansmith.sampling import Model, sample
+from gansmith.sampling import Model, folder_names, sample
 from gansmith.training.inputs import preparation
 from gansmith.verdicts import Comparison, Verdict
+
+MAX_SPREAD = 8.0  # mean difference of the channels up to which images count as grey: that of JPEG, not of colors
 
 
 def evaluate(
@@ -44,6 +48,7 @@ def evaluate(
     fid: bool = False,
     fid_weights: Path | str | None = None,
     num_classes: int | None = None,
+    resize: str = "",
 ) -> Verdict:
     """Return the verdict on a target as one JSON object, and append it to metrics.jsonl where the target is a run's.
 
@@ -55,6 +60,7 @@ def evaluate(
         fid: measure also the FID of Inception v3 against all training images, see `inception`.
         fid_weights: the file of its weights; by default the cached one, downloaded first where there is none.
         num_classes: as of `models.load_generator`.
+        resize: as of `read_samples`.
 
     Raises GansmithError for a target or data that cannot be evaluated.
     """
@@ -78,14 +84,15 @@ def evaluate(
     how = Preparation() if model is None else preparation(model.config)
     real = load_real(data or "mnist", data_dir=data_dir, how=how)
     if samples is None:
-        samples = read_samples(target, real.train).shuffled(count)
+        samples = read_samples(target, real.train, resize=resize).shuffled(count)
+    samples = in_form_of(real.train, samples, resize=resize)
     row = {
         "target": str(target),
         "images_seen": _images_seen(checkpoint),
         "tier": "quick" if quick else "full",
         "count": count,
         "seed": None if checkpoint is None else seed,
-        **_measure(_as_grey(samples, real.train), real, notices, quick=quick, layers=layers),
+        **_measure(samples, real, notices, quick=quick, layers=layers),
     }
     if run is not None:
         _save(run, row)
@@ -116,7 +123,8 @@ def _draw(model: Model, *, seed: int, count: int) -> Images:
     """Return samples with the labels they were drawn for, and what was decided about the generator's file."""
     pixels, labels = sample(model, seed=seed, count=count)
     known = labels if model.conditioning.has_labels else None
-    return Images(pixels, known, name="samples", source=f"samples of seed {seed}", notices=model.notices)
+    source, names = f"samples of seed {seed}", () if known is None else model.class_names
+    return Images(pixels, known, name="samples", source=source, notices=model.notices, class_names=names)
 
 
 def _save(run: RunDirectory, row: dict[str, Any]) -> None:
@@ -142,34 +150,38 @@ def load_real(data: str | Images, *, data_dir: Path | str | None = None, how: Pr
     return Real(train, validation, test, load_references(images.name, images.spec) if is_official else {})
 
 
-def read_samples(path: Path, real: Images) -> Images:
-    """Return the images in a file or folder, in the size and color of the real ones, with a notice of what was done.
+def read_samples(path: Path, real: Images, *, resize: str = "") -> Images:
+    """Return the images in a file or folder, in the form of the real ones, with a notice of what was done.
 
-    Folders named after the real images' classes get their numbers.
+    Args:
+        resize: how others become squares of the real size: crop, pad or stretch; empty: a black border of the
+            difference is cut off or added where all images have one, and else they are cropped and resized.
     """
     if not path.exists():
         raise NotFoundError(f"there is no file or folder {str(path)!r}; give a .npz, an archive or a folder of images")
-    if path.suffix == ".npz" and holds_own_arrays(path):
-        samples = read_npz(path)
+    how = Preparation(real.spec.size, resize or "crop", "rgb" if real.spec.channels == 3 else "auto")
+    source = open_source(path)
+    if isinstance(source, PictureSource):
+        samples = load_source(source, replace(how, size=_common_side(source) or how.size), name=path.stem)
+    elif isinstance(source, IdxSource):
+        samples = load_source(source, Preparation(), name=path.stem)
     else:
-        color = "rgb" if real.spec.channels == 3 else "auto"
-        source = open_source(path)
-        size = _common_side(source) if isinstance(source, PictureSource) else 0
-        samples = load_source(source, Preparation(size, color=color), name=path.stem)
-    samples = _with_labels_of(samples, real)
-    size = real.spec.size
-    if samples.spec.size == size:
-        return samples
-    border = (samples.spec.size - size) // 2
-    inner = samples.pixels[..., border : border + size, border : border + size] if border > 0 else samples.pixels
-    is_padded = border > 0 and int(samples.pixels.sum(dtype=torch.int64)) == int(inner.sum(dtype=torch.int64))
-    if is_padded:
-        done = f"their black border of {border} pixels was cut off"
-        pixels = inner.contiguous()
-    else:
-        done = f"they were resized from {samples.spec.size} to {size} pixels, which changes how sharp they are"
-        pixels = as_prepared(samples, Preparation(size=size)).pixels
-    return replace(samples, pixels=pixels, notices=(*samples.notices, done))
+        samples = _from_arrays(read_arrays(source, "train"), how, path.stem)
+    if path.suffix == ".npz":
+        samples = replace(samples, notices=(*samples.notices, *truncation_notice(path)))
+    return in_form_of(real, samples, resize=resize)
+
+
+def _from_arrays(arrays: Arrays, how: Preparation, name: str) -> Images:
+    """Return arrays as they are where they are square, else prepared, with a notice."""
+    height, width = arrays.pixels.shape[1:3]
+    if height == width and len(arrays.pixels):
+        labels = None if arrays.labels is None else torch.from_numpy(arrays.labels)
+        return Images(torch.from_numpy(arrays.pixels), labels, name, arrays.source, arrays.notices)
+    samples = arrays_as_images(arrays, how, name=name)
+    verb = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}[how.resize]
+    done = f"its images of {height} x {width} pixels were {verb} to squares of {how.size}"
+    return replace(samples, notices=(*samples.notices, done))
 
 
 def _common_side(source: PictureSource) -> int:
@@ -178,12 +190,68 @@ def _common_side(source: PictureSource) -> int:
     return sides.pop() if len(sides) == 1 and 4 <= min(sides) <= 1024 else 0
 
 
-def _with_labels_of(samples: Images, real: Images) -> Images:
-    """Return samples whose class folders, where they are named as the real classes, have the real classes' numbers."""
-    numbers = {name: number for number, name in enumerate(real.class_names)}
-    if samples.labels is None or not samples.class_names or not numbers.keys() >= set(samples.class_names):
+def in_form_of(real: Images, samples: Images, *, resize: str = "") -> Images:
+    """Return samples in the size, channels and class numbers of the real images, with a notice of what was done.
+
+    Args:
+        resize: as of `read_samples`.
+    """
+    samples = _with_channels_of(real, _with_labels_of(real, samples))
+    size, own = real.spec.size, samples.spec.size
+    border = abs(own - size) // 2
+    if own == size:
         return samples
-    table = torch.tensor([numbers[name] for name in samples.class_names])
+    larger = samples.pixels if own > size else real.pixels[:1000]
+    if not resize and _has_black_border(larger, border, min(own, size)):
+        if own > size:
+            pixels = samples.pixels[..., border : border + size, border : border + size].contiguous()
+            done = f"their black border of {border} pixels was cut off"
+        else:
+            sides = (border, size - own - border)
+            pixels = torch.nn.functional.pad(samples.pixels, (*sides, *sides))
+            done = f"a black border of {border} pixels was added, as the real images have one"
+    else:
+        pixels = as_prepared(samples, Preparation(size, resize or "crop")).pixels
+        done = f"they were resized from {own} to {size} pixels, which changes how sharp they are"
+    return replace(samples, pixels=pixels, notices=(*samples.notices, done))
+
+
+def _has_black_border(pixels: torch.Tensor, border: int, size: int) -> bool:
+    """Return whether uint8 (N, C, H, W) images are black but for a square of `size` pixels in their middle."""
+    inner = pixels[..., border : border + size, border : border + size]
+    return border > 0 and int(pixels.sum(dtype=torch.int64)) == int(inner.sum(dtype=torch.int64))
+
+
+def _with_channels_of(real: Images, samples: Images) -> Images:
+    """Return samples as grey or RGB as the real images are, but for images in color where these are grey."""
+    channels, own = real.spec.channels, samples.spec.channels
+    if (channels, own) == (3, 1):
+        notice = "their grey was repeated in three channels"
+        return replace(samples, pixels=samples.pixels.repeat(1, 3, 1, 1), notices=(*samples.notices, notice))
+    if (channels, own) != (1, 3):
+        return samples
+    values = samples.pixels.float()
+    spread = float((values.amax(1) - values.amin(1)).mean())
+    if spread > MAX_SPREAD:
+        return samples
+    notices = samples.notices if spread == 0 else (*samples.notices, "their colors, nearly grey, were averaged")
+    return replace(samples, pixels=values.mean(1, keepdim=True).round().byte(), notices=notices)
+
+
+def _with_labels_of(real: Images, samples: Images) -> Images:
+    """Return samples with the real classes' numbers, by the names of their classes, or without labels."""
+    if samples.labels is None or not samples.class_names or not real.num_classes:
+        return samples
+    numbers = {str(number): number for number in range(real.num_classes)}
+    numbers |= {name: number for number, name in folder_names(range(len(real.class_names)), real.class_names).items()}
+    numbers |= {name: number for number, name in enumerate(real.class_names)}
+    used = samples.labels.unique().tolist()
+    strange = [samples.class_names[label] for label in used if samples.class_names[label] not in numbers]
+    if strange:
+        notice = f"their labels were left out: {real.name} has no class {', '.join(map(repr, strange[:5]))}"
+        return replace(samples, labels=None, class_names=(), notices=(*samples.notices, notice))
+    table = torch.zeros(max(used) + 1, dtype=torch.int64)
+    table[used] = torch.tensor([numbers[samples.class_names[label]] for label in used])
     return replace(samples, labels=table[samples.labels], class_names=real.class_names)
 
 
@@ -316,10 +384,3 @@ def _images_seen(checkpoint: Path | None) -> int | None:
     """Return the training length of a checkpoint in images; None for files that are no checkpoint of a run."""
     name = "" if checkpoint is None else checkpoint.parent.name
     return int(name) if name.isdecimal() else None
-
-
-def _as_grey(samples: Images, real: Images) -> Images:
-    """Convert colour samples whose channels are equal to grey where the real images are grey."""
-    if samples.pixels.shape[1] == 3 and real.pixels.shape[1] == 1 and (samples.pixels == samples.pixels[:, :1]).all():
-        return replace(samples, pixels=samples.pixels[:, :1].contiguous())
-    return samples

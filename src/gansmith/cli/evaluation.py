@@ -1,7 +1,7 @@
 """`evaluate` and `compare`: the FD ratio of samples, and whether it is valid."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -23,6 +23,7 @@ def evaluate(
     fid: Flag = False,
     fid_weights: Path | None = None,
     num_classes: int | None = None,
+    resize: Literal["crop", "pad", "stretch"] | None = None,
     json: Json = False,
 ) -> int:
     """Compare samples with real images: the FD ratio, where 1.00 is as close as other real images, and its gates.
@@ -30,7 +31,7 @@ def evaluate(
     Parameters
     ----------
     target
-        Run directory, checkpoint, generator.safetensors, .npz of images, or folder of PNGs.
+        Run directory, checkpoint, generator file, or images: .npz, .npy, a folder or an archive.
     data
         Real images to compare with; by default those the generator was trained on, mnist for files.
     data_dir
@@ -47,6 +48,9 @@ def evaluate(
         File of its weights, where they cannot be downloaded.
     num_classes
         How many classes there are, for a file of another program that takes labels and does not say so.
+    resize
+        How samples of another size become as large as the real images. Without it, a black border is cut off or added
+        where all images have one, else they are cropped to squares and resized.
     json
         Print one JSON object instead of a table.
     """
@@ -56,7 +60,7 @@ def evaluate(
 
     verdict = api.evaluate(
         target, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed, fid=fid, fid_weights=fid_weights,
-        num_classes=num_classes,
+        num_classes=num_classes, resize=resize or "",
     )  # fmt: skip
     print(to_json(verdict) if json else verdict)
     return 0

@@ -48,11 +48,13 @@ class Arrays:
         pixels: uint8 (N, H, W, C).
         labels: (N,) whole numbers, or None.
         source: the file, in words.
+        notices: a sentence on the range of floats.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     source: str
+    notices: tuple[str, ...] = ()
 
 
 Parts = dict[str, Arrays]
@@ -171,7 +173,16 @@ def as_arrays(images: NDArray[Any], labels: NDArray[Any] | None, source: str) ->
     Pixels may be uint8, whole numbers from 0 to 255, or floats in [0, 1] or [-1, 1]; labels one number, or one
     one-hot row, for each image.
     """
-    return Arrays(_as_nhwc(as_bytes(images, source), source), _as_labels(labels, len(images), source), source)
+    pixels = _as_nhwc(as_bytes(images, source), source)
+    return Arrays(pixels, _as_labels(labels, len(images), source), source, _range_in_words(images))
+
+
+def _range_in_words(images: NDArray[Any]) -> tuple[str, ...]:
+    """Return which range floats were taken to have, as a sentence; nothing for bytes and numbers up to 255."""
+    if images.dtype.kind != "f" or float(images.max()) > 1.001:
+        return ()
+    low, high = float(images.min()), float(images.max())
+    return (f"its floats, {low:.3g} to {high:.3g}, are taken to be in {'[-1, 1]' if low < -0.001 else '[0, 1]'}",)
 
 
 def as_bytes(images: NDArray[Any], source: str, *, span: tuple[float, float] | None = None) -> NDArray[np.uint8]:

@@ -23,13 +23,18 @@ MAX_BYTES = 2**29  # of all pixels together; reading takes twice that
 _NAMES = ("images", "samples", "arr_0")  # of the array in a .npz, in this order
 
 
-def holds_own_arrays(path: Path) -> bool:
-    """Whether a .npz holds what `sample` writes: images, and perhaps labels and a truncation."""
+def truncation_notice(path: Path) -> tuple[str, ...]:
+    """Return a sentence on the truncation that a .npz says its images were drawn with; nothing where it says none."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()} <= {*_NAMES, "labels", "truncation"}
-    except (zipfile.BadZipFile, OSError):
-        return True  # which then says what is wrong with it
+        with zipfile.ZipFile(path) as archive, archive.open("truncation.npy") as file:
+            truncation = read_array(file, f"{path}: truncation")
+    except (KeyError, zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError):
+        return ()  # none, or damage that reading the images will meet
+    if truncation.shape != ():
+        raise DataError(f"{path} holds {truncation.size} truncations; one number is needed, or none")
+    return (
+        () if truncation == 1 else (f"its images were drawn with truncation {truncation}: more typical, less varied",)
+    )
 
 
 def read_npz(path: Path) -> Images:

@@ -184,7 +184,7 @@ def load_source(
     found = _large_array(source, how, part, name)
     if found is not None:
         return found
-    images = arrays_as_images(_read_files(source, part), how, name=name)
+    images = arrays_as_images(read_arrays(source, part), how, name=name)
     return replace(images, source=str(source.path), notices=(*source.notices, *images.notices))
 
 
@@ -193,7 +193,7 @@ def arrays_as_images(arrays: Arrays, how: Preparation, *, name: str) -> Images:
     how, notices = settle_arrays(how, arrays)
     labels = None if arrays.labels is None else torch.from_numpy(arrays.labels)
     pixels = torch.from_numpy(prepare_arrays(arrays, how))
-    return Images(pixels, labels, name=name, source=arrays.source, notices=notices)
+    return Images(pixels, labels, name=name, source=arrays.source, notices=(*arrays.notices, *notices))
 
 
 def _large_array(source: FileSource, how: Preparation, part: str, name: str) -> Images | None:
@@ -232,7 +232,7 @@ def as_prepared(images: Images, how: Preparation) -> Images:
     return replace(images, pixels=pixels, notices=(*images.notices, *notices, settled.in_words()))
 
 
-def _read_files(source: FileSource, part: str) -> Arrays:
+def read_arrays(source: FileSource, part: str) -> Arrays:
     """Return all files of a part as one."""
     if part in source.parts and part != "train":
         found = [read_file(file)["train"] for file in source.parts[part]]
@@ -246,7 +246,7 @@ def _read_files(source: FileSource, part: str) -> Arrays:
     if len(found) == 1:
         return found[0]
     labels = None if any(one.labels is None for one in found) else np.concatenate([one.labels for one in found])
-    return Arrays(np.concatenate([one.pixels for one in found]), labels, str(source.path))
+    return Arrays(np.concatenate([one.pixels for one in found]), labels, str(source.path), found[0].notices)
 
 
 def settle_arrays(how: Preparation, arrays: Arrays) -> tuple[Preparation, tuple[str, ...]]:
