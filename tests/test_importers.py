@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -371,6 +372,12 @@ def test_reading_is_stopped_after_the_time_limit(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="takes more than 0.5 seconds"):
         process.read_facts(worker)
     process.stop_worker(worker)
+
+
+def test_the_time_of_a_core_is_limited():
+    code = "from gansmith.importers import worker; worker.limit_time(0.1)\nwhile True: pass"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGXCPU
 
 
 def test_memory_is_limited(tmp_path):

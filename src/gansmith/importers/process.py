@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,9 @@ from torch import Tensor, nn
 from gansmith.errors import DataError
 from gansmith.importers.worker import LENGTH
 
-TIME_LIMIT_S = 60.0  # for reading a file, which takes Keras 3 to 5 s on two cores (2025), and for each request after it
+# Of a core's time, or twice as long by the clock: for reading a file, which takes Keras 3 to 5 s (2025), and for each
+# request after it.
+TIME_LIMIT_S = 60.0
 Process = subprocess.Popen[bytes]
 
 
@@ -71,7 +74,7 @@ def read_facts(process: Process) -> dict[str, Any]:
     header = process.stdout.read(LENGTH.size)
     text = process.stdout.read(*LENGTH.unpack(header)) if len(header) == LENGTH.size else b""
     if not text:
-        raise DataError(_reason_of_end("reading it", started_at))
+        raise DataError(_reason_of_end("reading it", process, started_at))
     facts: dict[str, Any] = json.loads(text)
     if "error" in facts:
         raise DataError(facts["error"])
@@ -88,8 +91,10 @@ def stop_worker(process: Process) -> None:
             pipe.close()
 
 
-def _reason_of_end(action: str, started_at: float) -> str:
-    if time.monotonic() - started_at >= TIME_LIMIT_S:
+def _reason_of_end(action: str, process: Process, started_at: float) -> str:
+    """Return why a worker that has ended did so."""
+    is_late = time.monotonic() - started_at >= 2 * TIME_LIMIT_S
+    if is_late or process.wait() == -getattr(signal, "SIGXCPU", 0):
         return f"{action} takes more than {TIME_LIMIT_S:g} seconds"
     return f"{action} crashes the library that runs it, or takes too much memory"
 
@@ -127,5 +132,6 @@ class ForeignGenerator(nn.Module):
             stdin.flush()
             data += stdout.read(size)
         if len(data) != size:
-            raise DataError(f"{self.path} cannot be sampled from ({_reason_of_end('computing images', started_at)})")
+            reason = _reason_of_end("computing images", self.process, started_at)
+            raise DataError(f"{self.path} cannot be sampled from ({reason})")
         return torch.from_numpy(np.frombuffer(data, dtype="<f4").reshape(len(z), *self.image_shape))
