@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -374,10 +375,17 @@ def test_reading_is_stopped_after_the_time_limit(tmp_path, monkeypatch):
     process.stop_worker(worker)
 
 
-def test_the_time_of_a_core_is_limited():
-    code = "from gansmith.importers import worker; worker.limit_time(0.1)\nwhile True: pass"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGXCPU
+def test_the_time_of_a_core_is_limited_besides_that_by_the_clock():
+    code = "import resource; from gansmith.importers import worker; worker.limit_time(1000);"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code} print(resource.getrlimit(resource.RLIMIT_CPU)[0])"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert 1000 <= int(done.stdout) <= 1020
+    with subprocess.Popen([sys.executable, "-c", f"{code} import time; time.sleep(60)"]) as ended:
+        ended.send_signal(signal.SIGXCPU)
+        reason = process._reason_of_end("reading it", ended, time.monotonic())
+    assert reason == "reading it takes more than 60 seconds"
 
 
 def test_memory_is_limited(tmp_path):
