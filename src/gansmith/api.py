@@ -44,6 +44,7 @@ from gansmith.sampling import (
     label_numbers,
     numpy_latents,
     read_latents,
+    refuse_counts,
     truncate,
 )
 from gansmith.sampling import sample as sample_model
@@ -392,7 +393,7 @@ def sample(
 
     Raises GansmithError for what cannot be drawn.
     """
-    _refuse_counts(1 if count is None else count, seed, numpy_seed)
+    refuse_counts(1 if count is None else count, seed, numpy_seed)
     model = source if isinstance(source, Model) else load(source, num_classes=num_classes)
     if truncation != 1:
         model = replace(model, network=copy.deepcopy(model.network))
@@ -406,7 +407,7 @@ def sample(
         count = len(z)
         model = exported if z.shape[1] == exported.config.latent_dim else model
     count = count if count is not None else 25 if chosen is None else len(chosen)
-    _refuse_counts(count, seed, numpy_seed)
+    refuse_counts(count, seed, numpy_seed)
     if numpy_seed is not None:
         model, seed = exported, numpy_seed
         z = numpy_latents(model.config, seed=seed, count=count)
@@ -970,13 +971,6 @@ def _as_latents(latents: Any, *widths: int) -> Any:
         wanted = " or ".join(f"(count, {width})" for width in widths)
         raise ConfigError(f"latents have shape {tuple(z.shape)}; give finite numbers of shape {wanted}")
     return z
-
-
-def _refuse_counts(count: int, seed: int, numpy_seed: int | None) -> None:
-    if not 1 <= count <= data_sets.MAX_IMAGES:
-        raise ConfigError(f"count is {count}; it must be between 1 and {data_sets.MAX_IMAGES}, such as 25")
-    if seed < 0 or (numpy_seed is not None and not 0 <= numpy_seed < 2**32):
-        raise ConfigError("a seed must be a whole number from 0 (to 4294967295 for NumPy's), such as 504")
 
 
 def _ratio_of(run: Run) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from gansmith.conditioning import Conditioning
 from gansmith.config import Config, class_number, parse_labels, unknown_class
 from gansmith.data.image_files import read_array
-from gansmith.data.images import ImageSpec, to_uint8
+from gansmith.data.images import MAX_IMAGES, ImageSpec, to_uint8
 from gansmith.errors import ConfigError, DataError
 from gansmith.files import replacing, write_bytes
 from gansmith.networks.layers import Dropout
@@ -284,6 +284,14 @@ def truncate(model: Model, strength: float) -> None:
             "stylegan-lite"
         )
     G.truncate(strength)
+
+
+def refuse_counts(count: int, seed: int, numpy_seed: int | None) -> None:
+    """Raise ConfigError for a number of samples or a seed that is out of range."""
+    if not 1 <= count <= MAX_IMAGES:
+        raise ConfigError(f"count is {count}; it must be between 1 and {MAX_IMAGES}, such as 25")
+    if seed < 0 or (numpy_seed is not None and not 0 <= numpy_seed < 2**32):
+        raise ConfigError("a seed must be a whole number from 0 (to 4294967295 for NumPy's), such as 504")
 
 
 def label_numbers(labels: Sequence[int | str] | str | None, class_names: Sequence[str]) -> list[int] | None:

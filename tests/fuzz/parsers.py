@@ -28,6 +28,7 @@ from gansmith.errors import DataError, GansmithError
 from gansmith.exporters import export
 from gansmith.files import save_tensors
 from gansmith.importers import keras_worker
+from gansmith.importers.worker import first_line
 from gansmith.models import generator_metadata, load_generator
 from gansmith.networks import NETWORKS
 from gansmith.runs import RunDirectory
@@ -112,9 +113,9 @@ def _keras(path: Path) -> None:
         weights = Path(folder, "valid.h5")
         weights.write_bytes(_keras_pair()[1])
         try:
-            keras_worker.read(weights, Path(folder), path)
+            keras_worker.load(weights, Path(folder), path)
         except Exception as error:
-            raise DataError(f"{path} cannot be read ({keras_worker.first_line(error)})") from None
+            raise DataError(f"{path} cannot be read ({first_line(error)})") from None
 
 
 def _run_json(path: Path) -> None:

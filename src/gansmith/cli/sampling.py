@@ -49,8 +49,10 @@ def sample(
         A .png grid, a .npz with images and labels, or a folder for one PNG each (cat/00000.png with labels).
     """
     from gansmith import api
+    from gansmith.sampling import refuse_counts
 
     require_place(out)
+    refuse_counts(25 if count is None else count, seed, numpy_seed)
     is_sized = count is not None or latents is not None
     model = api.load(source, num_classes=num_classes)
     samples = api.sample(

@@ -317,12 +317,12 @@ def cache_dir(name: str) -> Path:
 
 
 def _user_cache() -> Path:
-    """Return the user's cache folder, or a temporary one for a user without a home, as in some containers."""
-    import platformdirs
-
+    """Return the user's cache folder; a temporary one without a home, as in some containers, or in a hand-in."""
     try:
+        import platformdirs
+
         found = Path(platformdirs.user_cache_dir("gansmith", appauthor=False))
-    except RuntimeError:  # newer versions; older ones return a path that begins with "~"
+    except (ImportError, RuntimeError):  # without a home older versions return a path that begins with "~"
         found = Path("~")
     return found if found.is_absolute() else Path(tempfile.gettempdir()) / ".cache" / "gansmith"
 

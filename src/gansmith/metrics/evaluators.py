@@ -41,9 +41,9 @@ def find_evaluators(train: Images, *, seconds: float | None = None) -> dict[str,
             own = train_and_store(train)
         if own is not None:
             found["trained" if has_classes(train) else "clusters"] = own
-    weights = pretrained.find_weights()
+    weights = pretrained.find_weights() if suits_pretrained(train) else None
     is_affordable = seconds is None or PRETRAINED_S <= SHARE_OF_A_RUN * seconds
-    if weights is not None and suits_pretrained(train) and is_affordable:
+    if weights is not None and is_affordable:
         network = pretrained.load_pretrained(weights, train.spec.size)
         network.fit_scale(observe_real(network, train.shuffled(1_000))[0])
         found["pretrained"] = network
