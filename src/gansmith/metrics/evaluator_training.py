@@ -29,7 +29,7 @@ BATCH_SIZE, LEARNING_RATE, MAX_SHIFT_PX, LABEL_SMOOTHING = 256, 1e-2, 2, 0.1
 ON_DEMAND = 160_000  # training images, repeats counted
 MOST_PASSES = 40  # over few images
 MOST_IMAGES, MOST_BYTES = 60_000, 2**28  # of a larger set, a random choice
-MOST_HELD_OUT = 10_000
+SHARE_HELD_OUT, MOST_HELD_OUT = 4, 10_000  # one in so many
 MOST_COMPARED = 10_000  # with mirror images
 CLUSTERS = 100  # classes where the set has no labels
 
@@ -39,7 +39,7 @@ logger = logging.getLogger("gansmith")
 def fit_and_held_out(train: Images) -> tuple[Images, Images]:
     """Return the images of a train split that an evaluator is trained on, and those held out of that."""
     mixed = train.shuffled(min(MOST_IMAGES, MOST_BYTES // math.prod(train.pixels.shape[1:])))
-    held_out = min(MOST_HELD_OUT, len(mixed) // 4)
+    held_out = min(MOST_HELD_OUT, len(mixed) // SHARE_HELD_OUT)
     return mixed.take(torch.arange(held_out, len(mixed))), mixed.take(torch.arange(held_out))
 
 
