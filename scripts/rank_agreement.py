@@ -25,7 +25,7 @@ from gansmith.metrics.evaluators import find_evaluators, observe_real
 from gansmith.metrics.protocol import Real
 from gansmith.metrics.reference import COUNTS, Reference, measure_reference
 
-IMAGES, BATCH_SIZE, LEARNING_RATE = 200_000, 128, 2e-3
+IMAGES, BATCH_SIZE, LEARNING_RATE = 120_000, 128, 2e-3
 
 Features = Callable[[Tensor], NDArray[np.float64]]
 

@@ -18,7 +18,6 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 # Source: Karras et al., arXiv:2006.06676, section 3.
 TARGET_SIGN = 0.6
 ADAPTATION_IMAGES = 500_000
-MIRRORED = 0.6  # images of a set that looks the same in a mirror are recognised as mirrored less often
 
 
 def augment(
@@ -77,11 +76,6 @@ def shift(images: Tensor, rng: torch.Generator) -> Tensor:
 def mirror(images: Tensor, rng: torch.Generator) -> Tensor:
     """Mirror every image left to right."""
     return images.flip(-1)
-
-
-def is_mirrored(pixels: Tensor, labels: Tensor | None) -> bool:
-    """Whether mirror images look like other images of their class, as of photographs and not of digits."""
-    return mirror_accuracy(pixels, labels) < MIRRORED
 
 
 def mirror_accuracy(pixels: Tensor, labels: Tensor | None) -> float:

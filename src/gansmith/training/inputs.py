@@ -14,10 +14,11 @@ from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, DataError
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.networks import build_networks
-from gansmith.training.augment import is_mirrored
+from gansmith.training.augment import mirror_accuracy
 from gansmith.training.calibration import output_layer
 from gansmith.training.techniques import build_techniques
 
+MIRRORED = 0.6  # images of a set that looks the same in a mirror are recognised as mirrored less often
 FEW_IMAGES = 10_000  # fewer are overfitted so soon that D is shown randomly shifted ones too
 
 
@@ -108,7 +109,8 @@ def choose_augmentation(train: Images) -> str:
     """
     if len(train) >= FEW_IMAGES:
         return "none"
-    return "flips" if is_mirrored(train.pixels, train.labels) else "shifts"
+    is_symmetric = mirror_accuracy(train.pixels, train.labels) < MIRRORED
+    return "flips" if is_symmetric else "shifts"
 
 
 def choose_images(
