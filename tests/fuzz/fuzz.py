@@ -13,7 +13,9 @@ from pathlib import Path
 import atheris
 
 sys.path.insert(0, str(Path(__file__).parent))
-with atheris.instrument_imports(include=["gansmith", "numpy.lib", "PIL", "zipfile", "gzip", "tomllib", "json"]):
+with atheris.instrument_imports(
+    include=["gansmith", "numpy.lib", "PIL", "zipfile", "tarfile", "gzip", "lzma", "scipy.io", "tomllib", "json"]
+):
     from parsers import CORPUS, PARSERS, read_or_refuse
 
 

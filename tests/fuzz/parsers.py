@@ -8,7 +8,10 @@ import contextlib
 import functools
 import gzip
 import io
+import lzma
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,8 @@ from gansmith.config import Config, load_config, parse_count, parse_labels
 from gansmith.data.idx import read_idx
 from gansmith.data.image_files import open_picture, read_npz
 from gansmith.data.images import ImageSpec
+from gansmith.data.prepare import Preparation, decode, look_at
+from gansmith.data.sources import load_source, open_source
 from gansmith.errors import DataError, GansmithError
 from gansmith.exporters import export
 from gansmith.files import save_tensors
@@ -80,6 +85,93 @@ def _pictures() -> list[bytes]:
     grey = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
     kinds = [("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")] + [("JPEG", "L"), ("JPEG", "RGB")]
     return [_saved(lambda file, k=kind, m=mode: grey.convert(m).save(file, k)) for kind, mode in kinds]
+
+
+def _formats() -> list[bytes]:
+    """Return pictures in every format and mode that training takes."""
+    grey = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
+    kinds = [
+        ("WEBP", "RGB"),
+        ("WEBP", "RGBA"),
+        ("BMP", "L"),
+        ("BMP", "RGB"),
+        ("GIF", "P"),
+        ("TIFF", "L"),
+        ("TIFF", "RGB"),
+    ]
+    kinds += [("TIFF", "I;16"), ("PNG", "I;16"), ("JPEG", "CMYK"), ("TIFF", "CMYK"), ("PNG", "P")]
+    found = [_saved(lambda file, k=kind, m=mode: grey.convert(m).save(file, k)) for kind, mode in kinds]
+    found += [
+        _saved(lambda file, c=kind: grey.save(file, "TIFF", compression=c)) for kind in ("tiff_lzw", "jpeg", "packbits")
+    ]
+    return [*found, *_pictures()]
+
+
+def _decode(path: Path) -> None:
+    """Read a picture as training does; its errors are named by who lists them."""
+    try:
+        look_at(decode(path.read_bytes()))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _table() -> list[bytes]:
+    rows = ["label,pixel0,pixel1,pixel2,pixel3", "1,0,255,7,3", "0,9,8,7,6"]
+    return ["\n".join(rows).encode(), "\n".join(rows[1:]).encode(), b"0.5,1,0,0.25\n"]
+
+
+def _mat() -> list[bytes]:
+    from scipy.io import savemat
+
+    content = {"X": np.arange(4 * 4 * 3 * 2, dtype=np.uint8).reshape(4, 4, 3, 2), "y": np.array([[1], [10]])}
+    return [_saved(lambda file, c=packed: savemat(file, content, do_compression=c)) for packed in (False, True)]
+
+
+def _parquet() -> list[bytes]:
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    pictures = _pictures()[:3]
+    columns = [pa.array([{"bytes": data, "path": None} for data in pictures]), pa.array(pictures)]
+    columns.append(pa.array([[[1, 2], [3, 4]]] * 3))
+    names = {"huggingface": '{"info": {"features": {"label": {"names": ["a", "b"]}}}}'}
+    tables = [pa.table({"image": column, "label": [0, 1, 0]}, metadata=names) for column in columns]
+    kinds = [{"compression": "none"}, {"compression": "gzip"}, {"use_dictionary": False}]
+    return [
+        _saved(lambda file, t=one, k=kind: write_table(t, file, **k)) for one, kind in zip(tables, kinds, strict=True)
+    ]
+
+
+def _members() -> dict[str, bytes]:
+    return {f"{name}/{k}.png": data for k, (name, data) in enumerate(zip("abab", _pictures(), strict=False))}
+
+
+def _zip() -> list[bytes]:
+    found = []
+    for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", kind) as archive:
+            for name, data in _members().items():
+                archive.writestr(zipfile.ZipInfo(name), data, kind)
+        found.append(buffer.getvalue())
+    return found
+
+
+def _tar() -> list[bytes]:
+    found = []
+    for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=kind) as archive:
+            for name, data in _members().items():
+                entry = tarfile.TarInfo(name if kind == tarfile.USTAR_FORMAT else f"{name[:2]}{'x' * 120}.png")
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+        found.append(buffer.getvalue())
+    return found
+
+
+def _prepared(path: Path) -> None:
+    load_source(open_source(path), Preparation())
 
 
 def _toml() -> list[bytes]:
@@ -140,6 +232,22 @@ PARSERS: dict[str, Parser] = {
     "npz": Parser("a.npz", read_npz, _npz),
     "npy": Parser("a.npy", lambda path: read_latents(path, 2), lambda: [_saved(np.save, np.ones((3, 2)))]),
     "picture": Parser("a.png", open_picture, _pictures),
+    "format": Parser("a.tiff", _decode, _formats),
+    "npz-set": Parser(
+        "set.npz", _prepared, lambda: [_saved(np.savez, x_train=np.zeros((2, 4, 4)), y_train=[0, 1]), *_npz()]
+    ),
+    "npy-set": Parser(
+        "set.npy", _prepared, lambda: [_saved(np.save, np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3))]
+    ),
+    "table": Parser("a.csv", _prepared, _table),
+    "table-gz": Parser("a.csv.gz", _prepared, lambda: [gzip.compress(data, mtime=0) for data in _table()]),
+    "cifar": Parser("a.bin", _prepared, lambda: [bytes(3073), bytes(3074 * 2)]),
+    "mat": Parser("a.mat", _prepared, _mat),
+    "parquet": Parser("a.parquet", _prepared, _parquet),
+    "zip": Parser("a.zip", _prepared, _zip),
+    "tar": Parser("a.tar", _prepared, _tar),
+    "tar-gz": Parser("a.tar.gz", _prepared, lambda: [gzip.compress(data, mtime=0) for data in _tar()]),
+    "tar-xz": Parser("a.tar.xz", _prepared, lambda: [lzma.compress(data) for data in _tar()]),
     "toml": Parser("config.toml", lambda path: load_config(path, written_in=FORMAT), _toml, names_folder=True),
     "safetensors": Parser("a.safetensors", load_generator, lambda: [_generator(TINY, ImageSpec(4, 1, 0))]),
     "keras": Parser("generator.json", _keras, lambda: [_keras_pair()[0]]),
