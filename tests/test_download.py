@@ -13,9 +13,9 @@ import pytest
 from conftest import write_set
 
 from gansmith.data import download as module
-from gansmith.data import idx, load_data
+from gansmith.data import idx, load_data, official
 from gansmith.data.download import download
-from gansmith.data.idx import cache_dir, fetch
+from gansmith.data.official import cache_dir, fetch
 from gansmith.errors import DataError, NotFoundError
 
 
@@ -49,8 +49,8 @@ def test_downloads_take_the_first_mirror_that_is_right(server, tmp_path, capfd):
         download(bad, target, sha256=digest)
     assert str(refusal.value).split("; ") == [
         f"{url}missing.gz: the server answered 404 File not found",
-        f"{url}wrong.gz: its content is not the official file's",
-        f"{url}damaged.gz: its content is not the official file's",
+        f"{url}wrong.gz: its content is not the official file's, or it is cut off",
+        f"{url}damaged.gz: its content is not the official file's, or it is cut off",
         "http://127.0.0.1:9/x.gz: Connection refused",
     ]
     assert not target.exists() and not list(tmp_path.glob("cache/**/.part-*"))
@@ -108,8 +108,8 @@ def test_official_sets_are_fetched_once_and_read_from_the_cache(gansmith, monkey
     monkeypatch.setattr(idx, "places", lambda name: [cache_dir(name)])
     write_set(root, np.zeros((3, 4, 4), np.uint8), np.arange(3))
     write_set(root, np.zeros((2, 4, 4), np.uint8), np.arange(2), "t10k")
-    hashes = {path.stem: hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest() for path in root.glob("*.gz")}
-    monkeypatch.setitem(idx._OFFICIAL, "mnist", replace(idx._OFFICIAL["mnist"], sha256=hashes, mirrors=(url,)))
+    hashes = {path.name: hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest() for path in root.glob("*.gz")}
+    monkeypatch.setitem(official.OFFICIAL, "mnist", replace(official.OFFICIAL["mnist"], sha256=hashes, mirrors=(url,)))
     images = load_data("mnist")
     assert images.source == str(tmp_path / "cache" / "mnist") and images.notices == ()
     assert images.labels.tolist() == [0, 1, 2]
@@ -126,13 +126,13 @@ def test_official_sets_are_fetched_once_and_read_from_the_cache(gansmith, monkey
 def test_a_failed_download_gives_reasons_and_the_way_out(monkeypatch, tmp_path):
     with pytest.raises(NotFoundError, match="GANSMITH_OFFLINE is set; unset it, or give --data-dir"):
         fetch("mnist", "train")
-    with pytest.raises(DataError, match="kmnist cannot be downloaded; allowed: mnist, fashion-mnist"):
-        fetch("kmnist", "train")
+    with pytest.raises(DataError, match="gaussian-ring cannot be downloaded; allowed: mnist, fashion-mnist"):
+        fetch("gaussian-ring", "train")
     monkeypatch.delenv("GANSMITH_OFFLINE")
     monkeypatch.setattr(idx, "places", lambda name: [cache_dir(name)])
     dead = tuple(f"http://127.0.0.1:{port}/" for port in (9, 19))
     for name in ("mnist", "fashion-mnist"):
-        monkeypatch.setitem(idx._OFFICIAL, name, replace(idx._OFFICIAL[name], mirrors=dead))
+        monkeypatch.setitem(official.OFFICIAL, name, replace(official.OFFICIAL[name], mirrors=dead))
     with pytest.raises(NotFoundError) as refusal:
         fetch("mnist", "test")
     text = str(refusal.value)

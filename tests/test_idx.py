@@ -5,6 +5,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from conftest import write_idx, write_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gansmith.data import idx, load_data
-from gansmith.data.idx import cache_dir, find_idx, load_idx, read_idx
+from gansmith.data import load_data, official
+from gansmith.data.idx import find_idx, load_idx, read_idx
+from gansmith.data.official import cache_dir
 from gansmith.errors import DataError, NotFoundError
 
 
@@ -219,8 +221,8 @@ def test_the_labels_of_qmnist_are_its_first_column(tmp_path, digits):
 def test_an_official_set_under_another_name_is_called_by_its_own(tmp_path, digits, monkeypatch):
     folder = write_set(tmp_path / "mine", *digits)
     _, digest = read_idx(folder / "train-images-idx3-ubyte.gz")
-    known = dict(idx._OFFICIAL["fashion-mnist"].sha256, **{"train-images-idx3-ubyte": digest})
-    monkeypatch.setitem(idx._OFFICIAL, "fashion-mnist", idx._Source(known, ()))
+    known = dict(official.OFFICIAL["fashion-mnist"].sha256, **{"train-images-idx3-ubyte.gz": digest})
+    monkeypatch.setitem(official.OFFICIAL, "fashion-mnist", replace(official.OFFICIAL["fashion-mnist"], sha256=known))
     found = load_data("mnist", data_dir=folder)
     assert found.name == "fashion-mnist" and found.class_names[1] == "trouser"
     assert found.notices[0].startswith("these are the official images of fashion-mnist, not of mnist")

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from gansmith import __version__
-from gansmith.data.idx import cache_dir, can_fetch, places
+from gansmith.data.official import cache_dir, can_fetch, places
 from gansmith.training.machine import has_fast_bf16
 
 

@@ -7,20 +7,19 @@ from gansmith.cli.output import Json, require_parent, require_place
 
 
 def fetch(name: str, /) -> int:
-    """Download mnist or fashion-mnist into the user cache and verify it by SHA-256.
+    """Download a data set into the user cache and verify it by SHA-256.
 
     Parameters
     ----------
     name
-        mnist or fashion-mnist.
+        Such as mnist, fashion-mnist, kmnist, qmnist, emnist-letters, cifar10, cifar100 or svhn.
     """
     from gansmith.data import load_data
-    from gansmith.data.idx import cache_dir
-    from gansmith.data.idx import fetch as fetch_set
+    from gansmith.data.official import fetch as fetch_set
 
     for part in ("train", "test"):
-        fetch_set(name, part)
-        print(f"{len(load_data(name, data_dir=cache_dir(name), part=part)):,} {part} images -> {cache_dir(name)}")
+        folder = fetch_set(name, part)
+        print(f"{len(load_data(name, data_dir=folder, part=part)):,} {part} images -> {folder}")
     return 0
 
 

@@ -8,17 +8,18 @@ on the official training part only, less the validation images that `images.spli
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
 from gansmith.config import choose, is_path, name_of
-from gansmith.data import idx, stacked, synthetic
+from gansmith.data import color_sets, idx, stacked, synthetic
 from gansmith.data.idx import IdxSource
 from gansmith.data.images import MAX_IMAGES, Images, ImageSpec, split, to_float, to_uint8
-from gansmith.data.pictures import PictureSource
+from gansmith.data.official import class_names
 from gansmith.data.prepare import Preparation, Watch
-from gansmith.data.sources import as_prepared, load_source, open_source
+from gansmith.data.sources import FileSource, as_prepared, load_source, open_source
 from gansmith.errors import DataError, NotFoundError
 
 __all__ = [
@@ -43,12 +44,16 @@ DATASETS: dict[str, Callable[[Path | None, str], Images]] = {
     "mnist":            partial(idx.load, "mnist"),
     "fashion-mnist":    partial(idx.load, "fashion-mnist"),
     "kmnist":           partial(idx.load, "kmnist"),
-    "emnist-balanced":  partial(idx.load, "emnist-balanced", transposed=True),
-    "emnist-byclass":   partial(idx.load, "emnist-byclass", transposed=True),
-    "emnist-bymerge":   partial(idx.load, "emnist-bymerge", transposed=True),
-    "emnist-digits":    partial(idx.load, "emnist-digits", transposed=True),
-    "emnist-letters":   partial(idx.load, "emnist-letters", transposed=True),
-    "emnist-mnist":     partial(idx.load, "emnist-mnist", transposed=True),
+    "qmnist":           partial(idx.load, "qmnist"),
+    "emnist-balanced":  partial(idx.load, "emnist-balanced"),
+    "emnist-byclass":   partial(idx.load, "emnist-byclass"),
+    "emnist-bymerge":   partial(idx.load, "emnist-bymerge"),
+    "emnist-digits":    partial(idx.load, "emnist-digits"),
+    "emnist-letters":   partial(idx.load, "emnist-letters"),
+    "emnist-mnist":     partial(idx.load, "emnist-mnist"),
+    "cifar10":          partial(color_sets.load, "cifar10"),
+    "cifar100":         partial(color_sets.load, "cifar100"),
+    "svhn":             partial(color_sets.load, "svhn"),
     "idx":              partial(idx.load, "idx"),
     "stacked-mnist":    stacked.stacked_mnist,
     "gaussian-ring":    synthetic.ring,
@@ -78,9 +83,9 @@ def load_data(
     how = how or Preparation()
     name = name if data_dir else as_path(name)
     if data_dir is None and is_path(name):
-        name, data_dir = name_of(name), name
+        name, data_dir = _own_name(Path(name).expanduser()), name
     folder = Path(data_dir).expanduser() if data_dir else None
-    if name not in DATASETS and folder is not None and (name == name_of(folder) or not _is_misspelt(name)):
+    if name not in DATASETS and folder is not None and (name == _own_name(folder) or not _is_misspelt(name)):
         images = load_source(open_source(folder, name=name), how, part=part, name=name, watch=watch)
     else:
         images = as_prepared(_load_named(name, folder, part, how, watch), how)
@@ -94,6 +99,12 @@ def _is_misspelt(name: str) -> bool:
     return bool(get_close_matches(name, DATASETS, n=1, cutoff=0.75))
 
 
+def _own_name(path: Path) -> str:
+    """Return what images in a folder or file are called where they are no known set, whatever their path says."""
+    name = name_of(path)
+    return f"images-in-{name}" if name in DATASETS else name
+
+
 def _load_named(name: str, folder: Path | None, part: str, how: Preparation, watch: Watch | None) -> Images:
     """Return a part of a set by its row; where its folder holds other files than the row reads, by what they are."""
     row: Callable[[Path | None, str], Images] = choose(DATASETS, name, "data set")
@@ -105,10 +116,19 @@ def _load_named(name: str, folder: Path | None, part: str, how: Preparation, wat
         source = open_source(folder, name=name)
         if isinstance(source, IdxSource):
             raise
-    is_other = isinstance(
-        source, PictureSource
-    )  # pictures of one's own, under the name that stands where none is given
-    return load_source(source, how, part=part, name=name_of(folder) if is_other else name, watch=watch)
+    own = _own_name(folder)
+    images = load_source(source, how, part=part, name=own, watch=watch)
+    if images.name == name:
+        return images
+    if images.name != own:
+        notice = f"these are the images of {images.name}, not of {name}, so they are called {images.name}"
+    elif isinstance(source, FileSource) and source.parts["train"][0].name.startswith(name):
+        images, notice = replace(images, name=name), f"these are not the official images of {name}; used as they are"
+        if not images.class_names and len(class_names(name)) >= images.num_classes > 0:
+            images = replace(images, class_names=class_names(name))
+    else:
+        notice = f"these are not the official images of {name}, so they are called {own}"
+    return replace(images, notices=(notice, *images.notices))
 
 
 def load_split(

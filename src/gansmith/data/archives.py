@@ -46,11 +46,15 @@ def list_archive(path: Path) -> tuple[list[str], tuple[str, ...]]:
     return names, tuple(odd)
 
 
-def read_archive(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
-    """Yield the row and the bytes of these files of an archive, in the order that reads fastest."""
+def read_archive(path: Path, names: Sequence[str], *, limit: int = MAX_MEMBER_BYTES) -> Iterator[tuple[int, bytes]]:
+    """Yield the row and the bytes of these files of an archive, in the order that reads fastest.
+
+    Args:
+        limit: bytes of each that are enough; one more is read, so that a longer file is seen to be one.
+    """
     with naming_damage(path):
         if _is_zip(path):
-            yield from _read_zip(path, names)
+            yield from _read_zip(path, names, limit)
             return
         rows = {name: row for row, name in enumerate(names)}
         with _opened_tar(path) as (tar, _):
@@ -58,7 +62,7 @@ def read_archive(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]
                 row = rows.get(_inner_name(member.name, path), -1) if member.isfile() else -1
                 inside = tar.extractfile(member) if row >= 0 else None
                 if inside is not None:
-                    yield row, inside.read(MAX_MEMBER_BYTES + 1)
+                    yield row, inside.read(limit + 1)
 
 
 def _is_zip(path: Path) -> bool:
@@ -106,7 +110,7 @@ def _refuse_bomb(path: Path, unpacked: int, entries: int) -> None:
         raise DataError(f"{path} claims {unpacked:,} bytes or more, more than pictures pack into its size")
 
 
-def _read_zip(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
+def _read_zip(path: Path, names: Sequence[str], limit: int) -> Iterator[tuple[int, bytes]]:
     with zipfile.ZipFile(path) as archive:
         entries = {_inner_name(entry.filename, path): entry for entry in archive.infolist()}
         for row, name in enumerate(names):
@@ -114,7 +118,7 @@ def _read_zip(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
             if entry.file_size > max(2**20, MAX_RATIO * entry.compress_size):
                 raise DataError(f"{path}: {name} claims {entry.file_size:,} bytes, more than pictures pack into")
             with archive.open(entry) as file:
-                yield row, file.read(MAX_MEMBER_BYTES + 1)
+                yield row, file.read(limit + 1)
 
 
 class _Bounded:

@@ -5,22 +5,24 @@ of that size is allocated, and nothing is ever unpickled.
 """
 
 import gzip
+import hashlib
 import io
 import math
 import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gansmith.data.archives import list_archive, read_archive
 from gansmith.data.image_files import read_array
 from gansmith.errors import DataError, reason_of
 
@@ -49,12 +51,16 @@ class Arrays:
         labels: (N,) whole numbers, or None.
         source: the file, in words.
         notices: a sentence on the range of floats.
+        digests: SHA-256 of what they were read from, where sets of such files are published.
+        class_names: where files beside them say so.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     source: str
     notices: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 Parts = dict[str, Arrays]
@@ -76,6 +82,7 @@ _ENDINGS: dict[str, tuple[str, ...]] = {
     "npy": (".npy",),
     "table": TABLES,
     "cifar": (".bin",),
+    "cifar-tar": ("cifar-10-binary.tar.gz", "cifar-100-binary.tar.gz"),
     "mat": (".mat",),
     "parquet": (".parquet",),
 }
@@ -88,6 +95,7 @@ def read_file(path: Path) -> Parts:
         "npy": _read_npy,
         "table": _read_table,
         "cifar": _read_cifar,
+        "cifar-tar": _read_cifar_tar,
         "mat": _read_mat,
     }
     kind = kind_of(path)
@@ -129,12 +137,21 @@ def _read_npz(path: Path) -> Parts:
                 continue
             images = _read_member(archive, stored[found], path)
             named = _first(stored, _LABELS[part])
-            labels = None if named is None else _read_member(archive, stored[named], path)
+            labels = _labels_beside(path) if named is None else _read_member(archive, stored[named], path)
             parts[part] = as_arrays(images, labels, f"{path}: {found}")
     if "train" not in parts:
         listing = ", ".join(sorted(stored)) or "nothing"
         raise DataError(f"{path} holds {listing}; images are looked for as {', '.join(_IMAGES['train'])}")
     return parts
+
+
+def _labels_beside(path: Path) -> NDArray[Any] | None:
+    """Return the one array of a .npz file of labels beside one of images, as KMNIST has them; None without such."""
+    name = re.sub(r"imgs|images", "labels", path.name)
+    if name == path.name or not path.with_name(name).is_file():
+        return None
+    with zipfile.ZipFile(path.with_name(name)) as archive:
+        return _read_member(archive, "arr_0.npy", path.with_name(name))
 
 
 def _first(stored: dict[str, str], names: tuple[str, ...]) -> str | None:
@@ -315,23 +332,79 @@ def _label_column(names: list[str], table: NDArray[Any], source: str) -> int | N
     return 0 if first > 1 or last <= 1 else columns - 1
 
 
+CIFAR_NAMES = ("batches.meta.txt", "fine_label_names.txt")  # files of class names, a line each
+
+
 def _read_cifar(path: Path) -> Parts:
-    """Return CIFAR-10's (3,073 bytes a row) or CIFAR-100's (3,074, the fine label second) binary form."""
-    data = np.frombuffer(_read_limited(path), np.uint8)
+    beside = (path.with_name(name) for name in CIFAR_NAMES)
+    names = next((_read_limited(file) for file in beside if file.is_file()), b"")
+    return {"train": as_cifar(_read_limited(path), str(path), names)}
+
+
+def as_cifar(data: bytes, source: str, names: bytes) -> Arrays:
+    """Return images of CIFAR-10's (3,073 bytes a row) or CIFAR-100's (3,074, the fine label second) binary form.
+
+    Args:
+        names: content of the file of class names; empty without one.
+    """
+    rows = np.frombuffer(data, np.uint8)
     for row, labels in ((3073, 1), (3074, 2)):
-        if len(data) and len(data) % row == 0:
-            table = data.reshape(-1, row)
-            pixels = table[:, labels:].reshape(-1, 3, 32, 32)
-            return {"train": as_arrays(pixels, table[:, labels - 1], str(path))}
-    raise DataError(f"{path} has {len(data):,} bytes, no multiple of CIFAR's rows of 3,073 or 3,074; fetch it again")
+        if len(rows) and len(rows) % row == 0:
+            table = rows.reshape(-1, row)
+            arrays = as_arrays(table[:, labels:].reshape(-1, 3, 32, 32), table[:, labels - 1], source)
+            words = tuple(names.decode("ascii", "replace").split())
+            known = words if arrays.labels is not None and len(words) > arrays.labels.max() else ()
+            return replace(arrays, digests=(hashlib.sha256(data).hexdigest(),), class_names=known)
+    raise DataError(f"{source} has {len(rows):,} bytes, no multiple of CIFAR's rows of 3,073 or 3,074; fetch it again")
+
+
+def _read_cifar_tar(path: Path) -> Parts:
+    """Return both parts of CIFAR's archive of binary files, read in place."""
+    listed, _ = list_archive(path)
+    wanted = [name for name in sorted(listed) if name.endswith((".bin", *CIFAR_NAMES))]
+    found = {PurePosixPath(wanted[row]).name: data for row, data in read_archive(path, wanted, limit=MAX_BYTES)}
+    names = next((found.pop(name) for name in CIFAR_NAMES if name in found), b"")
+    parts = {}
+    for part in ("train", "test"):
+        own = [
+            as_cifar(found[name], f"{path}: {name}", names)
+            for name in sorted(found)
+            if ("test" in name) == (part == "test")
+        ]
+        if own:
+            parts[part] = joined(own, str(path))
+    if "train" not in parts:
+        raise DataError(f"{path} holds none of CIFAR's .bin files of training images; fetch it again")
+    return parts
+
+
+def joined(each: Sequence[Arrays], source: str) -> Arrays:
+    """Return several files' images as one; without labels where one of them has none."""
+    if len(each) == 1:
+        return each[0]
+    shapes = {one.pixels.shape[1:] for one in each}
+    if len(shapes) > 1:
+        raise DataError(
+            f"{source} holds images of several shapes ({', '.join(map(str, sorted(shapes)))}); name one file"
+        )
+    found = [one.labels for one in each if one.labels is not None]
+    return Arrays(
+        np.concatenate([one.pixels for one in each]),
+        np.concatenate(found) if len(found) == len(each) else None,
+        source,
+        each[0].notices,
+        tuple(digest for one in each for digest in one.digests),
+        each[0].class_names,
+    )
 
 
 def _read_mat(path: Path) -> Parts:
     """Return SVHN's form: X (32, 32, 3, N), y (N, 1) with 10 for zero."""
     from scipy.io import loadmat
 
+    data = _read_limited(path)
     try:
-        found = loadmat(io.BytesIO(_read_limited(path)), variable_names=["X", "y"])
+        found = loadmat(io.BytesIO(data), variable_names=["X", "y"])
     except DataError:
         raise
     except Exception as error:  # its reader raises many kinds, some of them its own
@@ -339,7 +412,8 @@ def _read_mat(path: Path) -> Parts:
     if "X" not in found or found["X"].ndim != 4:
         raise DataError(f"{path} holds no X of (height, width, channels, count), as SVHN's files do")
     labels = found["y"].reshape(-1) % 10 if "y" in found else None
-    return {"train": as_arrays(found["X"].transpose(3, 0, 1, 2), labels, str(path))}
+    arrays = as_arrays(found["X"].transpose(3, 0, 1, 2), labels, str(path))
+    return {"train": replace(arrays, digests=(hashlib.sha256(data).hexdigest(),))}
 
 
 def _read_limited(path: Path) -> bytes:

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gansmith.data.idx import cache_dir
+from gansmith.data.official import cache_dir
 from gansmith.data.on_disk import open_array
 from gansmith.files import PARTIAL, flush, json_sha256, warn_once, write_json
 

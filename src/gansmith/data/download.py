@@ -1,4 +1,4 @@
-"""Downloading one file from the first mirror that serves the official content, checked by SHA-256."""
+"""Downloading one file from the first mirror that serves it as published, checked by SHA-256."""
 
 import gzip
 import hashlib
@@ -14,14 +14,14 @@ from gansmith.errors import NotFoundError
 
 OFFLINE = "GANSMITH_OFFLINE"  # any value: never touch the network
 _TIMEOUT_S = 5.0
-_MAX_BYTES = 256 * 2**20
+_MAX_BYTES = 2**30  # the largest file, of EMNIST, has 562 million
 _CHUNK_BYTES = 2**16
 
 logger = logging.getLogger("gansmith")
 
 
-def download(urls: Sequence[str], path: Path, *, sha256: str) -> None:
-    """Write a gzip file whose uncompressed content has this SHA-256.
+def download(urls: Sequence[str], path: Path, *, sha256: str, is_unpacked: bool = True) -> None:
+    """Write a file with this SHA-256: of what the gzip file holds, or of itself where not `is_unpacked`.
 
     Mirrors are tried in order. The file appears under its name only once it is complete and verified, and it replaces
     an older one at once.
@@ -37,10 +37,10 @@ def download(urls: Sequence[str], path: Path, *, sha256: str) -> None:
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
                 part = Path(folder) / path.name
                 _fetch(url, part)
-                if _content_sha256(part) == sha256:
+                if (_content_sha256(part) if is_unpacked else _file_sha256(part)) == sha256:
                     os.replace(part, path)
                     return
-            reasons.append("its content is not the official file's")
+            reasons.append("its content is not the official file's, or it is cut off")
             logger.warning("%s: %s; trying the next mirror", url, reasons[-1])
         except (requests.RequestException, ValueError) as error:
             reasons.append(_reason(error))
@@ -85,11 +85,16 @@ def _content_sha256(path: Path) -> str:
             while chunk := file.read(2**20):
                 digest.update(chunk)
                 size += len(chunk)
-                if size > 4 * _MAX_BYTES:
+                if size > _MAX_BYTES:
                     return ""
     except (EOFError, zlib.error, gzip.BadGzipFile):
         return ""
     return digest.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

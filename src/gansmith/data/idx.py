@@ -1,4 +1,4 @@
-"""Data sets stored as IDX files, such as MNIST, and the folders they are looked for in.
+"""Data sets stored as IDX files, such as MNIST.
 
 An IDX file is two zero bytes, a type byte (8: uint8), the number of dimensions, each dimension as a big-endian
 32-bit number, then the values. Sizes are checked against the header before anything is kept.
@@ -8,9 +8,7 @@ import gzip
 import hashlib
 import logging
 import math
-import os
 import re
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,61 +19,27 @@ from typing import IO
 import numpy as np
 import torch
 
-from gansmith.data.download import OFFLINE, download
 from gansmith.data.embedded import embedded_mnist
 from gansmith.data.images import MAX_IMAGES, Images
+from gansmith.data.official import (
+    OFFICIAL,
+    as_published,
+    can_fetch,
+    fetch,
+    file_digest,
+    known_sets,
+    part_of,
+    places,
+    set_of_file,
+)
 from gansmith.errors import DataError, NotFoundError
 
 _TYPES = {0x08: ">u1", 0x0C: ">i4"}  # the type byte of an IDX file, and its numbers
 _GZIP = b"\x1f\x8b"
+_ZIP_DAMAGE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError)
 _MAX_BYTES = 640 * 2**20  # the largest set, emnist-byclass, holds 547 million; a header that claims more is damaged
 
 logger = logging.getLogger("gansmith")
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The official content of a data set: SHA-256 of its four uncompressed files, and the addresses that serve them."""
-
-    sha256: dict[str, str]
-    mirrors: tuple[str, ...]
-
-
-# Fashion-MNIST's hashes were computed from the published files; MNIST's are widely quoted. They are of the uncompressed
-# files, since mirrors compress them differently.
-_OFFICIAL = {
-    "mnist": _Source(
-        {
-            "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        },
-        (
-            "https://ossci-datasets.s3.amazonaws.com/mnist/",
-            "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        ),
-    ),
-    "fashion-mnist": _Source(
-        {
-            "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-        },
-        (
-            "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-        ),
-    ),
-}
-
-
-_CLASS_NAMES = {  # of the sets whose classes are no digits
-    "fashion-mnist": (
-        "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -151,14 +115,14 @@ def find_idx(path: Path, name: str = "") -> IdxSource | None:
     """
     if path.is_file() and _idx_rank(path) == 3:
         beside = [(file, _idx_rank(file)) for file in _files_of(path.parent)]
-        same = [file for file, rank in beside if rank in (1, 2) and _part_of(file) == _part_of(path)]
+        same = [file for file, rank in beside if rank in (1, 2) and part_of(file.name) == part_of(path.name)]
         return IdxSource(path, "an IDX file", {"train": (path, _partner(path, same))})
     for folder, layout in _idx_places(path, name):
         ranked = [(file, rank) for file in _files_of(folder) if (rank := _idx_rank(file))]
-        if not any(_part_of(file) for file, _ in ranked):
+        if not any(part_of(file.name) for file, _ in ranked):
             by_part = {"train": ranked}
         else:
-            by_part = {part: [each for each in ranked if _part_of(each[0]) == part] for part in ("train", "test")}
+            by_part = {part: [each for each in ranked if part_of(each[0].name) == part] for part in ("train", "test")}
         parts = {}
         for part, own in by_part.items():
             images = _only([file for file, rank in own if rank == 3], name)
@@ -173,17 +137,11 @@ def _files_of(folder: File) -> list[File]:
     """Return the files of a folder that may be IDX files."""
     try:
         return [file for file in folder.iterdir() if file.is_file() and not _OTHERS.search(file.name)]
-    except zipfile.BadZipFile:
+    except _ZIP_DAMAGE:
         return []
 
 
 _OTHERS = re.compile(r"^\.|\.(png|jpe?g|webp|bmp|gif|tiff?|npz|npy|csv|tsv|mat|bin|parquet|txt)$", re.IGNORECASE)
-
-
-def _part_of(file: File) -> str:
-    """Return the part that a file's name speaks of; empty for none."""
-    name = file.name.lower()
-    return "train" if "train" in name else "test" if "t10k" in name or "test" in name else ""
 
 
 def _idx_places(path: Path, name: str = "") -> Iterator[tuple[File, str]]:
@@ -196,9 +154,13 @@ def _idx_places(path: Path, name: str = "") -> Iterator[tuple[File, str]]:
             yield from _idx_places(archive)
     elif path.suffix.lower() == ".zip" and zipfile.is_zipfile(path):
         try:
-            root = zipfile.Path(path)
-        except zipfile.BadZipFile:
+            with zipfile.ZipFile(path) as file:
+                odd = [name for name in file.namelist() if name.startswith("/") or "//" in name]
+        except _ZIP_DAMAGE:
             return  # which reading pictures from it names
+        if odd:
+            return  # zipfile.Path would never end
+        root = zipfile.Path(path)
         inside = [inner for inner in root.iterdir() if inner.is_dir() and not inner.name.startswith("_")]
         for place in (root, *inside):
             yield place, f"IDX files in {path.name}"
@@ -264,35 +226,34 @@ def _partner(images: File, labels: list[File]) -> File | None:
     return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
-def load_idx(source: IdxSource, part: str, *, name: str, transposed: bool = False) -> Images:
+def load_idx(source: IdxSource, part: str, *, name: str) -> Images:
     """Return a part of a pair of IDX files. Raises NotFoundError where there is none, DataError for damage."""
     if part not in source.parts:
         raise NotFoundError(f"{source.path} holds no {part} images in IDX form")
-    return _read(name, part, *source.parts[part], transposed=transposed)
+    return _read(name, part, *source.parts[part])
 
 
-def load(name: str, root: Path | None, part: str, *, transposed: bool = False) -> Images:
+def load(name: str, root: Path | None, part: str) -> Images:
     """Return a part of a named set of IDX files, from the first folder that has it.
 
     Args:
         root: the folder that holds the files; if given, only it is used.
         part: "train" or "test".
-        transposed: the files store rows and columns swapped, as EMNIST's do.
     """
     for folder in [root] if root is not None else places(name):
         found = find_idx(folder, name) if folder.exists() else None
         if found is not None and part in found.parts:
-            return load_idx(found, part, name=name, transposed=transposed)
+            return load_idx(found, part, name=name)
     if root is not None:
+        stem = {"train": "train", "test": "t10k"}[part]
         raise NotFoundError(
-            f"{root} holds no {part} images in IDX form; put {_stem(part)}-images-idx3-ubyte[.gz] there, or name "
-            "the folder that has it"
+            f"{root} holds no {part} images in IDX form; put {stem}-images-idx3-ubyte[.gz] there, or name the folder "
+            "that has it"
         )
     is_embedded = name == "mnist" and part == "train"
     if can_fetch(name):
         try:
-            fetch(name, part)
-            return load(name, cache_dir(name), part, transposed=transposed)
+            return load(name, fetch(name, part), part)
         except NotFoundError as error:
             if not is_embedded:
                 raise
@@ -303,64 +264,7 @@ def load(name: str, root: Path | None, part: str, *, transposed: bool = False) -
     raise NotFoundError(f"no {part} images of {name} were found (looked in {tried}); give their folder with --data-dir")
 
 
-def places(name: str) -> list[Path]:
-    """Return the folders a named set is looked for in, in order."""
-    shared = os.environ.get("GANSMITH_DATA")
-    folders = [Path(shared) / name] if shared else []
-    return [*folders, cache_dir(name), Path("/usr/share/datasets") / name]
-
-
-def cache_dir(name: str) -> Path:
-    """Return the folder where a downloaded set is kept: in $GANSMITH_CACHE, else in the user's cache folder."""
-    base = os.environ.get("GANSMITH_CACHE")
-    return (Path(base) if base else _user_cache()) / name
-
-
-def _user_cache() -> Path:
-    """Return the user's cache folder; a temporary one without a home, as in some containers, or in a hand-in."""
-    try:
-        import platformdirs
-
-        found = Path(platformdirs.user_cache_dir("gansmith", appauthor=False))
-    except (ImportError, RuntimeError):  # without a home older versions return a path that begins with "~"
-        found = Path("~")
-    return found if found.is_absolute() else Path(tempfile.gettempdir()) / ".cache" / "gansmith"
-
-
-def can_fetch(name: str) -> bool:
-    """Return whether a set is one that is downloaded, and downloads are allowed."""
-    return name in _OFFICIAL and not os.environ.get(OFFLINE)
-
-
-def fetch(name: str, part: str) -> None:
-    """Download a part of an official set into the cache.
-
-    Raises DataError for a set that is not downloaded, NotFoundError where a file cannot be had.
-    """
-    if name not in _OFFICIAL:
-        raise DataError(f"{name} cannot be downloaded; allowed: {', '.join(_OFFICIAL)}; give --data-dir for others")
-    if not can_fetch(name):
-        raise NotFoundError(f"{name} is not downloaded while {OFFLINE} is set; unset it, or give --data-dir")
-    source, folder = _OFFICIAL[name], cache_dir(name)
-    # Images last: a set is looked for by them, so a half that arrived is not taken for one without labels.
-    wanted = sorted((file for file in source.sha256 if file.startswith(_stem(part))), key=lambda file: "images" in file)
-    for file in wanted:
-        urls = [f"{mirror}{file}.gz" for mirror in source.mirrors]
-        try:
-            download(urls, folder / f"{file}.gz", sha256=source.sha256[file])
-        except NotFoundError as error:
-            raise NotFoundError(
-                f"{name} could not be downloaded ({error}); try again, or download {', '.join(source.sha256)} "
-                f"(each .gz) from one of these addresses by hand into {folder} or a folder named with --data-dir"
-            ) from None
-
-
-def _stem(part: str) -> str:
-    """Return what the official file names of a part begin with."""
-    return {"train": "train", "test": "t10k"}[part]
-
-
-def _read(name: str, part: str, images_path: File, labels_path: File | None, *, transposed: bool) -> Images:
+def _read(name: str, part: str, images_path: File, labels_path: File | None) -> Images:
     """Return the images of a pair of files, with a notice where they are not the official ones or have no labels."""
     pixels, images_hash = read_idx(images_path)
     if pixels.ndim != 3 or pixels.shape[1] != pixels.shape[2] or not pixels.shape[1]:
@@ -375,29 +279,51 @@ def _read(name: str, part: str, images_path: File, labels_path: File | None, *, 
             f"{labels_path} has shape {labels.shape} for {len(pixels)} images in {images_path}; "
             "one label for each image is needed: use the pair of files that belong together"
         )
-    notices = []
-    known = next((each for each, source in _OFFICIAL.items() if images_hash in source.sha256.values()), name)
-    if known != name:
-        notices.append(f"these are the official images of {known}, not of {name}, so they are called {known}")
-        name = known
-    official = _OFFICIAL[name].sha256 if name in _OFFICIAL else {}
-    for what, digest in (("images", images_hash), ("labels", labels_hash)):
-        if official and digest is not None and digest not in official.values():
-            notices.append(
-                f"the {what} in {_where(images_path)} are not the official {name} {part} set; used as they are"
-            )
+    known, notices = _known_name(
+        name, part, {"images": (images_path, images_hash), "labels": (labels_path, labels_hash)}
+    )
     if labels is None:
         notices.append(f"{_where(images_path)} holds no {part} labels; the images are used without")
-    if transposed:
-        pixels = pixels.transpose(0, 2, 1)
-    return Images(
-        name=name,
+    images = Images(
+        name=known,
         pixels=torch.from_numpy(np.ascontiguousarray(pixels[:, None])),
         labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
         source=_where(images_path),
         notices=tuple(notices),
-        class_names=_CLASS_NAMES.get(name, ()) if labels is not None else (),
     )
+    return as_published(images, known)
+
+
+def _known_name(name: str, part: str, files: dict[str, tuple[File | None, str | None]]) -> tuple[str, list[str]]:
+    """Return what a set is called by its files' hashes and names, and a notice where that is another than asked for.
+
+    Args:
+        files: path and SHA-256 of what it holds, of the images and the labels.
+    """
+    hashes = {what: _digests(path, digest) for what, (path, digest) in files.items() if path and digest}
+    images_path = files["images"][0]
+    assert images_path is not None
+    by_hash = [found for digest in hashes["images"] for found in known_sets([digest])]
+    by_name = set_of_file(images_path.name)
+    known = next((each for each in (name, by_name) if each in by_hash), by_hash[0] if by_hash else name)
+    if not by_hash and by_name and by_name != name:
+        return by_name, [f"{images_path.name} is of {by_name}, not of {name}, so the set is called {by_name}"]
+    if known != name:
+        return known, [f"these are the official images of {known}, not of {name}, so they are called {known}"]
+    if name not in OFFICIAL:
+        return name, []
+    odd = [what for what, own in hashes.items() if not any(name in known_sets([digest]) for digest in own)]
+    where = _where(images_path)
+    if odd and not OFFICIAL[name].is_unpacked and all(len(hashes[what]) == 1 for what in odd):
+        return name, [f"{where} cannot be compared with the official {name}, whose hashes are of the packed files"]
+    return name, [f"the {what} in {where} are not the official {name} {part} set; used as they are" for what in odd]
+
+
+def _digests(path: File, content: str) -> list[str]:
+    """Return the SHA-256 of what a file holds and, where it is packed, of the packed file or its archive."""
+    file = Path(str(path.root.filename)) if isinstance(path, zipfile.Path) else path
+    is_packed = isinstance(path, zipfile.Path) or path.name.endswith(".gz")
+    return [content, file_digest(file)] if is_packed else [content]
 
 
 def _where(file: File) -> str:

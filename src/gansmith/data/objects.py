@@ -20,6 +20,7 @@ from PIL import Image
 from gansmith.data.archives import MAX_MEMBER_BYTES
 from gansmith.data.arrays import as_arrays, as_bytes
 from gansmith.data.images import MAX_IMAGES, Images
+from gansmith.data.official import called_official
 from gansmith.data.pictures import on_broken
 from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle, upright
 from gansmith.data.sources import arrays_as_images, as_prepared
@@ -54,6 +55,8 @@ class _Items:
 def as_images(data: Any, how: Preparation) -> Images:
     """Return a program's own images, prepared, whatever holds them.
 
+    An official training part is recognised by its content and gets its name; others are called "images".
+
     Args:
         data: `Images`, an array or a pair (images, labels) of arrays, a sequence of PIL pictures, arrays, paths or
             pairs (image, label), a map-style torch data set, or a Hugging Face `Dataset`.
@@ -76,7 +79,7 @@ def as_images(data: Any, how: Preparation) -> Images:
     else:
         can_be_read = "can only be read in order" if hasattr(data, "__iter__") else "is no set of images"
         raise DataError(f"data is of type {_kind(data)}, which {can_be_read}; {_ALLOWED}")
-    return _from_items(items, how)
+    return called_official(_from_items(items, how))
 
 
 def _kind(data: Any) -> str:
@@ -94,7 +97,7 @@ def _to_numpy(array: Any) -> np.ndarray:
 
 def _from_arrays(images: Any, labels: Any, how: Preparation) -> Images:
     arrays = as_arrays(_to_numpy(images), None if labels is None else _to_numpy(labels), "the array in memory")
-    return arrays_as_images(replace(arrays, source="arrays in memory"), how, name="images")
+    return called_official(arrays_as_images(replace(arrays, source="arrays in memory"), how, name="images"))
 
 
 def _class_names(data: Any) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -136,7 +135,7 @@ def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
         if not flat:
             return source
         return replace(source, notices=(*source.notices, f"{len(flat):,} pictures beside its folders were left out"))
-    part, class_names, notices = _arrange_classes(names, inner)
+    part, class_names, notices = _arrange_classes(path, names, inner)
     layout = "class folders" if class_names else "pictures without class folders"
     return PictureSource(path, layout, {"train": part}, class_names, notices)
 
@@ -164,7 +163,7 @@ def _arrange_splits(path: Path, names: Sequence[str], inner: Sequence[str]) -> P
         top = name.split("/", 1)[0].lower()
         by_split["train" if top in TRAIN_WORDS else "test"].append(k)
     stripped = [name.split("/", 1)[1] for name in inner]
-    whole, class_names, notices = _arrange_classes(names, stripped)
+    whole, class_names, notices = _arrange_classes(path, names, stripped)
     places = {name: k for k, name in enumerate(whole.names)}
     parts = {}
     for split, rows in by_split.items():
@@ -177,7 +176,9 @@ def _arrange_splits(path: Path, names: Sequence[str], inner: Sequence[str]) -> P
     return PictureSource(path, layout, parts, class_names, notices)
 
 
-def _arrange_classes(names: Sequence[str], inner: Sequence[str]) -> tuple[Part, tuple[str, ...], tuple[str, ...]]:
+def _arrange_classes(
+    path: Path, names: Sequence[str], inner: Sequence[str]
+) -> tuple[Part, tuple[str, ...], tuple[str, ...]]:
     """Return the pictures in order with the labels of their class folders, the classes' names, and what is odd."""
     folders = [name.split("/", 1)[0] if "/" in name else "" for name in inner]
     loose = folders.count("")
@@ -187,8 +188,8 @@ def _arrange_classes(names: Sequence[str], inner: Sequence[str]) -> tuple[Part, 
     notices = []
     if loose > MAX_BROKEN_SHARE * len(names):
         raise DataError(
-            f"{loose:,} of {len(names):,} pictures lie beside the class folders {', '.join(classes[:4])}; put each "
-            "into a class folder, or all into one folder"
+            f"{path}: {loose:,} of {len(names):,} pictures lie beside the class folders {', '.join(classes[:4])}; put "
+            "each into a class folder, or all into one folder"
         )
     if loose:
         notices.append(f"{loose:,} pictures beside the class folders were left out")
@@ -252,13 +253,20 @@ def _read_tables(root: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]
 
 
 def look_around(source: PictureSource, part: str = "train") -> list[Look]:
-    """Return a look at some pictures of a part, spread over it; unreadable ones are left out."""
+    """Return a look at some pictures of a part, spread over it; unreadable ones are left out.
+
+    Raises DataError where none can be read.
+    """
     names = source.parts[part].names
     some = names[:: max(1, len(names) // LOOKS)][:LOOKS]
-    looks = []
+    looks, reason = [], "it is empty"
     for _, data in read_files(source.path, some):
-        with suppress(DataError):
+        try:
             looks.append(look_at(decode(data)))
+        except DataError as error:
+            reason = str(error)
+    if not looks:
+        raise DataError(f"no picture in {source.path} can be read ({reason}); give others")
     return looks
 
 

@@ -16,10 +16,11 @@ from PIL import Image
 
 from gansmith.config import ARRAY_FILES
 from gansmith.data import cache
-from gansmith.data.arrays import MAX_CLASSES, Arrays, kind_of, labels_beside, read_file
+from gansmith.data.arrays import MAX_CLASSES, Arrays, joined, kind_of, labels_beside, read_file
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images, find_known, labels_sha256, with_known
 from gansmith.data.loading import load_pictures
+from gansmith.data.official import OFFICIAL, as_published, class_names, idx_digests, known_sets, oddities, set_of_file
 from gansmith.data.on_disk import open_array
 from gansmith.data.parquet import Table, open_table
 from gansmith.data.pictures import (
@@ -68,7 +69,7 @@ def open_source(path: Path, *, name: str = "") -> Source:
         return found
     if path.is_file() and kind_of(path) == "parquet":
         return find_tables(path, [path])
-    if path.is_file() and not is_archive(path):
+    if path.is_file() and (kind_of(path) == "cifar-tar" or not is_archive(path)):
         return FileSource(path, _FILE_WORDS.get(kind_of(path), "a file"), {"train": (path,)})
     files = _files_in(path) if path.is_dir() else None
     if files is not None:
@@ -87,6 +88,7 @@ _FILE_WORDS = {
     "npy": "an array in a .npy file",
     "table": "a table of pixels",
     "cifar": "CIFAR's binary form",
+    "cifar-tar": "CIFAR's binary form in an archive",
     "mat": "SVHN's .mat form",
 }
 
@@ -182,10 +184,28 @@ def load_source(
             raise NotFoundError(f"{source.path} holds no {part} images")
         return load_pictures(source, how, part=part, name=name, watch=watch)
     found = _large_array(source, how, part, name)
-    if found is not None:
-        return found
-    images = arrays_as_images(read_arrays(source, part), how, name=name)
-    return replace(images, source=str(source.path), notices=(*source.notices, *images.notices))
+    return _load_files(source, how, part, name) if found is None else found
+
+
+def _load_files(source: FileSource, how: Preparation, part: str, name: str) -> Images:
+    """Return the images in files of numbers, called what their content says, else what they are asked for as."""
+    arrays = read_arrays(source, part)
+    digests = arrays.digests
+    if not digests and arrays.pixels.shape[3] == 1:
+        digests = idx_digests(arrays.pixels[..., 0], arrays.labels)
+    file = source.parts.get(part, source.parts["train"])[0]
+    of_file = set_of_file(file.name) if kind_of(file) == "table" else ""  # EMNIST's tables are as its IDX files
+    known = known_sets(digests)
+    called = name if name in known else known[0] if known else of_file or name
+    notices = oddities(called, part, digests, source.path)
+    if called != name and name in OFFICIAL:
+        notices = (f"these are the images of {called}, so the set is called {called}, not {name}", *notices)
+    images = arrays_as_images(arrays, how, name=called)
+    images = as_published(images, called) if of_file else images
+    names = arrays.class_names or class_names(called)
+    if not images.class_names and images.labels is not None and len(names) >= images.num_classes:
+        images = replace(images, class_names=names)
+    return replace(images, source=str(source.path), notices=(*source.notices, *notices, *images.notices))
 
 
 def arrays_as_images(arrays: Arrays, how: Preparation, *, name: str) -> Images:
@@ -243,10 +263,7 @@ def read_arrays(source: FileSource, part: str) -> Arrays:
         raise NotFoundError(f"{source.path} holds no {part} images")
     if sum(len(one.pixels) for one in found) > MAX_IMAGES:
         raise DataError(f"{source.path} holds more than {MAX_IMAGES:,} images; take fewer")
-    if len(found) == 1:
-        return found[0]
-    labels = None if any(one.labels is None for one in found) else np.concatenate([one.labels for one in found])
-    return Arrays(np.concatenate([one.pixels for one in found]), labels, str(source.path), found[0].notices)
+    return joined(found, str(source.path))
 
 
 def settle_arrays(how: Preparation, arrays: Arrays) -> tuple[Preparation, tuple[str, ...]]:

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 from gansmith.data.clusters import find_clusters
-from gansmith.data.idx import cache_dir
 from gansmith.data.images import Images, ImageSpec, to_float
+from gansmith.data.official import cache_dir
 from gansmith.files import write_bytes
 from gansmith.metrics.residual import ResidualNetwork
 from gansmith.training.machine import has_fast_bf16

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gansmith.data.idx import cache_dir
+from gansmith.data.official import cache_dir
 from gansmith.errors import GansmithError
 from gansmith.files import write_bytes
 
