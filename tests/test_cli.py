@@ -273,7 +273,7 @@ BAD = {
     "zero samples": (["sample", "nothing", "--count", "0"], "between 1 and"),
     "resume of nothing": (["resume", "nothing"], "holds no run"),
     "describe of nothing": (["describe", "nothing"], "no recipe"),
-    "fetch of nothing": (["data", "fetch", "kmnist"], "cannot be downloaded"),
+    "fetch of nothing": (["data", "fetch", "gaussian-ring"], "cannot be downloaded"),
     "no test images": (["data", "export", "mnist", "--split", "test", "--out", "x.npz"], "--data-dir"),
 }
 

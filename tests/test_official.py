@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_idx, write_set
+from PIL import Image
 from scipy.io import savemat
 
 import gansmith as gs
@@ -242,3 +243,21 @@ def test_archives_of_something_else_called_like_cifars_are_refused(tmp_path):
     pack(tmp_path / "nothing", path)
     with pytest.raises(DataError, match="none of CIFAR's .bin files"):
         load_data("cifar10", data_dir=path)
+
+
+def test_pictures_in_the_shared_folder_stand_in_for_a_set_that_cannot_be_had(tmp_path, monkeypatch):
+    monkeypatch.setenv("GANSMITH_DATA", str(tmp_path / "shared"))
+    for row in range(8):
+        folder = tmp_path / "set" / ("train", "test")[row % 2] / ("cat", "dog")[row // 4]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{row}.png")
+    (tmp_path / "shared" / "cifar-10").mkdir(parents=True)
+    pack(tmp_path / "set", tmp_path / "shared" / "cifar-10" / "pictures.tar.gz")
+    images = load_data("cifar10")
+    assert (len(images), images.name, images.class_names) == (4, "cifar10", ("cat", "dog"))
+    assert images.notices[0].endswith("cifar-10 does not hold the official images of cifar10")
+    assert len(load_data("cifar10", part="test")) == 4
+    by_folder = load_data("cifar10", data_dir=tmp_path / "shared" / "cifar-10")
+    assert by_folder.name == "cifar-10" and by_folder.sha256 == images.sha256
+    with pytest.raises(NotFoundError):
+        load_data("svhn")

@@ -17,7 +17,7 @@ from gansmith.config import choose, is_path, name_of
 from gansmith.data import color_sets, idx, stacked, synthetic
 from gansmith.data.idx import IdxSource
 from gansmith.data.images import MAX_IMAGES, Images, ImageSpec, split, to_float, to_uint8
-from gansmith.data.official import class_names
+from gansmith.data.official import class_names, shared_places
 from gansmith.data.prepare import Preparation, Watch
 from gansmith.data.sources import FileSource, as_prepared, load_source, open_source
 from gansmith.errors import DataError, NotFoundError
@@ -111,13 +111,16 @@ def _load_named(name: str, folder: Path | None, part: str, how: Preparation, wat
     try:
         return row(folder, part)
     except NotFoundError:
-        if folder is None:
+        shared = [place for place in shared_places(name) if place.is_dir() and any(place.iterdir())]
+        if folder is None and not shared:
             raise
-        source = open_source(folder, name=name)
+        source = open_source(folder or shared[0], name=name)
         if isinstance(source, IdxSource):
             raise
-    own = _own_name(folder)
+    own = name if folder is None else _own_name(folder)
     images = load_source(source, how, part=part, name=own, watch=watch)
+    if folder is None:
+        return replace(images, notices=(f"{shared[0]} does not hold the official images of {name}", *images.notices))
     if images.name == name:
         return images
     if images.name != own:

@@ -270,11 +270,16 @@ def _file_digest(path: Path, *version: int) -> str:
 
 def places(name: str) -> list[Path]:
     """Return the folders a named set is looked for in, in order."""
+    folder = OFFICIAL[name].folder if name in OFFICIAL else ""
+    return [*shared_places(name), cache_dir(folder or name), Path("/usr/share/datasets") / name]
+
+
+def shared_places(name: str) -> list[Path]:
+    """Return the folders of $GANSMITH_DATA that a named set may lie in."""
     shared = os.environ.get("GANSMITH_DATA")
     folder = OFFICIAL[name].folder if name in OFFICIAL else ""
-    names = [name, *_ALIASES.get(name, ()), *([folder] if folder else [])]
-    folders = [Path(shared) / each for each in names] if shared else []
-    return [*folders, cache_dir(folder or name), *(Path("/usr/share/datasets") / each for each in names)]
+    names = (name, *_ALIASES.get(name, ()), *([folder] if folder else []))
+    return [Path(shared) / each for each in names] if shared else []
 
 
 def cache_dir(name: str) -> Path:

@@ -78,9 +78,12 @@ def open_source(path: Path, *, name: str = "") -> Source:
         return find_pictures(path)
     except NotFoundError:
         tables = sorted(path.rglob("*.parquet")) if path.is_dir() else []
-        if not tables:
+        archives = sorted(file for file in path.iterdir() if is_archive(file)) if path.is_dir() else []
+        if tables:
+            return find_tables(path, tables)
+        if len(archives) != 1:
             raise
-        return find_tables(path, tables)
+        return open_source(archives[0], name=name)
 
 
 _FILE_WORDS = {
