@@ -3,7 +3,10 @@
 import gzip
 import hashlib
 import http.server
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from dataclasses import replace
 from functools import partial
@@ -11,6 +14,7 @@ from functools import partial
 import numpy as np
 import pytest
 from conftest import write_set
+from scipy.io import savemat
 
 from gansmith.data import download as module
 from gansmith.data import idx, load_data, official
@@ -92,6 +96,91 @@ def test_a_server_that_sends_too_much_or_nothing_is_named(server, tmp_path, monk
     with pytest.raises(NotFoundError, match=r"the proxy cannot be reached \(Connection refused\)"):
         download(["http://mirror.invalid/a.gz"], tmp_path / "a.gz", sha256="0" * 64)
     assert list(tmp_path.glob("*")) == [root]
+
+
+class Faulty(http.server.BaseHTTPRequestHandler):
+    """Answers each path with a fault of its own."""
+
+    def do_GET(self):  # noqa: N802
+        if self.path == "/forbidden.gz":
+            self.send_error(403)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"half of it")
+        if self.path == "/slow.gz":
+            self.wfile.flush()
+            self.server.released.wait(5)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def faulty():
+    """A web server with faults, and its address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Faulty) as httpd:
+        httpd.released = threading.Event()
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield httpd, f"127.0.0.1:{httpd.server_port}/"
+        httpd.released.set()
+        httpd.shutdown()
+        thread.join()
+
+
+def test_every_fault_of_a_server_has_its_reason(faulty, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_TIMEOUT_S", 0.2)
+    reasons = {
+        "forbidden.gz": "the server answered 403 Forbidden",
+        "short.gz": "the connection ended early",
+        "slow.gz": "time-out, no answer within 0.2 seconds",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(NotFoundError) as refusal:
+            download([f"http://{faulty[1]}{name}"], tmp_path / name, sha256="0" * 64, is_unpacked=False)
+        assert f"{name}: {reason}" in str(refusal.value) and "\n" not in str(refusal.value), str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="makes a certificate")
+def test_a_certificate_of_nobody_is_a_reason(faulty, tmp_path):
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    faulty[0].socket = context.wrap_socket(faulty[0].socket, server_side=True, do_handshake_on_connect=False)
+    with pytest.raises(NotFoundError, match=r"the secure connection failed \(.*certificate"):
+        download([f"https://{faulty[1]}a.gz"], tmp_path / "a.gz", sha256="0" * 64)
+
+
+def test_files_are_also_verified_as_they_are_served(server, tmp_path):
+    root, url = server
+    (root / "a.mat").write_bytes(b"as it is")
+    digest = hashlib.sha256(b"as it is").hexdigest()
+    download([url + "a.mat"], tmp_path / "a.mat", sha256=digest, is_unpacked=False)
+    assert (tmp_path / "a.mat").read_bytes() == b"as it is"
+    with pytest.raises(NotFoundError, match="not the official file's"):
+        download([url + "a.mat"], tmp_path / "b.mat", sha256=digest[::-1], is_unpacked=False)
+
+
+def test_a_set_of_one_archive_is_fetched_once_for_both_parts(gansmith, monkeypatch, server, tmp_path):
+    root, url = server
+    monkeypatch.delenv("GANSMITH_OFFLINE")
+    for name in ("train_32x32.mat", "test_32x32.mat"):
+        savemat(root / name, {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.array([[10], [1], [2], [3]])})
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.iterdir()}
+    known = replace(official.OFFICIAL["svhn"], sha256=hashes, mirrors=(url,))
+    monkeypatch.setitem(official.OFFICIAL, "svhn", known)
+    folder = tmp_path / "cache" / "svhn"
+    assert gansmith("data", "fetch", "svhn") == (0, f"4 train images -> {folder}\n4 test images -> {folder}\n", "")
+    for path in root.iterdir():
+        path.unlink()
+    assert gansmith("data", "fetch", "svhn")[0] == 0  # nothing is fetched again
+    images = load_data("svhn")
+    assert images.labels.tolist() == [0, 1, 2, 3] and images.notices == ()
 
 
 def test_a_place_that_cannot_be_written_is_named(server, tmp_path):

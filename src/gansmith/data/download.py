@@ -103,11 +103,13 @@ def _reason(error: Exception) -> str:
 
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout):
-        return f"time-out, no answer within {_TIMEOUT_S:g} seconds"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection ended early"
     root: BaseException = error
     while (inner := root.__cause__ or root.__context__) is not None:
         root = inner
+    if isinstance(error, requests.Timeout) or isinstance(root, TimeoutError):
+        return f"time-out, no answer within {_TIMEOUT_S:g} seconds"
     detail = (root.strerror if isinstance(root, OSError) else None) or str(root)
     if isinstance(error, requests.exceptions.SSLError):
         return f"the secure connection failed ({detail})"
