@@ -101,7 +101,7 @@ def test_a_server_that_sends_too_much_or_nothing_is_named(server, tmp_path, monk
 class Faulty(http.server.BaseHTTPRequestHandler):
     """Answers each path with a fault of its own."""
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         if self.path == "/forbidden.gz":
             self.send_error(403)
             return
