@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import assert_same_run
 from PIL import Image
 
 from gansmith.data import cache, load_data, loading, on_disk, pictures
@@ -22,6 +23,7 @@ from gansmith.data.on_disk import OnDisk
 from gansmith.data.pictures import find_pictures
 from gansmith.data.prepare import Preparation, decode, prepare
 from gansmith.errors import DataError
+from gansmith.training.inputs import load_training_data
 
 HOW = Preparation(8, color="rgb", background="black")
 
@@ -350,3 +352,51 @@ def test_a_large_array_stays_on_disk_as_it_is(tmp_path, large, monkeypatch):
     np.save(tmp_path / "big.npy", pixels / 255)
     with pytest.raises(DataError, match="too large to be read into memory; save it as uint8"):
         load_data(str(tmp_path / "big.npy"))
+
+
+@pytest.fixture
+def digit_folder(tmp_path, digits):
+    """Digits as PNG files in class folders."""
+    for k, (image, label) in enumerate(zip(*digits, strict=True)):
+        path = tmp_path / "digits" / str(label) / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return tmp_path / "digits"
+
+
+def test_training_from_disk_is_training_from_memory_bit_for_bit(digit_folder, tiny, run_training, large, monkeypatch):
+    config = tiny(data="digits", data_dir=str(digit_folder), clusters_per_class=1, classes="0-7")
+    disk = load_training_data(config)[1]
+    assert isinstance(disk.train.pixels, OnDisk) and len(disk.train) < 360
+    from_disk = run_training(config, "disk")
+    monkeypatch.setattr(loading, "WORTHWHILE_IMAGES", 10**6)
+    assert type(load_training_data(config)[1].train.pixels) is torch.Tensor
+    assert_same_run(from_disk, run_training(config, "memory"))
+
+
+@pytest.mark.parametrize("recipe", ["default", "default-unlabelled"])
+def test_clusters_of_a_set_on_disk_train_the_same_too(digit_folder, tiny, run_training, large, monkeypatch, recipe):
+    config = tiny(recipe, data="digits", data_dir=str(digit_folder), images=64)
+    from_disk = run_training(config, "disk")
+    monkeypatch.setattr(loading, "WORTHWHILE_IMAGES", 10**6)
+    assert_same_run(from_disk, run_training(config, "memory"))
+
+
+def test_a_run_goes_on_when_its_cache_was_deleted_and_not_when_its_pictures_changed(
+    digit_folder, tiny, run_training, large, gansmith, prepared
+):
+    config = tiny("mlp-small", data="digits", data_dir=str(digit_folder))
+    whole = run_training(config, "whole")
+    run = run_training(config, "run", stop_after=6)
+    assert 0 < int(run.latest().name) < 256 and prepared == [400]
+    before = run.latest().name
+    shutil.rmtree(cache.folder())
+    first = next(digit_folder.rglob("*.png"))
+    content, times = first.read_bytes(), (first.stat().st_atime_ns, first.stat().st_mtime_ns)
+    Image.new("L", (28, 28), 77).save(first)
+    code, _, err = gansmith("resume", run.directory)
+    assert code == 2 and "was trained on data with SHA-256" in err and run.latest().name == before
+    first.write_bytes(content)
+    os.utime(first, ns=times)
+    assert gansmith("resume", run.directory)[0] == 0 and prepared == [400] * 3
+    assert_same_run(whole, run)

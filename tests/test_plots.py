@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gansmith.data.on_disk import open_array
 from gansmith.pictures.plots import neighbours, plot_curves, smoothed, with_row_names
 from gansmith.runs import create_run
 
@@ -75,6 +76,14 @@ def test_neighbours_follow_their_sample_nearest_first():
     training = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1) * 40
     shown = neighbours(torch.tensor([[[[85]]], [[[0]]]], dtype=torch.uint8), training, count=2).flatten().tolist()
     assert shown == [85, 80, 120, 0, 0, 40]
+
+
+def test_neighbours_are_found_on_disk_too(tmp_path):
+    training = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1) * 40
+    np.save(tmp_path / "x.npy", training)
+    samples = torch.tensor([[[[85]]], [[[0]]]], dtype=torch.uint8)
+    expected = neighbours(samples, torch.from_numpy(training), count=3)
+    assert torch.equal(neighbours(samples, open_array(tmp_path / "x.npy"), count=3), expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -6,7 +6,7 @@ import torch
 from gansmith.data import load_data
 from gansmith.data.images import Images
 from gansmith.errors import DataError
-from gansmith.metrics import gates
+from gansmith.metrics import gates, protocol
 from gansmith.metrics.features import load_evaluators
 from gansmith.metrics.protocol import Real, evaluate_samples
 
@@ -47,6 +47,15 @@ def test_samples_among_the_real_images_are_not_compared_with_themselves(halves, 
     found = evaluate_samples(halves.validation, both, networks, quick=True)
     assert any("removed from the comparison" in notice for notice in found.notices)
     assert found.fd_ratio is None and found.metrics["kid_z"]["value"] < 4
+
+
+def test_memorisation_of_a_large_set_is_measured_against_some_of_it_and_said(halves, networks, monkeypatch):
+    whole = evaluate_samples(halves.test, halves, networks)
+    assert not any("memorisation" in notice for notice in whole.notices)
+    monkeypatch.setattr(protocol, "MAX_FLAT_BYTES", 4 * 784 * 1000)
+    some = evaluate_samples(halves.test, halves, networks)
+    assert any("measured against 1,000 of 2,600 training images" in notice for notice in some.notices)
+    assert some.metrics["authentic"] != whole.metrics["authentic"] and some.fd_ratio == whole.fd_ratio
 
 
 def _joined(a, b):

@@ -25,6 +25,7 @@ from gansmith.course import evaluation
 from gansmith.course.sources import package_files
 from gansmith.course.tiles import TILES, missing_classes, reorder_clusters
 from gansmith.data import DATASETS, Images, load_data
+from gansmith.data.images import CHUNK
 from gansmith.errors import RunError
 from gansmith.exporters.keras import to_keras
 from gansmith.files import file_sha256, write_bytes, write_json
@@ -138,7 +139,7 @@ def _refuse_test_images(run: RunDirectory, data: TrainingData) -> list[str]:
 
 def _hashes(pixels: Tensor) -> set[bytes]:
     """Return the SHA-256 of each image."""
-    return {sha256(image.tobytes()).digest() for image in pixels.numpy()}
+    return {sha256(image.tobytes()).digest() for chunk in pixels.split(CHUNK) for image in chunk.numpy()}
 
 
 def _write_evaluation(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from gansmith.data.images import to_float
+from gansmith.data.images import CHUNK, to_float
 from gansmith.metrics.features import FeatureNetwork
 from gansmith.sampling import Model, numpy_latents
 from gansmith.signature import as_exported
@@ -85,9 +85,11 @@ def _sorted_by_look(data: TrainingData, count: int) -> Tensor:
     """Return the `count` clusters in an order in which neighbours have similar mean images."""
     from scipy.cluster.hierarchy import leaves_list, linkage
 
-    pixels = data.train.pixels.flatten(1).float()
-    sizes = torch.bincount(data.y, minlength=count).clamp(min=1)
-    means = torch.zeros(count, pixels.shape[1]).index_add_(0, data.y, pixels) / sizes[:, None]
+    rows, pixels = data.train.some_rows(), data.train.pixels
+    sums = torch.zeros(count, pixels[0].numel())
+    for some in rows.split(CHUNK):
+        sums.index_add_(0, data.y[some], pixels.index_select(0, some).flatten(1).float())
+    means = sums / torch.bincount(data.y[rows], minlength=count).clamp(min=1)[:, None]
     return torch.from_numpy(leaves_list(linkage(means.numpy(), "ward", optimal_ordering=True))).long()
 
 

@@ -4,7 +4,14 @@ Source of the idea: self-conditioned GANs, arXiv:2006.10728; here the clusters a
 pixels and edges.
 """
 
+import hashlib
+import logging
 import math
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
+from gansmith.data import cache
+from gansmith.data.images import labels_sha256
+from gansmith.data.on_disk import OnDisk
+
 COMPONENTS = 50
 IMAGES_EACH = (
     24  # mean size at least; smaller clusters describe single images: 4,000 for 50,000 digits are worse than 2,000
 )
 NEGLIGIBLE = 1e-4  # times the standard deviation of the leading component; less is rounding
+MAX_SIDE = 32  # in pixels: twice that takes six times as long and gigabytes for the components
 MAX_PCA_IMAGES = 10_000  # images that the components are computed from
 ORIENTATIONS = 8  # of edges
 CELL = 4  # width in pixels of the cells that gradient lengths are pooled over, two by two
@@ -28,11 +40,14 @@ _CHUNK = 1000
 
 Codes = NDArray[np.float32]
 
+logger = logging.getLogger("gansmith")
+
 
 def find_clusters(pixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the cluster of each image and a code for each cluster, by k-means on principal components.
 
-    The components are those of pixels and edges together.
+    The components are those of pixels and edges together, of images averaged down to less than `2 * MAX_SIDE` pixels.
+    What is found for images on disk, which takes minutes, is kept in the cache.
 
     Args:
         pixels: uint8 (N, C, H, W).
@@ -41,6 +56,10 @@ def find_clusters(pixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
         (N,) int64 clusters, and (count, d) centres with each component scaled to unit variance, 0 where it does not
         vary. They initialise the embedding of the clusters, so that similar clusters start with similar embeddings.
     """
+    return _kept(pixels, None, count, partial(_find_clusters, pixels, count))
+
+
+def _find_clusters(pixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     codes, scale = _components(pixels)
     ids, centres = _kmeans(codes, count)
     return ids, centres / scale
@@ -53,6 +72,10 @@ def find_subclusters(pixels: Tensor, labels: Tensor, count: int, *, num_labels: 
         (N,) int64 sub-clusters, and (num_labels * count, d + LABEL_CODES) codes, whose last LABEL_CODES dimensions
         identify the class; the other dimensions are 0 for a class without images.
     """
+    return _kept(pixels, labels, count, partial(_find_subclusters, pixels, labels, count, num_labels))
+
+
+def _find_subclusters(pixels: Tensor, labels: Tensor, count: int, num_labels: int) -> tuple[Tensor, Tensor]:
     codes, scale = _components(pixels)
     ids, centres = torch.zeros_like(labels), torch.zeros(num_labels, count, codes.shape[1])
     for label in labels.unique().tolist():
@@ -64,6 +87,26 @@ def find_subclusters(pixels: Tensor, labels: Tensor, count: int, *, num_labels: 
     names = LABEL_WEIGHT * torch.nn.functional.normalize(names, dim=1)
     named = torch.cat([centres / scale, names[:, None].expand(-1, count, -1)], dim=2)
     return ids, named.flatten(0, 1)
+
+
+def _kept(
+    pixels: Tensor, labels: Tensor | None, count: int, find: Callable[[], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Return what `find` does, found once for images on disk and kept in the cache."""
+    if not isinstance(pixels, OnDisk):
+        return find()
+    path, rows = pixels.file.path, hashlib.sha256(pixels.rows.numpy().tobytes()).hexdigest()
+    content = [cache.content_of(path), rows, labels_sha256(labels), version("scikit-learn")]
+    asked = ["labels" if labels is not None else "", count, MAX_SIDE, COMPONENTS]
+    identity = {"source": str(path.resolve()), "part": "clusters", "asked": asked, "content": content}
+    facts = cache.remember(identity, partial(_to_lists, path, len(pixels), find))
+    return torch.tensor(facts["ids"], dtype=torch.int64), torch.tensor(facts["codes"])
+
+
+def _to_lists(path: Path, images: int, find: Callable[[], tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    logger.warning("finding clusters of %s images in %s once; kept in %s", f"{images:,}", path, cache.folder())
+    ids, codes = find()
+    return {"ids": ids.tolist(), "codes": codes.tolist()}
 
 
 def _components(pixels: Tensor) -> tuple[Codes, Tensor]:
@@ -100,8 +143,11 @@ def _spread(block: Tensor) -> float:
 
 
 def _blocks(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return flat pixels (N, C * H * W) in [0, 1], and `edge_histograms`."""
-    return pixels.flatten(1).float() / 255, torch.cat([edge_histograms(chunk) for chunk in pixels.split(_CHUNK)])
+    """Return flat pixels (N, C * H * W) in [0, 1], and `edge_histograms`, of images averaged down if they are large."""
+    factor = max(1, pixels.shape[-1] // MAX_SIDE)
+    chunks = [avg_pool2d(chunk.float(), factor) if factor > 1 else chunk for chunk in pixels.split(_CHUNK)]
+    flat = torch.cat([chunk.flatten(1).float() / 255 for chunk in chunks])
+    return flat, torch.cat([edge_histograms(chunk) for chunk in chunks])
 
 
 def edge_histograms(pixels: Tensor) -> Tensor:
@@ -111,7 +157,7 @@ def edge_histograms(pixels: Tensor) -> Tensor:
     overlapping squares two cells wide.
 
     Args:
-        pixels: uint8 (N, C, H, W).
+        pixels: (N, C, H, W) from 0 to 255.
 
     Returns:
         (N, C * ORIENTATIONS * h * w), h and w being H and W over CELL, rounded down.

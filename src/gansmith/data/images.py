@@ -18,6 +18,7 @@ from gansmith.errors import DataError
 # In one set: labels, rows and an epoch's order take eight bytes each in memory, however many images stay on disk.
 MAX_IMAGES = 4_000_000
 CHUNK = 1_000  # images of a large set that are read at once
+LARGE_BYTES, SOME = 2**30, 50_000  # beyond which means over all images are taken over so many of them
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,19 @@ class Images:
 
     def shuffled(self, count: int) -> "Images":
         """Return at most `count` of them, a fixed random choice, since stored sets may be sorted by label."""
-        return self.take(torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:count])
+        return self.take(_shuffled_rows(len(self))[:count])
+
+    def some_rows(self) -> Tensor:
+        """Return all rows; of a large set a fixed random choice, enough for means over all images."""
+        return _shuffled_rows(len(self))[:SOME] if self.pixels.nbytes > LARGE_BYTES else torch.arange(len(self))
 
     def without_labels(self) -> "Images":
         """Return the same images, their labels dropped."""
         return replace(self, labels=None)
+
+
+def _shuffled_rows(count: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))
 
 
 def _as_nchw(pixels: Any) -> Tensor:

@@ -175,11 +175,11 @@ def _prepare_all(
     return broken
 
 
-def _batches(path: Path, names: Sequence[str]) -> Iterator[list[tuple[int, bytes | Path]]]:
+def _batches(path: Path, names: Sequence[str]) -> Iterator[list[tuple[int, bytes | str]]]:
     """Yield pictures a few at a time: their rows with the files' contents, or their paths where they are files."""
-    files: Iterator[tuple[int, bytes | Path]] = read_files(path, names)
+    files: Iterator[tuple[int, bytes | str]] = read_files(path, names)
     if path.is_dir() and not holds_rows(names):
-        files = ((row, path / name) for row, name in enumerate(names))
+        files = ((row, f"{path}/{name}") for row, name in enumerate(names))
     batch, size = [], 0
     for row, file in files:
         batch.append((row, file))
@@ -192,10 +192,17 @@ def _batches(path: Path, names: Sequence[str]) -> Iterator[list[tuple[int, bytes
 
 
 def _prepare_batch(
-    how: Preparation, batch: Sequence[tuple[int, bytes | Path]]
+    how: Preparation, batch: Sequence[tuple[int, bytes | str]]
 ) -> tuple[list[int], Pixels, dict[int, str]]:
     """Return the rows and uint8 (n, C, size, size) of those that can be read, and why the others cannot."""
-    found = [(row, read_prepared(read_file(file) if isinstance(file, Path) else file, how)) for row, file in batch]
-    images = {row: image for row, image in found if not isinstance(image, str)}
-    stacked = np.stack([*images.values()]) if images else np.empty((0, how.channels, how.size, how.size), np.uint8)
-    return list(images), stacked, {row: why for row, why in found if isinstance(why, str)}
+    images = np.empty((len(batch), how.channels, how.size, how.size), np.uint8)
+    rows: list[int] = []
+    failed: dict[int, str] = {}
+    for row, file in batch:
+        found = read_prepared(read_file(file) if isinstance(file, str) else file, how)
+        if isinstance(found, str):
+            failed[row] = found
+        else:
+            images[len(rows)] = found
+            rows.append(row)
+    return rows, images[: len(rows)], failed

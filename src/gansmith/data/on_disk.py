@@ -154,7 +154,10 @@ def _split(pixels: OnDisk, size: int, dim: int = 0) -> list[OnDisk] | None:
 
 
 def _index(pixels: OnDisk, indices: list[Tensor | None]) -> Tensor | None:
-    return pixels.read(torch.arange(len(pixels))[indices[0]]) if len(indices) == 1 and indices[0] is not None else None
+    if len(indices) != 1 or indices[0] is None or (indices[0].dtype == torch.bool and indices[0].dim() > 1):
+        return None
+    rows = torch.arange(len(pixels))[indices[0]]
+    return pixels.read(rows.flatten()).reshape(*rows.shape, *pixels.shape[1:])
 
 
 def _index_select(pixels: OnDisk, dim: int, rows: Tensor) -> Tensor | None:

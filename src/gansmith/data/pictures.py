@@ -219,10 +219,11 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(word), "") if word.isdecimal() and len(word) < 20 else (1, 0, word) for word in words]
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path | str) -> bytes:
     """Return a picture's file; cut off where it is larger than any."""
-    with path.open("rb") as file:
-        return file.read(MAX_MEMBER_BYTES + 1)
+    with open(path, "rb") as file:
+        is_sound = os.fstat(file.fileno()).st_size <= MAX_MEMBER_BYTES
+        return file.read() if is_sound else file.read(MAX_MEMBER_BYTES + 1)
 
 
 def read_files(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:

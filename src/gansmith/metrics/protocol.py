@@ -29,6 +29,7 @@ Array = NDArray[np.float64]
 Figures = dict[str, dict[str, float | None]]  # name -> {"value": of the samples, "real": the same of real images}
 
 FULL, QUICK = 10_000, 2_000  # samples of the two tiers
+MAX_FLAT_BYTES = 2**30  # of training images as memorisation compares them
 FEWEST_HELD_OUT = 300  # held-out images that the memorisation gate needs
 FEWEST_FOR_METRICS = 6  # images of either kind; density and coverage need five neighbours
 SMALLEST_TEST_HALF = 1_000  # where no test images exist, validation images are halved if the halves have this many
@@ -169,7 +170,9 @@ def evaluate_samples(
             f"no FD ratio: it takes {COUNTS[0]:,} samples and as many held-out images "
             f"({len(samples):,} and {len(compared.validation):,} are available)"
         )
-    others, size = _other_metrics(fake, real.train, compared, networks, quick=quick, with_kid=not count)
+    others, size = _other_metrics(
+        fake, _compared_with(real.train, notices), compared, networks, quick=quick, with_kid=not count
+    )
     return Evaluation(
         fd_ratio=max(ratios.values(), default=None),
         fd_ratios=ratios,
@@ -346,6 +349,18 @@ def _arguments(takes: str, train: Images, held_out: Images, real: _Observed, fak
     if takes == "classes":
         return real.leading, fake.leading, real.probabilities.argmax(1), fake.probabilities.argmax(1)
     return None if fake.images.labels is None else (fake.probabilities, fake.images.labels.numpy())
+
+
+def _compared_with(train: Images, notices: list[str]) -> Images:
+    """Return the training images that memorisation is measured against: all, or as many as fit into memory."""
+    most = MAX_FLAT_BYTES // (4 * train.pixels[0].numel())
+    if len(train) <= most:
+        return train
+    notices.append(
+        f"memorisation is measured against {most:,} of {len(train):,} training images, a random choice: copies of "
+        "others are not found"
+    )
+    return train.shuffled(most)
 
 
 def _flat(images: Images) -> NDArray[np.float32]:

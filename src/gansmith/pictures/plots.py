@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from gansmith.data.images import CHUNK
 from gansmith.files import write_bytes
 from gansmith.pictures.grids import enlarge, grid
 from gansmith.runs import RunDirectory
@@ -184,6 +185,7 @@ def neighbours(images: Tensor, training: Tensor, *, count: int = 4) -> Tensor:
     Args:
         images, training: uint8 (N, C, H, W) and (M, C, H, W).
     """
-    drawn, known = images.flatten(1).float(), training.flatten(1).float()
-    nearest = torch.cdist(drawn, known).topk(min(count, len(known)), largest=False).indices
+    drawn = images.flatten(1).float()
+    distances = torch.cat([torch.cdist(drawn, chunk.flatten(1).float()) for chunk in training.split(CHUNK)], dim=1)
+    nearest = distances.topk(min(count, len(training)), largest=False).indices
     return torch.cat([images[:, None], training[nearest]], dim=1).flatten(0, 1)

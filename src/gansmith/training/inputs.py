@@ -58,11 +58,16 @@ class TrainingData:
 
     @cached_property
     def pixel_moments(self) -> Tensor:
-        """(C, 2) mean and mean square of each channel in [-1, 1], every id counting as often as it is drawn."""
-        parts = (to_float(part).flatten(2) for part in self.train.pixels.split(CHUNK))
+        """(C, 2) mean and mean square of each channel in [-1, 1], every id counting as often as it is drawn.
+
+        Of a large set, over some of its images.
+        """
+        rows = self.train.some_rows()
+        parts = (to_float(self.train.pixels.index_select(0, some)).flatten(2) for some in rows.split(CHUNK))
         images = torch.cat([torch.stack([part.mean(2), part.square().mean(2)], dim=2) for part in parts])  # (N, C, 2)
         frequencies = self.conditioning.frequencies
-        weights = (frequencies / torch.bincount(self.y, minlength=len(frequencies)).clamp(min=1))[self.y]
+        y = self.y[rows]
+        weights = (frequencies / torch.bincount(y, minlength=len(frequencies)).clamp(min=1))[y]
         return (torch.einsum("n,nct->ct", weights, images.double()) / weights.sum()).float()
 
 
