@@ -270,10 +270,15 @@ def test_what_is_no_source_is_refused_before_anything_is_written(source, tmp_pat
             gs.train(data_dir=str(digit_dir), start_from=name, images=64, out="new", progress="none")
     checkpoint = run.latest()
     state = checkpoint / "state.safetensors"
-    for damaged in (state.read_bytes()[:-8], b""):
+    sound = state.read_bytes()
+    for damaged in (sound[:-8], b""):
         state.write_bytes(damaged)
         with pytest.raises(DataError, match="state.safetensors is damaged .*; start from another checkpoint"):
             gs.train(data_dir=str(digit_dir), start_from=checkpoint, images=64, out="new", progress="none")
+    state.write_bytes(sound)
+    (checkpoint / "state.json").write_text("{")
+    with pytest.raises(DataError, match="000000064 is damaged .*; start from another checkpoint"):
+        gs.train(data_dir=str(digit_dir), start_from=checkpoint, images=64, out="new", progress="none")
     assert not (tmp_path / "new").exists()
 
 
@@ -295,7 +300,7 @@ def test_the_command_line_says_what_was_taken(source, gansmith, digit_dir, tmp_p
 def test_a_run_from_digits_starts_better_on_other_digits_than_from_scratch(tmp_path):
     train, rest = gs.load_data("mnist", split="train"), gs.load_data("mnist", split="validation")
     choices = {"g_width": 16, "d_width": 16, "progress": "none", "threads": 1, "trackers": "none"}
-    source = gs.train(data=Images(train.pixels, train.labels), images=60_000, out=tmp_path / "source", **choices)
+    source = gs.train(data=Images(train.pixels, train.labels), images=30_000, out=tmp_path / "source", **choices)
     few = Images(rest.pixels[:500], rest.labels[:500])
     first = {}
     for name, more in (("scratch", {"g_width": 16, "d_width": 16}), ("transfer", {"start_from": source})):

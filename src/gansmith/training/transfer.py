@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gansmith.checkpoints import load_counters
 from gansmith.config import FIELDS, Config, resolve
 from gansmith.data.images import ImageSpec
-from gansmith.errors import ConfigError, DataError, RunError
+from gansmith.errors import ConfigError, DataError, RunError, reason_of
 from gansmith.files import file_sha256, tensor_sha256
 from gansmith.models import find_generator, load_generator
 from gansmith.networks import build_networks
@@ -66,9 +66,13 @@ def find_source(start_from: str) -> Source:
     if len(files) == 1 or not path.with_name("state.json").is_file():
         return Source(start_from, files, model, None, None)
     uncalibrated, D = _read_state(state)
-    if uncalibrated:
-        output_layer(model.network, model.spec.channels).load_state_dict(uncalibrated)
-    return Source(start_from, files, model, D, load_counters(path.parent).get("ids_sha256"))
+    try:
+        ids_sha256 = load_counters(path.parent).get("ids_sha256")
+        if uncalibrated:
+            output_layer(model.network, model.spec.channels).load_state_dict(uncalibrated)
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{path.parent} is damaged ({reason_of(error)}); start from another checkpoint") from None
+    return Source(start_from, files, model, D, ids_sha256)
 
 
 def _read_state(file: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
