@@ -555,9 +555,18 @@ def test_onnx_that_takes_too_much_memory_or_time_is_stopped(tmp_path, monkeypatc
     ]
     weights = [shape, constant("many", np.float32(1e10)), constant("one", [1]), constant("zeros", np.zeros(1, "f4"))]
     assert_refused(onnx_file(tmp_path / "x.onnx", nodes, weights), "memory|Alloc")
-    node, shape = reshape()
-    monkeypatch.setattr(process, "TIME_LIMIT_S", 0.02)
-    assert_refused(onnx_file(tmp_path / "x.onnx", [node], [shape]), "takes more than 0.02 seconds")
+    # Eight products of 128 billion operations each: seconds of any core.
+    products = [helper.make_node("MatMul", [f"m{k}", f"m{k}"], [f"m{k + 1}"]) for k in range(8)]
+    nodes = [
+        nodes[0],
+        helper.make_node("Expand", ["most", "sides"], ["m0"]),
+        *products,
+        helper.make_node("ReduceSum", ["m8"], ["sum"], keepdims=0),
+        *nodes[-2:],
+    ]
+    monkeypatch.setattr(process, "TIME_LIMIT_S", 0.5)
+    path = onnx_file(tmp_path / "x.onnx", nodes, [shape, constant("sides", [4000, 4000])])
+    assert_refused(path, "takes more than 0.5 seconds")
 
 
 def weights_in(name: str) -> onnx.TensorProto:
