@@ -49,6 +49,9 @@ def write_card(folder: Path, model: Model, file: Path) -> None:
 def _network(model: Model) -> list[str]:
     spec, config = model.spec, model.config
     texts = facts(as_exported(model))
+    call, labels, drawn = "G(z)", "", "25"
+    if "label" in texts:
+        call, labels, drawn = "G(z, label)", "labels are int32 (N, 1) and ", "labels=[0, 1]"
     channels = "1 channel" if spec.channels == 1 else f"{spec.channels} channels"
     return [
         f"A generator of images, {spec.size}x{spec.size} in {channels}, trained by the recipe",
@@ -57,13 +60,13 @@ def _network(model: Model) -> list[str]:
         f"- Weights: {sum(values.numel() for values in model.network.state_dict().values()):,} numbers.",
         f"- {_conditioning(model)}",
         "",
-        f"In ONNX, Keras and torch.export, `{'G(z, label)' if 'label' in texts else 'G(z)'}`:",
+        f"In ONNX, Keras and torch.export, `{call}`:",
         "",
         *(f"- `{name}`: {texts[name]}." for name in ("z", "label", "images") if name in texts),
         *(["- Class names: " + ", ".join(model.class_names) + "."] if model.class_names else []),
         "",
-        "In Keras labels are int32 (N, 1) and images (N, H, W, C). The safetensors file is Gansmith's own:",
-        f"`gansmith.load(file).sample({'labels=[0, 1]' if 'label' in texts else '25'})`.",
+        f"In Keras, {labels}images are (N, H, W, C).",
+        f"The safetensors file is Gansmith's own: `gansmith.load(file).sample({drawn})`.",
     ]
 
 
