@@ -70,3 +70,20 @@ def test_diversity_finds_the_class_that_collapsed():
     fake[ids == 2] = fake[2]
     assert class_diversity(real, fake, ids, ids) == pytest.approx({"diversity": 0.5, "diversity_worst": 0}, abs=1e-12)
     assert class_diversity(real, fake[ids == 0], ids, ids[ids == 0])["diversity_worst"] == 0
+
+
+def test_a_class_that_only_confusion_finds_is_missing():
+    """Labels 0, 1, 2 in shares 0, 1/2, 1/2; two in five of 1 are taken for 0, and half of the real 0 for 1."""
+    confusion = np.array([[0.5, 0.4, 0.0], [0.5, 0.6, 0.0], [0.0, 0.0, 1.0]])
+    fake = one_hot([0] * 40 + [1] * 60 + [2] * 100)
+    real = one_hot([0] * 60 + [1] * 80 + [2] * 70)  # as of labels in the shares 40, 100, 70
+    plain, corrected = class_balance(real, fake), class_balance(real, fake, confusion)
+    assert plain["rarest_class"] == pytest.approx(40 / 200 / (60 / 210)) and plain["modes"] == 3
+    assert corrected["rarest_class"] == pytest.approx(0, abs=1e-9) and corrected["modes"] == 2
+    assert corrected["class_kl"] == plain["class_kl"]
+    assert class_balance(real, real, confusion)["rarest_class"] == pytest.approx(1)
+    assert class_balance(real, fake, np.eye(3)) == pytest.approx(plain)
+
+
+def one_hot(classes):
+    return np.eye(3)[classes]

@@ -164,6 +164,7 @@ def test_metrics_take_sets_of_any_sizes_change_neither_and_give_finite_figures(n
     given = {
         "features": (real, fake),
         "probabilities": probabilities,
+        "shares": (*probabilities, np.eye(4)),
         "classes": (real, fake, *(x.argmax(1) for x in probabilities)),
         "labels": (probabilities[1], probabilities[1].argmax(1)),
         "pixels": pixels,

@@ -20,13 +20,14 @@ class Metric:
     """A function of real and generated images, its arguments, and whether it belongs to the quick tier.
 
     Attributes:
-        takes: "features" (N, 224) or "probabilities" (N, K) of real and of fake; "classes": features of both, then
+        takes: "features" (N, 224) or "probabilities" (N, K) of real and of fake; "shares": those and
+            the classifier's confusion, None where it hardly errs; "classes": features of both, then
             the most probable class of each; "labels": probabilities of fake and the labels it was conditioned on;
             "pixels": uint8 of both; "train": flat pixels of the training, the held-out and the generated images.
     """
 
     function: Callable[..., dict[str, float]]
-    takes: Literal["features", "probabilities", "classes", "labels", "pixels", "train"]
+    takes: Literal["features", "probabilities", "shares", "classes", "labels", "pixels", "train"]
     is_quick: bool = True
 
 
@@ -37,7 +38,7 @@ METRICS: dict[str, Metric] = {
     "precision_recall": Metric(precision_recall, "features", is_quick=False),
     "density_coverage": Metric(density_coverage, "features"),
     "recognised":       Metric(recognised, "probabilities"),
-    "class_balance":    Metric(class_balance, "probabilities"),
+    "class_balance":    Metric(class_balance, "shares"),
     "label_accuracy":   Metric(label_accuracy, "labels"),
     "class_diversity":  Metric(class_diversity, "classes"),
     "pixels":           Metric(pixel_statistics, "pixels"),

@@ -25,24 +25,40 @@ def recognised(real: Array, fake: Array, *, threshold: float = CONFIDENT) -> dic
     return {"recognised": share, "recognised_excess": share - float((real.max(axis=1) >= threshold).mean())}
 
 
-def class_balance(real: Array, fake: Array) -> dict[str, float]:
+def class_balance(real: Array, fake: Array, confusion: Array | None = None) -> dict[str, float]:
     """Compare the class shares of generated and real images, by the most probable class of each image.
+
+    Args:
+        confusion: (K, K) share of each class, row, among the classifications of real images of each label, column. A
+            classifier that is often wrong finds a missing class among the others' images; ratios are then those of the
+            shares that would be classified as these were (Lipton et al., arXiv:1802.03916, section 4).
 
     Returns:
         {"rarest_class": the smallest share of fake over share of real, over the classes of real; null below 1, by
-        about 1.5 sqrt(K (1/N + 1/M)) for K equal classes,
+        about 1.5 sqrt(K (1/N + 1/M)) for K equal classes, twice that for a confusion with .75 on its diagonal,
         "modes": the number of classes whose ratio is at least a half,
         "class_kl": KL(fake || real) in nats, null `class_kl_null`; infinite where fake has a class that real lacks}.
     """
     p, q = (np.bincount(x.argmax(axis=1), minlength=x.shape[1]) / len(x) for x in (fake, real))
-    ratios = p[q > 0] / q[q > 0]
     with np.errstate(divide="ignore"):
         divergence = float((p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum())
+    if confusion is not None:
+        p, q = (_shares_behind(shares, confusion) for shares in (p, q))
+    ratios = p[q > 0] / q[q > 0]
     return {
         "rarest_class": float(ratios.min()),
         "modes": float((ratios >= 0.5).sum()),
         "class_kl": divergence,
     }
+
+
+def _shares_behind(shares: Array, confusion: Array) -> Array:
+    """Return the shares of labels that a classifier with this confusion would classify into these shares."""
+    from scipy.optimize import nnls
+
+    found: Array = nnls(confusion, shares)[0]
+    found /= found.sum()
+    return found
 
 
 def class_kl_null(num_classes: int, num_real: int, num_fake: int) -> float:

@@ -23,7 +23,7 @@ from gansmith.files import write_bytes
 from gansmith.metrics.residual import ResidualNetwork
 from gansmith.training.machine import has_fast_bf16
 
-RECIPE = 1  # raised with every change of what is trained, so that stored networks of another one are not taken
+RECIPE = 3  # raised with every change of what is trained, so that stored networks of another one are not taken
 BATCH_SIZE, LEARNING_RATE, MAX_SHIFT_PX, LABEL_SMOOTHING = 256, 1e-2, 2, 0.1
 ON_DEMAND = 160_000  # training images, repeats counted
 MOST_PASSES = 40  # over few images
@@ -58,11 +58,12 @@ def train_evaluator(fit: Images, held_out: Images) -> ResidualNetwork:
         _fit(network, fit.pixels, labels)
         network.eval().fit_scale(held_out.pixels if len(held_out) > 1 else fit.pixels)
         if not has_classes(fit):
-            network.classifier = torch.nn.Linear(network.classifier.in_features, 1)
+            network.classifier, network.confusion = torch.nn.Linear(network.classifier.in_features, 1), torch.eye(1)
         elif len(held_out):
             assert held_out.labels is not None
             logits = torch.cat([network(to_float(chunk)) for chunk in held_out.pixels.split(500)]).detach()
             network.accuracy.fill_(logits.argmax(1).eq(held_out.labels).float().mean())
+            network.confusion.copy_(_confusion(logits.argmax(1), held_out.labels, network.num_classes))
             network.temperature.fill_(_fitted_temperature(logits, held_out.labels))
     return network
 
@@ -169,6 +170,13 @@ def _shifted(pixels: Tensor) -> Tensor:
     rows, columns = down + torch.arange(height), across + torch.arange(width)
     moved = padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+
+
+def _confusion(found: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return (K, K) the share of each class, row, found for each label, column; a label without images is itself."""
+    counts = torch.bincount(found * num_classes + labels, minlength=num_classes**2).view(num_classes, -1).float()
+    absent = (counts.sum(0) == 0).diag_embed()
+    return (counts + absent) / (counts + absent).sum(0)
 
 
 def _fitted_temperature(logits: Tensor, labels: Tensor) -> float:

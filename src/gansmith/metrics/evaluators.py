@@ -83,6 +83,13 @@ def knows_classes(network: Evaluator) -> bool:
     return not isinstance(network, ResidualNetwork) or network.accuracy.item() >= TRUSTED_ACCURACY
 
 
+def confusion_of(network: Evaluator) -> NDArray[np.float64] | None:
+    """Return the confusion of a classifier that is often wrong; None for others."""
+    if isinstance(network, ResidualNetwork) and not knows_classes(network):
+        return network.confusion.double().numpy()
+    return None
+
+
 def observe_real(network: Evaluator, images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return features and class probabilities of real images; those of the pretrained network are computed once."""
     if not isinstance(network, PretrainedNetwork):

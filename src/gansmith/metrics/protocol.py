@@ -21,7 +21,7 @@ from gansmith.data.images import Images
 from gansmith.errors import DataError
 from gansmith.metrics import METRICS, gates
 from gansmith.metrics.distances import frechet_of_moments, kid_against_splits, moments
-from gansmith.metrics.evaluators import TRUSTED_ACCURACY, evaluator_notices, knows_classes, observe_real
+from gansmith.metrics.evaluators import TRUSTED_ACCURACY, confusion_of, evaluator_notices, knows_classes, observe_real
 from gansmith.metrics.features import Evaluator
 from gansmith.metrics.reference import COUNTS, Reference, measure_reference
 
@@ -97,11 +97,16 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Observed:
-    """Images with their features by each evaluator, and their class probabilities."""
+    """Images with their features by each evaluator, and by the one that knows classes their probabilities of these.
+
+    Attributes:
+        confusion: of that evaluator, see `class_balance`.
+    """
 
     images: Images
     features: dict[str, Array]
     probabilities: Array | None
+    confusion: Array | None
 
     def first(self, count: int) -> "_Observed":
         """Return the first `count` of them."""
@@ -109,6 +114,7 @@ class _Observed:
             self.images.take(torch.arange(min(count, len(self.images)))),
             {name: rows[:count] for name, rows in self.features.items()},
             None if self.probabilities is None else self.probabilities[:count],
+            self.confusion,
         )
 
     @property
@@ -289,12 +295,12 @@ def _without(images: Images, contents: set[bytes], notices: list[str]) -> Images
 
 def _observe(images: Images, networks: Mapping[str, Evaluator], *, is_real: bool = False) -> _Observed:
     """Return images with their features, and their probabilities by the evaluator that knows classes."""
-    features, probabilities = {}, None
+    features, probabilities, confusion = {}, None, None
     for name, network in networks.items():
         features[name], found = observe_real(network, images) if is_real else network.observe(images.pixels)
         if network.num_classes > 1:
-            probabilities = found
-    return _Observed(images, features, probabilities)
+            probabilities, confusion = found, confusion_of(network)
+    return _Observed(images, features, probabilities, confusion)
 
 
 def _left_out(networks: Mapping[str, Evaluator]) -> dict[str, str]:
@@ -346,6 +352,8 @@ def _arguments(takes: str, train: Images, held_out: Images, real: _Observed, fak
         return None
     if takes == "probabilities":
         return real.probabilities, fake.probabilities
+    if takes == "shares":
+        return real.probabilities, fake.probabilities, real.confusion
     if takes == "classes":
         return real.leading, fake.leading, real.probabilities.argmax(1), fake.probabilities.argmax(1)
     return None if fake.images.labels is None else (fake.probabilities, fake.images.labels.numpy())

@@ -36,12 +36,14 @@ class ResidualNetwork(nn.Module):
     Attributes:
         scale: (256,) divisor of each feature, its standard deviation on real images.
         temperature: divisor of the logits, so that confidence matches accuracy on held-out images.
+        confusion: (K, K) share of each class, row, among the classifications of held-out images of each label, column.
         accuracy: share of held-out images that it classifies correctly; NaN where its classes were k-means clusters.
     """
 
     scale: Tensor
     temperature: Tensor
     accuracy: Tensor
+    confusion: Tensor
 
     def __init__(self, spec: ImageSpec, *, num_classes: int, name: str) -> None:
         super().__init__()
@@ -62,6 +64,7 @@ class ResidualNetwork(nn.Module):
         self.register_buffer("scale", torch.ones(WIDTHS[0] + sum(WIDTHS)))
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("accuracy", torch.tensor(torch.nan))
+        self.register_buffer("confusion", torch.eye(self.num_classes))
 
     @property
     def num_classes(self) -> int:

@@ -24,7 +24,7 @@ from gansmith.data.images import Images
 from gansmith.metrics.classes import class_balance, recognised
 from gansmith.metrics.distances import frechet_of_moments, moments
 from gansmith.metrics.evaluator_training import fit_and_held_out
-from gansmith.metrics.evaluators import find_evaluators, knows_classes, observe_real
+from gansmith.metrics.evaluators import confusion_of, find_evaluators, knows_classes, observe_real
 from gansmith.metrics.features import Evaluator, load_shipped
 
 COUNT = 2_000  # samples and training images
@@ -120,7 +120,7 @@ class ValidationScorer:
                     "features": network.name,
                 }
             if name == "trained":
-                found = class_balance(real.probabilities, probabilities)
+                found = class_balance(real.probabilities, probabilities, confusion_of(network))
                 if knows_classes(network):
                     found |= recognised(real.probabilities, probabilities)
                 known = {key: found.get(key) for key in known}
