@@ -122,7 +122,7 @@ def sentence(event: Event) -> str:
     if isinstance(event, Scored):
         return (
             f"{event.images_seen:>9,} images: validation FD ratio {event.validation_fd_ratio:.2f} "
-            f"(FD {event.fd:.3f}, of real images {event.fd_real:.3f}; {event.n:,} images each)"
+            f"(FD {event.fd:.3f}, of real images {event.fd_real:.3f}; {event.n:,} samples)"
         )
     return event.message if isinstance(event, FailureDetected | RolledBack) else ""
 

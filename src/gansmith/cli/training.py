@@ -163,7 +163,7 @@ def _summarise(run: "Run", progress: str) -> None:
         last = scores[-1]
         lines = [
             f"score        validation FD ratio {last['validation_fd_ratio']:.2f} (1.00: as close as other real images)",
-            f"             FD {last['fd']:.3f} to {last['n']:,} validation images, real images {last['fd_real']:.3f}",
+            f"             FD of {last['n']:,} samples {last['fd']:.3f}, of as many real images {last['fd_real']:.3f}",
         ]
         if last["images_seen"] < run.config.images:
             lines.append(f"             stopped early: {run.config.early_stopping} scores in a row were no better")

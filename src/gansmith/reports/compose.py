@@ -115,7 +115,7 @@ def _answer(score: dict[str, Any]) -> str:
     answer = (
         f"After {score['images_seen']:,} images the answer is: {kind} {ratio:.2f}. The Frechet distance (FD) between "
         f"generated and real images in a small feature network is {ratio:.2f} times that between {compared} "
-        f"({score['n']:,} images each); 1.00 is as close as other real images."
+        f"({score['n']:,} samples); 1.00 is as close as other real images."
     )
     if score.get("valid") is False:
         failed = [name for name, gate in score.get("gates", {}).items() if gate.get("ok") is False]
@@ -408,7 +408,7 @@ def _scores(run: RunDirectory) -> list[Block]:
     if score is None:
         return [heading, _text("No FD ratio was recorded.")]
     kind, ratio = _ratio_of(score)
-    blocks = [heading, _text(f"{kind} {ratio:.3f}, {score['n']:,} images each. 1.00 is as close as other real images.")]
+    blocks = [heading, _text(f"{kind} {ratio:.3f}, {score['n']:,} samples. 1.00 is as close as other real images.")]
     if metrics := score.get("metrics"):
         rows = [(name, found["value"], found["real"]) for name, found in metrics.items()]
     else:
