@@ -97,7 +97,7 @@ def _inner_name(name: str, path: Path) -> str:
 def _zip_entries(path: Path) -> Iterator[tuple[str, bool]]:
     """Yield each entry's name and whether it is a file rather than a link."""
     with zipfile.ZipFile(path) as archive:
-        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        entries = [entry for entry in archive.infolist() if entry.filename and not entry.is_dir()]
         _refuse_bomb(path, sum(entry.file_size for entry in entries), len(entries))
         for entry in entries:
             yield _inner_name(entry.filename, path), not stat.S_ISLNK(entry.external_attr >> 16)

@@ -155,7 +155,7 @@ def _idx_places(path: Path, name: str = "") -> Iterator[tuple[File, str]]:
     elif path.suffix.lower() == ".zip" and zipfile.is_zipfile(path):
         try:
             with zipfile.ZipFile(path) as file:
-                odd = [name for name in file.namelist() if name.startswith("/") or "//" in name]
+                odd = [name for name in file.namelist() if not name or name.startswith("/") or "//" in name]
         except _ZIP_DAMAGE:
             return  # which reading pictures from it names
         if odd:
