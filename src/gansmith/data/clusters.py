@@ -124,9 +124,13 @@ def _components(pixels: Tensor) -> tuple[Codes, Tensor]:
     pca = PCA(min(COMPONENTS, *sample.shape), svd_solver="randomized", random_state=0).fit(sample.numpy())
     # Projected by torch, not by PCA.transform: NumPy's threads would busy-wait on the cores that torch's need.
     mean, axes = torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_)
-    codes = torch.cat([(joined(_blocks(chunk)) - mean) @ axes.T for chunk in pixels.split(_CHUNK)]).numpy()
-    deviation = codes.std(axis=0)
-    return codes, torch.from_numpy(np.where(deviation > NEGLIGIBLE * deviation.max(), deviation, np.inf)).float()
+    codes = torch.empty(len(pixels), len(axes))  # at once: results kept between the chunks would fragment memory
+    for rows, chunk in zip(torch.arange(len(pixels)).split(_CHUNK), pixels.split(_CHUNK), strict=True):
+        codes[rows] = (joined(_blocks(chunk)) - mean) @ axes.T
+    deviation = codes.numpy().std(axis=0)
+    return codes.numpy(), torch.from_numpy(
+        np.where(deviation > NEGLIGIBLE * deviation.max(), deviation, np.inf)
+    ).float()
 
 
 def _kmeans(codes: Codes, count: int) -> tuple[Tensor, Tensor]:

@@ -63,8 +63,10 @@ class TrainingData:
         Of a large set, over some of its images.
         """
         rows = self.train.some_rows()
-        parts = (to_float(self.train.pixels.index_select(0, some)).flatten(2) for some in rows.split(CHUNK))
-        images = torch.cat([torch.stack([part.mean(2), part.square().mean(2)], dim=2) for part in parts])  # (N, C, 2)
+        images = torch.empty(len(rows), self.spec.channels, 2)
+        for places in torch.arange(len(rows)).split(CHUNK):
+            part = to_float(self.train.pixels.index_select(0, rows[places])).flatten(2)
+            images[places] = torch.stack([part.mean(2), part.square().mean(2)], dim=2)
         frequencies = self.conditioning.frequencies
         y = self.y[rows]
         weights = (frequencies / torch.bincount(y, minlength=len(frequencies)).clamp(min=1))[y]
