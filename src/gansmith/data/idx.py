@@ -152,7 +152,7 @@ def _idx_places(path: Path, name: str = "") -> Iterator[tuple[File, str]]:
             yield folder, f"IDX files in {folder.relative_to(path)}, as torchvision keeps them"
         for archive in sorted(path.glob("*gzip*.zip")):
             yield from _idx_places(archive)
-    elif path.suffix.lower() == ".zip" and zipfile.is_zipfile(path):
+    elif path.suffix.lower() == ".zip" and path.is_file():
         try:
             with zipfile.ZipFile(path) as file:
                 odd = [name for name in file.namelist() if not name or name.startswith("/") or "//" in name]
