@@ -88,7 +88,7 @@ def _read_values(file: IO[bytes], path: File) -> tuple[np.ndarray, str]:
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4", count=len(header) // 4))
     kind = np.dtype(_TYPES[magic[2]])
     expected = math.prod(shape) * kind.itemsize
-    if len(shape) < magic[3] or expected > _MAX_BYTES:
+    if len(shape) < magic[3] or math.prod(max(1, side) for side in shape) * kind.itemsize > _MAX_BYTES:
         raise DataError(f"{path} has a damaged header (sizes {shape}); fetch it again")
     body, filled = bytearray(expected), 0  # memory is taken only as it fills
     while filled < expected and (read := file.readinto(memoryview(body)[filled:])):  # type: ignore[attr-defined]

@@ -79,7 +79,7 @@ def find_pictures(path: Path) -> PictureSource:
     names = sorted({name for name in listed if not _JUNK.search(name)})  # archives may hold a name twice
     pictures = [name for name in names if name.lower().endswith(ENDINGS)]
     if not pictures:
-        kinds = Counter(PurePosixPath(name).suffix.lower() or "(none)" for name in names)
+        kinds = Counter(_readable(PurePosixPath(name).suffix.lower()[:12]) or "(none)" for name in names)
         found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "nothing"
         also = "".join(f"; {sentence}" for sentence in odd)
         raise NotFoundError(
@@ -210,7 +210,7 @@ def _readable(name: str) -> str:
         name.encode()
     except UnicodeEncodeError:
         name = name.encode("utf-8", "surrogateescape").decode("latin-1")
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", name)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "?", name)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
