@@ -314,11 +314,12 @@ FLOW = [
     ["course"],
     ["progress"],
     ["api"],
+    ["web"],
     ["cli"],
-    ["__main__"],
+    ["web.trainer", "__main__"],
 ]
 PLACE = {name: level for level, names in enumerate(FLOW) for name in names}
-EMPTY = {"training", "pictures"}  # packages that are a docstring
+EMPTY = {"training", "pictures", "web"}  # packages that are a docstring
 
 
 def module_name(path):
@@ -447,7 +448,7 @@ def test_source_is_plain_ascii_and_never_pickles():
 # Places that show or name choices and do not act on them.
 REPORTING = (
     "config", "recipes", "training.conflicts", "summaries", "exporters", "reports", "course", "pictures", "benchmarks",
-    "cli", "api", "progress",
+    "cli", "api", "progress", "web",
 )  # fmt: skip
 SHARED = {"latent_distribution", "burn_in", "calibrate_output"}  # techniques that act in three places or more
 

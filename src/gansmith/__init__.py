@@ -46,6 +46,7 @@ _HOME = {
     "resolve": "gansmith.config",
     "resume": "gansmith.api",
     "sample": "gansmith.api",
+    "studio": "gansmith.web.notebook",
     "train": "gansmith.api",
     "train_events": "gansmith.api",
 }

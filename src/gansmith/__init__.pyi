@@ -44,5 +44,6 @@ from gansmith.verdicts import (
     Comparison as Comparison,
     Verdict as Verdict,
 )
+from gansmith.web.notebook import studio as studio
 
 __version__: str

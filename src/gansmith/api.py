@@ -83,12 +83,6 @@ class Run(RunDirectory):
     images: Images | None = field(default=None, compare=False, repr=False)
 
     @property
-    def status(self) -> str:
-        """running, killed, stopped, failed, finished or unknown."""
-        status: str = self.facts().get("status", "unknown")
-        return "killed" if status == "running" and not runs.is_locked(self.directory) else status
-
-    @property
     def images_seen(self) -> int:
         """Images of the newest checkpoint."""
         latest = self.latest()

@@ -13,9 +13,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from gansmith.errors import RunError
 from gansmith.files import (
@@ -31,6 +29,9 @@ from gansmith.files import (
     write_flushed,
     write_json,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 3  # of the run directory; raised when an older reader could no longer make sense of it
 NAME = re.compile(r"\d{9,19}")  # images seen
@@ -54,9 +55,9 @@ def save_checkpoint(
     directory: Path,
     images_seen: int,
     *,
-    generator: Mapping[str, Tensor],
+    generator: Mapping[str, "Tensor"],
     generator_metadata: Mapping[str, str],
-    state: Mapping[str, Tensor],
+    state: Mapping[str, "Tensor"],
     counters: Mapping[str, Any],
     logs: tuple[Path, ...] = (),
 ) -> Path:
@@ -97,7 +98,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path, *, max_bytes: int = 2**30
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+) -> tuple[dict[str, "Tensor"], dict[str, "Tensor"], dict[str, Any]]:
     """Return the generator's tensors, the training state's tensors, and the counters of a checkpoint.
 
     Args:

@@ -13,13 +13,12 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import safetensors
-import safetensors.torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from gansmith.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor  # not imported: whoever only reads run directories starts without it
 
 PARTIAL = ".partial-"  # begins the names of unfinished files
 _MAX_JSON_BYTES = 2**24  # of run.json and state.json, which are a few kilobytes
@@ -146,23 +145,27 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tensor_sha256(tensor: Tensor) -> str:
+def tensor_sha256(tensor: "Tensor") -> str:
     """Return the SHA-256 of a tensor's bytes."""
     return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file whose bytes depend on its content alone, flushed to disk.
 
     The library writes metadata in no fixed order, so all of it goes under one key as sorted JSON.
     """
+    import safetensors.torch
+
     packed = {"gansmith": json.dumps(dict(metadata), sort_keys=True)} if metadata else None
     contiguous = {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())}
     write_flushed(path, safetensors.torch.save(contiguous, packed))
 
 
-def load_tensors(path: Path, *, max_bytes: int) -> dict[str, Tensor]:
+def load_tensors(path: Path, *, max_bytes: int) -> dict[str, "Tensor"]:
     """Return the tensors of a safetensors file; ValueError where it is too large or holds non-finite numbers."""
+    import safetensors.torch
+
     size = path.stat().st_size
     if size > max_bytes:
         raise DataError(f"{path} has {size:,} bytes, more than the {max_bytes:,} this run can have; remove it")
@@ -175,8 +178,10 @@ def load_tensors(path: Path, *, max_bytes: int) -> dict[str, Tensor]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Return what `save_tensors` stored beside the tensors; DataError where the file is not one of ours."""
+    import safetensors
+
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
         if len(metadata["gansmith"]) > _MAX_METADATA_CHARACTERS:
             raise KeyError("gansmith")

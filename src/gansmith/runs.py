@@ -79,6 +79,12 @@ class RunDirectory:
         found = self.samples_dir.glob("*.png")
         return sorted((int(path.stem), path) for path in found if CHECKPOINT_NAME.fullmatch(path.stem))
 
+    @property
+    def status(self) -> str:
+        """running, killed, stopped, failed, finished or unknown."""
+        status: str = self.facts().get("status", "unknown")
+        return "killed" if status == "running" and not is_locked(self.directory) else status
+
     def facts(self) -> dict[str, Any]:
         """Return what run.json says: versions, command, data, hardware, status; nothing where it is damaged."""
         path = self.directory / "run.json"
@@ -345,7 +351,28 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
         return
     if path.stat().st_size > _MAX_LOG_BYTES:
         raise RunError(f"{path} is longer than {_MAX_LOG_BYTES:,} bytes; keep the newest of its lines alone")
-    for line in filter(None, path.read_text(encoding="utf-8", errors="replace").split("\n")):
+    yield from _parse_rows(path.read_text(encoding="utf-8", errors="replace"), path)
+
+
+def read_rows_after(path: Path, offset: int, *, most_bytes: int = 2**20) -> tuple[list[dict[str, Any]], int]:
+    """Return the complete rows of a log from a byte on, and the byte after them; no rows where there is no log.
+
+    At most `most_bytes` are read at once, so a reader calls again from there.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            text = file.read(most_bytes)
+    except FileNotFoundError:
+        return [], offset
+    end = text.rfind(b"\n") + 1
+    if not end and len(text) == most_bytes:  # no line of ours is as long
+        end = most_bytes
+    return list(_parse_rows(text[:end].decode(errors="replace"), path)), offset + end
+
+
+def _parse_rows(text: str, path: Path) -> Iterator[dict[str, Any]]:
+    for line in filter(None, text.split("\n")):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

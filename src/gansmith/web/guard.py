@@ -1,0 +1,265 @@
+"""Who may ask what: hosts, origins, content types, the token, sizes, rates, and the headers of every answer.
+
+A page of another site can make a browser send requests here. None of them gets past `refusal`: the Host must be a name
+of this server (so no name that was pointed at 127.0.0.1), a request of another origin is refused, and whatever changes
+something needs a content type that a foreign page may not send without asking first, which is never granted.
+"""
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import logging
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from urllib.parse import parse_qs, quote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "gansmith_token"
+MAX_JSON_BYTES = 2**18
+MAX_UPLOAD_BYTES = 2**30
+BODY_S = 30.0  # a JSON body must have arrived by then; an upload must go on so fast
+# Requests a second and in a burst, of one client: what makes the machine work, and all the rest.
+RATES = {"work": (40.0, 80.0), "other": (200.0, 600.0)}
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_BODY_TYPES = ("application/json", "application/octet-stream")
+
+logger = logging.getLogger("gansmith")
+
+
+@dataclass
+class Guard:
+    """An ASGI application around another one that lets only proper requests through.
+
+    Attributes:
+        app: what is protected.
+        hosts: what the Host header may say; empty where any IP address and any of this machine's names will do.
+        token: what a client must show; empty on loopback.
+        frames: origins whose pages may show the studio in a frame, as a notebook does.
+        clients: the rate limiter's state, by client and kind.
+    """
+
+    app: ASGIApp
+    hosts: tuple[str, ...]
+    token: str = ""
+    frames: tuple[str, ...] = ()
+    clients: "OrderedDict[tuple[str, str], tuple[float, float]]" = field(default_factory=OrderedDict)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        sender = Sender(send, self.frames, "no-store" if scope["path"].startswith("/api/") else "no-cache")
+        refused = self.refusal(scope, headers)
+        if refused is not None:
+            await answer(sender, *refused)
+        elif self.token and self._is_login(scope):
+            await login(sender, scope, self.token)
+        else:
+            await self._pass_on(scope, Reader(receive, body_limit(scope)), sender)
+
+    async def _pass_on(self, scope: Scope, reader: "Reader", sender: "Sender") -> None:
+        try:
+            await self.app(scope, reader, sender)
+        except TooLarge as error:
+            await answer(sender, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+        except TimeoutError:
+            await answer(sender, HTTPStatus.REQUEST_TIMEOUT, "the request's body did not arrive in time; send it again")
+        except Exception:  # shown in the server's terminal, and nothing of it outside
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            await answer(
+                sender, HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its terminal says why, please report it"
+            )
+
+    def refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
+        """Return status and sentence for a request that is not let through; None for one that is."""
+        if not self._is_own_host(headers.get("host", "")):
+            return HTTPStatus.MISDIRECTED_REQUEST, "this is not the name of this server; open the address it printed"
+        if not _is_own_origin(scope, headers):
+            return HTTPStatus.FORBIDDEN, "requests from pages of other sites are not answered"
+        if scope["method"] not in ("GET", "HEAD"):
+            kind = headers.get("content-type", "").split(";")[0].strip().lower()
+            if kind not in _BODY_TYPES:
+                return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {' or '.join(_BODY_TYPES)}"
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 15 or int(length) > body_limit(scope):
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body may have {body_limit(scope):,} bytes at most"
+        if not self._has_token(scope, headers):
+            return HTTPStatus.UNAUTHORIZED, "open the address with the token that the server printed"
+        if not self._is_within_rate(scope):
+            return HTTPStatus.TOO_MANY_REQUESTS, "too many requests at once; wait a second"
+        return None
+
+    def _is_own_host(self, host: str) -> bool:
+        if host in self.hosts:
+            return True
+        return bool(self.token) and not self.hosts and _is_address(host)
+
+    def _has_token(self, scope: Scope, headers: Headers) -> bool:
+        if not self.token:
+            return True
+        shown = HTTPConnection(scope).cookies.get(COOKIE, "")
+        bearer = headers.get("authorization", "").removeprefix("Bearer ")
+        return self._is_login(scope) or any(_same(text, self.token) for text in (shown, bearer))
+
+    def _is_login(self, scope: Scope) -> bool:
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])
+        return scope["method"] == "GET" and not scope["path"].startswith("/api/") and _same(given[0], self.token)
+
+    def _is_within_rate(self, scope: Scope) -> bool:
+        """Take one request from the client's bucket of its kind; False where it is empty."""
+        kind = "work" if scope["method"] not in ("GET", "HEAD") or "/sample" in scope["path"] else "other"
+        key = ((scope.get("client") or ("", 0))[0], kind)
+        per_s, burst = RATES[kind]
+        now = time.monotonic()
+        left, at = self.clients.pop(key, (burst, now))
+        left = min(burst, left + (now - at) * per_s)
+        self.clients[key] = (max(0.0, left - 1), now)
+        if len(self.clients) > 1024:
+            self.clients.popitem(last=False)
+        return left >= 1
+
+
+def own_hosts(host: str, port: int) -> tuple[str, ...]:
+    """Return what the Host header may say of a server on `host`; none where it listens on every address."""
+    if host in ("0.0.0.0", "::"):
+        return ()
+    names: Iterable[str] = _LOOPBACK if is_loopback(host) else (f"[{host}]" if ":" in host else host,)
+    return tuple(f"{name}:{port}" for name in names)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a server on this host can be reached from this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_address(host: str) -> bool:
+    name = host.rsplit(":", 1)[0].strip("[]")
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name in ("localhost", socket.gethostname())
+    return True
+
+
+def _is_own_origin(scope: Scope, headers: Headers) -> bool:
+    """Whether a request comes from this server's own pages, from a program, or opens a page by a link."""
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+    if origin is not None and origin not in (f"http://{headers.get('host')}", f"https://{headers.get('host')}"):
+        return False
+    is_page = headers.get("sec-fetch-mode") == "navigate" and not scope["path"].startswith("/api/")
+    return site in (None, "same-origin", "none") or is_page
+
+
+def _same(given: str, expected: str) -> bool:
+    return bool(expected) and hmac.compare_digest(given.encode(), expected.encode())
+
+
+def body_limit(scope: Scope) -> int:
+    """Return how many bytes a request's body may have."""
+    return MAX_UPLOAD_BYTES if "/uploads/" in scope["path"] else MAX_JSON_BYTES
+
+
+class TooLarge(Exception):
+    """A body that goes on beyond its limit."""
+
+
+@dataclass
+class Reader:
+    """Passes on a request's body up to a number of bytes, each part of it within a time."""
+
+    receive: Receive
+    limit: int
+    seen: int = 0
+    is_complete: bool = False
+
+    async def __call__(self) -> Message:
+        if self.is_complete:  # what comes now is the end of the connection, which may be far off
+            return await self.receive()
+        async with asyncio.timeout(BODY_S):
+            message = await self.receive()
+        self.seen += len(message.get("body", b""))
+        self.is_complete = not message.get("more_body", False)
+        if self.seen > self.limit:
+            raise TooLarge(f"the body may have {self.limit:,} bytes at most")
+        return message
+
+
+@dataclass
+class Sender:
+    """Passes on an answer with the headers that every one carries."""
+
+    send: Send
+    frames: tuple[str, ...]
+    caching: str = "no-store"  # where an answer does not say
+    has_begun: bool = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            headers = MutableHeaders(scope=message)
+            for name, value in secure_headers(self.frames).items():
+                headers[name] = value
+            headers.setdefault("cache-control", self.caching)
+        await self.send(message)
+
+
+def secure_headers(frames: tuple[str, ...]) -> dict[str, str]:
+    """Return headers that let a page load from here alone, run no inline script, and be framed by nobody else."""
+    policy = {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self' 'unsafe-inline'",  # the chart library sets style attributes
+        "img-src": "'self' data: blob:",
+        "connect-src": "'self'",
+        "font-src": "'self'",
+        "manifest-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": " ".join(frames) or "'none'",
+    }
+    return {
+        "content-security-policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+        "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    }
+
+
+async def answer(send: Sender, status: int, sentence: str) -> None:
+    """Answer with a status and one sentence, unless an answer has begun."""
+    if send.has_begun:
+        return
+    body = json.dumps({"error": {"kind": HTTPStatus(status).phrase, "message": sentence}}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(b"retry-after", b"1")] if status == HTTPStatus.TOO_MANY_REQUESTS else []
+    headers += [(b"connection", b"close")] if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else []
+    await send({"type": "http.response.start", "status": int(status), "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def login(send: Sender, scope: Scope, token: str) -> None:
+    """Keep the token in a cookie that scripts cannot read, and open the page without it in the address."""
+    cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000"
+    place = f"/{quote(scope['path'].lstrip('/'))}"  # a path on this server, whatever was asked for
+    headers = [
+        (b"location", place.encode()),
+        (b"set-cookie", cookie.encode()),
+        (b"content-length", b"0"),
+    ]
+    await send({"type": "http.response.start", "status": int(HTTPStatus.SEE_OTHER), "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

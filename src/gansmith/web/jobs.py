@@ -1,0 +1,161 @@
+"""The queue of trainings. Each is a folder that this process, the trainer and a later server read:
+
+    .studio/jobs/0007/  job.json  output.log  .lock  stop  result.json
+
+The trainer holds the lock for as long as it lives, so no process number is ever trusted; a file `stop` asks it to save
+and end. One training runs at a time, also beside those that other programs run in the same directory.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gansmith import runs
+from gansmith.errors import NotFoundError, RunError
+from gansmith.files import read_json, write_json
+
+FOLDER = ".studio"
+MAX_WAITING = 50
+_START_S = 20.0  # from the start of a process until it holds its lock, at most
+
+
+@dataclass
+class Jobs:
+    """The trainings asked for in one directory of runs.
+
+    Attributes:
+        root: the directory of runs.
+        processes: those that this server started and has not waited for yet, by job.
+    """
+
+    root: Path
+    processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.root / FOLDER / "jobs"
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return every job, oldest first: id, run, title, words, state (queued, running, ended), and how it ended."""
+        found = []
+        for path in sorted(self.folder.glob("[0-9]*")):
+            try:
+                job = read_json(path / "job.json")
+            except (OSError, ValueError):
+                continue
+            found.append({**job, "id": path.name, **self._state(path)})
+        return found
+
+    def _state(self, path: Path) -> dict[str, Any]:
+        if (path / "result.json").is_file():
+            try:
+                code = read_json(path / "result.json").get("code")
+            except (OSError, ValueError):
+                code = None
+            return {"state": "ended", "code": code, "message": self._last_words(path) if code not in (0, None) else ""}
+        if runs.is_locked(path):
+            return {"state": "running", "is_stopping": (path / "stop").exists()}
+        if not (path / "started").exists():
+            return {"state": "queued"}
+        process = self.processes.get(path.name)
+        age_s = abs(time.time() - (path / "started").stat().st_mtime)
+        if process.poll() is None if process else age_s < _START_S:
+            return {"state": "running", "is_stopping": (path / "stop").exists()}
+        return {"state": "ended", "code": None, "message": "the training was killed, or its machine went down"}
+
+    def _last_words(self, path: Path) -> str:
+        """Return the sentence that a trainer ended with; empty where it said none."""
+        try:
+            lines = (path / "output.log").read_text(encoding="utf-8", errors="replace")[-4000:].splitlines()
+        except OSError:
+            return ""
+        said = [line.removeprefix("gansmith: ") for line in lines if line.startswith("gansmith: ")]
+        return said[-1] if said else ""
+
+    def add(self, words: list[str], *, run: str, title: str) -> dict[str, Any]:
+        """Put a training at the end of the queue.
+
+        Args:
+            words: of the command line, as `gansmith` takes them.
+            run: name of the run it trains.
+        """
+        waiting = [job for job in self.all() if job["state"] != "ended"]
+        if len(waiting) >= MAX_WAITING:
+            raise RunError(f"{MAX_WAITING} trainings are waiting; remove some before adding more")
+        if any(job["run"] == run for job in waiting):
+            raise RunError(f"{run} is being trained or waits for it; stop that first")
+        number = max((int(path.name) for path in self.folder.glob("[0-9]*")), default=0) + 1
+        path = self.folder / f"{number:04d}"
+        path.mkdir(parents=True)
+        write_json(path / "job.json", {"words": words, "run": run, "title": title})
+        return {"id": path.name, "run": run, "title": title, "words": words, **self._state(path)}
+
+    def find(self, job_id: str) -> dict[str, Any]:
+        """Return a job; NotFoundError where there is none."""
+        for job in self.all():
+            if job["id"] == job_id:
+                return job
+        raise NotFoundError(f"there is no training {job_id[:32]!r} in the queue")
+
+    def stop(self, job_id: str) -> dict[str, Any]:
+        """Ask a training to save and end, or take it out of the queue."""
+        job = self.find(job_id)
+        path = self.folder / job["id"]
+        if job["state"] == "running":
+            (path / "stop").touch()
+        elif job["state"] == "queued":
+            shutil.rmtree(path)
+            _remove_if_empty(self.root / job["run"])
+            return {**job, "state": "removed"}
+        return self.find(job_id)
+
+    def hold(self, is_held: bool) -> None:
+        """Keep the queue from starting the next training, or let it go on."""
+        path = self.root / FOLDER / "held"
+        if is_held:
+            path.touch()
+        else:
+            path.unlink(missing_ok=True)
+
+    @property
+    def is_held(self) -> bool:
+        return (self.root / FOLDER / "held").exists()
+
+    def tick(self, is_busy: Callable[[], bool]) -> None:
+        """Start the next training where none runs; called again and again.
+
+        Args:
+            is_busy: says whether another program trains in this directory.
+        """
+        for name, process in list(self.processes.items()):
+            if process.poll() is not None:
+                del self.processes[name]
+        jobs = self.all()
+        queued = [job for job in jobs if job["state"] == "queued"]
+        if queued and not self.is_held and not any(job["state"] == "running" for job in jobs) and not is_busy():
+            self._start(self.folder / queued[0]["id"])
+
+    def _start(self, path: Path) -> None:
+        (path / "started").touch()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        with (path / "output.log").open("ab") as log:
+            self.processes[path.name] = subprocess.Popen(
+                [sys.executable, "-P", "-m", "gansmith.web.trainer", str(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C in the server's terminal ends the server alone
+            )
+
+
+def _remove_if_empty(directory: Path) -> None:
+    """Remove the folder that was kept for a run which never began."""
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()

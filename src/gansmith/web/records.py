@@ -1,0 +1,256 @@
+"""Run directories as JSON: what a card, a run's page and a form show. Reads through `runs` alone; needs no torch."""
+
+import dataclasses
+import functools
+import os
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gansmith import runs
+from gansmith.checkpoints import named_checkpoints
+from gansmith.config import FIELDS, NAME, Config
+from gansmith.errors import GansmithError, NotFoundError
+from gansmith.files import read_json
+from gansmith.recipes import RECIPES
+from gansmith.runs import RunDirectory
+from gansmith.verdicts import Verdict
+
+# Files of a run directory that may be looked at, each with its kind.
+FILES = {
+    "grid.png": "image/png",
+    "loss.png": "image/png",
+    "real.png": "image/png",
+    "report.pdf": "application/pdf",
+    "film.gif": "image/gif",
+    "config.toml": "text/plain; charset=utf-8",
+    "run.json": "application/json",
+    "log.jsonl": "text/plain; charset=utf-8",
+    "metrics.jsonl": "text/plain; charset=utf-8",
+}
+_STAMPED = ("config.toml", "run.json", "log.jsonl", "metrics.jsonl", "best.json", "samples", "checkpoints")
+_ALIVE_S = 1.0  # for so long an answer on who holds a lock is good
+
+Stamp = tuple[tuple[int, int], ...]
+
+
+def run_path(root: Path, run_id: str) -> Path:
+    """Return the directory of a run; NotFoundError for a name that leads anywhere else than to a run in `root`."""
+    path = root / run_id
+    is_ours = NAME.fullmatch(run_id) is not None and not run_id.startswith(".")
+    if not is_ours or path.resolve().parent != root.resolve() or not runs.holds_run(path):
+        raise NotFoundError(f"there is no run {run_id[:64]!r} here; it may have been deleted or renamed")
+    return path
+
+
+def run_ids(root: Path) -> list[str]:
+    """Return the names of all runs in a directory, sorted."""
+    found = []
+    for path in root.iterdir() if root.is_dir() else ():
+        try:
+            found.append(run_path(root, path.name).name)
+        except GansmithError:
+            continue
+    return sorted(found)
+
+
+def stamp_of(directory: Path) -> Stamp:
+    """Return what changes whenever a run directory does: times and sizes of its files, and whether it is locked."""
+    found = []
+    for name in _STAMPED:
+        try:
+            status = os.stat(directory / name)
+            found.append((status.st_mtime_ns, status.st_size))
+        except OSError:
+            found.append((0, 0))
+    return (*found, (_is_alive(directory, int(time.monotonic() / _ALIVE_S)), 0))
+
+
+@functools.lru_cache(maxsize=256)
+def _is_alive(directory: Path, tick: int) -> bool:
+    return runs.is_locked(directory)
+
+
+def card(root: Path, run_id: str) -> dict[str, Any]:
+    """Return what a card shows of a run; one that cannot be read has an `error`."""
+    path = run_path(root, run_id)
+    return _card(path, stamp_of(path))
+
+
+@functools.lru_cache(maxsize=1024)
+def _card(path: Path, stamp: Stamp) -> dict[str, Any]:
+    try:
+        return _card_of(runs.open_run(path))
+    except (GansmithError, OSError) as error:
+        return {"id": path.name, "status": "unreadable", "error": without_path(str(error), path), "failures": []}
+
+
+def _card_of(run: RunDirectory) -> dict[str, Any]:
+    config, rows = run.config, run.log
+    grids = run.grids()
+    begun = run.facts().get("starts") or [{}]
+    return {
+        "id": run.directory.name,
+        "recipe": config.recipe,
+        "data": config.data,
+        **progress(run, rows),
+        **_score(run),
+        "failures": list(dict.fromkeys(row["failure"] for row in rows if row.get("kind") == "failure")),
+        "grid": grids[-1][0] if grids else None,
+        "changed_at": os.stat(run.log_path if rows else run.directory).st_mtime,
+        "starts": len(begun),
+        "is_conditional": config.conditioning != "none",
+    }
+
+
+def progress(run: RunDirectory, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return how far a run is: its status, images seen and to see, images per second, seconds left."""
+    status = run.status
+    numbers = [row for row in rows if row.get("images_per_s")]
+    saved = [int(path.name) for path in named_checkpoints(run.directory)]
+    seen = max([0, *saved[-1:], *(row["images_seen"] for row in rows[-1:])])
+    rate = numbers[-1]["images_per_s"] if numbers else None
+    left = max(0, run.config.images - seen)
+    return {
+        "status": status,
+        "reason": run.facts().get("reason"),
+        "images_seen": seen,
+        "images": run.config.images,
+        "images_per_s": rate,
+        "seconds_left": left / rate if rate and status == "running" else None,
+    }
+
+
+def _score(run: RunDirectory) -> dict[str, Any]:
+    """Return the newest verdict's FD ratio, or the newest validation FD ratio of training."""
+    own = run.metrics_on_own_data()
+    verdicts = [row for row in own if row.get("gates") and row.get("fd_ratio") is not None]
+    if verdicts:
+        return {"fd_ratio": verdicts[-1]["fd_ratio"], "scored_by": "evaluate", "valid": verdicts[-1].get("valid")}
+    scores = run.validation_scores()
+    return {"fd_ratio": scores[-1]["validation_fd_ratio"] if scores else None, "scored_by": "training", "valid": None}
+
+
+def details(root: Path, run_id: str) -> dict[str, Any]:
+    """Return everything a run's page shows besides its curves."""
+    path = run_path(root, run_id)
+    run = runs.open_run(path)
+    facts = run.facts()
+    return {
+        **card(root, run_id),
+        "config": config_rows(run.config),
+        "commands": commands(run.config),
+        "command": shlex.join(map(str, facts["command"])) if isinstance(facts.get("command"), list) else "",
+        "facts": {name: facts[name] for name in ("versions", "python", "machine", "data") if name in facts},
+        "rollbacks": facts.get("rollbacks", []),
+        "notices": list(facts.get("data", {}).get("notices", [])),
+        "verdict": _verdict(run),
+        "checkpoints": [int(found.name) for found in named_checkpoints(path)],
+        "best": best_of(path),
+        "grids": [images_seen for images_seen, _ in run.grids()],
+        "files": {name: (path / name).stat().st_size for name in FILES if (path / name).is_file()},
+    }
+
+
+def best_of(directory: Path) -> int | None:
+    """Return the images seen of the best checkpoint as recorded; None without a record."""
+    try:
+        return int(read_json(directory / "best.json")["images_seen"])
+    except (OSError, LookupError, ValueError, TypeError):
+        return None
+
+
+def _verdict(run: RunDirectory) -> dict[str, Any] | None:
+    rows = [row for row in run.metrics_on_own_data() if row.get("gates")]
+    if not rows:
+        return None
+    verdict = Verdict(rows[-1])
+    try:
+        gates = [{"result": result, "name": name, "figure": figure} for result, name, figure in verdict.gate_rows()]
+        return {"headline": verdict.headline(), "origin": verdict.origin(), "gates": gates, **_of_verdict(verdict)}
+    except (LookupError, TypeError, AttributeError):  # a line that another program wrote
+        return None
+
+
+def _of_verdict(verdict: Verdict) -> dict[str, Any]:
+    return {name: verdict.get(name) for name in ("fd_ratio", "fd_ratios", "valid", "images_seen", "n", "tier")}
+
+
+def field_rows() -> list[dict[str, Any]]:
+    """Return every field of Config for a form: name, kind, default, range, choices, meaning, group."""
+    return [
+        {
+            "name": name,
+            "kind": field.type.__name__ if isinstance(field.type, type) else str(field.type),
+            "default": field.default,
+            **{key: field.metadata[key] for key in ("help", "group", "low", "high", "choices", "technique")},
+        }
+        for name, field in FIELDS.items()
+    ]
+
+
+def config_rows(config: Config) -> list[dict[str, Any]]:
+    """Return every field with its value, its origin in words, and whether it differs from the recipe."""
+    recipe = RECIPES.get(config.recipe, {})
+    return [
+        {
+            "name": name,
+            "value": getattr(config, name),
+            "origin": config.origins.get(name, "default"),
+            "is_changed": getattr(config, name) != recipe.get(name, field.default) and name != "recipe",
+            "help": field.metadata["help"],
+            "group": field.metadata["group"],
+        }
+        for name, field in FIELDS.items()
+    ]
+
+
+def commands(config: Config, **length: float | int | None) -> dict[str, str]:
+    """Return the lines in a terminal and in Python that train with the same choices.
+
+    Args:
+        length: minutes or epochs, where the length is not in images.
+    """
+    recipe = RECIPES.get(config.recipe, {})
+    given = {name: int(value) if value == int(value) else value for name, value in length.items() if value is not None}
+    values = {
+        name: getattr(config, name)
+        for name, field in FIELDS.items()
+        if getattr(config, name) != recipe.get(name, field.default) and name not in ("recipe", "planned_images")
+    }
+    if given:
+        values.pop("images", None)
+    if values.get("data_dir") and config.origins.get("data_dir") == config.origins.get("data"):
+        values["data"] = values.pop("data_dir")  # a path was given as data
+    chosen = {**given, **values}
+    flags = [f"--{name.replace('_', '-')} {shlex.quote(_as_text(value))}" for name, value in chosen.items()]
+    keywords = [f"{name}={value!r}" for name, value in chosen.items()]
+    return {
+        "terminal": " ".join(["gansmith train", config.recipe, *flags]),
+        "python": f"gs.train({', '.join([repr(config.recipe), *keywords])})",
+    }
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def words_of(recipe: str, choices: Mapping[str, Any]) -> list[str]:
+    """Return the words of `gansmith train` for a recipe and what is chosen besides."""
+    return ["train", recipe, *(f"--{name.replace('_', '-')}={_as_text(value)}" for name, value in choices.items())]
+
+
+def recipes() -> list[dict[str, Any]]:
+    """Return every recipe with the values it sets."""
+    defaults = dataclasses.asdict(Config())
+    return [
+        {"name": name, "values": {key: value for key, value in row.items() if defaults.get(key) != value}}
+        for name, row in RECIPES.items()
+    ]
+
+
+def without_path(sentence: str, path: Path) -> str:
+    """Return a sentence with a run called by its name: where it lies on this machine is nobody's business."""
+    return sentence.replace(f"{path}{os.sep}", f"{path.name}/").replace(str(path), path.name)

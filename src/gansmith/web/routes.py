@@ -1,0 +1,505 @@
+"""The API under /api/v1: a table of endpoints, what each takes, and how it is answered."""
+
+import asyncio
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response, StreamingResponse
+
+from gansmith import runs
+from gansmith.config import FIELDS, resolve
+from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
+from gansmith.files import finite
+from gansmith.web import records, schemas, streams, uploads
+from gansmith.web.jobs import Jobs
+from gansmith.web.remote import Busy, Worker, WorkerFailed
+
+PREFIX = "/api/v1"
+MAX_VIEWERS = 128
+_SHARED_S = 0.8
+# Of Config, what a form may not set: where things are on this machine, and what asks other programs to act.
+_NOT_FROM_FORMS = (
+    "recipe",
+    "data",
+    "data_dir",
+    "start_from",
+    "trackers",
+    "planned_images",
+    "schedule_images",
+    "images",
+)
+
+
+@dataclass
+class Studio:
+    """What the handlers share."""
+
+    root: Path
+    jobs: Jobs
+    worker: Worker
+    viewers: int = 0
+    newest: tuple[float, dict[str, str]] = (-10.0, {})
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, its parts checked."""
+
+    studio: Studio
+    request: Request
+    query: Any
+    body: Any
+
+    def path(self, name: str) -> str:
+        return str(self.request.path_params[name])
+
+    async def ask(self, op: str, **given: Any) -> tuple[dict[str, Any], bytes]:
+        """Ask the worker about the run in the path; nothing is computed for a browser that has gone."""
+        records.run_path(self.studio.root, self.path("run"))
+        return await self.studio.worker.ask(op, is_unwanted=self.request.is_disconnected, run=self.path("run"), **given)
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A row of the table: method, path, handler, one sentence, and the models of its query and body.
+
+    Attributes:
+        answer: the content type; JSON where a handler returns plain objects.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    query: type[BaseModel] = schemas.Nothing
+    body: type[BaseModel] | None = None
+    answer: str = "application/json"
+
+    async def __call__(self, request: Request) -> Response:
+        try:
+            query = self.query.model_validate(dict(request.query_params))
+            body = None if self.body is None else await _read_body(self.body, request)
+            found = await self.handler(Call(request.app.state.studio, request, query, body))
+        except ValidationError as error:
+            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "ConfigError", _sentence(error))
+        except NotFoundError as error:
+            return problem(HTTPStatus.NOT_FOUND, "NotFoundError", _inside(request, error))
+        except GansmithError as error:
+            return problem(HTTPStatus.BAD_REQUEST, type(error).__name__, _inside(request, error))
+        except (Busy, WorkerFailed) as error:
+            return problem(HTTPStatus.TOO_MANY_REQUESTS, type(error).__name__, str(error))
+        except OSError as error:  # a full disk, a directory that was deleted
+            sentence = f"the runs directory cannot be used ({error.strerror}); see that it exists and has space left"
+            return problem(HTTPStatus.CONFLICT, "RunError", sentence)
+        return found if isinstance(found, Response) else as_json(found)
+
+
+def problem(status: int, kind: str, sentence: str) -> Response:
+    """Return an error as every endpoint gives it."""
+    return as_json({"error": {"kind": kind, "message": sentence}}, status)
+
+
+def as_json(found: Any, status: int = HTTPStatus.OK) -> Response:
+    """Return an answer in strict JSON of ASCII letters, whatever a file or a request holds."""
+    return Response(json.dumps(finite(found)), status, media_type="application/json")
+
+
+def _inside(request: Request, error: Exception) -> str:
+    """Return an error's sentence without the place of the runs directory."""
+    return str(error).replace(f"{request.app.state.studio.root}{os.sep}", "")
+
+
+async def _read_body(model: type[BaseModel], request: Request) -> BaseModel:
+    try:
+        found = json.loads(await request.body() or b"{}")
+    except (ValueError, RecursionError):
+        raise ConfigError("the body is not JSON; send one object") from None
+    return model.model_validate(found)
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])[:80]
+    return f"{place or 'the request'}: {first['msg'][:200]}"
+
+
+def overview(studio: Studio) -> dict[str, Any]:
+    """Return cards by run, the queue, and this machine's load."""
+    cards = {}
+    for run_id in records.run_ids(studio.root):
+        try:
+            cards[run_id] = records.card(studio.root, run_id)
+        except (GansmithError, OSError):  # deleted meanwhile
+            continue
+    jobs = [job for job in studio.jobs.all() if job["state"] != "ended"]
+    failed = [job for job in studio.jobs.all() if job["state"] == "ended" and job["message"]][-5:]
+    return {
+        "runs": cards,
+        "jobs": [_shown(job) for job in (*failed, *jobs)],
+        "is_held": studio.jobs.is_held,
+        "machine": {"cores": os.cpu_count(), "load": _load()},
+    }
+
+
+def snapshot(studio: Studio) -> dict[str, str]:
+    """Return the overview as JSON texts for `streams.follow_all`; within a second, all viewers get the same one."""
+    with studio.lock:
+        made_at, texts = studio.newest
+        if time.monotonic() - made_at > _SHARED_S:
+            found = overview(studio)
+            cards = found.pop("runs")
+            texts = {f"run {run_id}": json.dumps(finite(card)) for run_id, card in cards.items()}
+            texts |= {name: json.dumps(finite(value)) for name, value in found.items()}
+            studio.newest = (time.monotonic(), texts)
+        return texts
+
+
+def _shown(job: dict[str, Any]) -> dict[str, Any]:
+    """Return a job without its words, which name places on this machine."""
+    return {name: value for name, value in job.items() if name != "words"}
+
+
+_CPU_TIMES: list[tuple[float, float]] = []
+
+
+def _load() -> float | None:
+    """Return the share of this machine's cores in use since the last call; None where the system does not say."""
+    try:
+        numbers = [float(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return round(min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), 2) if hasattr(os, "getloadavg") else None
+    busy, total = sum(numbers) - numbers[3] - numbers[4], sum(numbers)
+    before = _CPU_TIMES[-1] if _CPU_TIMES else (0.0, 0.0)
+    if total - before[1] >= 50:  # hundredths of a second of all cores
+        _CPU_TIMES[:] = [before, (busy, total)]
+    (old_busy, old_total), (new_busy, new_total) = _CPU_TIMES[0], _CPU_TIMES[-1]
+    return round((new_busy - old_busy) / max(1.0, new_total - old_total), 2)
+
+
+async def list_runs(call: Call) -> Any:
+    return await asyncio.to_thread(_listed, call.studio)
+
+
+def _listed(studio: Studio) -> dict[str, Any]:
+    found = overview(studio)
+    return {**found, "runs": list(found["runs"].values())}
+
+
+async def run_details(call: Call) -> Any:
+    return await asyncio.to_thread(records.details, call.studio.root, call.path("run"))
+
+
+async def run_events(call: Call) -> Any:
+    run_id = call.path("run")
+    records.run_path(call.studio.root, run_id)
+    last = call.request.headers.get("last-event-id") or call.query.after
+    return _stream(call.studio, streams.follow_run(call.studio.root, run_id, last))
+
+
+async def all_events(call: Call) -> Any:
+    return _stream(call.studio, streams.follow_all(partial(snapshot, call.studio)))
+
+
+def _stream(studio: Studio, messages: Any) -> Response:
+    if studio.viewers >= MAX_VIEWERS:
+        return problem(HTTPStatus.TOO_MANY_REQUESTS, "Busy", f"{MAX_VIEWERS} pages are watching; close some")
+    return StreamingResponse(_counted(studio, messages), media_type="text/event-stream")
+
+
+async def _counted(studio: Studio, messages: Any) -> Any:
+    studio.viewers += 1
+    try:
+        async for message in messages:
+            yield message
+    finally:
+        studio.viewers -= 1
+
+
+async def run_log(call: Call) -> Any:
+    run = runs.open_run(records.run_path(call.studio.root, call.path("run")))
+    return {"log": await asyncio.to_thread(lambda: run.log), "metrics": await asyncio.to_thread(lambda: run.metrics)}
+
+
+async def run_grid(call: Call) -> Any:
+    """One grid of samples/, by the images seen before it."""
+    path = records.run_path(call.studio.root, call.path("run"))
+    images = call.path("images")
+    if not re.fullmatch(r"\d{1,19}", images):
+        raise NotFoundError("a grid is named by images seen, such as 128000")
+    return _file(path / "samples" / f"{int(images):09d}.png", "image/png", is_fixed=True)
+
+
+async def run_file(call: Call) -> Any:
+    path = records.run_path(call.studio.root, call.path("run"))
+    name = call.path("name")
+    if name not in records.FILES:
+        raise NotFoundError(f"there is no file {name[:64]!r}; choose one of {', '.join(records.FILES)}")
+    return _file(path / name, records.FILES[name])
+
+
+def _file(path: Path, kind: str, *, is_fixed: bool = False) -> Response:
+    """Return a file of a run that is no link out of it."""
+    if not path.is_file() or path.resolve().parent != path.parent.resolve():
+        raise NotFoundError(f"there is no {path.name} in this run")
+    return FileResponse(path, media_type=kind, headers={"cache-control": "max-age=3600" if is_fixed else "no-cache"})
+
+
+async def describe(call: Call) -> Any:
+    facts, _ = await call.ask("describe", checkpoint=call.query.checkpoint)
+    return facts
+
+
+async def sample(call: Call) -> Any:
+    facts, data = await call.ask("sample", **call.query.model_dump())
+    return _as_tiles(facts, data)
+
+
+async def sample_png(call: Call) -> Any:
+    _, data = await call.ask("sample", **call.query.model_dump(), format="png")
+    return _download(data, "image/png", f"{call.path('run')}-seed-{call.query.seed}.png")
+
+
+async def sample_npz(call: Call) -> Any:
+    _, data = await call.ask("sample", **call.query.model_dump(), format="npz")
+    return _download(data, "application/octet-stream", f"{call.path('run')}-seed-{call.query.seed}.npz")
+
+
+async def explore(call: Call) -> Any:
+    facts, data = await call.ask("explore", **call.body.model_dump())
+    return _in_format(call, facts, data, "tiles")
+
+
+async def walk(call: Call) -> Any:
+    facts, data = await call.ask("walk", **call.body.model_dump())
+    return _in_format(call, facts, data, "walk")
+
+
+async def neighbours(call: Call) -> Any:
+    facts, data = await call.ask("neighbours", **call.body.model_dump())
+    return _as_tiles(facts, data)
+
+
+_KINDS = {"png": "image/png", "gif": "image/gif", "npz": "application/octet-stream"}
+
+
+def _in_format(call: Call, facts: dict[str, Any], data: bytes, what: str) -> Any:
+    kind = call.body.format
+    return (
+        _as_tiles(facts, data)
+        if kind == "tiles"
+        else _download(data, _KINDS[kind], f"{call.path('run')}-{what}.{kind}")
+    )
+
+
+def _as_tiles(facts: dict[str, Any], data: bytes) -> dict[str, Any]:
+    from base64 import b64encode
+
+    return {**facts, "png": b64encode(data).decode()}
+
+
+def _download(data: bytes, kind: str, name: str) -> Response:
+    return Response(data, media_type=kind, headers={"content-disposition": f'inline; filename="{name}"'})
+
+
+async def list_fields(call: Call) -> Any:
+    return {"fields": [row for row in records.field_rows() if row["name"] not in _NOT_FROM_FORMS]}
+
+
+async def list_recipes(call: Call) -> Any:
+    return {"recipes": records.recipes()}
+
+
+async def settle(call: Call) -> Any:
+    """The choices that result, and the same request as commands; an error names what is wrong."""
+    config = _config_of(call)
+    return {"config": records.config_rows(config), "commands": _commands(call, config)}
+
+
+def _config_of(call: Call) -> Any:
+    body = call.body
+    refused = [name for name in body.choices if name in _NOT_FROM_FORMS or name not in FIELDS]
+    if refused:
+        raise ConfigError(f"{refused[0][:64]!r} cannot be chosen here; /fields lists what can")
+    if sum(value is not None for value in (body.minutes, body.epochs, body.images)) > 1:
+        raise ConfigError("minutes, epochs and images each set the length; give one of them")
+    arguments = {**body.choices, "data": _data_of(call)} | ({"images": body.images} if body.images else {})
+    return resolve(body.recipe, arguments=arguments)
+
+
+def _data_of(call: Call) -> str:
+    """Return what `--data` takes: a name, never a path from outside."""
+    name: str = call.body.data
+    if name.startswith("upload:"):
+        return str(uploads.data_path(call.studio.root, name.removeprefix("upload:")))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", name):
+        raise ConfigError(f"data is {name!r}; give the name of a data set, or upload pictures")
+    return name
+
+
+def _commands(call: Call, config: Any) -> dict[str, str]:
+    lines = records.commands(config, minutes=call.body.minutes, epochs=call.body.epochs)
+    root = f"{call.studio.root}{os.sep}"
+    return {name: line.replace(root, "") for name, line in lines.items()}
+
+
+async def train(call: Call) -> Any:
+    return await asyncio.to_thread(_train, call)
+
+
+def _train(call: Call) -> Any:
+    config, body, root = _config_of(call), call.body, call.studio.root
+    length = {name: value for name in ("minutes", "epochs", "images") if (value := getattr(body, name)) is not None}
+    directory = runs.make_next_directory(root, config)
+    choices = {"data": _data_of(call), **length, **body.choices, "out": str(directory), "progress": "json"}
+    if body.data.startswith("upload:"):
+        (uploads.folder_of(root, body.data.removeprefix("upload:")) / "used").touch()
+    call.studio.jobs.hold(False)
+    job = call.studio.jobs.add(
+        records.words_of(body.recipe, choices), run=directory.name, title=f"{config.recipe} on {config.data}"
+    )
+    return _shown(job)
+
+
+async def resume(call: Call) -> Any:
+    path = records.run_path(call.studio.root, call.path("run"))
+    if runs.is_locked(path):
+        raise RunError(f"{path.name} is being trained already")
+    given = {name: value for name, value in call.body.model_dump().items() if value is not None}
+    if len(given) > 1:
+        raise ConfigError("minutes and images each set the length; give one of them")
+    words = ["resume", str(path), "--progress=json", *(f"--{name}={value}" for name, value in given.items())]
+    call.studio.jobs.hold(False)
+    return _shown(call.studio.jobs.add(words, run=path.name, title=f"{path.name}, continued"))
+
+
+async def stop_run(call: Call) -> Any:
+    path = records.run_path(call.studio.root, call.path("run"))
+    job = next((j for j in call.studio.jobs.all() if j["run"] == path.name and j["state"] != "ended"), None)
+    if job is None:
+        if runs.is_locked(path):
+            raise RunError(f"{path.name} is trained by another program; stop it there, with Ctrl-C")
+        raise RunError(f"{path.name} is not being trained")
+    if call.body.hold:
+        call.studio.jobs.hold(True)
+    return _shown(call.studio.jobs.stop(job["id"]))
+
+
+async def list_jobs(call: Call) -> Any:
+    return {"jobs": [_shown(job) for job in call.studio.jobs.all()], "is_held": call.studio.jobs.is_held}
+
+
+async def stop_job(call: Call) -> Any:
+    return _shown(call.studio.jobs.stop(call.path("job")))
+
+
+async def hold_queue(call: Call) -> Any:
+    call.studio.jobs.hold(call.body.hold)
+    return {"is_held": call.studio.jobs.is_held}
+
+
+async def create_upload(call: Call) -> Any:
+    return await asyncio.to_thread(uploads.create, call.studio.root, call.body.name)
+
+
+async def send_file(call: Call) -> Any:
+    return await uploads.receive(call.studio.root, call.path("upload"), call.query.name, call.request)
+
+
+async def look_at_upload(call: Call) -> Any:
+    path = uploads.data_path(call.studio.root, call.path("upload"))
+    facts, data = await call.studio.worker.ask("look", path=str(path), **call.query.model_dump())
+    return _as_tiles(facts, data)
+
+
+async def document(call: Call) -> Any:
+    from gansmith.web.openapi import describe_api
+
+    return describe_api(ENDPOINTS, PREFIX)
+
+
+_EVENTS, _BYTES = "text/event-stream", "application/octet-stream"
+ENDPOINTS = [
+    Endpoint("GET", "/openapi.json", document, "This API as an OpenAPI document."),
+    Endpoint("GET", "/runs", list_runs, "All runs as cards, the queue, and the machine's load."),
+    Endpoint("GET", "/events", all_events, "The same as it changes, as server-sent events.", answer=_EVENTS),
+    Endpoint("GET", "/runs/{run}", run_details, "Everything about a run but its logs."),
+    Endpoint("GET", "/runs/{run}/log", run_log, "The rows of log.jsonl and metrics.jsonl."),
+    Endpoint(
+        "GET",
+        "/runs/{run}/events",
+        run_events,
+        "What is new in a run, as server-sent events.",
+        schemas.EventsQuery,
+        answer=_EVENTS,
+    ),
+    Endpoint("GET", "/runs/{run}/grids/{images}", run_grid, "A sample grid of training.", answer="image/png"),
+    Endpoint("GET", "/runs/{run}/files/{name}", run_file, "A file of a run.", answer=_BYTES),
+    Endpoint(
+        "GET", "/runs/{run}/generator", describe, "Image size, classes and latents of a generator.", schemas.SampleQuery
+    ),
+    Endpoint("GET", "/runs/{run}/sample", sample, "Samples of a seed as tiles.", schemas.TilesQuery),
+    Endpoint(
+        "GET",
+        "/runs/{run}/sample.png",
+        sample_png,
+        "Samples of a seed as a picture.",
+        schemas.TilesQuery,
+        answer="image/png",
+    ),
+    Endpoint(
+        "GET",
+        "/runs/{run}/sample.npz",
+        sample_npz,
+        "Samples of a seed as NumPy arrays: images, labels.",
+        schemas.SampleQuery,
+        answer=_BYTES,
+    ),
+    Endpoint(
+        "POST",
+        "/runs/{run}/explore",
+        explore,
+        "Tiles, each of its own seed, index and class.",
+        body=schemas.ExploreBody,
+    ),
+    Endpoint("POST", "/runs/{run}/walk", walk, "Images on the way between latents.", body=schemas.WalkBody),
+    Endpoint(
+        "POST",
+        "/runs/{run}/neighbours",
+        neighbours,
+        "The training images nearest to a tile.",
+        body=schemas.NeighboursBody,
+    ),
+    Endpoint("POST", "/runs/{run}/resume", resume, "Continue or extend a run.", body=schemas.ResumeBody),
+    Endpoint("POST", "/runs/{run}/stop", stop_run, "Save a run that trains, and stop it.", body=schemas.StopBody),
+    Endpoint("GET", "/fields", list_fields, "Every choice of a training: kind, default, range, meaning, group."),
+    Endpoint("GET", "/recipes", list_recipes, "Every recipe with the values it sets."),
+    Endpoint(
+        "POST", "/config", settle, "What a training's choices result in; nothing is started.", body=schemas.TrainBody
+    ),
+    Endpoint("GET", "/jobs", list_jobs, "All trainings that were asked for."),
+    Endpoint("POST", "/jobs", train, "Put a training into the queue.", body=schemas.TrainBody),
+    Endpoint("POST", "/jobs/hold", hold_queue, "Hold the queue, or let it go on.", body=schemas.HoldBody),
+    Endpoint(
+        "POST", "/jobs/{job}/stop", stop_job, "Stop a training, or take it out of the queue.", body=schemas.Nothing
+    ),
+    Endpoint("POST", "/uploads", create_upload, "Begin an upload of images.", body=schemas.UploadBody),
+    Endpoint("PUT", "/uploads/{upload}/files", send_file, "Send one file of an upload.", schemas.PartQuery),
+    Endpoint(
+        "GET", "/uploads/{upload}", look_at_upload, "What an upload holds, with some of its images.", schemas.LookQuery
+    ),
+]

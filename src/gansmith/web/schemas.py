@@ -1,0 +1,108 @@
+"""What requests may say: one model for each query or body. The API's document is made of these."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seed = Annotated[int, Field(ge=0, lt=2**53)]  # a browser's numbers are exact up to there
+Checkpoint = Annotated[int | None, Field(ge=0, lt=10**19, description="images seen; the newest where none is given")]
+Truncation = Annotated[float, Field(ge=0, le=1)]
+Minutes = Annotated[float | None, Field(gt=0, lt=100_000)]
+Count = Annotated[int | None, Field(ge=1, lt=10**15)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Nothing(_Model):
+    """No parameters."""
+
+
+class EventsQuery(_Model):
+    after: str = Field("", max_length=256, description="id of the last message that was read")
+
+
+class SampleQuery(_Model):
+    seed: Seed = 0
+    count: int = Field(0, ge=0, le=1024, description="0: one for each label, else 25")
+    labels: str | None = Field(None, max_length=512, description="0-9, 2024 or names: cat,dog")
+    checkpoint: Checkpoint = None
+    truncation: Truncation = 1.0
+
+
+class TilesQuery(SampleQuery):
+    columns: int | None = Field(None, ge=1, le=256)
+
+
+class TileBody(_Model):
+    """Entry `index` of a seed; `y` is an exact class id, `label` a class from which one is drawn."""
+
+    seed: Seed
+    index: int = Field(0, ge=0, lt=10_000)
+    label: int | None = Field(None, ge=0, lt=65_536)
+    y: int | None = Field(None, ge=0, lt=2**31)
+
+
+class ExploreBody(_Model):
+    tiles: list[TileBody] = Field(min_length=1, max_length=512)
+    checkpoint: Checkpoint = None
+    truncation: Truncation = 1.0
+    columns: int | None = Field(None, ge=1, le=256)
+    format: Literal["tiles", "png", "npz"] = "tiles"
+
+
+class WalkBody(_Model):
+    tiles: list[TileBody] = Field(min_length=2, max_length=16)
+    steps: int = Field(24, ge=2, le=120)
+    checkpoint: Checkpoint = None
+    truncation: Truncation = 1.0
+    format: Literal["tiles", "gif", "npz"] = "tiles"
+    frame_ms: int = Field(60, ge=20, le=2000)
+
+
+class NeighboursBody(_Model):
+    tile: TileBody
+    count: int = Field(8, ge=1, le=32)
+    checkpoint: Checkpoint = None
+    truncation: Truncation = 1.0
+
+
+class TrainBody(_Model):
+    """A training; `choices` are fields of Config as /fields lists them."""
+
+    recipe: str = Field("default", max_length=64)
+    data: str = Field("mnist", max_length=64, description="name of a data set, or upload:ID")
+    minutes: Minutes = None
+    epochs: Annotated[float | None, Field(gt=0, lt=1_000_000)] = None
+    images: Count = None
+    choices: dict[str, Any] = Field(default_factory=dict, max_length=128)
+
+
+class ResumeBody(_Model):
+    """How a run goes on: to its planned length, to `images` in all, or for so many minutes more."""
+
+    images: Count = None
+    minutes: Minutes = None
+
+
+class StopBody(_Model):
+    hold: bool = Field(False, description="keep the queue from starting the next training (pause)")
+
+
+class HoldBody(_Model):
+    hold: bool
+
+
+class UploadBody(_Model):
+    name: str = Field(min_length=1, max_length=256, description="of the archive, file or folder, for people")
+
+
+class PartQuery(_Model):
+    name: str = Field(min_length=1, max_length=1024, description="of the file; its folder's name becomes its class")
+
+
+class LookQuery(_Model):
+    size: int = Field(0, ge=0, le=1024)
+    resize: Literal["crop", "pad", "stretch"] = "crop"
+    color: Literal["auto", "grey", "rgb"] = "auto"

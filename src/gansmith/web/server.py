@@ -1,0 +1,171 @@
+"""The studio's HTTP server: pages, API, the queue's clock."""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import h11
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from gansmith import runs
+from gansmith.errors import ConfigError, GansmithError, RunError
+from gansmith.files import read_json, write_json
+from gansmith.web import records
+from gansmith.web.guard import Guard, is_loopback, own_hosts
+from gansmith.web.jobs import FOLDER, Jobs
+from gansmith.web.remote import Worker
+from gansmith.web.routes import ENDPOINTS, PREFIX, Studio, problem
+
+STATIC = Path(__file__).parent / "static"
+PAGES = ("/", "/new", "/explore", "/compare", "/learn", "/runs/{run}", "/explore/{run}")
+MAX_CONNECTIONS = 256
+SILENT_S = 20.0  # a connection that has sent no request by then is closed
+_TICK_S = 0.5
+
+
+def make_app(root: Path, *, hosts: tuple[str, ...], token: str = "", frames: tuple[str, ...] = ()) -> Guard:
+    """Return the application that serves a directory of runs; see `Guard` for the rest."""
+    routes: list[Any] = [Route(PREFIX + row.path, row.__call__, methods=[row.method]) for row in ENDPOINTS]
+    routes += [Route(path, _page) for path in PAGES]
+    routes += [Route("/vendor/plotly.js", _plotly), Mount("/static", StaticFiles(directory=STATIC))]
+    handlers: dict[Any, Any] = {HTTPException: _as_problem}
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=_lifespan)
+    app.state.studio = Studio(root, Jobs(root), Worker(root))
+    return Guard(app, hosts, token, frames)
+
+
+async def _page(request: Request) -> Response:
+    return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
+
+
+async def _plotly(request: Request) -> Response:
+    return FileResponse(_plotly_path(), media_type="text/javascript", headers={"cache-control": "max-age=86400"})
+
+
+def _plotly_path() -> Path:
+    found = find_spec("plotly")
+    assert found is not None and found.submodule_search_locations  # `serve` has looked
+    return Path(found.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
+
+
+async def _as_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    sentences = {404: "there is nothing at this address", 405: "this address does not take that method"}
+    return problem(error.status_code, "NotFoundError", sentences.get(error.status_code, error.detail))
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    studio: Studio = app.state.studio
+    clock = asyncio.create_task(_keep_time(studio))
+    yield
+    clock.cancel()
+    await studio.worker.close()
+
+
+async def _keep_time(studio: Studio) -> None:
+    """Start queued trainings, and end the worker when it is not used."""
+    while True:
+        with contextlib.suppress(GansmithError, OSError):  # a runs directory that is gone for the moment
+            await asyncio.to_thread(studio.jobs.tick, partial(_is_busy, studio))
+        await studio.worker.end_if_unused()
+        await asyncio.sleep(_TICK_S)
+
+
+def _is_busy(studio: Studio) -> bool:
+    """Whether a program that is not ours trains in this directory."""
+    ours = {job["run"] for job in studio.jobs.all() if job["state"] == "running"}
+    others = (run_id for run_id in records.run_ids(studio.root) if run_id not in ours)
+    return any(runs.is_locked(studio.root / run_id) for run_id in others)
+
+
+class _Connection(H11Protocol):
+    """A connection that is closed when it says nothing for long, or when there are too many."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        # asyncio sets this only where a socket names its protocol; without it, each answer waits 40 ms for the client
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.close()
+        else:
+            self.loop.call_later(SILENT_S, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.transport.close()
+
+
+def serve(
+    root: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8787,
+    frames: tuple[str, ...] = (),
+    show: Callable[[str], None],
+) -> None:
+    """Serve a directory of runs until interrupted.
+
+    Args:
+        port: 0 takes any free one.
+        frames: origins of pages that may show the studio in a frame.
+        show: called with the address once it can be opened.
+
+    Raises GansmithError where it cannot begin.
+    """
+    if find_spec("plotly") is None:
+        raise ConfigError("the studio needs the extra `studio`: pip install 'gansmith[studio]'")
+    if runs.holds_run(root):
+        raise ConfigError(f"{root} is a run; give the folder that holds runs, such as {root.parent}")
+    folder = root / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{root} cannot be used ({error.strerror}); give a folder that can be written") from None
+    if runs.is_locked(folder):
+        raise RunError(f"{root} is open in another studio already, at {address_of(root)}; use that one")
+    token = "" if is_loopback(host) else secrets.token_urlsafe(24)
+    listener = _listen(host, port)
+    port = listener.getsockname()[1]
+    app = make_app(root.resolve(), hosts=own_hosts(host, port), token=token, frames=frames)
+    name = f"[{host}]" if ":" in host else host
+    address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+    config = uvicorn.Config(
+        app, http=_Connection, ws="none", log_level="warning", access_log=False, server_header=False,
+        timeout_keep_alive=15, timeout_graceful_shutdown=1, lifespan="on",
+    )  # fmt: skip
+    with runs.locked(folder):
+        write_json(folder / "server.json", {"address": address.split("?")[0]})
+        show(address)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def address_of(root: Path) -> str:
+    """Return where the studio of a directory of runs was opened last."""
+    try:
+        return str(read_json(root / FOLDER / "server.json")["address"])
+    except (OSError, LookupError, ValueError):
+        return "another address"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port, or 0 for any free one"
+        ) from None

@@ -1,0 +1,138 @@
+// The frame: pages by address, the machine's state in the header, keys.
+import { clear, count, duration, follow, h, oops, url } from "./lib.js";
+
+const PAGES = [
+  { pattern: /^\/$/, module: "./runs.js", tab: "Runs", title: "Runs" },
+  { pattern: /^\/runs\/([^/]+)$/, module: "./run.js", tab: "Runs", title: "Run" },
+  { pattern: /^\/new$/, module: "./new.js", tab: "Runs", title: "New run" },
+  { pattern: /^\/explore(?:\/([^/]+))?$/, module: "./explore.js", tab: "Explore", title: "Explore" },
+  { pattern: /^\/compare$/, module: "./compare.js", tab: "Compare", title: "Compare" },
+];
+const TABS = [["Runs", "/"], ["Explore", "/explore"], ["Compare", "/compare"]];
+
+const main = document.getElementById("main");
+let leave = () => {};
+let opened = 0;
+
+// What the server says of all runs, for every page.
+export const state = { runs: new Map(), jobs: [], machine: null, is_held: false, isKnown: false, isLost: false };
+const listeners = new Set();
+export function watch(listener) {
+  listeners.add(listener);
+  if (state.isKnown) listener(state);
+  return () => listeners.delete(listener);
+}
+function tell() {
+  drawMachine();
+  for (const listener of listeners) listener(state);
+}
+
+follow("/events", {
+  overview(news) {
+    for (const run of news.runs ?? []) state.runs.set(run.id, run);
+    for (const id of news.gone ?? []) state.runs.delete(id);
+    for (const name of ["jobs", "machine", "is_held"]) if (name in news) state[name] = news[name];
+    state.isKnown = true;
+    tell();
+  },
+}, (isOpen) => {
+  if (isOpen) state.runs.clear();
+  if (state.isLost !== !isOpen) {
+    state.isLost = !isOpen;
+    drawMachine();
+  }
+});
+
+export function go(path) {
+  history.pushState(null, "", path);
+  open();
+}
+
+async function open() {
+  const number = ++opened;
+  leave();
+  leave = () => {};
+  const page = PAGES.find((one) => one.pattern.test(location.pathname));
+  drawTabs(page?.tab);
+  document.title = `${page?.title ?? "Not found"} · Gansmith studio`;
+  clear(main, h("div", { class: "skeleton", style: { height: "240px" } }));
+  if (!page) return clear(main, oops(new Error("There is no page at this address.")));
+  try {
+    const { render } = await import(page.module);
+    if (number !== opened) return;
+    clear(main);
+    const given = page.pattern.exec(location.pathname)[1];
+    leave = (await render(main, given === undefined ? undefined : decodeURIComponent(given))) ?? (() => {});
+  } catch (error) {
+    clear(main, oops(error, open));
+  }
+}
+
+const links = (current) => TABS.map(([name, path]) => h("a", { href: path, "aria-current": name === current ? "page" : null }, name));
+
+let machine;
+function drawTabs(current) {
+  machine = h("div", { class: "machine" });
+  clear(
+    document.getElementById("bar"),
+    h("a", { class: "brand", href: "/" }, h("img", { src: "/static/icon.svg", alt: "" }), "Gansmith"),
+    h("nav", { "aria-label": "Pages" }, links(current)),
+    machine,
+    h("button", { class: "quiet icon", "aria-label": "Switch between light and dark", title: "Light or dark", onclick: switchTheme }, "◐"),
+  );
+  clear(document.getElementById("tabs"), links(current));
+  drawMachine();
+}
+
+function drawMachine() {
+  if (!machine) return;
+  const running = [...state.runs.values()].find((run) => run.status === "running");
+  const waiting = state.jobs.filter((job) => job.state === "queued").length;
+  clear(
+    machine,
+    state.isLost && h("span", { class: "badge fail", role: "alert" }, "Server not reached; trying again"),
+    waiting > 0 && h("span", { class: "badge" }, `${waiting} waiting${state.is_held ? ", on hold" : ""}`),
+    running && h("a", { class: "running", href: `/runs/${running.id}`, "aria-label": `Training ${running.id}` },
+      running.grid !== null && h("img", { src: url(`/runs/${running.id}/grids/${running.grid}`), alt: "" }),
+      h("span", { class: "num" }, running.seconds_left === null ? "starting" : `${duration(running.seconds_left)} left`)),
+    state.machine?.load !== null && state.machine && h("span", { class: "load num" }, `${count(state.machine.cores)} cores ${Math.round(100 * state.machine.load)}\u2009%`),
+  );
+}
+
+function switchTheme() {
+  const isDark = getComputedStyle(document.documentElement).colorScheme === "dark";
+  document.documentElement.dataset.theme = isDark ? "light" : "dark";
+  localStorage.setItem("theme", document.documentElement.dataset.theme);
+  window.dispatchEvent(new Event("themechange"));
+}
+
+const KEYS = [["/", "search"], ["space", "play or pause"], ["← →", "frame before, frame after; tile before, tile after"], ["Enter", "pin a tile"], ["?", "this list"], ["Esc", "close"]];
+function showKeys() {
+  const dialog = h("dialog", { "aria-label": "Keys" }, h("div", { class: "stack" }, h("h2", {}, "Keys"),
+    h("table", {}, h("tbody", {}, KEYS.map(([key, what]) => h("tr", {}, h("td", {}, h("kbd", {}, key)), h("td", {}, what))))),
+    h("form", { method: "dialog" }, h("button", {}, "Close"))));
+  dialog.querySelector("form").addEventListener("submit", (event) => { event.preventDefault(); dialog.close(); });
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.closest("input, select, textarea, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "?") showKeys();
+  if (event.key === "/") {
+    const search = main.querySelector("input[type=search]");
+    if (search) { event.preventDefault(); search.focus(); }
+  }
+});
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href^='/']");
+  if (!link || link.target || link.hasAttribute("download") || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+  if (link.getAttribute("href").startsWith("/api/")) return;
+  event.preventDefault();
+  go(link.getAttribute("href"));
+  main.focus({ preventScroll: true });
+  scrollTo(0, 0);
+});
+addEventListener("popstate", open);
+open();

@@ -1,0 +1,77 @@
+// Line charts by plotly, which the server sends from its installed package once a page needs it.
+import { clear, figure, h } from "./lib.js";
+
+let loading;
+export function plotly() {
+  loading ??= new Promise((resolve, reject) => {
+    const script = h("script", { src: "/vendor/plotly.js" });
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => reject(new Error("The chart library could not be loaded."));
+    document.head.append(script);
+  });
+  return loading;
+}
+
+// Colour-blind safe, in a fixed order (Okabe and Ito), darkened for light grounds.
+export const SERIES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7d5ba6", "#6b6b6b"];
+export const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+export function smooth(values, strength) {
+  if (!strength) return values;
+  let mean = null;
+  return values.map((value) => {
+    if (value === null || value === undefined) return value;
+    mean = mean === null ? value : strength * mean + (1 - strength) * value;
+    return mean;
+  });
+}
+
+const TICKS = [-5, -4, -3, -2, -1, 0, 1, 2, 3].flatMap((power) => [1, 1.5, 2, 3, 5, 7].map((digit) => Number(`${digit}e${power}`)));
+// Names beside the title, in their colours, where there are a few of them.
+const legend = (row) => (row.traces.length < 2 || row.traces.length > 8 ? [] : row.traces.map((trace) => `<span style="color:${trace.color}">${trace.dash && trace.dash !== "solid" ? "- -" : "\u2014"} ${trace.name.replace(/[<>&]/g, "")}</span>`));
+
+// rows: [{title, log?, traces: [{name, x, y, color, dash, mode}]}], one chart below the other on one axis.
+export async function draw(element, rows, { cursor = null, marks = [], onHover, length } = {}) {
+  const Plotly = await plotly();
+  const [text, muted, line, surface] = ["text", "muted", "line", "surface"].map(color);
+  const gap = 0.045;
+  const height = (1 - gap * (rows.length - 1)) / rows.length;
+  const traces = [];
+  const layout = {
+    height: 60 + 118 * rows.length, margin: { l: 44, r: 8, t: 18, b: 28 }, showlegend: false, hovermode: "x unified", dragmode: "zoom",
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "system-ui, sans-serif", size: 11, color: muted },
+    hoverlabel: { bgcolor: surface, bordercolor: line, font: { color: text, size: 11 } },
+    xaxis: { gridcolor: line, zeroline: false, anchor: `y${rows.length === 1 ? "" : rows.length}`, range: length ? [0, length] : undefined, tickformat: "~s", hoverformat: ",.0f", ticksuffix: "" },
+    shapes: marks.map((x) => ({ type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color: color("fail"), width: 1, dash: "dot" } })),
+    annotations: [], uirevision: "kept",
+  };
+  if (cursor !== null) layout.shapes.push({ type: "line", x0: cursor, x1: cursor, y0: 0, y1: 1, yref: "paper", line: { color: color("accent"), width: 1 } });
+  rows.forEach((row, k) => {
+    const axis = `y${k ? k + 1 : ""}`;
+    const top = 1 - k * (height + gap);
+    layout[`yaxis${k ? k + 1 : ""}`] = { domain: [Math.max(0, top - height), top - 0.022], gridcolor: line, zeroline: false, type: row.log ? "log" : "linear", automargin: false, ...(row.log ? { tickvals: TICKS, ticktext: TICKS.map(String) } : { nticks: 4 }) };
+    layout.annotations.push({ text: [row.title, ...legend(row)].join("  "), x: 0, xref: "paper", xanchor: "left", y: top + 0.004, yref: "paper", yanchor: "middle", showarrow: false, font: { color: text, size: 11 } });
+    for (const trace of row.traces) {
+      traces.push({ type: "scatter", mode: trace.mode ?? "lines", name: trace.name, x: trace.x, y: trace.y, yaxis: axis, line: { color: trace.color, width: 1.5, dash: trace.dash ?? "solid" }, marker: { color: trace.color, size: 6, symbol: trace.symbol ?? "circle" }, connectgaps: true, hovertemplate: "%{y:.4~g}", opacity: trace.opacity ?? 1 });
+    }
+  });
+  await Plotly.react(element, traces, layout, { displayModeBar: false, responsive: true, doubleClick: "reset" });
+  if (onHover && !element.dataset.listens) {
+    element.dataset.listens = "1";
+    element.on("plotly_hover", (event) => onHover(event.points[0].x));
+  }
+}
+
+export async function moveCursor(element, x, marks) {
+  if (!element.layout) return;
+  const Plotly = await plotly();
+  const shapes = element.layout.shapes.slice(0, marks);
+  Plotly.relayout(element, { shapes: [...shapes, { type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color: color("accent"), width: 1 } }] });
+}
+
+export function table(header, rows) {
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Figures" }, h("table", {}, h("thead", {}, h("tr", {}, header.map((name) => h("th", { class: "num", scope: "col" }, name)))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", { class: "num" }, figure(cell))))))));
+}
+
+export { clear };

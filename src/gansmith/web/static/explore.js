@@ -1,0 +1,283 @@
+// Sampling a generator: tiles by seed and class, pins, walks, words, classes by styles, nearest training images.
+import { go, state, watch } from "./app.js";
+import { api, clear, count, debounced, h, oops, parameters, remember, same, term, tilesOf, toast, url } from "./lib.js";
+
+export async function render(main, id) {
+  if (!id) return choose(main);
+  const found = await api(`/runs/${id}`);
+  document.title = `Explore ${id} · Gansmith studio`;
+  if (!found.checkpoints.length) {
+    main.append(h("div", { class: "empty" }, h("h2", {}, "Nothing to explore yet"), h("p", {}, `${id} has no checkpoint; let it train until its first save.`), h("a", { class: "button", href: `/runs/${id}` }, "Watch it")));
+    return;
+  }
+  const view = makeView(id, found);
+  main.append(view.head, h("div", { class: "two" }, view.left, view.right));
+  await view.open();
+  return view.close;
+}
+
+function choose(main) {
+  const shelf = h("div", { class: "cards" });
+  main.append(h("div", { class: "page-head" }, h("h1", {}, "Explore"), h("p", { class: "muted" }, "Choose a run whose generator you want to draw with.")), shelf);
+  return watch(() => {
+    const runs = [...state.runs.values()].filter((run) => run.images_seen > 0 && !run.error).sort((a, b) => b.changed_at - a.changed_at);
+    const cards = runs.map((run) => h("article", { class: "card" }, h("a", { href: `/explore/${run.id}` },
+      h("div", { class: "ground" }, run.grid !== null && h("img", { src: url(`/runs/${run.id}/grids/${run.grid}`), alt: "", loading: "lazy" })),
+      h("span", { class: "title" }, `${run.recipe} · ${run.data}`), h("span", { class: "small muted" }, run.id))));
+    clear(shelf, cards.length ? cards : h("p", { class: "muted" }, "No run has a generator yet. ", h("a", { href: "/new" }, "Train one"), "."));
+  });
+}
+
+function makeView(id, found) {
+  const given = parameters();
+  const chosen = {
+    seed: Number(given.get("seed") ?? 0), label: given.get("label") ?? "", count: Number(given.get("count") ?? 25),
+    checkpoint: given.get("checkpoint") ?? "", truncation: Number(given.get("truncation") ?? 1),
+  };
+  const pins = parsePins(given.get("pins"));
+  let model = null;
+  let tiles = [];
+  let current = -1;
+  let asking = null;
+
+  const canvas = h("div", { class: "tiles", role: "group", "aria-label": "Generated images" });
+  const stage = h("div", { class: "ground stage" }, canvas);
+  const status = h("span", { class: "muted small num", role: "status" });
+  const head = h("div", { class: "page-head" });
+  const pinned = h("section", { class: "panel stack", "aria-label": "Pinned images" });
+  const extra = h("section", { class: "stack" });
+  const left = h("div", { class: "stack" }, stage, h("div", { class: "row" }, status), pinned, extra);
+  const right = h("div", { class: "stack" });
+
+  const seed = h("input", { type: "number", min: 0, step: 1, value: chosen.seed, "aria-label": "Seed", style: { width: "120px" }, oninput: () => { chosen.seed = Math.max(0, Math.floor(+seed.value || 0)); draw(); } });
+
+  const draw = debounced(async () => {
+    remember({ seed: chosen.seed || "", label: chosen.label, count: chosen.count === 25 ? "" : chosen.count, checkpoint: chosen.checkpoint, truncation: chosen.truncation === 1 ? "" : chosen.truncation });
+    asking?.abort();
+    const mine = (asking = new AbortController());
+    const began = performance.now();
+    const query = new URLSearchParams({ seed: chosen.seed, count: chosen.count, truncation: chosen.truncation });
+    if (chosen.label !== "") query.set("labels", chosen.label);
+    if (chosen.checkpoint) query.set("checkpoint", chosen.checkpoint);
+    try {
+      const answer = await api(`/runs/${id}/sample?${query}`, { signal: mine.signal });
+      const pictures = await tilesOf(answer);
+      if (mine !== asking) return;
+      tiles = answer.tiles;
+      show(pictures, answer.columns);
+      status.textContent = `${answer.count} images in ${Math.round(performance.now() - began)} ms`;
+      stage.dataset.ms = Math.round(performance.now() - began);
+    } catch (error) {
+      if (error.name === "AbortError" || mine !== asking) return;
+      clear(canvas);
+      status.textContent = error.message;
+    }
+    drawLines();
+  });
+
+  function show(pictures, columns) {
+    const room = Math.min(stage.clientWidth - 34, Math.max(280, innerHeight - 260));
+    const side = Math.max(1, Math.floor(room / columns / model.size)) * model.size;
+    canvas.style.gridTemplateColumns = `repeat(${columns}, minmax(0, ${side}px))`;
+    clear(canvas, pictures.map((picture, k) => button(tiles[k], picture, k)));
+    if (current >= pictures.length) current = -1;
+  }
+
+  function button(tile, picture, k) {
+    const isPinned = pins.some((pin) => key(pin) === key(tile));
+    const name = `${tile.name ?? "image"}, seed ${tile.seed}, tile ${tile.index}`;
+    return h("button", { class: `tile${k === current ? " current" : ""}`, "aria-label": name, "aria-pressed": String(isPinned), title: "Click pins, double click uses the seed",
+      onclick: () => toggle(tile), onfocus: () => { current = k; }, ondblclick: () => { chosen.seed = tile.seed; seed.value = tile.seed; draw(); },
+      onkeydown: (event) => walkKeys(event, k) }, picture, h("span", { class: "seed" }, `${tile.seed}:${tile.index}${tile.name ? ` ${tile.name}` : ""}`));
+  }
+
+  function walkKeys(event, k) {
+    const columns = canvas.style.gridTemplateColumns.match(/\d+/)[0];
+    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: +columns }[event.key];
+    if (step === undefined) return;
+    event.preventDefault();
+    canvas.children[k + step]?.focus();
+  }
+
+  const key = (tile) => `${tile.seed}.${tile.index}.${tile.y}`;
+
+  function toggle(tile) {
+    const at = pins.findIndex((pin) => key(pin) === key(tile));
+    at >= 0 ? pins.splice(at, 1) : pins.push({ seed: tile.seed, index: tile.index, y: tile.y, label: tile.label ?? null });
+    remember({ pins: pins.map(key).join("_") });
+    for (const [k, element] of [...canvas.children].entries()) element.setAttribute("aria-pressed", String(pins.some((pin) => tiles[k] && key(pin) === key(tiles[k]))));
+    drawPins();
+  }
+
+  const exact = (tile) => ({ seed: tile.seed, index: tile.index, y: tile.y });
+  const body = (changes) => ({ checkpoint: chosen.checkpoint ? Number(chosen.checkpoint) : null, truncation: chosen.truncation, ...changes });
+
+  async function drawPins() {
+    clear(pinned, h("div", { class: "row" }, h("h2", { class: "grow" }, "Pinned"), pins.length > 0 && h("button", { class: "quiet", onclick: () => { pins.length = 0; remember({ pins: "" }); drawPins(); draw(); } }, "Clear")));
+    if (!pins.length) return pinned.append(h("p", { class: "muted small" }, "Click images to keep them here: walk between them, find the training images nearest to one, or draw them in every class."));
+    try {
+      const answer = await api(`/runs/${id}/explore`, { body: body({ tiles: pins.map(exact) }) });
+      const pictures = await tilesOf(answer);
+      const row = h("div", { class: "pins" }, pictures.map((picture, k) => h("button", { class: "tile", "aria-label": `Pinned image ${k + 1}: unpin`, title: "Unpin", onclick: () => toggle(pins[k]) }, picture, h("span", { class: "seed" }, `${pins[k].seed}:${pins[k].index}`))));
+      const tools = h("div", { class: "row" },
+        h("button", { disabled: pins.length < 2, onclick: () => walk() }, "Walk between them"),
+        h("button", { onclick: () => near(pins.at(-1)) }, "Nearest training images"),
+        model.labels.length > 0 && h("button", { onclick: () => table() }, "In every class"),
+        h("button", { onclick: () => save("explore", { tiles: pins.map(exact), format: "png" }, `${id}-pins.png`) }, "PNG"),
+        h("button", { onclick: () => save("explore", { tiles: pins.map(exact), format: "npz" }, `${id}-pins.npz`) }, "NPZ"));
+      pinned.append(row, tools);
+    } catch (error) {
+      pinned.append(h("p", { class: "fail" }, error.message));
+    }
+  }
+
+  async function work(title, action) {
+    const panel = h("section", { class: "panel stack" }, h("div", { class: "row" }, h("h2", { class: "grow" }, title), h("button", { class: "quiet", onclick: () => panel.remove() }, "Close")), h("p", { class: "muted" }, "Drawing"));
+    clear(extra, panel);
+    try {
+      const parts = await action();
+      panel.lastChild.remove();
+      panel.append(...parts);
+    } catch (error) {
+      panel.lastChild.replaceWith(h("p", { class: "fail" }, error.message));
+    }
+    panel.scrollIntoView({ block: "nearest" });
+  }
+
+  const walk = () => work("A walk between the pinned images", async () => {
+    const request = body({ tiles: pins.map(exact), steps: 24 });
+    const answer = await api(`/runs/${id}/walk`, { body: request });
+    const frames = await tilesOf(answer);
+    const side = Math.max(1, Math.floor(224 / model.size)) * model.size;
+    const screen = h("canvas", { class: "pixels", width: model.size, height: model.size, style: { width: `${side}px`, maxWidth: "100%" }, role: "img", "aria-label": "The image at this place of the walk" });
+    const place = h("input", { type: "range", min: 0, max: frames.length - 1, value: 0, "aria-label": "Place in the walk", oninput: () => at(+place.value) });
+    const at = (k) => screen.getContext("2d").drawImage(frames[k], 0, 0);
+    at(0);
+    return [h("div", { class: "row" }, screen, h("div", { class: "stack grow" }, place, h("p", { class: "muted small" }, "Latents move along the great circle between two ends."),
+      h("div", { class: "row" }, h("button", { onclick: () => save("walk", { ...request, format: "gif" }, `${id}-walk.gif`) }, "GIF"))))];
+  });
+
+  const near = (tile) => work("Nearest training images", async () => {
+    const mine = await tilesOf(await api(`/runs/${id}/explore`, { body: body({ tiles: [exact(tile)] }) }));
+    const answer = await api(`/runs/${id}/neighbours`, { body: body({ tile: exact(tile), count: 8 }) });
+    const pictures = await tilesOf(answer);
+    const figureOf = (picture, text) => h("figure", { class: "stack", style: { gap: "4px" } }, h("div", { class: "tile pixels", style: { width: "64px" } }, picture), h("figcaption", { class: "small muted num" }, text));
+    return [h("p", { class: "muted small" }, "By the root mean square distance of pixels, 0 to 1. A distance near 0 is a copy."),
+      h("div", { class: "row", style: { alignItems: "start" } }, figureOf(mine[0], "sample"), pictures.map((picture, k) => figureOf(picture, answer.tiles[k].distance.toFixed(3))))];
+  });
+
+  const table = () => work("Pinned styles in every class", async () => {
+    const labels = model.labels.slice(0, 26);
+    const styles = pins.slice(0, 12);
+    const answer = await api(`/runs/${id}/explore`, { body: body({ columns: labels.length, tiles: styles.flatMap((pin) => labels.map(({ label }) => ({ seed: pin.seed, index: pin.index, label }))) }) });
+    const pictures = await tilesOf(answer);
+    return [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Classes by styles" }, h("div", { class: "tiles", style: { gridTemplateColumns: `repeat(${labels.length}, ${Math.max(1, Math.round(44 / model.size)) * model.size}px)`, maxWidth: "none" } },
+      labels.map(({ name }) => h("span", { class: "small muted", style: { background: "var(--surface)", padding: "2px", overflow: "hidden" } }, name)), pictures.map((picture) => h("div", { class: "tile" }, picture))))];
+  });
+
+  async function save(what, request, name) {
+    try {
+      const answer = await fetch(url(`/runs/${id}/${what}`), { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body(request)) });
+      if (!answer.ok) throw new Error((await answer.json()).error.message);
+      const link = h("a", { href: URL.createObjectURL(await answer.blob()), download: name });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    } catch (error) {
+      toast(error.message);
+    }
+  }
+
+  function drawHead() {
+    const checkpoint = h("select", { "aria-label": "Checkpoint", onchange: () => { chosen.checkpoint = checkpoint.value; draw(); drawPins(); } }, h("option", { value: "" }, "newest checkpoint"),
+      found.checkpoints.map((seen) => h("option", { value: seen, selected: String(seen) === chosen.checkpoint }, `${count(seen)} images${seen === found.best ? " ★" : ""}`)));
+    clear(head, h("div", { class: "grow" }, h("h1", {}, "Explore"), h("p", { class: "muted" }, h("a", { href: `/runs/${id}` }, id), ` · ${found.recipe} on ${found.data}`)), checkpoint, h("a", { class: "button", href: `/compare?runs=${id}` }, "Compare"));
+  }
+
+  const lines = h("div");
+  function drawLines() {
+    const flags = [`--seed ${chosen.seed}`, chosen.label !== "" && `--labels ${chosen.label}`, `--count ${chosen.count}`, chosen.truncation !== 1 && `--truncation ${chosen.truncation}`].filter(Boolean).join(" ");
+    const source = chosen.checkpoint ? `${id}/checkpoints/${chosen.checkpoint.padStart(9, "0")}` : id;
+    const keywords = [`${chosen.count}`, `seed=${chosen.seed}`, chosen.label !== "" && `labels="${chosen.label}"`, chosen.truncation !== 1 && `truncation=${chosen.truncation}`].filter(Boolean).join(", ");
+    const isOpen = lines.querySelector("details")?.open;
+    clear(lines, same({ terminal: `gansmith sample ${source} ${flags}`, Python: `gs.sample("${source}", ${keywords})` }));
+    lines.firstChild.open = Boolean(isOpen);
+  }
+
+  function drawControls() {
+    const sizes = h("select", { "aria-label": "Number of images", onchange: () => { chosen.count = +sizes.value; draw(); } }, [1, 4, 9, 16, 25, 49, 100].map((many) => h("option", { value: many, selected: many === chosen.count }, `${many} image${many > 1 ? "s" : ""}`)));
+    const classes = model.labels.length > 0 && h("div", { class: "row", role: "group", "aria-label": "Class" },
+      [{ label: "", name: "all" }, ...model.labels.slice(0, 62)].map(({ label, name }) => h("button", { "aria-pressed": String(String(label) === chosen.label), class: String(label) === chosen.label ? "primary" : "", onclick: () => { chosen.label = String(label); drawControls(); draw(); } }, name)));
+    const strength = model.has_truncation && h("label", { class: "sliders" }, term("truncation", "truncation"), h("input", { type: "range", min: 0, max: 1, step: 0.05, value: chosen.truncation, oninput: (event) => { chosen.truncation = +event.target.value; event.target.nextSibling.textContent = event.target.value; draw(); } }), h("span", { class: "num" }, chosen.truncation));
+    const query = () => new URLSearchParams({ seed: chosen.seed, count: chosen.count, truncation: chosen.truncation, ...(chosen.label !== "" ? { labels: chosen.label } : {}), ...(chosen.checkpoint ? { checkpoint: chosen.checkpoint } : {}) });
+    const load = (kind) => h("button", { onclick: () => { h("a", { href: url(`/runs/${id}/sample.${kind}?${query()}`), download: `${id}-seed-${chosen.seed}.${kind}` }).click(); } }, kind.toUpperCase());
+    clear(right,
+      h("section", { class: "panel stack" }, h("h2", {}, term("Seed", "seed")), h("div", { class: "row" }, seed,
+        h("button", { class: "primary", onclick: () => { chosen.seed = Math.floor(Math.random() * 1e6); seed.value = chosen.seed; draw(); } }, "New seed"), sizes)),
+      classes && h("section", { class: "panel stack" }, h("h2", {}, "Class"), classes),
+      strength && h("section", { class: "panel stack" }, h("h2", {}, "Truncation"), strength),
+      model.labels.length > 0 && writer(),
+      h("section", { class: "panel stack" }, h("h2", {}, "Download"), h("div", { class: "row" }, load("png"), load("npz")), h("p", { class: "muted small" }, "PNG is a picture of the grid; NPZ holds images and labels as arrays.")),
+      h("section", { class: "panel stack" }, h("h2", {}, "Generator"), h("p", { class: "muted" }, `${model.network}, ${model.size} × ${model.size} pixels, latent vector of ${model.latent_dim} numbers, ${model.labels.length ? `${model.labels.length} classes` : model.class_ids > 1 ? `${count(model.class_ids)} clusters` : "unconditional"}`)),
+      lines);
+  }
+
+  // A word, each letter or digit a class: all in one hand (one latent), or each in its own.
+  function writer() {
+    const word = h("input", { type: "text", maxLength: 24, placeholder: "2026", value: parameters().get("word") ?? "", "aria-label": "Write", oninput: () => write() });
+    const hands = h("select", { "aria-label": "Hands", onchange: () => write() }, h("option", { value: "one" }, "in one hand"), h("option", { value: "many" }, "in several hands"));
+    const paper = h("div", { class: "tiles", style: { gridTemplateColumns: "none", gridAutoFlow: "column" } });
+    const names = new Map();
+    for (const { label, name } of model.labels) {
+      names.set(name.toLowerCase(), label);
+      const number = /^(?:digit )?(\d)\b/.exec(name.toLowerCase());
+      if (number) names.set(number[1], label);
+    }
+    const isSpellable = model.labels.every(({ name }) => name.length > 1);
+    if (isSpellable) return null;
+    const write = debounced(async () => {
+      const letters = [...word.value.toLowerCase()].filter((letter) => letter !== " ");
+      const missing = letters.find((letter) => !names.has(letter));
+      remember({ word: word.value });
+      if (!letters.length) return clear(paper);
+      if (missing) return clear(paper, h("span", { class: "fail small", style: { padding: "8px", background: "var(--surface)" } }, `There is no class “${missing}”.`));
+      try {
+        const answer = await api(`/runs/${id}/explore`, { body: body({ columns: letters.length, tiles: letters.map((letter, k) => ({ seed: chosen.seed, index: hands.value === "one" ? 0 : k, label: names.get(letter) })) }) });
+        const pictures = await tilesOf(answer);
+        const side = Math.max(1, Math.min(3, Math.floor((right.clientWidth - 40) / letters.length / model.size))) * model.size;
+        clear(paper, pictures.map((picture) => h("div", { class: "tile", style: { width: `${side}px` } }, picture)));
+      } catch (error) {
+        clear(paper, h("span", { class: "fail" }, error.message));
+      }
+    });
+    if (word.value) write();
+    return h("section", { class: "panel stack" }, h("h2", {}, "Write"), h("div", { class: "row" }, word, hands), h("div", { style: { overflowX: "auto" } }, paper));
+  }
+
+  return {
+    head, left, right,
+    async open() {
+      clear(canvas, Array.from({ length: 25 }, () => h("div", { class: "skeleton", style: { width: "56px", aspectRatio: "1" } })));
+      canvas.style.gridTemplateColumns = "repeat(5, minmax(0, 56px))";
+      drawHead();
+      try {
+        model = await api(`/runs/${id}/generator${chosen.checkpoint ? `?checkpoint=${chosen.checkpoint}` : ""}`);
+      } catch (error) {
+        clear(left, oops(error, () => go(location.pathname + location.search)));
+        return;
+      }
+      drawControls();
+      draw();
+      drawPins();
+    },
+    close() { asking?.abort(); },
+  };
+}
+
+function parsePins(text) {
+  const pins = [];
+  for (const part of (text ?? "").split("_")) {
+    const [seed, index, y] = part.split(".").map(Number);
+    if (Number.isInteger(seed) && Number.isInteger(index) && Number.isInteger(y) && part) pins.push({ seed, index, y });
+  }
+  return pins.slice(0, 64);
+}

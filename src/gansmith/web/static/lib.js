@@ -1,0 +1,140 @@
+// What all pages share: elements, requests, numbers, explanations.
+
+export function h(name, properties = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(properties ?? {})) {
+    if (value === undefined || value === null || value === false) continue;
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (key === "style") Object.assign(element.style, value);
+    else if (key in element && !["list", "form", "type", "role"].includes(key) && !key.startsWith("aria")) element[key] = value;
+    else element.setAttribute(key === "class" ? "class" : key, value === true ? "" : value);
+  }
+  element.append(...children.flat(9).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+export const clear = (element, ...children) => {
+  element.replaceChildren(...children.flat(9).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+};
+
+const API = "/api/v1";
+
+export class Refused extends Error {}
+
+export async function api(path, { body, method = body ? "POST" : "GET", signal, raw } = {}) {
+  const headers = body || method !== "GET" ? { "content-type": raw ? "application/octet-stream" : "application/json" } : {};
+  let answer;
+  try {
+    answer = await fetch(API + path, { method, headers, signal, body: raw ?? (body ? JSON.stringify(body) : method === "GET" ? undefined : "{}") });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused("The server does not answer; start it again with gansmith studio.");
+  }
+  const found = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Refused(found.error?.message ?? `The server answered ${answer.status}.`);
+  return found;
+}
+
+export const url = (path) => API + path;
+
+// An event source that goes on after the server comes back; the browser sends the id of the last message.
+export function follow(path, handlers, onState = () => {}) {
+  const source = new EventSource(API + path);
+  for (const [name, handler] of Object.entries(handlers)) source.addEventListener(name, (event) => handler(JSON.parse(event.data)));
+  source.onopen = () => onState(true);
+  source.onerror = () => onState(false);
+  return () => source.close();
+}
+
+export const count = (n) => (n === null || n === undefined ? "–" : Math.round(n).toString().replace(/\B(?=(\d{3})+$)/g, "\u2009"));
+export const short = (n) => (n >= 1e6 ? `${+(n / 1e6).toFixed(2)}M` : n >= 1e3 ? `${+(n / 1e3).toFixed(n < 1e4 ? 1 : 0)}k` : `${n}`);
+export const ratio = (n) => (n === null || n === undefined ? "–" : n < 100 ? n.toFixed(2) : count(n));
+export const figure = (n) => (n === null || n === undefined ? "–" : typeof n !== "number" ? String(n) : Number.isInteger(n) ? count(n) : +n.toPrecision(4) + "");
+export function duration(s) {
+  if (s === null || s === undefined) return "";
+  if (s < 60) return `${Math.round(s)} s`;
+  if (s < 3600) return `${Math.floor(s / 60)}:${String(Math.round(s % 60) % 60).padStart(2, "0")}`;
+  return `${Math.floor(s / 3600)} h ${Math.round((s % 3600) / 60)} min`;
+}
+export function when(seconds) {
+  const ago = Date.now() / 1000 - seconds;
+  const date = new Date(seconds * 1000);
+  if (ago < 90 && ago > -90) return "just now";
+  if (ago < 3600 && ago > 0) return `${Math.round(ago / 60)} min ago`;
+  const isToday = date.toDateString() === new Date().toDateString();
+  return isToday ? date.toTimeString().slice(0, 5) : date.toISOString().slice(0, 10);
+}
+
+export const MEANINGS = {
+  fd_ratio: "How far the samples are from real images, over how far other real images are. 1.00 = as close as other real images.",
+  validation_fd_ratio: "FD ratio against images held out of training, measured while it trains. 1.00 = as close as other real images.",
+  d_loss: "Loss of the discriminator D, which tells real images from generated ones.",
+  g_loss: "Loss of the generator G, which draws images.",
+  d_real: "Mean of D's sigmoid on real images: near 1, it is sure that they are real.",
+  d_fake: "Mean of D's sigmoid on generated images: near 0, it is sure that they are not real.",
+  d_grad_norm: "Norm of D's gradients; a sudden rise warns of divergence.",
+  g_grad_norm: "Norm of G's gradients; near zero, G learns nothing any more.",
+  images_per_s: "Training images shown to D in a second.",
+  truncation: "Below 1, styles move towards their mean: higher fidelity, less variety.",
+  seed: "The same seed always gives the same images.",
+};
+export const term = (text, key, end) => h("span", { class: `tip${end ? " end" : ""}`, tabindex: "0", "data-tip": MEANINGS[key] ?? key, "aria-description": MEANINGS[key] ?? key }, text);
+
+export function code(text, label) {
+  const button = h("button", { class: "quiet", type: "button", "aria-label": `Copy: ${label}` }, "Copy");
+  button.addEventListener("click", async () => {
+    await navigator.clipboard?.writeText(text).catch(() => {});
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = "Copy"), 1200);
+  });
+  return h("div", { class: "code", role: "group", "aria-label": label }, h("code", { tabindex: "0" }, text), button);
+}
+
+export const same = (lines) => h("details", { class: "panel" }, h("summary", {}, "The same in a terminal, in Python"), h("div", { class: "stack" }, Object.entries(lines).map(([name, line]) => code(line, name))));
+
+export const oops = (error, retry) => h("div", { class: "empty", role: "alert" }, h("h2", {}, "That did not work"), h("p", {}, error.message), retry && h("button", { onclick: retry }, "Try again"));
+
+export const say = (text) => (document.getElementById("announce").textContent = text);
+
+export function toast(text, ...actions) {
+  document.querySelectorAll(".toast.brief").forEach((old) => old.remove());
+  const element = h("div", { class: "toast brief", role: "status" }, text, ...actions);
+  document.body.append(element);
+  setTimeout(() => element.remove(), 6000);
+}
+
+// The address keeps what a view shows, so that it can be opened again.
+export const parameters = () => new URLSearchParams(location.search);
+export function remember(changes) {
+  const found = parameters();
+  for (const [key, value] of Object.entries(changes)) value === null || value === undefined || value === "" ? found.delete(key) : found.set(key, value);
+  const text = found.toString();
+  history.replaceState(null, "", location.pathname + (text ? `?${text}` : ""));
+}
+
+export const debounced = (action) => {
+  let waiting = 0;
+  return (...given) => {
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(() => action(...given));
+  };
+};
+
+// A picture of tiles side by side as one canvas for each.
+export async function tilesOf(answer) {
+  const bytes = Uint8Array.from(atob(answer.png), (letter) => letter.charCodeAt(0));
+  const picture = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+  const found = [];
+  for (let k = 0; k < answer.count; k++) {
+    const canvas = h("canvas", { width: answer.size, height: answer.size });
+    const [x, y] = [(k % answer.columns) * answer.size, Math.floor(k / answer.columns) * answer.size];
+    canvas.getContext("2d").drawImage(picture, -x, -y);
+    found.push(canvas);
+  }
+  return found;
+}
+
+export function quote(word) {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${String(word).replaceAll("'", `'"'"'`)}'`;
+}

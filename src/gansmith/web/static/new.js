@@ -1,0 +1,225 @@
+// A new run: data, recipe, length, options, on one page; the command that does the same stays in view.
+import { go, state } from "./app.js";
+import { api, clear, code, count, debounced, duration, h, parameters, ratio, toast, url } from "./lib.js";
+
+const SETS = [
+  ["mnist", "Handwritten digits, 28 px grey"], ["fashion-mnist", "Clothes, 28 px grey"], ["kmnist", "Japanese letters, 28 px grey"],
+  ["emnist-letters", "Handwritten letters, 28 px grey"], ["cifar10", "Animals and vehicles, 32 px color"], ["sign-digits", "Hand signs for digits"],
+];
+const ABOUT = {
+  default: "Gansmith's own recipe: the best result in minutes on a few cores. Start here.",
+  "default-unlabelled": "The same without reading any labels.",
+  r3gan: "A modern baseline: relativistic loss with gradient penalties on real and generated images.",
+  "stylegan-lite": "A small StyleGAN2 with styles to mix and truncate.",
+  "wgan-gp": "Wasserstein loss with a gradient penalty.",
+  "mlp-small": "The two-layer networks of introductory tutorials.",
+};
+const LENGTHS = [["1", "1 min", "first shapes"], ["3", "3 min", "readable digits"], ["10", "10 min", "good digits"], ["30", "30 min", "clothes, small color images"]];
+
+export async function render(main) {
+  const given = parameters();
+  const [{ fields }, { recipes }] = await Promise.all([api("/fields"), api("/recipes")]);
+  const wanted = { recipe: given.get("recipe") ?? "default", data: given.get("data") ?? "mnist", length: "minutes", amount: given.get("minutes") ?? "3", choices: {} };
+  const from = given.get("from");
+  if (from) await takeOver(from, wanted, fields);
+  try {
+    Object.assign(wanted.choices, JSON.parse(given.get("choices") ?? "{}"));
+  } catch { /* not ours: the form starts without */ }
+  const foot = h("div", { class: "foot" });
+  const problem = h("p", { class: "fail", role: "alert" });
+  const start = h("button", { class: "primary", onclick: begin }, "Start");
+  const line = h("div", { class: "grow" });
+
+  const settle = debounced(async () => {
+    try {
+      const found = await api("/config", { body: request() });
+      problem.textContent = "";
+      start.disabled = false;
+      clear(line, code(found.commands.terminal, "terminal"));
+      line.title = found.commands.python;
+    } catch (error) {
+      problem.textContent = error.message;
+      start.disabled = true;
+    }
+  });
+
+  function request() {
+    const length = wanted.amount === "" ? {} : { [wanted.length]: wanted.length === "images" ? Math.round(+wanted.amount) : +wanted.amount };
+    return { recipe: wanted.recipe, data: wanted.data, ...length, choices: wanted.choices };
+  }
+
+  async function begin() {
+    start.disabled = true;
+    try {
+      const job = await api("/jobs", { body: request() });
+      toast(`${job.run} ${state.jobs.length ? "waits for its turn" : "starts"}`);
+      go("/");
+    } catch (error) {
+      problem.textContent = error.message;
+      start.disabled = false;
+    }
+  }
+
+  clear(foot, line, start);
+  main.append(h("div", { class: "narrow stack loose" },
+    h("h1", {}, from ? `A copy of ${from}` : "New run"),
+    dataStep(wanted, settle), recipeStep(wanted, recipes, settle), lengthStep(wanted, settle), optionStep(wanted, fields, recipes, settle), problem, foot));
+  settle();
+  if (location.hash === "#data") document.getElementById("data")?.scrollIntoView();
+}
+
+// The choices of another run that are not its recipe's.
+async function takeOver(from, wanted, fields) {
+  try {
+    const found = await api(`/runs/${from}`);
+    const known = new Set(fields.map((field) => field.name));
+    Object.assign(wanted, { recipe: found.recipe, length: "images", amount: String(found.images), data: found.data });
+    for (const row of found.config) if (row.is_changed && known.has(row.name)) wanted.choices[row.name] = row.value;
+  } catch (error) {
+    toast(error.message);
+  }
+}
+
+function group(buttons, isOn) {
+  const mark = () => buttons.forEach(([value, button]) => button.setAttribute("aria-pressed", String(isOn(value))));
+  mark();
+  return mark;
+}
+
+function dataStep(wanted, settle) {
+  const result = h("div", { class: "stack" });
+  const pictures = new Map([...state.runs.values()].filter((run) => run.grid !== null).map((run) => [run.data, run.id]));
+  const names = [...SETS];
+  if (!names.some(([name]) => name === wanted.data) && !wanted.data.startsWith("upload:")) names.push([wanted.data, "as in the other run"]);
+  const buttons = names.map(([name, what]) => [name, h("button", { class: "choice", type: "button", onclick: () => { wanted.data = name; clear(result); mark(); settle(); } },
+    pictures.has(name) && h("img", { class: "pixels", src: url(`/runs/${pictures.get(name)}/files/real.png`), alt: "", style: { width: "100%", aspectRatio: "3", objectFit: "cover", objectPosition: "top left" }, onerror: (event) => event.target.remove() }), h("strong", {}, name), h("span", { class: "muted small" }, what))]);
+  const mark = group(buttons, (name) => name === wanted.data);
+  const files = h("input", { type: "file", multiple: true, class: "hidden-text", accept: ".zip,.npz,.npy,.tar,.gz,.csv,.parquet,.png,.jpg,.jpeg,.webp,.bmp,.gif", "aria-label": "Pictures or an archive", onchange: () => send([...files.files]) });
+  const folder = h("input", { type: "file", class: "hidden-text", webkitdirectory: true, "aria-label": "A folder of pictures", onchange: () => send([...folder.files]) });
+  folder.setAttribute("webkitdirectory", "");
+  const drop = h("div", { class: "drop", ondragover: (event) => { event.preventDefault(); drop.classList.add("over"); }, ondragleave: () => drop.classList.remove("over"), ondrop: async (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    send(await dropped(event.dataTransfer));
+  } }, h("div", { class: "row", style: { justifyContent: "center" } }, "Your own images: drop a folder, a .zip or a .npz here, or ", h("button", { type: "button", onclick: () => files.click() }, "Choose files"), h("button", { type: "button", onclick: () => folder.click() }, "Choose a folder"), files, folder));
+
+  async function send(chosen) {
+    if (!chosen.length) return;
+    const progress = h("progress", { max: chosen.length, value: 0, "aria-label": "Upload" });
+    const stop = new AbortController();
+    clear(result, h("div", { class: "panel row" }, h("span", {}, "Sending"), progress, h("button", { type: "button", onclick: () => stop.abort() }, "Cancel")));
+    try {
+      const first = chosen[0].webkitRelativePath || chosen[0].name;
+      const upload = await api("/uploads", { body: { name: chosen.length > 1 ? first.split("/")[0].replace(/\.\w+$/, "") || "images" : first.split("/")[0] }, signal: stop.signal });
+      const pictures = chosen.filter((file) => !file.name.startsWith("."));
+      for (const [k, file] of pictures.entries()) {
+        await api(`/uploads/${upload.id}/files?name=${encodeURIComponent(file.relative || file.webkitRelativePath || file.name)}`, { method: "PUT", raw: file, signal: stop.signal });
+        progress.value = k + 1;
+      }
+      clear(result, h("div", { class: "skeleton", style: { height: "160px" } }));
+      show(upload, await api(`/uploads/${upload.id}`, { signal: stop.signal }));
+    } catch (error) {
+      clear(result, error.name === "AbortError" ? [] : h("p", { class: "notice fail" }, error.message));
+    }
+  }
+
+  function show(upload, answer) {
+    const { facts } = answer;
+    wanted.data = `upload:${upload.id}`;
+    mark();
+    settle();
+    const classes = Object.entries(facts.classes);
+    clear(result, h("div", { class: "panel stack" }, h("div", { class: "spread" }, h("h3", {}, facts.name), h("span", { class: "muted" }, facts.layout)),
+      h("img", { class: "pixels", src: `data:image/png;base64,${answer.png}`, alt: "Some of the images as they would be trained on", style: { maxWidth: "100%" } }),
+      h("p", {}, Object.entries(facts.images).map(([part, many]) => `${count(many)} ${part} images`).join(", "), " · ", facts.prepared),
+      h("p", { class: "muted" }, classes.length ? `${classes.length} classes: ${classes.slice(0, 12).map(([name, many]) => `${name} (${count(many)})`).join(", ")}${classes.length > 12 ? " and more" : ""}` : "no classes"),
+      facts.notices.map((notice) => h("p", { class: "muted small" }, notice))));
+  }
+  return step("1", "Data", h("div", { class: "choices" }, buttons.map(([, button]) => button)), drop, result);
+}
+
+// Files of a drop, folders followed.
+async function dropped(transfer) {
+  const found = [];
+  const read = (entry) => new Promise((resolve) => {
+    if (entry.isFile) entry.file((file) => { file.relative = entry.fullPath.replace(/^\//, ""); found.push(file); resolve(); }, resolve);
+    else {
+      const reader = entry.createReader();
+      const more = () => reader.readEntries(async (entries) => {
+        if (!entries.length) return resolve();
+        for (const inner of entries) await read(inner);
+        more();
+      }, resolve);
+      more();
+    }
+  });
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  for (const entry of entries) await read(entry);
+  return found.length ? found : [...transfer.files];
+}
+
+function recipeStep(wanted, recipes, settle) {
+  const names = recipes.map((recipe) => recipe.name);
+  const featured = Object.keys(ABOUT).filter((name) => names.includes(name));
+  const best = new Map();
+  for (const run of [...state.runs.values()].sort((a, b) => (b.fd_ratio ?? 1e9) - (a.fd_ratio ?? 1e9))) if (run.grid !== null) best.set(run.recipe, run);
+  const others = h("select", { "aria-label": "Another recipe", onchange: () => { if (others.value) { wanted.recipe = others.value; mark(); settle(); } } },
+    h("option", { value: "" }, "another recipe"), names.filter((name) => !featured.includes(name)).map((name) => h("option", { value: name, selected: name === wanted.recipe }, name)));
+  const buttons = featured.map((name) => [name, h("button", { class: "choice", type: "button", onclick: () => { wanted.recipe = name; others.value = ""; mark(); settle(); } },
+    best.has(name) && h("img", { class: "pixels", src: url(`/runs/${best.get(name).id}/grids/${best.get(name).grid}`), alt: "", style: { width: "100%", aspectRatio: "2", objectFit: "cover", objectPosition: "top left" } }),
+    h("strong", {}, name), h("span", { class: "muted small" }, ABOUT[name]), best.has(name) && h("span", { class: "small num" }, `here: FD ratio ${ratio(best.get(name).fd_ratio)} on ${best.get(name).data}`))]);
+  const mark = group(buttons, (name) => name === wanted.recipe);
+  return step("2", "Recipe", h("div", { class: "choices" }, buttons.map(([, button]) => button)), h("div", {}, others));
+}
+
+function lengthStep(wanted, settle) {
+  const unit = h("select", { "aria-label": "Length in", onchange: () => { wanted.length = unit.value; expect(); settle(); } }, ["minutes", "images", "epochs"].map((name) => h("option", { value: name, selected: name === wanted.length }, name)));
+  const amount = h("input", { type: "number", min: 0, step: "any", value: wanted.amount, "aria-label": "Length", style: { width: "128px" }, oninput: () => { wanted.amount = amount.value; mark(); expect(); settle(); } });
+  const buttons = LENGTHS.map(([minutes, name, what]) => [minutes, h("button", { class: "choice", type: "button", onclick: () => { Object.assign(wanted, { length: "minutes", amount: minutes }); unit.value = "minutes"; amount.value = minutes; mark(); expect(); settle(); } }, h("strong", {}, name), h("span", { class: "muted small" }, what))]);
+  const mark = group(buttons, (minutes) => wanted.length === "minutes" && wanted.amount === minutes);
+  const note = h("p", { class: "muted" });
+  function expect() {
+    const like = [...state.runs.values()].filter((run) => run.images_per_s && run.recipe === wanted.recipe && (run.data === wanted.data || !wanted.data)).sort((a, b) => b.changed_at - a.changed_at)[0];
+    if (!like) return clear(note, "This machine is measured as the run starts; its first minute shows how far it gets.");
+    const images = wanted.length === "minutes" ? wanted.amount * 60 * like.images_per_s : wanted.length === "images" ? +wanted.amount : null;
+    clear(note, images ? `About ${count(images)} images in ${duration(images / like.images_per_s)}: ${like.id} saw ${count(like.images_per_s)} a second here and reached FD ratio ${ratio(like.fd_ratio)} after ${count(like.images_seen)}.` : "");
+  }
+  expect();
+  return step("3", "Length", h("div", { class: "choices" }, buttons.map(([, button]) => button)), h("div", { class: "row" }, h("span", { class: "muted" }, "or"), amount, unit), note);
+}
+
+function optionStep(wanted, fields, recipes, settle) {
+  const search = h("input", { type: "search", placeholder: "Search options", "aria-label": "Search options", oninput: () => draw() });
+  const groups = h("div", { class: "stack" });
+  const chosen = h("p", { class: "muted small" });
+  function draw() {
+    const word = search.value.toLowerCase();
+    const shown = fields.filter((field) => !word || `${field.name} ${field.help}`.toLowerCase().includes(word));
+    const names = [...new Set(shown.map((field) => field.group))];
+    clear(groups, names.map((name) => h("details", { open: Boolean(word) || shown.some((field) => field.group === name && field.name in wanted.choices) }, h("summary", {}, h("strong", {}, name)),
+      h("div", { class: "options", style: { padding: "12px 0" } }, shown.filter((field) => field.group === name).map((field) => option(field))))));
+    count_();
+  }
+  const count_ = () => { const many = Object.keys(wanted.choices).length; chosen.textContent = many ? `${many} changed: ${Object.keys(wanted.choices).join(", ")}` : "None changed: the recipe's own values are used."; };
+  function option(field) {
+    const inherited = recipes.find((recipe) => recipe.name === wanted.recipe)?.values[field.name] ?? field.default;
+    const set = (value) => { value === "" || value === undefined ? delete wanted.choices[field.name] : (wanted.choices[field.name] = value); count_(); settle(); };
+    const now = wanted.choices[field.name];
+    const range = field.low !== null && field.high !== null ? ` ${field.low} to ${short_(field.high)}.` : field.low !== null ? ` ${field.low} or more.` : "";
+    const label = { id: `field-${field.name}` };
+    let input;
+    if (field.choices.length || field.kind === "bool") {
+      const values = field.choices.length ? field.choices : ["true", "false"];
+      input = h("select", { ...label, onchange: (event) => set(field.kind === "bool" && event.target.value ? event.target.value === "true" : event.target.value) }, h("option", { value: "" }, `${inherited} (recipe)`), values.map((value) => h("option", { value, selected: String(now) === String(value) }, value)));
+    } else {
+      const isNumber = field.kind === "int" || field.kind === "float";
+      input = h("input", { ...label, type: isNumber ? "number" : "text", step: "any", min: field.low ?? undefined, max: field.high ?? undefined, placeholder: String(inherited), value: now ?? "", oninput: (event) => set(event.target.value === "" ? "" : isNumber ? +event.target.value : event.target.value) });
+    }
+    return h("label", { class: "field" }, h("span", { class: "mono", style: { color: "var(--text)" } }, field.name), input, h("span", {}, `${field.help}.${range}`));
+  }
+  draw();
+  return h("details", { class: "panel", open: Object.keys(wanted.choices).length > 0 }, h("summary", {}, "4  Options"), h("div", { class: "stack" }, search, chosen, groups));
+}
+
+const short_ = (value) => (Math.abs(value) >= 1e6 ? Number(value).toExponential(0) : value);
+const step = (number, title, ...children) => h("section", { class: "stack", id: title.toLowerCase() }, h("h2", {}, h("span", { class: "muted" }, `${number}  `), title), ...children);

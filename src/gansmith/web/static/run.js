@@ -1,0 +1,307 @@
+// A run: its samples through training, its curves, what went wrong, its choices.
+import { state, watch } from "./app.js";
+import { color, draw as drawCharts, moveCursor, SERIES, smooth, table } from "./charts.js";
+import { api, clear, code, count, debounced, duration, figure, follow, h, MEANINGS, oops, parameters, ratio, remember, term, toast, url, when } from "./lib.js";
+import { badge } from "./runs.js";
+
+const KEPT = ["images_seen", "d_loss", "g_loss", "d_real", "d_fake", "d_grad_norm", "g_grad_norm", "images_per_s"];
+
+export async function render(main, id) {
+  const live = { log: [], scores: [], failures: [], grids: [], checkpoints: [], state: {}, best: null, gone: "" };
+  let details = await api(`/runs/${id}`);
+  document.title = `${id} · Gansmith studio`;
+  const film = makeFilm(id, live, (x) => moveCharts(x));
+  const head = h("div", { class: "page-head" });
+  const verdict = h("section", { class: "panel stack", "aria-label": "Verdict" });
+  const actions = h("div", { class: "row" });
+  const failures = h("section", { class: "stack" });
+  const chart = h("div", { class: "chart" });
+  const figures = h("div", { hidden: true });
+  const curves = h("section", { class: "panel", "aria-label": "Curves" });
+  const below = h("div", { class: "below stack" });
+  main.append(head, h("div", { class: "run" }, h("div", { class: "film stack loose" }, film.element, failures), h("div", { class: "side stack" }, actions, verdict, curves), below));
+
+  const strength = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: parameters().get("smooth") ?? 0.6, "aria-label": "Smoothing", oninput: () => { remember({ smooth: strength.value }); redraw(); } });
+  const others = h("select", { "aria-label": "Lay another run over the curves", onchange: () => overlay(others.value) });
+  const overlays = new Map();
+  clear(curves, h("div", { class: "row" }, h("h2", { class: "grow" }, "Curves"), h("button", { class: "quiet", "aria-pressed": "false", onclick: showFigures }, "Table")),
+    h("div", { class: "row small muted" }, h("span", {}, "smoothing"), h("span", { style: { width: "96px" } }, strength), others), chart, figures);
+
+  async function overlay(other) {
+    if (!other) overlays.clear();
+    else overlays.set(other, await api(`/runs/${other}/log`).catch((error) => toast(error.message)));
+    remember({ over: [...overlays.keys()].join(",") });
+    redraw();
+  }
+
+  function chartRows() {
+    const x = live.log.map((row) => row.images_seen);
+    const line = (key, name, hue, dash) => ({ name, x, y: smooth(live.log.map((row) => row[key] ?? null), +strength.value), color: color(hue), dash });
+    const rows = [
+      { title: "losses", traces: [line("d_loss", "D", "d"), line("g_loss", "G", "g", "dash")] },
+      { title: "validation FD ratio", log: true, traces: [{ name: "FD ratio", x: live.scores.map((row) => row.images_seen), y: live.scores.map((row) => row.validation_fd_ratio), color: color("score"), mode: "lines+markers" }] },
+      { title: "D(real), D(fake)", traces: [line("d_real", "D(real)", "d"), line("d_fake", "D(fake)", "g", "dash")] },
+      { title: "gradient norms", log: true, traces: [line("d_grad_norm", "D", "d"), line("g_grad_norm", "G", "g", "dash")] },
+      { title: "images/s", traces: [line("images_per_s", "images/s", "muted")] },
+    ];
+    [...overlays].forEach(([name, found], k) => found && addOverlay(rows, name, found, SERIES[(k + 2) % SERIES.length], +strength.value));
+    return rows.filter((row) => row.traces.some((trace) => trace.y.some((value) => value !== null && value !== undefined)));
+  }
+
+  const marks = () => live.failures.filter((row) => row.failure).map((row) => row.images_seen);
+  const redraw = debounced(async () => {
+    const rows = chartRows();
+    if (!rows.length) return clear(chart, h("p", { class: "muted" }, "The first figures come after a few steps."));
+    if (chart.firstChild?.nodeName === "P") clear(chart);
+    await drawCharts(chart, rows, { cursor: film.at(), marks: marks(), onHover: (x) => film.showNear(x), length: Math.max(live.state.images ?? 0, live.state.images_seen ?? 0) }).catch((error) => clear(chart, h("p", { class: "muted" }, error.message)));
+    if (!figures.hidden) clear(figures, table(KEPT, live.log.map((row) => KEPT.map((key) => row[key]))));
+  });
+  const moveCharts = debounced((x) => moveCursor(chart, x, marks().length));
+
+  function showFigures(event) {
+    figures.hidden = !figures.hidden;
+    event.target.setAttribute("aria-pressed", String(!figures.hidden));
+    redraw();
+  }
+
+  function drawHead() {
+    const now = { ...details, ...live.state };
+    clear(head, h("div", { class: "grow" }, h("h1", { style: { overflowWrap: "anywhere" } }, id),
+      h("div", { class: "row muted" }, badge(now), h("span", {}, `${details.recipe} on ${details.data}`),
+        h("span", { class: "num" }, `${count(now.images_seen)} of ${count(now.images)} images`),
+        now.status === "running" && h("span", { class: "num" }, now.seconds_left === null ? "" : `${duration(now.seconds_left)} left · ${count(now.images_per_s)} images/s`))),
+      h("a", { class: "button", href: `/explore/${id}` }, "Explore"), h("a", { class: "button", href: `/compare?runs=${id}` }, "Compare"));
+    clear(actions, live.gone ? h("p", { class: "notice fail grow" }, live.gone) : buttons(id, now, details));
+    if (now.status === "running") actions.append(h("div", { class: "bar grow", role: "progressbar", "aria-label": "Progress", "aria-valuenow": Math.round((100 * now.images_seen) / now.images) }, h("i", { style: { width: `${Math.min(100, (100 * now.images_seen) / now.images)}%` } })));
+  }
+
+  function drawVerdict() {
+    const last = live.scores.at(-1);
+    const found = details.verdict;
+    const shown = found?.fd_ratio ?? last?.validation_fd_ratio;
+    clear(verdict,
+      h("div", { class: "spread" }, h("span", { class: "huge" }, ratio(shown)), term(found ? "FD ratio" : "validation FD ratio", found ? "fd_ratio" : "validation_fd_ratio", true)),
+      h("p", { class: "small muted" }, found ? found.headline : last ? `1.00 = as close as other real images. ${ratio(last.validation_fd_ratio)} of ${count(last.images_seen)} images; best ${ratio(Math.min(...live.scores.map((row) => row.validation_fd_ratio)))}.` : "No score yet: the first one comes during training."),
+      found && h("div", { class: "gates" }, found.gates.map((gate) => h("span", { class: `tip ${gate.result === "pass" ? "good" : gate.result === "FAIL" ? "fail" : "muted"}`, tabindex: "0", "data-tip": gate.figure }, h("span", { class: "dot" }), `${gate.name} ${gate.result === "FAIL" ? "failed" : gate.result === "pass" ? "" : "not run"}`))),
+      !found && shown !== undefined && h("p", { class: "small muted" }, "Gates (memorisation, coverage, classes) are checked by ", h("code", {}, `gansmith evaluate ${id}`), "."));
+  }
+
+  function drawFailures() {
+    const reason = live.state.status === "failed" && live.state.reason;
+    clear(failures, reason && h("div", { class: "notice fail" }, h("h2", {}, "The run stopped by itself"), h("p", {}, reason)),
+      live.failures.map((row) => h("div", { class: "notice fail" }, h("div", { class: "spread" }, h("h2", {}, row.kind === "rollback" ? "Went back" : row.failure), h("button", { class: "quiet", onclick: () => film.showNear(row.images_seen) }, `at ${count(row.images_seen)} images`)), h("p", {}, row.message))));
+  }
+
+  function drawBelow() {
+    clear(below, configTable(details), lines(id, details), files(id, details));
+  }
+
+  const stop = follow(`/runs/${id}/events`, {
+    news(news) {
+      if (news.reset) Object.assign(live, { log: [], scores: [], failures: [], grids: [], checkpoints: [] });
+      for (const row of news.log ?? []) (row.kind ? live.failures : live.log).push(row);
+      for (const row of news.metrics ?? []) if (row.validation_fd_ratio !== undefined && row.validation_fd_ratio !== null) live.scores.push(row);
+      live.grids.push(...(news.grids ?? []));
+      live.checkpoints.push(...(news.checkpoints ?? []));
+      const before = live.state.status;
+      if (news.state) Object.assign(live, { state: news.state, best: news.state.best });
+      if (news.state && before && before !== news.state.status) api(`/runs/${id}`).then((found) => { details = found; drawVerdict(); drawBelow(); }, () => {});
+      film.update(news.grids?.length > 0 || news.reset);
+      drawHead();
+      drawVerdict();
+      if (news.log || news.reset) drawFailures();
+      redraw();
+    },
+    gone(news) {
+      live.gone = news.message;
+      live.state.status = "gone";
+      stop();
+      drawHead();
+    },
+  });
+  const unwatch = watch(() => {
+    const wanted = [...state.runs.keys()].filter((other) => other !== id);
+    if (others.options.length !== wanted.length + 1) clear(others, h("option", { value: "" }, "overlay: none"), wanted.map((other) => h("option", { value: other, selected: overlays.has(other) }, other)));
+  });
+  drawHead();
+  drawVerdict();
+  drawBelow();
+  for (const other of (parameters().get("over") ?? "").split(",").filter(Boolean)) overlay(other);
+  addEventListener("themechange", redraw);
+  return () => { stop(); unwatch(); film.close(); removeEventListener("themechange", redraw); };
+}
+
+function addOverlay(rows, name, found, hue, strength) {
+  const log = found.log.filter((row) => !row.kind);
+  const scores = found.metrics.filter((row) => row.validation_fd_ratio);
+  const line = (key, dash) => ({ name: `${name} ${key}`, x: log.map((row) => row.images_seen), y: smooth(log.map((row) => row[key] ?? null), strength), color: hue, dash, opacity: 0.8 });
+  rows[0].traces.push(line("d_loss"), line("g_loss", "dash"));
+  rows[1].traces.push({ name, x: scores.map((row) => row.images_seen), y: scores.map((row) => row.validation_fd_ratio), color: hue, mode: "lines+markers", symbol: "square" });
+  rows[2].traces.push(line("d_real"), line("d_fake", "dash"));
+  rows[3].traces.push(line("d_grad_norm"), line("g_grad_norm", "dash"));
+  rows[4].traces.push(line("images_per_s"));
+}
+
+function makeFilm(id, live, onMove) {
+  let place = -1; // -1: the newest
+  let timer = 0;
+  const asked = Number(parameters().get("frame") || NaN);
+  const image = h("img", { class: "pixels", alt: "" });
+  const stage = h("div", { class: "ground stage" }, h("p", { class: "muted" }, "The first samples come after a moment."));
+  const slider = h("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Training frame", oninput: () => { pause(); show(+slider.value); } });
+  const marks = h("div", { class: "marks", "aria-hidden": "true" });
+  const caption = h("span", { class: "num muted" });
+  const play = h("button", { class: "icon", "aria-label": "Play", onclick: () => (timer ? pause() : start()) }, "▶");
+  const speed = h("select", { "aria-label": "Speed" }, [1, 2, 4, 8].map((times) => h("option", { value: times }, `${times}×`)));
+  const save = h("a", { class: "button", download: "", "aria-label": "Save this frame as PNG" }, "PNG");
+  const element = h("section", { class: "stack", "aria-label": "Samples through training" }, stage,
+    h("div", { class: "timeline" }, marks, slider), h("div", { class: "row" }, play, speed, caption, h("span", { class: "grow" }), save));
+
+  image.addEventListener("load", fit);
+  const observer = new ResizeObserver(fit);
+  observer.observe(stage);
+  // Whole pixels: the largest whole multiple that fits.
+  function fit() {
+    if (!image.naturalWidth) return;
+    const times = Math.floor(Math.min((stage.clientWidth - 32) / image.naturalWidth, Math.max(320, innerHeight - 260) / image.naturalHeight));
+    image.style.width = times >= 1 ? `${times * image.naturalWidth}px` : "100%";
+  }
+
+  function show(k, isQuiet) {
+    const frames = live.grids;
+    if (!frames.length) return;
+    const at = Math.max(0, Math.min(frames.length - 1, k));
+    place = at === frames.length - 1 ? -1 : at;
+    slider.value = at;
+    const source = url(`/runs/${id}/grids/${frames[at]}`);
+    if (!image.src.endsWith(source)) {
+      image.src = source;
+      image.classList.remove("frame-in");
+      if (!timer) { void image.offsetWidth; image.classList.add("frame-in"); }
+    }
+    image.alt = `Sample grid of ${id} after ${frames[at]} images`;
+    if (image.parentNode !== stage) clear(stage, image);
+    save.href = source;
+    save.download = `${id}-${frames[at]}.png`;
+    clear(caption, `${count(frames[at])} images seen`, live.best === frames[at] && h("span", { class: "good" }, "  ★ best"));
+    slider.setAttribute("aria-valuetext", `${frames[at]} images seen`);
+    if (!isQuiet) {
+      remember({ frame: place === -1 ? "" : frames[at] });
+      onMove(frames[at]);
+    }
+    for (const next of [at + 1, at + 2]) if (frames[next] !== undefined) new Image().src = url(`/runs/${id}/grids/${frames[next]}`);
+  }
+
+  function start() {
+    play.textContent = "❚❚";
+    play.setAttribute("aria-label", "Pause");
+    if (+slider.value >= live.grids.length - 1) show(0);
+    const step = () => {
+      if (+slider.value >= live.grids.length - 1) return pause();
+      show(+slider.value + 1);
+      timer = setTimeout(step, 400 / speed.value);
+    };
+    timer = setTimeout(step, 400 / speed.value);
+  }
+  function pause() {
+    clearTimeout(timer);
+    timer = 0;
+    play.textContent = "▶";
+    play.setAttribute("aria-label", "Play");
+  }
+  const keys = (event) => {
+    if (event.target.closest("input, select, textarea, dialog, button, a, summary")) return;
+    if (event.key === " ") { event.preventDefault(); timer ? pause() : start(); }
+    if (event.key === "ArrowLeft") show(+slider.value - 1);
+    if (event.key === "ArrowRight") show(+slider.value + 1);
+  };
+  document.addEventListener("keydown", keys);
+
+  function update(isNew) {
+    const frames = live.grids;
+    if (!frames.length) return;
+    slider.max = frames.length - 1;
+    const share = (seen) => {
+      const k = frames.findIndex((frame) => frame >= seen);
+      if (k <= 0) return k < 0 ? 100 : 0;
+      return (100 * (k - 1 + (seen - frames[k - 1]) / (frames[k] - frames[k - 1]))) / Math.max(1, frames.length - 1);
+    };
+    clear(marks, frames.map((frame) => h("i", { style: { left: `${share(frame)}%` } })),
+      live.failures.map((row) => h("i", { class: "failure", style: { left: `${share(row.images_seen)}%` }, title: row.failure })),
+      live.best !== null && live.best !== undefined && h("b", { style: { left: `${share(live.best)}%` } }, "★"));
+    if (isNew && place === -1 && !timer) {
+      const wanted = frames.indexOf(asked);
+      show(wanted >= 0 ? wanted : frames.length - 1, wanted < 0);
+    }
+  }
+
+  return {
+    element, update,
+    at: () => live.grids[+slider.value] ?? null,
+    showNear(seen) {
+      const frames = live.grids;
+      let nearest = 0;
+      frames.forEach((frame, k) => { if (Math.abs(frame - seen) < Math.abs(frames[nearest] - seen)) nearest = k; });
+      if (frames.length && nearest !== +slider.value) { pause(); show(nearest); }
+    },
+    close() { pause(); observer.disconnect(); document.removeEventListener("keydown", keys); },
+  };
+}
+
+function buttons(id, now, details) {
+  const act = (path, body, done) => async (event) => {
+    event.target.disabled = true;
+    try {
+      await api(path, { body });
+      toast(done);
+    } catch (error) {
+      toast(error.message);
+    }
+    event.target.disabled = false;
+  };
+  const job = state.jobs.find((one) => one.run === id && one.state !== "ended");
+  const again = h("a", { class: "button", href: `/new?from=${id}` }, "Duplicate");
+  if (now.status === "running") {
+    if (job?.is_stopping) return [h("span", { class: "badge" }, "saves, then stops"), again];
+    return [h("button", { onclick: act(`/runs/${id}/stop`, { hold: true }, "It saves, then pauses; the queue waits.") }, "Pause"),
+      h("button", { class: "danger", onclick: act(`/runs/${id}/stop`, { hold: false }, "It saves, then stops.") }, "Stop"), again];
+  }
+  if (job) return [h("span", { class: "badge live" }, job.state === "queued" ? "waits for its turn" : "starts"), again];
+  const isDone = now.images_seen >= now.images;
+  const minutes = h("select", { "aria-label": "Minutes more" }, [1, 3, 10, 30].map((many) => h("option", { value: many, selected: many === 3 }, `${many} min`)));
+  return [
+    !isDone && h("button", { class: "primary", onclick: act(`/runs/${id}/resume`, {}, "It goes on where it was.") }, "Resume"),
+    h("span", { class: "row" }, h("button", { onclick: (event) => act(`/runs/${id}/resume`, { minutes: +minutes.value }, "It goes on.")(event) }, "Extend by"), minutes), again,
+  ];
+}
+
+function configTable(details) {
+  const body = h("tbody");
+  const all = h("input", { type: "checkbox", onchange: () => draw() });
+  const search = h("input", { type: "search", placeholder: "Search choices", "aria-label": "Search choices", oninput: () => draw() });
+  function draw() {
+    const word = search.value.toLowerCase();
+    const rows = details.config.filter((row) => (all.checked || word || row.origin !== "default") && `${row.name} ${row.help}`.toLowerCase().includes(word));
+    clear(body, rows.map((row) => h("tr", {}, h("td", { class: "mono" }, row.is_changed ? h("strong", {}, row.name) : row.name),
+      h("td", { class: "mono" }, row.is_changed ? h("strong", {}, String(row.value)) : String(row.value)), h("td", { class: "muted" }, row.origin), h("td", { class: "muted" }, row.help))));
+  }
+  draw();
+  return h("details", { class: "panel", open: true }, h("summary", {}, "Choices"),
+    h("div", { class: "row", style: { marginBottom: "8px" } }, search, h("label", { class: "check small" }, all, "also defaults"), h("span", { class: "muted small" }, "bold: not the recipe's")),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Choices" }, h("table", {}, h("thead", {}, h("tr", {}, ["choice", "value", "from", "meaning"].map((name) => h("th", { scope: "col" }, name)))), body)));
+}
+
+function lines(id, details) {
+  return h("details", { class: "panel" }, h("summary", {}, "The same in a terminal, in Python"), h("div", { class: "stack" },
+    code(details.commands.terminal, "terminal: train"), code(details.commands.python, "Python: train"),
+    code(`gansmith evaluate ${id}`, "terminal: evaluate"), code(`gs.open_run("${id}")`, "Python: open")));
+}
+
+function files(id, details) {
+  const facts = details.facts;
+  return h("details", { class: "panel" }, h("summary", {}, "Files, data, machine"), h("div", { class: "stack" },
+    h("ul", { class: "row" }, Object.entries(details.files).map(([name, size]) => h("li", { style: { listStyle: "none" } }, h("a", { class: "button", href: url(`/runs/${id}/files/${name}`), target: "_blank", rel: "noopener" }, name, h("span", { class: "muted small num" }, ` ${count(size / 1000)} kB`))))),
+    details.notices.map((notice) => h("p", { class: "muted" }, notice)),
+    details.command && h("div", {}, h("p", { class: "small muted" }, "started by"), code(details.command, "the command that started it")),
+    h("p", { class: "muted small" }, [facts.data?.source && `data from ${facts.data.source}`, facts.python && `Python ${facts.python}`, ...Object.entries(facts.versions ?? {}).map(([name, version]) => `${name} ${version}`)].filter(Boolean).join(" · "))));
+}

@@ -1,0 +1,102 @@
+"""Data sets sent by a browser. Nothing of what a sender says becomes a path: files get numbers, classes safe names."""
+
+import re
+import secrets
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from starlette.requests import Request
+
+from gansmith.config import ARCHIVES, ARRAY_FILES, name_of
+from gansmith.errors import DataError, NotFoundError
+from gansmith.files import read_json, write_json
+from gansmith.web.guard import MAX_UPLOAD_BYTES, TooLarge
+from gansmith.web.jobs import FOLDER
+
+MAX_FILES = 200_000
+MAX_UPLOADS = 32  # kept; the oldest go first
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_ID = re.compile(r"[0-9a-f]{16}")
+_SPARE_BYTES = 2**28  # left free on the disk
+
+
+def folder_of(root: Path, upload_id: str) -> Path:
+    """Return the folder of an upload; NotFoundError where there is none."""
+    path = root / FOLDER / "uploads" / upload_id
+    if not _ID.fullmatch(upload_id) or not (path / "upload.json").is_file():
+        raise NotFoundError(f"there is no upload {upload_id[:32]!r}; send the pictures again")
+    return path
+
+
+def create(root: Path, name: str) -> dict[str, Any]:
+    """Begin an upload and return its id."""
+    folder = root / FOLDER / "uploads"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = sorted(
+        (path for path in folder.iterdir() if _ID.fullmatch(path.name)), key=lambda path: path.stat().st_mtime
+    )
+    used = {path for path in kept if (path / "used").exists()}
+    for path in [path for path in kept if path not in used][: max(0, len(kept) - MAX_UPLOADS + 1)]:
+        shutil.rmtree(path, ignore_errors=True)
+    upload_id = secrets.token_hex(8)
+    (folder / upload_id).mkdir()
+    write_json(folder / upload_id / "upload.json", {"name": name_of(PurePosixPath(name.replace("\\", "/")).name)})
+    return {"id": upload_id, "name": read_json(folder / upload_id / "upload.json")["name"]}
+
+
+def data_path(root: Path, upload_id: str) -> Path:
+    """Return what `--data` takes for an upload: its one archive or file, or its folder of pictures."""
+    folder = folder_of(root, upload_id)
+    name = read_json(folder / "upload.json")["name"]
+    found = sorted(folder.glob(f"{name}*"))
+    if not found:
+        raise DataError("nothing was uploaded yet; choose pictures, a folder, a .zip or a .npz")
+    return found[0]
+
+
+async def receive(root: Path, upload_id: str, name: str, request: Request) -> dict[str, Any]:
+    """Write the request's body as a file of an upload, and return its size."""
+    folder = folder_of(root, upload_id)
+    path = _place(folder, name)
+    used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if path.parent == folder else 0
+    free = shutil.disk_usage(folder).free - _SPARE_BYTES
+    size = 0
+    try:
+        with path.open("xb") as file:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size + used > MAX_UPLOAD_BYTES:
+                    raise TooLarge(f"an upload may have {MAX_UPLOAD_BYTES:,} bytes at most")
+                if size > free:
+                    raise DataError("the disk is nearly full; free some space, then send the pictures again")
+                file.write(chunk)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return {"bytes": size}
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Return a new path for a file: archives and arrays by their ending, pictures numbered in their class's folder."""
+    title = str(read_json(folder / "upload.json")["name"])
+    parts = PurePosixPath(name.replace("\\", "/")).parts or ("",)
+    lower = parts[-1].lower()
+    ending = next((end for end in (*ARCHIVES, *ARRAY_FILES) if lower.endswith(end)), None)
+    if ending is not None:
+        path = folder / f"{title}{ending}"
+        if any(folder.glob(f"{title}*")):
+            raise DataError("an upload holds one archive or file, or pictures; begin another for this one")
+        return path
+    ending = PurePosixPath(lower).suffix
+    if ending not in _PICTURES:
+        raise DataError(
+            f"{parts[-1][:64]!r} is neither a picture nor an archive; send {', '.join(_PICTURES[:3])}, .zip or .npz"
+        )
+    label = name_of(parts[-2]) if len(parts) > 2 else ""
+    place = folder / title / label if label else folder / title
+    place.mkdir(parents=True, exist_ok=True)
+    count = len(list(place.glob("*.*")))
+    if count >= MAX_FILES:
+        raise DataError(f"a folder may hold {MAX_FILES:,} pictures; pack them into a .zip")
+    return place / f"{count:06d}{ending}"

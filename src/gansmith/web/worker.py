@@ -1,0 +1,263 @@
+"""A process that holds torch for the server: draws tiles, finds neighbours, looks at uploads.
+
+A request is one line of JSON; an answer is one line of JSON and as many bytes as it says. The process ends with its
+input, so none outlives its server; the server ends it when it is not used.
+"""
+
+import json
+import logging
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from gansmith import api, models, runs, sampling
+from gansmith.checkpoints import named_checkpoints
+from gansmith.data.inspection import inspect
+from gansmith.data.prepare import Preparation
+from gansmith.errors import ConfigError, GansmithError, NotFoundError
+from gansmith.files import finite
+from gansmith.pictures.grids import enlarge, grid, to_png
+from gansmith.sampling import Model
+from gansmith.web.records import run_path
+
+KEPT = 6  # generators in memory
+MAX_NUMBERS = 2**26  # pixels times channels of one answer
+MAX_INDEX = 10_000
+
+Answer = tuple[dict[str, Any], bytes]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image to draw: entry `index` of a seed, with a class id where one is given, else a label or by frequency."""
+
+    seed: int
+    index: int = 0
+    label: int | None = None
+    y: int | None = None
+
+
+def describe(root: Path, request: Mapping[str, Any]) -> Answer:
+    """Return what a page needs to know about a generator."""
+    model = load(root, request)
+    known = model.conditioning.known_labels.tolist() if model.conditioning.has_labels else []
+    return {
+        "size": model.spec.size,
+        "channels": model.spec.channels,
+        "labels": [{"label": label, "name": model.class_name(label)} for label in known],
+        "latent_dim": model.config.latent_dim,
+        "network": model.config.network,
+        "class_ids": len(model.conditioning),
+        "has_truncation": hasattr(model.network, "truncate"),
+        "data": model.config.data,
+    }, b""
+
+
+def sample(root: Path, request: Mapping[str, Any]) -> Answer:
+    """Return samples 0 to count - 1 of a seed as `gansmith sample` draws them."""
+    model = truncated(load(root, request), request)
+    labels = sampling.label_numbers(request.get("labels"), model.class_names)
+    count = request["count"] or (25 if labels is None else len(labels))
+    refuse_size(model, count)
+    z, y = sampling.draw_inputs(model, seed=request["seed"], count=count, labels=labels)
+    images = sampling.generate(model, z, y)
+    shown = model.conditioning.label_of(y).tolist()
+    tiles = [
+        {"seed": request["seed"], "index": k, "y": ids, "label": label if label >= 0 else None}
+        for k, (ids, label) in enumerate(zip(y.tolist(), shown, strict=True))
+    ]
+    return finish(model, images, tiles, request)
+
+
+def explore(root: Path, request: Mapping[str, Any]) -> Answer:
+    """Return the tiles asked for, each by its own seed, index and class."""
+    model = truncated(load(root, request), request)
+    tiles = [Tile(**tile) for tile in request["tiles"]]
+    refuse_size(model, len(tiles))
+    inputs = [inputs_of(model, tile) for tile in tiles]
+    z, y = (torch.cat(parts) for parts in zip(*inputs, strict=True))
+    shown = model.conditioning.label_of(y).tolist()
+    found = [
+        {"seed": tile.seed, "index": tile.index, "y": ids, "label": label if label >= 0 else None}
+        for tile, ids, label in zip(tiles, y.tolist(), shown, strict=True)
+    ]
+    return finish(model, sampling.generate(model, z, y), found, request)
+
+
+def walk(root: Path, request: Mapping[str, Any]) -> Answer:
+    """Return the images on the arc from each tile's latent to the next one's; the class stays the first tile's."""
+    model = truncated(load(root, request), request)
+    ends = [inputs_of(model, Tile(**tile)) for tile in request["tiles"]]
+    steps = request["steps"]
+    refuse_size(model, steps * (len(ends) - 1) + 1)
+    shares = [k / steps for k in range(steps)]
+    path = [
+        sampling.slerp(a[0], b[0], share) for (a, _), (b, _) in zip(ends, ends[1:], strict=False) for share in shares
+    ]
+    z = torch.stack([*path, ends[-1][0][0]])
+    images = sampling.generate(model, z, ends[0][1].expand(len(z)))
+    if request.get("format") == "gif":
+        return {}, to_gif(images, request.get("frame_ms", 60))
+    return finish(model, images, [], {**request, "columns": len(images)})
+
+
+def inputs_of(model: Model, tile: Tile) -> tuple[Tensor, Tensor]:
+    """Return the latent (1, latent_dim) and the class id (1,) of a tile."""
+    labels = None if tile.label is None else [tile.label]
+    z, y = sampling.draw_inputs(model, seed=tile.seed, count=tile.index + 1, labels=labels)
+    if tile.y is not None and not tile.y < len(model.conditioning):
+        raise ConfigError(f"y is {tile.y}; this generator has {len(model.conditioning)} class ids, from 0 on")
+    return z[-1:], y[-1:] if tile.y is None or tile.label is not None else torch.tensor([tile.y])
+
+
+def neighbours(root: Path, request: Mapping[str, Any]) -> Answer:
+    """Return the training images nearest to a tile, by the distance of pixels, and how far each is."""
+    model = truncated(load(root, request), request)
+    z, y = inputs_of(model, Tile(**request["tile"]))
+    image = sampling.generate(model, z, y)
+    images = training_images(root, request["run"])
+    flat = image.flatten().float()
+    distances = torch.cat([(chunk.flatten(1).float() - flat).square().mean(1).sqrt() for chunk in images.split(2048)])
+    nearest = distances.topk(min(request["count"], len(distances)), largest=False)
+    found = [
+        {"row": int(row), "distance": float(d) / 255} for d, row in zip(nearest.values, nearest.indices, strict=True)
+    ]
+    return finish(model, images[nearest.indices], found, {**request, "columns": len(found)})
+
+
+_TRAINING: dict[str, Tensor] = {}
+
+
+def training_images(root: Path, run_id: str) -> Tensor:
+    """Return the images a run was trained on, uint8 (N, C, H, W); those of one run are kept."""
+    if run_id not in _TRAINING:
+        config = runs.open_run(run_path(root, run_id)).config
+        how: dict[str, Any] = {
+            name: getattr(config, name) for name in ("size", "resize", "color", "background", "strict")
+        }
+        images = api.load_data(config.data, data_dir=config.data_dir or None, split="train", **how)
+        _TRAINING.clear()
+        _TRAINING[run_id] = images.pixels[:]
+    return _TRAINING[run_id]
+
+
+def look(root: Path, request: Mapping[str, Any]) -> Answer:
+    """Return what an upload holds, as `gansmith data inspect` says it, and a picture of some of its images."""
+    path = Path(request["path"])
+    facts, preview = inspect(path, Preparation(request["size"], request["resize"], request["color"], "auto"))
+    facts.pop("path")
+    return {"facts": _without_folder(facts, path)}, to_png(enlarge(grid(preview, columns=8), at_least_px=200))
+
+
+def _without_folder(facts: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return facts in whose sentences an upload is called by its name alone."""
+    return dict(json.loads(json.dumps(finite(facts)).replace(f"{path.parent}/", "")))
+
+
+_MODELS: "OrderedDict[str, Model]" = OrderedDict()
+
+
+def load(root: Path, request: Mapping[str, Any]) -> Model:
+    """Return the generator of a run's checkpoint, the newest where none is named; a few are kept."""
+    directory, seen = run_path(root, request["run"]), request.get("checkpoint")
+    saved = named_checkpoints(directory)
+    if not saved:
+        raise NotFoundError(f"{directory.name} has no checkpoint yet; let it train until its first save")
+    key = f"{directory} {seen} {saved[-1].stat().st_mtime_ns}"  # without reading a checkpoint's files each time
+    if key not in _MODELS:
+        run = runs.open_run(directory)
+        path = run.latest() if seen is None else run.checkpoint(seen)
+        if path is None or path not in saved:
+            raise NotFoundError(f"{directory.name} has no such checkpoint, or it is damaged; choose another")
+        _MODELS[key] = models.load_generator(path / "generator.safetensors")
+    _MODELS.move_to_end(key)
+    while len(_MODELS) > KEPT:
+        _MODELS.popitem(last=False)
+    return _MODELS[key]
+
+
+def truncated(model: Model, request: Mapping[str, Any]) -> Model:
+    """Return the generator with its styles moved towards their mean, where that was asked for."""
+    strength = request.get("truncation", 1.0)
+    if strength == 1:
+        return model
+    import copy
+    from dataclasses import replace
+
+    model = replace(model, network=copy.deepcopy(model.network))
+    sampling.truncate(model, strength)
+    return model
+
+
+def refuse_size(model: Model, count: int) -> None:
+    numbers = count * model.spec.size**2 * model.spec.channels
+    if numbers > MAX_NUMBERS:
+        raise ConfigError(f"{count} images of {model.spec.size} pixels are too many at once; ask for fewer")
+
+
+def finish(model: Model, images: Tensor, tiles: list[dict[str, Any]], request: Mapping[str, Any]) -> Answer:
+    """Return images in the format asked for, with what is known of each tile."""
+    import io
+
+    import numpy as np
+
+    for tile in tiles:
+        if tile.get("label") is not None:
+            tile["name"] = model.class_name(tile["label"])
+    facts = {"size": model.spec.size, "count": len(images), "tiles": tiles}
+    kind = request.get("format", "tiles")
+    if kind == "npz":
+        file = io.BytesIO()
+        labels = np.array([-1 if tile.get("label") is None else tile["label"] for tile in tiles], np.int64)
+        np.savez_compressed(file, images=images.permute(0, 2, 3, 1).numpy(), labels=labels)
+        return facts, file.getvalue()
+    picture = grid(images, columns=request.get("columns"))
+    facts["columns"] = picture.width // model.spec.size
+    return facts, to_png(enlarge(picture) if kind == "png" else picture)
+
+
+def to_gif(images: Tensor, frame_ms: int) -> bytes:
+    """Return images one after the other and back as an endless animation."""
+    import io
+
+    frames = [enlarge(grid(image), at_least_px=224).convert("P") for image in images.split(1)]
+    file = io.BytesIO()
+    there_and_back = [*frames, *frames[-2:0:-1]]
+    there_and_back[0].save(file, "GIF", save_all=True, append_images=there_and_back[1:], duration=frame_ms, loop=0)
+    return file.getvalue()
+
+
+OPERATIONS: dict[str, Callable[[Path, Mapping[str, Any]], Answer]] = {
+    "describe": describe,
+    "sample": sample,
+    "explore": explore,
+    "walk": walk,
+    "neighbours": neighbours,
+    "look": look,
+}
+
+
+def serve(root: Path, requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer requests until there are no more; a user's mistake is answered with its sentence."""
+    for line in requests:
+        request = json.loads(line)
+        try:
+            facts, data = OPERATIONS[request.pop("op")](root, request)
+        except GansmithError as error:
+            facts, data = {"error": str(error), "kind": type(error).__name__}, b""
+        except Exception:
+            logging.getLogger("gansmith").exception("the studio's worker failed")
+            facts, data = {"error": "", "kind": "Bug"}, b""
+        answers.write(json.dumps({**finite(facts), "bytes": len(data)}).encode() + b"\n" + data)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    replies, sys.stdout = sys.stdout.buffer, sys.stderr  # whatever prints must not mix with the answers
+    serve(Path(sys.argv[1]), sys.stdin.buffer, replies)

@@ -1,0 +1,501 @@
+"""The studio's server on loopback: what it tells of runs, what it refuses, and that nothing is lost or repeated."""
+
+import base64
+import contextlib
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, wait_until
+from PIL import Image
+
+import gansmith as gs
+from gansmith import runs
+from gansmith.config import FIELDS, resolve
+from gansmith.errors import NotFoundError, RunError
+from gansmith.runs import create_run
+from gansmith.training.inputs import load_training_data
+from gansmith.training.loop import train_events
+from gansmith.web import records, streams, worker
+from gansmith.web.guard import own_hosts
+from gansmith.web.jobs import Jobs
+
+pytest.importorskip("plotly")
+
+
+def make_run(root: Path, name: str, digit_dir: Path, **changes: object) -> runs.RunDirectory:
+    config = resolve("default", arguments={**TINY, "data_dir": str(digit_dir), **changes})
+    config, data = load_training_data(config)
+    run = create_run(root / name, config)
+    for _ in train_events(run, data):
+        pass
+    return runs.open_run(run.directory)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, digit_dir: Path) -> Path:
+    """A folder with one finished run."""
+    folder = tmp_path_factory.mktemp("runs")
+    make_run(folder, "0001-default-mnist", digit_dir)
+    (folder / "secret.txt").write_text("not for you")
+    return folder
+
+
+class Server:
+    """A studio in a process of its own, and a client that speaks HTTP to it."""
+
+    def __init__(self, root: Path, *words: str) -> None:
+        self.opened: list = []
+        self.started_at = time.perf_counter()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gansmith", "studio", str(root), "--port", "0", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        line = self.process.stdout.readline()
+        assert "http://" in line, self.process.stderr.read()
+        self.start_s = time.perf_counter() - self.started_at
+        self.address = re.search(r"http://\S+", line)[0]
+        self.port = int(re.search(r":(\d+)/", self.address)[1])
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        given = {"host": f"127.0.0.1:{self.port}", **{name.replace("_", "-"): text for name, text in headers.items()}}
+        if body is not None:
+            given.setdefault("content-type", "application/json")
+            given.setdefault("content-length", str(len(body)))
+        for name, text in given.items():
+            connection.putheader(name, text)
+        connection.endheaders()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may answer before it has read all
+            connection.send(body or b"")
+        answer = connection.getresponse()
+        found = answer.status, dict(answer.getheaders()), answer.read()
+        connection.close()
+        return found
+
+    def json(self, method: str, path: str, body: object = None) -> dict:
+        status, _, data = self.ask(method, path, None if body is None else json.dumps(body).encode())
+        found = json.loads(data)
+        assert status == 200, found
+        return found
+
+    def listen(self, path: str, last_id: str = "") -> "http.client.HTTPResponse":
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request("GET", path, headers={"last-event-id": last_id} if last_id else {})
+        answer = connection.getresponse()
+        self.opened += [answer, connection]
+        return answer
+
+    def close(self) -> str:
+        for each in self.opened:
+            each.close()
+        self.process.terminate()
+        return self.process.communicate(timeout=20)[1]
+
+
+def next_news(stream: "http.client.HTTPResponse", kind: str = "news") -> tuple[str, dict]:
+    """Return the id and the content of the next message of a kind."""
+    event = found = ""
+    while True:
+        line = stream.readline().decode().rstrip("\n")
+        if line.startswith("event: "):
+            event = line[7:]
+        elif line.startswith("id: "):
+            found = line[4:]
+        elif line.startswith("data: ") and event == kind:
+            return found, json.loads(line[6:])
+
+
+@pytest.fixture(scope="module")
+def server(root: Path):
+    opened = Server(root)
+    yield opened
+    assert "Traceback" not in opened.close()
+
+
+def test_it_starts_at_once_and_holds_no_torch(server):
+    assert server.json("GET", "/api/v1/runs")["runs"][0]["id"] == "0001-default-mnist"
+    assert server.start_s < 6  # 2 s on idle cores
+    if sys.platform == "linux":
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        assert int(re.search(r"VmRSS:\s+(\d+)", status)[1]) < 150_000
+        assert "libtorch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
+
+
+def test_cards_and_pages_say_what_the_run_directory_says(server, root):
+    run = runs.open_run(root / "0001-default-mnist")
+    card = server.json("GET", "/api/v1/runs")["runs"][0]
+    assert (card["status"], card["images_seen"], card["images"]) == ("finished", 256, 256)
+    assert card["fd_ratio"] == run.validation_scores()[-1]["validation_fd_ratio"] and card["scored_by"] == "training"
+    found = server.json("GET", "/api/v1/runs/0001-default-mnist")
+    values = {row["name"]: row for row in found["config"]}
+    assert values.keys() == FIELDS.keys()
+    assert (values["batch_size"]["value"], values["batch_size"]["origin"]) == (16, "argument")
+    assert values["batch_size"]["is_changed"] and not values["g_lr"]["is_changed"]
+    assert found["grids"] == [seen for seen, _ in run.grids()] and found["best"] == int(run.best().name)
+    assert found["checkpoints"] == [int(path.name) for path in run.checkpoints()]
+    status, headers, picture = server.ask("GET", f"/api/v1/runs/0001-default-mnist/grids/{found['grids'][-1]}")
+    assert status == 200 and picture == run.grids()[-1][1].read_bytes() and headers["content-type"] == "image/png"
+    log = server.json("GET", "/api/v1/runs/0001-default-mnist/log")
+    assert log == {"log": run.log, "metrics": run.metrics}
+
+
+def test_commands_give_the_same_choices_again():
+    config = resolve("r3gan", arguments={"data": "./my photos.zip", "batch_size": 32, "g_lr": 1e-4, "strict": True})
+    lines = records.commands(config, minutes=3)
+    assert lines["terminal"] == "gansmith train r3gan --minutes 3 --data './my photos.zip' --strict true --g-lr 0.0001"
+    assert lines["python"] == "gs.train('r3gan', minutes=3, data='./my photos.zip', strict=True, g_lr=0.0001)"
+
+
+def test_events_come_once_each_also_after_a_reload_and_a_rewritten_log(tmp_path, digit_dir):
+    run = make_run(tmp_path, "run", digit_dir)
+    opened = Server(tmp_path)
+    try:
+        stream = opened.listen("/api/v1/runs/run/events")
+        last, first = next_news(stream)
+        assert [row["images_seen"] for row in first["log"]] == [row["images_seen"] for row in run.log]
+        assert first["grids"] == [seen for seen, _ in run.grids()] and first["state"]["status"] == "finished"
+        run.append(run.log_path, {"images_seen": 300, "d_loss": 1.25, "images_per_s": 9.0})
+        last, more = next_news(stream)
+        assert [row["d_loss"] for row in more["log"]] == [1.25] and "grids" not in more
+        stream.close()
+        with run.log_path.open("ab") as file:  # half a line is not sent before its end
+            file.write(b'{"images_seen": 316, "d_lo')
+        stream = opened.listen("/api/v1/runs/run/events", last)
+        with run.log_path.open("ab") as file:
+            file.write(b'ss": 1.5}\n')
+        last, more = next_news(stream)
+        assert [row["images_seen"] for row in more["log"]] == [316]
+        opened.close()
+        opened = Server(tmp_path)  # the id is good at another server too
+        runs.rewind(run, 256)
+        _, again = next_news(opened.listen("/api/v1/runs/run/events", last))
+        assert again["reset"] and len(again["log"]) == len(run.log)
+        for path in sorted(run.directory.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        run.directory.rmdir()
+        stream = opened.listen("/api/v1/runs/run/events", last)
+        assert stream.status == 404
+    finally:
+        opened.close()
+
+
+def test_all_runs_are_followed_and_deleted_ones_said(tmp_path, digit_dir):
+    run = make_run(tmp_path, "run", digit_dir)
+    opened = Server(tmp_path)
+    try:
+        stream = opened.listen("/api/v1/events")
+        _, first = next_news(stream, "overview")
+        assert [card["id"] for card in first["runs"]] == ["run"] and first["jobs"] == []
+        (tmp_path / "run").rename(tmp_path / "other")
+        gone: list[str] = []
+        while not gone:
+            _, more = next_news(stream, "overview")
+            gone = more["gone"]
+        assert gone == ["run"] and run.log == []
+    finally:
+        opened.close()
+
+
+def test_half_a_cursor_is_none():
+    whole = streams.Cursor(5, 7, 0, 0, -1, 64, 9)
+    assert streams.Cursor.parse(whole.to_text()) == whole
+    for text in ("", "1.2", "5.7.0.0.-1.64", "-5.7.0.0.-1.64.9", "a.b.c.d.e.f.g", "9" * 300):
+        assert streams.Cursor.parse(text) == streams.Cursor()
+
+
+RUN = "/api/v1/runs/0001-default-mnist"
+OWN, BYTES = {"content_type": "application/json"}, "application/octet-stream"
+HOSTILE = [
+    ("another name for this machine", "GET", "/api/v1/runs", {"host": "evil.example:80"}, None, 421),
+    ("a name that looks local", "GET", "/", {"host": "localhost.evil.example"}, None, 421),
+    ("no host", "GET", "/", {"host": ""}, None, 421),
+    ("a page of another site", "GET", "/api/v1/runs", {"origin": "http://evil.example"}, None, 403),
+    ("a sandboxed page", "POST", "/api/v1/jobs", {"origin": "null"}, b"{}", 403),
+    ("another port of this machine", "POST", "/api/v1/jobs", {"origin": "http://127.0.0.1:1"}, b"{}", 403),
+    ("a picture on another site", "GET", RUN + "/sample.png", {"sec_fetch_site": "cross-site"}, None, 403),
+    ("a form on another site", "POST", "/api/v1/jobs", {"content_type": "text/plain"}, b"{}", 415),
+    ("a form with a file", "POST", "/api/v1/jobs", {"content_type": "multipart/form-data; boundary=x"}, b"--x--", 415),
+    ("a body that is too long", "POST", "/api/v1/jobs", {"content_length": str(2**30)}, b"{", 413),
+    ("a negative length", "POST", "/api/v1/jobs", {"content_length": "-5"}, b"{", 400),
+    ("no JSON", "POST", "/api/v1/config", OWN, b"{", 400),
+    ("deep JSON", "POST", "/api/v1/config", OWN, b"[" * 100_000, 400),
+    ("a list", "POST", "/api/v1/config", OWN, b"[]", 422),
+    ("an unknown key", "POST", "/api/v1/config", OWN, b'{"out": "/tmp/x"}', 422),
+    ("a path as data", "POST", "/api/v1/config", OWN, b'{"data": "/etc"}', 400),
+    ("a path up as data", "POST", "/api/v1/config", OWN, b'{"data": ".."}', 400),
+    ("a path in a choice", "POST", "/api/v1/jobs", OWN, b'{"choices": {"data_dir": "/etc"}}', 400),
+    ("weights from a path", "POST", "/api/v1/jobs", OWN, b'{"choices": {"start_from": "/etc"}}', 400),
+    ("a tracker", "POST", "/api/v1/jobs", OWN, b'{"choices": {"trackers": "wandb"}}', 400),
+    ("a flag as a choice", "POST", "/api/v1/jobs", OWN, b'{"choices": {"--out": "/tmp"}}', 400),
+    ("a value out of range", "POST", "/api/v1/jobs", OWN, b'{"choices": {"batch_size": 1}}', 400),
+    ("a recipe that is a flag", "POST", "/api/v1/jobs", OWN, b'{"recipe": "--help"}', 400),
+    ("NaN minutes", "POST", "/api/v1/jobs", OWN, b'{"minutes": NaN}', 422),
+    ("a million tiles", "POST", RUN + "/explore", OWN, b'{"tiles": [' + b'{"seed":1},' * 20_000 + b'{"seed":1}]}', 422),
+    ("a tile far out", "POST", RUN + "/explore", OWN, b'{"tiles": [{"seed": 1, "index": 10000000}]}', 422),
+    ("a run above", "GET", "/api/v1/runs/..%2f..%2fetc", {}, None, 404),
+    ("a run above, plain", "GET", "/api/v1/runs/../../../etc/passwd", {}, None, 404),
+    ("a hidden run", "GET", "/api/v1/runs/.studio", {}, None, 404),
+    ("a file that is no run", "GET", "/api/v1/runs/secret.txt", {}, None, 404),
+    ("a null byte", "GET", "/api/v1/runs/a%00b", {}, None, 404),
+    ("a file above", "GET", RUN + "/files/..%2f..%2fsecret.txt", {}, None, 404),
+    ("a file that is not shown", "GET", RUN + "/files/.lock", {}, None, 404),
+    ("a grid above", "GET", RUN + "/grids/..%2freal", {}, None, 404),
+    ("a static file above", "GET", "/static/..%2f..%2fserver.py", {}, None, 404),
+    ("a static file above, plain", "GET", "/static/../server.py", {}, None, 404),
+    ("a job above", "POST", "/api/v1/jobs/..%2f../stop", OWN, b"{}", 404),
+    ("an upload above", "PUT", "/api/v1/uploads/..%2f../files?name=a", {"content_type": BYTES}, b"x", 404),
+    ("an unknown method", "BREW", "/api/v1/runs", OWN, b"", 405),
+    ("a script of plotly's folder", "GET", "/vendor/../plotly/__init__.py", {}, None, 404),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "expected"), [c[1:] for c in HOSTILE], ids=[c[0] for c in HOSTILE]
+)
+def test_hostile_requests_are_refused_in_one_sentence(server, root, method, path, headers, body, expected):
+    status, answered, data = server.ask(method, path, body, **headers)
+    assert status == expected, data[:300]
+    text = data.decode()
+    assert "Traceback" not in text and str(root) not in text and "not for you" not in text and "root:" not in text
+    if answered.get("content-type") == "application/json":
+        assert set(json.loads(text)["error"]) == {"kind", "message"}
+    assert not list(root.glob("[0-9]*"))[1:], "a run directory was made"
+
+
+def test_answers_carry_a_strict_policy(server):
+    for path in ("/", "/api/v1/runs", "/static/app.js", "/nothing"):
+        _, headers, _ = server.ask("GET", path)
+        policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+        assert policy["default-src"] == "'none'" and policy["script-src"] == "'self'"
+        assert policy["frame-ancestors"] == "'none'" and headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers
+    page = server.ask("GET", "/")[2].decode()
+    assert not re.search(r"<script(?![^>]*src=)|\son\w+=|https?://|style=", page)
+
+
+def test_slow_and_silent_clients_are_let_go(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX: " % server.port + b"a" * 70_000)
+        assert slow.recv(200).startswith(b"HTTP/1.1 400")
+    assert server.ask("GET", "/")[0] == 200
+
+
+def test_too_many_requests_are_put_off(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    statuses = []
+    for _ in range(300):
+        connection.request("GET", "/api/v1/runs/none/sample")
+        answer = connection.getresponse()
+        answer.read()
+        statuses.append(answer.status)
+    connection.close()
+    assert set(statuses) == {404, 429} and statuses[0] == 404
+    time.sleep(1.5)
+    assert server.ask("GET", "/api/v1/runs/none/sample")[0] == 404
+
+
+def test_beyond_loopback_a_token_is_asked_for(root, tmp_path):
+    opened = Server(tmp_path, "--host", "0.0.0.0")
+    try:
+        token = re.search(r"token=(\S+)", opened.address)[1]
+        assert len(token) >= 32
+        assert opened.ask("GET", "/api/v1/runs")[0] == opened.ask("GET", "/")[0] == 401
+        assert opened.ask("GET", "/api/v1/runs?token=" + token)[0] == 401  # not in an address that programs log
+        assert opened.ask("GET", "/?token=" + token[:-1] + "x")[0] == 401
+        status, headers, _ = opened.ask("GET", "/?token=" + token)
+        assert (status, headers["location"]) == (303, "/")
+        assert {"HttpOnly", "SameSite=Strict"} <= set(headers["set-cookie"].split("; "))
+        cookie = headers["set-cookie"].split(";")[0]
+        assert opened.ask("GET", "/api/v1/runs", cookie=cookie)[0] == 200
+        assert opened.ask("GET", "/api/v1/runs", authorization=f"Bearer {token}")[0] == 200
+        assert opened.ask("GET", "/api/v1/runs", authorization=f"Bearer {token}", host="evil.example")[0] == 421
+    finally:
+        opened.close()
+
+
+def test_own_hosts_are_those_of_the_address():
+    assert own_hosts("127.0.0.1", 80) == ("127.0.0.1:80", "localhost:80", "[::1]:80")
+    assert own_hosts("192.168.1.5", 80) == ("192.168.1.5:80",)
+    assert own_hosts("0.0.0.0", 80) == ()
+
+
+def test_one_studio_opens_a_directory_and_a_run_is_no_directory_of_runs(server, root, gansmith):
+    code, _, err = gansmith("studio", root, "--port", 0)
+    assert code == 2 and f"open in another studio already, at http://127.0.0.1:{server.port}/" in err
+    code, _, err = gansmith("studio", root / "0001-default-mnist")
+    assert code == 2 and "is a run; give the folder that holds runs" in err
+    assert gs.studio(root).address == f"http://127.0.0.1:{server.port}/"
+    assert f'src="http://127.0.0.1:{server.port}/"' in gs.studio(root)._repr_html_()
+
+
+def test_runs_are_found_by_name_alone(root, tmp_path):
+    assert records.run_ids(root) == ["0001-default-mnist"]
+    (tmp_path / "link").symlink_to(root / "0001-default-mnist")
+    assert records.run_ids(tmp_path) == []
+    with pytest.raises(NotFoundError, match="there is no run 'link' here"):
+        records.run_path(tmp_path, "link")
+
+
+def test_a_run_that_cannot_be_read_is_one_card_with_one_sentence(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.toml").write_text("format = 2\n")
+    card = records.card(tmp_path, "old")
+    assert card["status"] == "unreadable" and card["error"].startswith("old was written by another version of Gansmith")
+
+
+def pixels(answer: dict) -> np.ndarray:
+    """Return the tiles of an answer as (N, H, W)."""
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["png"]))))
+    size, columns = answer["size"], answer["columns"]
+    tiles = picture.reshape(-1, size, columns, size).swapaxes(1, 2).reshape(-1, size, size)
+    return tiles[: answer["count"]]
+
+
+def asked(root: Path, op: str, **request: object) -> tuple[dict, bytes]:
+    return worker.OPERATIONS[op](root, {"run": "0001-default-mnist", **request})
+
+
+def as_answer(found: tuple[dict, bytes]) -> dict:
+    return {**found[0], "png": base64.b64encode(found[1]).decode()}
+
+
+def test_samples_are_those_of_the_library(root):
+    expected = gs.sample(root / "0001-default-mnist", 12, seed=7, labels="0-3")
+    found = as_answer(asked(root, "sample", seed=7, count=12, labels="0-3"))
+    np.testing.assert_array_equal(pixels(found), expected.images[..., 0])
+    assert [tile["label"] for tile in found["tiles"]] == expected.labels.tolist()
+    # each tile is drawn again alone by what is said of it
+    chosen = [{key: found["tiles"][k][key] for key in ("seed", "index", "y")} for k in (11, 2, 5)]
+    again = as_answer(asked(root, "explore", tiles=chosen))
+    np.testing.assert_array_equal(pixels(again), expected.images[[11, 2, 5], ..., 0])
+    with np.load(io.BytesIO(asked(root, "sample", seed=7, count=12, labels="0-3", format="npz")[1])) as arrays:
+        np.testing.assert_array_equal(arrays["images"], expected.images)
+        np.testing.assert_array_equal(arrays["labels"], expected.labels)
+
+
+def test_walks_end_at_their_tiles(root):
+    ends = [{"seed": 1, "index": 0, "y": 3}, {"seed": 2, "index": 4, "y": 3}]
+    path = pixels(as_answer(asked(root, "walk", tiles=ends, steps=5)))
+    np.testing.assert_array_equal(path[[0, -1]], pixels(as_answer(asked(root, "explore", tiles=ends))))
+    assert len(path) == 6 and not np.array_equal(path[0], path[3])
+    with Image.open(io.BytesIO(asked(root, "walk", tiles=ends, steps=5, format="gif")[1])) as film:
+        assert film.format == "GIF" and film.n_frames > 2
+
+
+def test_neighbours_are_the_nearest_training_images(root):
+    run = gs.open_run(root / "0001-default-mnist")
+    found = asked(root, "neighbours", tile={"seed": 3, "index": 1}, count=4)[0]["tiles"]
+    image = gs.sample(run, 2, seed=3).images[1, ..., 0].astype(float)
+    training = gs.load_data("mnist", data_dir=run.config.data_dir, split="train").pixels[:, 0].numpy()
+    distances = np.sqrt(((training - image) ** 2).mean((1, 2))) / 255
+    assert [row["row"] for row in found] == np.argsort(distances)[:4].tolist()
+    np.testing.assert_allclose([row["distance"] for row in found], np.sort(distances)[:4], rtol=1e-5)
+
+
+def test_the_queue_keeps_its_order_and_takes_back_what_has_not_begun(tmp_path):
+    jobs = Jobs(tmp_path)
+    jobs.hold(False)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        jobs.add(["train"], run=name, title=name)
+    with pytest.raises(RunError, match="b is being trained or waits for it"):
+        jobs.add(["train"], run="b", title="again")
+    assert [job["state"] for job in jobs.all()] == ["queued"] * 3
+    jobs.stop("0002")
+    assert [job["run"] for job in jobs.all()] == ["a", "c"] and not (tmp_path / "b").exists()
+    jobs.tick(lambda: True)
+    assert all(job["state"] == "queued" for job in jobs.all())
+    with pytest.raises(NotFoundError, match="there is no training '9' in the queue"):
+        jobs.stop("9")
+
+
+def test_the_document_describes_every_endpoint(server):
+    document = server.json("GET", "/api/v1/openapi.json")
+    assert document["openapi"].startswith("3.1")
+    operations = [(path, method, row) for path, rows in document["paths"].items() for method, row in rows.items()]
+    assert len({row["operationId"] for _, _, row in operations}) == len(operations) > 25
+    for path, _, row in operations:
+        named = {parameter["name"] for parameter in row["parameters"] if parameter["in"] == "path"}
+        assert named == set(re.findall(r"{(\w+)}", path)) and row["summary"].endswith(".")
+    fields = server.json("GET", "/api/v1/fields")["fields"]
+    assert {row["name"] for row in fields} < FIELDS.keys() and all(row["help"] for row in fields)
+
+
+def start_training(server: Server, **choices: object) -> str:
+    few = {"g_width": 8, "d_width": 8, "latent_dim": 8, "threads": 1, "conditioning": "none", **choices}
+    return server.json("POST", "/api/v1/jobs", {"images": 3_000_000, "choices": few})["run"]
+
+
+@pytest.mark.slow
+def test_trainings_survive_the_server_and_the_server_survives_them(tmp_path):
+    opened = Server(tmp_path)
+    try:
+        run = start_training(opened)
+        other = start_training(opened)
+        wait_until(lambda: runs.is_locked(tmp_path / run), seconds=120)
+        os.kill(opened.process.pid, signal.SIGKILL)
+        opened.process.communicate()
+        assert runs.is_locked(tmp_path / run)
+        opened = Server(tmp_path)
+        jobs = opened.json("GET", "/api/v1/jobs")["jobs"]
+        assert [(job["run"], job["state"]) for job in jobs] == [(run, "running"), (other, "queued")]
+        opened.json("POST", f"/api/v1/runs/{run}/stop", {"hold": True})  # pause: it saves, and the next one waits
+        wait_until(lambda: not runs.is_locked(tmp_path / run), seconds=60)
+        wait_until(lambda: opened.json("GET", f"/api/v1/runs/{run}")["status"] == "stopped", seconds=20)
+        time.sleep(2)
+        assert opened.json("GET", "/api/v1/jobs")["jobs"][1]["state"] == "queued"
+        opened.json("POST", "/api/v1/jobs/hold", {"hold": False})
+        wait_until(lambda: runs.is_locked(tmp_path / other), seconds=120)
+        pid = runs.open_run(tmp_path / other).facts()["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: opened.json("GET", f"/api/v1/runs/{other}")["status"] == "killed", seconds=20)
+        seen = opened.json("GET", f"/api/v1/runs/{run}")["images_seen"]
+        opened.json("POST", f"/api/v1/runs/{run}/resume", {"images": seen + 64})
+        wait_until(lambda: opened.json("GET", f"/api/v1/runs/{run}")["images_seen"] >= seen + 64, seconds=120)
+    finally:
+        for job in Jobs(tmp_path).all():
+            if job["state"] == "running":
+                (Jobs(tmp_path).folder / job["id"] / "stop").touch()
+        opened.close()
+        wait_until(lambda: not any(job["state"] == "running" for job in Jobs(tmp_path).all()), seconds=60)
+
+
+def test_the_client_of_the_docs_works(server, tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "studio.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    words = [sys.executable, "-c", code, server.address]
+    printed = subprocess.run(words, check=True, capture_output=True, text=True, cwd=tmp_path).stdout.splitlines()
+    assert printed[0] == "0001-default-mnist finished 256" and re.fullmatch(r"\d+ log rows", printed[1])
+    with Image.open(tmp_path / "samples.png") as picture, Image.open(tmp_path / "walk.gif") as film:
+        assert picture.width == picture.height and film.n_frames > 3
+
+
+@pytest.mark.slow
+def test_no_request_that_the_document_allows_makes_the_server_fail(tmp_path, digit_dir):
+    schemathesis = Path(sys.executable).with_name("schemathesis")
+    if not schemathesis.exists():
+        pytest.skip("schemathesis is not installed")
+    make_run(tmp_path, "0001-default-mnist", digit_dir)
+    opened = Server(tmp_path)
+    try:
+        left_out = ("train", "resume", "all_events", "run_events")  # which would train, or never end
+        words = [schemathesis, "run", f"{opened.address}api/v1/openapi.json", "--max-examples", "12", "--no-color"]
+        words += ["--checks", "not_a_server_error", "--phases", "coverage,fuzzing", "--max-time", "90"]
+        words += [word for name in left_out for word in ("--exclude-operation-id", name)]
+        found = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+        assert found.returncode == 0, found.stdout[-4000:]
+        assert {path.name for path in tmp_path.iterdir()} <= {"0001-default-mnist", ".studio", ".hypothesis", "cache"}
+    finally:
+        assert "Traceback" not in opened.close()

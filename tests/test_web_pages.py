@@ -1,0 +1,267 @@
+"""The studio's pages in headless Chromium: each at two widths in light and dark, without errors or requests outside.
+
+Skipped where no browser is installed. GANSMITH_SCREENSHOTS names a folder that keeps the pictures.
+"""
+
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from conftest import wait_until
+from test_web import Server, make_run
+
+from gansmith import runs
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]  # fmt: skip
+WIDTHS, THEMES = {1280: 860, 390: 844}, ("light", "dark")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, digit_dir: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for name, changes in {"0001-default-mnist": {}, "0002-slow": {"g_lr": 1e-4}}.items():
+        make_run(folder, name, digit_dir, **changes)
+    return folder
+
+
+def runs_of(root: Path) -> Path:
+    """Return the runs that the pages show: those of a folder named by the caller, for screenshots of real ones."""
+    return Path(os.environ.get("GANSMITH_SCREENSHOT_RUNS", root))
+
+
+@pytest.fixture(scope="module")
+def server(root):
+    opened = Server(runs_of(root))
+    yield opened
+    assert "Traceback" not in opened.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    """A page that fails the test for an error in its console, a failed request and a request to anywhere else."""
+    context = browser.new_context(viewport={"width": 1280, "height": 860})
+    opened = context.new_page()
+    problems: list[str] = []
+    opened.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("requestfailed", lambda asked: note_failure(asked, problems))
+    origin = server.address.rstrip("/")
+    foreign: list[str] = []
+    opened.on(
+        "request", lambda asked: None if asked.url.startswith((origin, "data:", "blob:")) else foreign.append(asked.url)
+    )
+    yield opened
+    context.close()
+    assert not foreign and not problems
+
+
+def note_failure(asked, problems: list[str]) -> None:
+    if "ERR_ABORTED" not in str(asked.failure):  # newest wins: older requests are given up
+        problems.append(f"{asked.url}: {asked.failure}")
+
+
+def keep(page, name: str) -> None:
+    folder = os.environ.get("GANSMITH_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=not name.endswith("-fold"))
+
+
+def settle(page) -> None:
+    page.locator("main .skeleton").first.wait_for(state="detached", timeout=60_000)
+    page.wait_for_timeout(700)
+
+
+def pages(names: list[str]) -> dict[str, str]:
+    return {
+        "runs": "/", "run": f"/runs/{names[0]}", "new": "/new", "explore-choose": "/explore",
+        "explore": f"/explore/{names[0]}?seed=3&pins=3.0.1_3.4.2", "compare": f"/compare?runs={names[0]},{names[1]}",
+        "nothing": "/compare", "missing": "/runs/none",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_page_opens_and_fits(page, server, width, theme):
+    names = [card["id"] for card in server.json("GET", "/api/v1/runs")["runs"]]
+    page.set_viewport_size({"width": width, "height": WIDTHS[width]})
+    page.emulate_media(color_scheme=theme)
+    for name, path in pages(names).items():
+        if name == "missing":
+            continue
+        page.goto(server.address.rstrip("/") + path)
+        settle(page)
+        keep(page, f"{name}-{width}-{theme}")
+        assert page.locator("h1").count() == 1, name
+        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, f"{name} is {wide} pixels wider than {width}"
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_pages_are_accessible(page, server, theme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    names = [card["id"] for card in server.json("GET", "/api/v1/runs")["runs"]]
+    page.emulate_media(color_scheme=theme)
+    found = []
+    for name, path in pages(names).items():
+        if name == "missing":
+            continue
+        page.goto(server.address.rstrip("/") + path)
+        settle(page)
+        for violation in axe.Axe().run(page).response["violations"]:
+            found += [f"{name}: {violation['id']}: {node['html'][:160]}" for node in violation["nodes"][:3]]
+    assert not found, "\n".join(found)
+
+
+def test_a_person_pins_walks_and_compares_with_the_keyboard(page, server):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+    page.goto(f"{server.address}explore/{name}?seed=5")
+    settle(page)
+    page.locator(".tile").first.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".pins .tile >> nth=1")
+    assert re.search(r"pins=5\.0\.\d+_5\.6\.\d+", page.url)
+    page.get_by_role("button", name="Walk between them").click()
+    page.get_by_role("img", name="The image at this place of the walk").wait_for()
+    page.reload()  # the address opens the same view
+    settle(page)
+    assert page.locator(".pins .tile").count() == 2
+    page.keyboard.press("?")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.press("Escape")
+    assert page.get_by_role("dialog").count() == 0
+
+
+def test_a_run_is_watched_as_it_grows_and_is_lost_and_found(page, server, root, digit_dir):
+    run = make_run(runs_of(root), "0003-growing", digit_dir)
+    page.goto(f"{server.address}runs/0003-growing")
+    settle(page)
+    slider = page.get_by_role("slider", name="Training frame")
+    frames = int(slider.get_attribute("max"))
+    newest = run.grids()[-1][1]
+    shutil.copy(newest, newest.with_name("000000512.png"))
+    run.append(
+        run.log_path, {"images_seen": 512, "kind": "failure", "failure": "mode-collapse", "message": "all alike"}
+    )
+    page.get_by_text("all alike").wait_for(timeout=10_000)
+    wait_until(lambda: page.evaluate("document.querySelector('.timeline input').max") == str(frames + 1))
+    assert page.locator("section .notice.fail").count() == 1
+    page.keyboard.press(" ")
+    page.get_by_role("button", name="Play").wait_for(timeout=10_000)
+    shutil.rmtree(run.directory)
+    page.get_by_text("there is no run '0003-growing' here").wait_for(timeout=10_000)
+
+
+def test_first_visit_leads_to_a_training(page, browser, tmp_path):
+    opened = Server(tmp_path)
+    try:
+        page.goto(opened.address)
+        page.get_by_role("button", name="Train on MNIST for three minutes").wait_for()
+        keep(page, "first-visit-1280-light")
+    finally:
+        opened.close()
+
+
+def test_own_pictures_are_uploaded_looked_at_and_named(page, server, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    for k in range(12):
+        folder = tmp_path / "shapes" / ("round" if k % 2 else "square")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(k).integers(0, 255, (20, 20), np.uint8)).save(folder / f"{k}.png")
+    page.goto(f"{server.address}new")
+    settle(page)
+    page.locator("input[webkitdirectory]").set_input_files(tmp_path / "shapes")
+    page.get_by_text("2 classes: round (6), square (6)").wait_for(timeout=60_000)
+    page.get_by_role("heading", name="shapes").wait_for()
+    keep(page, "upload-1280-light")
+
+
+def test_a_page_of_another_site_gets_nothing(browser, server):
+    """A page on another port of this machine tries what pages can: reading, forms, frames, pictures."""
+    body = (
+        "<script>const out = {}; (async () => {"
+        f"const at = '{server.address}';"
+        "for (const [name, go] of Object.entries({"
+        "read: () => fetch(at + 'api/v1/runs').then((a) => a.text()),"
+        "simple: () => fetch(at + 'api/v1/jobs', {method: 'POST', body: '{}', mode: 'no-cors'}).then((a) => a.type),"
+        "json: () => fetch(at + 'api/v1/jobs', {method: 'POST', body: '{}', "
+        "headers: {'content-type': 'application/json'}}).then((a) => a.status)})) "
+        "out[name] = await go().catch((e) => 'refused'); window.out = out; })();</script>"
+    ).encode()
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words):
+            pass
+
+    other = HTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    before = server.json("GET", "/api/v1/jobs")
+    opened = browser.new_page()
+    opened.goto(f"http://127.0.0.1:{other.server_port}/")
+    wait_until(lambda: opened.evaluate("window.out !== undefined"))
+    assert opened.evaluate("window.out") == {"read": "refused", "simple": "opaque", "json": "refused"}
+    assert server.json("GET", "/api/v1/jobs") == before
+    opened.close()
+    other.shutdown()
+
+
+def test_the_chosen_theme_is_remembered(page, server):
+    page.emulate_media(color_scheme="light")
+    page.goto(server.address)
+    settle(page)
+    page.get_by_role("button", name="Switch between light and dark").click()
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.reload()
+    settle(page)
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") != "rgb(250, 249, 247)" and dark
+
+
+def test_a_training_is_started_watched_paused_and_resumed(browser, tmp_path):
+    """By clicks alone, on digits that every installation has."""
+    opened = Server(tmp_path)
+    page = browser.new_page(viewport={"width": 1280, "height": 860})
+    try:
+        page.goto(f"{opened.address}new?recipe=mlp-small&minutes=10")
+        settle(page)
+        page.get_by_role("button", name="Start").click()
+        wait_until(lambda: any(runs.is_locked(tmp_path / name) for name in os.listdir(tmp_path)), seconds=120)
+        page.locator(".card a").first.click()
+        page.get_by_role("button", name="Pause").click(timeout=60_000)
+        page.get_by_role("button", name="Resume").click(timeout=60_000)
+        page.get_by_role("button", name="Stop").click(timeout=60_000)
+        page.get_by_role("button", name="Resume").wait_for(timeout=60_000)
+        time.sleep(0.5)
+        assert json.loads((tmp_path / "0001-mlp-small-mnist" / "run.json").read_text())["status"] == "stopped"
+    finally:
+        page.close()
+        opened.close()
