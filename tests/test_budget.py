@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gansmith.config import is_repeat
 from gansmith.training import budget
 from gansmith.training.budget import config_for_time
 from gansmith.training.inputs import load_training_data
@@ -53,6 +54,16 @@ def test_chores_take_their_share_of_the_time(tiny, monkeypatch):
     assert often == pytest.approx((100 - 2) / (0.01 + 0.4 / 100 + 0.1 / 50), rel=0.01)
     usual = config_for_time(config.replace(evaluate_every=0, sample_every=0), data, 100.0).images
     assert usual == pytest.approx((100 - 2 - 0.4 - 12 * 0.1) / 0.01, rel=0.01)  # one score and twelve grids
+
+
+def test_scores_and_grids_of_large_images_leave_the_time_to_training(tiny, monkeypatch):
+    config, data = load_training_data(tiny("mlp-small", threads=1, evaluate_every=0, sample_every=0))
+    monkeypatch.setattr(budget, "_seconds_per_image", lambda *_: (0.0001, 1.0))
+    monkeypatch.setattr(budget, "_seconds_of_chores", lambda *_: (4.0, 3.0, 10.0))
+    fitted = config_for_time(config, data, 100.0)
+    assert fitted.images == pytest.approx((100 - 10 - 4 - 2 * 3) / 0.0001, rel=0.01)  # at most 6 s each
+    assert fitted.evaluate_every == fitted.images and fitted.sample_every == -(-fitted.images // 2)
+    assert is_repeat(fitted, config.replace(images=fitted.images))
 
 
 def test_a_loss_that_is_not_finite_is_left_for_the_run_to_meet(tiny, monkeypatch):

@@ -450,6 +450,7 @@ REPORTING = (
     "config", "recipes", "training.conflicts", "summaries", "exporters", "reports", "course", "pictures", "benchmarks",
     "cli", "api", "progress", "web",
 )  # fmt: skip
+INTERVALS = {"log_every", "sample_every", "evaluate_every", "save_every"}  # read by name
 SHARED = {"latent_distribution", "burn_in", "calibrate_output"}  # techniques that act in three places or more
 
 
@@ -464,7 +465,7 @@ def acting_modules():
             if isinstance(node, ast.Attribute) and node.attr in found:
                 owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
                 found[node.attr] |= {place} if owner == "config" else set()
-            elif isinstance(node, ast.Constant) and node.value in ("log_every", "save_every"):
+            elif isinstance(node, ast.Constant) and node.value in INTERVALS:
                 found[node.value].add(place)
     return found
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gansmith.metrics.gates import GATES
 from gansmith.metrics.memorisation import (
     find_nearest,
     memorisation,
@@ -28,6 +29,19 @@ def test_fresh_images_score_the_null():
     assert found["nearer"] == pytest.approx(0.5, abs=0.03)
     assert found["near_copies"] == pytest.approx(0.001, abs=0.004)
     assert found["authentic"] == pytest.approx(found["authentic_real"], abs=0.04)
+
+
+def test_few_held_out_images_widen_the_limit_of_near_copies_as_far_as_chance_does():
+    limit = GATES["memorisation"].limits[0].high
+    beyond = 0
+    for _ in range(100):
+        found = memorisation(TRAIN[:500], _draw(206), _draw(500))
+        assert found["near_copies_chance"] == pytest.approx(1 - 0.01 ** (1 / 206))
+        beyond += found["near_copies"] > found["near_copies_chance"]
+    assert beyond <= 5  # one expected
+    copied = np.concatenate([TRAIN[:25], _draw(475)])
+    found = memorisation(TRAIN[:500], _draw(206), copied)
+    assert found["near_copies"] > found["near_copies_chance"] + limit
 
 
 def test_copies_are_found_in_proportion():

@@ -7,7 +7,7 @@ from gansmith.config import resolve
 from gansmith.data.embedded import embedded_mnist
 from gansmith.data.images import to_uint8
 from gansmith.training.inputs import load_training_data
-from gansmith.training.monitor import Monitor
+from gansmith.training.monitor import Monitor, _flat
 from gansmith.training.state import start_networks
 
 CONFIG = resolve("default", arguments={"images": 10_000, "batch_size": 10, "conditioning": "labels"})
@@ -143,3 +143,12 @@ def test_measuring_moves_nothing(tiny):
     assert torch.equal(state, torch.random.get_rng_state())
     for name, value in both.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_large_images_are_compared_by_sums_of_blocks_that_stay_exact():
+    pixels = torch.randint(0, 256, (3, 3, 100, 100), dtype=torch.uint8)
+    flat = _flat(pixels)
+    assert flat.shape == (3, 3 * 33 * 33)
+    assert flat[1, 0] == pixels[1, 0, :3, :3].double().sum()
+    assert torch.cdist(flat, _flat(pixels.clone())).diagonal().tolist() == [0, 0, 0]
+    assert torch.equal(_flat(pixels[..., :32, :32]), pixels[..., :32, :32].flatten(1).double())

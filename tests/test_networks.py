@@ -1,10 +1,13 @@
 """Each architecture computes what its source describes, compared with another implementation of it."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
+from torch.utils.flop_counter import FlopCounterMode
 
 from gansmith.config import resolve
 from gansmith.data.image_files import read_npz
@@ -280,3 +283,25 @@ def test_networks_depend_on_the_seed_alone():
         torch.testing.assert_close(again.state_dict(), before.state_dict(), rtol=0, atol=0)
     other = build_networks(config.replace(seed=1), SPEC)
     assert not torch.equal(other[0].embedding.weight, first[0].embedding.weight)
+
+
+@pytest.mark.parametrize("size", [64, 100, 128])
+def test_levels_of_large_images_cost_about_the_same(size):
+    """Four times the pixels of an image take less than three times the multiplications, at most."""
+    config = resolve("default", arguments={"conditioning": "none"})
+
+    def multiplications(size):
+        spec = ImageSpec(size, 3, 0)
+        count = 0
+        for network, inputs in zip(
+            build_networks(config, spec),
+            (torch.zeros(1, config.latent_dim), torch.zeros(1, 3, size, size)),
+            strict=True,
+        ):
+            with FlopCounterMode(display=False) as counter:
+                network.eval()(inputs, torch.zeros(1, dtype=torch.int64))
+            count += counter.get_total_flops() // 2
+        return count
+
+    doublings = math.log2(size / 32)
+    assert multiplications(32) < multiplications(size) < 3**doublings * multiplications(32)

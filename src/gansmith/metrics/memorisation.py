@@ -49,6 +49,7 @@ def memorisation(train: Array, held_out: Array, fake: Array) -> dict[str, float]
         negative when fake is nearer to training images than held-out ones are, and growing with the number of images,
         "nearer": the same as an effect, the share of pairs in which fake is the nearer one; null 0.5,
         "near_copies": share of fake whose relative distance is under the 0.1 % quantile of held_out's; null 0.001,
+        "near_copies_chance": share that a hundredth of all sets of new real images exceed, where held_out is small,
         "authentic": share of fake further from its nearest training image than that one's own nearest neighbour,
         "authentic_real": the same of held_out, its null, which is neither 1 nor a half}.
 
@@ -66,6 +67,8 @@ def memorisation(train: Array, held_out: Array, fake: Array) -> dict[str, float]
         "copying": copying,
         "nearer": nearer,
         "near_copies": float((nearest_fake.relative < limit).mean()),
+        # Of L new images, none is under the quantile q of the distribution with a probability of (1 - q)^L.
+        "near_copies_chance": 1 - 0.01 ** (1 / len(held_out)),
         "authentic": _authentic(train_, nearest_fake),
         "authentic_real": _authentic(train_, nearest_held_out),
     }

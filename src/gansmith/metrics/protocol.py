@@ -30,7 +30,7 @@ Figures = dict[str, dict[str, float | None]]  # name -> {"value": of the samples
 
 FULL, QUICK = 10_000, 2_000  # samples of the two tiers
 MAX_FLAT_BYTES = 2**30  # of training images as memorisation compares them
-FEWEST_HELD_OUT = 300  # held-out images that the memorisation gate needs
+FEWEST_HELD_OUT = 200  # held-out images that the memorisation gate needs
 FEWEST_FOR_METRICS = 6  # images of either kind; density and coverage need five neighbours
 SMALLEST_TEST_HALF = 1_000  # where no test images exist, validation images are halved if the halves have this many
 

@@ -1,9 +1,11 @@
 """The default networks, made for training on CPUs: few multiplications per image.
 
-The widest maps have a quarter of the image's size or less, where a 3x3 convolution costs a sixteenth of what it costs
-at full size; the last upsampling of G is a pixel shuffle. There are no residual blocks: in runs of minutes, branches
-that start at zero cost time and learn late (docs/experiments.md).
+The widest maps have 12 pixels or less, and larger ones half as many channels each time that they double, so that all
+levels cost about the same; the last upsampling of G is a pixel shuffle. There are no residual blocks: in runs of
+minutes, branches that start at zero cost time and learn late (docs/experiments.md).
 """
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +34,9 @@ from gansmith.networks.layers import (
 def compact(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """Return G and D, whose maps have 1/2, 1/4 and (in D) 1/8 of the image's size, and less for larger images.
 
-    G has half of `g_width` maps at 1/2 and `g_width` maps below. D has a quarter of `d_width` maps at 1/2, `d_width` at
-    1/4 and twice as many below.
+    Maps of up to 12 pixels have `g_width` and `d_width` channels, of up to 24 pixels half, of up to 48 a quarter,
+    larger ones an eighth. At 1/2 of the image's size G has no more than half, and D a quarter; below 1/4, D has
+    twice as many in maps of up to 6 pixels.
     """
     refuse_misfits(spec, config)
     return Generator(spec, config), Discriminator(spec, config)
@@ -106,7 +109,9 @@ def generator_layers(config: Config, *, size: int, channels: int) -> list[nn.Mod
         *_normalised(config, width),
     ]
     for side in sides:
-        narrow = config.g_width // 2 if side == sides[-1] else width
+        narrow = _width_at(side, config.g_width)
+        if side == sides[-1]:
+            narrow = min(narrow, config.g_width // 2)
         layers += [
             convolution(width, narrow, kernel_size=1),
             *doubled_to(side, mode="bilinear"),
@@ -126,33 +131,45 @@ def _normalised(config: Config, width: int) -> list[nn.Module]:
 
 def discriminator_layers(config: Config, *, size: int, channels: int) -> list[nn.Module]:
     """Return layers from images to (N, discriminator_features), the input of D's linear layer."""
-    wide = config.d_width
+    half, quarter, *sides = _d_sides(size)
+    first, second = (_d_width_at(side, size, config) for side in (half, quarter))
     layers = [
         nn.PixelUnshuffle(2),
         ChannelsLast(),
-        convolution(4 * channels, wide // 4),
+        convolution(4 * channels, first),
         *_activated(config),
-        convolution(wide // 4, wide, kernel_size=4, stride=2),
+        convolution(first, second, kernel_size=4, stride=2),
         *_activated(config),
     ]
-    for _ in _sides_from_eighth(size):
-        layers += [convolution(wide, 2 * config.d_width, stride=2), *_activated(config)]
-        wide = 2 * config.d_width
+    for inputs, outputs in pairwise(_d_width_at(side, size, config) for side in (quarter, *sides)):
+        layers += [convolution(inputs, outputs, stride=2), *_activated(config)]
     return [*layers, FlattenChannelsLast()]
 
 
 def discriminator_features(config: Config, *, size: int) -> int:
     """Return the number of features of one image after D's convolutions, for each channel that is seen alone."""
-    last: int = _sides_from_eighth(size)[-1]
-    return 2 * config.d_width * last**2
+    *_, last = _d_sides(size)
+    return _d_width_at(last, size, config) * last**2
 
 
-def _sides_from_eighth(size: int) -> list[int]:
-    """Return the sides of D's last maps: 1/8 of the image's size, rounded up, then halved until they have 4 pixels."""
-    sides = [-(-size // 8)]
+def _d_sides(size: int) -> list[int]:
+    """Return the sides of D's maps: 1/2, 1/4 and 1/8 of the image's size, rounded up, then halved until 4 pixels."""
+    sides = [size // 2, size // 4, -(-size // 8)]
     while sides[-1] > 4:
         sides.append(-(-sides[-1] // 2))
     return sides
+
+
+def _width_at(side: int, width: int) -> int:
+    """Return the channels of maps with this side: all up to 12 pixels, then half at each doubling."""
+    return width >> sum(side > limit for limit in (12, 24, 48))
+
+
+def _d_width_at(side: int, size: int, config: Config) -> int:
+    """Return the channels of D's maps: twice as many up to 6 pixels, a quarter of them at 1/2 of the image's size."""
+    largest = {size // 2: config.d_width // 4, size // 4: config.d_width}
+    natural = 2 * config.d_width if side <= 6 else _width_at(side, config.d_width)
+    return min(natural, largest.get(side, natural))
 
 
 def _activated(config: Config) -> list[nn.Module]:

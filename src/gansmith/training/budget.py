@@ -7,7 +7,6 @@ import torch
 
 from gansmith.conditioning import GOLDEN
 from gansmith.config import Config
-from gansmith.metrics.validation import COUNT
 from gansmith.training.batches import Batches, take_step
 from gansmith.training.calibration import finalise_generator
 from gansmith.training.chores import GRID_COLUMNS, GRID_ROWS, GRIDS, MEASUREMENTS, scores_in
@@ -19,14 +18,16 @@ from gansmith.training.state import start_networks
 from gansmith.training.step import Networks, NonFiniteError
 from gansmith.training.techniques import build_techniques
 
+LARGEST_SHARE = 0.06  # of a run's time that its scores take, or its grids: of large images there are fewer
 FREE_CORES = 0.75  # threads that get less than this share of their time have to wait: .96 on an idle machine
 
 
 def config_for_time(config: Config, data: TrainingData, seconds: float) -> Config:
     """Return the config with the length that this machine can train in so many seconds; at least one batch.
 
-    Trains throw-away networks for about a hundredth of the time. Where other programs keep the cores from threads that
-    were not asked for by number, it halves their number if that is faster: threads wait for one another at every turn.
+    Trains throw-away networks for about a hundredth of the time. Scores and grids that would take too much of it are
+    made less often, which sets their intervals. Where other programs keep the cores from threads that were not asked
+    for by number, it halves their number if that is faster: threads wait for one another at every turn.
     """
     probe = config.replace(images=10**12, schedule_images=0)
     networks = start_networks(probe, data.spec, data.conditioning.codes)
@@ -44,18 +45,22 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
             break
         probe, image_s = halved, halved_s
     score_s, grid_s, once_s = _seconds_of_chores(config, networks, data)
-    chores_s, images = 0.0, int(seconds / image_s)
-    for every, chore_s, usual in (
-        (config.evaluate_every, score_s, scores_in(config, images, data.scorer.cost if data.scorer else 1)),
-        (config.sample_every, grid_s, GRIDS),
+    chores_s, images, fewer = 0.0, int(seconds / image_s), dict[str, int]()
+    for name, chore_s, usual in (
+        ("evaluate_every", score_s, scores_in(config, images, data.scorer.cost if data.scorer else 1)),
+        ("sample_every", grid_s, GRIDS),
     ):
-        if every:
+        if every := getattr(config, name):
             chores_s += chore_s / every
-        else:
-            once_s += chore_s * usual
+            continue
+        affordable = max(1, int(LARGEST_SHARE * seconds / max(chore_s, 1e-9)))
+        if affordable < usual:
+            fewer[name] = affordable
+        once_s += chore_s * min(usual, affordable)
     left_s = seconds - (time.perf_counter() - started_at) - once_s
-    images = int(max(left_s, 0.0) / (image_s + chores_s))
-    return config.replace(images=max(config.batch_size, images), threads=probe.threads)
+    images = max(config.batch_size, int(max(left_s, 0.0) / (image_s + chores_s)))
+    intervals = {name: math.ceil(images / count) for name, count in fewer.items()}
+    return config.replace(images=images, threads=probe.threads, **intervals)
 
 
 def _seconds_per_image(
@@ -107,4 +112,4 @@ def _seconds_of_chores(config: Config, networks: Networks, data: TrainingData) -
     for evaluator in evaluators:
         evaluator.observe(data.train.pixels[:500])
     per_feature_s = (time.perf_counter() - started_at) / min(500, len(data.train))
-    return COUNT * (per_sample_s + per_feature_s), grid_s, once_s
+    return data.scorer.count * (per_sample_s + per_feature_s), grid_s, once_s

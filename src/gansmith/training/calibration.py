@@ -14,6 +14,7 @@ from gansmith.randomness import rng, seeded
 from gansmith.sampling import shape_latents
 
 STATISTICS_SAMPLES = 1024
+MOST_VALUES = 1024 * STATISTICS_SAMPLES  # of each channel, that the output calibration is computed from
 NEWTON_STEPS, MAX_GAIN, MAX_SHIFT = 8, 1.25, 0.5  # of the output calibration: steps of the search, and its bounds
 UNCALIBRATED = "G_ema."  # begins the names, in a checkpoint, of the average's output layer as it was before calibration
 OutputLayer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d  # layers that may stand before a final tanh
@@ -77,6 +78,8 @@ def calibrate_output(G: nn.Module, config: Config, frequencies: Tensor, wanted: 
             G(shape_latents(z, config.latent_distribution), y)
         G.train(was_training)
     h = torch.cat(outputs).reshape(2 * len(normal), channels, -1).transpose(0, 1).flatten(1)  # (C, values)
+    if h.shape[1] > MOST_VALUES:  # of images over 32 pixels, as many as those have
+        h = h[:, torch.randint(h.shape[1], (MOST_VALUES,), generator=rng("calibration", "values"))]
     rescale(layer, *_fit_gain_and_shift(h, wanted))
 
 

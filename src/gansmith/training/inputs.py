@@ -94,9 +94,7 @@ def load_training_data(
         raise DataError(f"{whole.source} holds images of {height} x {width} pixels; square ones are needed")
     if all((chunk == train.pixels[:1]).all() for chunk in train.pixels.split(CHUNK)):
         raise DataError(f"all images of {train.source} are the same, so there is nothing to learn; give others")
-    if config.augment == "auto":
-        config = config.replace(augment=choose_augmentation(train))
-    config = config.replace(minibatch_stddev=group_size(config.minibatch_stddev, config.batch_size))
+    config = fit_to_images(config, train)
     config, conditioning, y = condition(config, train)
     if not conditioning.has_labels:
         train, validation = train.without_labels(), validation and validation.without_labels()
@@ -108,12 +106,25 @@ def load_training_data(
     return config, TrainingData(train, validation, y, conditioning, whole.sha256, notices, train_split)
 
 
-def choose_augmentation(train: Images) -> str:
-    """Return the augmentation for so many training images: none for many.
+def fit_to_images(config: Config, train: Images) -> Config:
+    """Return the config with the augmentation and the batch statistics that these training images ask for.
 
-    Fewer than 10,000 are overfitted by D within minutes. Mirror images are shown too where they look like others of
-    their class: measured on 500 images of CIFAR-10, they lower the FD ratio by half (docs/experiments.md).
+    - Fewer than 10,000 images are overfitted by D within minutes, so `augment = auto` shows changed ones too: also in a
+      mirror where they look like others of their class. Measured on 500 images of CIFAR-10, that halves the FD ratio
+      (docs/experiments.md).
+    - Groups of the minibatch standard deviation divide the batch.
+
+    What else follows from the images is decided where it is used: stages and widths of networks by size in `networks`,
+    sub-clusters by the number of images in `conditioning`, scores and grids by their measured time in `budget`;
+    docs/own-images.md has all of it in one table.
     """
+    if config.augment == "auto":
+        config = config.replace(augment=choose_augmentation(train))
+    return config.replace(minibatch_stddev=group_size(config.minibatch_stddev, config.batch_size))
+
+
+def choose_augmentation(train: Images) -> str:
+    """Return the augmentation for so many training images, none for many."""
     if len(train) >= FEW_IMAGES:
         return "none"
     is_symmetric = mirror_accuracy(train.pixels, train.labels) < MIRRORED
