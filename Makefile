@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 endif
 READY := $(VENV)/ready
 
-.PHONY: demo test check slow bench dist clean
+.PHONY: demo test check slow pages bench dist clean
 
 # torch goes first, pinned: an open range may bring a build of several gigabytes.
 $(READY): pyproject.toml constraints.txt
@@ -36,6 +36,10 @@ check: $(READY)
 # Tests that take minutes; before a release.
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# The studio's pages in a browser; skipped where no Chromium is installed.
+pages: $(READY)
+	$(BIN)/python -m pytest -m slow tests/test_web_pages.py
 
 # Throughput of the recipes beside plain loops.
 bench: $(READY)

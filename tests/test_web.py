@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from PIL import Image
 import gansmith as gs
 from gansmith import runs
 from gansmith.config import FIELDS, resolve
-from gansmith.errors import NotFoundError, RunError
+from gansmith.errors import ConfigError, NotFoundError, RunError
 from gansmith.runs import create_run
 from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import train_events
@@ -499,3 +500,72 @@ def test_no_request_that_the_document_allows_makes_the_server_fail(tmp_path, dig
         assert {path.name for path in tmp_path.iterdir()} <= {"0001-default-mnist", ".studio", ".hypothesis", "cache"}
     finally:
         assert "Traceback" not in opened.close()
+
+
+def test_what_is_uploaded_gets_a_number_and_the_name_of_its_class(server, root):
+    upload = server.json("POST", "/api/v1/uploads", {"name": "../../my photos"})
+    assert re.fullmatch("[0-9a-f]{16}", upload["id"]) and upload["name"] == "my-photos"
+    folder = root / ".studio" / "uploads" / upload["id"]
+    path = f"/api/v1/uploads/{upload['id']}/files?name="
+    names = (
+        "my/cat/1.png",
+        "my/cat/..%2F..%2F2.JPG",
+        "..%5C..%5C..%5Cx.png",
+        "my/..%00/3.png",
+        "plain.png",
+        "my/-rf/4.png",
+    )
+    for name in names:
+        status, _, data = server.ask("PUT", path + name, b"pixels", content_type=BYTES)
+        assert (status, json.loads(data)) == (200, {"bytes": 6}), name
+    found = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
+    assert len(found) == len(names) + 1 and all(
+        re.fullmatch(r"my-photos/(\w+/)?\d{6}\.(png|jpg)", f) for f in found[:-1]
+    )
+    assert "my-photos/cat/000000.png" in found and found[-1] == "upload.json"
+    for name, word in {
+        "run.sh": "neither a picture nor",
+        "%2F": "neither a picture nor",
+        "more.zip": "begin another",
+    }.items():
+        status, _, data = server.ask("PUT", path + name, b"pixels", content_type=BYTES)
+        assert status == 400 and word in json.loads(data)["error"]["message"], name
+    assert server.ask("PUT", path + "a.png", b"x", content_type=BYTES, content_length=str(2**40))[0] == 413
+    assert server.ask("GET", "/api/v1/uploads/" + "0" * 16)[0] == 404
+
+
+def test_what_cannot_be_done_to_a_run_is_said_in_one_sentence(server):
+    for path, body, sentence in (
+        ("stop", {}, "0001-default-mnist is not being trained"),
+        ("resume", {"images": 5, "minutes": 1}, "minutes and images each set the length; give one of them"),
+    ):
+        status, _, data = server.ask("POST", f"/api/v1/runs/0001-default-mnist/{path}", json.dumps(body).encode())
+        assert (status, json.loads(data)["error"]["message"]) == (400, sentence)
+    status, _, data = server.ask("GET", "/api/v1/runs/gone")
+    assert status == 404 and "it may have been deleted or renamed" in json.loads(data)["error"]["message"]
+
+
+def test_python_opens_it_too(tmp_path):
+    opened = gs.studio(tmp_path)
+    try:
+        with urlopen(opened.address) as page:
+            policy = page.headers["content-security-policy"]
+        assert "frame-ancestors http://localhost:* http://127.0.0.1:*" in policy
+        assert f'src="{opened.address}"' in opened._repr_html_()
+    finally:
+        opened.close()
+    with pytest.raises(ConfigError, match="is a run; give the folder that holds runs"):
+        (tmp_path / "config.toml").write_text("")
+        gs.studio(tmp_path)
+
+
+def test_a_training_that_could_not_start_says_why_and_can_be_dismissed(tmp_path):
+    jobs = Jobs(tmp_path)
+    job = jobs.add(["train", "default", "--data=nothing"], run="0001-x", title="x")
+    folder = jobs.folder / job["id"]
+    (folder / "started").touch()
+    (folder / "output.log").write_text("some line\ngansmith: there is no data set 'nothing'; choose another\n")
+    (folder / "result.json").write_text('{"code": 2}')
+    (ended,) = jobs.all()
+    assert (ended["state"], ended["message"]) == ("ended", "there is no data set 'nothing'; choose another")
+    assert jobs.stop(job["id"])["state"] == "removed" and jobs.all() == []

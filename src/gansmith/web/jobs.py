@@ -22,6 +22,7 @@ from gansmith.files import read_json, write_json
 
 FOLDER = ".studio"
 MAX_WAITING = 50
+_KEPT = 100  # of those that have ended
 _START_S = 20.0  # from the start of a process until it holds its lock, at most
 
 
@@ -90,6 +91,8 @@ class Jobs:
             raise RunError(f"{MAX_WAITING} trainings are waiting; remove some before adding more")
         if any(job["run"] == run for job in waiting):
             raise RunError(f"{run} is being trained or waits for it; stop that first")
+        for job in [job for job in self.all() if job["state"] == "ended"][:-_KEPT]:
+            shutil.rmtree(self.folder / job["id"])
         number = max((int(path.name) for path in self.folder.glob("[0-9]*")), default=0) + 1
         path = self.folder / f"{number:04d}"
         path.mkdir(parents=True)
@@ -104,12 +107,12 @@ class Jobs:
         raise NotFoundError(f"there is no training {job_id[:32]!r} in the queue")
 
     def stop(self, job_id: str) -> dict[str, Any]:
-        """Ask a training to save and end, or take it out of the queue."""
+        """Ask a training to save and end; take one that has not begun, or has ended, out of the list."""
         job = self.find(job_id)
         path = self.folder / job["id"]
         if job["state"] == "running":
             (path / "stop").touch()
-        elif job["state"] == "queued":
+        else:
             shutil.rmtree(path)
             _remove_if_empty(self.root / job["run"])
             return {**job, "state": "removed"}

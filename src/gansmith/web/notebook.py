@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from gansmith import runs
 from gansmith.errors import ConfigError
@@ -31,6 +32,7 @@ class Served:
         """End the server; trainings go on."""
         if self.process is not None:
             self.process.terminate()
+            self.process.communicate()
 
 
 def studio(runs_dir: Path | str = "runs", *, port: int = 0, height_px: int = 820) -> Served:
@@ -47,15 +49,14 @@ def studio(runs_dir: Path | str = "runs", *, port: int = 0, height_px: int = 820
         from gansmith.web.server import address_of
 
         return Served(address_of(root), height_px=height_px)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gansmith", "studio", str(root), "--port", str(port), "--in-notebook"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None and process.stderr is not None
-    line = process.stdout.readline()
-    if "http://" not in line:
-        raise ConfigError(process.stderr.read().strip().removeprefix("gansmith: ") or "the studio did not start")
+    words = [sys.executable, "-m", "gansmith", "studio", str(root), "--port", str(port), "--in-notebook"]
+    with TemporaryFile("w+") as complaints:  # a pipe that nobody reads would stop the server once it is full
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=complaints, text=True)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if "http://" not in line:
+            process.communicate()
+            complaints.seek(0)
+            raise ConfigError(complaints.read().strip().removeprefix("gansmith: ") or "the studio did not start")
     atexit.register(process.terminate)
     return Served("http://" + line.partition("http://")[2].split()[0], process, height_px)

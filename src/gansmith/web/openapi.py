@@ -26,7 +26,7 @@ _REFUSALS = {
     "403": "The request comes from a page of another site.",
     "404": "There is no such run, file or training.",
     "408": "The body did not arrive in time.",
-    "409": "The runs directory cannot be used.",
+    "409": "It cannot be done now (a full disk, a directory that is gone, a process that ended).",
     "413": "The body is too large.",
     "415": "The body has another content type.",
     "421": "The Host is not a name of this server.",

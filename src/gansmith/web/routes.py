@@ -101,8 +101,10 @@ class Endpoint:
             return problem(HTTPStatus.NOT_FOUND, "NotFoundError", _inside(request, error))
         except GansmithError as error:
             return problem(HTTPStatus.BAD_REQUEST, type(error).__name__, _inside(request, error))
-        except (Busy, WorkerFailed) as error:
-            return problem(HTTPStatus.TOO_MANY_REQUESTS, type(error).__name__, str(error))
+        except Busy as error:
+            return problem(HTTPStatus.TOO_MANY_REQUESTS, "Busy", str(error))
+        except WorkerFailed as error:  # asking again at once would fail again
+            return problem(HTTPStatus.CONFLICT, "WorkerFailed", str(error))
         except OSError as error:  # a full disk, a directory that was deleted
             sentence = f"the runs directory cannot be used ({error.strerror}); see that it exists and has space left"
             return problem(HTTPStatus.CONFLICT, "RunError", sentence)
@@ -495,7 +497,7 @@ ENDPOINTS = [
     Endpoint("POST", "/jobs", train, "Put a training into the queue.", body=schemas.TrainBody),
     Endpoint("POST", "/jobs/hold", hold_queue, "Hold the queue, or let it go on.", body=schemas.HoldBody),
     Endpoint(
-        "POST", "/jobs/{job}/stop", stop_job, "Stop a training, or take it out of the queue.", body=schemas.Nothing
+        "POST", "/jobs/{job}/stop", stop_job, "Stop a training, or take it out of the list.", body=schemas.Nothing
     ),
     Endpoint("POST", "/uploads", create_upload, "Begin an upload of images.", body=schemas.UploadBody),
     Endpoint("PUT", "/uploads/{upload}/files", send_file, "Send one file of an upload.", schemas.PartQuery),

@@ -41,7 +41,7 @@ def make_app(root: Path, *, hosts: tuple[str, ...], token: str = "", frames: tup
     routes: list[Any] = [Route(PREFIX + row.path, row.__call__, methods=[row.method]) for row in ENDPOINTS]
     routes += [Route(path, _page) for path in PAGES]
     routes += [Route("/vendor/plotly.js", _plotly), Mount("/static", StaticFiles(directory=STATIC))]
-    handlers: dict[Any, Any] = {HTTPException: _as_problem}
+    handlers: dict[Any, Any] = {HTTPException: _as_problem, Exception: _as_failure}
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=_lifespan)
     app.state.studio = Studio(root, Jobs(root), Worker(root))
     return Guard(app, hosts, token, frames)
@@ -65,6 +65,10 @@ async def _as_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     sentences = {404: "there is nothing at this address", 405: "this address does not take that method"}
     return problem(error.status_code, "NotFoundError", sentences.get(error.status_code, error.detail))
+
+
+async def _as_failure(request: Request, error: Exception) -> Response:
+    return problem(500, "Bug", "the server failed; its terminal says why, please report it")
 
 
 @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """Data sets sent by a browser. Nothing of what a sender says becomes a path: files get numbers, classes safe names."""
 
+import os
 import re
 import secrets
 import shutil
@@ -8,7 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from gansmith.config import ARCHIVES, ARRAY_FILES, name_of
+from gansmith.config import ARCHIVES, ARRAY_FILES
 from gansmith.errors import DataError, NotFoundError
 from gansmith.files import read_json, write_json
 from gansmith.web.guard import MAX_UPLOAD_BYTES, TooLarge
@@ -18,6 +19,7 @@ MAX_FILES = 200_000
 MAX_UPLOADS = 32  # kept; the oldest go first
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _ID = re.compile(r"[0-9a-f]{16}")
+_COUNTS: dict[Path, int] = {}  # pictures in each folder, which would take long to count for each new one
 _SPARE_BYTES = 2**28  # left free on the disk
 
 
@@ -41,7 +43,10 @@ def create(root: Path, name: str) -> dict[str, Any]:
         shutil.rmtree(path, ignore_errors=True)
     upload_id = secrets.token_hex(8)
     (folder / upload_id).mkdir()
-    write_json(folder / upload_id / "upload.json", {"name": name_of(PurePosixPath(name.replace("\\", "/")).name)})
+    write_json(
+        folder / upload_id / "upload.json",
+        {"name": _safe_name(PurePosixPath(name.replace("\\", "/")).name) or "images"},
+    )
     return {"id": upload_id, "name": read_json(folder / upload_id / "upload.json")["name"]}
 
 
@@ -77,6 +82,13 @@ async def receive(root: Path, upload_id: str, name: str, request: Request) -> di
     return {"bytes": size}
 
 
+def _safe_name(text: str) -> str:
+    """Return what is left of a name without its ending: letters, digits, dashes and underscores; perhaps nothing."""
+    lower = text.lower()
+    ending = next((end for end in (*ARCHIVES, *ARRAY_FILES) if lower.endswith(end)), "")
+    return re.sub(r"[^A-Za-z0-9_]+", "-", text[: len(text) - len(ending)]).strip("-")[:64]
+
+
 def _place(folder: Path, name: str) -> Path:
     """Return a new path for a file: archives and arrays by their ending, pictures numbered in their class's folder."""
     title = str(read_json(folder / "upload.json")["name"])
@@ -93,10 +105,11 @@ def _place(folder: Path, name: str) -> Path:
         raise DataError(
             f"{parts[-1][:64]!r} is neither a picture nor an archive; send {', '.join(_PICTURES[:3])}, .zip or .npz"
         )
-    label = name_of(parts[-2]) if len(parts) > 2 else ""
+    label = _safe_name(parts[-2]) if len(parts) > 2 else ""
     place = folder / title / label if label else folder / title
     place.mkdir(parents=True, exist_ok=True)
-    count = len(list(place.glob("*.*")))
+    count = _COUNTS[place] if place in _COUNTS else len(os.listdir(place))
+    _COUNTS[place] = count + 1
     if count >= MAX_FILES:
         raise DataError(f"a folder may hold {MAX_FILES:,} pictures; pack them into a .zip")
     return place / f"{count:06d}{ending}"

@@ -1,5 +1,5 @@
 // Line charts by plotly, which the server sends from its installed package once a page needs it.
-import { clear, figure, h } from "./lib.js";
+import { figure, h } from "./lib.js";
 
 let loading;
 export function plotly() {
@@ -26,7 +26,15 @@ export function smooth(values, strength) {
   });
 }
 
-const TICKS = [-5, -4, -3, -2, -1, 0, 1, 2, 3].flatMap((power) => [1, 1.5, 2, 3, 5, 7].map((digit) => Number(`${digit}e${power}`)));
+// Ticks of a logarithmic axis: the fewer decades there are, the more of them in each.
+function ticks(row) {
+  const values = row.traces.flatMap((trace) => trace.y.filter((value) => value > 0));
+  const [low, high] = [Math.min(...values), Math.max(...values)].map(Math.log10);
+  const digits = high - low > 2 ? [1] : high - low > 1 ? [1, 2, 5] : [1, 1.5, 2, 3, 5, 7];
+  const found = [];
+  for (let power = Math.floor(low); power <= Math.ceil(high); power++) found.push(...digits.map((digit) => Number(`${digit}e${power}`)));
+  return { tickvals: found, ticktext: found.map(String) };
+}
 // Names beside the title, in their colours, where there are a few of them.
 const legend = (row) => (row.traces.length < 2 || row.traces.length > 8 ? [] : row.traces.map((trace) => `<span style="color:${trace.color}">${trace.dash && trace.dash !== "solid" ? "- -" : "\u2014"} ${trace.name.replace(/[<>&]/g, "")}</span>`));
 
@@ -49,7 +57,7 @@ export async function draw(element, rows, { cursor = null, marks = [], onHover, 
   rows.forEach((row, k) => {
     const axis = `y${k ? k + 1 : ""}`;
     const top = 1 - k * (height + gap);
-    layout[`yaxis${k ? k + 1 : ""}`] = { domain: [Math.max(0, top - height), top - 0.022], gridcolor: line, zeroline: false, type: row.log ? "log" : "linear", automargin: false, ...(row.log ? { tickvals: TICKS, ticktext: TICKS.map(String) } : { nticks: 4 }) };
+    layout[`yaxis${k ? k + 1 : ""}`] = { domain: [Math.max(0, top - height), top - 0.022], gridcolor: line, zeroline: false, type: row.log ? "log" : "linear", automargin: false, ...(row.log ? ticks(row) : { nticks: 4 }) };
     layout.annotations.push({ text: [row.title, ...legend(row)].join("  "), x: 0, xref: "paper", xanchor: "left", y: top + 0.004, yref: "paper", yanchor: "middle", showarrow: false, font: { color: text, size: 11 } });
     for (const trace of row.traces) {
       traces.push({ type: "scatter", mode: trace.mode ?? "lines", name: trace.name, x: trace.x, y: trace.y, yaxis: axis, line: { color: trace.color, width: 1.5, dash: trace.dash ?? "solid" }, marker: { color: trace.color, size: 6, symbol: trace.symbol ?? "circle" }, connectgaps: true, hovertemplate: "%{y:.4~g}", opacity: trace.opacity ?? 1 });
@@ -74,4 +82,3 @@ export function table(header, rows) {
     h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", { class: "num" }, figure(cell))))))));
 }
 
-export { clear };

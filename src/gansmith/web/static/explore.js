@@ -40,7 +40,7 @@ function makeView(id, found) {
   let current = -1;
   let asking = null;
 
-  const canvas = h("div", { class: "tiles", role: "group", "aria-label": "Generated images" });
+  const canvas = h("div", { class: given.get("seeds") ? "tiles with-seeds" : "tiles", role: "group", "aria-label": "Generated images" });
   const stage = h("div", { class: "ground stage" }, canvas);
   const status = h("span", { class: "muted small num", role: "status" });
   const head = h("div", { class: "page-head" });
@@ -212,7 +212,8 @@ function makeView(id, found) {
     const load = (kind) => h("button", { onclick: () => { h("a", { href: url(`/runs/${id}/sample.${kind}?${query()}`), download: `${id}-seed-${chosen.seed}.${kind}` }).click(); } }, kind.toUpperCase());
     clear(right,
       h("section", { class: "panel stack" }, h("h2", {}, term("Seed", "seed")), h("div", { class: "row" }, seed,
-        h("button", { class: "primary", onclick: () => { chosen.seed = Math.floor(Math.random() * 1e6); seed.value = chosen.seed; draw(); } }, "New seed"), sizes)),
+        h("button", { class: "primary", onclick: () => { chosen.seed = Math.floor(Math.random() * 1e6); seed.value = chosen.seed; draw(); } }, "New seed"), sizes),
+        h("label", { class: "check small" }, h("input", { type: "checkbox", checked: canvas.classList.contains("with-seeds"), onchange: (event) => { canvas.classList.toggle("with-seeds", event.target.checked); remember({ seeds: event.target.checked ? 1 : "" }); } }), "seed and class on every tile")),
       classes && h("section", { class: "panel stack" }, h("h2", {}, "Class"), classes),
       strength && h("section", { class: "panel stack" }, h("h2", {}, "Truncation"), strength),
       model.labels.length > 0 && writer(),

@@ -26,7 +26,7 @@ export async function api(path, { body, method = body ? "POST" : "GET", signal, 
   const headers = body || method !== "GET" ? { "content-type": raw ? "application/octet-stream" : "application/json" } : {};
   let answer;
   try {
-    answer = await fetch(API + path, { method, headers, signal, body: raw ?? (body ? JSON.stringify(body) : method === "GET" ? undefined : "{}") });
+    answer = await patiently(() => fetch(API + path, { method, headers, signal, body: raw ?? (body ? JSON.stringify(body) : method === "GET" ? undefined : "{}") }), signal);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused("The server does not answer; start it again with gansmith studio.");
@@ -34,6 +34,15 @@ export async function api(path, { body, method = body ? "POST" : "GET", signal, 
   const found = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Refused(found.error?.message ?? `The server answered ${answer.status}.`);
   return found;
+}
+
+// Too many requests at once are put off, not given up.
+async function patiently(ask, signal, left = 6) {
+  const answer = await ask();
+  if (answer.status !== 429 || !left) return answer;
+  await new Promise((resolve) => setTimeout(resolve, 350));
+  signal?.throwIfAborted();
+  return patiently(ask, signal, left - 1);
 }
 
 export const url = (path) => API + path;

@@ -1,9 +1,10 @@
 // A run: its samples through training, its curves, what went wrong, its choices.
 import { state, watch } from "./app.js";
 import { color, draw as drawCharts, moveCursor, SERIES, smooth, table } from "./charts.js";
-import { api, clear, code, count, debounced, duration, figure, follow, h, MEANINGS, oops, parameters, ratio, remember, term, toast, url, when } from "./lib.js";
+import { api, clear, code, count, debounced, duration, follow, h, MEANINGS, parameters, ratio, remember, term, toast, url } from "./lib.js";
 import { badge } from "./runs.js";
 
+const EXPLAINED = [["D loss", "d_loss"], ["G loss", "g_loss"], ["validation FD ratio", "validation_fd_ratio"], ["D(real)", "d_real"], ["D(fake)", "d_fake"], ["gradient norm of D", "d_grad_norm"], ["gradient norm of G", "g_grad_norm"], ["images/s", "images_per_s"]];
 const KEPT = ["images_seen", "d_loss", "g_loss", "d_real", "d_fake", "d_grad_norm", "g_grad_norm", "images_per_s"];
 
 export async function render(main, id) {
@@ -25,7 +26,8 @@ export async function render(main, id) {
   const others = h("select", { "aria-label": "Lay another run over the curves", onchange: () => overlay(others.value) });
   const overlays = new Map();
   clear(curves, h("div", { class: "row" }, h("h2", { class: "grow" }, "Curves"), h("button", { class: "quiet", "aria-pressed": "false", onclick: showFigures }, "Table")),
-    h("div", { class: "row small muted" }, h("span", {}, "smoothing"), h("span", { style: { width: "96px" } }, strength), others), chart, figures);
+    h("div", { class: "row small muted" }, h("span", {}, "smoothing"), h("span", { style: { width: "96px" } }, strength), others), chart, figures,
+    h("details", { class: "small muted" }, h("summary", {}, "What these mean"), h("ul", { style: { paddingLeft: "16px" } }, EXPLAINED.map(([name, key]) => h("li", {}, h("strong", {}, name), ": ", MEANINGS[key])))));
 
   async function overlay(other) {
     if (!other) overlays.clear();

@@ -1,6 +1,6 @@
 // All runs of the directory as cards.
-import { go, state, watch } from "./app.js";
-import { api, clear, count, duration, h, MEANINGS, oops, parameters, ratio, remember, toast, url, when } from "./lib.js";
+import { state, watch } from "./app.js";
+import { api, clear, count, duration, h, MEANINGS, parameters, ratio, remember, toast, url, when } from "./lib.js";
 
 const STATES = ["running", "finished", "stopped", "failed", "killed", "unreadable"];
 const SORTS = {
@@ -96,7 +96,7 @@ export function render(main) {
     const open = jobs.filter((job) => job.state !== "ended");
     clear(queue,
       state.is_held && h("div", { class: "notice row" }, h("span", { class: "grow" }, "The queue is on hold: no training starts."), h("button", { onclick: () => act("/jobs/hold", { hold: false }) }, "Let it go on")),
-      failed.map((job) => !state.runs.has(job.run) && h("div", { class: "notice fail" }, `${job.title}: ${job.message}`)),
+      failed.map((job) => !state.runs.has(job.run) && h("div", { class: "notice fail row" }, h("span", { class: "grow" }, h("strong", {}, job.title), ` did not start: ${job.message}`), h("button", { onclick: () => act(`/jobs/${job.id}/stop`, {}) }, "Dismiss"))),
       open.map((job) => h("div", { class: "notice row" }, h("span", { class: "dot muted" }), h("strong", {}, job.title),
         h("span", { class: "muted grow" }, job.state === "queued" ? "waits for its turn" : "starts: loads its data, measures this machine"),
         h("button", { onclick: () => act(`/jobs/${job.id}/stop`, {}) }, job.state === "queued" ? "Remove" : "Stop"))));
