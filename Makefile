@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 endif
 READY := $(VENV)/ready
 
-.PHONY: demo test check slow pages bench dist clean
+.PHONY: demo test check slow pages bench docs docs-serve dist clean
 
 # torch goes first, pinned: an open range may bring a build of several gigabytes.
 $(READY): pyproject.toml constraints.txt
@@ -45,8 +45,20 @@ pages: $(READY)
 bench: $(READY)
 	$(BIN)/python scripts/throughput.py
 
+# The documentation's site in build/site, and the same in a browser.
+$(VENV)/ready-docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev,docs]'
+	touch $(VENV)/ready-docs
+
+docs: $(VENV)/ready-docs
+	$(BIN)/python scripts/build_site.py
+
+docs-serve: $(VENV)/ready-docs
+	$(BIN)/python scripts/build_site.py --serve
+
+# The wheel and the source distribution; scripts/release.py goes through everything that a release needs.
 dist: $(READY)
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

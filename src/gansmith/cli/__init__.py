@@ -19,7 +19,7 @@ from gansmith.cli.data import check, export, fetch, inspect
 from gansmith.cli.evaluation import compare, evaluate
 from gansmith.cli.exports import export as export_model
 from gansmith.cli.exports import handin, report
-from gansmith.cli.info import describe, diagnose, doctor, list_
+from gansmith.cli.info import completion, describe, diagnose, doctor, list_
 from gansmith.cli.output import complain
 from gansmith.cli.sampling import film, plot, sample, walk
 from gansmith.cli.training import resume, train
@@ -57,6 +57,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "describe": describe,
     "diagnose": diagnose,
     "doctor": doctor,
+    "completion": completion,
 }
 DATA_COMMANDS: dict[str, Callable[..., int]] = {"fetch": fetch, "check": check, "inspect": inspect, "export": export}
 BENCH_COMMANDS: dict[str, Callable[..., int]] = {

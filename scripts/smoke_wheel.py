@@ -1,0 +1,114 @@
+"""Install a wheel in a fresh environment and run every command of it, away from the repository.
+
+    python scripts/smoke_wheel.py [WHEEL] [--python python3.11] [--installer pip|uv]
+
+Without WHEEL, the newest one of dist/. torch is installed first and pinned, by pip, since other installers take a build
+for graphics cards. No command may use the network. Prints a line for each command, and ends with 1 where one fails.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SMALL = "--images 512 --batch-size 32 --g-width 8 --d-width 8 --threads 1 --trackers none --progress plain"
+# A line for each command, in an order in which later ones find the runs of earlier ones.
+LINES = (
+    "--version",
+    "--help",
+    "doctor",
+    "list",
+    "describe mlp-small",
+    "completion bash",
+    "data check mnist",
+    "data export mnist --split test --out real.npz",
+    "data export mnist --split validation --out real",
+    "data inspect real",
+    f"train mlp-small {SMALL} --out run",
+    f"train cgan-keras {SMALL} --out labelled",
+    "resume run --images 640 --progress plain",
+    "sample run --count 9 --out grid.png",
+    "sample labelled --labels 7 --count 4 --out seven.npz",
+    "walk run --seeds 0,1 --steps 3 --out walk.gif",
+    "film run --out film.gif",
+    "plot run curves --out curves.png",
+    "plot run neighbours --out neighbours.png",
+    "evaluate run --quick --count 200",
+    "compare run labelled --quick --count 200",
+    "diagnose run",
+    "report run --out report.html",
+    "report run --out report.pdf",
+    "export run --format safetensors --out exported",
+    "sample exported/generator.safetensors --count 2 --out from-export.png",
+    "handin run --out submission.zip",
+    "bench gaussians --images 256 --out ring",
+    "ablate mlp-small --without beta1 --images 256 --seeds 1 --out ablation",
+)
+# Commands that a line of their own would not end, or that need the network.
+HELP_ONLY = ("studio", "data fetch", "bench stacked-mnist", "bench losses", "bench recipes")
+
+
+def make_environment(folder: Path, wheel: Path, python: str, installer: str) -> Path:
+    """Return the folder of programs of a new environment with the wheel installed."""
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    constraints = ["--constraint", str(ROOT / "constraints.txt")]
+    pip = [str(programs / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, *constraints, "torch"], check=True)
+    if installer == "uv":
+        subprocess.run([*pip, "uv"], check=True)
+        pip = [str(programs / "python"), "-m", "uv", "pip", "install", "--quiet", "--python", str(programs / "python")]
+    subprocess.run([*pip, *constraints, str(wheel)], check=True)
+    return programs
+
+
+def missing_commands(programs: Path, environ: dict[str, str], folder: Path) -> list[str]:
+    """Return the commands that neither LINES nor HELP_ONLY has."""
+    code = (
+        "from gansmith import cli; "
+        "groups = {'': cli.COMMANDS, 'data ': cli.DATA_COMMANDS, 'bench ': cli.BENCH_COMMANDS}; "
+        "print('\\n'.join(group + name for group, rows in groups.items() for name in rows))"
+    )
+    done = subprocess.run(
+        [programs / "python", "-c", code], env=environ, cwd=folder, check=True, capture_output=True, text=True
+    )
+    known = (*LINES, *HELP_ONLY)
+    return [name for name in done.stdout.splitlines() if not any(f"{line} ".startswith(f"{name} ") for line in known)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel", nargs="?", type=Path)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--installer", choices=("pip", "uv"), default="pip")
+    options = parser.parse_args()
+    wheel = options.wheel or max((ROOT / "dist").glob("*.whl"), key=lambda path: path.stat().st_mtime)
+    failed = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        programs = make_environment(folder / "venv", wheel.absolute(), options.python, options.installer)
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(("GANSMITH_", "PYTHON"))}
+        environ |= {"GANSMITH_OFFLINE": "1", "GANSMITH_CACHE": str(folder / "cache")}
+        extra = missing_commands(programs, environ, folder)
+        for line in [*LINES, *(f"{command} --help" for command in [*HELP_ONLY, *extra])]:
+            begun = time.perf_counter()
+            program = shutil.which("gansmith", path=str(programs))
+            done = subprocess.run(
+                [program, *line.split()], env=environ, cwd=folder, capture_output=True, text=True, check=False
+            )
+            ok = done.returncode == 0
+            print(f"{'ok' if ok else 'FAILS'} {time.perf_counter() - begun:5.1f} s  gansmith {line}", flush=True)
+            if not ok:
+                failed.append(line)
+                print(done.stdout[-500:] + done.stderr[-2000:], flush=True)
+    print(f"{wheel.name}: {len(failed)} commands failed" if failed else f"{wheel.name}: every command ran")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The site: its pages, its navigation, the commands that its pages show, and what they print."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path, PurePosixPath
+
+import build_site
+import pytest
+import reference_pages
+import run_pages
+from cyclopts import CycloptsError
+
+from gansmith.cli import _with_values, app
+from gansmith.cli.training import train
+from gansmith.config import FIELDS, resolve
+from gansmith.errors import GansmithError
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PLACEHOLDERS = {"RECIPE": "default", "N": "1", "M": "1", "S": "1", "URL": "url"}  # what a page writes for a value
+
+
+def commands_of(text):
+    """Return the commands of a page's blocks, and those of its tables and sentences that have no placeholder."""
+    lines = [
+        line for kind, block in FENCE.findall(text) if kind in ("", "sh", "console") for line in block.splitlines()
+    ]
+    inline = re.findall(r"`(gansmith [^`]+)`", FENCE.sub("", text))
+    found = []
+    for line in [*lines, *inline]:
+        for part in re.split(r"[;|>]|&&", line.split("#")[0].removeprefix("$ ")):
+            if part.strip().startswith("gansmith ") and "..." not in part and "SMALL" not in part:
+                words = re.sub(r"\[.*?\]", "", part).split(" ")
+                found.append(" ".join(PLACEHOLDERS.get(word, word) for word in words).strip())
+    return found
+
+
+def problem_with(command):
+    """Return what the command line says against a command, without running it."""
+    words = _with_values([word for word in shlex.split(command)[1:] if word not in ("RUN_OR_FILE",)])
+    if words[-1] in ("--help", "--version"):
+        words = words[:-1]
+        return "" if not words or app.parse_commands(words)[0] else f"no command {words}"
+    if len(words) < 2 and words[0] not in (
+        "list",
+        "doctor",
+    ):  # names a command, as in "what `gansmith evaluate` prints"
+        return "" if words[0] in app else f"no command {words[0]}"
+    try:
+        function, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
+        if function is train and "overrides" in bound.arguments:
+            given = vars(bound.arguments["overrides"]).items()
+            resolve(
+                bound.arguments.get("recipe"), arguments={name: value for name, value in given if value is not None}
+            )
+    except (CycloptsError, GansmithError) as error:
+        message = " ".join(str(error).split())
+        return "" if "requires an argument" in message else message
+    return ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_that_a_page_shows_is_one_of_this_version(page):
+    shown = {
+        "gansmith train mlp-small --nz 100",
+        "gansmith train mlp-small --lr 0.001",
+        "gansmith train mlp-small --n-critic 5",
+    }
+    commands = [command for command in commands_of(page.read_text(encoding="utf-8")) if command not in shown]
+    wrong = {command: problem for command in commands if (problem := problem_with(command))}
+    assert wrong == {}
+
+
+def test_a_command_that_does_not_exist_is_noticed():
+    assert problem_with("gansmith train mlp-small --learning-rate 1")
+    assert problem_with("gansmith train mlp-small --batch-size 1")
+    assert problem_with("gansmith paint run")
+    assert not problem_with("gansmith train mlp-small --batch-size 32 --minutes 3")
+
+
+def test_every_page_has_one_place_in_the_navigation(tmp_path):
+    build_site.lay_out(tmp_path / "pages")
+    written = {PurePosixPath(path.relative_to(tmp_path / "pages").as_posix()) for path in tmp_path.rglob("*.md")}
+    settings = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))
+    placed = list(build_site.pages_in_order(settings["project"]["nav"]))
+    assert len(placed) == len(set(placed))
+    assert set(placed) == written
+
+
+def test_the_pages_of_the_site_link_to_pages_that_exist(tmp_path):
+    build_site.lay_out(tmp_path / "pages")
+    broken = []
+    for page in tmp_path.rglob("*.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)\s]+)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert broken == []
+
+
+def test_the_settings_page_has_every_field_with_its_default_and_its_recipes():
+    page = reference_pages.settings_page()
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", page, re.MULTILINE))
+    assert rows.keys() == FIELDS.keys()
+    assert "`64`" in rows["batch_size"] and "2 to 65,536" in rows["batch_size"]
+    assert "`128`: vanilla-cs231n" in rows["batch_size"]
+    assert "`none`, `diffaugment`" in rows["augment"] and "arXiv:2006.10738" in rows["augment"]
+
+
+def test_the_command_page_has_every_command_and_the_name_page_every_name():
+    commands, names = reference_pages.commands_page(), reference_pages.names_page()
+    for name in app:
+        if not name.startswith("-"):
+            assert f"## gansmith {name}\n" in commands
+    for name in reference_pages.gansmith.__all__:
+        assert re.search(rf"^(### {name}|::: gansmith\.[\w.]+\.{name})$", names, re.MULTILINE), name
+
+
+def test_outputs_agree_but_for_numbers():
+    assert run_pages.agrees("1,024 images at 3.1 s", "640 images  at 2e-05 s\n")
+    assert run_pages.agrees("a\n...\nb 1", "a\nx\ny\nb 2")
+    assert run_pages.agrees("a ... c", "a b c")
+    assert not run_pages.agrees("1 image", "2 images")
+    assert not run_pages.agrees("a\n...\nb", "a\nx\nc")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", run_pages.pages(), ids=lambda path: path.stem)
+def test_the_commands_of_a_page_print_what_it_shows(page, tmp_path):
+    run_pages.lay_out_inputs(tmp_path)
+    with run_pages.session(tmp_path):
+        _, differences = run_pages.run_page(page.read_text(encoding="utf-8"))
+    assert differences == []
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("zensical")
+    done = subprocess.run([sys.executable, "scripts/build_site.py"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (ROOT / "build" / "site" / "index.html").is_file()
+    names = (ROOT / "build" / "site" / "reference" / "names.html").read_text(encoding="utf-8")
+    assert "gansmith.api.train" in names
