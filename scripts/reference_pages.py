@@ -131,7 +131,8 @@ def names_page() -> str:
     table = PYTHON_PAGE.read_text(encoding="utf-8").split("## Names", 1)[1]
     parts = ["# Python, name by name", "Each name is in `gansmith`, imported as `gs`: `gs.train`, `gs.Config`."]
     for names, heading in re.findall(r"^\| (`.*?) \| (.*?) \|$", table, re.MULTILINE):
-        parts.append(f"## {heading.split(';')[0].replace('`', '').capitalize()}")
+        title = re.sub(r" \(.*\)|`", "", re.split("[;,]", heading)[0])
+        parts.append(f"## {title[:1].upper()}{title[1:]}")
         parts += [_name(name) for name in re.findall(r"`(\w+)`", names)]
     return "\n\n".join(parts) + "\n"
 
