@@ -1,6 +1,6 @@
 """Install a wheel in a fresh environment and run every command of it, away from the repository.
 
-    python scripts/smoke_wheel.py [WHEEL] [--python python3.11] [--installer pip|uv]
+    python scripts/smoke_wheel.py [WHEEL] [--python python3.11] [--installer pip|uv] [--environment FOLDER]
 
 Without WHEEL, the newest one of dist/. torch is installed first and pinned, by pip, since other installers take a build
 for graphics cards. No command may use the network. Prints a line for each command, and ends with 1 where one fails.
@@ -54,9 +54,11 @@ HELP_ONLY = ("studio", "data fetch", "bench stacked-mnist", "bench losses", "ben
 
 
 def make_environment(folder: Path, wheel: Path, python: str, installer: str) -> Path:
-    """Return the folder of programs of a new environment with the wheel installed."""
-    subprocess.run([python, "-m", "venv", folder], check=True)
+    """Return the folder of programs of an environment with the wheel, new unless the folder holds one already."""
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    if (programs / "gansmith").exists():
+        return programs
+    subprocess.run([python, "-m", "venv", folder], check=True)
     constraints = ["--constraint", str(ROOT / "constraints.txt")]
     pip = [str(programs / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *constraints, "torch"], check=True)
@@ -86,12 +88,17 @@ def main() -> int:
     parser.add_argument("wheel", nargs="?", type=Path)
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--installer", choices=("pip", "uv"), default="pip")
+    parser.add_argument("--environment", type=Path, help="folder to keep the environment in, used again the next time")
+    parser.add_argument("--install-only", action="store_true")
     options = parser.parse_args()
     wheel = options.wheel or max((ROOT / "dist").glob("*.whl"), key=lambda path: path.stat().st_mtime)
     failed = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        programs = make_environment(folder / "venv", wheel.absolute(), options.python, options.installer)
+        place = options.environment or folder / "venv"
+        programs = make_environment(place.absolute(), wheel.absolute(), options.python, options.installer)
+        if options.install_only:
+            return 0
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("GANSMITH_", "PYTHON"))}
         environ |= {"GANSMITH_OFFLINE": "1", "GANSMITH_CACHE": str(folder / "cache")}
         extra = missing_commands(programs, environ, folder)

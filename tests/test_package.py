@@ -32,12 +32,11 @@ def test_versions_agree():
     assert release.versions_agree() == ""
 
 
-def test_the_smoke_test_runs_every_command():
-    commands = [*cli.COMMANDS, *(f"data {name}" for name in cli.DATA_COMMANDS)]
-    commands += [f"bench {name}" for name in cli.BENCH_COMMANDS]
-    known = (*smoke_wheel.LINES, *smoke_wheel.HELP_ONLY)
-    missing = [name for name in commands if not any(f"{line} ".startswith(f"{name} ") for line in known)]
-    assert missing == []
+def test_the_smoke_test_names_commands_of_this_version():
+    commands = {*cli.COMMANDS, *(f"data {name}" for name in cli.DATA_COMMANDS), "--version", "--help"}
+    commands |= {f"bench {name}" for name in cli.BENCH_COMMANDS}
+    for line in (*smoke_wheel.LINES, *smoke_wheel.HELP_ONLY):
+        assert commands & {line.split()[0], " ".join(line.split()[:2])}, line
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
