@@ -4,8 +4,9 @@
 
 A page is one session in a folder of its own, which `lay_out_inputs` fills. In a block fenced as `console`, lines that
 begin with "$ " are commands and the others their output; a block fenced as `pycon` is a Python session. Outputs are
-compared with every number as 0, since figures differ between machines; "..." stands for anything. --write stores the
-outputs in blocks that have no "...". Networks are small (see SETTINGS), so that a page takes seconds.
+compared with every number as 0, since figures differ between machines; "..." stands for anything, and lines of progress
+are left out. --write stores the outputs in blocks that have no "...". Networks are small (see SETTINGS), so that a page
+takes seconds.
 """
 
 import argparse
@@ -30,6 +31,9 @@ from gansmith.data.embedded import embedded_mnist
 DOCS = Path(__file__).parents[1] / "docs"
 SETTINGS = {"G_WIDTH": "16", "D_WIDTH": "16", "THREADS": "1", "TRACKERS": "none", "OFFLINE": "1", "CACHE": "cache"}
 BLOCK = re.compile(r"^```(console|pycon)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PROGRESS = re.compile(
+    r"^ *[\d,]+ of [\d,]+ images +[\d,]+ images/s.*\n", re.MULTILINE
+)  # their number depends on the speed
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
 
 
@@ -169,7 +173,7 @@ def run_command(line: str) -> str:
             gansmith_main()
     finally:
         sys.argv = arguments
-    return printed.getvalue()
+    return PROGRESS.sub("", printed.getvalue())
 
 
 def agrees(shown: str, printed: str) -> bool:

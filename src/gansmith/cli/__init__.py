@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from cyclopts import App, CycloptsError
 
@@ -19,7 +20,7 @@ from gansmith.cli.data import check, export, fetch, inspect
 from gansmith.cli.evaluation import compare, evaluate
 from gansmith.cli.exports import export as export_model
 from gansmith.cli.exports import handin, report
-from gansmith.cli.info import completion, describe, diagnose, doctor, list_
+from gansmith.cli.info import describe, diagnose, doctor, list_
 from gansmith.cli.output import complain
 from gansmith.cli.sampling import film, plot, sample, walk
 from gansmith.cli.training import resume, train
@@ -38,6 +39,19 @@ data_app = App(name="data", help="Fetch, check or export the real images of a da
 app.command(data_app)
 bench_app = App(name="bench", help="Train on a published benchmark and print the figures of its table.")
 app.command(bench_app)
+
+
+def completion(shell: Literal["bash", "zsh", "fish", "powershell"], /) -> int:
+    """Print a script that completes commands and flags in a shell, for its startup file.
+
+    Parameters
+    ----------
+    shell
+        bash, zsh, fish or powershell.
+    """
+    print(app.generate_completion(shell=shell))
+    return 0
+
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": train,

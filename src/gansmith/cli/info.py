@@ -79,17 +79,3 @@ def doctor() -> int:
     for name, value in examine().items():
         print(f"{name:<14} {value}")
     return 0
-
-
-def completion(shell: Literal["bash", "zsh", "fish", "powershell"], /) -> int:
-    """Print a script that completes commands and flags in a shell, for its startup file.
-
-    Parameters
-    ----------
-    shell
-        bash, zsh, fish or powershell.
-    """
-    from gansmith.cli import app
-
-    print(app.generate_completion(shell=shell))
-    return 0
