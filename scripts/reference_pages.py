@@ -228,6 +228,31 @@ def config_schema() -> dict[str, Any]:
     }
 
 
+def http_api_page() -> str:
+    """Return a table of the studio's addresses, and of what each takes."""
+    from gansmith.web.routes import ENDPOINTS, PREFIX
+
+    parts = [
+        "# HTTP API of the studio",
+        f"Addresses begin with `{PREFIX}`. Answers are JSON unless the table says otherwise; errors are "
+        '`{"error": {"kind", "message"}}`. The same as [an OpenAPI document](openapi.json). '
+        "[The studio](../studio.md) has an example in Python.",
+        "| request | what it does | takes |\n|---|---|---|",
+    ]
+    for row in ENDPOINTS:
+        fields = [f"`{name}`" for model in (row.query, row.body) if model for name in model.model_fields]
+        answer = "" if row.answer.endswith("json") else f" (`{row.answer}`)"
+        parts[-1] += f"\n| `{row.method} {row.path}` | {row.summary}{answer} | {', '.join(fields)} |"
+    return "\n\n".join(parts) + "\n"
+
+
+def openapi_text() -> str:
+    from gansmith.web.openapi import describe_api
+    from gansmith.web.routes import ENDPOINTS, PREFIX
+
+    return json.dumps(describe_api(ENDPOINTS, PREFIX), indent=2) + "\n"
+
+
 def schema_text() -> str:
     return json.dumps(config_schema(), indent=2) + "\n"
 
@@ -239,4 +264,6 @@ GENERATED = {
     "reference/names.md": names_page,
     "reference/tables.md": tables_page,
     "reference/formulas.md": formulas_page,
+    "reference/http-api.md": http_api_page,
+    "reference/openapi.json": openapi_text,
 }
