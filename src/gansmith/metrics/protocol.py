@@ -174,7 +174,8 @@ def evaluate_samples(
         metrics, ratios = {}, {}
         notices.append(
             f"no FD ratio: it takes {COUNTS[0]:,} samples and as many held-out images "
-            f"({len(samples):,} and {len(compared.validation):,} are available)"
+            f"({len(samples):,} and {len(compared.validation):,} are available); so few also decide the other figures, "
+            "those of a class most, and a gate near its limit may fail by chance"
         )
     others, size = _other_metrics(
         fake, _compared_with(real.train, notices), compared, networks, quick=quick, with_kid=not count
