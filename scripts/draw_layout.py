@@ -50,7 +50,7 @@ BOXES = {
     "evaluation": Box("evaluation", ("evaluation.py", "metrics", "verdicts.py"), 210, 244, 160, 82, "read"),
     "reports": Box("reports", ("reports", "course"), 400, 244, 160, 82, "read"),
     "exports": Box("exports", ("signature.py", "exporters", "importers"), 590, 244, 160, 82, "read"),
-    "benchmarks": Box("benchmarks", ("benchmarks",), 780, 244, 160, 82, "read"),
+    "benchmarks": Box("searches", ("benchmarks", "sweeps", "workers"), 780, 244, 160, 82, "read"),
     "base": Box("used everywhere", ("errors.py", "randomness.py", "environment.py"), 20, 342, 920, 40, "base"),
 }
 FLOW = ("choices", "data", "conditioning", "networks", "training", "run")

@@ -15,6 +15,7 @@ from gansmith.benchmarks.ablation import COMPLETE, compare, neutral_fields, run_
 from gansmith.benchmarks.ablation import to_markdown as ablation_to_markdown
 from gansmith.errors import ConfigError, RunError
 from gansmith.recipes import RECIPES
+from gansmith.workers import LocalPool
 
 
 def trial(recipe, seed, ratio, **more):
@@ -46,13 +47,18 @@ def test_a_recipe_that_failed_comes_last_and_says_so():
 
 
 def test_only_a_training_failure_counts_as_failed(digit_dir, tmp_path):
-    flags = {**TINY, "data_dir": digit_dir}
-    assert not trials.train_trial(tmp_path / "fell", "mlp-small", {**flags, "g_lr": 1e17, "d_lr": 1e17})
+    flags, pool = {**TINY, "data_dir": digit_dir}, LocalPool()
+
+    def train(name, **changes):
+        task = trials.trial_task(name, tmp_path / name, "mlp-small", {**flags, **changes}, pool)
+        return list(trials.train_trials({name: task}, pool))
+
+    assert train("fell", g_lr=1e17, d_lr=1e17) == [("fell", False)]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))  # as on a full disk
     try:
         with pytest.raises(trials.Interrupted):
-            trials.train_trial(tmp_path / "full", "mlp-small", flags)
+            train("full")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 

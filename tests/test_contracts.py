@@ -309,9 +309,9 @@ FLOW = [
     ["training.chores"],
     ["training.loop"],
     ["training.budget", "training.trackers"],
-    ["evaluation", "summaries", "environment", "exporters", "pictures.plots", "pictures.animations"],
+    ["evaluation", "summaries", "environment", "exporters", "pictures.plots", "pictures.animations", "workers"],
     ["benchmarks", "reports"],
-    ["course"],
+    ["course", "sweeps"],
     ["progress"],
     ["api"],
     ["web"],
@@ -448,7 +448,7 @@ def test_source_is_plain_ascii_and_never_pickles():
 # Places that show or name choices and do not act on them.
 REPORTING = (
     "config", "recipes", "training.conflicts", "summaries", "exporters", "reports", "course", "pictures", "benchmarks",
-    "cli", "api", "progress", "web",
+    "cli", "api", "progress", "web", "sweeps", "workers",
 )  # fmt: skip
 INTERVALS = {"log_every", "sample_every", "evaluate_every", "save_every"}  # read by name
 SHARED = {"latent_distribution", "burn_in", "calibrate_output"}  # techniques that act in three places or more

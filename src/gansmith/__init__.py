@@ -31,6 +31,7 @@ _HOME = {
     "RECIPES": "gansmith.recipes",
     "Run": "gansmith.api",
     "Samples": "gansmith.sampling",
+    "Sweep": "gansmith.api",
     "TrainingFailed": "gansmith.errors",
     "Verdict": "gansmith.verdicts",
     "compare": "gansmith.api",
@@ -47,6 +48,7 @@ _HOME = {
     "resume": "gansmith.api",
     "sample": "gansmith.api",
     "studio": "gansmith.web.notebook",
+    "sweep": "gansmith.api",
     "train": "gansmith.api",
     "train_events": "gansmith.api",
 }

@@ -5,6 +5,7 @@
 from gansmith.api import (
     Diagnosis as Diagnosis,
     Run as Run,
+    Sweep as Sweep,
     compare as compare,
     diagnose as diagnose,
     evaluate as evaluate,
@@ -17,6 +18,7 @@ from gansmith.api import (
     report as report,
     resume as resume,
     sample as sample,
+    sweep as sweep,
     train as train,
     train_events as train_events,
 )

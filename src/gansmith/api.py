@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -611,6 +611,165 @@ def handin(
     for note in notes:
         logger.warning("%s: %s", path, note)
     return path
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A search over many trials, in a folder; shows its best trials in a notebook.
+
+    >>> gs.Sweep("nowhere").trials
+    Traceback (most recent call last):
+    gansmith.errors.NotFoundError: nowhere holds no sweep (no sweep.json); give a folder that `gansmith sweep` wrote
+
+    Attributes:
+        directory: the folder that `sweep` wrote.
+        storage: address of the database that holds its trials; None for the file in the folder.
+    """
+
+    directory: Path
+    storage: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directory", Path(self.directory))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is searched, and how."""
+        from gansmith.sweeps.search import read_facts
+
+        settings: dict[str, Any] = read_facts(self.directory)["settings"]
+        return settings
+
+    @property
+    def trials(self) -> list[dict[str, Any]]:
+        """A row for each trial, as pandas.DataFrame takes them; see `gansmith.sweeps.results.read_rows`."""
+        from gansmith.sweeps import results, search
+
+        return results.read_rows(search.open_study(self.directory, storage=self.storage), self.directory)
+
+    @property
+    def best(self) -> Run:
+        """The run of the best trial; ConfigError where none has finished."""
+        from gansmith.sweeps import results
+
+        return open_run(results.require_best(self.trials, self.settings, self.directory)["run"])
+
+    @property
+    def importances(self) -> dict[str, float]:
+        """The share of each field in what made trials good, largest first; empty before two trials have finished."""
+        from gansmith.sweeps import results, search
+
+        return results.importances(search.open_study(self.directory, storage=self.storage))
+
+    def write_recipe(self, out: Path | str) -> Path:
+        """Write the best trial's choices as a TOML file that `gansmith train --config` takes."""
+        from gansmith.sweeps import results
+
+        path, settings = _writable(out), self.settings
+        results.write_recipe(
+            self.directory, path, results.require_best(self.trials, settings, self.directory), settings
+        )
+        return path
+
+    def report(self, out: Path | str | None = None) -> Path:
+        """Write a report as .html or .pdf; by default report.html in the folder."""
+        from gansmith.sweeps import results
+
+        path = _writable(self.directory / "report.html" if out is None else out)
+        results.write_sweep_report(self.directory, path, storage=self.storage)
+        return path
+
+    def __repr__(self) -> str:
+        from gansmith.sweeps import results
+
+        rows = self.trials
+        best = results.best_first(rows, self.settings)
+        found = f"; best validation FD ratio {best[0]['validation_fd_ratio']:.2f}" if best else ""
+        return f"<Sweep {self.directory}: {results.counts(rows)}{found}>"
+
+    def _repr_html_(self) -> str:
+        from gansmith.sweeps import results
+
+        best = results.best_first(self.trials, self.settings)[: results.BEST]
+        header, rows = results.to_table(best, self.settings)
+        return f"<p><b>{html.escape(repr(self)[1:-1])}</b></p>{html_table(header, rows)}"
+
+
+def sweep(
+    recipe: str | None = None,
+    *,
+    search: Mapping[str, Any] | str,
+    data: Path | str | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    images: int | str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float = 0.0,
+    sampler: str = "tpe",
+    prune: str | None = None,
+    objectives: Sequence[str] = ("fd-ratio",),
+    storage: str | None = None,
+    study: str | None = None,
+    out: Path | str | None = None,
+    file: Path | None = None,
+    report: Callable[[str], None] = print,
+    **choices: Any,
+) -> Sweep:
+    """Search for good choices by many trials, each an ordinary run (extra `search`); returns the sweep.
+
+    >>> found = gs.sweep("mlp-small", search={"g_lr": (1e-4, 1e-2)}, trials=1, images=640, g_width=16, out="rates")
+    trial 0: g_lr ...
+    trial 0: validation FD ratio ..., the best so far
+    >>> found
+    <Sweep rates: 1 trial: 1 finished; best validation FD ratio ...>
+
+    The same call continues a sweep that was stopped, or adds trials to a finished one.
+
+    Args:
+        search: fields, each with a (low, high) range, a list of choices, text such as "1e-4..1e-2:log", a dict with
+            low, high, scale and step, or None for its usual range; or one text, as --search takes it.
+        trials: number of them, failed and pruned ones included; 20 for a new sweep.
+        minutes, images: length of each trial, one of them; 1 minute by default.
+        workers, ray, gpus: trials at a time here, or on the Ray cluster at an address, each with so many GPUs.
+        sampler, prune, objectives, storage, study: as the flags of `gansmith sweep`.
+        out: folder; by default runs/sweep-RECIPE-DATA.
+        report: is given a line for each trial that begins or ends.
+        choices: fields of `Config` that every trial has; those of a TOML `file` are added.
+    """
+    from gansmith.sweeps.search import run_sweep
+    from gansmith.workers import Interrupted, open_pool
+
+    if not isinstance(data, str | Path | None):
+        raise ConfigError("data is images in memory, which trials in other processes do not see; give a name or a path")
+    method: dict[str, Any] = {"sampler": sampler, "prune": prune, "objectives": objectives, "file": file}
+    settings = _plan_sweep(recipe, search, _as_arguments(data, None, choices), minutes, images, method)
+    folder = Path(out) if out is not None else RUNS / f"sweep-{settings['recipe']}-{settings['data']}"
+    pool = open_pool(workers, ray, gpus=gpus, threads=int(settings["choices"].get("threads", 0)))
+    try:
+        run_sweep(folder, settings, trials=trials, pool=pool, storage=storage, study=study, report=report)
+    except Interrupted as stopped:
+        _pass_on([stopped.code - 128])
+        raise KeyboardInterrupt from None
+    return Sweep(folder, storage)
+
+
+def _plan_sweep(
+    recipe: str | None,
+    search: Mapping[str, Any] | str,
+    arguments: Mapping[str, object],
+    minutes: float | None,
+    images: int | str | None,
+    method: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the settings of a sweep, checked."""
+    from gansmith.sweeps.search import plan_sweep
+    from gansmith.sweeps.space import parse_search, to_space
+
+    refuse_lengths(minutes=minutes, images=images, epochs=None)
+    length = {"images": parse_value("images", images)} if images is not None else {"minutes": minutes or 1.0}
+    space = parse_search([search]) if isinstance(search, str) else to_space(search)
+    return plan_sweep(recipe, space, length=length, choices=arguments, **method)
 
 
 # What follows is shared by the functions above and the command line.

@@ -34,6 +34,8 @@ def _field(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    search: tuple[float, float] | None = None,
+    scale: str = "linear",
     may_change: bool = False,
     technique: bool = False,
     is_circumstance: bool = False,
@@ -43,13 +45,16 @@ def _field(
     Args:
         group: heading in `--help` and in forms.
         low, high: range of a number, both ends allowed.
+        search: usual range, which a sweep takes where none is given; by default from low to high.
+        scale: linear or log, of that range.
         may_change: whether a run may go on with another value.
         technique: whether another value than the default is a technique in use, which reports name.
         is_circumstance: whether runs that differ in it alone repeat one experiment.
     """
     metadata = {
-        "help": help, "group": group, "low": low, "high": high, "choices": choices, "may_change": may_change,
-        "technique": technique, "is_circumstance": is_circumstance or may_change,
+        "help": help, "group": group, "low": low, "high": high, "choices": choices, "scale": scale,
+        "search": search or (None if low is None or high is None else (low, high)),
+        "may_change": may_change, "technique": technique, "is_circumstance": is_circumstance or may_change,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -109,13 +114,17 @@ class Config:
     planned_images: int = _length(
         0, "length expected at the start, where --minutes corrected it half-way (0: the same)", low=0, may_change=True
     )
-    batch_size: int = _length(64, "real images per step", low=2, high=65_536)
+    batch_size: int = _length(64, "real images per step", low=2, high=65_536, search=(16, 256), scale="log")
     seed: int = _length(0, "fixes every random choice", low=0, high=2**63 - 1, is_circumstance=True)
 
     network: str = _network("compact", "pair of generator and discriminator; `gansmith list networks`")
-    g_width: int = _network(32, "channels or units of the generator's widest layers", low=1, high=4096)
-    d_width: int = _network(64, "channels or units of the discriminator's widest layers", low=1, high=4096)
-    latent_dim: int = _network(64, "length of the latent vector z", low=1, high=65_536)
+    g_width: int = _network(
+        32, "channels or units of the generator's widest layers", low=1, high=4096, search=(16, 256), scale="log"
+    )
+    d_width: int = _network(
+        64, "channels or units of the discriminator's widest layers", low=1, high=4096, search=(16, 256), scale="log"
+    )
+    latent_dim: int = _network(64, "length of the latent vector z", low=1, high=65_536, search=(16, 256), scale="log")
     latent_distribution: str = _network(
         "normal",
         "distribution of z: standard normal, uniform in [-1, 1], or uniform on a sphere",
@@ -154,6 +163,7 @@ class Config:
         low=0,
         high=65_536,
         technique=True,
+        search=(0, 64),
     )
 
     conditioning: str = _condition(
@@ -162,13 +172,22 @@ class Config:
         "where the data has them and clusters elsewhere",
         choices=("none", "labels", "clusters", "auto"),
     )
-    clusters: int = _condition(2000, "number of k-means clusters, at most one for each 24 images", low=2, high=65_536)
+    clusters: int = _condition(
+        2000,
+        "number of k-means clusters, at most one for each 24 images",
+        low=2,
+        high=65_536,
+        search=(10, 2000),
+        scale="log",
+    )
     clusters_per_class: int = _condition(
         1,
         "sub-clusters of each class that G and D are conditioned on, at most one for each 24 images",
         low=1,
         high=4096,
         technique=True,
+        search=(1, 200),
+        scale="log",
     )
     g_conditioning: str = _condition(
         "auto",
@@ -212,18 +231,41 @@ class Config:
         0.0, "share of the generator's loss that is feature matching", low=0.0, high=1.0, technique=True
     )
 
-    r1_gamma: float = _penalty(0.0, "gamma of R1, the gradient penalty on real images", low=0.0)
-    r2_gamma: float = _penalty(0.0, "gamma of R2, the gradient penalty on generated images", low=0.0)
-    gradient_penalty: float = _penalty(0.0, "lambda of WGAN-GP's gradient penalty between real and generated", low=0.0)
-    dragan: float = _penalty(0.0, "lambda of DRAGAN's gradient penalty around real images", low=0.0)
-    penalty_start_factor: float = _penalty(1.0, "factor on all penalties at the start", low=1.0)
+    r1_gamma: float = _penalty(
+        0.0, "gamma of R1, the gradient penalty on real images", low=0.0, search=(0.01, 100.0), scale="log"
+    )
+    r2_gamma: float = _penalty(
+        0.0, "gamma of R2, the gradient penalty on generated images", low=0.0, search=(0.01, 100.0), scale="log"
+    )
+    gradient_penalty: float = _penalty(
+        0.0,
+        "lambda of WGAN-GP's gradient penalty between real and generated",
+        low=0.0,
+        search=(0.1, 100.0),
+        scale="log",
+    )
+    dragan: float = _penalty(
+        0.0, "lambda of DRAGAN's gradient penalty around real images", low=0.0, search=(0.1, 100.0), scale="log"
+    )
+    penalty_start_factor: float = _penalty(
+        1.0, "factor on all penalties at the start", low=1.0, search=(1.0, 100.0), scale="log"
+    )
     burn_in: float = _penalty(
         0.2, "fraction of the schedule over which start factors fade by half a cosine", low=0.0, high=1.0
     )
     d_loss_target: float = _penalty(
-        0.0, "adapt the penalties' factor to keep the discriminator's loss here (0: follow burn_in)", low=0.0
+        0.0,
+        "adapt the penalties' factor to keep the discriminator's loss here (0: follow burn_in)",
+        low=0.0,
+        search=(0.1, 1.3),
     )
-    penalty_every: int = _penalty(1, "lazy regularisation: steps between penalties, whose weight grows to match", low=1)
+    penalty_every: int = _penalty(
+        1,
+        "lazy regularisation: steps between penalties, whose weight grows to match",
+        low=1,
+        search=(1, 16),
+        scale="log",
+    )
 
     augment: str = _images(
         "none",
@@ -233,7 +275,7 @@ class Config:
         choices=("none", "diffaugment", "adaptive", "shifts", "flips", "auto"),
     )
     instance_noise: float = _images(
-        0.0, "standard deviation of Gaussian noise on D's inputs at the start", low=0.0, high=10.0
+        0.0, "standard deviation of Gaussian noise on D's inputs at the start", low=0.0, high=10.0, search=(0.0, 1.0)
     )
     instance_noise_until: float = _images(
         1.0, "fraction of the schedule over which the instance noise fades to zero", low=0.0, high=1.0
@@ -241,22 +283,35 @@ class Config:
     replay: float = _images(
         0.0, "share of D's generated images drawn from a replay buffer of old ones", low=0.0, high=0.95
     )
-    replay_size: int = _images(1_000, "images in the replay buffer", low=1, high=1_000_000)
+    replay_size: int = _images(
+        1_000, "images in the replay buffer", low=1, high=1_000_000, search=(100, 10_000), scale="log"
+    )
 
-    d_steps: int = _turns(1, "discriminator steps, each on a new batch, per turn of the generator (n_critic)", low=1)
-    g_steps: int = _turns(1, "generator steps per turn", low=1, high=100)
+    d_steps: int = _turns(
+        1, "discriminator steps, each on a new batch, per turn of the generator (n_critic)", low=1, search=(1, 5)
+    )
+    g_steps: int = _turns(1, "generator steps per turn", low=1, high=100, search=(1, 5))
     fresh_fakes: bool = _turns(False, "the generator's step draws new images instead of those of D's step")
-    d_loss_bound: float = _turns(0.0, "the discriminator skips its step while its loss is below this", low=0.0)
-    g_loss_bound: float = _turns(0.0, "the generator skips its step while its loss is below this", low=0.0)
+    d_loss_bound: float = _turns(
+        0.0, "the discriminator skips its step while its loss is below this", low=0.0, search=(0.0, 1.0)
+    )
+    g_loss_bound: float = _turns(
+        0.0, "the generator skips its step while its loss is below this", low=0.0, search=(0.0, 2.0)
+    )
 
     g_optimizer: str = _optimiser("adam", "the generator's optimiser", choices=OPTIMIZER_NAMES)
     d_optimizer: str = _optimiser("adam", "the discriminator's optimiser", choices=OPTIMIZER_NAMES)
-    g_lr: float = _optimiser(2e-4, "the generator's learning rate", low=0.0)
-    d_lr: float = _optimiser(2e-4, "the discriminator's learning rate", low=0.0)
+    g_lr: float = _optimiser(2e-4, "the generator's learning rate", low=0.0, search=(1e-5, 1e-2), scale="log")
+    d_lr: float = _optimiser(2e-4, "the discriminator's learning rate", low=0.0, search=(1e-5, 1e-2), scale="log")
     beta1: float = _optimiser(0.5, "Adam's beta1", low=0.0, high=0.9999)
-    beta2: float = _optimiser(0.999, "Adam's beta2, RMSprop's alpha", low=0.0, high=0.999999)
+    beta2: float = _optimiser(0.999, "Adam's beta2, RMSprop's alpha", low=0.0, high=0.999999, search=(0.9, 0.9999))
     lr_start_factor: float = _optimiser(
-        1.0, "factor on both learning rates at the start, fading over burn_in", low=1.0, technique=True
+        1.0,
+        "factor on both learning rates at the start, fading over burn_in",
+        low=1.0,
+        technique=True,
+        search=(1.0, 10.0),
+        scale="log",
     )
     beta2_start: float = _optimiser(
         0.0,
@@ -264,14 +319,27 @@ class Config:
         low=0.0,
         high=0.999999,
         technique=True,
+        search=(0.9, 0.999),
     )
     momentum: float = _optimiser(0.0, "SGD's momentum", low=0.0, high=0.9999, technique=True)
-    weight_decay: float = _optimiser(0.0, "AdamW's weight decay", low=0.0, technique=True)
+    weight_decay: float = _optimiser(
+        0.0, "AdamW's weight decay", low=0.0, technique=True, search=(1e-6, 0.1), scale="log"
+    )
     clip_grad_norm: float = _optimiser(
-        0.0, "gradient clipping: largest norm of all gradients of G or D (0: any)", low=0.0, technique=True
+        0.0,
+        "gradient clipping: largest norm of all gradients of G or D (0: any)",
+        low=0.0,
+        technique=True,
+        search=(0.1, 100.0),
+        scale="log",
     )
     clip_weights: float = _optimiser(
-        0.0, "weight clipping of the discriminator, as in WGAN (0: none)", low=0.0, technique=True
+        0.0,
+        "weight clipping of the discriminator, as in WGAN (0: none)",
+        low=0.0,
+        technique=True,
+        search=(1e-3, 1.0),
+        scale="log",
     )
     lr_decay: str = _optimiser(
         "linear", "how learning rates decay", choices=("linear", "cosine", "step"), technique=True
@@ -555,7 +623,7 @@ def resolve(
     """
     layers: list[tuple[str, Mapping[str, object]]] = []
     if file is not None:
-        written = _read_toml(Path(file))
+        written = read_toml(Path(file))
         layers.append((str(file), {key: value for key, value in written.items() if key not in ("format", "origins")}))
     layers.append(("environment", _from_environment(environ or {})))
     layers.append(("argument", arguments or {}))
@@ -606,7 +674,8 @@ def name_of(path: str | Path) -> str:
 _MAX_TOML_BYTES = 2**14  # dotted keys cost the square of their length
 
 
-def _read_toml(path: Path) -> dict[str, object]:
+def read_toml(path: Path) -> dict[str, object]:
+    """Return what a short TOML file holds; ConfigError where it is not valid, NotFoundError where there is none."""
     import tomllib
 
     if not path.is_file():
@@ -632,7 +701,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
 
 def load_config(path: Path, *, written_in: int) -> Config:
     """Return the choices in a run's config.toml; ConfigError where another format of run directory wrote it."""
-    values = _read_toml(path)
+    values = read_toml(path)
     found, origins = values.pop("format", None), values.pop("origins", {})
     if found != written_in:
         raise ConfigError(

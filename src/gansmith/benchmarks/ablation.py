@@ -13,7 +13,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from gansmith.benchmarks.trials import hash_of_images, refuse_other_images, score_trial, train_trial
+from gansmith.benchmarks.trials import hash_of_images, refuse_other_images, score_trial, train_trials, trial_task
 from gansmith.config import FIELDS, resolve, unknown_field
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError, RunError
@@ -21,6 +21,7 @@ from gansmith.evaluation import over_seeds, with_spread
 from gansmith.files import write_json, write_text
 from gansmith.networks import build_networks
 from gansmith.training.techniques import build_techniques
+from gansmith.workers import LocalPool, Pool
 
 COMPLETE = "complete"
 
@@ -55,14 +56,16 @@ def run_ablation(
     seeds: int,
     length: Mapping[str, object],
     choices: Mapping[str, object],
+    pool: Pool | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Train and score what the folder's ablation lacks, one run at a time; returns it as its JSON file holds it.
+    """Train and score what the folder's ablation lacks; returns it as its JSON file holds it.
 
     Args:
         without: each a field, or several joined by +, to take out.
         length: {"minutes": M} or {"images": N}.
         choices: fields that every trial is given.
+        pool: where the runs are trained; one at a time on this machine by default.
 
     Raises ConfigError for fields that cannot be taken out, RunError where the folder holds another ablation or one of
     other images.
@@ -83,18 +86,21 @@ def run_ablation(
     refuse_other_images(held, data_sha256, named=f"{folder} holds an ablation")
     kept = {"settings": settings, "data_sha256": data_sha256}
     trials: list[dict[str, Any]] = held["trials"]
+    known = {(trial["without"], trial["seed"]) for trial in trials}
+    pool, tasks = pool or LocalPool(), {}
     for seed in range(seeds):
         for name, fields in variants.items():
-            if any((trial["without"], trial["seed"]) == (name, seed) for trial in trials):
-                continue
-            report(f"{recipe} {name if name == COMPLETE else f'without {name}'}, seed {seed}")
-            directory = folder / "runs" / f"{name.replace('+', '.')}-seed-{seed}"
-            trained = train_trial(directory, recipe, {**length, **choices, **fields, "seed": seed})
-            result = score_trial(directory) if trained else {"validation_fd_ratio": None}
-            trials.append({"without": name, "fields": fields, "seed": seed, **result})
-            ablation = {**kept, "trials": trials, "rows": compare(trials)}
-            write_json(path, ablation)
-            write_text(folder / "ablation.md", to_markdown(ablation))
+            if (name, seed) not in known:
+                directory = folder / "runs" / f"{name.replace('+', '.')}-seed-{seed}"
+                title = f"{recipe} {name if name == COMPLETE else f'without {name}'}, seed {seed}"
+                flags = {**length, **choices, **fields, "seed": seed}
+                tasks[name, seed] = trial_task(title, directory, recipe, flags, pool)
+    for (name, seed), trained in train_trials(tasks, pool, report):
+        result = score_trial(tasks[name, seed].directory) if trained else {"validation_fd_ratio": None}
+        trials.append({"without": name, "fields": variants[name], "seed": seed, **result})
+        ablation = {**kept, "trials": trials, "rows": compare(trials)}
+        write_json(path, ablation)
+        write_text(folder / "ablation.md", to_markdown(ablation))
     return {**kept, "trials": trials, "rows": compare(trials)}
 
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gansmith.benchmarks.trials import hash_of_images, refuse_other_images, score_trial, train_trial
+from gansmith.benchmarks.trials import hash_of_images, refuse_other_images, score_trial, train_trials, trial_task
 from gansmith.errors import RunError
 from gansmith.evaluation import over_seeds, with_spread
 from gansmith.files import write_json, write_text
 from gansmith.models import load_generator
 from gansmith.recipes import RECIPES
 from gansmith.sampling import sample
+from gansmith.workers import LocalPool, Pool
 
 STRIP = 10  # unfiltered samples 0 to 9 of seed 0
 # The other rows are for data sets of their own.
@@ -30,29 +31,32 @@ def run_board(
     seeds: int,
     length: Mapping[str, object],
     choices: Mapping[str, object],
+    pool: Pool | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Train and score what the folder's board lacks, one run at a time; returns the board as its JSON file holds it.
+    """Train and score what the folder's board lacks; returns the board as its JSON file holds it.
 
     Args:
         length: {"minutes": M} or {"images": N}.
         choices: fields that every recipe is given, such as the data set.
+        pool: where the runs are trained; one at a time on this machine by default.
 
     Raises RunError where the folder holds a board of another length, of other choices, or of other images.
     """
+    pool = pool or LocalPool()
     board = open_board(folder, {**length, **choices}, data_sha256=hash_of_images(choices))
+    known = {(trial["recipe"], trial["seed"]) for trial in board["trials"]}
+    tasks = {}
     for seed in range(seeds):  # the whole field with one seed first, so that a board that is stopped compares it
         for recipe in recipes:
-            if any((trial["recipe"], trial["seed"]) == (recipe, seed) for trial in board["trials"]):
-                continue
-            directory = folder / "runs" / f"{recipe}-seed-{seed}"
-            report(f"{recipe}, seed {seed}")
-            trained = train_trial(directory, recipe, {**length, **choices, "seed": seed})
-            result = score_trial(directory) if trained else {"validation_fd_ratio": None}
-            board["trials"].append(
-                {"recipe": recipe, "seed": seed, "run": str(directory.relative_to(folder)), **result}
-            )
-            _save_board(folder, board)
+            if (recipe, seed) not in known:
+                directory, flags = folder / "runs" / f"{recipe}-seed-{seed}", {**length, **choices, "seed": seed}
+                tasks[recipe, seed] = trial_task(f"{recipe}, seed {seed}", directory, recipe, flags, pool)
+    for (recipe, seed), trained in train_trials(tasks, pool, report):
+        directory = tasks[recipe, seed].directory
+        result = score_trial(directory) if trained else {"validation_fd_ratio": None}
+        board["trials"].append({"recipe": recipe, "seed": seed, "run": str(directory.relative_to(folder)), **result})
+        _save_board(folder, board)
     return {**board, "rows": rank(board["trials"])}
 
 

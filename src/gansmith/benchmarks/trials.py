@@ -1,35 +1,27 @@
-"""One training run of a comparison, in a process of its own, and its validation FD ratio.
+"""The training runs of a comparison, each in a process of its own, and their validation FD ratios.
 
 Every trial is an ordinary run: it can be resumed, evaluated and exported like any other. It is compared with the
 validation images, so that comparing recipes never reads test images.
 """
 
-import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gansmith.data import load_data
 from gansmith.data.images import split
 from gansmith.errors import GansmithError, RunError
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.models import load_generator
-from gansmith.runs import RunDirectory, open_run
+from gansmith.runs import RunDirectory, holds_run, open_run
 from gansmith.sampling import sample
+from gansmith.workers import Interrupted, LocalPool, Pool, run_tasks
+from gansmith.workers.process import Task
 
 SAMPLES = 10_000
-FAILED, REFUSED = 1, 2  # exit codes of `train`
-STANDARD_ERROR = 2  # this process's own; a trial's progress is not part of the table
-
-
-class Interrupted(Exception):
-    """A trial was stopped by a signal; `code` is what to exit with."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"stopped with exit code {code}")
-        self.code = code
+FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143  # exit codes of `train`
+Key = TypeVar("Key")
 
 
 def hash_of_images(choices: Mapping[str, object]) -> str:
@@ -47,31 +39,66 @@ def refuse_other_images(held: Mapping[str, Any], data_sha256: str, *, named: str
         )
 
 
-def train_trial(directory: Path, recipe: str, choices: Mapping[str, object]) -> bool:
-    """Train a recipe with these flags in a new process, or what is left of it; False after a training failure.
+def trial_task(
+    name: str, directory: Path, recipe: str, choices: Mapping[str, object], pool: Pool, *, log: Path | None = None
+) -> Task:
+    """Return the training of a recipe with these flags.
 
-    Raises Interrupted where it was stopped, GansmithError where the request was refused.
+    Its progress goes to the file `log`; where None, to standard error if it runs alone, else to a file in logs beside
+    the folder of its run. Threads are those of the pool, but for a run that has begun with others.
     """
-    if _is_finished(directory):
-        return True
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in choices.items()]
-    words = ["train", recipe, "--out", str(directory), "--progress", "plain", *flags]
-    code = subprocess.call([sys.executable, "-m", "gansmith", *words], stdout=STANDARD_ERROR)
-    if code == REFUSED:
-        raise GansmithError(f"{recipe} cannot be trained like this; the sentence above says why")
-    if code not in (0, FAILED) or (code == FAILED and not _has_failed(directory)):
-        raise Interrupted(128 - code if code < 0 else code)
-    return code == 0
+    threads = {"threads": pool.threads} if pool.threads and not holds_run(directory) else {}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in (threads | dict(choices)).items()]
+    is_alone = isinstance(pool, LocalPool) and pool.size == 1
+    log = log or (None if is_alone else directory.parent.parent / "logs" / f"{directory.name}.txt")
+    return Task(name, directory, ("train", recipe, "--progress", "plain", *flags), log)
 
 
-def _has_failed(directory: Path) -> bool:
+def train_trials(
+    tasks: Mapping[Key, Task], pool: Pool, report: Callable[[str], None] = lambda line: None, *, images: int = 0
+) -> Iterator[tuple[Key, bool]]:
+    """Train these, or what is left of them, and yield each key with whether it was trained; False: it failed.
+
+    Args:
+        report: is given the name of each as it begins.
+        images: length that a finished run must have to be left as it is; 0: any.
+
+    Raises Interrupted where it was stopped, GansmithError where a request was refused.
+    """
+    keys = {task: key for key, task in tasks.items()}
+    done = [key for key, task in tasks.items() if is_finished(task.directory, images)]
+    yield from ((key, True) for key in done)
+    waiting = _reported([task for key, task in tasks.items() if key not in done], report)
+    try:
+        for task, ended in run_tasks(lambda: next(waiting, None), pool):
+            if ended.code == REFUSED:
+                reason = "the sentence above says why" if task.log is None else ended.reason
+                raise GansmithError(f"{task.words[1]} cannot be trained like this; {reason}")
+            if ended.code not in (0, FAILED) or (ended.code == FAILED and not has_failed(task.directory)):
+                raise Interrupted(128 - ended.code if ended.code < 0 else ended.code)
+            yield keys[task], ended.code == 0
+    except KeyboardInterrupt:
+        raise Interrupted(INTERRUPTED) from None
+
+
+def _reported(tasks: Sequence[Task], report: Callable[[str], None]) -> Iterator[Task]:
+    for task in tasks:
+        report(task.name)
+        yield task
+
+
+def is_finished(directory: Path, images: int = 0) -> bool:
+    """Whether a directory holds a run that reached its length, which is `images` where given."""
+    if not (directory / "config.toml").is_file():
+        return False
+    run = open_run(directory)
+    return run.facts().get("status") == "finished" and images in (0, run.config.images)
+
+
+def has_failed(directory: Path) -> bool:
     """Whether the run stopped for a training failure, not for a full disk or a mistake of the program."""
     rows = open_run(directory).log if (directory / "config.toml").is_file() else []
     return bool(rows) and rows[-1].get("kind") == "failure"
-
-
-def _is_finished(directory: Path) -> bool:
-    return (directory / "config.toml").is_file() and open_run(directory).facts().get("status") == "finished"
 
 
 def score_trial(directory: Path) -> dict[str, Any]:
@@ -87,7 +114,7 @@ def score_trial(directory: Path) -> dict[str, Any]:
     return {
         **scorer.score(samples),
         "images": run.config.images,
-        "images_per_s": _images_per_s(run),
+        "images_per_s": images_per_s(run),
         "curve": [[row["images_seen"], row["validation_fd_ratio"]] for row in run.validation_scores()],
     }
 
@@ -98,7 +125,7 @@ def _scorer(data: str, data_dir: str) -> ValidationScorer:
     return ValidationScorer(*split(load_data(data, data_dir=data_dir or None)), count=SAMPLES)
 
 
-def _images_per_s(run: RunDirectory) -> float:
+def images_per_s(run: RunDirectory) -> float:
     """Return the median rate of a run's log lines; a run that was resumed has no one wall time."""
     rates = sorted(row["images_per_s"] for row in run.log if row.get("images_per_s"))
     return float(rates[len(rates) // 2]) if rates else 0.0

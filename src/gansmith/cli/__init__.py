@@ -23,6 +23,7 @@ from gansmith.cli.exports import handin, report
 from gansmith.cli.info import describe, diagnose, doctor, list_
 from gansmith.cli.output import complain
 from gansmith.cli.sampling import film, plot, sample, walk
+from gansmith.cli.sweeps import sweep
 from gansmith.cli.training import resume, train
 from gansmith.cli.web import studio
 from gansmith.config import FIELDS, SYNONYMS, UNSUPPORTED
@@ -66,6 +67,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "export": export_model,
     "handin": handin,
     "ablate": ablate,
+    "sweep": sweep,
     "studio": studio,
     "list": list_,
     "describe": describe,

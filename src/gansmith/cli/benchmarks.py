@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from gansmith.cli.output import Json, complain, print_table
+from gansmith.cli.placement import ONE_AT_A_TIME, Placed
 from gansmith.cli.training import Overrides, Progress, train
-from gansmith.config import resolve
-from gansmith.errors import ConfigError, TrainingFailed
+from gansmith.config import parse_value, resolve
+from gansmith.errors import ConfigError
 
 if TYPE_CHECKING:
     from gansmith.sampling import Model
+    from gansmith.workers import Pool
 
 
 def stacked_mnist(
@@ -153,7 +155,7 @@ def losses(
     data: str = "mnist",
     data_dir: Path | None = None,
     out: Path = Path("runs/losses"),
-    progress: Progress = "auto",
+    placement: Placed = ONE_AT_A_TIME,
     json: Json = False,
 ) -> int:
     """Train one generator with each of several objectives, an equal number of images each, and order them.
@@ -174,26 +176,24 @@ def losses(
         Folder that holds its IDX files.
     out
         Folder for the run directories.
-    progress
-        Live bar, plain lines, or one JSON object a line.
     json
         One JSON object instead of a table; progress goes to the other stream.
     """
-    from gansmith.benchmarks.losses import IMAGES, OBJECTIVES_COMPARED, RECIPE, SEEDS, order
+    from gansmith.benchmarks.losses import IMAGES, RECIPE, SEEDS, order
     from gansmith.evaluation import with_spread
+    from gansmith.workers import Interrupted
 
     seeds = SEEDS if seeds is None else seeds
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; it must be 1 or more, such as 3")
-    shared = {"images": images or str(IMAGES), "data": data, "data_dir": str(data_dir) if data_dir else None}
-    verdicts: dict[str, list[dict[str, Any]]] = {name: [] for name in OBJECTIVES_COMPARED}
-    for seed, (name, choices) in itertools.product(range(seeds), OBJECTIVES_COMPARED.items()):
-        flags = {**shared, "seed": str(seed), **{field: str(value) for field, value in choices.items()}}
-        code, verdict = _train_and_evaluate(RECIPE, out / f"{name}-{seed}", flags, quick, progress, json)
-        if verdict is None:
-            return code
-        verdicts[name].append(verdict)
-    rows = order(verdicts)
+    length = IMAGES if images is None else parse_value("images", images)
+    shared = {"images": length, "data": data, "data_dir": str(data_dir) if data_dir else None}
+    flags = {name: value for name, value in shared.items() if value is not None}
+    try:
+        rows = order(_verdicts_of_losses(out, flags, seeds=seeds, quick=quick, pool=placement.open()))
+    except Interrupted as stopped:
+        complain(f"stopped; the same command continues the comparison in {out}")
+        return stopped.code
     if json:
         print(json_.dumps({"benchmark": "losses", "recipe": RECIPE, **shared, "objectives": rows}))
         return 0
@@ -201,22 +201,32 @@ def losses(
     gates = [", ".join(row["failed"]) or "none" for row in rows]
     cells = zip([row["objective"] for row in rows], scores, gates, strict=True)
     print_table(("objective", "FD ratio", "gates that failed in any seed"), list(cells))
-    print(f"{RECIPE} on {data}, {shared['images']} images each, {seeds} seeds, in {out}")
+    print(f"{RECIPE} on {data}, {length:,} images each, {seeds} seeds, in {out}")
     return 0
 
 
-def _train_and_evaluate(
-    recipe: str, directory: Path, flags: dict[str, str | None], quick: bool, progress: Progress, json: bool
-) -> tuple[int, dict[str, Any] | None]:
-    """Train and evaluate a run; returns its exit code, and the verdict if it is done or failed in training."""
+def _verdicts_of_losses(
+    out: Path, flags: dict[str, Any], *, seeds: int, quick: bool, pool: "Pool"
+) -> dict[str, list[dict[str, Any]]]:
+    """Train and evaluate a run for each objective and seed; returns their verdicts by objective."""
+    from gansmith.benchmarks.losses import OBJECTIVES_COMPARED, RECIPE
+    from gansmith.benchmarks.trials import train_trials, trial_task
     from gansmith.evaluation import compare
+    from gansmith.runs import holds_run, open_run
 
-    try:
-        code, _, model = _train(recipe, directory, None, flags, progress, json)
-    except TrainingFailed as error:
-        complain(f"{directory.name}: {error}")
-        return 0, {"fd_ratio": None, "gates": {}}
-    return code, None if model is None else compare([directory], quick=quick)[0]["verdicts"][0]
+    tasks = {}
+    for seed, (name, choices) in itertools.product(range(seeds), OBJECTIVES_COMPARED.items()):
+        directory = out / f"{name}-{seed}"
+        if holds_run(directory) and open_run(directory).config.images > flags["images"]:
+            raise ConfigError(f"{directory} is longer than {flags['images']:,} images; give another --out")
+        given = {**flags, "seed": seed, **choices}
+        tasks[name, seed] = trial_task(f"{name}, seed {seed}", directory, RECIPE, given, pool)
+    verdicts: dict[str, list[dict[str, Any]]] = {name: [] for name in OBJECTIVES_COMPARED}
+    for (name, seed), trained in train_trials(tasks, pool, complain, images=flags["images"]):
+        failed: dict[str, Any] = {"fd_ratio": None, "gates": {}}
+        directory = tasks[name, seed].directory
+        verdicts[name].append(compare([directory], quick=quick)[0]["verdicts"][0] if trained else failed)
+    return verdicts
 
 
 def _train(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from gansmith.cli.output import Json, print_table
+from gansmith.cli.placement import ONE_AT_A_TIME, Placed
 from gansmith.config import choose, parse_value
 from gansmith.errors import ConfigError
 
@@ -22,11 +23,12 @@ def recipes(
     data: str = "mnist",
     data_dir: Path | None = None,
     out: Path | None = None,
+    placement: Placed = ONE_AT_A_TIME,
     json: Json = False,
 ) -> int:
     """Train every recipe for the same time, or the same number of images, and rank them by validation FD ratio.
 
-    One run at a time; the same command goes on where it was stopped, and the board is rewritten after each run.
+    The same command goes on where it was stopped, and the board is rewritten after each run.
 
     Parameters
     ----------
@@ -59,7 +61,8 @@ def recipes(
     choices = _choices(data, data_dir)
     folder = out or Path("runs") / f"board-{'-'.join(f'{value:g}-{name}' for name, value in length.items())}-{data}"
     files = ("board.md", "board.png", "curves.png")
-    run = partial(run_board, folder, names or RANKED, seeds=seeds, length=length, choices=choices, report=_report)
+    given: dict[str, Any] = {"length": length, "choices": choices, "pool": placement.open(), "report": _report}
+    run = partial(run_board, folder, names or RANKED, seeds=seeds, **given)
     return _run_and_print(run, to_table, [folder / name for name in files], json=json)
 
 
@@ -74,6 +77,7 @@ def ablate(
     data: str = "mnist",
     data_dir: Path | None = None,
     out: Path | None = None,
+    placement: Placed = ONE_AT_A_TIME,
     json: Json = False,
 ) -> int:
     """Train a recipe with and without each technique, from the same seeds, and show what each one does.
@@ -104,7 +108,8 @@ def ablate(
     length = _length(minutes, images, 1.0)
     folder = out or Path("runs") / f"ablation-{recipe}"
     choices = _choices(data, data_dir)
-    run = partial(run_ablation, folder, recipe, without, seeds=seeds, length=length, choices=choices, report=_report)
+    given: dict[str, Any] = {"length": length, "choices": choices, "pool": placement.open(), "report": _report}
+    run = partial(run_ablation, folder, recipe, without, seeds=seeds, **given)
     return _run_and_print(run, to_table, [folder / "ablation.md"], json=json)
 
 
@@ -116,7 +121,7 @@ def _run_and_print(
     json: bool,
 ) -> int:
     """Run a comparison, print its table and where it was written; returns the exit code. The first file names it."""
-    from gansmith.benchmarks.trials import Interrupted
+    from gansmith.workers import Interrupted
 
     kind, folder = files[0].stem, files[0].parent
     try:

@@ -21,6 +21,7 @@ from gansmith.sampling import Model, draw_latents, generate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 # Distinct for any colour vision, and in grey print by line style.
 _LOSSES = {"d_loss": ("#0072B2", "-", "discriminator"), "g_loss": ("#D55E00", "--", "generator")}
@@ -73,20 +74,23 @@ def draw_curves(run: RunDirectory, kind: str = ".png") -> bytes:
 
 
 def _draw_scores(axes: "Axes", scores: Sequence[Point]) -> None:
-    from matplotlib.ticker import LogFormatter
-
-    class Plain(LogFormatter):
-        """1.25 and 20 where a logarithmic axis has 1.25 x 10^0 and 2 x 10^1."""
-
-        def __call__(self, x: float, pos: int | None = None) -> str:
-            return f"{x:g}" if super().__call__(x, pos) else ""
-
     axes.plot(*zip(*scores, strict=True), color=_SCORE, marker="o", label="generated images")
     axes.axhline(1, color=_SCORE, linewidth=0.8, linestyle=":", label="other real images (1.00)")
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(Plain())
-    axes.yaxis.set_minor_formatter(Plain())
+    use_plain_numbers(axes.yaxis)
     axes.set_ylabel("validation FD ratio")
+
+
+def use_plain_numbers(axis: "Axis") -> None:
+    """Have a logarithmic axis show 1.25 and 20 where it has 1.25 x 10^0 and 2 x 10^1."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    axis.set_major_formatter(Plain())
+    axis.set_minor_formatter(Plain())
 
 
 def _mark_failure(panels: Sequence["Axes"], row: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A report of one or more runs, from their directories alone: a tagged PDF by typst, or one HTML file.
+"""Reports: of one or more runs, from their directories alone, as a tagged PDF by typst or one HTML file.
 
 `compose` writes the contents, as a list of blocks: headings, texts, lists, tables and pictures. The two templates next
 to this file only lay blocks out. Equal directories give equal bytes: nothing depends on when or where a report is made.
@@ -7,7 +7,7 @@ to this file only lay blocks out. Equal directories give equal bytes: nothing de
 import base64
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,20 @@ def write_report(runs: Sequence[RunDirectory], path: Path) -> None:
 
     Raises GansmithError for a kind of file not in `FORMATS`.
     """
+    write_blocks(*compose(runs), path)
+
+
+def write_blocks(title: str, blocks: Sequence[Mapping[str, Any]], pictures: dict[str, bytes], path: Path) -> None:
+    """Write blocks as a report, at once or not at all.
+
+    Args:
+        blocks: as `compose` makes them.
+        pictures: PNG files by the names that blocks use.
+
+    Raises GansmithError for a kind of file not in `FORMATS`.
+    """
     if path.suffix not in FORMATS:
         raise GansmithError(f"{path} does not end in one of {', '.join(FORMATS)}; choose one of these")
-    title, blocks, pictures = compose(runs)
     facts = {"title": title, "blocks": blocks}
     data = to_pdf(facts, pictures) if path.suffix == ".pdf" else to_html(facts, pictures)
     write_bytes(path, data)

@@ -1,0 +1,165 @@
+"""`sweep`: search for good choices by many trials, show what was found, write the best as a recipe."""
+
+import json as json_
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from gansmith.cli.output import Json, complain, print_table, require_parent
+from gansmith.cli.placement import ONE_AT_A_TIME, Placed
+from gansmith.cli.training import Overrides
+from gansmith.errors import ConfigError
+
+_METHOD = Group("How to search", sort_key=80)
+_NO_OVERRIDES = Overrides()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How a sweep searches."""
+
+    sampler: Annotated[Literal["tpe", "random", "grid"], Parameter(group=_METHOD, help="How choices are drawn.")] = (
+        "tpe"
+    )
+    prune: Annotated[
+        Literal["none", "median", "halving"] | None,
+        Parameter(
+            group=_METHOD,
+            help="Stop trials whose validation FD ratio is worse than the median of others, or not in the better half "
+            "after a quarter and a half of their length; by default median, and none for several objectives.",
+        ),
+    ] = None
+    objectives: Annotated[
+        str,
+        Parameter(group=_METHOD, help="One or more of fd-ratio, images-per-s and size (parameters of G), with commas."),
+    ] = "fd-ratio"
+    storage: Annotated[
+        str | None,
+        Parameter(
+            group=_METHOD,
+            help="Address of a database for sweeps on several machines, as postgresql+psycopg://user@host/name; by "
+            "default a SQLite file in the folder.",
+        ),
+    ] = None
+    study: Annotated[
+        str | None, Parameter(group=_METHOD, help="Name of the sweep in that database; by default the folder's.")
+    ] = None
+
+
+_USUAL = Method()
+
+
+def sweep(
+    recipe: str | None = None,
+    /,
+    *,
+    search: Annotated[list[str] | None, Parameter(negative=())] = None,
+    space: Path | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    out: Path | None = None,
+    config: Path | None = None,
+    best: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
+    method: Annotated[Method, Parameter(name="*")] = _USUAL,
+    placement: Placed = ONE_AT_A_TIME,
+    overrides: Annotated[Overrides, Parameter(name="*")] = _NO_OVERRIDES,  # type: ignore[valid-type]
+) -> int:
+    """Search for good choices by many trials, each an ordinary run, and report what was found (extra `search`).
+
+    The same command continues a sweep that was stopped. Every field of `train` is a flag that all trials are given.
+
+    Parameters
+    ----------
+    recipe
+        Row of `gansmith list recipes` to start from, or the folder of a sweep to show.
+    search
+        Fields with a range or choices: g-lr=1e-4..1e-2:log,network=compact,r3gan; a field alone has its usual range.
+    space
+        TOML file with these instead.
+    trials
+        Number of trials, failed and pruned ones included; 20 for a new sweep.
+    minutes
+        Wall time of each trial; 1 by default. --images sets their length in images instead.
+    out
+        Folder of the sweep, by default one under runs/; of a sweep that is shown, the report or the recipe to write.
+    config
+        TOML file with field = value lines that every trial is given.
+    best
+        Write the best trial's choices to --out as a file for `gansmith train --config`.
+    json
+        The trials as one JSON object instead of a table.
+    """
+    if recipe is not None and (Path(recipe) / "sweep.json").is_file():
+        _refuse_search(search, space, trials, minutes, overrides)
+        return _show(Path(recipe), method.storage, out=out, best=best, json=json)
+    if best:
+        raise ConfigError("--best is of a sweep that exists; give its folder, such as runs/sweep-default-mnist")
+    if recipe is not None and os.sep in recipe:
+        raise ConfigError(
+            f"{recipe} holds no sweep (no sweep.json); give a recipe's name, or a folder that sweep wrote"
+        )
+    given = {name: value for name, value in vars(overrides).items() if value is not None}
+    given |= {"search": _search_of(search, space), "trials": trials, "minutes": minutes, "out": out, "file": config}
+    given |= {**vars(method), "objectives": [one.strip() for one in method.objectives.split(",")]}
+    return _search(recipe, {**given, **vars(placement)}, json=json)
+
+
+def _search(recipe: str | None, given: dict[str, Any], *, json: bool) -> int:
+    """Run a sweep and show it; returns the exit code."""
+    from gansmith.api import sweep as run
+
+    try:
+        found = run(recipe, report=_report, **given)
+    except KeyboardInterrupt:
+        complain("stopped; the same command continues the sweep")
+        return 130
+    return _show(found.directory, found.storage, out=None, best=False, json=json)
+
+
+def _search_of(search: list[str] | None, space: Path | None) -> dict[str, Any]:
+    """Return the search space of the flags."""
+    from gansmith.sweeps.space import parse_search, read_space
+
+    if (search is None) == (space is None):
+        raise ConfigError(
+            "give what to search by --search, such as --search g-lr,network=compact,r3gan, or by --space FILE"
+        )
+    return read_space(space) if space is not None else parse_search(search or [])
+
+
+def _refuse_search(search: Any, space: Any, trials: Any, minutes: Any, overrides: Any) -> None:
+    if any(value is not None for value in (search, space, trials, minutes, *vars(overrides).values())):
+        raise ConfigError("a folder alone shows its sweep; to go on, give the command it was begun with, and --trials")
+
+
+def _show(folder: Path, storage: str | None, *, out: Path | None, best: bool, json: bool) -> int:
+    """Print what a sweep found and write its report, or its best recipe."""
+    from gansmith.api import Sweep
+    from gansmith.sweeps import results
+
+    found = Sweep(folder, storage)
+    if best:
+        path = out or Path("recipe.toml")
+        require_parent(path)
+        print(f"recipe {found.write_recipe(path)}: train it with gansmith train --config {path}")
+        return 0
+    path = found.report(out)
+    rows, settings = found.trials, found.settings
+    if json:
+        print(json_.dumps({"settings": settings, "trials": rows, "importances": found.importances}))
+    else:
+        ranked = results.best_first(rows, settings)
+        print_table(*results.to_table([*ranked, *(row for row in rows if row not in ranked)], settings), width=160)
+        print(f"{results.counts(rows)}; report {path}")
+        if ranked:
+            print(f"best recipe: gansmith sweep {folder} --best --out recipe.toml")
+    return 0
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

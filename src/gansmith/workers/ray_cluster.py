@@ -1,0 +1,183 @@
+"""Trainings as tasks on a Ray cluster.
+
+Each is an actor that holds a `TrainingProcess` on some node, with the CPUs and GPUs it needs. Run directories are
+written where the driver's folder is visible on the node, as on a shared file system; elsewhere into a folder of the
+node, and returned when the training has ended. A training whose node is lost is started again on another.
+"""
+
+import contextlib
+import logging
+import socket
+import tempfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gansmith.errors import ConfigError, reason_of
+from gansmith.runs import holds_run
+from gansmith.workers.process import STOP_S, Task, TrainingProcess, unpack
+
+MAX_LOSSES = 3  # of the nodes a task ran on, before it is given up
+CONNECT_S = 5.0
+LOST = 1  # exit code of a task that was given up
+
+
+class NodeTraining(TrainingProcess):
+    """A training on a node of a cluster.
+
+    Args:
+        mark: file with `token` inside that a node sees which shares the driver's folders.
+    """
+
+    def __init__(
+        self, directory: str, words: Sequence[str], log: str | None, threads: int, mark: str, token: str
+    ) -> None:
+        path = Path(mark)
+        self.is_shared = path.is_file() and path.read_text(encoding="utf-8") == token
+        if not self.is_shared:
+            directory = str(Path(tempfile.gettempdir()) / f"gansmith-{token}" / Path(directory).name)
+            log = f"{directory}.txt" if log else None
+        super().__init__(directory, words, log, threads=threads)
+
+    def shares_folders(self) -> bool:
+        """Return whether the driver's run directory is this one."""
+        return self.is_shared
+
+
+class RayPool:
+    """Tasks on the Ray cluster at an address; "auto" for the one this machine belongs to.
+
+    Raises ConfigError without the extra `ray`, and where no cluster answers.
+    """
+
+    def __init__(self, address: str, *, workers: int | None, threads: int, gpus: float) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError("tasks on a cluster need the extra `ray`: pip install 'gansmith[ray]'") from None
+        self.ray: Any = ray
+        self.threads, self.gpus = threads, gpus
+        self.is_mine = not ray.is_initialized()
+        if self.is_mine:
+            _connect(ray, address)
+        self.size = workers or self._room()
+        self.token = uuid.uuid4().hex
+        self.marks: set[Path] = set()
+
+    def _room(self) -> int:
+        """Return how many tasks the cluster has room for."""
+        found = self.ray.cluster_resources()
+        rooms = [found.get("CPU", 0) / self.threads]
+        if self.gpus:
+            rooms.append(found.get("GPU", 0) / self.gpus)
+        if int(min(rooms)) < 1:
+            has = f"{found.get('CPU', 0):g} CPUs and {found.get('GPU', 0):g} GPUs"
+            raise ConfigError(
+                f"the cluster has {has}, and a task needs {self.threads} CPUs and {self.gpus:g} GPUs; ask for fewer"
+            )
+        return int(min(rooms))
+
+    def start(self, task: Task) -> dict[str, Any]:
+        mark = task.directory.parent / f".mark-{self.token}"
+        if mark not in self.marks:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.write_text(self.token, encoding="utf-8")
+            self.marks.add(mark)
+        running = {"task": task, "mark": mark, "losses": 0, "state": {"code": None, "scores": [], "reason": ""}}
+        self._place(running)
+        return running
+
+    def _place(self, running: dict[str, Any]) -> None:
+        """Start an actor for a task on a node with room, and ask for its state."""
+        task = running["task"]
+        actor_class = self.ray.remote(NodeTraining).options(
+            num_cpus=self.threads, num_gpus=self.gpus, max_restarts=0, max_task_retries=0
+        )
+        directory, log = str(task.directory.absolute()), str(task.log.absolute()) if task.log else None
+        actor = actor_class.remote(
+            directory, task.words, log, self.threads, str(running["mark"].absolute()), self.token
+        )
+        running |= {"actor": actor, "step": "place", "pending": actor.shares_folders.remote()}
+
+    def poll(self, running: dict[str, Any]) -> dict[str, Any]:
+        """Return the newest state that the node has sent, without waiting for it."""
+        ready, _ = self.ray.wait([running["pending"]], timeout=0)
+        if ready:
+            try:
+                self._advance(running, self.ray.get(running["pending"]))
+            except self.ray.exceptions.RayError as error:
+                self._lose(running, error)
+        state: dict[str, Any] = running["state"]
+        return state
+
+    def _advance(self, running: dict[str, Any], answer: Any) -> None:
+        """Take a node's answer, and ask the next question: place, (send), poll, (fetch)."""
+        actor, directory = running["actor"], running["task"].directory
+        if running["step"] == "place":
+            running["is_shared"] = answer
+            if not answer and holds_run(directory):
+                packed = TrainingProcess(str(directory), ()).pack()
+                running |= {"step": "send", "pending": actor.unpack.remote(packed)}
+                return
+        elif running["step"] == "poll":
+            if answer["code"] is not None and not running["is_shared"]:
+                running |= {"step": "fetch", "pending": actor.pack.remote(), "last": answer}
+                return
+            running["state"] = answer
+        elif running["step"] == "fetch":
+            unpack(answer, directory)
+            running["state"] = running["last"]
+        if running["state"]["code"] is not None:
+            self.ray.kill(actor)
+        else:
+            running |= {"step": "poll", "pending": actor.poll.remote()}
+
+    def _lose(self, running: dict[str, Any], error: Exception) -> None:
+        """Start a task again whose node was lost, or give it up."""
+        running["losses"] += 1
+        if running["losses"] >= MAX_LOSSES:
+            reason = f"its node was lost {MAX_LOSSES} times ({str(error).splitlines()[0]})"
+            running["state"] = {"code": LOST, "scores": [], "reason": reason}
+        else:
+            self._place(running)
+
+    def stop(self, running: dict[str, Any]) -> None:
+        running["actor"].stop.remote()
+
+    def close(self, left: Sequence[dict[str, Any]]) -> None:
+        try:
+            self._save([running for running in left if running["step"] in ("poll", "send")])
+        finally:
+            for running in left:
+                self.ray.kill(running["actor"])
+            for mark in self.marks:
+                mark.unlink(missing_ok=True)
+            if self.is_mine:
+                self.ray.shutdown()
+
+    def _save(self, running: Sequence[dict[str, Any]]) -> None:
+        """Have tasks save and stop, and fetch the run directories that are not here."""
+        for one in running:
+            one["actor"].stop.remote()
+        waits = [one["actor"].wait.remote(STOP_S) for one in running]
+        if waits:
+            self.ray.wait(waits, num_returns=len(waits), timeout=STOP_S)
+        for one in running:
+            if not one["is_shared"]:
+                with contextlib.suppress(self.ray.exceptions.RayError):
+                    unpack(self.ray.get(one["actor"].pack.remote(), timeout=STOP_S), one["task"].directory)
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Connect to the cluster at an address; ConfigError where none answers, which Ray waits minutes for."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if colon and port.isdigit():
+            socket.create_connection((host, int(port)), CONNECT_S).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address!r} ({reason_of(error)}); begin one with `ray start --head`, or omit "
+            "--ray"
+        ) from None

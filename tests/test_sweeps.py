@@ -1,0 +1,382 @@
+"""Sweeps: spaces, what the study draws and prunes, and small real sweeps, killed ones among them."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import TINY, wait_until
+
+import gansmith as gs
+from gansmith.cli import app
+from gansmith.config import FIELDS, Config, resolve
+from gansmith.errors import ConfigError, GansmithError, RunError
+from gansmith.runs import is_locked, open_run
+from gansmith.sweeps import results, search, studies
+from gansmith.sweeps.space import TABLES, grid_values, parse_search, read_space, to_space, to_words
+
+optuna = pytest.importorskip("optuna")
+
+
+def test_ranges_choices_and_steps_are_read():
+    assert parse_search(["g-lr=1e-4..1e-2:log,network=compact,r3gan", "batch-size=32..128:32"]) == {
+        "g_lr": {"low": 1e-4, "high": 1e-2, "scale": "log"},
+        "network": {"choices": ["compact", "r3gan"]},
+        "batch_size": {"low": 32, "high": 128, "scale": "linear", "step": 32},
+    }
+    assert parse_search(["batch-size=32,64"]) == {"batch_size": {"choices": [32, 64]}}
+    assert parse_search(["beta1=0..0.9,spectral-norm"])["spectral_norm"] == {"choices": [False, True]}
+    # A word that is both a field and a choice of the field before it is the choice.
+    assert parse_search(["conditioning=labels,clusters,g-lr"]).keys() == {"conditioning", "g_lr"}
+    assert parse_search(["replay-size=1k..10k"])["replay_size"] == {"low": 1000, "high": 10_000, "scale": "log"}
+    assert parse_search(["beta1=0.1..0.75:0.25"])["beta1"]["high"] == pytest.approx(0.6)
+
+
+def test_python_and_files_give_the_same_spaces(tmp_path):
+    space = {"g_lr": {"low": 1e-4, "high": 1e-2, "scale": "log"}, "network": {"choices": ["compact", "r3gan"]}}
+    assert to_space({"g_lr": (1e-4, 1e-2), "network": ["compact", "r3gan"]}) == space
+    assert to_space({"g-lr": "1e-4..1e-2:log", "network": "compact,r3gan"}) == space
+    assert to_space(space) == space
+    (tmp_path / "space.toml").write_text('g_lr = {low = 1e-4, high = 1e-2}\nnetwork = ["compact", "r3gan"]\n')
+    assert read_space(tmp_path / "space.toml") == space
+    assert to_words(space) == "g_lr 0.0001 to 0.01 (log), network compact or r3gan"
+
+
+def test_what_is_not_given_comes_from_the_fields_themselves():
+    """Every field is either searched over values that it can have, or says why not."""
+    for name, field in FIELDS.items():
+        try:
+            (dimension,) = to_space({name: None}).values()
+        except ConfigError as refusal:
+            reasons = ("do not compare", "nothing to search", "no usual range", "has one choice")
+            assert any(reason in str(refusal) for reason in reasons), name
+            continue
+        for value in dimension.get("choices") or (dimension["low"], dimension["high"]):
+            Config(**{name: value})
+            assert type(value) is field.type
+        if "low" in dimension:
+            assert dimension["scale"] == ("linear" if dimension["low"] == 0 else field.metadata["scale"])
+    assert to_space({"network": {}})["network"]["choices"] == list(TABLES["network"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lr=1..2", "here it is g_lr and d_lr"),
+        ("g-lrr=1..2", "did you mean 'g_lr'"),
+        ("g-lr=1e-2..1e-4", "empty: 0.01 is not less than 0.0001"),
+        ("g-lr=1e-3..1e-3", "empty"),
+        ("g-lr=..1", "empty value"),
+        ("g-lr=a..b", "g_lr is 'a'; it must be a number"),
+        ("g-lr=0..1:log", "more than 0"),
+        ("g-lr=1e-4..1e-2:cubic", "scale of g_lr is 'cubic'"),
+        ("g-lr=1e-4..1e-2:5", "step of g_lr is 5.0"),
+        ("g-lr=1e-3", "nothing to search; give it as --g-lr"),
+        ("g-lr=1e-3,1e-3", "twice"),
+        ("beta1=0.5..2", "beta1 is 2.0; it must be between"),
+        ("network=3,compact", "there is no network '3'"),
+        ("network=compact..r3gan", "not a number, so it has no range"),
+        ("batch-size=32,6.5", "whole number"),
+        ("g-lr,g-lr", "searched twice"),
+        ("data=mnist,kmnist", "do not compare"),
+        ("seed=0..9", "nothing to search"),
+        ("images=1k..2k", "nothing to search"),
+        ("augment", None),
+        ("", "there is no field"),
+    ],
+)
+def test_spaces_that_make_no_sense_are_refused(text, message):
+    if message is None:
+        assert parse_search([text])
+        return
+    with pytest.raises(ConfigError, match=message):
+        parse_search([text])
+
+
+def test_a_grid_has_all_its_points_and_needs_single_values():
+    assert grid_values("beta1", parse_search(["beta1=0..0.9:0.3"])["beta1"]) == pytest.approx([0, 0.3, 0.6, 0.9])
+    assert grid_values("d_steps", parse_search(["d-steps"])["d_steps"]) == [1, 2, 3, 4, 5]
+    with pytest.raises(ConfigError, match="list them"):
+        studies.grid_size(parse_search(["g-lr"]))
+    with pytest.raises(ConfigError, match="more than 10,000"):
+        studies.grid_size(parse_search(["g-width=1..4096,d-width=1..4096"]))
+
+
+def test_scores_are_compared_after_the_same_eighths():
+    assert studies.in_eighths([]) == {}
+    assert studies.in_eighths([(0.25, 8.0), (0.5, 2.0), (1.0, 1.0)]) == pytest.approx(
+        {2: 8.0, 3: 4.0, 4: 2.0, 5: 2**0.75, 6: 2**0.5, 7: 2**0.25}
+    )
+    # A trial with three scores has ratios after the eighths between them too: 16 at 8/3, 4 at 16/3.
+    thirds = studies.in_eighths([(1 / 3, 16.0), (2 / 3, 4.0)])
+    assert thirds == pytest.approx({2: 16.0, 3: 16 * 4 ** (-1 / 8), 4: 8.0, 5: 16 * 4 ** (-7 / 8)})
+    assert studies.in_eighths([(0.5, math.inf), (0.75, 3.0)]) == pytest.approx({6: 3.0})
+
+
+SETTINGS = {"space": {"g_lr": {"low": 1e-4, "high": 1e-2, "scale": "log"}, "network": {"choices": ["compact", "mlp"]}},
+            "sampler": "tpe", "seed": 3, "objectives": ["fd-ratio"], "prune": "median"}  # fmt: skip
+
+
+def new_study(folder, settings=SETTINGS, name="study.db"):
+    folder.mkdir(exist_ok=True)
+    storage = studies.open_storage(f"sqlite:///{folder / name}")
+    study = studies.create_study(storage, "s", settings, creator="me")
+    study.pruner = studies.pruner_of(settings["prune"])
+    return study
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_choices_depend_on_the_seed_the_number_and_the_trials_before(tmp_path, sampler):
+    """So a study that is opened again draws what one that stays open draws."""
+    settings = {**SETTINGS, "sampler": sampler}
+    drawn = []
+    for name in ("once.db", "again.db"):
+        study = new_study(tmp_path, settings, name)
+        for number in range(14):  # TPE draws at random ten times
+            if name == "again.db" and number in (3, 12):
+                study = new_study(tmp_path, settings, name)
+            trial = studies.next_trial(study, settings, owner="me")
+            assert trial.number == number
+            study.tell(trial, abs(math.log10(trial.params["g_lr"]) + 3))
+        drawn.append([trial.params for trial in study.get_trials()])
+    assert drawn[0] == drawn[1]
+    assert len({params["g_lr"] for params in drawn[0]}) == 14
+    other = new_study(tmp_path, {**settings, "seed": 4}, "other.db")
+    assert studies.next_trial(other, {**settings, "seed": 4}, owner="me").params != drawn[0][0]
+
+
+def test_a_trial_that_was_begun_goes_on_with_its_choices(tmp_path):
+    study = new_study(tmp_path)
+    begun = studies.next_trial(study, SETTINGS, owner="me")
+    theirs = studies.next_trial(study, SETTINGS, owner="another")
+    study.ask()  # killed before anything was drawn
+    again = new_study(tmp_path)
+    mine = studies.unfinished_trials(again, SETTINGS, owner="me", is_shared=True)
+    assert [(trial.number, trial.params) for trial in mine] == [(0, begun.params)]
+    alone = studies.unfinished_trials(again, SETTINGS, owner="me", is_shared=False)
+    assert [trial.number for trial in alone] == [0, 2] and alone[1].params.keys() == SETTINGS["space"].keys()
+    assert theirs.params == again.get_trials()[1].params
+
+
+def test_studies_of_other_spaces_are_refused(tmp_path):
+    new_study(tmp_path)
+    other = {**SETTINGS, "space": {"g_lr": {"low": 1e-4, "high": 1e-1, "scale": "log"}}}
+    with pytest.raises(RunError, match="is of another sweep .space .*0.01.*0.1"):
+        new_study(tmp_path, other)
+    foreign = optuna.create_study(storage=f"sqlite:///{tmp_path / 'foreign.db'}", study_name="s")
+    foreign.tell(foreign.ask(), 1.0)
+    with pytest.raises(RunError, match="one that Gansmith did not begin"):
+        new_study(tmp_path, name="foreign.db")
+    with pytest.raises(ConfigError, match="address of a database"):
+        studies.open_storage("my study")
+    with pytest.raises(ConfigError, match="cannot be used"):
+        studies.open_storage("sqlite:////no/such/folder/study.db")
+
+
+@pytest.mark.parametrize(("prune", "pruned"), [("none", False), ("median", True), ("halving", True)])
+def test_a_trial_far_worse_than_others_is_pruned(tmp_path, prune, pruned):
+    settings = {**SETTINGS, "prune": prune}
+    study = new_study(tmp_path, settings)
+    for ratio in (2.0, 3.0, 4.0, 5.0):
+        trial = studies.next_trial(study, settings, owner="me")
+        assert not studies.report_scores(trial, [(0.25, 10 * ratio)]) or prune == "halving"
+        study.tell(trial, ratio)
+    bad, good = (studies.next_trial(study, settings, owner="me") for _ in range(2))
+    assert studies.report_scores(bad, [(0.25, 900.0)]) is pruned
+    assert studies.report_scores(bad, [(0.25, 900.0)]) is pruned  # told again, as after a restart
+    assert studies.report_scores(good, [(0.25, 9.0), (0.5, 5.0)]) is False
+
+
+class PoolHere:
+    """Runs each task in this process at once: real trainings without the start of another interpreter."""
+
+    size, threads = 1, 0
+
+    def __init__(self, stop_after=None):
+        self.started, self.stop_after = [], stop_after
+
+    def start(self, task):
+        if len(self.started) == self.stop_after:
+            raise KeyboardInterrupt
+        self.started.append(task)
+        try:
+            code = app([*task.words, "--out", str(task.directory)], exit_on_error=False, result_action="return_value")
+            return {"code": code, "scores": [], "reason": ""}
+        except GansmithError as error:
+            return {"code": 2, "scores": [], "reason": str(error)}
+        except gs.TrainingFailed as error:
+            return {"code": 1, "scores": [], "reason": str(error)}
+
+    def poll(self, running):
+        return running
+
+    def stop(self, running):
+        pass
+
+    def close(self, left):
+        pass
+
+
+FEW = {name: value for name, value in TINY.items() if name not in ("images", "g_width", "d_width", "evaluate_every")}
+
+
+def planned(digit_dir, space="g-lr=1e-4..1e-2,g-width=4,8", **method):
+    choices = {**FEW, "data_dir": str(digit_dir), "d_width": 8}
+    return search.plan_sweep("mlp-small", parse_search([space]), length={"images": 128}, choices=choices, **method)
+
+
+def rows_of(folder):
+    return results.read_rows(search.open_study(folder), folder)
+
+
+def test_a_sweep_that_is_stopped_again_and_again_ends_with_its_trials(tmp_path, digit_dir):
+    settings, folder = planned(digit_dir), tmp_path / "sweep"
+    with pytest.raises(search.Interrupted):
+        search.run_sweep(folder, settings, trials=3, pool=PoolHere(stop_after=1))
+    with pytest.raises(search.Interrupted):
+        search.run_sweep(folder, settings, pool=PoolHere(stop_after=1))
+    last = PoolHere()
+    search.run_sweep(folder, settings, pool=last)
+    rows = rows_of(folder)
+    assert [row["state"] for row in rows] == ["finished"] * 3
+    assert [task.name for task in last.started] == ["trial 2"]
+    for row in rows:
+        run = open_run(Path(row["run"]))
+        assert {name: getattr(run.config, name) for name in ("g_lr", "g_width")} == row["params"]
+        assert len(run.facts()["starts"]) == 1  # none was trained twice
+        assert row["validation_fd_ratio"] == run.validation_scores()[-1]["validation_fd_ratio"]
+    search.run_sweep(folder, settings, trials=4, pool=last)  # more of them
+    assert [row["params"] for row in rows_of(folder)][:3] == [row["params"] for row in rows]
+    assert len(rows_of(folder)) == 4
+    found = gs.Sweep(folder)
+    assert found.best.directory == Path(min(rows_of(folder), key=lambda row: row["validation_fd_ratio"])["run"])
+    assert sum(found.importances.values()) == pytest.approx(1) and found.importances.keys() == {"g_lr", "g_width"}
+    text = found.report().read_text()
+    assert "History" in text and "Slices" in text and "Importance" in text and "4 trials: 4 finished" in text
+    assert "Best trials" in found._repr_html_() or "<table" in found._repr_html_()
+
+    recipe = found.write_recipe(tmp_path / "recipe.toml")
+    written = tomllib.loads(recipe.read_text())
+    best = resolve(file=recipe)
+    assert best.replace(keep_last=1, evaluate_every=found.best.config.evaluate_every) == found.best.config
+    assert written["recipe"] == "mlp-small" and "keep_last" not in written
+
+    with pytest.raises(RunError, match="holds a sweep with space .*another --out"):
+        search.run_sweep(folder, planned(digit_dir, "g-lr=1e-4..1e-1"), pool=last)
+    with pytest.raises(RunError, match="holds other things"):
+        search.run_sweep(tmp_path, settings, pool=last)
+
+
+def test_failed_trials_are_recorded_with_their_reasons(tmp_path, digit_dir):
+    settings = planned(digit_dir, "g-lr=1e-3,1e17,d-lr=1e-3,1e17", sampler="grid")
+    search.run_sweep(tmp_path / "sweep", settings, pool=PoolHere())
+    rows = rows_of(tmp_path / "sweep")
+    assert [tuple(row["params"].values()) for row in rows] == [(1e-3, 1e-3), (1e-3, 1e17), (1e17, 1e-3), (1e17, 1e17)]
+    assert [row["state"] for row in rows][0] == "finished" and rows[3]["state"] == "failed"
+    assert "became NaN or infinite" in rows[3]["reason"]
+    assert "failed: " in gs.Sweep(tmp_path / "sweep").report().read_text()
+
+
+def test_a_sweep_whose_trials_are_all_refused_stops(tmp_path, digit_dir):
+    settings = planned(digit_dir, "objective=wasserstein,auxiliary-classifier", sampler="random")
+    pool = PoolHere()
+    with pytest.raises(GansmithError, match="first 3 trials were all refused.*because"):
+        search.run_sweep(tmp_path / "sweep", settings, pool=pool)
+    assert len(pool.started) == 3
+
+
+def test_several_objectives_have_a_front(tmp_path, digit_dir):
+    settings = planned(digit_dir, "g-width=4,64", sampler="grid", objectives=["fd-ratio", "size"])
+    assert settings["prune"] == "none"
+    search.run_sweep(tmp_path / "sweep", settings, pool=PoolHere())
+    small, large = rows_of(tmp_path / "sweep")
+    assert small["g_parameters"] < large["g_parameters"]
+    fronted = results.best_first(
+        [{**large, "validation_fd_ratio": 9.0}, {**small, "validation_fd_ratio": 8.0}], settings
+    )
+    assert [row["trial"] for row in fronted] == [0, 1]
+    assert gs.Sweep(tmp_path / "sweep").importances
+    with pytest.raises(ConfigError, match="compares FD ratios alone"):
+        planned(digit_dir, prune="median", objectives=["fd-ratio", "size"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give what to search"),
+        (["--search", "lr=1..2"], "here it is g_lr and d_lr"),
+        (["--search", "g-lr", "--g-lr", "1e-3"], "both searched and given"),
+        (["--search", "g-lr", "--space", "x.toml"], "give what to search"),
+        (["--space", "x.toml"], "there is no file"),
+        (["--search", "g-lr", "--minutes", "0"], "more than 0"),
+        (["--search", "g-lr", "--trials", "0"], "between 1 and"),
+        (["--search", "g-lr", "--workers", "0"], "workers is 0"),
+        (["--search", "g-lr", "--gpus", "1"], "give --ray too"),
+        (["--search", "g-lr", "--objectives", "speed"], "must be one of fd-ratio, images-per-s, size"),
+        (["--search", "g-lr", "--sampler", "grid"], "a grid needs single values"),
+        (["--search", "g-lr", "--use-all-training-images"], "no validation images"),
+        (["--search", "g-lr", "--storage", "nowhere"], "address of a database"),
+        (["--best"], "give its folder"),
+        (["runs/nothing"], "holds no sweep"),
+    ],
+)
+def test_requests_that_make_no_sense_begin_nothing(gansmith, tmp_path, words, message):
+    code, _, err = gansmith("sweep", *words)
+    assert code == 2 and message in err
+    assert not list(tmp_path.glob("runs/*/runs"))
+
+
+def test_without_optuna_the_extra_is_named(gansmith, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    code, _, err = gansmith("sweep", "--search", "g-lr")
+    assert code == 2 and "pip install 'gansmith[search]'" in err
+
+
+def command(digit_dir, *words, images=128):
+    """A sweep as a command of its own process."""
+    given = {**FEW, "images": images, "d_width": 8, "data_dir": digit_dir}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    return [sys.executable, "-m", "gansmith", "sweep", "mlp-small", "--out", "sweep", *flags, *words]
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_three_times_ends_with_its_trials(tmp_path, digit_dir):
+    """By SIGKILL: its trainings save and stop by themselves, and go on where they were."""
+    words = command(digit_dir, "--search", "g-lr,g-width=4,8", "--trials", "8", "--workers", "2", images=40_000)
+    for kill in range(3):
+        process = subprocess.Popen(words)
+        wait_until(lambda done=kill: len(list(tmp_path.glob("sweep/runs/*/metrics.jsonl"))) > 2 * done, seconds=120)
+        process.kill()
+        process.wait()
+    subprocess.run(words, check=True, timeout=300)
+    rows = rows_of(tmp_path / "sweep")
+    assert len(rows) == 8 and {row["state"] for row in rows} <= {"finished", "pruned"}
+    runs = sorted(path.name for path in (tmp_path / "sweep/runs").iterdir())
+    assert runs == [f"{number:04d}" for number in range(8)]
+    starts = [len(open_run(tmp_path / "sweep/runs" / name).facts()["starts"]) for name in runs]
+    assert sum(starts) > 8  # some were continued
+    assert not any(is_locked(tmp_path / "sweep/runs" / name) for name in runs)
+
+
+@pytest.mark.slow
+def test_a_bad_trial_is_pruned_and_ctrl_c_stops_the_rest(tmp_path, digit_dir):
+    words = command(digit_dir, "--search", "g-lr=1e-3,1.0", "--sampler", "grid", "--prune", "halving", images=60_000)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: (tmp_path / "sweep/runs/0000/metrics.jsonl").is_file(), seconds=120)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130 and "the same command continues" in process.stderr.read()
+    process.stderr.close()
+    assert subprocess.run(words, stderr=subprocess.DEVNULL).returncode == 0
+    good, bad = rows_of(tmp_path / "sweep")
+    assert good["state"] == "finished" and bad["state"] in ("pruned", "failed")
+    shown = subprocess.run([*words[:4], "sweep", "--json"], check=True, capture_output=True, text=True)
+    assert json.loads(shown.stdout)["trials"][0]["params"] == {"g_lr": 1e-3}
+    best = subprocess.run(
+        [*words[:4], "sweep", "--best", "--out", "best.toml"], check=True, capture_output=True, text=True
+    )
+    assert "best.toml" in best.stdout and tomllib.loads(Path("best.toml").read_text())["g_lr"] == 1e-3
