@@ -130,7 +130,7 @@ def new_study(folder, settings=SETTINGS, name="study.db"):
     return study
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
 def test_choices_depend_on_the_seed_the_number_and_the_trials_before(tmp_path, sampler):
     """So a study that is opened again draws what one that stays open draws."""
     settings = {**SETTINGS, "sampler": sampler}
@@ -290,6 +290,7 @@ def test_a_sweep_whose_trials_are_all_refused_stops(tmp_path, digit_dir):
     assert len(pool.started) == 3
 
 
+@pytest.mark.slow
 def test_several_objectives_have_a_front(tmp_path, digit_dir):
     settings = planned(digit_dir, "g-width=4,64", sampler="grid", objectives=["fd-ratio", "size"])
     assert settings["prune"] == "none"
@@ -339,7 +340,8 @@ def test_without_optuna_the_extra_is_named(gansmith, monkeypatch):
 
 def command(digit_dir, *words, images=128):
     """A sweep as a command of its own process."""
-    given = {**FEW, "images": images, "d_width": 8, "data_dir": digit_dir}
+    every = {f"{name}_every": max(64, images // 8) for name in ("log", "sample", "save")}
+    given = {**FEW, **every, "images": images, "d_width": 8, "data_dir": digit_dir}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     return [sys.executable, "-m", "gansmith", "sweep", "mlp-small", "--out", "sweep", *flags, *words]
 

@@ -661,6 +661,20 @@ class Sweep:
 
         return results.importances(search.open_study(self.directory, storage=self.storage))
 
+    def resume(
+        self,
+        trials: int | None = None,
+        *,
+        workers: int | None = None,
+        ray: str | None = None,
+        gpus: float = 0.0,
+        report: Callable[[str], None] = print,
+    ) -> "Sweep":
+        """Train the trials that a sweep which was stopped lacks, or more of them; see `sweep`."""
+        where = {"workers": workers, "ray": ray, "gpus": gpus}
+        _run_sweep(self.directory, self.settings, where, trials=trials, storage=self.storage, report=report)
+        return self
+
     def write_recipe(self, out: Path | str) -> Path:
         """Write the best trial's choices as a TOML file that `gansmith train --config` takes."""
         from gansmith.sweeps import results
@@ -737,21 +751,27 @@ def sweep(
         report: is given a line for each trial that begins or ends.
         choices: fields of `Config` that every trial has; those of a TOML `file` are added.
     """
-    from gansmith.sweeps.search import run_sweep
-    from gansmith.workers import Interrupted, open_pool
-
     if not isinstance(data, str | Path | None):
         raise ConfigError("data is images in memory, which trials in other processes do not see; give a name or a path")
     method: dict[str, Any] = {"sampler": sampler, "prune": prune, "objectives": objectives, "file": file}
     settings = _plan_sweep(recipe, search, _as_arguments(data, None, choices), minutes, images, method)
     folder = Path(out) if out is not None else RUNS / f"sweep-{settings['recipe']}-{settings['data']}"
-    pool = open_pool(workers, ray, gpus=gpus, threads=int(settings["choices"].get("threads", 0)))
+    where = {"workers": workers, "ray": ray, "gpus": gpus}
+    _run_sweep(folder, settings, where, trials=trials, storage=storage, study=study, report=report)
+    return Sweep(folder, storage)
+
+
+def _run_sweep(folder: Path, settings: Mapping[str, Any], where: Mapping[str, Any], **how: Any) -> None:
+    """Train what a sweep lacks. Raises KeyboardInterrupt where it was stopped."""
+    from gansmith.sweeps.search import run_sweep
+    from gansmith.workers import Interrupted, open_pool
+
+    pool = open_pool(**where, threads=int(settings["choices"].get("threads", 0)))
     try:
-        run_sweep(folder, settings, trials=trials, pool=pool, storage=storage, study=study, report=report)
+        run_sweep(folder, settings, pool=pool, **how)
     except Interrupted as stopped:
         _pass_on([stopped.code - 128])
         raise KeyboardInterrupt from None
-    return Sweep(folder, storage)
 
 
 def _plan_sweep(

@@ -3,9 +3,11 @@
 import json as json_
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -13,6 +15,9 @@ from gansmith.cli.output import Json, complain, print_table, require_parent
 from gansmith.cli.placement import ONE_AT_A_TIME, Placed
 from gansmith.cli.training import Overrides
 from gansmith.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gansmith.api import Sweep
 
 _METHOD = Group("How to search", sort_key=80)
 _NO_OVERRIDES = Overrides()
@@ -76,7 +81,7 @@ def sweep(
     Parameters
     ----------
     recipe
-        Row of `gansmith list recipes` to start from, or the folder of a sweep to show.
+        Row of `gansmith list recipes` to start from; or the folder of a sweep to show, with --trials to continue.
     search
         Fields with a range or choices: g-lr=1e-4..1e-2:log,network=compact,r3gan; a field alone has its usual range.
     space
@@ -94,9 +99,14 @@ def sweep(
     json
         The trials as one JSON object instead of a table.
     """
+    from gansmith.api import Sweep
+    from gansmith.api import sweep as run
+
     if recipe is not None and (Path(recipe) / "sweep.json").is_file():
-        _refuse_search(search, space, trials, minutes, overrides)
-        return _show(Path(recipe), method.storage, out=out, best=best, json=json)
+        _refuse_search(search, space, minutes, *vars(overrides).values())
+        if trials is None:
+            return _show(Path(recipe), method.storage, out=out, best=best, json=json)
+        return _search(partial(Sweep(Path(recipe), method.storage).resume, trials, **vars(placement)), json=json)
     if best:
         raise ConfigError("--best is of a sweep that exists; give its folder, such as runs/sweep-default-mnist")
     if recipe is not None and os.sep in recipe:
@@ -106,15 +116,13 @@ def sweep(
     given = {name: value for name, value in vars(overrides).items() if value is not None}
     given |= {"search": _search_of(search, space), "trials": trials, "minutes": minutes, "out": out, "file": config}
     given |= {**vars(method), "objectives": [one.strip() for one in method.objectives.split(",")]}
-    return _search(recipe, {**given, **vars(placement)}, json=json)
+    return _search(partial(run, recipe, **given, **vars(placement)), json=json)
 
 
-def _search(recipe: str | None, given: dict[str, Any], *, json: bool) -> int:
+def _search(run: Callable[..., "Sweep"], *, json: bool) -> int:
     """Run a sweep and show it; returns the exit code."""
-    from gansmith.api import sweep as run
-
     try:
-        found = run(recipe, report=_report, **given)
+        found = run(report=_report)
     except KeyboardInterrupt:
         complain("stopped; the same command continues the sweep")
         return 130
@@ -132,9 +140,9 @@ def _search_of(search: list[str] | None, space: Path | None) -> dict[str, Any]:
     return read_space(space) if space is not None else parse_search(search or [])
 
 
-def _refuse_search(search: Any, space: Any, trials: Any, minutes: Any, overrides: Any) -> None:
-    if any(value is not None for value in (search, space, trials, minutes, *vars(overrides).values())):
-        raise ConfigError("a folder alone shows its sweep; to go on, give the command it was begun with, and --trials")
+def _refuse_search(*given: Any) -> None:
+    if any(value is not None for value in given):
+        raise ConfigError("a sweep's folder takes --trials alone, to go on; for another search give a recipe and --out")
 
 
 def _show(folder: Path, storage: str | None, *, out: Path | None, best: bool, json: bool) -> int:

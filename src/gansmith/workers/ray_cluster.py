@@ -64,6 +64,7 @@ class RayPool:
         self.size = workers or self._room()
         self.token = uuid.uuid4().hex
         self.marks: set[Path] = set()
+        self.losses = 0
 
     def _room(self) -> int:
         """Return how many tasks the cluster has room for."""
@@ -135,6 +136,7 @@ class RayPool:
 
     def _lose(self, running: dict[str, Any], error: Exception) -> None:
         """Start a task again whose node was lost, or give it up."""
+        self.losses += 1
         running["losses"] += 1
         if running["losses"] >= MAX_LOSSES:
             reason = f"its node was lost {MAX_LOSSES} times ({str(error).splitlines()[0]})"
