@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 OUT = Path(__file__).parents[1] / "docs" / "images" / "layout.svg"
-WIDTH, HEIGHT = 960, 390
+WIDTH, HEIGHT = 960, 424
 LINE, TITLE_SIZE, NAME_SIZE = 17, 14, 12
 FILLS = {"use": "#e8f0e4", "flow": "#e6eef7", "read": "#f6eddc", "base": "#eeeeee"}
 BUS_Y = 216  # of the line from the run directory to what reads it
@@ -46,12 +46,20 @@ BOXES = {
     "networks": Box("networks", ("networks", "summaries.py"), 486, 106, 130, 82, "flow"),
     "training": Box("training", ("training",), 648, 106, 120, 82, "flow"),
     "run": Box("run directory", ("runs.py", "checkpoints.py", "files.py"), 800, 106, 140, 82, "flow"),
-    "samples": Box("samples", ("models.py", "sampling.py", "pictures"), 20, 244, 160, 82, "read"),
-    "evaluation": Box("evaluation", ("evaluation.py", "metrics", "verdicts.py"), 210, 244, 160, 82, "read"),
-    "reports": Box("reports", ("reports", "course"), 400, 244, 160, 82, "read"),
-    "exports": Box("exports", ("signature.py", "exporters", "importers"), 590, 244, 160, 82, "read"),
-    "benchmarks": Box("searches", ("benchmarks", "sweeps", "workers"), 780, 244, 160, 82, "read"),
-    "base": Box("used everywhere", ("errors.py", "randomness.py", "environment.py"), 20, 342, 920, 40, "base"),
+    "samples": Box(
+        "samples",
+        ("models.py", "sampling.py", "latent_space.py", "inversion.py", "pictures"),
+        20,
+        244,
+        160,
+        116,
+        "read",
+    ),
+    "evaluation": Box("evaluation", ("evaluation.py", "metrics", "verdicts.py"), 210, 244, 160, 116, "read"),
+    "reports": Box("reports", ("reports", "course", "lessons"), 400, 244, 160, 116, "read"),
+    "exports": Box("exports", ("signature.py", "exporters", "importers"), 590, 244, 160, 116, "read"),
+    "benchmarks": Box("searches", ("benchmarks", "sweeps", "workers"), 780, 244, 160, 116, "read"),
+    "base": Box("used everywhere", ("errors.py", "randomness.py", "environment.py"), 20, 376, 920, 40, "base"),
 }
 FLOW = ("choices", "data", "conditioning", "networks", "training", "run")
 READERS = ("samples", "evaluation", "reports", "exports", "benchmarks")

@@ -296,7 +296,7 @@ FLOW = [
     ["conditioning", "metrics"],
     ["networks"],
     ["sampling"],
-    ["signature"],
+    ["signature", "latent_space"],
     ["models"],
     ["training.schedule", "training.augment"],
     ["training.losses", "training.penalties"],
@@ -310,7 +310,7 @@ FLOW = [
     ["training.loop"],
     ["training.budget", "training.trackers"],
     ["evaluation", "summaries", "environment", "exporters", "pictures.plots", "pictures.animations", "workers"],
-    ["benchmarks", "reports"],
+    ["benchmarks", "reports", "inversion", "lessons"],
     ["course", "sweeps"],
     ["progress"],
     ["api"],
@@ -448,7 +448,7 @@ def test_source_is_plain_ascii_and_never_pickles():
 # Places that show or name choices and do not act on them.
 REPORTING = (
     "config", "recipes", "training.conflicts", "summaries", "exporters", "reports", "course", "pictures", "benchmarks",
-    "cli", "api", "progress", "web", "sweeps", "workers",
+    "cli", "api", "progress", "web", "sweeps", "workers", "lessons",
 )  # fmt: skip
 INTERVALS = {"log_every", "sample_every", "evaluate_every", "save_every"}  # read by name
 SHARED = {"latent_distribution", "burn_in", "calibrate_output"}  # techniques that act in three places or more

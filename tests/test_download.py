@@ -1,5 +1,6 @@
 """Downloads from a local web server: mirrors, damaged files and reasons of failure."""
 
+import base64
 import gzip
 import hashlib
 import http.server
@@ -77,6 +78,17 @@ def test_a_download_replaces_a_damaged_file_and_others_may_read_it(server, tmp_p
     plain.touch()
     assert gzip.decompress(target.read_bytes()) == b"whole"
     assert target.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_file_may_be_known_by_the_integrity_of_a_package_registry(server, tmp_path):
+    root, url = server
+    (root / "a.tgz").write_bytes(b"a package")
+    digest = subprocess.run(["openssl", "dgst", "-sha512", "-binary"], input=b"a package", capture_output=True).stdout
+    integrity = f"sha512-{base64.b64encode(digest).decode()}"
+    with pytest.raises(NotFoundError, match="not the official file's"):
+        download([url + "a.tgz"], tmp_path / "a.tgz", integrity=integrity.swapcase().replace("SHA", "sha"))
+    download([url + "a.tgz"], tmp_path / "a.tgz", integrity=integrity)
+    assert (tmp_path / "a.tgz").read_bytes() == b"a package"
 
 
 def test_a_server_that_sends_too_much_or_nothing_is_named(server, tmp_path, monkeypatch):

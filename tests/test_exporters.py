@@ -15,7 +15,7 @@ from gansmith.conditioning import UNCONDITIONAL, Conditioning, conditioned_spec
 from gansmith.config import resolve
 from gansmith.data.images import ImageSpec
 from gansmith.errors import GansmithError
-from gansmith.exporters import EXPORTERS, export
+from gansmith.exporters import EXPORTERS, ON_REQUEST, export
 from gansmith.exporters.graph import largest_difference
 from gansmith.exporters.keras import to_keras
 from gansmith.exporters.onnx import to_onnx
@@ -297,7 +297,7 @@ def test_mistakes_are_refused_in_one_line(finished, tmp_path, gansmith):
         assert code == 2 and "manifest.json is damaged" in err
         assert [path.name for path in (tmp_path / "old").iterdir()] == ["manifest.json"]
     code, out, _ = gansmith("list", "formats")
-    assert code == 0 and out.split() == list(EXPORTERS)
+    assert code == 0 and out.split() == [*EXPORTERS, *ON_REQUEST]
 
 
 def test_an_export_that_differs_is_refused(finished, tmp_path, monkeypatch):

@@ -8,10 +8,12 @@ from gansmith.api import (
     Sweep as Sweep,
     compare as compare,
     diagnose as diagnose,
+    directions as directions,
     evaluate as evaluate,
     export as export,
     film as film,
     handin as handin,
+    invert as invert,
     load as load,
     load_data as load_data,
     open_run as open_run,
@@ -32,6 +34,8 @@ from gansmith.errors import (
     GansmithError as GansmithError,
     TrainingFailed as TrainingFailed,
 )
+from gansmith.inversion import Inversion as Inversion
+from gansmith.latent_space import Directions as Directions
 from gansmith.networks import NETWORKS as NETWORKS
 from gansmith.recipes import RECIPES as RECIPES
 from gansmith.sampling import (

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gansmith import data as data_sets
-from gansmith import evaluation, models, runs
+from gansmith import evaluation, inversion, models, runs
 from gansmith.config import FIELDS, Config, parse_value, unknown_field
 from gansmith.data.images import Images
 from gansmith.data.objects import as_images
@@ -30,7 +30,9 @@ from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, GansmithError, NotFoundError
 from gansmith.events import Event, Started
 from gansmith.files import write_bytes
+from gansmith.inversion import Inversion
 from gansmith.isolation import isolated, own_environment
+from gansmith.latent_space import Directions, find_directions
 from gansmith.networks import NETWORKS
 from gansmith.pictures import animations, plots
 from gansmith.pictures.grids import enlarge, grid, to_png
@@ -140,6 +142,10 @@ class Run(RunDirectory):
     def report(self, out: Path | str | None = None) -> Path:
         """Write a report as .pdf or .html; see `gansmith.report`."""
         return report(self, out=out)
+
+    def invert(self, pictures: Any, *, labels: Sequence[int | str] | str | None = None, seed: int = 0) -> Inversion:
+        """Project pictures into the latent space of the newest checkpoint; see `gansmith.invert`."""
+        return invert(self, pictures, labels=labels, seed=seed)
 
     def film(self, out: Path | str | None = None, *, frame_ms: int = animations.FRAME_MS) -> Path:
         """Write a film of the training; see `gansmith.film`."""
@@ -412,6 +418,57 @@ def sample(
     return Samples.of(generate(model, z, y), model.conditioning.label_of(y), model.class_names)
 
 
+def invert(
+    source: "Run | Model | Path | str",
+    pictures: Any,
+    *,
+    labels: Sequence[int | str] | str | None = None,
+    seed: int = 0,
+) -> Inversion:
+    """Project pictures into latent space: find the latents and classes whose images come nearest to them.
+
+    >>> gs.invert(run, run.sample(1, seed=5).images)
+    <Inversion: 1 pictures, median error ... of 255 grey levels>
+
+    Args:
+        source: a run, a generator, or a generator.safetensors; a run's D also says how real the pictures look to it.
+        pictures: a path, a PIL image, an array (H, W[, C]) or (N, H, W[, C]), or a list of these. Where the generator
+            draws grey figures on a plain ground, pictures of other sizes and of the opposite polarity are fitted.
+        labels: search among these classes alone, as of `sample`.
+        seed: of the random samples that the search begins with.
+
+    Raises ConfigError for a generator without gradients, DataError for what is no picture.
+    """
+    refuse_counts(1, seed, None)
+    model = source if isinstance(source, Model) else load(source)
+    file = None if isinstance(source, Model) else models.find_generator(_path(source))
+    checkpoint = file.parent if file is not None and file.with_name("state.safetensors").is_file() else None
+    chosen = label_numbers(labels, model.class_names)
+    return inversion.invert(model, pictures, labels=chosen, seed=seed, checkpoint=checkpoint)
+
+
+def directions(
+    source: "Run | Model | Path | str", count: int = 10, *, seed: int = 0, label: int | str | None = None
+) -> Directions:
+    """Return the main directions of a generator's latent space: GANSpace's principal components.
+
+    >>> gs.directions(run, 2).vectors.shape
+    torch.Size([2, 100])
+
+    Args:
+        source: a run, a generator, or a generator.safetensors.
+        count: how many, the most important first.
+        seed: of the latents that are analysed.
+        label: class in which they are, a number or a name; by default the one that the first sample of the seed draws.
+
+    Raises ConfigError for a generator in another program's format, and for values out of range.
+    """
+    refuse_counts(1, seed, None)
+    model = source if isinstance(source, Model) else load(source)
+    chosen = None if label is None else label_numbers([label], model.class_names)
+    return find_directions(model, count, seed=seed, label=None if chosen is None else chosen[0])
+
+
 def evaluate(
     target: "Run | Path | str",
     *,
@@ -514,7 +571,8 @@ def export(source: "Run | Path | str", *formats: str, out: Path | str | None = N
     ['generator.safetensors', 'grid.png', 'manifest.json', 'model-card.md']
 
     Args:
-        formats: of safetensors, onnx, keras, pt2; "all", or none named, for every one that supports the generator.
+        formats: of safetensors, onnx, keras, pt2, web; "all", or none named, for every one but web that supports the
+            generator.
         out: folder; by default exports in the run, or beside the file.
     """
     from gansmith.exporters import export as export_generator

@@ -255,19 +255,29 @@ def class_walk(model: Model, *, seed: int, y: Sequence[int], steps: int) -> Tens
     Every embedding of class ids is walked in a straight line from one row to the next. Raises ConfigError for an
     unconditional generator, and for one without embeddings.
     """
+    ways = [(a, b, k / steps) for a, b in zip(y, (*y[1:], y[0]), strict=True) for k in range(steps)]
+    z = draw_latents(model.config, seed=seed, count=1).expand(len(ways), -1)
+    return generate(with_embeddings(model, ways), z, torch.arange(len(ways)))
+
+
+def with_embeddings(model: Model, ways: Sequence[tuple[int, int, float]]) -> Model:
+    """Return a generator whose class id k lies between two of the given one's.
+
+    Args:
+        ways: two class ids, and the share of the way from the first to the second, for each new id.
+
+    Raises ConfigError for an unconditional generator, and for one without embeddings.
+    """
     G = copy.deepcopy(model.network)
     tables = [layer for layer in G.modules() if isinstance(layer, nn.Embedding)]
     if not tables or len(model.conditioning) < 2:
         raise ConfigError("this generator is unconditional, so it cannot walk between classes; walk between latents")
-    stops = torch.tensor(y)
+    starts, ends, shares = (torch.tensor(column) for column in zip(*ways, strict=True))
     for table in tables:
-        ends = table.weight[stops]
-        rows = [torch.lerp(a, b, k / steps) for a, b in zip(ends, ends.roll(-1, 0), strict=True) for k in range(steps)]
-        table.weight = nn.Parameter(torch.stack(rows), requires_grad=False)
+        rows = torch.lerp(table.weight[starts], table.weight[ends], shares[:, None])
+        table.weight = nn.Parameter(rows, requires_grad=False)
         table.num_embeddings = len(rows)
-    count = steps * len(y)
-    z = draw_latents(model.config, seed=seed, count=1).expand(count, -1)
-    return generate(replace(model, network=G), z, torch.arange(count))
+    return replace(model, network=G)
 
 
 def truncate(model: Model, strength: float) -> None:

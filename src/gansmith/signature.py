@@ -76,6 +76,11 @@ class ExportedGenerator(nn.Module):
         self.register_buffer("thresholds", thresholds)
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        images: Tensor = self.network(*self.split_inputs(z, label))
+        return images
+
+    def split_inputs(self, z: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latents and class ids that the network is given for latents and labels."""
         y = label
         if self.thresholds is not None:
             z, u = z[:, :-1], z[:, -1:]
@@ -84,5 +89,4 @@ class ExportedGenerator(nn.Module):
                 y = y + label * (self.thresholds.shape[1] + 1)
         if self.radius is not None:
             z = self.radius * nn.functional.normalize(z, dim=1)
-        images: Tensor = self.network(z, y)
-        return images
+        return z, y

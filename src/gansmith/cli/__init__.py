@@ -22,7 +22,7 @@ from gansmith.cli.exports import export as export_model
 from gansmith.cli.exports import handin, report
 from gansmith.cli.info import describe, diagnose, doctor, list_
 from gansmith.cli.output import complain
-from gansmith.cli.sampling import film, plot, sample, walk
+from gansmith.cli.sampling import film, invert, plot, sample, walk
 from gansmith.cli.sweeps import sweep
 from gansmith.cli.training import resume, train
 from gansmith.cli.web import studio
@@ -58,6 +58,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": train,
     "resume": resume,
     "sample": sample,
+    "invert": invert,
     "walk": walk,
     "film": film,
     "plot": plot,

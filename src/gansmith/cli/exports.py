@@ -1,5 +1,7 @@
 """`report`, `export` and `handin`: files for readers, other libraries and courses."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,7 +10,7 @@ from cyclopts import Parameter
 from gansmith.cli.output import print_table, require_parent
 from gansmith.errors import ConfigError
 
-Format = Literal["safetensors", "onnx", "keras", "pt2", "all"]
+Format = Literal["safetensors", "onnx", "keras", "pt2", "web", "all"]
 
 
 def report(run: Path, /, *others: Path, out: Path | None = None) -> int:
@@ -44,7 +46,8 @@ def export(
     source
         Run directory, checkpoint or generator.safetensors.
     format
-        What to write; may be given several times. all: every format that supports the generator.
+        What to write; may be given several times. all: every format of another library that supports the generator.
+        web: a folder with a page that draws images in its visitor's browser.
     out
         Folder for the files, a manifest and a model card; by default exports in the run, or beside the file.
     """
@@ -59,9 +62,13 @@ def export(
             continue
         size = sum((out / file).stat().st_size for file in entry["files"])
         difference = f"{entry['largest_difference']:.1e}"
-        rows.append([name, ", ".join(entry["files"]), f"{size / 1e6:.1f} MB", READERS[name], difference])
+        listing = "web/index.html and what it needs" if name == "web" else ", ".join(entry["files"])
+        rows.append([name, listing, f"{size / 1e6:.1f} MB", READERS[name], difference])
     print_table(["format", "files", "size", "read by", "largest difference"], rows)
     print(f"-> {out}")
+    if "web" in format:
+        words = [Path(sys.executable).name, "-m", "http.server", "--directory", str(out / "web")]
+        print(f"open it with: {shlex.join(words)}")
     return 0
 
 

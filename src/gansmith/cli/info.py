@@ -21,13 +21,13 @@ def list_(what: Literal["recipes", "datasets", "networks", "objectives", "metric
     tables: dict[str, Any] = {"recipes": RECIPES}
     if what != "recipes":
         from gansmith.data import DATASETS
-        from gansmith.exporters import EXPORTERS
+        from gansmith.exporters import EXPORTERS, ON_REQUEST
         from gansmith.metrics import METRICS
         from gansmith.networks import NETWORKS
         from gansmith.training.losses import OBJECTIVES
 
         tables |= {"datasets": DATASETS, "networks": NETWORKS, "objectives": OBJECTIVES, "metrics": METRICS}
-        tables["formats"] = EXPORTERS
+        tables["formats"] = EXPORTERS | ON_REQUEST
     for kind, table in tables.items():
         if what in (None, kind):
             if what is None:

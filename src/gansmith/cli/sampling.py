@@ -1,4 +1,4 @@
-"""`sample`, `walk`, `film` and `plot`: pictures of a generator and of its training."""
+"""`sample`, `invert`, `walk`, `film` and `plot`: pictures of a generator and of its training."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -68,6 +68,52 @@ def sample(
     for notice in model.notices:
         print(f"note: {notice}")
     print(f"{len(samples)} images -> {out}")
+    return 0
+
+
+def invert(
+    source: Path,
+    picture: Path,
+    /,
+    *more: Path,
+    labels: str | None = None,
+    seed: int = 0,
+    out: Path = Path("inverted.png"),
+) -> int:
+    """Project pictures into latent space: find what the generator draws nearest to them.
+
+    Parameters
+    ----------
+    source
+        Run directory, checkpoint, or a generator.safetensors.
+    picture
+        A picture, drawn, photographed or from the data; it is prepared like the run's images.
+    more
+        More pictures.
+    labels
+        Search among these classes alone: names such as cat,dog, or 0-9, or 3,7.
+    seed
+        Of the random samples that the search begins with.
+    out
+        A .png with each picture beside its reconstruction, a .npz with latents, labels, images and errors, or a .npy
+        with the latents, which `sample --latents` takes.
+    """
+    from gansmith import api
+
+    _require_kind(out, (".png", ".npz", ".npy"))
+    paths = [str(path) for path in (picture, *more)]
+    found = api.invert(source, paths, labels=labels, seed=seed)
+    found.save(out)
+    for notice in found.notices:
+        print(f"note: {notice}")
+    for k, path in enumerate(paths):
+        label = "" if found.labels[k] < 0 else f"class {found.class_name(k)}, "
+        opinion = "" if found.realness is None else f", more real to D than {found.realness[k, 0]:.0%} of samples"
+        print(
+            f"{path}: {label}error {found.errors[k]:.1f} of 255 grey levels (nearest random sample "
+            f"{found.sample_errors[k]:.1f}){opinion}"
+        )
+    print(f"-> {out}")
     return 0
 
 

@@ -1,5 +1,6 @@
 """Downloading one file from the first mirror that serves it as published, checked by SHA-256."""
 
+import base64
 import gzip
 import hashlib
 import logging
@@ -20,8 +21,13 @@ _CHUNK_BYTES = 2**16
 logger = logging.getLogger("gansmith")
 
 
-def download(urls: Sequence[str], path: Path, *, sha256: str, is_unpacked: bool = True) -> None:
+def download(
+    urls: Sequence[str], path: Path, *, sha256: str = "", is_unpacked: bool = True, integrity: str = ""
+) -> None:
     """Write a file with this SHA-256: of what the gzip file holds, or of itself where not `is_unpacked`.
+
+    Args:
+        integrity: instead, the SHA-512 of the file itself in base 64, after "sha512-", as package registries give it.
 
     Mirrors are tried in order. The file appears under its name only once it is complete and verified, and it replaces
     an older one at once.
@@ -37,7 +43,7 @@ def download(urls: Sequence[str], path: Path, *, sha256: str, is_unpacked: bool 
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
                 part = Path(folder) / path.name
                 _fetch(url, part)
-                if (_content_sha256(part) if is_unpacked else _file_sha256(part)) == sha256:
+                if _is_published(part, sha256=sha256, is_unpacked=is_unpacked, integrity=integrity):
                     os.replace(part, path)
                     return
             reasons.append("its content is not the official file's, or it is cut off")
@@ -75,6 +81,14 @@ class _LimitedWriter:
 
     def flush(self) -> None:
         self._file.flush()
+
+
+def _is_published(path: Path, *, sha256: str, is_unpacked: bool, integrity: str) -> bool:
+    """Return whether a file's hash is the one that is known."""
+    if not integrity:
+        return (_content_sha256(path) if is_unpacked else _file_sha256(path)) == sha256
+    with path.open("rb") as file:
+        return f"sha512-{base64.b64encode(hashlib.file_digest(file, 'sha512').digest()).decode()}" == integrity
 
 
 def _content_sha256(path: Path) -> str:

@@ -24,7 +24,7 @@ from gansmith.data.official import called_official
 from gansmith.data.pictures import on_broken
 from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle, upright
 from gansmith.data.sources import arrays_as_images, as_prepared
-from gansmith.errors import DataError
+from gansmith.errors import DataError, NotFoundError
 
 LOOKS = 256  # items that are looked at before preparation
 _IMAGE_KEYS = ("image", "img", "images", "pixel_values", "x")
@@ -80,6 +80,35 @@ def as_images(data: Any, how: Preparation) -> Images:
         can_be_read = "can only be read in order" if hasattr(data, "__iter__") else "is no set of images"
         raise DataError(f"data is of type {_kind(data)}, which {can_be_read}; {_ALLOWED}")
     return called_official(_from_items(items, how))
+
+
+def as_pictures(pictures: Any) -> list[Image.Image]:
+    """Return a path, a PIL image, an array (H, W[, C]) or (N, H, W[, C]), or a list of these as pictures, upright.
+
+    Raises DataError for anything else and for a file that cannot be read, NotFoundError where there is none.
+    """
+    if isinstance(pictures, str | os.PathLike | bytes | Image.Image):
+        items = [pictures]
+    elif _is_array(pictures) and pictures.ndim in (2, 3, 4):
+        is_one = pictures.ndim == 2 or (pictures.ndim == 3 and pictures.shape[2] in (1, 3, 4))
+        items = [pictures] if is_one else list(pictures)
+    elif isinstance(pictures, list | tuple):
+        items = list(pictures)
+    else:
+        raise DataError(
+            f"pictures are of type {_kind(pictures)}; give a path, a PIL image, an array, or a list of these"
+        )
+    span, found = _span(items), []
+    for item in items:
+        is_path = isinstance(item, str | os.PathLike)
+        if is_path and not Path(item).expanduser().exists():
+            raise NotFoundError(f"there is no picture {str(item)!r}; give the path of one")
+        try:
+            found.append(_as_picture(item, span))
+        except _Unreadable as error:
+            name = item if is_path else "a picture"
+            raise DataError(f"{name} cannot be read ({error}); give a whole picture") from None
+    return found
 
 
 def _kind(data: Any) -> str:

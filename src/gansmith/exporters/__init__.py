@@ -6,6 +6,7 @@ returns the largest pixel difference. `export` runs some of them on a run or a g
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from gansmith.exporters.keras import to_keras
 from gansmith.exporters.onnx import to_onnx
 from gansmith.exporters.pt2 import to_pt2
 from gansmith.exporters.safetensors import to_safetensors
+from gansmith.exporters.web import to_web
 from gansmith.files import file_sha256, write_json
 from gansmith.models import find_generator, load_generator
 from gansmith.runs import holds_run, run_of
@@ -31,11 +33,15 @@ EXPORTERS: dict[str, Callable[[Model, Path], float]] = {
     "pt2": to_pt2,
 }
 
+# Not among "all": it fetches software that is not part of Gansmith.
+ON_REQUEST: dict[str, Callable[[Model, Path], float]] = {"web": to_web}
+
 READERS = {
     "safetensors": "Gansmith",
     "onnx": "ONNX Runtime, also in browsers (onnxruntime-web)",
     "keras": "Keras 2.15 and 3, tf_keras",
     "pt2": "torch.export.load",
+    "web": "browsers, from any static host",
 }
 
 TOLERANCE = 1e-4  # in [-1, 1], where a grey level is 8e-3; float32 rounding alone reaches 1e-5
@@ -47,7 +53,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
 
     Args:
         source: run directory, checkpoint or .safetensors file.
-        formats: "all" among them for every one that supports this generator.
+        formats: "all" among them for every one in EXPORTERS that supports this generator.
         out: folder; by default `exports` in the run, or in the folder of the file.
 
     Returns:
@@ -56,8 +62,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
     Raises ConfigError for an unknown format, and GansmithError if a format does not support this generator; nothing is
     written then.
     """
-    wants_all = "all" in formats
-    exporters = dict(EXPORTERS) if wants_all else {name: choose(EXPORTERS, name, "format") for name in formats}
+    wants_all, exporters = "all" in formats, _chosen(formats)
     file = find_generator(source)
     if file.suffix != ".safetensors":
         raise GansmithError(f"{file} is an export itself; give the run, or the .safetensors file it was made from")
@@ -87,7 +92,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
                     f"the {name} export differs by {difference:.2e} from Gansmith: a bug in the exporter"
                 )
             entries[name] = {
-                "files": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+                "files": _hashes(folder),
                 "largest_difference": difference,
                 "weights_sha256": file_sha256(file),
             }
@@ -96,10 +101,25 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
         write_card(card, model, file)
         out.mkdir(exist_ok=True)
         for path in sorted(Path(partial).glob("*/*")):
+            if path.is_dir():  # an earlier page, whose folder cannot be replaced as a file is
+                shutil.rmtree(out / path.name, ignore_errors=True)
             os.replace(path, out / path.name)
     # Entries of formats exported before are kept; each has the hash of its weights.
     write_json(out / MANIFEST, {"gansmith": __version__, "formats": {**earlier, **entries}})
     return {name: entries.get(name) or refused[name] for name in exporters}
+
+
+def _chosen(formats: Sequence[str]) -> dict[str, Callable[[Model, Path], float]]:
+    """Return the exporters of these formats; ConfigError for an unknown one."""
+    exporters = dict(EXPORTERS) if "all" in formats else {}
+    named = {name: choose(EXPORTERS | ON_REQUEST, name, "format") for name in formats if name != "all"}
+    return exporters | named
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file in a folder by its path from there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
 def _earlier_formats(path: Path) -> dict[str, Any]:

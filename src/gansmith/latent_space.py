@@ -1,0 +1,132 @@
+"""Ways through latent space: the main directions in it, truncation, and walks between two samples."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from gansmith.errors import ConfigError
+from gansmith.randomness import rng, seeded
+from gansmith.sampling import Model, draw_inputs, draw_latents, generate, slerp, truncate, with_embeddings
+
+SAMPLES = 2048  # latents whose activations are analysed
+_LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The main directions of a generator's latent space, the most important first.
+
+    >>> found = gs.directions(run, 3)
+    >>> found.vectors.shape, bool(found.shares[0] >= found.shares[1] >= found.shares[2])
+    (torch.Size([3, 100]), True)
+
+    Attributes:
+        vectors: float32 (K, latent_dim); one added to a latent moves it by one standard deviation along a direction.
+        shares: float64 (K,), share of each in the variance of the first layer's activations.
+    """
+
+    vectors: Tensor
+    shares: Tensor
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def move(self, latents: Tensor, steps: Sequence[float]) -> Tensor:
+        """Return latents (N, latent_dim) moved by so many standard deviations along the first directions."""
+        return latents + torch.tensor(steps, dtype=torch.float32) @ self.vectors[: len(steps)]
+
+
+@torch.no_grad()
+def find_directions(model: Model, count: int = 10, *, seed: int = 0, label: int | None = None) -> Directions:
+    """Return the principal components of the activations of G's first layer, as directions of its latents.
+
+    All latents are drawn with one class id, so that directions change the style and not the class. A direction is the
+    regression of latents on the coordinate along a component; its sign makes its largest number positive.
+    Source: GANSpace, arXiv:2004.02546, section 2.1; there the layer is one that the user chooses.
+
+    Args:
+        count: how many, at most as many as latents have numbers.
+        seed: of the latents.
+        label: whose activations; by default the class that the first sample of the seed draws.
+
+    Raises ConfigError for a file that draws images in another program, and for a count out of range.
+    """
+    dim = model.config.latent_dim
+    if not 1 <= count <= dim:
+        raise ConfigError(f"count is {count}; it must be between 1 and {dim}, the length of a latent")
+    _, y = draw_inputs(model, seed=seed, count=1, labels=None if label is None else [label])
+    z = draw_latents(model.config, seed=seed, count=SAMPLES)
+    if model.conditioning.in_latents:  # the last number chooses the cluster
+        z[:, -1] = draw_inputs(model, seed=seed, count=1, labels=None if label is None else [label])[0][0, -1]
+    activations = _first_activations(model.network, z, y.expand(SAMPLES)).double()
+    activations -= activations.mean(0)
+    with seeded(rng(seed, "directions")):  # exact where the layer is linear in latents, whose rank is at most dim
+        components, spreads, _ = torch.svd_lowrank(activations, q=min(dim, *activations.shape), niter=4)
+    centred = z.double() - z.double().mean(0)
+    # The coordinates of all samples along component k are components[:, k] * spreads[k]; scaled to a variance of one,
+    # their regression on the latents is a mean of products.
+    vectors = components[:, :count].T @ centred / (SAMPLES - 1) ** 0.5
+    largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
+    shares = spreads[:count].square() / activations.square().sum()
+    return Directions((vectors * torch.where(largest < 0, -1, 1)).float(), shares)
+
+
+def _first_activations(G: nn.Module, z: Tensor, y: Tensor) -> Tensor:
+    """Return (N, F) what the first linear or convolutional layer that G calls puts out."""
+    outputs: list[Tensor] = []
+
+    def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not outputs:
+            outputs.append(output.flatten(1))
+
+    hooks = [layer.register_forward_hook(keep) for layer in G.modules() if isinstance(layer, _LAYERS)]
+    try:
+        G(z, y)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not outputs:
+        raise ConfigError("this generator has no layers to look into; give the run, or a generator.safetensors")
+    return outputs[0]
+
+
+def truncated(model: Model, latents: Tensor, strength: float) -> tuple[Model, Tensor]:
+    """Return a generator and latents for images of higher fidelity and less variety.
+
+    A generator with styles moves these towards their mean; any other is given latents nearer to zero.
+    Sources: StyleGAN, arXiv:1812.04948, appendix B; BigGAN, arXiv:1809.11096, section 3.1, which resamples instead.
+
+    Args:
+        strength: 1 changes nothing, 0 is the mean.
+    """
+    if not 0 <= strength <= 1:
+        raise ConfigError(f"truncation is {strength:g}; it must be between 0 and 1, such as 0.7")
+    if not hasattr(model.network, "truncate"):
+        scaled = latents * strength
+        if model.conditioning.in_latents:  # the last number chooses the cluster
+            scaled[:, -1] = latents[:, -1]
+        return model, scaled
+    model = replace(model, network=copy.deepcopy(model.network))
+    truncate(model, strength)
+    return model, latents
+
+
+def walk_between(model: Model, ends: tuple[Tensor, Tensor], y: tuple[int, int], *, steps: int) -> Tensor:
+    """Return uint8 (steps, C, H, W) images on the way from one sample to another, both ends included.
+
+    Latents move along the great circle; from one class id to another, every embedding of them moves in a straight line.
+
+    Args:
+        ends: two latents (latent_dim,).
+        y: class id of each end.
+    """
+    if not 2 <= steps <= 1000:
+        raise ConfigError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
+    shares = torch.linspace(0, 1, steps)
+    path = torch.stack([slerp(*ends, share) for share in shares])
+    if y[0] == y[1]:
+        return generate(model, path, torch.full((steps,), y[0]))
+    return generate(with_embeddings(model, [(*y, float(share)) for share in shares]), path, torch.arange(steps))
