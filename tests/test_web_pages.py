@@ -94,7 +94,7 @@ def pages(names: list[str]) -> dict[str, str]:
     return {
         "runs": "/", "run": f"/runs/{names[0]}", "new": "/new", "explore-choose": "/explore",
         "explore": f"/explore/{names[0]}?seed=3&pins=3.0.1_3.4.2", "compare": f"/compare?runs={names[0]},{names[1]}",
-        "nothing": "/compare", "missing": "/runs/none",
+        "nothing": "/compare", "missing": "/runs/none", "learn": "/learn", "learn-digits": "/learn?lesson=r1&step=3",
     }  # fmt: skip
 
 
@@ -151,6 +151,47 @@ def test_a_person_pins_walks_and_compares_with_the_keyboard(page, server):
     page.get_by_role("dialog").wait_for()
     page.keyboard.press("Escape")
     assert page.get_by_role("dialog").count() == 0
+
+
+def test_a_lesson_is_done_and_remembered(page, server):
+    page.goto(f"{server.address}learn")
+    settle(page)
+    page.get_by_role("button", name="Train D alone").click()
+    page.locator("p.seen").wait_for(timeout=30_000)
+    keep(page, "learn-seen-1280-light")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Next step").click()
+    assert page.url.endswith("/learn?lesson=what-d-sees&step=2")
+    page.reload()
+    settle(page)
+    page.get_by_role("button", name="Let G follow").wait_for()
+    page.get_by_role("button", name="Back").click()
+    page.locator("p.seen").wait_for()
+    page.locator("summary", has_text="Try things yourself").click()
+    page.get_by_label("Loss", exact=True).select_option("wasserstein")
+    page.get_by_role("alert").get_by_text("unbounded unless D is Lipschitz").wait_for()  # it needs one, and says so
+    page.get_by_label("Gradient penalty").select_option("10")
+    page.get_by_role("button", name="One step").click()
+    page.get_by_role("alert").get_by_text("unbounded unless D is Lipschitz").wait_for(state="detached")
+
+
+def test_a_drawing_is_projected_and_moved(page, server):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+    page.goto(f"{server.address}explore/{name}")
+    settle(page)
+    paper = page.get_by_role("img", name="A canvas to draw on")
+    paper.scroll_into_view_if_needed()
+    box = paper.bounding_box()
+    page.mouse.move(box["x"] + 80, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 70, steps=4)
+    page.mouse.move(box["x"] + 140, box["y"] + 230, steps=4)
+    page.mouse.up()
+    page.get_by_text("Pixel error").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Move it along directions").click()
+    page.get_by_text("your picture, moved in").wait_for()
+    page.get_by_role("slider", name="PC 1 ").fill("2")
+    keep(page, "drawing-1280-light")
 
 
 def test_a_run_is_watched_as_it_grows_and_is_lost_and_found(page, server, root, digit_dir):

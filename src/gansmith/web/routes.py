@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -21,6 +21,7 @@ from gansmith import runs
 from gansmith.config import FIELDS, resolve
 from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
 from gansmith.files import finite
+from gansmith.lessons.table import LESSONS, OBJECTIVES, RESTARTS, START
 from gansmith.web import records, schemas, streams, uploads
 from gansmith.web.jobs import Jobs
 from gansmith.web.remote import Busy, Worker, WorkerFailed
@@ -296,6 +297,31 @@ async def neighbours(call: Call) -> Any:
     return _as_tiles(facts, data)
 
 
+async def move(call: Call) -> Any:
+    facts, data = await call.ask("move", **call.body.model_dump())
+    return _as_tiles(facts, data)
+
+
+async def invert(call: Call) -> Any:
+    facts, data = await call.ask("invert", **call.body.model_dump())
+    return _as_tiles(facts, data)
+
+
+async def list_lessons(call: Call) -> Any:
+    return {
+        "lessons": [asdict(lesson) for lesson in LESSONS],
+        "start": START,
+        "restarts": RESTARTS,
+        "objectives": OBJECTIVES,
+        "meanings": {name: FIELDS[name].metadata["help"] for name in START if name in FIELDS},
+    }
+
+
+async def learn(call: Call) -> Any:
+    facts, _ = await call.studio.worker.ask("learn", is_unwanted=call.request.is_disconnected, **call.body.model_dump())
+    return facts
+
+
 _KINDS = {"png": "image/png", "gif": "image/gif", "npz": "application/octet-stream"}
 
 
@@ -486,6 +512,10 @@ ENDPOINTS = [
         "The training images nearest to a tile.",
         body=schemas.NeighboursBody,
     ),
+    Endpoint("POST", "/runs/{run}/move", move, "An image moved along the main directions.", body=schemas.MoveBody),
+    Endpoint("POST", "/runs/{run}/invert", invert, "A picture projected into latent space.", body=schemas.InvertBody),
+    Endpoint("GET", "/learn", list_lessons, "The lessons, and what a pair in the plane starts with."),
+    Endpoint("POST", "/learn", learn, "Train a pair in the plane for some steps.", body=schemas.LearnBody),
     Endpoint("POST", "/runs/{run}/resume", resume, "Continue or extend a run.", body=schemas.ResumeBody),
     Endpoint("POST", "/runs/{run}/stop", stop_run, "Save a run that trains, and stop it.", body=schemas.StopBody),
     Endpoint("GET", "/fields", list_fields, "Every choice of a training: kind, default, range, meaning, group."),

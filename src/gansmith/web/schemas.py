@@ -61,6 +61,34 @@ class WalkBody(_Model):
     frame_ms: int = Field(60, ge=20, le=2000)
 
 
+class MoveBody(_Model):
+    """A tile, or latents as `invert` returns them, moved by standard deviations along the main directions."""
+
+    tile: TileBody = TileBody(seed=0, index=0, label=None, y=None)
+    latents: list[float] | None = Field(None, min_length=1, max_length=4096)
+    label: int | None = Field(None, ge=0, lt=65_536)
+    steps: list[Annotated[float, Field(ge=-8, le=8)]] = Field(default_factory=list, max_length=10)
+    variety: float = Field(1.0, ge=0, le=1)
+    checkpoint: Checkpoint = None
+
+
+class InvertBody(_Model):
+    picture: str = Field(min_length=1, max_length=2**18, description="a PNG or JPEG file in base 64")
+    label: int | None = Field(None, ge=0, lt=65_536, description="search in this class alone")
+    checkpoint: Checkpoint = None
+
+
+class LearnBody(_Model):
+    """Steps of a pair in the plane; one that is not known here, or not any more, starts from the beginning."""
+
+    pair: str = Field(pattern="^[0-9a-f]{8,32}$", description="chosen by the page")
+    restart: bool = False
+    choices: dict[str, Any] = Field(default_factory=dict, max_length=16)
+    steps: int = Field(0, ge=0, le=200)
+    seed: Seed = 0
+    field_of: int = Field(0, ge=0, lt=8, description="class whose field is shown, where D is conditioned")
+
+
 class NeighboursBody(_Model):
     tile: TileBody
     count: int = Field(8, ge=1, le=32)

@@ -24,6 +24,8 @@ from gansmith.errors import ConfigError, GansmithError, NotFoundError
 from gansmith.files import finite
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.sampling import Model
+from gansmith.web import latents
+from gansmith.web.learn import learn
 from gansmith.web.records import run_path
 
 KEPT = 6  # generators in memory
@@ -129,6 +131,27 @@ def neighbours(root: Path, request: Mapping[str, Any]) -> Answer:
         {"row": int(row), "distance": float(d) / 255} for d, row in zip(nearest.values, nearest.indices, strict=True)
     ]
     return finish(model, images[nearest.indices], found, {**request, "columns": len(found)})
+
+
+def move(root: Path, request: Mapping[str, Any]) -> Answer:
+    """Return an image moved along the main directions, from a tile or from latents as `invert` returns them."""
+    model = loaded = load(root, request)
+    if request["latents"] is None:
+        start = inputs_of(model, Tile(**request["tile"]))
+    else:
+        model, start = latents.given(model, request["latents"], request["label"])
+    found = latents.move(model, start, request["steps"], request["variety"], owner=loaded.network)
+    facts, data = finish(model, found.pop("images"), [], {**request, "columns": 1})
+    return {**facts, **found}, data
+
+
+def invert(root: Path, request: Mapping[str, Any]) -> Answer:
+    """Return a picture projected into latent space: as it was prepared, and what is drawn nearest to it."""
+    model, run = load(root, request), runs.open_run(run_path(root, request["run"]))
+    checkpoint = run.latest() if request["checkpoint"] is None else run.checkpoint(request["checkpoint"])
+    found = latents.invert(model, checkpoint, request)
+    facts, data = finish(model, found.pop("images"), [], {**request, "columns": 2})
+    return {**facts, **found}, data
 
 
 _TRAINING: dict[str, Tensor] = {}
@@ -239,6 +262,9 @@ OPERATIONS: dict[str, Callable[[Path, Mapping[str, Any]], Answer]] = {
     "explore": explore,
     "walk": walk,
     "neighbours": neighbours,
+    "move": move,
+    "invert": invert,
+    "learn": learn,
     "look": look,
 }
 

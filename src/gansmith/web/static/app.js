@@ -7,8 +7,9 @@ const PAGES = [
   { pattern: /^\/new$/, module: "./new.js", tab: "Runs", title: "New run" },
   { pattern: /^\/explore(?:\/([^/]+))?$/, module: "./explore.js", tab: "Explore", title: "Explore" },
   { pattern: /^\/compare$/, module: "./compare.js", tab: "Compare", title: "Compare" },
+  { pattern: /^\/learn$/, module: "./learn.js", tab: "Learn", title: "Learn" },
 ];
-const TABS = [["Runs", "/"], ["Explore", "/explore"], ["Compare", "/compare"]];
+const TABS = [["Runs", "/"], ["Explore", "/explore"], ["Compare", "/compare"], ["Learn", "/learn"]];
 
 const main = document.getElementById("main");
 let leave = () => {};

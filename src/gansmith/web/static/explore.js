@@ -1,6 +1,7 @@
 // Sampling a generator: tiles by seed and class, pins, walks, words, classes by styles, nearest training images.
 import { go, state, watch } from "./app.js";
 import { api, clear, count, debounced, h, oops, parameters, remember, same, term, tilesOf, toast, url } from "./lib.js";
+import { drawing, sliders } from "./latents.js";
 
 export async function render(main, id) {
   if (!id) return choose(main);
@@ -39,6 +40,8 @@ function makeView(id, found) {
   let tiles = [];
   let current = -1;
   let asking = null;
+  let moving = null;
+  let sketch = null;
 
   const canvas = h("div", { class: given.get("seeds") ? "tiles with-seeds" : "tiles", role: "group", "aria-label": "Generated images" });
   const stage = h("div", { class: "ground stage" }, canvas);
@@ -105,6 +108,7 @@ function makeView(id, found) {
     const at = pins.findIndex((pin) => key(pin) === key(tile));
     at >= 0 ? pins.splice(at, 1) : pins.push({ seed: tile.seed, index: tile.index, y: tile.y, label: tile.label ?? null });
     remember({ pins: pins.map(key).join("_") });
+    moving.show(null);
     for (const [k, element] of [...canvas.children].entries()) element.setAttribute("aria-pressed", String(pins.some((pin) => tiles[k] && key(pin) === key(tiles[k]))));
     drawPins();
   }
@@ -188,7 +192,7 @@ function makeView(id, found) {
   }
 
   function drawHead() {
-    const checkpoint = h("select", { "aria-label": "Checkpoint", onchange: () => { chosen.checkpoint = checkpoint.value; draw(); drawPins(); } }, h("option", { value: "" }, "newest checkpoint"),
+    const checkpoint = h("select", { "aria-label": "Checkpoint", onchange: () => { chosen.checkpoint = checkpoint.value; draw(); drawPins(); moving.draw(); } }, h("option", { value: "" }, "newest checkpoint"),
       found.checkpoints.map((seen) => h("option", { value: seen, selected: String(seen) === chosen.checkpoint }, `${count(seen)} images${seen === found.best ? " ★" : ""}`)));
     clear(head, h("div", { class: "grow" }, h("h1", {}, "Explore"), h("p", { class: "muted" }, h("a", { href: `/runs/${id}` }, id), ` · ${found.recipe} on ${found.data}`)), checkpoint, h("a", { class: "button", href: `/compare?runs=${id}` }, "Compare"));
   }
@@ -216,6 +220,8 @@ function makeView(id, found) {
         h("label", { class: "check small" }, h("input", { type: "checkbox", checked: canvas.classList.contains("with-seeds"), onchange: (event) => { canvas.classList.toggle("with-seeds", event.target.checked); remember({ seeds: event.target.checked ? 1 : "" }); } }), "seed and class on every tile")),
       classes && h("section", { class: "panel stack" }, h("h2", {}, "Class"), classes),
       strength && h("section", { class: "panel stack" }, h("h2", {}, "Truncation"), strength),
+      moving.element,
+      sketch,
       model.labels.length > 0 && writer(),
       h("section", { class: "panel stack" }, h("h2", {}, "Download"), h("div", { class: "row" }, load("png"), load("npz")), h("p", { class: "muted small" }, "PNG is a picture of the grid; NPZ holds images and labels as arrays.")),
       h("section", { class: "panel stack" }, h("h2", {}, "Generator"), h("p", { class: "muted" }, `${model.network}, ${model.size} × ${model.size} pixels, latent vector of ${model.latent_dim} numbers, ${model.labels.length ? `${model.labels.length} classes` : model.class_ids > 1 ? `${count(model.class_ids)} clusters` : "unconditional"}`)),
@@ -266,9 +272,12 @@ function makeView(id, found) {
         clear(left, oops(error, () => go(location.pathname + location.search)));
         return;
       }
+      moving = sliders({ id, model, body, exact, pins });
+      sketch = drawing({ id, model, body, onFound: moving.show });
       drawControls();
       draw();
       drawPins();
+      moving.draw();
     },
     close() { asking?.abort(); },
   };

@@ -1,0 +1,36 @@
+"""The worker's part of the page Learn: pairs in the plane, which train as long as a page asks for frames."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gansmith.lessons import toy
+from gansmith.lessons.toy import Toy
+
+KEPT = 8  # pairs in memory; a page whose pair is gone gets a new one
+
+_PAIRS: "OrderedDict[str, Toy]" = OrderedDict()
+
+
+def learn(root: Path, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Train a pair so many steps and return a frame of it."""
+    key, choices = request["pair"], request["choices"]
+    pair = _PAIRS.get(key)
+    if pair is None or request["restart"]:
+        pair = toy.start(choices, seed=request["seed"])
+    else:
+        pair = toy.change(pair, choices)
+    _PAIRS[key] = pair
+    _PAIRS.move_to_end(key)
+    while len(_PAIRS) > KEPT:
+        _PAIRS.popitem(last=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # layers are so small that a second thread would only wait
+    try:
+        toy.advance(pair, request["steps"])
+        return toy.frame(pair, field_of=request["field_of"]), b""
+    finally:
+        torch.set_num_threads(threads)

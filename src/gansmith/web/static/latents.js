@@ -1,0 +1,125 @@
+// Sections of the explorer that act on latents: sliders along directions, a drawing or a picture projected.
+import { api, clear, debounced, h, term, tilesOf, toast } from "./lib.js";
+
+const SIDE = 280; // of the drawing
+const MAX_UPLOAD_PX = 512;
+const DIRECTION = "The main directions of latent space: principal components of the activations of G's first layer, with their share of the variance.";
+const VARIETY = "Below 1, latents (or styles) move towards their mean: truer to type, less varied.";
+
+// The sliders move one image: the newest pinned one, or what was found for a drawing.
+export function sliders({ id, model, body, exact, pins }) {
+  const picture = h("div", { class: "ground", style: { width: "max-content" } });
+  const rows = h("div", { class: "sliders" });
+  const status = h("p", { class: "small muted num", role: "status" });
+  const element = h("section", { class: "panel stack" }, h("h2", {}, term("Directions", DIRECTION)), picture, rows, status);
+  const steps = Array(10).fill(0);
+  let variety = 1;
+  let subject = null; // latents and label of a picture that was inverted
+  let isBuilt = false;
+
+  const draw = debounced(async () => {
+    const tile = pins.at(-1);
+    const start = subject ?? { tile: tile ? exact(tile) : { seed: 0, index: 0 } };
+    const began = performance.now();
+    try {
+      const answer = await api(`/runs/${id}/move`, { body: { checkpoint: body({}).checkpoint, ...start, steps, variety } });
+      const [canvas] = await tilesOf(answer);
+      const side = Math.max(1, Math.floor(168 / model.size)) * model.size;
+      Object.assign(canvas.style, { width: `${side}px`, height: `${side}px` });
+      canvas.classList.add("pixels");
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", "The image, moved along the directions");
+      clear(picture, canvas);
+      if (!isBuilt) build(answer.shares);
+      status.textContent = `${subject ? "your picture" : tile ? "the newest pinned image" : "image 0 of seed 0"}, moved in ${Math.round(performance.now() - began)} ms`;
+    } catch (error) {
+      status.textContent = error.message;
+    }
+  });
+
+  function slider(name, tip, low, high, value, change) {
+    const shown = h("span", { class: "num" }, value.toFixed(1));
+    const input = h("input", { type: "range", min: low, max: high, step: 0.1, value, "aria-label": name, oninput: () => { shown.textContent = (+input.value).toFixed(1); change(+input.value); draw(); } });
+    return [tip ? term(name, tip) : h("span", {}, name), input, shown];
+  }
+
+  function build(shares) {
+    isBuilt = true;
+    clear(rows, shares.map((share, k) => slider(`PC ${k + 1} (${Math.round(100 * share)}\u2009%)`, "", -4, 4, steps[k], (value) => { steps[k] = value; })),
+      slider("variety", VARIETY, 0, 1, variety, (value) => { variety = value; }));
+    element.querySelector(".reset")?.remove();
+    element.append(h("div", { class: "row reset" }, h("button", { onclick: () => { steps.fill(0); variety = 1; isBuilt = false; draw(); } }, "Reset")));
+  }
+
+  return { element, draw, show(found) { subject = found; steps.fill(0); variety = 1; isBuilt = false; draw(); } };
+}
+
+// A canvas to draw on with mouse, finger or pen, and a picture from a file; both are projected into latent space.
+export function drawing({ id, model, body, onFound }) {
+  const paper = h("canvas", { width: SIDE, height: SIDE, tabindex: "0", role: "img", "aria-label": "A canvas to draw on with the mouse, a finger or a pen", style: { width: `${SIDE}px`, height: `${SIDE}px`, maxWidth: "100%", touchAction: "none", cursor: "crosshair", background: "#fff", border: "1px solid var(--line)" } });
+  const brush = h("select", { "aria-label": "Brush" }, [["thin", 14], ["medium", 22], ["thick", 32]].map(([name, width]) => h("option", { value: width, selected: width === 22 }, name)));
+  const file = h("input", { type: "file", accept: "image/*", "aria-label": "A picture from a file", onchange: () => { if (file.files[0]) upload(file.files[0]); } });
+  const result = h("div", { class: "row", role: "status", style: { alignItems: "start" } });
+  const context = paper.getContext("2d");
+  let last = null;
+  let asking = null;
+  const erase = () => { context.fillStyle = "#fff"; context.fillRect(0, 0, SIDE, SIDE); clear(result); asking?.abort(); };
+
+  function point(event) {
+    const box = paper.getBoundingClientRect();
+    return [((event.clientX - box.left) * SIDE) / box.width, ((event.clientY - box.top) * SIDE) / box.height];
+  }
+  function stroke(event) {
+    const next = point(event);
+    Object.assign(context, { lineWidth: +brush.value, lineCap: "round", lineJoin: "round", strokeStyle: "#111" });
+    context.beginPath();
+    context.moveTo(...(last ?? next));
+    context.lineTo(...next);
+    context.stroke();
+    last = next;
+  }
+  paper.addEventListener("pointerdown", (event) => { paper.setPointerCapture(event.pointerId); last = null; stroke(event); });
+  paper.addEventListener("pointermove", (event) => { if (last) stroke(event); });
+  for (const name of ["pointerup", "pointercancel"]) paper.addEventListener(name, () => { if (last) { last = null; project(paper.toDataURL("image/png")); } });
+
+  async function upload(chosen) {
+    try {
+      const image = await createImageBitmap(chosen);
+      const share = Math.min(1, MAX_UPLOAD_PX / Math.max(image.width, image.height));
+      const small = h("canvas", { width: Math.max(1, Math.round(image.width * share)), height: Math.max(1, Math.round(image.height * share)) });
+      small.getContext("2d").drawImage(image, 0, 0, small.width, small.height);
+      project(small.toDataURL("image/jpeg", 0.92));
+    } catch {
+      toast("This file is no picture that the browser can open.");
+    }
+  }
+
+  async function project(data) {
+    asking?.abort();
+    const mine = (asking = new AbortController());
+    clear(result, h("span", { class: "muted" }, "Looking for it in latent space"));
+    try {
+      const answer = await api(`/runs/${id}/invert`, { body: { checkpoint: body({}).checkpoint, picture: data.split(",")[1] }, signal: mine.signal });
+      const pictures = await tilesOf(answer);
+      if (mine !== asking) return;
+      const side = Math.max(1, Math.floor(112 / model.size)) * model.size;
+      const shown = pictures.map((canvas, k) => {
+        Object.assign(canvas.style, { width: `${side}px`, height: `${side}px` });
+        canvas.classList.add("pixels");
+        return h("figure", { class: "stack", style: { gap: "4px" } }, canvas, h("figcaption", { class: "small muted" }, k ? "what G draws" : "as G's images are"));
+      });
+      const opinion = answer.realness && `D finds your picture more real than ${Math.round(100 * answer.realness[0])}\u2009% of G's samples.`;
+      clear(result, shown, h("div", { class: "stack", style: { flex: "1 1 180px" } },
+        answer.name && h("p", {}, `Found in class ${answer.name}.`),
+        h("p", { class: "muted" }, `Pixel error ${answer.pixel_error.toFixed(3)}; the nearest of many random samples had ${answer.sample_error.toFixed(3)}.`), opinion && h("p", {}, opinion),
+        answer.notices.map((notice) => h("p", { class: "small muted" }, notice)),
+        h("button", { onclick: () => onFound({ latents: answer.latents, label: answer.label }) }, "Move it along directions")));
+    } catch (error) {
+      if (error.name !== "AbortError" && mine === asking) clear(result, h("span", { class: "fail" }, error.message));
+    }
+  }
+
+  erase();
+  return h("section", { class: "panel stack" }, h("h2", {}, term("Draw", "What you draw is projected into latent space: the nearest image that the generator can make.")), paper,
+    h("div", { class: "row" }, brush, h("button", { onclick: erase }, "Clear")), h("label", { class: "field" }, "or a picture", file), result);
+}
