@@ -569,3 +569,14 @@ def test_a_training_that_could_not_start_says_why_and_can_be_dismissed(tmp_path)
     (ended,) = jobs.all()
     assert (ended["state"], ended["message"]) == ("ended", "there is no data set 'nothing'; choose another")
     assert jobs.stop(job["id"])["state"] == "removed" and jobs.all() == []
+
+
+def test_an_evaluation_waits_in_the_queue_and_a_training_becomes_a_film(server, root):
+    server.json("POST", "/api/v1/jobs/hold", {"hold": True})
+    job = server.json("POST", "/api/v1/runs/0001-default-mnist/evaluate", {"quick": True})
+    stored = json.loads((root / ".studio" / "jobs" / job["id"] / "job.json").read_text())
+    assert stored["words"] == ["evaluate", str(root / "0001-default-mnist"), "--quick"]
+    assert server.json("POST", f"/api/v1/jobs/{job['id']}/stop", {})["state"] == "removed"
+    server.json("POST", "/api/v1/jobs/hold", {"hold": False})
+    with Image.open(io.BytesIO(asked(root, "film")[1])) as film:
+        assert film.format == "GIF" and 1 < film.n_frames <= len(runs.open_run(root / "0001-default-mnist").grids())

@@ -415,6 +415,17 @@ async def resume(call: Call) -> Any:
     return _shown(call.studio.jobs.add(words, run=path.name, title=f"{path.name}, continued"))
 
 
+async def evaluate(call: Call) -> Any:
+    path = records.run_path(call.studio.root, call.path("run"))
+    words = ["evaluate", str(path), *(["--quick"] if call.body.quick else [])]
+    return _shown(call.studio.jobs.add(words, run=path.name, title=f"evaluation of {path.name}"))
+
+
+async def run_film(call: Call) -> Any:
+    _, data = await call.ask("film")
+    return _download(data, "image/gif", f"{call.path('run')}.gif")
+
+
 async def stop_run(call: Call) -> Any:
     path = records.run_path(call.studio.root, call.path("run"))
     job = next((j for j in call.studio.jobs.all() if j["run"] == path.name and j["state"] != "ended"), None)
@@ -517,6 +528,8 @@ ENDPOINTS = [
     Endpoint("GET", "/learn", list_lessons, "The lessons, and what a pair in the plane starts with."),
     Endpoint("POST", "/learn", learn, "Train a pair in the plane for some steps.", body=schemas.LearnBody),
     Endpoint("POST", "/runs/{run}/resume", resume, "Continue or extend a run.", body=schemas.ResumeBody),
+    Endpoint("POST", "/runs/{run}/evaluate", evaluate, "Evaluate the newest checkpoint.", body=schemas.EvaluateBody),
+    Endpoint("GET", "/runs/{run}/film.gif", run_film, "A film of the training.", answer="image/gif"),
     Endpoint("POST", "/runs/{run}/stop", stop_run, "Save a run that trains, and stop it.", body=schemas.StopBody),
     Endpoint("GET", "/fields", list_fields, "Every choice of a training: kind, default, range, meaning, group."),
     Endpoint("GET", "/recipes", list_recipes, "Every recipe with the values it sets."),

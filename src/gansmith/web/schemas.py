@@ -114,6 +114,10 @@ class ResumeBody(_Model):
     minutes: Minutes = None
 
 
+class EvaluateBody(_Model):
+    quick: bool = Field(True, description="2,000 samples and fewer metrics, instead of 10,000")
+
+
 class StopBody(_Model):
     hold: bool = Field(False, description="keep the queue from starting the next training (pause)")
 

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import torch
@@ -256,6 +257,12 @@ def to_gif(images: Tensor, frame_ms: int) -> bytes:
     return file.getvalue()
 
 
+def film(root: Path, request: Mapping[str, Any]) -> Answer:
+    """Return a film of a run's training as a GIF."""
+    with TemporaryDirectory(prefix="gansmith-") as folder:
+        return {}, api.film(run_path(root, request["run"]), out=Path(folder) / "film.gif").read_bytes()
+
+
 OPERATIONS: dict[str, Callable[[Path, Mapping[str, Any]], Answer]] = {
     "describe": describe,
     "sample": sample,
@@ -265,6 +272,7 @@ OPERATIONS: dict[str, Callable[[Path, Mapping[str, Any]], Answer]] = {
     "move": move,
     "invert": invert,
     "learn": learn,
+    "film": film,
     "look": look,
 }
 

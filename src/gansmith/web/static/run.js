@@ -107,7 +107,8 @@ export async function render(main, id) {
       live.checkpoints.push(...(news.checkpoints ?? []));
       const before = live.state.status;
       if (news.state) Object.assign(live, { state: news.state, best: news.state.best });
-      if (news.state && before && before !== news.state.status) api(`/runs/${id}`).then((found) => { details = found; drawVerdict(); drawBelow(); }, () => {});
+      const isEvaluated = (news.metrics ?? []).some((row) => row.tier !== "validation");
+      if (isEvaluated || (news.state && before && before !== news.state.status)) api(`/runs/${id}`).then((found) => { details = found; drawVerdict(); drawBelow(); }, () => {});
       film.update(news.grids?.length > 0 || news.reset);
       drawHead();
       drawVerdict();
@@ -157,7 +158,7 @@ function makeFilm(id, live, onMove) {
   const speed = h("select", { "aria-label": "Speed" }, [1, 2, 4, 8].map((times) => h("option", { value: times }, `${times}×`)));
   const save = h("a", { class: "button", download: "", "aria-label": "Save this frame as PNG" }, "PNG");
   const element = h("section", { class: "stack", "aria-label": "Samples through training" }, stage,
-    h("div", { class: "timeline" }, marks, slider), h("div", { class: "row" }, play, speed, caption, h("span", { class: "grow" }), save));
+    h("div", { class: "timeline" }, marks, slider), h("div", { class: "row" }, play, speed, caption, h("span", { class: "grow" }), save, h("a", { class: "button", href: url(`/runs/${id}/film.gif`), download: `${id}.gif`, "aria-label": "Save the training as a film" }, "GIF")));
 
   image.addEventListener("load", fit);
   const observer = new ResizeObserver(fit);
@@ -268,12 +269,13 @@ function buttons(id, now, details) {
     return [h("button", { onclick: act(`/runs/${id}/stop`, { hold: true }, "It saves, then pauses; the queue waits.") }, "Pause"),
       h("button", { class: "danger", onclick: act(`/runs/${id}/stop`, { hold: false }, "It saves, then stops.") }, "Stop"), again];
   }
-  if (job) return [h("span", { class: "badge live" }, job.state === "queued" ? "waits for its turn" : "starts"), again];
+  if (job) return [h("span", { class: "badge live" }, job.title, job.state === "queued" ? ": waits for its turn" : ""), again];
   const isDone = now.images_seen >= now.images;
   const minutes = h("select", { "aria-label": "Minutes more" }, [1, 3, 10, 30].map((many) => h("option", { value: many, selected: many === 3 }, `${many} min`)));
   return [
     !isDone && h("button", { class: "primary", onclick: act(`/runs/${id}/resume`, {}, "It goes on where it was.") }, "Resume"),
     h("span", { class: "row" }, h("button", { onclick: (event) => act(`/runs/${id}/resume`, { minutes: +minutes.value }, "It goes on.")(event) }, "Extend by"), minutes), again,
+    h("button", { title: "FD ratio and gates on 2,000 samples", onclick: act(`/runs/${id}/evaluate`, { quick: true }, "It is being evaluated.") }, "Evaluate"),
   ];
 }
 
