@@ -209,6 +209,18 @@ def test_all_runs_are_followed_and_deleted_ones_said(tmp_path, digit_dir):
         opened.close()
 
 
+def test_a_long_log_is_read_in_parts_and_each_row_once(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps({"images_seen": k}) + "\n" for k in range(100)) + '{"images_seen": 100')
+    seen, offset, last = [], 0, -1
+    while offset != last:
+        last = offset
+        rows, offset = runs.read_rows_after(path, offset, most_bytes=64)
+        seen += [row["images_seen"] for row in rows]
+    assert seen == list(range(100)) and path.read_bytes()[offset:] == b'{"images_seen": 100'
+    assert runs.read_rows_after(tmp_path / "none", 7) == ([], 7)
+
+
 def test_half_a_cursor_is_none():
     whole = streams.Cursor(5, 7, 0, 0, -1, 64, 9)
     assert streams.Cursor.parse(whole.to_text()) == whole
@@ -575,7 +587,7 @@ def test_an_evaluation_waits_in_the_queue_and_a_training_becomes_a_film(server, 
     server.json("POST", "/api/v1/jobs/hold", {"hold": True})
     job = server.json("POST", "/api/v1/runs/0001-default-mnist/evaluate", {"quick": True})
     stored = json.loads((root / ".studio" / "jobs" / job["id"] / "job.json").read_text())
-    assert stored["words"] == ["evaluate", str(root / "0001-default-mnist"), "--quick"]
+    assert stored["words"] == ["evaluate", str(root.resolve() / "0001-default-mnist"), "--quick"]
     assert server.json("POST", f"/api/v1/jobs/{job['id']}/stop", {})["state"] == "removed"
     server.json("POST", "/api/v1/jobs/hold", {"hold": False})
     with Image.open(io.BytesIO(asked(root, "film")[1])) as film:
