@@ -592,3 +592,33 @@ def test_an_evaluation_waits_in_the_queue_and_a_training_becomes_a_film(server, 
     server.json("POST", "/api/v1/jobs/hold", {"hold": False})
     with Image.open(io.BytesIO(asked(root, "film")[1])) as film:
         assert film.format == "GIF" and 1 < film.n_frames <= len(runs.open_run(root / "0001-default-mnist").grids())
+
+
+def test_the_queue_runs_one_command_after_the_other_in_processes_that_any_server_finds(tmp_path):
+    """With commands that need no torch; trainings are the same to the queue."""
+    jobs = Jobs(tmp_path)
+    serving = ["studio", str(tmp_path / "other"), "--port=0"]
+    wanted = {"a": ["list", "recipes"], "b": serving, "c": serving, "d": ["train", "--nosuch=1"]}
+    ids = {name: jobs.add(words, run=name, title=name)["id"] for name, words in wanted.items()}
+
+    def state(name: str) -> str:
+        jobs.tick(lambda: False)
+        return jobs.find(ids[name])["state"]
+
+    def output(name: str) -> str:
+        path = jobs.folder / ids[name] / "output.log"
+        return path.read_text() if path.exists() else ""
+
+    wait_until(lambda: state("a") == "ended", seconds=30)
+    assert jobs.find(ids["a"])["code"] == 0 and "mlp-small" in output("a")
+    wait_until(lambda: state("b") == "running" and "http://" in output("b"), seconds=30)
+    assert [job["state"] for job in Jobs(tmp_path).all()] == ["ended", "running", "queued", "queued"]
+    assert Jobs(tmp_path).stop(ids["b"])["is_stopping"]
+    wait_until(lambda: state("b") == "ended", seconds=30)
+    wait_until(lambda: state("c") == "running" and "http://" in output("c"), seconds=30)
+    jobs.processes[ids["c"]].kill()
+    wait_until(lambda: state("c") == "ended", seconds=30)
+    assert jobs.find(ids["c"])["message"] == "the training was killed, or its machine went down"
+    wait_until(lambda: state("d") == "ended", seconds=30)
+    assert jobs.find(ids["d"])["message"] == "there is no --nosuch; did you mean --epochs?"
+    wait_until(lambda: not jobs.tick(lambda: False) and not jobs.processes)

@@ -65,8 +65,8 @@ class Jobs:
         if not (path / "started").exists():
             return {"state": "queued"}
         process = self.processes.get(path.name)
-        age_s = abs(time.time() - (path / "started").stat().st_mtime)
-        if process.poll() is None if process else age_s < _START_S:
+        is_young = not (path / "reaped").exists() and abs(time.time() - (path / "started").stat().st_mtime) < _START_S
+        if process.poll() is None if process else is_young:
             return {"state": "running", "is_stopping": (path / "stop").exists()}
         return {"state": "ended", "code": None, "message": "the training was killed, or its machine went down"}
 
@@ -139,6 +139,8 @@ class Jobs:
         for name, process in list(self.processes.items()):
             if process.poll() is not None:
                 del self.processes[name]
+                if (self.folder / name).is_dir():
+                    (self.folder / name / "reaped").touch()
         jobs = self.all()
         queued = [job for job in jobs if job["state"] == "queued"]
         if queued and not self.is_held and not any(job["state"] == "running" for job in jobs) and not is_busy():
