@@ -38,6 +38,7 @@ LINES = (
     "film run --out film.gif",
     "plot run curves --out curves.png",
     "plot run neighbours --out neighbours.png",
+    "invert run real/7/00000.png --out found.png",
     "evaluate run --quick --count 200",
     "compare run labelled --quick --count 200",
     "diagnose run",
@@ -50,7 +51,7 @@ LINES = (
     "ablate mlp-small --without beta1 --images 256 --seeds 1 --out ablation",
 )
 # Commands that a line of their own would not end, or that need the network.
-HELP_ONLY = ("studio", "data fetch", "bench stacked-mnist", "bench losses", "bench recipes")
+HELP_ONLY = ("studio", "sweep", "data fetch", "bench stacked-mnist", "bench losses", "bench recipes")
 
 
 def make_environment(folder: Path, wheel: Path, python: str, installer: str) -> Path:
