@@ -622,3 +622,34 @@ def test_the_queue_runs_one_command_after_the_other_in_processes_that_any_server
     wait_until(lambda: state("d") == "ended", seconds=30)
     assert jobs.find(ids["d"])["message"] == "there is no --nosuch; did you mean --epochs?"
     wait_until(lambda: not jobs.tick(lambda: False) and not jobs.processes)
+
+
+def test_memory_stays_bounded_and_cut_off_bodies_leave_nothing(server, root):
+    part = b"x" * 2**20
+    upload = server.json("POST", "/api/v1/uploads", {"name": "big.zip"})
+    statuses = []
+    for path, parts, kind in (
+        (f"/api/v1/uploads/{upload['id']}/files?name=big.zip", 64, BYTES),
+        ("/api/v1/config", 4, "application/json"),
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            method = "PUT" if kind == BYTES else "POST"
+            connection.request(method, path, iter([part] * parts), {"content-type": kind}, encode_chunked=True)
+        statuses.append(connection.getresponse().status)
+        connection.close()
+    assert statuses == [200, 413]
+    half = server.json("POST", "/api/v1/uploads", {"name": "half.zip"})
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        head = f"PUT /api/v1/uploads/{half['id']}/files?name=half.zip HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+        client.sendall(f"{head}content-type: {BYTES}\r\ncontent-length: 1000000\r\n\r\n".encode() + b"y" * 1000)
+        wait_until(lambda: len(os.listdir(root / ".studio" / "uploads" / half["id"])) == 2)
+    wait_until(lambda: os.listdir(root / ".studio" / "uploads" / half["id"]) == ["upload.json"])
+    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(300)]
+    for connection in silent:
+        connection.close()
+    time.sleep(0.3)  # until it has seen that they are closed
+    assert server.ask("GET", "/")[0] == 200
+    if sys.platform == "linux":
+        peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{server.process.pid}/status").read_text())[1]
+        assert int(peak) < 150_000

@@ -70,10 +70,6 @@ class Guard:
     async def _pass_on(self, scope: Scope, reader: "Reader", sender: "Sender") -> None:
         try:
             await self.app(scope, reader, sender)
-        except TooLarge as error:
-            await answer(sender, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
-        except TimeoutError:
-            await answer(sender, HTTPStatus.REQUEST_TIMEOUT, "the request's body did not arrive in time; send it again")
         except Exception:  # shown in the server's terminal, and nothing of it outside
             logger.exception("%s %s failed", scope["method"], scope["path"])
             await answer(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from gansmith import runs
@@ -23,6 +23,7 @@ from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
 from gansmith.files import finite
 from gansmith.lessons.table import LESSONS, OBJECTIVES, RESTARTS, START
 from gansmith.web import records, schemas, streams, uploads
+from gansmith.web.guard import TooLarge
 from gansmith.web.jobs import Jobs
 from gansmith.web.remote import Busy, Worker, WorkerFailed
 
@@ -106,6 +107,12 @@ class Endpoint:
             return problem(HTTPStatus.TOO_MANY_REQUESTS, "Busy", str(error))
         except WorkerFailed as error:  # asking again at once would fail again
             return problem(HTTPStatus.CONFLICT, "WorkerFailed", str(error))
+        except TimeoutError:
+            return problem(HTTPStatus.REQUEST_TIMEOUT, "TimeoutError", "the body did not arrive in time; send it again")
+        except TooLarge as error:
+            return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "TooLarge", str(error))
+        except ClientDisconnect:
+            return problem(HTTPStatus.BAD_REQUEST, "ClientDisconnect", "the body ended early")  # nobody reads this
         except OSError as error:  # a full disk, a directory that was deleted
             sentence = f"the runs directory cannot be used ({error.strerror}); see that it exists and has space left"
             return problem(HTTPStatus.CONFLICT, "RunError", sentence)
