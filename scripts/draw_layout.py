@@ -59,7 +59,15 @@ BOXES = {
     "reports": Box("reports", ("reports", "course", "lessons"), 400, 244, 160, 116, "read"),
     "exports": Box("exports", ("signature.py", "exporters", "importers"), 590, 244, 160, 116, "read"),
     "benchmarks": Box("searches", ("benchmarks", "sweeps", "workers"), 780, 244, 160, 116, "read"),
-    "base": Box("used everywhere", ("errors.py", "randomness.py", "environment.py"), 20, 376, 920, 40, "base"),
+    "base": Box(
+        "used everywhere",
+        ("errors.py", "randomness.py", "processes.py", "environment.py"),
+        20,
+        376,
+        920,
+        40,
+        "base",
+    ),
 }
 FLOW = ("choices", "data", "conditioning", "networks", "training", "run")
 READERS = ("samples", "evaluation", "reports", "exports", "benchmarks")

@@ -290,7 +290,7 @@ def test_descriptions_name_what_is_in_use():
 FLOW = [
     ["gansmith"],
     ["errors", "randomness", "events", "isolation", "verdicts", "pictures.grids"],
-    ["recipes", "files"],
+    ["recipes", "files", "processes"],
     ["config", "importers", "checkpoints"],
     ["data", "runs", "training.machine"],
     ["conditioning", "metrics"],

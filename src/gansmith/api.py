@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from gansmith import data as data_sets
-from gansmith import evaluation, inversion, models, runs
+from gansmith import evaluation, inversion, models, processes, runs
 from gansmith.config import FIELDS, Config, parse_value, unknown_field
 from gansmith.data.images import Images
 from gansmith.data.objects import as_images
 from gansmith.data.prepare import Preparation, Watch
-from gansmith.errors import ConfigError, GansmithError, NotFoundError
+from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
 from gansmith.events import Event, Started
 from gansmith.files import write_bytes
 from gansmith.inversion import Inversion
@@ -891,23 +891,26 @@ def plan_training(
         watch: called with the number of pictures done and of all, while pictures are prepared.
     """
     started_at = time.perf_counter() if started_at is None else started_at
-    refuse_lengths(minutes=minutes, images=images, epochs=epochs)
-    arguments = _as_arguments(data, images, choices or {})
+    processes.join(has_place=out is not None)
     directory = None if out is None else Path(out)
-    begun = runs.open_run(directory).config if directory is not None and runs.holds_run(directory) else None
-    config, followed = resolve_with_source(recipe, begun=begun, file=file, environ=os.environ, arguments=arguments)
-    in_memory = _in_memory(data, config)
-    if in_memory is not None:
-        config = config.replace(data=in_memory.name, origins={**config.origins, "data": "argument"})
-    if arguments.get("data_dir") == "":
-        raise ConfigError("data_dir is empty; give the folder that holds the data set's files, or omit it")
-    if begun is not None:
-        config = _as_begun(config, begun, keep_length=minutes is not None)
-    else:
-        runs.refuse_occupied(directory or runs.next_directory(RUNS, config))
-    parse_trackers(config.trackers)
+    with processes.first_alone():
+        refuse_lengths(minutes=minutes, images=images, epochs=epochs)
+        arguments = _as_arguments(data, images, choices or {})
+        begun = runs.open_run(directory).config if directory is not None and runs.holds_run(directory) else None
+        config, followed = resolve_with_source(recipe, begun=begun, file=file, environ=os.environ, arguments=arguments)
+        in_memory = _in_memory(data, config)
+        if in_memory is not None:
+            config = config.replace(data=in_memory.name, origins={**config.origins, "data": "argument"})
+        if arguments.get("data_dir") == "":
+            raise ConfigError("data_dir is empty; give the folder that holds the data set's files, or omit it")
+        if begun is not None:
+            config = _as_begun(config, begun, keep_length=minutes is not None)
+        else:
+            runs.refuse_occupied(directory or runs.next_directory(RUNS, config))
+        parse_trackers(config.trackers)
     with training_machine(config):
-        config, loaded = load_training_data(config, in_memory, watch=watch)
+        with processes.first_alone():
+            config, loaded = load_training_data(config, in_memory, watch=watch)
         notices = [*followed, *loaded.notices]
         if config.start_from and begun is None:
             notices += preview_weights(config, loaded)
@@ -918,8 +921,19 @@ def plan_training(
             deadline = started_at + 60 * minutes
             config = _with_minutes(config, loaded, deadline, notices)
     if directory is None:  # another process may have taken the number meanwhile
-        directory = runs.make_next_directory(RUNS, config)
-    return Plan(runs.create_run(directory, config), loaded, in_memory, deadline, tuple(notices))
+        directory = Path(processes.agreed(lambda: str(runs.make_next_directory(RUNS, config))))
+    return Plan(_create_run(directory, config), loaded, in_memory, deadline, tuple(notices))
+
+
+def _create_run(directory: Path, config: Config) -> RunDirectory:
+    """Return the run in a directory, which process 0 makes."""
+    with processes.first_alone():
+        if not (processes.is_first() or runs.holds_run(directory)):
+            raise RunError(
+                f"process {processes.number()} does not see {directory}, which process 0 writes; give an --out that "
+                "all machines share"
+            )
+        return runs.create_run(directory, config)
 
 
 def _as_arguments(data: Any, images: int | str | None, choices: Mapping[str, object]) -> dict[str, object]:
@@ -950,15 +964,18 @@ def plan_resume(
 ) -> Plan:
     """Settle how a run goes on."""
     started_at = time.perf_counter()
-    refuse_lengths(minutes=minutes, images=images, epochs=epochs)
-    opened = open_run(_path(run))  # its config may have changed on disk
-    config = opened.config
-    in_memory = _in_memory(data, config) if data is not None else run.images if isinstance(run, Run) else None
-    refuse_undefined(opened, has_images=in_memory is not None)
-    if images is not None:
-        config = config.replace(images=parse_value("images", images))
+    processes.join()
+    with processes.first_alone():
+        refuse_lengths(minutes=minutes, images=images, epochs=epochs)
+        opened = open_run(_path(run))  # its config may have changed on disk
+        config = opened.config
+        in_memory = _in_memory(data, config) if data is not None else run.images if isinstance(run, Run) else None
+        refuse_undefined(opened, has_images=in_memory is not None)
+        if images is not None:
+            config = config.replace(images=parse_value("images", images))
     with training_machine(config):
-        config, loaded = load_training_data(config, in_memory, watch=watch)
+        with processes.first_alone():
+            config, loaded = load_training_data(config, in_memory, watch=watch)
         notices = [*loaded.notices]
         if epochs is not None:
             config = _with_epochs(config, epochs, loaded, notices)
@@ -967,7 +984,7 @@ def plan_resume(
             fitting = budget.config_for_time(config, loaded, left_s).images
             config = config.replace(images=opened.images_seen + fitting)
             notices.append(f"{minutes:g} minutes are about {fitting:,} images more")
-    return Plan(runs.create_run(opened.directory, config), loaded, in_memory, notices=tuple(notices))
+    return Plan(_create_run(opened.directory, config), loaded, in_memory, notices=tuple(notices))
 
 
 def _in_memory(data: Any, config: Config) -> Images | None:
@@ -995,7 +1012,9 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
     events = loop.train_events(
         run, data, stop=lambda: bool(stopped), command=command or ("gansmith.train",), deadline=plan.deadline
     )
-    with closing(tracked(run, events)) as followed:  # type: ignore[type-var]
+    if processes.is_first():
+        events = tracked(run, events)
+    with closing(events) as followed:  # type: ignore[type-var]
         try:
             while True:
                 with own_environment(), training_machine(run.config):
@@ -1017,13 +1036,14 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
 def run_training(plan: Plan, *, progress: str = "auto", command: Sequence[str] = ()) -> tuple[Run, list[int]]:
     """Train a planned run to its end, or until it is interrupted; returns the run and the signals that stopped it."""
     caught: list[int] = []
-    with catching_signals(caught), show_progress(progress) as show:
+    with catching_signals(caught), show_progress(progress if processes.is_first() else "none") as show:
         with closing(plan_events(plan, stopped=caught, command=command)) as events:  # type: ignore[type-var]
             for event in events:
                 show(event)
     opened = runs.open_run(plan.run.directory)
     run = Run(opened.directory, opened.config, plan.images)
-    if not caught:
+    caught = _caught_anywhere(caught)
+    if not caught and processes.is_first():
         images, _ = sample_model(run.generator, seed=0, count=25)
         write_bytes(run.directory / "grid.png", to_png(enlarge(grid(images))))
         plots.plot_curves(run)
@@ -1040,9 +1060,19 @@ def _until_interrupted(plan: Plan) -> Iterator[Event]:
             if event is None:
                 break
             yield event
+    caught = _caught_anywhere(caught)
     _pass_on(caught)
     if signal.SIGINT in caught:
         raise KeyboardInterrupt
+
+
+def _caught_anywhere(caught: list[int]) -> list[int]:
+    """Return the signals to stop that any process of the run caught."""
+    if processes.count() == 1:
+        return caught
+    signals = (signal.SIGINT, signal.SIGTERM)
+    found = processes.any_of(*(number in caught for number in signals))
+    return [int(number) for number, is_caught in zip(signals, found, strict=True) if is_caught]
 
 
 def _pass_on(caught: Sequence[int]) -> None:

@@ -20,8 +20,8 @@ from gansmith.recipes import RECIPES
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 NAME_RULE = "a name is 1 to 64 letters, digits, dots, dashes and underscores"
-# Variables that start like a field's but say where things are.
-RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE")
+# Variables that start like a field's and are none: places, and how long processes wait for each other.
+RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE", "GANSMITH_TIMEOUT")
 ACTIVATIONS = ("default", "relu", "leaky-relu", "elu", "selu", "silu", "gelu", "tanh")
 OPTIMIZER_NAMES = ("adam", "adamw", "rmsprop", "sgd")
 

@@ -44,6 +44,10 @@ class TrainingFailed(RuntimeError):
         self.failure = failure
 
 
+class ProcessLost(TrainingFailed):
+    """Another process of a run under torchrun ended or did not answer in time."""
+
+
 def reason_of(error: Exception) -> str:
     """Return the first line of an exception's message, or the name of its class where it has no message."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

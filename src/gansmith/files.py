@@ -150,6 +150,11 @@ def tensor_sha256(tensor: "Tensor") -> str:
     return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
 
 
+def tensors_sha256(tensors: Mapping[str, "Tensor"]) -> str:
+    """Return the SHA-256 of the names and bytes of tensors."""
+    return json_sha256({name: tensor_sha256(tensor) for name, tensor in tensors.items()})
+
+
 def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file whose bytes depend on its content alone, flushed to disk.
 

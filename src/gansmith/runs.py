@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -101,12 +102,13 @@ class RunDirectory:
         return {name: value for name, value in found.items() if name not in wrong}
 
     def record(self, **facts: Any) -> None:
-        """Add facts to run.json."""
-        write_json(self.directory / "run.json", self.facts() | facts)
+        """Add facts to run.json; process 0 does."""
+        if _is_first():
+            write_json(self.directory / "run.json", self.facts() | facts)
 
     def append(self, path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Append a row to log.jsonl or metrics.jsonl, and return it as a reader finds it."""
-        return append_json(path, row)
+        """Append a row to log.jsonl or metrics.jsonl, which process 0 does, and return it as a reader finds it."""
+        return append_json(path, row) if _is_first() else dict(row)
 
     def metrics_on_own_data(self) -> list[dict[str, Any]]:
         """Return scores and verdicts on the data the run was trained on; `evaluate` may have used others."""
@@ -137,13 +139,26 @@ class RunDirectory:
         return bool(named_checkpoints(self.directory))
 
 
+def _is_first() -> bool:
+    """Return whether this is the first of the processes that train together; without torch there are no others."""
+    if "torch" not in sys.modules:
+        return True
+    from gansmith.processes import is_first
+
+    return is_first()
+
+
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Be the only process that trains in a directory; RunError where another one does.
 
     The lock belongs to the operating system, which takes it back when its holder ends, so none is ever stale. Where
-    the file system has no locks, a warning says so and training goes on without.
+    the file system has no locks, a warning says so and training goes on without. Of processes that train together, the
+    first holds the lock.
     """
+    if not _is_first():
+        yield
+        return
     lock = _lock(directory)
     try:
         if lock is not None:
@@ -215,8 +230,9 @@ def create_run(directory: Path, config: Config) -> RunDirectory:
 
 
 def write_config(directory: Path, config: Config) -> None:
-    """Write config.toml: the format of the directory, every choice, and where each came from."""
-    write_text(directory / "config.toml", f"format = {FORMAT}\n{config.to_toml()}")
+    """Write config.toml: the format of the directory, every choice, and where each came from; process 0 does."""
+    if _is_first():
+        write_text(directory / "config.toml", f"format = {FORMAT}\n{config.to_toml()}")
 
 
 def refuse_occupied(directory: Path) -> None:

@@ -21,13 +21,13 @@ from gansmith.cli.evaluation import compare, evaluate
 from gansmith.cli.exports import export as export_model
 from gansmith.cli.exports import handin, report
 from gansmith.cli.info import describe, diagnose, doctor, list_
-from gansmith.cli.output import complain
+from gansmith.cli.output import complain, is_first_process
 from gansmith.cli.sampling import film, invert, plot, sample, walk
 from gansmith.cli.sweeps import sweep
 from gansmith.cli.training import resume, train
 from gansmith.cli.web import studio
 from gansmith.config import FIELDS, SYNONYMS, UNSUPPORTED
-from gansmith.errors import GansmithError, TrainingFailed
+from gansmith.errors import GansmithError, ProcessLost, TrainingFailed
 
 app = App(
     name="gansmith",
@@ -103,13 +103,15 @@ def main() -> None:
         words = _completed(_with_values(sys.argv[1:]))
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        complain(_usage(" ".join(str(error).split()), sys.argv[1:]))
+        if is_first_process():
+            complain(_usage(" ".join(str(error).split()), sys.argv[1:]))
         code = 2
     except GansmithError as error:
         complain(str(error))
         code = 2
     except TrainingFailed as error:
-        complain(str(error))
+        if is_first_process() or isinstance(error, ProcessLost):
+            complain(str(error))
         code = 1
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):  # torch's word for it

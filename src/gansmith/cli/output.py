@@ -1,5 +1,6 @@
 """What several commands print, and the checks of where they may write."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,15 @@ Json = Annotated[bool, Parameter(name="--json", negative=())]  # the flag of com
 _OTHER_KINDS = (".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
+def is_first_process() -> bool:
+    """Return whether this is process 0 of those that torchrun started, or the only one."""
+    return int(os.environ.get("WORLD_SIZE", 1)) < 2 or os.environ.get("RANK", "0") == "0"
+
+
 def say(progress: str, line: str) -> None:
-    """Print a line for people; scripts that read JSON get it on the other stream."""
-    print(line, file=sys.stderr if progress == "json" else sys.stdout, flush=True)
+    """Print a line for people, in process 0; scripts that read JSON get it on the other stream."""
+    if is_first_process():
+        print(line, file=sys.stderr if progress == "json" else sys.stdout, flush=True)
 
 
 def complain(sentence: str) -> None:

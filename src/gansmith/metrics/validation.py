@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from gansmith.metrics.distances import frechet_of_moments, moments
 from gansmith.metrics.evaluator_training import fit_and_held_out
 from gansmith.metrics.evaluators import confusion_of, find_evaluators, knows_classes, observe_real
 from gansmith.metrics.features import Evaluator, load_shipped
+from gansmith.processes import joined_rows, split
 
 COUNT = 2_000  # samples and training images
 LARGEST_REFERENCE = 10_000  # validation images that evaluators trained on demand compare with
@@ -40,6 +42,13 @@ class RealFigures:
     moments: tuple[Array, Array]
     probabilities: Array
     fd_real: float
+
+
+def _observe_together(network: Evaluator, samples: Tensor) -> tuple[Array, Array]:
+    """Return the features and class probabilities of samples, each process observing its part of them."""
+    parts = network.observe(split(samples))
+    features, probabilities = (joined_rows(torch.from_numpy(part), len(samples)).numpy() for part in parts)
+    return features, probabilities
 
 
 class ValidationScorer:
@@ -109,7 +118,7 @@ class ValidationScorer:
         known: dict[str, float | None] = dict.fromkeys(("recognised", "rarest_class", "modes"))
         for name, network in self.networks.items():
             real = self.real[name]
-            features, probabilities = network.observe(samples)
+            features, probabilities = _observe_together(network, samples)
             distance = frechet_of_moments(real.moments, moments(features))
             ratios[name] = distance / real.fd_real
             if ratios[name] == max(ratios.values()):

@@ -11,6 +11,7 @@ torch.Size([2, 1, 28, 28])
 
 import itertools
 from collections.abc import Callable
+from types import MethodType
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from gansmith.networks.acgan import acgan
 from gansmith.networks.autoencoder import autoencoder
 from gansmith.networks.compact import compact
 from gansmith.networks.dcgan import dcgan, dcgan_keras, dcgan_pooled
-from gansmith.networks.layers import initialise, normalise_spectrally
+from gansmith.networks.layers import initialise, normalise_spectrally, normalise_whole_batch
 from gansmith.networks.mlp import cgan_keras, mlp, mlp_deep, mlp_keras
 from gansmith.networks.planes import planes
 from gansmith.networks.progressive import progressive
@@ -30,6 +31,7 @@ from gansmith.networks.r3gan import r3gan
 from gansmith.networks.sngan import sngan
 from gansmith.networks.stylegan_lite import stylegan_lite
 from gansmith.networks.wgan_gp import wgan_gp
+from gansmith.processes import count
 from gansmith.randomness import rng, seeded
 
 NETWORKS: dict[str, Callable[[ImageSpec, Config], tuple[nn.Module, nn.Module]]] = {
@@ -68,6 +70,8 @@ def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None)
     for layer in itertools.chain(G.modules(), D.modules()):
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.track_running_stats = False  # recomputed before sampling: see training.calibration
+            if count() > 1:
+                layer.forward = MethodType(normalise_whole_batch, layer)  # type: ignore[method-assign]
         if isinstance(layer, nn.Embedding) and codes is not None:
             used = min(codes.shape[1], layer.embedding_dim)
             with torch.no_grad():

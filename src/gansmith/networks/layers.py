@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from gansmith.config import FIELDS, Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
+from gansmith.processes import all_rows, is_sharing, own_rows, totals
 
 SLOPE = 0.2  # negative slope of leaky ReLUs
 
@@ -35,8 +37,11 @@ class Dropout(nn.Module):
             return values * (bits >= self.dropped) / (1 - self.dropped / 2**16)
         if not self.training or not self.dropped:
             return values
-        words = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: values.numel()]
+        count = all_rows(values.numel())
+        words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[:count]
+        if is_sharing():
+            bits = own_rows(bits.view(all_rows(len(values)), -1)).flatten()
         # Filled in memory order, so that the mask has the strides of the values.
         kept = torch.empty_like(values, memory_format=torch.preserve_format)
         torch.as_strided(kept, (values.numel(),), (1,)).copy_(bits >= self.dropped - 2**15)
@@ -71,6 +76,47 @@ class MinibatchStddev(nn.Module):
 
     def extra_repr(self) -> str:
         return f"group={self.group}"
+
+
+def normalise_whole_batch(layer: nn.modules.batchnorm._BatchNorm, values: Tensor) -> Tensor:
+    """Return a layer's output for values (N, C, ...), with statistics of the whole batch where processes share one."""
+    if not (layer.training and is_sharing()):
+        normalised: Tensor = type(layer).forward(layer, values)
+        return normalised
+    normalised = _WholeBatchNorm.apply(values, layer.weight, layer.bias, layer.eps)  # type: ignore[no-untyped-call]
+    return normalised
+
+
+class _WholeBatchNorm(torch.autograd.Function):
+    """Batch normalisation over all processes: one exchange of statistics, and one of their gradients.
+
+    Source: Ioffe and Szegedy, arXiv:1502.03167, section 3; variances of parts are joined as by Chan et al. 1979.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        over = [dim for dim in range(values.dim()) if dim != 1]
+        variance, mean = torch.var_mean(values.float(), over, unbiased=False)
+        shift = mean - (centre := totals(mean) / all_rows(1))
+        spread = totals(variance + shift.square()) / all_rows(1)
+        ctx.save_for_backward(values, weight, centre, spread)
+        ctx.eps = eps
+        return nn.functional.batch_norm(values, centre, spread, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        values, weight, centre, spread = ctx.saved_tensors
+        with_fixed, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, values, weight, centre, spread, None, None, False, ctx.eps, [True, True, True]
+        )
+        sums = totals(torch.stack([to_weight, to_bias])) / all_rows(values.numel() // values.shape[1])
+        scale, inverse = weight * (spread + ctx.eps).rsqrt(), (spread + ctx.eps).rsqrt()
+        slope = scale * inverse * sums[0]
+        shape = [1, -1, *[1] * (values.dim() - 2)]
+        offset = scale * sums[1] - slope * centre
+        through_statistics = torch.addcmul(offset.view(shape), values.float(), slope.view(shape))
+        return (with_fixed - through_statistics).to(values.dtype), to_weight, to_bias, None
 
 
 def minibatch_stddev(config: Config) -> MinibatchStddev | None:

@@ -30,6 +30,7 @@ from gansmith.networks.layers import (
     refuse_widths,
     stddev_features,
 )
+from gansmith.processes import all_rows, own_rows, whole
 
 MAPPING_LAYERS = 4
 MAPPING_LR = 0.01  # learning-rate multiplier. Source: arXiv:1812.04948, appendix C
@@ -101,10 +102,11 @@ class Generator(nn.Module):
 
     def _mixed(self, style: Tensor, z: Tensor, y: Tensor) -> list[Tensor]:
         """Return (N, style_dim) styles for each layer; a share of images takes the later ones from another latent."""
-        other = self.style(z.roll(1, 0), y)
+        other = self.style(own_rows(whole(z).roll(1, 0)), y)
         layers = len(self.layers)
-        first_of_other = torch.randint(1, layers, (len(z), 1))
-        first_of_other = first_of_other.where(torch.rand(len(z), 1) < self.mixing, layers)
+        first_of_other = own_rows(torch.randint(1, layers, (all_rows(len(z)), 1)))
+        is_mixed = own_rows(torch.rand(all_rows(len(z)), 1)) < self.mixing
+        first_of_other = first_of_other.where(is_mixed, layers)
         return [torch.where(first_of_other > layer, style, other) for layer in range(layers)]
 
     def truncate(self, strength: float) -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from gansmith.processes import all_rows, own_rows
+
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 # Of the adaptive probability: the sign it aims at, and how many images it takes from 0 to 1.
@@ -28,7 +30,7 @@ def augment(
         return images
     for change in changes:
         changed = change(images, rng)
-        chosen = torch.rand(len(images), 1, 1, 1, generator=rng) < probability
+        chosen = own_rows(torch.rand(all_rows(len(images)), 1, 1, 1, generator=rng)) < probability
         images = changed if probability >= 1 else torch.where(chosen, changed, images)
     return images
 
@@ -104,7 +106,7 @@ def mirror_accuracy(pixels: Tensor, labels: Tensor | None) -> float:
 def _moved(images: Tensor, rng: torch.Generator, *, reach: int) -> Tensor:
     """Move each image by a draw of up to `reach` pixels each way, filling with zeros."""
     n, size = len(images), images.shape[-1]
-    steps = torch.randint(-reach, reach + 1, (2, n, 1, 1, 1), generator=rng)
+    steps = own_rows(torch.randint(-reach, reach + 1, (2, all_rows(n), 1, 1, 1), generator=rng), dim=1)
     place = torch.arange(size)
     # Row i of `moves` picks the pixel that arrives at i: a product of matrices is cheap and differentiates twice.
     down, right = (place == place.view(size, 1) + steps).to(images.dtype)  # (N, 1, H, H) each
@@ -116,7 +118,7 @@ def cutout(images: Tensor, rng: torch.Generator) -> Tensor:
     """Set a square of half the side, around any pixel, to zero in each image."""
     n, size = len(images), images.shape[-1]
     half = size // 4
-    centres = torch.randint(0, size + 1, (2, n, 1), generator=rng)
+    centres = own_rows(torch.randint(0, size + 1, (2, all_rows(n), 1), generator=rng), dim=1)
     offsets = torch.arange(size) - centres
     rows, columns = (offsets >= -half) & (offsets < half)  # (N, H) each
     hidden: Tensor = rows.unsqueeze(2) & columns.unsqueeze(1)  # (N, H, W)
@@ -136,5 +138,5 @@ AUGMENTATIONS: dict[str, tuple[Sequence[Augmentation], float]] = {
 
 def _uniform(images: Tensor, low: float, high: float, rng: torch.Generator) -> Tensor:
     """Return one number for each image, (N, 1, 1, 1)."""
-    drawn = torch.rand(len(images), 1, 1, 1, generator=rng).to(images.dtype)
+    drawn = own_rows(torch.rand(all_rows(len(images)), 1, 1, 1, generator=rng)).to(images.dtype)
     return low + (high - low) * drawn

@@ -8,6 +8,7 @@ from torch import Tensor
 from gansmith.config import Config
 from gansmith.data.images import to_float
 from gansmith.networks.progressive import grow
+from gansmith.processes import own_rows, sharing
 from gansmith.randomness import rng, seeded
 from gansmith.sampling import shape_latents
 from gansmith.training.inputs import TrainingData
@@ -27,7 +28,7 @@ class Batches:
     def at(self, images_seen: int, progress: float = 0.0) -> Batch:
         """Return the batch that follows after so many images."""
         config = self.config
-        rows = self._rows(images_seen)
+        rows = own_rows(self._rows(images_seen))
         real = to_float(self.data.train.pixels.index_select(0, rows))  # a tenth of what indexing takes
         y = self.data.y.index_select(0, rows)
         draw = rng(config.seed, images_seen, "latent")
@@ -39,7 +40,7 @@ class Batches:
 
     def _latents(self, draw: torch.Generator) -> Tensor:
         normal = torch.randn(self.config.batch_size, self.config.latent_dim, generator=draw)
-        return shape_latents(normal, self.config.latent_distribution)
+        return shape_latents(own_rows(normal), self.config.latent_distribution)
 
     def _rows(self, images_seen: int) -> Tensor:
         """Return the next rows of this epoch's permutation, and of the next ones where a batch crosses an end."""
@@ -69,7 +70,7 @@ def take_step(
     config = batches.config
     for module in networks.growing:
         grow(module, progress)
-    with batches.randomness_at(images_seen):
+    with sharing(config.batch_size), batches.randomness_at(images_seen):
         batch = batches.at(images_seen, progress)
         penalties = penalties_at(config, images_seen, progress, networks.buffers)
         numbers = train_step(networks, batch, techniques, penalties)

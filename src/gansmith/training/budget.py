@@ -5,6 +5,7 @@ import time
 
 import torch
 
+from gansmith import processes
 from gansmith.conditioning import GOLDEN
 from gansmith.config import Config
 from gansmith.training.batches import Batches, take_step
@@ -34,7 +35,8 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
     measured_s = min(6.0, max(0.5, 0.01 * seconds))
     started_at = time.perf_counter()
     if data.scorer is not None:  # an evaluator that has to be trained is part of the time
-        data.scorer.prepare(seconds)
+        with processes.first_alone():
+            data.scorer.prepare(seconds)
     image_s, share = _seconds_per_image(probe, networks, data, measured_s)
     while share < FREE_CORES and config.threads == 0 and torch.get_num_threads() > 1:
         halved = probe.replace(threads=torch.get_num_threads() // 2)
@@ -60,7 +62,8 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
     left_s = seconds - (time.perf_counter() - started_at) - once_s
     images = max(config.batch_size, int(max(left_s, 0.0) / (image_s + chores_s)))
     intervals = {name: math.ceil(images / count) for name, count in fewer.items()}
-    return config.replace(images=images, threads=probe.threads, **intervals)
+    changes = processes.agreed(lambda: {"images": images, **intervals})
+    return config.replace(threads=probe.threads, **changes)
 
 
 def _seconds_per_image(
@@ -72,7 +75,7 @@ def _seconds_per_image(
     images_seen, measured = 0, 0
     warm_at = started_at = time.perf_counter()
     busy_at = time.process_time()
-    while not measured or time.perf_counter() - started_at < measured_s:
+    while not measured or processes.agreed(lambda: time.perf_counter() - started_at < measured_s):
         for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
             # All over the schedule, since networks that grow are slower when they are large.
             progress = GOLDEN * (images_seen // config.batch_size) % 1
@@ -86,7 +89,9 @@ def _seconds_per_image(
         else:
             measured = images_seen - cycle * config.batch_size
     passed_s = time.perf_counter() - warm_at
-    return passed_s / measured, (time.process_time() - busy_at) / (passed_s * torch.get_num_threads())
+    share = (time.process_time() - busy_at) / (passed_s * torch.get_num_threads())
+    image_s, share = processes.agreed(lambda: [passed_s / measured, share])
+    return image_s, share
 
 
 def _seconds_of_chores(config: Config, networks: Networks, data: TrainingData) -> tuple[float, float, float]:

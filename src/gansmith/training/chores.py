@@ -14,19 +14,20 @@ from importlib import metadata
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from gansmith import __version__
+from gansmith import __version__, processes
 from gansmith.checkpoints import mark_best, prune, save_checkpoint
 from gansmith.config import Config
 from gansmith.data import BUILT_IN_DATASETS
 from gansmith.events import Event, FailureDetected, Logged, Sampled, Saved, Scored
-from gansmith.files import tensor_sha256, write_bytes
+from gansmith.files import tensor_sha256, tensors_sha256, write_bytes
 from gansmith.models import generator_metadata
 from gansmith.networks import BUILT_IN_NETWORKS
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.recipes import BUILT_IN_RECIPES
 from gansmith.runs import RunDirectory, write_config
-from gansmith.sampling import draw_latents, generate, sample
+from gansmith.sampling import draw_inputs, draw_latents, generate
 from gansmith.training.diagnosis import Failure, diagnose
 from gansmith.training.losses import BUILT_IN_OBJECTIVES
 from gansmith.training.machine import has_fast_bf16
@@ -57,13 +58,21 @@ def scheduled_chores(state: State) -> list[tuple[int, Chore]]:
     if state.scorer is not None:
         every = interval(config, "evaluate_every", scores_in(config, expected_length(config), state.scorer.cost))
         chores.insert(0, (every, score))  # first, for it may find that the run is over
-    return chores
+    return [(every, chore) for every, chore in chores if processes.is_first() or chore in TOGETHER]
 
 
-def run_chores(state: State, chores: Sequence[tuple[int, Chore]], *, stopping: bool) -> Iterator[Event]:
-    """Yield the events of all chores that are due; all of them at the end, none right after a resume."""
+def run_chores(
+    state: State, chores: Sequence[tuple[int, Chore]], *, stopping: bool, overdue: bool | None = None
+) -> Iterator[Event]:
+    """Yield the events of all chores that are due; all of them at the end, none right after a resume.
+
+    Args:
+        stopping: the run stops now, and saves.
+        overdue: what `is_overdue` says on any process; None asks it here.
+    """
     if state.images_seen == 0:
-        yield draw_grid(state)
+        if processes.is_first():
+            yield draw_grid(state)
         return
     if state.just_resumed:
         return
@@ -74,9 +83,14 @@ def run_chores(state: State, chores: Sequence[tuple[int, Chore]], *, stopping: b
             if event is not None:
                 yield event
     is_stopping = stopping or (state.new_failure is not None and state.config.on_failure == "stop")
-    is_overdue = time.monotonic() - state.saved_at > SAFETY_S
-    if state.saved_images < state.images_seen and (is_stopping or is_overdue):
+    overdue = is_overdue(state) if overdue is None else overdue
+    if state.saved_images < state.images_seen and (is_stopping or overdue):
         yield save(state, for_safety=not is_stopping)
+
+
+def is_overdue(state: State) -> bool:
+    """Return whether so much time has passed since the last checkpoint that a crash would lose too much."""
+    return time.monotonic() - state.saved_at > SAFETY_S
 
 
 def log(state: State) -> Event:
@@ -104,11 +118,15 @@ def gradient_norms(state: State) -> dict[str, float]:
 
 def check_health(state: State) -> Event | None:
     """Report the first training failure that the newest health signals show and no row names yet."""
+    found = processes.agreed(lambda: [vars(failure) for failure in _new_failures(state)])
+    return report_failure(state, Failure(**found[0])) if found else None
+
+
+def _new_failures(state: State) -> list[Failure]:
     if "g_grad_norm" not in state.rows[-1]:
-        return None
+        return []
     known = {row["failure"] for row in state.rows if row.get("kind") == "failure"}
-    found = [failure for failure in diagnose(state.rows, state.scores, state.config) if failure.name not in known]
-    return report_failure(state, found[0]) if found else None
+    return [failure for failure in diagnose(state.rows, state.scores, state.config) if failure.name not in known]
 
 
 def report_failure(state: State, failure: Failure) -> Event:
@@ -134,7 +152,11 @@ def draw_grid(state: State) -> Event:
 def score(state: State) -> Event:
     """Append a validation FD ratio to metrics.jsonl."""
     assert state.scorer is not None
-    found = state.scorer.score(sample(state.averaged(), seed=1, count=state.scorer.count)[0])
+    model, count = state.averaged(), state.scorer.count
+    z, y = (processes.split(inputs) for inputs in draw_inputs(model, seed=1, count=count))
+    samples = processes.joined_rows(generate(model, z, y), count)
+    scored = state.scorer.score(samples)  # in which all take part
+    found = processes.agreed(lambda: scored)
     row = state.run.append(state.run.metrics_path, {"images_seen": state.images_seen, **found})
     state.scores.append(row)
     if state.best is None or row["validation_fd_ratio"] < state.best["validation_fd_ratio"]:
@@ -157,26 +179,33 @@ def save(state: State, *, for_safety: bool = False) -> Event:
     tensors = to_tensors(state.networks, config)
     if not all(value.isfinite().all() for value in tensors.values()):
         raise NonFiniteError("a weight")
+    if processes.count() > 1:
+        processes.refuse_difference(tensors_sha256(tensors), "the state of the run")
+    path = run.checkpoint(state.images_seen)
+    if processes.is_first():
+        _write_checkpoint(state, tensors, for_safety=for_safety)
+        if state.safety_save is not None:
+            shutil.rmtree(state.safety_save, ignore_errors=True)
+        if config.keep_last and not for_safety:
+            prune(run.directory, newest=state.images_seen, keep_last=config.keep_last, keep_every=config.keep_every)
+    state.safety_save = path if for_safety else None
+    state.saved_images, state.saved_at = state.images_seen, time.monotonic()
+    return Saved(state.images_seen, str(path))
+
+
+def _write_checkpoint(state: State, tensors: dict[str, Tensor], *, for_safety: bool) -> None:
+    run, data = state.run, state.data
     path = save_checkpoint(
         run.directory,
         state.images_seen,
         generator=state.averaged().network.state_dict(),
-        generator_metadata=generator_metadata(
-            config, state.data.spec, state.data.conditioning, state.data.train.class_names
-        ),
+        generator_metadata=generator_metadata(state.config, data.spec, data.conditioning, data.train.class_names),
         state=tensors,
         counters=_counters(state, for_safety=for_safety),
         logs=(run.log_path, run.metrics_path),
     )
     if state.is_best:
         mark_best(run.directory, path)
-    if state.safety_save is not None:
-        shutil.rmtree(state.safety_save, ignore_errors=True)
-    if config.keep_last and not for_safety:
-        prune(run.directory, newest=state.images_seen, keep_last=config.keep_last, keep_every=config.keep_every)
-    state.safety_save = path if for_safety else None
-    state.saved_images, state.saved_at = state.images_seen, time.monotonic()
-    return Saved(state.images_seen, str(path))
 
 
 def _counters(state: State, *, for_safety: bool) -> dict[str, Any]:
@@ -194,6 +223,9 @@ def _counters(state: State, *, for_safety: bool) -> dict[str, Any]:
         "gradient_norms": gradient_norms(state),
         "initial_norms": state.initial_norms,
     }
+
+
+TOGETHER = (score, check_health, save)  # chores in which all processes take part; the others are of the first alone
 
 
 def scores_in(config: Config, images: int, cost: int = 1) -> int:
@@ -225,7 +257,9 @@ def expected_length(config: Config) -> int:
 
 
 def begin(state: State, starts: Sequence[dict[str, Any]]) -> None:
-    """Prepare the directory of a run that is about to train: real.png, config.toml, run.json."""
+    """Prepare the directory of a run that is about to train: real.png, config.toml, run.json; process 0 does."""
+    if not processes.is_first():
+        return
     state.run.samples_dir.mkdir(exist_ok=True)  # empty folders get lost in copies
     record_start(state, starts)
     if state.images_seen == 0:
@@ -248,6 +282,7 @@ def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:
             "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
             "threads": torch.get_num_threads(),
             "bfloat16": has_fast_bf16(),
+            **({"processes": processes.count()} if processes.count() > 1 else {}),
         },
     }
     before = run.facts()

@@ -11,6 +11,7 @@ from torch import nn
 from gansmith.config import FIELDS, Config
 from gansmith.errors import ConfigError
 from gansmith.networks.autoencoder import ReconstructionError
+from gansmith.processes import count
 from gansmith.training.losses import OBJECTIVES, Objective
 from gansmith.training.step import has_batch_norm
 
@@ -161,6 +162,18 @@ def _matching_without_features(config: Config, objective: Objective, D: nn.Modul
     )
 
 
+def _uneven_shares(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    processes, batch, group = count(), config.batch_size, config.minibatch_stddev
+    least = processes * max(1, group)
+    if processes == 1 or batch % least == 0:
+        return None
+    whole_groups = f" in whole groups of minibatch_stddev, which is {group}" if group else ""
+    return (
+        f"batch_size is {batch}, which {processes} processes cannot share evenly{whole_groups}; give a multiple of "
+        f"{least}, such as {-(-batch // least) * least}, or start fewer"
+    )
+
+
 CONFLICTS: tuple[Conflict, ...] = (
     _conditioning_on_nothing,
     _early_stopping_without_validation,
@@ -171,5 +184,6 @@ CONFLICTS: tuple[Conflict, ...] = (
     _began_and_autoencoder,
     _classes_without_classifier,
     _group_beside_batch,
+    _uneven_shares,
     _matching_without_features,
 )

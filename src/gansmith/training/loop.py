@@ -8,13 +8,22 @@ import contextlib
 import shlex
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
+from gansmith import processes
 from gansmith.errors import TrainingFailed
 from gansmith.events import Event, LengthChanged, RolledBack
 from gansmith.runs import RunDirectory, locked, open_run, write_config
 from gansmith.training.batches import take_step
-from gansmith.training.chores import begin, report_failure, run_chores, scheduled_chores, what_is_left
+from gansmith.training.chores import (
+    begin,
+    is_overdue,
+    report_failure,
+    run_chores,
+    scheduled_chores,
+    what_is_left,
+)
 from gansmith.training.diagnosis import FIRST_STEPS, WINDOW, Failure, to_failure
 from gansmith.training.inputs import TrainingData
 from gansmith.training.machine import training_machine
@@ -47,7 +56,10 @@ def train_events(
     TrainingFailed when a loss is NaN or infinite, at any training failure if the config says stop, or when the disk is
     full; the last checkpoint is then intact.
     """
-    with locked(run.directory), training_machine(run.config):
+    with contextlib.ExitStack() as held:
+        with processes.first_alone():
+            held.enter_context(locked(run.directory))
+        held.enter_context(training_machine(run.config))
         at = datetime.now(UTC).isoformat(timespec="seconds")
         starts = [*run.facts().get("starts", []), {"command": list(command), "at": at}]
         finished = None
@@ -55,7 +67,9 @@ def train_events(
             try:
                 finished = yield from _loop(run, data, stop, starts, deadline)
             except _Failed as failed:
-                step = plan_rollback(run, failed.failure) if run.config.on_failure == "rollback" else None
+                step = None
+                if run.config.on_failure == "rollback":
+                    step = processes.agreed(partial(plan_rollback, run, failed.failure))
                 if step is None:
                     reason = f"{failed.failure.message}; {what_is_left(run)}"
                     run.record(status="failed", reason=reason)
@@ -79,9 +93,9 @@ def _loop(
     begin(state, starts)
     chores = scheduled_chores(state)
     while True:
-        interrupted = not state.is_finished and stop()
+        interrupted, overdue = processes.any_of(not state.is_finished and stop(), is_overdue(state))
         try:
-            yield from run_chores(state, chores, stopping=interrupted)
+            yield from run_chores(state, chores, stopping=interrupted, overdue=overdue)
             if state.new_failure is not None and state.config.on_failure != "warn":
                 raise _Failed(state.new_failure)
             if state.is_finished or interrupted:
@@ -115,7 +129,7 @@ def correct_length(state: State, deadline: float) -> Event | None:
     is_open = not (config.planned_images or config.schedule_images)
     if not is_open or not state.images_seen - config.batch_size < middle <= state.images_seen:
         return None
-    fitting = state.clock.images_until(deadline - LAST_PICTURES_S, state.images_seen)
+    fitting = processes.agreed(partial(state.clock.images_until, deadline - LAST_PICTURES_S, state.images_seen))
     images = state.images_seen + max(fitting, state.images_seen // 4, config.batch_size)
     state.replace_config(config.replace(images=images, planned_images=config.images))
     write_config(state.run.directory, state.config)

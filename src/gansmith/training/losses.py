@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, relu, softplus
 
 from gansmith.config import Config, choose
 from gansmith.errors import ConfigError
+from gansmith.processes import all_rows, mean, own_rows
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 # A loss that may draw its targets at every step.
@@ -113,7 +114,8 @@ def relativistic_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 def relativistic_average_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Compare each image with the mean of the other kind. Source: RaSGAN, arXiv:1807.00734."""
-    return softplus(fake_logits.mean() - real_logits).mean() + softplus(fake_logits - real_logits.mean()).mean()
+    real_mean, fake_mean = mean(real_logits.mean()), mean(fake_logits.mean())
+    return softplus(fake_mean - real_logits).mean() + softplus(fake_logits - real_mean).mean()
 
 
 def relativistic_average_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -200,7 +202,7 @@ def _cost_of_target(
 ) -> Tensor:
     """Return the mean cost of (N,) logits whose targets are drawn from this range."""
     low, high = target_range
-    target = low + (high - low) * torch.rand(logits.shape, generator=rng, dtype=logits.dtype)
+    target = low + (high - low) * own_rows(torch.rand(all_rows(len(logits)), generator=rng, dtype=logits.dtype))
     return (target * toward[0](logits) + (1 - target) * toward[1](logits)).mean()
 
 
@@ -214,4 +216,4 @@ def feature_distance(real_features: Tensor, fake_features: Tensor) -> Tensor:
 
     Source: arXiv:1606.03498, section 3.1.
     """
-    return (real_features.mean(0) - fake_features.mean(0)).square().sum()
+    return (mean(real_features.mean(0)) - mean(fake_features.mean(0))).square().sum()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gansmith.config import Config
+from gansmith.processes import count_here
 
 # Multiplications of D's pass over a batch below which a CPU with AMX casts longer than it gains: `mlp-small` has
 # 13 million, and takes .85 of the time in float32; `mlp-keras` 17 million, and takes 1.08 of it.
@@ -33,9 +34,9 @@ def training_machine(config: Config) -> Iterator[None]:
 
 
 def use_threads(threads: int) -> None:
-    """Give torch this number of threads; for 0, one for each core this process may use."""
+    """Give torch this number of threads; for 0, this process's share of the cores it may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    wanted = threads or allowed or 1
+    wanted = threads or max(1, (allowed or 1) // count_here())
     if torch.get_num_threads() != wanted:
         torch.set_num_threads(wanted)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gansmith.config import Config
+from gansmith.processes import all_rows, average, is_sharing, own_rows
 from gansmith.training.schedule import adapted_factor, ramp
 
 Scorer = Callable[[Tensor], Tensor]
@@ -74,7 +75,7 @@ def gradient_penalty(D: Scorer, real: Tensor, fake: Tensor, rng: torch.Generator
 
     Images are (N, C, H, W). Source: WGAN-GP, arXiv:1704.00028, eq. 3.
     """
-    share = torch.rand(len(real), 1, 1, 1, generator=rng)
+    share = own_rows(torch.rand(all_rows(len(real)), 1, 1, 1, generator=rng))
     return _deviation_from_one(D, real + share * (fake - real))
 
 
@@ -84,9 +85,19 @@ def dragan_penalty(D: Scorer, real: Tensor, fake: Tensor, rng: torch.Generator) 
     Each point is a real image moved by a share in [0, 1) of uniform noise up to half the batch's standard deviation.
     Source: Kodali et al., arXiv:1705.07215; the size of the noise is that of its published experiments.
     """
-    share = torch.rand(len(real), 1, 1, 1, generator=rng)
-    noise = 0.5 * real.std(unbiased=False) * torch.rand(real.shape, generator=rng)
+    share = own_rows(torch.rand(all_rows(len(real)), 1, 1, 1, generator=rng))
+    noise = own_rows(torch.rand(all_rows(len(real)), *real.shape[1:], generator=rng))
+    noise = 0.5 * _deviation(real) * noise
     return _deviation_from_one(D, real + share * noise)
+
+
+def _deviation(real: Tensor) -> Tensor:
+    """Return the standard deviation of all pixels of the batch."""
+    if not is_sharing():
+        return real.std(unbiased=False)
+    (centre,) = average([real.mean()])
+    (variance,) = average([(real - centre).square().mean()])
+    return variance.sqrt()
 
 
 def _deviation_from_one(D: Scorer, images: Tensor) -> Tensor:

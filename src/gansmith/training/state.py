@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gansmith import processes
 from gansmith.checkpoints import load_checkpoint, load_counters, mark_best
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import RunError
-from gansmith.files import tensor_sha256
+from gansmith.files import json_sha256, tensor_sha256
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.networks import build_networks
 from gansmith.runs import RunDirectory, rewind
@@ -160,7 +161,9 @@ def start(run: RunDirectory, data: TrainingData) -> State:
     config = run.config
     networks = start_networks(config, data.spec, data.conditioning.codes)
     initial_norms = weight_norms(networks)
-    counters = _resume(run, networks, data)
+    with processes.first_alone():
+        counters = _resume(run, networks, data)
+    processes.refuse_difference(json_sha256(counters), f"the newest checkpoint of {run.directory}")
     if config.start_from and not counters:
         facts = run.facts().get("start_from")
         run.record(start_from=take_weights(networks.G, networks.D, config, data, facts=facts))
@@ -169,7 +172,8 @@ def start(run: RunDirectory, data: TrainingData) -> State:
     scores = run.validation_scores()
     if data.scorer is not None:
         seconds = math.inf if config.images >= LONG_RUN else 0.0
-        data.scorer.prepare(seconds, names=scores[-1]["ratios"] if scores else ())
+        with processes.first_alone():
+            data.scorer.prepare(seconds, names=scores[-1]["ratios"] if scores else ())
     images_seen: int = counters.get("images_seen", 0)
     return State(
         run,

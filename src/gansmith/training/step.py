@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gansmith.networks.progressive import Growing
+from gansmith.processes import average
 from gansmith.training.losses import SteppedLoss
 from gansmith.training.penalties import Penalties, squared_gradient_norm
 
@@ -166,14 +167,10 @@ def discriminator_step(
     d_loss = techniques.d_loss(real_out.logits, fake_out.logits, batch.rng)
     loss = techniques.d_auxiliary(networks.buffers, d_loss, real_out, fake_out)
     logits = real_out.logits.detach(), fake_out.logits.detach()
-    numbers = {"d_loss": _finite("d_loss", d_loss)} | _mean_scores(*logits)
-    numbers |= techniques.adapt(networks.buffers, *logits)
-    if numbers["d_loss"] < techniques.d_bound:
-        return numbers
     if penalties.at_images:
         total = real_out.logits.sum() + fake_out.logits.sum()
-        gradients = torch.autograd.grad(total, (real, fake), create_graph=True)
-        r1, r2 = (squared_gradient_norm(gradient).mean() for gradient in gradients)
+        at_images = torch.autograd.grad(total, (real, fake), create_graph=True)
+        r1, r2 = (squared_gradient_norm(gradient).mean() for gradient in at_images)
         loss = loss + 0.5 * (penalties.r1 * r1 + penalties.r2 * r2)
     for weight, penalty in penalties.elsewhere:
         with _precision(techniques):
@@ -184,10 +181,15 @@ def discriminator_step(
                 batch.rng,
             )
         loss = loss + weight * values.mean()
+    gradients, (loss, d_loss, *scores) = _averaged_gradients(
+        networks.d_optimizer, loss, d_loss, *(logit.sigmoid().mean() for logit in logits)
+    )
+    numbers = {"d_loss": _finite("d_loss", d_loss), "d_real": scores[0].item(), "d_fake": scores[1].item()}
     _finite("d_loss", loss)
-    parameters = _parameters(networks.d_optimizer)
-    _update(networks.d_optimizer, torch.autograd.grad(loss, parameters, materialize_grads=True), techniques)
-    techniques.clip_weights(parameters)
+    numbers |= techniques.adapt(networks.buffers, *logits)
+    if numbers["d_loss"] >= techniques.d_bound:
+        _update(networks.d_optimizer, gradients, techniques)
+        techniques.clip_weights(_parameters(networks.d_optimizer))
     return numbers
 
 
@@ -204,11 +206,11 @@ def generator_step(networks: Networks, batch: Batch, techniques: Techniques, fak
             )
         g_loss = techniques.g_loss(real_out.logits, fake_out.logits, batch.rng)
         loss = techniques.g_auxiliary(g_loss, real_out, fake_out)
+        gradients, (loss, g_loss) = _averaged_gradients(networks.g_optimizer, loss, g_loss)
         numbers = {"g_loss": _finite("g_loss", g_loss)}
         _finite("g_loss", loss)
         if numbers["g_loss"] >= techniques.g_bound:
-            parameters = _parameters(networks.g_optimizer)
-            _update(networks.g_optimizer, torch.autograd.grad(loss, parameters, materialize_grads=True), techniques)
+            _update(networks.g_optimizer, gradients, techniques)
     finally:
         _require_gradients(networks.d_optimizer, True)
     return numbers
@@ -253,6 +255,15 @@ def _require_gradients(optimizer: torch.optim.Optimizer, wanted: bool) -> None:
         parameter.requires_grad_(wanted)
 
 
+def _averaged_gradients(
+    optimizer: torch.optim.Optimizer, loss: Tensor, *numbers: Tensor
+) -> tuple[Gradients, list[Tensor]]:
+    """Return the gradients of a loss, and the loss and these scalars, as means over processes that share the batch."""
+    gradients = torch.autograd.grad(loss, _parameters(optimizer), materialize_grads=True)
+    averaged = average([*gradients, loss, *numbers])
+    return averaged[: len(gradients)], averaged[len(gradients) :]
+
+
 def _update(optimizer: torch.optim.Optimizer, gradients: Gradients, techniques: Techniques) -> None:
     """Take one step of an optimiser along these gradients."""
     for parameter, gradient in zip(_parameters(optimizer), techniques.clip_gradients(gradients), strict=True):
@@ -260,14 +271,6 @@ def _update(optimizer: torch.optim.Optimizer, gradients: Gradients, techniques: 
         same = gradient.stride() == parameter.stride()
         parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
     optimizer.step()
-
-
-def _mean_scores(real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
-    """Return the mean probability that D gives real images, and generated images, of being real."""
-    return {
-        "d_real": real_logits.sigmoid().mean().item(),
-        "d_fake": fake_logits.sigmoid().mean().item(),
-    }
 
 
 def _finite(name: str, value: Tensor) -> float:

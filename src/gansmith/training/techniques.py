@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gansmith.config import Config, choose
+from gansmith.processes import all_rows, average, own_rows, whole
 from gansmith.training.augment import AUGMENTATIONS, adapt, augment
 from gansmith.training.conflicts import refuse_conflicts
 from gansmith.training.losses import OBJECTIVES, Objective, build_losses, class_loss, feature_distance
@@ -89,7 +90,9 @@ def add_instance_noise(images: Tensor, batch: Batch, *, start: float, until: flo
     Source: Arjovsky and Bottou, arXiv:1701.04862, section 3; instance noise, arXiv:1610.04490, section 2.1.
     """
     scale = start * max(0.0, 1.0 - batch.progress / until) if until else 0.0
-    return images + scale * torch.randn(images.shape, generator=batch.rng) if scale else images
+    if not scale:
+        return images
+    return images + scale * own_rows(torch.randn(all_rows(len(images)), *images.shape[1:], generator=batch.rng))
 
 
 def replay(share: float, buffers: Buffers, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -100,16 +103,17 @@ def replay(share: float, buffers: Buffers, fake: Tensor, batch: Batch) -> tuple[
     Source: Shrivastava et al., arXiv:1612.07828, section 2.3, where the share is a half.
     """
     images, ids, filled = buffers["replay_images"], buffers["replay_y"], int(buffers["replay_filled"])
+    all_fake, all_y = whole(fake), whole(batch.fake_y)  # every process keeps the same buffer
     if filled < len(images):
-        added = min(len(fake), len(images) - filled)
-        images[filled : filled + added], ids[filled : filled + added] = fake[:added], batch.fake_y[:added]
+        added = min(len(all_fake), len(images) - filled)
+        images[filled : filled + added], ids[filled : filled + added] = all_fake[:added], all_y[:added]
         buffers["replay_filled"] += added
         return fake, batch.fake_y
-    swapped = min(int(share * len(fake)), len(images))
+    swapped = min(int(share * len(all_fake)), len(images))
     places = torch.randperm(len(images), generator=batch.rng)[:swapped]
     old, old_ids = images[places], ids[places]
-    images[places], ids[places] = fake[:swapped], batch.fake_y[:swapped]
-    return torch.cat([old, fake[swapped:]]), torch.cat([old_ids, batch.fake_y[swapped:]])
+    images[places], ids[places] = all_fake[:swapped], all_y[:swapped]
+    return own_rows(torch.cat([old, all_fake[swapped:]])), own_rows(torch.cat([old_ids, all_y[swapped:]]))
 
 
 def _adaptation(config: Config, objective: Objective) -> Callable[[Buffers, Tensor, Tensor], dict[str, float]]:
@@ -120,8 +124,8 @@ def _adaptation(config: Config, objective: Objective) -> Callable[[Buffers, Tens
 
 def adapt_augmentation(buffers: Buffers, real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
     """Raise the probability of augmentation if D is too sure of real images, else lower it; returns it, to log."""
-    sure = real_logits.sign().mean().item()
-    probability = adapt(buffers["augment_probability"].item(), sure, len(real_logits))
+    (sure,) = average([real_logits.sign().mean()])
+    probability = adapt(buffers["augment_probability"].item(), sure.item(), all_rows(len(real_logits)))
     buffers["augment_probability"].fill_(probability)
     return {"augment_probability": probability}
 
@@ -132,7 +136,7 @@ def adapt_balance(gamma: float, buffers: Buffers, real_logits: Tensor, fake_logi
     Returns k and the measure of convergence, L(x) + |gamma L(x) - L(G(z))|. Source: BEGAN, arXiv:1703.10717, sections
     3.3 to 3.5, with its rate of 0.001.
     """
-    real_error, fake_error = -real_logits.mean().item(), -fake_logits.mean().item()
+    real_error, fake_error = (-logit.item() for logit in average([real_logits.mean(), fake_logits.mean()]))
     short = gamma * real_error - fake_error
     buffers["balance"] += BALANCE_RATE * short
     buffers["balance"].clamp_(0.0, 1.0)

@@ -1,0 +1,28 @@
+#!/bin/bash
+# Two nodes with two processes each: sbatch docs/cluster/slurm.sh
+#SBATCH --job-name=gansmith
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=16
+#SBATCH --gpus-per-node=2
+#SBATCH --time=04:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+# TERM reaches every process two minutes before the time is over: the run saves, and the job that is requeued, or
+# submitted again, continues it. RUN and the data cache lie where all nodes see them.
+set -euo pipefail
+
+RUN=${RUN:-$SLURM_SUBMIT_DIR/runs/cifar10}
+export GANSMITH_CACHE=${GANSMITH_CACHE:-$SLURM_SUBMIT_DIR/cache}
+export GANSMITH_TIMEOUT=600
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+
+srun torchrun \
+  --nnodes="$SLURM_JOB_NUM_NODES" \
+  --nproc-per-node=2 \
+  --rdzv-id="$SLURM_JOB_ID" \
+  --rdzv-backend=c10d \
+  --rdzv-endpoint="$head:29500" \
+  --max-restarts=3 \
+  -m gansmith train default --data cifar10 --batch-size 256 --images 20M --out "$RUN" --progress plain

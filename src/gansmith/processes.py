@@ -1,0 +1,280 @@
+"""The processes of one training run, as torchrun starts them: what they agree on, and whose rows of a batch are whose.
+
+Each process trains on its rows of the same batch, and gradients are averaged, so several do what one would. Alone, all
+functions here return at once. Only values that JSON can hold and tensors are exchanged, never pickled objects.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, NoReturn, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gansmith.errors import ConfigError, ProcessLost, TrainingFailed
+
+TIMEOUT_S = 1800.0  # that a process waits for the others, if GANSMITH_TIMEOUT says nothing else
+_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # of torchrun
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Which rows of the whole batch are this process's: the k-th block of so many, for each batch in a tensor."""
+
+    number: int
+    count: int
+    rows: int
+
+
+_share: _Share | None = None
+
+
+def join(*, has_place: bool = True) -> None:
+    """Join the processes that torchrun started; where it started none, do nothing.
+
+    Args:
+        has_place: whether the user said where the run is, so that a restart finds it.
+
+    Raises ConfigError for a time-out that is not a number of seconds, and for restarts of a run without a place;
+    ProcessLost where the others do not come.
+    """
+    is_launched = dist.is_available() and os.environ.keys() >= _VARIABLES and int(os.environ["WORLD_SIZE"]) > 1
+    if not is_launched or dist.is_initialized():
+        return
+    if not has_place and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
+        raise ConfigError("torchrun --max-restarts starts this command again; give --out, so that it finds the run")
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        backend = "cpu:gloo,cuda:nccl"
+    timeout = timedelta(seconds=_timeout_s())
+    with _answered():
+        dist.init_process_group(backend, timeout=timeout)
+
+
+def _timeout_s() -> float:
+    text = os.environ.get("GANSMITH_TIMEOUT", "")
+    try:
+        seconds = float(text or TIMEOUT_S)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 10**6:
+        raise ConfigError(f"GANSMITH_TIMEOUT is {text!r}; give a number of seconds, such as 600")
+    return seconds
+
+
+def count() -> int:
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def number() -> int:
+    """Return which of them this process is, from 0."""
+    return dist.get_rank() if count() > 1 else 0
+
+
+def is_first() -> bool:
+    """Return whether this is process 0, which alone writes files and speaks."""
+    return number() == 0
+
+
+def count_here() -> int:
+    """Return how many of them run on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if count() > 1 and "LOCAL_WORLD_SIZE" in os.environ else 1
+
+
+def agreed(decide: Callable[[], T]) -> T:
+    """Return what process 0 decides, a value that JSON can hold, on all processes.
+
+    Where process 0 raises an exception instead, which it shows, the others end without a word.
+    """
+    if count() == 1:
+        return decide()
+    text, error = "", None
+    if is_first():
+        try:
+            text = json.dumps({"value": decide()})
+        except Exception as raised:
+            text, error = json.dumps({"failed": True}), raised
+    found = json.loads(_broadcast(text.encode()))
+    if error is not None:
+        raise error
+    if "failed" in found:
+        _leave()
+    value: T = found["value"]
+    return value
+
+
+def _leave() -> NoReturn:
+    raise SystemExit(2)
+
+
+def _broadcast(message: bytes) -> bytes:
+    with _answered():
+        length = torch.tensor([len(message)])
+        dist.broadcast(length, 0)
+        content = torch.zeros(int(length), dtype=torch.uint8)
+        if is_first():
+            content = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+        dist.broadcast(content, 0)
+    return content.numpy().tobytes()
+
+
+@contextlib.contextmanager
+def first_alone() -> Iterator[None]:
+    """Run the block in process 0 first, then in the others, which find what it wrote or cached."""
+    if not is_first():
+        agreed(lambda: None)
+    try:
+        yield
+    except Exception as error:
+        if is_first():
+            with contextlib.suppress(type(error)):
+                agreed(partial(_raise, error))
+        raise
+    if is_first():
+        agreed(lambda: None)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+def any_of(*flags: bool) -> list[bool]:
+    """Return, for each of these, whether it is true on any process."""
+    if count() == 1:
+        return list(flags)
+    values = torch.tensor(flags, dtype=torch.uint8)
+    with _answered():
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+    return [bool(value) for value in values.tolist()]
+
+
+def refuse_difference(digest: str, what: str) -> None:
+    """Raise TrainingFailed where a digest is not the same on all processes."""
+    if any(any_of(digest != agreed(lambda: digest))):
+        raise TrainingFailed(
+            f"{what} is not the same on all {count()} processes; use machines of one kind with the same versions, and "
+            "continue from the last checkpoint"
+        )
+
+
+@contextlib.contextmanager
+def sharing(batch_size: int) -> Iterator[None]:
+    """Share the batch of this many rows among the processes, in blocks, while the block runs."""
+    global _share
+    if count() == 1:
+        yield
+        return
+    before, _share = _share, _Share(number(), count(), batch_size // count())
+    try:
+        yield
+    finally:
+        _share = before
+
+
+def is_sharing() -> bool:
+    """Return whether a batch is shared at this moment."""
+    return _share is not None
+
+
+def all_rows(own: int) -> int:
+    """Return how many rows all processes together have where this one has so many."""
+    return own if _share is None else own * _share.count
+
+
+def own_rows(values: Tensor, dim: int = 0) -> Tensor:
+    """Return this process's rows of a whole batch, or of several one after another in dimension `dim`."""
+    if _share is None:
+        return values
+    blocks: Tensor = values.unflatten(dim, (-1, _share.count, _share.rows))
+    return blocks.select(dim + 1, _share.number).flatten(dim, dim + 1)
+
+
+def whole(values: Tensor) -> Tensor:
+    """Return the rows (N, ...) of all processes as one batch, of which `own_rows` gives these back; no gradients."""
+    if _share is None:
+        return values
+    parts: Tensor = _gathered(values.detach()).unflatten(1, (-1, _share.rows))
+    return parts.transpose(0, 1).flatten(0, 2)
+
+
+def split(values: Tensor) -> Tensor:
+    """Return every `count()`-th of these rows (N, ...), beginning at this process's number."""
+    return values[number() :: count()]
+
+
+def joined_rows(part: Tensor, total: int) -> Tensor:
+    """Return all `total` rows of which each process gives what `split` gave it."""
+    if count() == 1:
+        return part
+    longest = -(-total // count())
+    padded = torch.cat([part, part.new_zeros(longest - len(part), *part.shape[1:])])
+    return _gathered(padded).transpose(0, 1).flatten(0, 1)[:total]
+
+
+def _gathered(values: Tensor) -> Tensor:
+    """Return (processes, ...) the tensors of this shape that all processes give."""
+    values = values.contiguous()
+    parts = [torch.empty_like(values) for _ in range(count())]
+    with _answered():
+        dist.all_gather(parts, values)
+    return torch.stack(parts)
+
+
+def mean(value: Tensor) -> Tensor:
+    """Return the mean of a tensor over the processes that share a batch; gradients flow to each of them."""
+    if _share is None:
+        return value
+    averaged: Tensor = _Mean.apply(value)  # type: ignore[no-untyped-call]
+    return averaged
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return average([value])[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return average([gradient])[0]
+
+
+def totals(values: Tensor) -> Tensor:
+    """Return the sum of a tensor over the processes that share a batch; no gradients."""
+    if _share is None:
+        return values
+    summed = values.detach().clone()
+    with _answered():
+        dist.all_reduce(summed)
+    return summed
+
+
+def average(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the means of these tensors over the processes that share a batch, all in one exchange."""
+    if _share is None:
+        return list(tensors)
+    flat = totals(torch.cat([tensor.detach().flatten() for tensor in tensors])) / _share.count
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+@contextlib.contextmanager
+def _answered() -> Iterator[None]:
+    """Turn what the exchanges of torch raise, which have no class of their own, into a sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessLost(
+            f"process {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)} lost the others: one of them "
+            f"ended, or did not answer within {_timeout_s():g} s; the last checkpoint is intact, and the same command "
+            "with --out continues from it (torchrun --max-restarts 3 repeats it by itself)"
+        ) from error
