@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,6 +17,7 @@ import torch
 from conftest import TINY, flags, write_set
 from PIL import Image
 
+from gansmith import environment
 from gansmith.cli import _beyond_memory, main
 from gansmith.config import parse_labels, resolve
 from gansmith.errors import ConfigError, NotFoundError, TrainingFailed
@@ -180,11 +182,21 @@ def test_lists_doctor_and_data_answer(gansmith, digit_dir):
     assert gansmith("list", "recipes")[1].split() == list(RECIPES)
     out = gansmith("list")[1]
     assert all(kind in out for kind in ("recipes:", "datasets:", "networks:", "objectives:", "metrics:"))
-    facts = dict(re.split(r" {2,}", line, maxsplit=1) for line in gansmith("doctor")[1].splitlines())
+    facts = dict(re.split(r" {2,}", line, maxsplit=1) for line in gansmith("doctor", "--no-speed")[1].splitlines())
     assert facts["torch"] == torch.__version__ and f"{os.cpu_count()} cores" in facts["processor"]
     assert {"python", "bfloat16", "free disk", "data cache", "mnist", "fashion-mnist"} <= facts.keys()
     out = gansmith("data", "check", "idx", "--data-dir", digit_dir)[1]
     assert re.search("400 (training )?images", out) and re.search("[0-9a-f]{64}", out)
+
+
+def test_doctor_measures_what_runs_how_fast_where(gansmith, monkeypatch):
+    monkeypatch.setattr("gansmith.environment.measure", partial(environment.measure, 0.01))
+    code, out, _ = gansmith("doctor")
+    assert code == 0
+    assert re.search(r"cpu speed +products [\d,]+ GFLOP/s in float32, [\d,]+ GFLOP/s in bfloat16; convolutions", out)
+    for recipe in environment.MEASURED:
+        (rate,) = re.findall(rf"^{recipe} +([\d,]+) images/s on cpu", out, re.M)
+        assert int(rate.replace(",", "")) > 10
 
 
 def test_where_nothing_may_be_fetched_nothing_is_promised(gansmith, monkeypatch, tmp_path):
@@ -193,9 +205,9 @@ def test_where_nothing_may_be_fetched_nothing_is_promised(gansmith, monkeypatch,
     monkeypatch.setenv("GANSMITH_CACHE", str(tmp_path))
     monkeypatch.setattr("gansmith.data.idx.places", lambda name: [tmp_path / name])
     monkeypatch.setattr("gansmith.environment.places", lambda name: [tmp_path / name])
-    assert "will be downloaded or the embedded subset" in gansmith("doctor")[1]
+    assert "will be downloaded or the embedded subset" in gansmith("doctor", "--no-speed")[1]
     monkeypatch.setenv("GANSMITH_OFFLINE", "1")
-    assert "download" not in gansmith("doctor")[1]
+    assert "download" not in gansmith("doctor", "--no-speed")[1]
     assert "network" not in gansmith("data", "export", "mnist", "--split", "test", "--out", tmp_path / "x.npz")[2]
 
 
@@ -594,9 +606,10 @@ OTHER_FLAGS = {
     "--snap": "here it is --save-every",
     "--wandb": "here it is --trackers wandb",
     "--model": "here it is a recipe's name, or --network",
-    "--gpu": "this version trains and samples on the CPU; omit it",
-    "--cuda": "this version trains and samples on the CPU; omit it",
-    "--device": "this version trains and samples on the CPU; omit it",
+    "--gpu": "here it is --device cuda",
+    "--cuda": "here it is --device cuda",
+    "--mps": "here it is --device mps",
+    "--gpus": "torchrun --nproc-per-node 2 -m gansmith train ... uses several GPUs (docs/scaling.md)",
     "--img-size": "here it is --size",
     "--resolution": "here it is --size",
     "--nc": "--color grey or rgb chooses others",
@@ -637,7 +650,7 @@ def test_a_flag_of_another_project_is_answered_with_the_right_one(gansmith, tmp_
         (["sample", "run", "--output", "x.png"], "there is no --output; here it is --out"),
         (["sample", "run", "--psi", "0.7"], "there is no --psi; here it is --truncation"),
         (["sample", "run", "--batch", "3"], "there is no --batch; gansmith sample --help lists the flags"),
-        (["sample", "run", "--device", "cpu"], "this version trains and samples on the CPU"),
+        (["export", "run", "--device", "cpu"], "there is no --device; gansmith export --help lists the flags"),
         (["bench", "gaussians", "--lr", "3"], "there is no --lr; gansmith bench gaussians --help lists the flags"),
         (["resume", "run", "--n-epochs", "3"], "there is no --n-epochs; here it is --epochs"),
         (["evaluate", "run", "--quik"], "there is no --quik; did you mean --quick?"),

@@ -289,9 +289,9 @@ def test_descriptions_name_what_is_in_use():
 # A name stands for a package with all its modules, but for ones that have a line of their own.
 FLOW = [
     ["gansmith"],
-    ["errors", "randomness", "events", "isolation", "verdicts", "pictures.grids"],
+    ["errors", "events", "isolation", "verdicts", "pictures.grids"],
     ["recipes", "files", "processes"],
-    ["config", "importers", "checkpoints"],
+    ["config", "importers", "checkpoints", "randomness"],
     ["data", "runs", "training.machine"],
     ["conditioning", "metrics"],
     ["networks"],
@@ -303,7 +303,7 @@ FLOW = [
     ["training.step"],
     ["training.conflicts", "training.optimizers", "training.calibration"],
     ["training.techniques", "training.diagnosis", "training.monitor"],
-    ["training.inputs"],
+    ["training.inputs", "training.graphs"],
     ["training.batches", "training.transfer"],
     ["training.state"],
     ["training.chores"],

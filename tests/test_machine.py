@@ -7,10 +7,14 @@ import sys
 import pytest
 import torch
 
+from gansmith import api
+from gansmith.config import Config
 from gansmith.data.images import ImageSpec
+from gansmith.errors import ConfigError
 from gansmith.networks import build_networks
-from gansmith.training import machine
-from gansmith.training.machine import gains_by_bf16, has_fast_bf16, training_machine, use_threads
+from gansmith.runs import write_config
+from gansmith.training import budget, machine
+from gansmith.training.machine import find_device, gains_by_bf16, has_fast_bf16, training_machine, use_threads
 
 
 @pytest.fixture
@@ -77,3 +81,36 @@ def test_a_users_choice_of_how_threads_wait_is_kept(chosen):
     probe = "import os, gansmith; print(os.environ['GOMP_SPINCOUNT'])"
     shown = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == chosen
+
+
+def test_a_device_that_is_not_here_is_refused_and_auto_is_the_cpu_without_one(monkeypatch):
+    monkeypatch.setattr(machine, "accelerator", lambda: None)
+    assert find_device("auto") == find_device("cpu") == torch.device("cpu")
+    for asked in ("cuda", "cuda:1", "mps"):
+        with pytest.raises(ConfigError, match=f"device is {asked}, and torch .* finds none here; give cpu"):
+            find_device(asked)
+    monkeypatch.setattr(machine, "accelerator", lambda: torch.device("mps"))
+    assert find_device("auto") == find_device("mps") == torch.device("mps")
+    with pytest.raises(ConfigError, match="give cpu or mps"):
+        find_device("cuda")
+    with pytest.raises(ConfigError, match="device is 'gpu'; it must be auto, cpu, cuda"):
+        Config(device="gpu")
+
+
+@pytest.mark.parametrize("rates", [{"cuda": 9e4, "cpu": 2e3}, {"cuda": 1e3, "cpu": 2e3}])
+def test_auto_takes_the_device_that_is_faster_for_the_recipe(monkeypatch, rates):
+    monkeypatch.setattr(budget, "accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(budget, "images_per_s", lambda config, data, seconds: rates[config.device])
+    config, (sentence,) = budget.choose_device(Config(), None)
+    best = max(rates, key=rates.get)
+    assert config.device == ("cpu" if best == "cpu" else "auto")
+    assert sentence.startswith(f"device is {best}, the faster one") and f"cpu {rates['cpu']:,.0f} images/s" in sentence
+    assert budget.choose_device(Config(device="cpu"), None) == (Config(device="cpu"), [])
+
+
+def test_a_run_goes_on_without_the_device_it_had(tiny, run_training):
+    run = run_training(tiny("mlp-small"))
+    write_config(run.directory, run.config.replace(device="cuda:7"))
+    plan = api.plan_resume(run.directory, images=320)
+    assert plan.run.config.device == "auto" and "device is auto, not cuda:7, which this machine lacks" in plan.notices
+    assert api.plan_resume(run.directory, images=320, device="cpu").run.config.device == "cpu"

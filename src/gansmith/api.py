@@ -55,7 +55,7 @@ from gansmith.training import budget, diagnosis, loop
 from gansmith.training.chores import custom_choices
 from gansmith.training.inputs import TrainingData, load_training_data, preparation
 from gansmith.training.losses import OBJECTIVES
-from gansmith.training.machine import training_machine
+from gansmith.training.machine import find_device, training_machine
 from gansmith.training.trackers import parse_trackers, tracked
 from gansmith.training.transfer import preview_weights, resolve_with_source
 from gansmith.verdicts import Comparison, Verdict, html_table
@@ -283,6 +283,7 @@ def resume(
     minutes: float | None = None,
     epochs: float | None = None,
     data: Any = None,
+    device: str | None = None,
     progress: str = "auto",
 ) -> Run:
     """Continue a run that was stopped, bit for bit as if it had not been, or a finished one beyond its end.
@@ -294,13 +295,14 @@ def resume(
         images, epochs: new total length.
         minutes: train for so much longer.
         data: the images, where the run was trained on images in memory; a Run that `train` returned holds them.
+        device: another device to go on with, as the field of `Config`; the result then differs by rounding.
 
     Raises RunError where the directory or its data are not those the run began with, ConfigError where its objective,
     network or images are those of another program.
     """
     check_style(progress)
     with show_preparation(progress) as watch:
-        plan = plan_resume(run, data=data, minutes=minutes, images=images, epochs=epochs, watch=watch)
+        plan = plan_resume(run, data=data, minutes=minutes, images=images, epochs=epochs, device=device, watch=watch)
     resumed, caught = run_training(plan, progress=progress)
     _pass_on(caught)
     return resumed
@@ -320,7 +322,7 @@ def open_run(run: "Run | RunDirectory | Path | str") -> Run:
     return Run(opened.directory, opened.config)
 
 
-def load(source: "Run | Path | str", *, num_classes: int | None = None) -> Model:
+def load(source: "Run | Path | str", *, num_classes: int | None = None, device: str = "cpu") -> Model:
     """Return the generator of a run, a checkpoint or a file: .safetensors, .onnx, or Keras files.
 
     >>> gs.load(run.checkpoints()[-1] / "generator.safetensors").spec.size
@@ -330,8 +332,13 @@ def load(source: "Run | Path | str", *, num_classes: int | None = None) -> Model
 
     Args:
         num_classes: of a file of another program that takes labels and does not say how many there are.
+        device: where it computes: cpu, cuda, mps, or auto for an accelerator where there is one.
     """
-    return models.load_generator(_path(source), num_classes=num_classes)
+    place = find_device(device)
+    model = models.load_generator(_path(source), num_classes=num_classes)
+    if place.type != "cpu":
+        model.network.to(place)
+    return model
 
 
 def load_data(
@@ -481,6 +488,7 @@ def evaluate(
     fid_weights: Path | str | None = None,
     num_classes: int | None = None,
     resize: str = "",
+    device: str = "auto",
 ) -> Verdict:
     """Measure samples against real images, and say whether the FD ratio is valid.
 
@@ -499,10 +507,11 @@ def evaluate(
         num_classes: as of `load`.
         resize: crop, pad or stretch: how samples of another size become as large as the real images; empty: a black
             border is cut off or added where all images have one, else they are cropped.
+        device: where networks compute: auto (an accelerator where there is one), cpu, cuda or mps.
     """
     data = _own_images(target) if data is None else _real_images(target, data)
     choices: dict[str, Any] = {"count": count, "quick": quick, "seed": seed, "fid": fid, "fid_weights": fid_weights}
-    choices |= {"num_classes": num_classes, "resize": resize}
+    choices |= {"num_classes": num_classes, "resize": resize, "device": device}
     return evaluation.evaluate(_path(target), data=data, data_dir=data_dir, **choices)
 
 
@@ -914,6 +923,8 @@ def plan_training(
         notices = [*followed, *loaded.notices]
         if config.start_from and begun is None:
             notices += preview_weights(config, loaded)
+        config, chosen = budget.choose_device(config, loaded)
+        notices += chosen
         if epochs is not None:
             config = _with_epochs(config, epochs, loaded, notices)
         deadline = None
@@ -960,6 +971,7 @@ def plan_resume(
     images: int | str | None = None,
     epochs: float | None = None,
     data: Any = None,
+    device: str | None = None,
     watch: Watch | None = None,
 ) -> Plan:
     """Settle how a run goes on."""
@@ -973,10 +985,12 @@ def plan_resume(
         refuse_undefined(opened, has_images=in_memory is not None)
         if images is not None:
             config = config.replace(images=parse_value("images", images))
+        config, moved = _with_device(config, device)
     with training_machine(config):
         with processes.first_alone():
             config, loaded = load_training_data(config, in_memory, watch=watch)
-        notices = [*loaded.notices]
+        config, chosen = budget.choose_device(config, loaded)
+        notices = [*moved, *loaded.notices, *chosen]
         if epochs is not None:
             config = _with_epochs(config, epochs, loaded, notices)
         if minutes is not None:
@@ -985,6 +999,17 @@ def plan_resume(
             config = config.replace(images=opened.images_seen + fitting)
             notices.append(f"{minutes:g} minutes are about {fitting:,} images more")
     return Plan(_create_run(opened.directory, config), loaded, in_memory, notices=tuple(notices))
+
+
+def _with_device(config: Config, device: str | None) -> tuple[Config, list[str]]:
+    """Return the config with another device where one is asked for, or where this machine lacks the run's own."""
+    if device is not None:
+        return config.replace(device=device), []
+    try:
+        find_device(config.device)
+    except ConfigError:
+        return config.replace(device="auto"), [f"device is auto, not {config.device}, which this machine lacks"]
+    return config, []
 
 
 def _in_memory(data: Any, config: Config) -> Images | None:

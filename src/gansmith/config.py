@@ -23,6 +23,7 @@ NAME_RULE = "a name is 1 to 64 letters, digits, dots, dashes and underscores"
 # Variables that start like a field's and are none: places, and how long processes wait for each other.
 RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE", "GANSMITH_TIMEOUT")
 ACTIVATIONS = ("default", "relu", "leaky-relu", "elu", "selu", "silu", "gelu", "tanh")
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 OPTIMIZER_NAMES = ("adam", "adamw", "rmsprop", "sgd")
 
 
@@ -369,6 +370,12 @@ class Config:
         technique=True,
     )
 
+    device: str = _machine(
+        "auto",
+        "where to train: cpu, cuda (an NVIDIA or AMD GPU; cuda:1 is the second), mps (a Mac's GPU), or (auto) an "
+        "accelerator where it is faster for this recipe",
+        may_change=True,
+    )
     precision: str = _machine(
         "auto",
         "number format of matrix products and convolutions; auto takes bfloat16 where it is faster",
@@ -404,6 +411,8 @@ class Config:
         for name in ("recipe", "data"):  # which pictures, reports and scripts repeat
             if not NAME.fullmatch(getattr(self, name)):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; {NAME_RULE}, such as {FIELDS[name].default}")
+        if not DEVICE.fullmatch(self.device):
+            raise ConfigError(f"device is {self.device!r}; it must be auto, cpu, cuda, cuda:0 or mps, such as auto")
         if self.planned_images / 2 >= self.schedule_length:
             raise ConfigError(
                 f"planned_images is {self.planned_images}, half of which leaves nothing of {self.schedule_length} "
@@ -774,6 +783,9 @@ _OTHER_NAMES = {
     "minibatch_stddev": "mbstd mbstd_group mbstd_group_size minibatch_std",
     "precision bfloat16": "amp bf16 fp16 half mixed_precision",
     "precision float32": "fp32 float32",
+    "device cuda": "gpu gpu_id gpu_ids cuda use_cuda",
+    "device mps": "mps use_mps",
+    "device cpu": "no_cuda cpu",
     "threads": "num_threads workers num_workers n_workers n_cpu j cpus",
     "seed": "manual_seed random_seed rng_seed",
     "out": "outdir out_dir outf output output_dir save_dir logdir log_dir o results_dir result_dir run_dir name",
@@ -792,11 +804,11 @@ _OTHER_NAMES = {
     "truncation": "trunc truncation_psi psi",
 }
 SYNONYMS = {name: ours for ours, names in _OTHER_NAMES.items() for name in names.split()}
-_CPU = "this version trains and samples on the CPU; omit it"
+_SEVERAL = "torchrun --nproc-per-node 2 -m gansmith train ... uses several GPUs (docs/scaling.md)"
 _AS_THE_DATA = "images keep the channels of the data set; --color grey or rgb chooses others"
 # What other projects have and this one has not.
 UNSUPPORTED = {
-    **dict.fromkeys("gpu gpus gpu_id gpu_ids ngpu num_gpus n_gpu cuda device devices mps no_cuda".split(), _CPU),
+    **dict.fromkeys("ngpu num_gpus n_gpu gpus devices".split(), _SEVERAL),
     **dict.fromkeys("nc channels".split(), _AS_THE_DATA),
     **dict.fromkeys(
         "resume continue continue_train".split(),

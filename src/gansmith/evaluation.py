@@ -23,7 +23,7 @@ from gansmith.data.prepare import Preparation
 from gansmith.data.sources import arrays_as_images, as_prepared, load_source, open_source, read_arrays
 from gansmith.errors import ConfigError, NotFoundError
 from gansmith.metrics import gates
-from gansmith.metrics.evaluators import find_evaluators
+from gansmith.metrics.evaluators import find_evaluators, move_evaluators
 from gansmith.metrics.features import SHIPPED
 from gansmith.metrics.inception import Layers, fid_of, load_inception
 from gansmith.metrics.protocol import FULL, QUICK, Real, evaluate_samples
@@ -32,6 +32,7 @@ from gansmith.models import find_generator, is_generator, load_generator
 from gansmith.runs import RunDirectory, run_of
 from gansmith.sampling import Model, folder_names, sample
 from gansmith.training.inputs import preparation
+from gansmith.training.machine import find_device
 from gansmith.verdicts import Comparison, Verdict
 
 MAX_SPREAD = 8.0  # mean difference of the channels up to which images count as grey: that of JPEG, not of colors
@@ -49,6 +50,7 @@ def evaluate(
     fid_weights: Path | str | None = None,
     num_classes: int | None = None,
     resize: str = "",
+    device: str = "auto",
 ) -> Verdict:
     """Return the verdict on a target as one JSON object, and append it to metrics.jsonl where the target is a run's.
 
@@ -61,16 +63,15 @@ def evaluate(
         fid_weights: the file of its weights; by default the cached one, downloaded first where there is none.
         num_classes: as of `models.load_generator`.
         resize: as of `read_samples`.
+        device: where the generator and the evaluators compute, as the field of `Config`.
 
     Raises GansmithError for a target or data that cannot be evaluated.
     """
-    target = Path(target)
+    target, place = Path(target), find_device(device)
     layers = load_inception(None if fid_weights is None else Path(fid_weights)) if fid or fid_weights else None
-    count = count or (QUICK if quick else FULL)
     checkpoint = _checkpoint(target) if is_generator(target) else None
     run = None if checkpoint is None else run_of(checkpoint)
-    notices: list[str] = []
-    model, samples = None, None
+    model, samples, notices, count = None, None, list[str](), count or (QUICK if quick else FULL)
     if checkpoint is not None:
         model = load_generator(checkpoint, num_classes=num_classes)
         if run is not None and data is None:  # another data set is in another folder
@@ -78,7 +79,7 @@ def evaluate(
         if model.config.use_all_training_images:
             notices.append("it was also trained on the validation images, so copies of those are not detected")
         data = data or model.config.data
-        samples = _draw(model, seed=seed, count=count)
+        samples = _draw(model, seed=seed, count=count, device=place)
     elif num_classes is not None:
         raise ConfigError(f"num_classes is of a generator, and {target} holds images; omit it")
     how = Preparation() if model is None else preparation(model.config)
@@ -92,18 +93,20 @@ def evaluate(
         "tier": "quick" if quick else "full",
         "count": count,
         "seed": None if checkpoint is None else seed,
-        **_measure(samples, real, notices, quick=quick, layers=layers),
     }
+    row |= _measure(samples, real, notices, quick=quick, layers=layers, device=place)
     if run is not None:
         _save(run, row)
     return Verdict(row)
 
 
 def _measure(
-    samples: Images, real: Real, notices: Sequence[str], *, quick: bool, layers: Layers | None
+    samples: Images, real: Real, notices: Sequence[str], *, quick: bool, layers: Layers | None, device: torch.device
 ) -> dict[str, Any]:
     """Return what a verdict says of samples and of what they are compared with; the FID where its layers are given."""
-    row = evaluate_samples(samples, real, find_evaluators(real.train), quick=quick).as_dict()
+    networks = find_evaluators(real.train)
+    move_evaluators(networks, device)
+    row = evaluate_samples(samples, real, networks, quick=quick).as_dict()
     row["notices"] = [*real.train.notices, *samples.notices, *notices, *row["notices"]]
     if layers is not None:
         row["metrics"]["fid"] = {"value": fid_of(samples, (real.train, real.validation), layers), "real": None}
@@ -119,8 +122,10 @@ def _measure(
     return {"data": real.train.name, **row, "hashes": hashes}
 
 
-def _draw(model: Model, *, seed: int, count: int) -> Images:
+def _draw(model: Model, *, seed: int, count: int, device: torch.device) -> Images:
     """Return samples with the labels they were drawn for, and what was decided about the generator's file."""
+    if device.type != "cpu":
+        model.network.to(device)
     pixels, labels = sample(model, seed=seed, count=count)
     known = labels if model.conditioning.has_labels else None
     source, names = f"samples of seed {seed}", () if known is None else model.class_names

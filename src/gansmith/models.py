@@ -30,7 +30,7 @@ def generator_metadata(
 ) -> dict[str, str]:
     """Return what is stored in a generator file so that it can be used alone; paths are left out."""
     return {
-        "config": json.dumps(config.replace(data_dir="", start_from="").as_dict(), sort_keys=True),
+        "config": json.dumps(config.replace(data_dir="", start_from="", device="auto").as_dict(), sort_keys=True),
         "spec": json.dumps(asdict(spec), sort_keys=True),
         "frequencies": json.dumps(conditioning.frequencies.tolist()),
         "class_names": json.dumps(list(class_names)),

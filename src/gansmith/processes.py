@@ -4,6 +4,7 @@ Each process trains on its rows of the same batch, and gradients are averaged, s
 functions here return at once. Only values that JSON can hold and tensors are exchanged, never pickled objects.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -35,6 +36,7 @@ class _Share:
 
 
 _share: _Share | None = None
+_is_lost = False  # whether an exchange failed, after which parting may wait for those that are gone
 
 
 def join(*, has_place: bool = True) -> None:
@@ -58,6 +60,13 @@ def join(*, has_place: bool = True) -> None:
     timeout = timedelta(seconds=_timeout_s())
     with _answered():
         dist.init_process_group(backend, timeout=timeout)
+    atexit.register(_part)
+
+
+def _part() -> None:
+    """Close the connections, without which threads of theirs may abort a process that ends; not after a loss."""
+    if dist.is_initialized() and not _is_lost:
+        dist.destroy_process_group()
 
 
 def _timeout_s() -> float:
@@ -270,9 +279,11 @@ def average(tensors: Sequence[Tensor]) -> list[Tensor]:
 @contextlib.contextmanager
 def _answered() -> Iterator[None]:
     """Turn what the exchanges of torch raise, which have no class of their own, into a sentence."""
+    global _is_lost
     try:
         yield
     except RuntimeError as error:
+        _is_lost = True
         raise ProcessLost(
             f"process {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)} lost the others: one of them "
             f"ended, or did not answer within {_timeout_s():g} s; the last checkpoint is intact, and the same command "

@@ -188,6 +188,12 @@ def read_latents(path: Path, *widths: int) -> Tensor:
     return torch.from_numpy(latents.astype(np.float32))
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Return the device that a network computes on; the CPU for one without parameters."""
+    parameter = next(network.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
 @torch.no_grad()
 def generate(model: Model, latents: Tensor, y: Tensor) -> Tensor:
     """Return uint8 (N, C, H, W) images for latents (N, latent_dim) and class ids (N,).
@@ -195,7 +201,7 @@ def generate(model: Model, latents: Tensor, y: Tensor) -> Tensor:
     Dropout in the generator stays on, as a second source of randomness; an image's mask is a function of its latent.
     Source: arXiv:1611.07004, section 3.2.1.
     """
-    drawn = []
+    drawn, device = [], device_of(model.network)
     dropouts = [layer for layer in model.network.modules() if isinstance(layer, Dropout)]
     for z, ids in zip(latents.split(CHUNK), y.split(CHUNK), strict=True):
         n = len(z)
@@ -204,7 +210,8 @@ def generate(model: Model, latents: Tensor, y: Tensor) -> Tensor:
         sources = [rng("dropout", row.numpy().tobytes().hex()) for row in z] if dropouts else None
         for layer in dropouts:
             layer.sources = sources
-        drawn.append(to_uint8(model.network(z, ids)[:n]).contiguous())
+        images = model.network(z.to(device), ids.to(device))
+        drawn.append(to_uint8(images[:n]).contiguous().cpu())
     for layer in dropouts:
         layer.sources = None
     return torch.cat(drawn) if drawn else torch.empty(0, model.spec.channels, model.spec.size, model.spec.size).byte()

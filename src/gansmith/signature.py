@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gansmith.conditioning import Conditioning
-from gansmith.sampling import Model
+from gansmith.sampling import Model, device_of
 
 BEYOND = 1e9  # a threshold that no latent passes
 SMALLEST = 2.0**-30  # size of a threshold, so that a latent that is not equal to it differs by at least 2**-54
@@ -41,6 +41,7 @@ def as_exported(model: Model) -> Model:
         clusters_per_class=1,
     )
     exported = Conditioning(frequencies, has_labels=conditioning.has_labels, in_latents=has_clusters)
+    network.to(device_of(model.network))
     return replace(model, network=network.eval(), config=config, conditioning=exported)
 
 

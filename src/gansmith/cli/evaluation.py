@@ -24,6 +24,7 @@ def evaluate(
     fid_weights: Path | None = None,
     num_classes: int | None = None,
     resize: Literal["crop", "pad", "stretch"] | None = None,
+    device: str = "auto",
     json: Json = False,
 ) -> int:
     """Compare samples with real images: the FD ratio, where 1.00 is as close as other real images, and its gates.
@@ -51,6 +52,8 @@ def evaluate(
     resize
         How samples of another size become as large as the real images. Without it, a black border is cut off or added
         where all images have one, else they are cropped to squares and resized.
+    device
+        Where networks compute: auto (an accelerator where there is one), cpu, cuda, cuda:1 or mps.
     json
         Print one JSON object instead of a table.
     """
@@ -60,7 +63,7 @@ def evaluate(
 
     verdict = api.evaluate(
         target, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed, fid=fid, fid_weights=fid_weights,
-        num_classes=num_classes, resize=resize or "",
+        num_classes=num_classes, resize=resize or "", device=device,
     )  # fmt: skip
     print(to_json(verdict) if json else verdict)
     return 0

@@ -72,10 +72,18 @@ def diagnose(run: Path, /, *, json: Json = False) -> int:
     return 0
 
 
-def doctor() -> int:
-    """Say what this machine offers: versions, processor, disk, data."""
-    from gansmith.environment import examine
+def doctor(*, speed: bool = True) -> int:
+    """Say what this machine offers: versions, processor, disk, data, and which recipe runs how fast on what.
+
+    Parameters
+    ----------
+    speed
+        Measure for some seconds how fast the machine is.
+    """
+    from gansmith.environment import examine, measure
 
     for name, value in examine().items():
+        print(f"{name:<14} {value}")
+    for name, value in (measure() if speed else {}).items():
         print(f"{name:<14} {value}")
     return 0

@@ -22,6 +22,7 @@ def sample(
     latents: Path | None = None,
     truncation: float = 1.0,
     num_classes: int | None = None,
+    device: str = "cpu",
     out: Path = Path("grid.png"),
 ) -> int:
     """Draw images with a trained generator.
@@ -45,6 +46,8 @@ def sample(
         How far styles may lie from their mean, 0 to 1; less is truer to type and less varied, and the file says so.
     num_classes
         How many classes there are, for a file of another program that takes labels and does not say so.
+    device
+        Where it computes: cpu, cuda, cuda:1, mps, or auto for an accelerator where there is one.
     out
         A .png grid, a .npz with images and labels, or a folder for one PNG each (cat/00000.png with labels).
     """
@@ -53,11 +56,10 @@ def sample(
 
     require_place(out)
     refuse_counts(25 if count is None else count, seed, numpy_seed)
-    is_sized = count is not None or latents is not None
-    model = api.load(source, num_classes=num_classes)
+    model = api.load(source, num_classes=num_classes, device=device)
     samples = api.sample(
         model,
-        count if is_sized else 25,
+        25 if count is None and latents is None else count,
         seed=seed,
         labels=labels,
         numpy_seed=numpy_seed,

@@ -120,6 +120,7 @@ def resume(
     images: str | None = None,
     minutes: float | None = None,
     epochs: float | None = None,
+    device: str | None = None,
     progress: Progress = "auto",
 ) -> int:
     """Continue a run that was stopped, or a finished one beyond its end.
@@ -134,6 +135,8 @@ def resume(
         Train for so much longer.
     epochs
         New total length in passes over the training images.
+    device
+        Another device to go on with: auto, cpu, cuda, cuda:1 or mps; results then differ by rounding.
     progress
         Live bar, plain lines, one JSON object a line, or nothing.
     """
@@ -141,7 +144,7 @@ def resume(
     from gansmith.progress import show_preparation
 
     with show_preparation(progress) as watch:
-        plan = plan_resume(run, images=images, minutes=minutes, epochs=epochs, watch=watch)
+        plan = plan_resume(run, images=images, minutes=minutes, epochs=epochs, device=device, watch=watch)
     return _train(plan, progress)
 
 

@@ -39,6 +39,7 @@ _FIXED = {
     "batch_size": 128,
     "beta1": 0.5,
     "d_activation": "leaky-relu",
+    "device": "cpu",
 }
 
 
@@ -180,7 +181,8 @@ def _step(toy: Toy) -> None:
     seen = toy.steps * batch_size
     batch = Batch(real, y, z, y, toy.source, skip_g=skip_g)
     penalties = penalties_at(config, seen, 1.0, toy.networks.buffers)
-    toy.numbers |= train_step(toy.networks, batch, toy.techniques, penalties)
+    numbers = train_step(toy.networks, batch, toy.techniques, penalties)
+    toy.numbers |= {name: float(value) for name, value in numbers.items()}
     update_ema(toy.networks.G_ema, toy.networks.G, ema_decay(seen + batch_size, batch_size, config.ema))
     toy.steps += 1
 

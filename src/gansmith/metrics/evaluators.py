@@ -50,6 +50,13 @@ def find_evaluators(train: Images, *, seconds: float | None = None) -> dict[str,
     return {**found, **load_evaluators(train)}
 
 
+def move_evaluators(networks: Mapping[str, Evaluator], device: torch.device) -> None:
+    """Let evaluators compute on a device; their features stay in memory."""
+    for network in networks.values():
+        if isinstance(network, torch.nn.Module):
+            network.to(device)
+
+
 def suits_pretrained(images: Images) -> bool:
     """Whether these may be photographs: color, and not tiny."""
     return images.spec.channels == 3 and images.spec.size >= pretrained.SMALLEST_PX
@@ -86,7 +93,7 @@ def knows_classes(network: Evaluator) -> bool:
 def confusion_of(network: Evaluator) -> NDArray[np.float64] | None:
     """Return the confusion of a classifier that is often wrong; None for others."""
     if isinstance(network, ResidualNetwork) and not knows_classes(network):
-        return network.confusion.double().numpy()
+        return network.confusion.cpu().double().numpy()
     return None
 
 

@@ -127,11 +127,11 @@ class FeatureNetwork(nn.Module):
         """Return features (N, 224) and class probabilities (N, num_classes) of uint8 (N, C, H, W)."""
         rows, logits = [], []
         for chunk in pixels.split(_CHUNK):
-            first, second, _, hidden = self.layers(to_float(chunk))
+            first, second, _, hidden = self.layers(to_float(chunk.to(self.scale.device)))
             rows.append(torch.cat([first.mean((2, 3)), second.mean((2, 3)), hidden], dim=1) / self.scale)
             logits.append(self.classifier(hidden))
-        probabilities = (torch.cat(logits).double() / self.temperature).softmax(1)
-        return torch.cat(rows).double().numpy(), probabilities.numpy()
+        probabilities = (torch.cat(logits).cpu().double() / self.temperature.cpu()).softmax(1)
+        return torch.cat(rows).cpu().double().numpy(), probabilities.numpy()
 
     @torch.no_grad()
     def fit_scale(self, pixels: Tensor) -> None:

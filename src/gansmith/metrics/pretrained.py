@@ -84,18 +84,19 @@ class PretrainedNetwork(nn.Module):
         """Return the channel means (N, 472) of the observed blocks, for uint8 (N, C, H, W)."""
         rows = []
         for chunk in pixels.split(_CHUNK):
-            images = interpolate(chunk.expand(-1, 3, -1, -1).float(), self.working_size, mode="bicubic").clamp(0, 255)
+            chunk = chunk.to(self.scale.device).expand(-1, 3, -1, -1).float()
+            images = interpolate(chunk, self.working_size, mode="bicubic").clamp(0, 255)
             outputs = self((images - 127).div_(128).contiguous(memory_format=torch.channels_last))
-            rows.append(torch.cat([outputs[block].mean((2, 3)) for block in OBSERVED], dim=1))
+            rows.append(torch.cat([outputs[block].mean((2, 3)) for block in OBSERVED], dim=1).cpu())
         return torch.cat(rows)
 
     def scaled(self, pooled: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return what `observe` does, from these means."""
-        return (pooled / self.scale).double().numpy(), np.ones((len(pooled), 1))
+        return (pooled / self.scale.cpu()).double().numpy(), np.ones((len(pooled), 1))
 
     def fit_scale(self, features: NDArray[np.float64]) -> None:
         """Set `scale` to the standard deviation of each of these features, (N, 472)."""
-        self.scale.mul_(torch.from_numpy(features.std(axis=0)).clamp(min=1e-3))
+        self.scale.mul_(torch.from_numpy(features.std(axis=0)).clamp(min=1e-3).to(self.scale))
 
 
 def _block(weights: dict[str, Tensor], prefix: str, stride: int) -> nn.ModuleList:

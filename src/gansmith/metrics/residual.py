@@ -90,11 +90,11 @@ class ResidualNetwork(nn.Module):
         """Return features (N, 256) and class probabilities (N, num_classes) of uint8 (N, C, H, W)."""
         rows, logits = [], []
         for chunk in pixels.split(_CHUNK):
-            means = self.pooled(to_float(chunk))
+            means = self.pooled(to_float(chunk.to(self.scale.device)))
             rows.append(torch.cat(means, dim=1) / self.scale)
             logits.append(self.classifier(means[-1]))
-        probabilities = (torch.cat(logits).double() / self.temperature).softmax(1)
-        return torch.cat(rows).double().numpy(), probabilities.numpy()
+        probabilities = (torch.cat(logits).cpu().double() / self.temperature.cpu()).softmax(1)
+        return torch.cat(rows).cpu().double().numpy(), probabilities.numpy()
 
     def fit_scale(self, pixels: Tensor) -> None:
         """Set `scale` to the standard deviation of each feature over these images, at least half its median.

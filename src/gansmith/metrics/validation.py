@@ -25,7 +25,13 @@ from gansmith.data.images import Images
 from gansmith.metrics.classes import class_balance, recognised
 from gansmith.metrics.distances import frechet_of_moments, moments
 from gansmith.metrics.evaluator_training import fit_and_held_out
-from gansmith.metrics.evaluators import confusion_of, find_evaluators, knows_classes, observe_real
+from gansmith.metrics.evaluators import (
+    confusion_of,
+    find_evaluators,
+    knows_classes,
+    move_evaluators,
+    observe_real,
+)
 from gansmith.metrics.features import Evaluator, load_shipped
 from gansmith.processes import joined_rows, split
 
@@ -76,6 +82,10 @@ class ValidationScorer:
     def networks(self) -> Mapping[str, Evaluator]:
         """The evaluators that score, trained first where need be; fewer where `prepare` left some out."""
         return find_evaluators(self._train_split)
+
+    def move_to(self, device: torch.device) -> None:
+        """Let the evaluators compute on a device."""
+        move_evaluators(self.networks, device)
 
     @property
     def cost(self) -> int:

@@ -34,9 +34,12 @@ class Dropout(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         if self.sources is not None:
             bits = torch.stack([torch.randint(2**16, values.shape[1:], generator=source) for source in self.sources])
-            return values * (bits >= self.dropped) / (1 - self.dropped / 2**16)
+            return values * (bits.to(values.device) >= self.dropped) / (1 - self.dropped / 2**16)
         if not self.training or not self.dropped:
             return values
+        if values.device.type != "cpu":  # which draws fast, and from its own generator
+            bits = torch.randint(2**16, (all_rows(len(values)), *values.shape[1:]), device=values.device)
+            return values * (own_rows(bits) >= self.dropped) / (1 - self.dropped / 2**16)
         count = all_rows(values.numel())
         words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[:count]

@@ -30,7 +30,8 @@ from gansmith.networks.layers import (
     refuse_widths,
     stddev_features,
 )
-from gansmith.processes import all_rows, own_rows, whole
+from gansmith.processes import own_rows, whole
+from gansmith.randomness import drawn
 
 MAPPING_LAYERS = 4
 MAPPING_LR = 0.01  # learning-rate multiplier. Source: arXiv:1812.04948, appendix C
@@ -104,17 +105,17 @@ class Generator(nn.Module):
         """Return (N, style_dim) styles for each layer; a share of images takes the later ones from another latent."""
         other = self.style(own_rows(whole(z).roll(1, 0)), y)
         layers = len(self.layers)
-        first_of_other = own_rows(torch.randint(1, layers, (all_rows(len(z)), 1)))
-        is_mixed = own_rows(torch.rand(all_rows(len(z)), 1)) < self.mixing
+        first_of_other = drawn(lambda rows: torch.randint(1, layers, (rows, 1)), len(z), device=z.device)
+        is_mixed = drawn(lambda rows: torch.rand(rows, 1), len(z), device=z.device) < self.mixing
         first_of_other = first_of_other.where(is_mixed, layers)
         return [torch.where(first_of_other > layer, style, other) for layer in range(layers)]
 
     def truncate(self, strength: float) -> None:
         """Turn on the truncation trick: move styles towards the mean of their class id, 1 not at all, 0 fully."""
         rng = torch.Generator().manual_seed(0)
-        z = torch.randn(1024, self.embedding.embedding_dim, generator=rng)
+        z = torch.randn(1024, self.embedding.embedding_dim, generator=rng).to(self.start.device)
         with torch.no_grad():
-            y = torch.arange(self.embedding.num_embeddings)
+            y = torch.arange(self.embedding.num_embeddings, device=z.device)
             self.mean_styles = torch.stack([self.style(z, i.expand(len(z))).mean(0) for i in y])
         self.truncation = strength
 

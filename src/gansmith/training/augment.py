@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from gansmith.processes import all_rows, own_rows
+from gansmith.randomness import drawn
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -23,15 +23,19 @@ ADAPTATION_IMAGES = 500_000
 
 
 def augment(
-    images: Tensor, rng: torch.Generator, *, changes: Sequence[Augmentation], probability: float = 1.0
+    images: Tensor, rng: torch.Generator, *, changes: Sequence[Augmentation], probability: float | Tensor = 1.0
 ) -> Tensor:
-    """Return the images after every change in turn, each applied to each image with this probability."""
-    if probability <= 0:
+    """Return the images after every change in turn, each applied to each image with this probability.
+
+    A probability in a tensor is one that reading would wait for: it may be zero, and still numbers are drawn.
+    """
+    is_known = not isinstance(probability, Tensor)
+    if is_known and probability <= 0:
         return images
     for change in changes:
         changed = change(images, rng)
-        chosen = own_rows(torch.rand(all_rows(len(images)), 1, 1, 1, generator=rng)) < probability
-        images = changed if probability >= 1 else torch.where(chosen, changed, images)
+        chosen = _one_each(images, rng) < probability
+        images = changed if is_known and probability >= 1 else torch.where(chosen, changed, images)
     return images
 
 
@@ -46,6 +50,12 @@ def adapt(probability: float, mean_sign: float, images: int) -> float:
     """
     step = images / ADAPTATION_IMAGES
     return min(1.0, max(0.0, probability + (step if mean_sign > TARGET_SIGN else -step)))
+
+
+def adapt_tensor(probability: Tensor, mean_sign: Tensor, images: int) -> Tensor:
+    """Return the same of scalar tensors, without reading them."""
+    step = images / ADAPTATION_IMAGES
+    return torch.where(mean_sign > TARGET_SIGN, probability + step, probability - step).clamp(0.0, 1.0)
 
 
 def brightness(images: Tensor, rng: torch.Generator) -> Tensor:
@@ -106,8 +116,10 @@ def mirror_accuracy(pixels: Tensor, labels: Tensor | None) -> float:
 def _moved(images: Tensor, rng: torch.Generator, *, reach: int) -> Tensor:
     """Move each image by a draw of up to `reach` pixels each way, filling with zeros."""
     n, size = len(images), images.shape[-1]
-    steps = own_rows(torch.randint(-reach, reach + 1, (2, all_rows(n), 1, 1, 1), generator=rng), dim=1)
-    place = torch.arange(size)
+    steps = drawn(
+        lambda rows: torch.randint(-reach, reach + 1, (2, rows, 1, 1, 1), generator=rng), n, dim=1, device=images.device
+    )
+    place = torch.arange(size, device=images.device)
     # Row i of `moves` picks the pixel that arrives at i: a product of matrices is cheap and differentiates twice.
     down, right = (place == place.view(size, 1) + steps).to(images.dtype)  # (N, 1, H, H) each
     moved: Tensor = down @ images @ right.mT
@@ -118,8 +130,10 @@ def cutout(images: Tensor, rng: torch.Generator) -> Tensor:
     """Set a square of half the side, around any pixel, to zero in each image."""
     n, size = len(images), images.shape[-1]
     half = size // 4
-    centres = own_rows(torch.randint(0, size + 1, (2, all_rows(n), 1), generator=rng), dim=1)
-    offsets = torch.arange(size) - centres
+    centres = drawn(
+        lambda rows: torch.randint(0, size + 1, (2, rows, 1), generator=rng), n, dim=1, device=images.device
+    )
+    offsets = torch.arange(size, device=images.device) - centres
     rows, columns = (offsets >= -half) & (offsets < half)  # (N, H) each
     hidden: Tensor = rows.unsqueeze(2) & columns.unsqueeze(1)  # (N, H, W)
     return images * ~hidden.unsqueeze(1)
@@ -138,5 +152,9 @@ AUGMENTATIONS: dict[str, tuple[Sequence[Augmentation], float]] = {
 
 def _uniform(images: Tensor, low: float, high: float, rng: torch.Generator) -> Tensor:
     """Return one number for each image, (N, 1, 1, 1)."""
-    drawn = own_rows(torch.rand(all_rows(len(images)), 1, 1, 1, generator=rng)).to(images.dtype)
-    return low + (high - low) * drawn
+    return low + (high - low) * _one_each(images, rng).to(images.dtype)
+
+
+def _one_each(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Return a number in [0, 1) for each image, (N, 1, 1, 1)."""
+    return drawn(lambda rows: torch.rand(rows, 1, 1, 1, generator=rng), len(images), device=images.device)

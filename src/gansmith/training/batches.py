@@ -1,6 +1,8 @@
 """Batch number after batch number of a run, each a function of the images seen before it."""
 
 import contextlib
+from collections.abc import Hashable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,19 +11,38 @@ from gansmith.config import Config
 from gansmith.data.images import to_float
 from gansmith.networks.progressive import grow
 from gansmith.processes import own_rows, sharing
-from gansmith.randomness import rng, seeded
+from gansmith.randomness import rng, seeded, to_device
 from gansmith.sampling import shape_latents
+from gansmith.training.graphs import Graphs, is_repeatable
 from gansmith.training.inputs import TrainingData
-from gansmith.training.penalties import adapt_penalty_factor, penalties_at
+from gansmith.training.machine import find_device
+from gansmith.training.penalties import (
+    Penalties,
+    adapt_penalty_factor,
+    is_penalised,
+    penalty_factor,
+    weigh_penalties,
+)
 from gansmith.training.schedule import ema_decay, ramp
-from gansmith.training.step import Batch, Networks, Techniques, train_step, update_ema
+from gansmith.training.step import Batch, Networks, Number, Techniques, train_step, update_ema
 
 
 class Batches:
-    """The batches of a run, by images seen."""
+    """The batches of a run, by images seen.
 
-    def __init__(self, config: Config, data: TrainingData) -> None:
-        self.config, self.data = config, data
+    Args:
+        device: where steps are taken; the config's where None.
+
+    Attributes:
+        graphs: what repeats steps on an NVIDIA GPU; None elsewhere, and for runs whose steps cannot be repeated.
+    """
+
+    def __init__(self, config: Config, data: TrainingData, device: torch.device | None = None) -> None:
+        self.config, self.data, self.device = config, data, device or find_device(config.device)
+        resident = data.on(self.device)
+        self.pixels, self.y = (data.train.pixels, data.y) if resident is None else resident
+        self.is_resident = resident is not None
+        self.graphs = Graphs(self.device) if self.device.type == "cuda" and is_repeatable(config) else None
         self.orders: dict[int, Tensor] = {}
         self.is_random = config.d_dropout > 0 or config.g_dropout > 0 or config.style_mixing > 0
 
@@ -29,8 +50,8 @@ class Batches:
         """Return the batch that follows after so many images."""
         config = self.config
         rows = own_rows(self._rows(images_seen))
-        real = to_float(self.data.train.pixels.index_select(0, rows))  # a tenth of what indexing takes
-        y = self.data.y.index_select(0, rows)
+        real = to_float(to_device(self.pixels.index_select(0, rows), self.device))  # a tenth of what indexing takes
+        y = to_device(self.y.index_select(0, rows), self.device)
         draw = rng(config.seed, images_seen, "latent")
         z = self._latents(draw)
         skip_g = (images_seen // config.batch_size + 1) % config.d_steps > 0
@@ -40,7 +61,7 @@ class Batches:
 
     def _latents(self, draw: torch.Generator) -> Tensor:
         normal = torch.randn(self.config.batch_size, self.config.latent_dim, generator=draw)
-        return shape_latents(own_rows(normal), self.config.latent_distribution)
+        return to_device(shape_latents(own_rows(normal), self.config.latent_distribution), self.device)
 
     def _rows(self, images_seen: int) -> Tensor:
         """Return the next rows of this epoch's permutation, and of the next ones where a batch crosses an end."""
@@ -55,7 +76,7 @@ class Batches:
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self.orders:
             order = torch.randperm(len(self.data.train), generator=rng(self.config.seed, epoch, "order"))
-            self.orders = {epoch: order}
+            self.orders = {epoch: to_device(order, self.device) if self.is_resident else order}
         return self.orders[epoch]
 
     def randomness_at(self, images_seen: int) -> contextlib.AbstractContextManager[None]:
@@ -65,18 +86,55 @@ class Batches:
 
 def take_step(
     networks: Networks, techniques: Techniques, batches: Batches, images_seen: int, progress: float
-) -> dict[str, float]:
-    """Train G, D and the moving average on the batch that follows after `images_seen`; returns what to log."""
-    config = batches.config
+) -> dict[str, Number]:
+    """Train G, D and the moving average on the batch that follows after `images_seen`; returns what to log.
+
+    Where the batches have graphs and losses need not be read, steps of the same shape are repeated.
+    """
+    config, graphs = batches.config, batches.graphs
     for module in networks.growing:
         grow(module, progress)
+    factor, decay = penalty_factor(config, progress), _decay_of_average(config, images_seen, progress)
+    penalised = is_penalised(config, images_seen)
     with sharing(config.batch_size), batches.randomness_at(images_seen):
         batch = batches.at(images_seen, progress)
-        penalties = penalties_at(config, images_seen, progress, networks.buffers)
-        numbers = train_step(networks, batch, techniques, penalties)
+        if graphs is None or techniques.reads:
+            return _whole_step(networks, techniques, config, penalised, factor, decay, batch)
+        dials = graphs.dial("penalty factor", factor), graphs.dial("decay of the average", decay)
+        step = partial(_whole_step, networks, techniques, config, penalised, *dials)
+        return graphs.take(_shape(networks, config, batch, penalised), batch, step)
+
+
+def _whole_step(
+    networks: Networks,
+    techniques: Techniques,
+    config: Config,
+    penalised: bool,
+    factor: Number,
+    decay: Number,
+    batch: Batch,
+) -> dict[str, Number]:
+    penalties = weigh_penalties(config, networks.buffers, factor) if penalised else Penalties()
+    numbers = train_step(networks, batch, techniques, penalties)
     if config.ema:
-        counted = float(images_seen + config.batch_size)
-        if config.ema_growth == "cosine":
-            counted = (config.planned_images or config.schedule_length) * ramp(progress, 0.0, 1.0, config.burn_in)
-        update_ema(networks.G_ema, networks.G, ema_decay(counted, config.batch_size, config.ema))
+        update_ema(networks.G_ema, networks.G, decay)
     return numbers | adapt_penalty_factor(config, networks.buffers, numbers["d_loss"])
+
+
+def _decay_of_average(config: Config, images_seen: int, progress: float) -> float:
+    counted = float(images_seen + config.batch_size)
+    if config.ema_growth == "cosine":
+        counted = (config.planned_images or config.schedule_length) * ramp(progress, 0.0, 1.0, config.burn_in)
+    return ema_decay(counted, config.batch_size, config.ema)
+
+
+def _shape(networks: Networks, config: Config, batch: Batch, penalised: bool) -> Hashable:
+    """Return everything that decides what this step does, and each number that it does not read from a tensor."""
+    betas = [
+        group.get("betas")
+        for optimizer in (networks.g_optimizer, networks.d_optimizer)
+        for group in optimizer.param_groups
+    ]
+    noise = batch.progress if config.instance_noise and batch.progress < config.instance_noise_until else None
+    growths = tuple(module.growth for module in networks.growing)
+    return (batch.skip_g, len(batch.extra_z), penalised, tuple(betas), noise, growths)

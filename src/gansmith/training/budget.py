@@ -11,14 +11,16 @@ from gansmith.config import Config
 from gansmith.training.batches import Batches, take_step
 from gansmith.training.calibration import finalise_generator
 from gansmith.training.chores import GRID_COLUMNS, GRID_ROWS, GRIDS, MEASUREMENTS, scores_in
+from gansmith.training.graphs import WARM_UP
 from gansmith.training.inputs import TrainingData
 from gansmith.training.loop import LAST_PICTURES_S
-from gansmith.training.machine import use_threads
+from gansmith.training.machine import accelerator, use_threads, wait_for
 from gansmith.training.monitor import Monitor
 from gansmith.training.state import start_networks
 from gansmith.training.step import Networks, NonFiniteError
 from gansmith.training.techniques import build_techniques
 
+PROBE_S = 0.5  # of training on each device
 LARGEST_SHARE = 0.06  # of a run's time that its scores take, or its grids: of large images there are fewer
 FREE_CORES = 0.75  # threads that get less than this share of their time have to wait: .96 on an idle machine
 
@@ -38,7 +40,8 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
         with processes.first_alone():
             data.scorer.prepare(seconds)
     image_s, share = _seconds_per_image(probe, networks, data, measured_s)
-    while share < FREE_CORES and config.threads == 0 and torch.get_num_threads() > 1:
+    is_cpu = networks.device.type == "cpu"
+    while is_cpu and share < FREE_CORES and config.threads == 0 and torch.get_num_threads() > 1:
         halved = probe.replace(threads=torch.get_num_threads() // 2)
         use_threads(halved.threads)
         halved_s, share = _seconds_per_image(halved, networks, data, measured_s)
@@ -66,13 +69,37 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
     return config.replace(threads=probe.threads, **changes)
 
 
+def choose_device(config: Config, data: TrainingData) -> tuple[Config, list[str]]:
+    """Return the config with the faster device for it where it leaves that open, and a sentence on the choice.
+
+    Trains throw-away networks for a moment on the accelerator and on the CPU. Where there is no accelerator, or the
+    config names a device, nothing is measured.
+    """
+    found = accelerator()
+    if config.device != "auto" or found is None:
+        return config, []
+    rates = {name: images_per_s(config.replace(device=name), data, PROBE_S) for name in (found.type, "cpu")}
+    best = max(rates, key=lambda name: rates[name])
+    measured = " and ".join(f"{name} {rate:,.0f} images/s" for name, rate in rates.items())
+    sentence = f"device is {best}, the faster one in a moment of training: {measured}; --device chooses another"
+    return config.replace(device="cpu") if best == "cpu" else config, [sentence]
+
+
+def images_per_s(config: Config, data: TrainingData, seconds: float) -> float:
+    """Return how many images a second throw-away networks are trained on, measured for so long."""
+    probe = config.replace(images=10**12, schedule_images=0)
+    networks = start_networks(probe, data.spec, data.conditioning.codes)
+    return 1 / _seconds_per_image(probe, networks, data, seconds)[0]
+
+
 def _seconds_per_image(
     config: Config, networks: Networks, data: TrainingData, measured_s: float
 ) -> tuple[float, float]:
     """Return the seconds of a step per image, measured for so long, and the share of its threads' time a step got."""
-    batches, techniques = Batches(config, data), build_techniques(config, networks.D)
+    device, techniques = networks.device, build_techniques(config, networks.D)
+    batches = Batches(config, data, device)
     cycle = min(64, math.lcm(config.penalty_every, config.d_steps))
-    images_seen, measured = 0, 0
+    images_seen, measured, warm_up = 0, 0, 1 if batches.graphs is None else WARM_UP + 1
     warm_at = started_at = time.perf_counter()
     busy_at = time.process_time()
     while not measured or processes.agreed(lambda: time.perf_counter() - started_at < measured_s):
@@ -84,10 +111,12 @@ def _seconds_per_image(
             except NonFiniteError:  # the run itself will meet it, say so and record it
                 return (time.perf_counter() - started_at) / (images_seen + config.batch_size), 1.0
             images_seen += config.batch_size
-        if images_seen == cycle * config.batch_size:  # the first cycle is slow: memory is fetched, kernels are chosen
+        wait_for(device)
+        # The first cycles are slow: memory is fetched, kernels are chosen, steps are captured.
+        if images_seen <= warm_up * cycle * config.batch_size:
             warm_at, busy_at = time.perf_counter(), time.process_time()
         else:
-            measured = images_seen - cycle * config.batch_size
+            measured = images_seen - warm_up * cycle * config.batch_size
     passed_s = time.perf_counter() - warm_at
     share = (time.process_time() - busy_at) / (passed_s * torch.get_num_threads())
     image_s, share = processes.agreed(lambda: [passed_s / measured, share])
@@ -99,10 +128,12 @@ def _seconds_of_chores(config: Config, networks: Networks, data: TrainingData) -
     started_at = time.perf_counter()
     finalise_generator(networks.G_ema, config, data.conditioning, data.pixel_moments)
     statistics_s = time.perf_counter() - started_at
-    latents, y = torch.zeros(128, config.latent_dim), torch.zeros(128, dtype=torch.int64)
+    device = networks.device
+    latents, y = torch.zeros(128, config.latent_dim, device=device), torch.zeros(128, dtype=torch.int64, device=device)
     started_at = time.perf_counter()
     with torch.no_grad():
         networks.G_ema(latents, y)
+    wait_for(device)
     per_sample_s = (time.perf_counter() - started_at) / len(y)
     grid_s = statistics_s + GRID_COLUMNS * GRID_ROWS * per_sample_s
     monitor = Monitor(config, data.train, data.validation, data.y, data.conditioning.frequencies)

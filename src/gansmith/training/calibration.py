@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gansmith.conditioning import Conditioning, spread_evenly
 from gansmith.config import Config
 from gansmith.errors import ConfigError
-from gansmith.randomness import rng, seeded
+from gansmith.randomness import rng, seeded, to_device
 from gansmith.sampling import shape_latents
 
 STATISTICS_SAMPLES = 1024
@@ -37,6 +37,7 @@ def recompute_batch_statistics(G: nn.Module, config: Config, frequencies: Tensor
     layers = [layer for layer in G.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     if not layers:
         return
+    device = next(G.parameters()).device
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.track_running_stats = True
@@ -48,7 +49,8 @@ def recompute_batch_statistics(G: nn.Module, config: Config, frequencies: Tensor
     with seeded(rng("statistics", "dropout")):
         for _ in range(STATISTICS_SAMPLES // 128):
             y = torch.multinomial(frequencies.double(), 128, replacement=True, generator=draw)
-            G(shape_latents(torch.randn(128, config.latent_dim, generator=draw), config.latent_distribution), y)
+            z = shape_latents(torch.randn(128, config.latent_dim, generator=draw), config.latent_distribution)
+            G(to_device(z, device), to_device(y, device))
     G.train(was_training)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
@@ -71,11 +73,11 @@ def calibrate_output(G: nn.Module, config: Config, frequencies: Tensor, wanted: 
         STATISTICS_SAMPLES // 2, config.latent_dim, generator=rng("calibration")
     )  # part of every run: see randomness
     y = spread_evenly(frequencies, seed=0, count=len(normal))
-    was_training, outputs = G.training, list[Tensor]()
-    with layer.register_forward_hook(lambda module, inputs, output: outputs.append(output)):
+    was_training, outputs, device = G.training, list[Tensor](), layer.weight.device
+    with layer.register_forward_hook(lambda module, inputs, output: outputs.append(output.cpu())):
         G.eval()
         for z in (normal, -normal):
-            G(shape_latents(z, config.latent_distribution), y)
+            G(to_device(shape_latents(z, config.latent_distribution), device), to_device(y, device))
         G.train(was_training)
     h = torch.cat(outputs).reshape(2 * len(normal), channels, -1).transpose(0, 1).flatten(1)  # (C, values)
     if h.shape[1] > MOST_VALUES:  # of images over 32 pixels, as many as those have
@@ -117,7 +119,7 @@ def rescale(layer: OutputLayer, gain: Tensor, shift: Tensor) -> None:
     """Multiply an output layer's result by a gain and add a shift; both (C,), one for each channel."""
     assert layer.bias is not None  # output_layer refuses one without
     each = len(layer.bias) // len(gain)  # outputs of a channel lie side by side
-    gains, shifts = gain.repeat_interleave(each), shift.repeat_interleave(each)
+    gains, shifts = (to_device(values.repeat_interleave(each), layer.weight.device) for values in (gain, shift))
     outputs_at = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
     layer.weight.mul_(gains.view([-1 if at == outputs_at else 1 for at in range(layer.weight.dim())]))
     layer.bias.mul_(gains).add_(shifts)

@@ -30,7 +30,7 @@ from gansmith.runs import RunDirectory, write_config
 from gansmith.sampling import draw_inputs, draw_latents, generate
 from gansmith.training.diagnosis import Failure, diagnose
 from gansmith.training.losses import BUILT_IN_OBJECTIVES
-from gansmith.training.machine import has_fast_bf16
+from gansmith.training.machine import device_name, has_fast_bf16
 from gansmith.training.state import State, to_tensors
 from gansmith.training.step import NonFiniteError
 
@@ -74,7 +74,7 @@ def run_chores(
         if processes.is_first():
             yield draw_grid(state)
         return
-    if state.just_resumed:
+    if state.just_resumed or state.images_seen < state.checked_until:
         return
     for every, chore in chores:
         is_due = state.images_seen // every > (state.images_seen - state.config.batch_size) // every
@@ -102,6 +102,7 @@ def log(state: State) -> Event:
         row |= state.monitor.measure(state.networks.G, state.networks.D, images_seen)
         row |= gradient_norms(state)
     state.rows.append(state.run.append(state.run.log_path, row))
+    state.hold()
     values = {name: value for name, value in state.rows[-1].items() if name != "images_seen"}
     return Logged(images_seen, values=values)
 
@@ -176,7 +177,7 @@ def save(state: State, *, for_safety: bool = False) -> Event:
         for_safety: between the scheduled ones; removed at the next.
     """
     run, config = state.run, state.config
-    tensors = to_tensors(state.networks, config)
+    tensors = {name: value.cpu() for name, value in to_tensors(state.networks, config).items()}
     if not all(value.isfinite().all() for value in tensors.values()):
         raise NonFiniteError("a weight")
     if processes.count() > 1:
@@ -198,7 +199,7 @@ def _write_checkpoint(state: State, tensors: dict[str, Tensor], *, for_safety: b
     path = save_checkpoint(
         run.directory,
         state.images_seen,
-        generator=state.averaged().network.state_dict(),
+        generator={name: value.cpu() for name, value in state.averaged().network.state_dict().items()},
         generator_metadata=generator_metadata(state.config, data.spec, data.conditioning, data.train.class_names),
         state=tensors,
         counters=_counters(state, for_safety=for_safety),
@@ -213,7 +214,7 @@ def _counters(state: State, *, for_safety: bool) -> dict[str, Any]:
     return {
         "images_seen": state.images_seen,
         "log_lines": len(state.run.log),
-        "sums": state.means.totals,
+        "sums": state.means.read(),
         "counts": state.means.counts,
         "best": state.best,
         "rollbacks": state.rollbacks,
@@ -271,7 +272,7 @@ def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:
 
     Warns where versions or the machine differ from the last time: the run then goes on, but not bit for bit.
     """
-    run, data = state.run, state.data
+    run, data, device = state.run, state.data, state.networks.device
     here = {
         "versions": {
             "gansmith": __version__,
@@ -279,10 +280,11 @@ def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:
         },
         "python": platform.python_version(),
         "machine": {
-            "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
+            "processor": device_name(torch.device("cpu")),
             "threads": torch.get_num_threads(),
             "bfloat16": has_fast_bf16(),
             **({"processes": processes.count()} if processes.count() > 1 else {}),
+            **({"device": device_name(device)} if device.type != "cpu" else {}),
         },
     }
     before = run.facts()

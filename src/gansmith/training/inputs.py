@@ -10,12 +10,14 @@ from gansmith.conditioning import Conditioning, condition
 from gansmith.config import Config, parse_labels
 from gansmith.data import load_data
 from gansmith.data.images import CHUNK, Images, ImageSpec, split, to_float
+from gansmith.data.on_disk import OnDisk
 from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, DataError
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.networks import build_networks
 from gansmith.training.augment import mirror_accuracy
 from gansmith.training.calibration import output_layer
+from gansmith.training.machine import find_device
 from gansmith.training.techniques import build_techniques
 
 MIRRORED = 0.6  # images of a set that looks the same in a mirror are recognised as mirrored less often
@@ -52,6 +54,22 @@ class TrainingData:
             return None
         return ValidationScorer(self.train, self.validation, train_split=self.train_split)
 
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """Return the pixels and class ids of the training images on a device, copied there once.
+
+        None where they stay on disk, or take more than half of what is free there.
+        """
+        pixels = self.train.pixels
+        if device.type == "cpu":
+            return pixels, self.y
+        is_large = device.type == "cuda" and pixels.nbytes > torch.cuda.mem_get_info(device)[0] // 2
+        if isinstance(pixels, OnDisk) or is_large:
+            return None
+        copies: dict[torch.device, tuple[Tensor, Tensor]] = self.__dict__.setdefault("_copies", {})
+        if device not in copies:
+            copies[device] = pixels.to(device), self.y.to(device)
+        return copies[device]
+
     @property
     def spec(self) -> ImageSpec:
         return self.train.spec
@@ -85,6 +103,7 @@ def load_training_data(
     Raises ConfigError, DataError or NotFoundError for choices or data that cannot be trained on.
     """
     asked = config
+    find_device(config.device)  # refuses one that is not here
     whole, train_split, train, validation = choose_images(config, images, watch=watch)
     config = config.replace(data=whole.name)  # which may be another: see the images' notices
     if len(train) < 2:

@@ -7,6 +7,7 @@ run that was never interrupted.
 import contextlib
 import shlex
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -105,6 +106,8 @@ def _loop(
                 yield event
             advance(state)
         except NonFiniteError as error:
+            if state.go_back():  # where losses are not read at every step: take these again, and read them
+                continue
             failure = to_failure("not-finite", state.images_seen, f"{error} became NaN or infinite")
             if failure.as_row() not in state.rows:  # a run that continues may meet it again
                 yield report_failure(state, failure)
@@ -117,7 +120,8 @@ def advance(state: State) -> None:
     progress = progress_at(state.images_seen, length, config.planned_images or length)
     progress = min(progress, 1.0 - config.batch_size / length)
     set_learning_rates(state.networks, config, progress, factor=ROLLBACK_FACTOR ** len(state.rollbacks))
-    state.means.add(take_step(state.networks, state.techniques, state.batches, state.images_seen, progress))
+    techniques = replace(state.techniques, reads=state.techniques.reads or state.images_seen < state.checked_until)
+    state.means.add(take_step(state.networks, techniques, state.batches, state.images_seen, progress))
     state.images_seen += config.batch_size
     if state.images_seen == FIRST_STEPS * config.batch_size:
         state.means.add({"weight_growth": norm_growth(state)})

@@ -17,8 +17,10 @@ from torch.nn.functional import cross_entropy, relu, softplus
 
 from gansmith.config import Config, choose
 from gansmith.errors import ConfigError
-from gansmith.processes import all_rows, mean, own_rows
+from gansmith.processes import mean
+from gansmith.randomness import drawn
 
+_CPU = torch.device("cpu")
 Loss = Callable[[Tensor, Tensor], Tensor]
 # A loss that may draw its targets at every step.
 SteppedLoss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
@@ -181,7 +183,7 @@ def build_losses(config: Config) -> tuple[SteppedLoss, SteppedLoss]:
     cost = partial(_cost_of_target, objective.toward)
 
     def d_loss(real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
-        flip = bool(torch.rand((), generator=rng) < config.label_flipping)
+        flip = bool(_draw_one(rng) < config.label_flipping)
         targets = (fake_target, real_target) if flip else (real_target, fake_target)
         return cost(real, targets[0], rng) + cost(fake, targets[1], rng)
 
@@ -189,6 +191,16 @@ def build_losses(config: Config) -> tuple[SteppedLoss, SteppedLoss]:
         return -cost(fake, toward_fake, rng) if objective.is_zero_sum else cost(fake, toward_real, rng)
 
     return d_loss, g_loss
+
+
+def flips_by_chance(config: Config) -> bool:
+    """Return whether some steps flip labels and others do not."""
+    return 0 < config.label_flipping < 1
+
+
+def _draw_one(rng: torch.Generator) -> Tensor:
+    """Return a number in [0, 1) for a whole batch, on the CPU."""
+    return drawn(lambda rows: torch.rand((), generator=rng), 1, device=_CPU, shared=True)
 
 
 def _target_ranges(config: Config) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -202,7 +214,9 @@ def _cost_of_target(
 ) -> Tensor:
     """Return the mean cost of (N,) logits whose targets are drawn from this range."""
     low, high = target_range
-    target = low + (high - low) * own_rows(torch.rand(all_rows(len(logits)), generator=rng, dtype=logits.dtype))
+    dtype = logits.dtype
+    drawn_shares = drawn(lambda rows: torch.rand(rows, generator=rng, dtype=dtype), len(logits), device=logits.device)
+    target = low + (high - low) * drawn_shares
     return (target * toward[0](logits) + (1 - target) * toward[1](logits)).mean()
 
 

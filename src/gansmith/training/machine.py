@@ -1,15 +1,21 @@
-"""The machine a run trains on: threads, the C library's memory, bfloat16; nothing stays changed afterwards."""
+"""The machine a run trains on: device, threads, the C library's memory, number formats.
+
+Nothing stays changed afterwards.
+"""
 
 import contextlib
 import ctypes
 import os
+import platform
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
 from gansmith.config import Config
+from gansmith.errors import ConfigError
 from gansmith.processes import count_here
 
 # Multiplications of D's pass over a batch below which a CPU with AMX casts longer than it gains: `mlp-small` has
@@ -22,15 +28,71 @@ _MALLOC_TRAINING = {-1: 2**31 - 1, -3: 2**25}
 
 @contextlib.contextmanager
 def training_machine(config: Config) -> Iterator[None]:
-    """Use the config's threads and keep freed memory while the block runs; put both back afterwards."""
+    """Use the config's threads, keep freed memory and compute repeatably while the block runs."""
     before = torch.get_num_threads()
     use_threads(config.threads)
     _tune_malloc(_MALLOC_TRAINING)
     try:
-        yield
+        with repeatable() if torch.cuda.is_available() and config.device != "cpu" else contextlib.nullcontext():
+            yield
     finally:
         torch.set_num_threads(before)
         _tune_malloc(_MALLOC_DEFAULTS)
+
+
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """Let an NVIDIA GPU compute the same result each time, and products in the full precision of float32, not TF32."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    deterministic: Any = torch.utils.deterministic  # whose attributes mypy does not see
+    before = (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, deterministic.fill_uninitialized_memory)
+    was_on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads once, and needs to be repeatable
+    cudnn.allow_tf32 = matmul.allow_tf32 = cudnn.benchmark = deterministic.fill_uninitialized_memory = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, deterministic.fill_uninitialized_memory = before
+        torch.use_deterministic_algorithms(was_on, warn_only=warns)
+
+
+def find_device(asked: str) -> torch.device:
+    """Return the device of this name; for auto the accelerator, where there is one.
+
+    Raises ConfigError for one that this machine does not have.
+    """
+    found = accelerator()
+    if asked in ("auto", "cpu"):
+        return found if asked == "auto" and found is not None else torch.device("cpu")
+    if found is None or found.type != asked.split(":")[0]:
+        here = "cpu" if found is None else f"cpu or {found.type}"
+        raise ConfigError(f"device is {asked}, and torch {torch.__version__} finds none here; give {here}")
+    if ":" in asked and int(asked.split(":")[1]) >= torch.cuda.device_count():
+        raise ConfigError(f"device is {asked}, and this machine has {torch.cuda.device_count()}; give cuda:0")
+    return torch.device(asked) if ":" in asked else found
+
+
+def accelerator() -> torch.device | None:
+    """Return the accelerator that this process uses; None where there is none."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps") if torch.backends.mps.is_available() else None
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a device is called."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return str(torch.cpu.get_capabilities().get("cpu_name", platform.processor())) if device.type == "cpu" else "MPS"
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was given, before its time is measured."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def use_threads(threads: int) -> None:
@@ -58,11 +120,14 @@ def has_fast_bf16() -> bool:
 
 
 def gains_by_bf16(config: Config, D: nn.Module) -> bool:
-    """Whether these networks train faster in bfloat16 on this CPU.
+    """Whether these networks train faster in bfloat16 where they are.
 
-    A CPU with matrix units (AMX) is so fast in either format that casting small operands costs more than multiplying
-    them saves.
+    A GPU with units for it does. A CPU with matrix units (AMX) is so fast in either format that casting small operands
+    costs more than multiplying them saves.
     """
+    device = next(D.parameters()).device.type
+    if device != "cpu":
+        return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if not has_fast_bf16():
         return False
     weights = [parameter for parameter in D.parameters() if parameter.dim() > 1]

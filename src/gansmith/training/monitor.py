@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from gansmith.config import Config
 from gansmith.data.images import Images, to_float, to_uint8
 from gansmith.metrics.features import load_feature_network
-from gansmith.randomness import rng, seeded
-from gansmith.sampling import shape_latents
+from gansmith.randomness import rng, seeded, to_device
+from gansmith.sampling import device_of, shape_latents
 
 GROUPS, EACH = 8, 8  # class ids that are sampled, and how many images of each
 FAR = (
@@ -103,8 +103,9 @@ class Monitor:
 def _call(network: nn.Module, *inputs: Tensor) -> Tensor:
     """Return a network's output; its own buffers stay as they are."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    output: Tensor = torch.func.functional_call(network, buffers, inputs)
-    return output
+    device = device_of(network)
+    output: Tensor = torch.func.functional_call(network, buffers, tuple(to_device(value, device) for value in inputs))
+    return output.cpu()
 
 
 def _share_of_classes(probabilities: NDArray[np.float64]) -> float:

@@ -61,6 +61,13 @@ OPTIMIZERS: dict[str, Callable[[Iterable[Tensor], float, Config], Optimizer]] = 
 def build_optimizer(name: str, network: torch.nn.Module, rate: float, config: Config) -> Optimizer:
     """Return the optimiser called `name` for all parameters of a network."""
     optimizer: Optimizer = choose(OPTIMIZERS, name, "optimizer")(network.parameters(), rate, config)
+    device = next(network.parameters()).device
+    if device.type == "cuda":  # so that a captured step reads the rate at each repetition
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(rate, device=device)
+            if "capturable" in group:
+                group["capturable"] = True
+        optimizer._warned_capturable_if_run_uncaptured = True  # by steps before a capture
     return optimizer
 
 
@@ -71,6 +78,9 @@ def set_learning_rates(networks: Networks, config: Config, progress: float, *, f
     beta2 = ramp(progress, config.beta2_start or config.beta2, config.beta2, config.burn_in)
     for optimizer, rate in ((networks.g_optimizer, config.g_lr), (networks.d_optimizer, config.d_lr)):
         for group in optimizer.param_groups:
-            group["lr"] = rate * factor
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * factor)
+            else:
+                group["lr"] = rate * factor
             if "betas" in group:
                 group["betas"] = (config.beta1, beta2)

@@ -2,6 +2,9 @@
 
 import math
 
+import torch
+from torch import Tensor
+
 
 def progress_at(images_seen: int, length: int, first_length: int) -> float:
     """Return the share of the schedule that is over.
@@ -44,6 +47,12 @@ def adapted_factor(factor: float, d_loss: float, target: float, images: int) -> 
     augmentation, arXiv:2006.06676, section 3.1.
     """
     return min(1000.0, max(1.0, factor * math.exp2(min(60.0, (target - d_loss) * images / 400.0))))
+
+
+def adapted_factor_tensor(factor: Tensor, d_loss: Tensor, target: float, images: int) -> Tensor:
+    """Return the same of scalar tensors, without reading them."""
+    exponent = ((target - d_loss.to(factor.dtype)) * (images / 400.0)).clamp(max=60.0)
+    return (factor * torch.exp2(exponent)).clamp(1.0, 1000.0)
 
 
 def ema_decay(images_seen: float, batch: int, half_life_fraction: float) -> float:

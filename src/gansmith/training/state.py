@@ -27,9 +27,10 @@ from gansmith.training.batches import Batches
 from gansmith.training.calibration import UNCALIBRATED, finalise_generator, output_layer
 from gansmith.training.diagnosis import Failure
 from gansmith.training.inputs import TrainingData
+from gansmith.training.machine import find_device
 from gansmith.training.monitor import Monitor
 from gansmith.training.optimizers import build_optimizer
-from gansmith.training.step import Networks, NonFiniteError, Techniques
+from gansmith.training.step import Networks, NonFiniteError, Number, Techniques
 from gansmith.training.techniques import build_techniques, empty_buffers
 from gansmith.training.transfer import take_weights
 
@@ -44,14 +45,35 @@ class RunningMeans:
 
     totals: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    waiting: dict[tuple[str, ...], tuple[Tensor, int]] = field(default_factory=dict)  # sums on an accelerator
 
-    def add(self, numbers: dict[str, float]) -> None:
+    def add(self, numbers: dict[str, Number]) -> None:
+        scalars = {name: value for name, value in numbers.items() if isinstance(value, Tensor)}
+        if scalars:
+            names, values = tuple(scalars), torch.stack([value.float() for value in scalars.values()])
+            total, count = self.waiting.get(names, (torch.zeros_like(values), 0))
+            self.waiting[names] = (total + values, count + 1)
         for name, value in numbers.items():
-            self.totals[name] = self.totals.get(name, 0.0) + value
-            self.counts[name] = self.counts.get(name, 0) + 1
+            if not isinstance(value, Tensor):
+                self._add(name, value, 1)
+
+    def _add(self, name: str, total: float, count: int) -> None:
+        self.totals[name] = self.totals.get(name, 0.0) + total
+        self.counts[name] = self.counts.get(name, 0) + count
+
+    def read(self) -> dict[str, float]:
+        """Return the sums; NonFiniteError where one that waited on an accelerator is NaN or infinite."""
+        waiting, self.waiting = self.waiting, {}
+        for names, (sums, count) in waiting.items():
+            for name, total in zip(names, sums.tolist(), strict=True):
+                if not math.isfinite(total):
+                    raise NonFiniteError(name)
+                self._add(name, total, count)
+        return self.totals
 
     def take(self) -> dict[str, float]:
         """Return the means and begin again."""
+        self.read()
         means = {name: total / self.counts[name] for name, total in self.totals.items()}
         self.totals, self.counts = {}, {}
         return means
@@ -76,6 +98,15 @@ class Clock:
         return {"images_per_s": round(rate, 1), "elapsed_s": round(now - self.started_at, 1)}
 
 
+@dataclass(frozen=True)
+class Held:
+    """A state in memory to go back to: its images seen, all its tensors, and the means of its log line."""
+
+    images_seen: int
+    tensors: dict[str, Tensor]
+    means: RunningMeans
+
+
 @dataclass
 class State:
     """A run as it is at this moment; the loop and its chores are functions of it.
@@ -91,6 +122,8 @@ class State:
         safety_save: the newest checkpoint where it was made for safety alone, between the scheduled ones.
         new_failure: found since the last step.
         just_resumed: whether nothing has happened since a checkpoint was loaded.
+        held: the last state that was known to be finite, where losses are not read at every step.
+        checked_until: images up to which each step's losses are read, since something there was not finite.
     """
 
     run: RunDirectory
@@ -114,6 +147,8 @@ class State:
     safety_save: Path | None = None
     new_failure: Failure | None = None
     just_resumed: bool = False
+    held: Held | None = None
+    checked_until: int = 0
     _averaged: tuple[int, Model] | None = None
 
     @property
@@ -147,10 +182,32 @@ class State:
             self._averaged = (self.images_seen, model)
         return self._averaged[1]
 
+    def hold(self) -> None:
+        """Hold this state in memory, all of whose losses have been read, where not every step reads them."""
+        if not self.techniques.reads:
+            tensors = {name: value.clone() for name, value in self._live().items()}
+            self.held = Held(self.images_seen, tensors, copy.deepcopy(self.means))
+
+    def go_back(self) -> bool:
+        """Go back to the state held in memory, from where each step's losses are read; False where none is held."""
+        if self.held is None:
+            return False
+        live, held = self._live(), self.held
+        for name, value in live.items():  # in place, for graphs know where it is; an optimiser's that is new was zero
+            value.copy_(held.tensors[name]) if name in held.tensors else value.zero_()
+        self.checked_until, self.images_seen, self.means = self.images_seen, held.images_seen, held.means
+        self.held, self._averaged = None, None
+        return True
+
+    def _live(self) -> dict[str, Tensor]:
+        """Return all tensors of the state as they are, not copies."""
+        average = {f"average.{name}": value for name, value in self.networks.G_ema.state_dict().items()}
+        return to_tensors(self.networks, self.config) | average
+
     def replace_config(self, config: Config) -> None:
         """Go on with another length."""
         self.run = RunDirectory(self.run.directory, config)
-        self.batches = Batches(config, self.data)
+        self.batches = Batches(config, self.data, self.networks.device)
 
 
 def start(run: RunDirectory, data: TrainingData) -> State:
@@ -174,13 +231,14 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         seconds = math.inf if config.images >= LONG_RUN else 0.0
         with processes.first_alone():
             data.scorer.prepare(seconds, names=scores[-1]["ratios"] if scores else ())
+        data.scorer.move_to(networks.device)
     images_seen: int = counters.get("images_seen", 0)
-    return State(
+    state = State(
         run,
         data,
         networks,
         build_techniques(config, networks.D),
-        Batches(config, data),
+        Batches(config, data, networks.device),
         Monitor(config, data.train, data.validation, data.y, data.conditioning.frequencies),
         data.scorer,
         counters.get("initial_norms", initial_norms),
@@ -197,18 +255,21 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         safety_save=run.latest() if counters.get("for_safety") else None,
         just_resumed=images_seen > 0,
     )
+    state.hold()
+    return state
 
 
 def start_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None) -> Networks:
-    """Return G and D of `build_networks`, their optimisers, and the techniques' buffers."""
-    G, D = build_networks(config, spec, codes)
+    """Return G and D of `build_networks` on the config's device, their optimisers, and the techniques' buffers."""
+    device = find_device(config.device)
+    G, D = (network.to(device) for network in build_networks(config, spec, codes))
     return Networks(
         G,
         D,
         copy.deepcopy(G),
         build_optimizer(config.g_optimizer, G, config.g_lr, config),
         build_optimizer(config.d_optimizer, D, config.d_lr, config),
-        empty_buffers(config, (spec.channels, spec.size, spec.size)),
+        empty_buffers(config, (spec.channels, spec.size, spec.size), device),
     )
 
 
@@ -243,7 +304,7 @@ def from_tensors(networks: Networks, generator: dict[str, Tensor], state: dict[s
         network.load_state_dict(
             {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
         )
-    networks.buffers = {name: state[f"buffers.{name}"] for name in networks.buffers}
+    networks.buffers = {name: state[f"buffers.{name}"].to(kept) for name, kept in networks.buffers.items()}
     for name, optimizer in (("g_optimizer", networks.g_optimizer), ("d_optimizer", networks.d_optimizer)):
         _load_optimizer(name, optimizer, state)
 

@@ -4,6 +4,7 @@ What a run adds to the algorithm comes in through `Techniques`, in the order a s
 D, losses and auxiliary losses, penalties, gradients, weights, and who skips a step. No technique is named here.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from gansmith.training.penalties import Penalties, squared_gradient_norm
 
 Gradients = Sequence[Tensor]
 Buffers = dict[str, Tensor]
+Number = float | Tensor  # a scalar; a tensor where reading it would make the processor wait
 
 
 @dataclass
@@ -32,6 +34,10 @@ class Networks:
     g_optimizer: torch.optim.Optimizer
     d_optimizer: torch.optim.Optimizer
     buffers: Buffers = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.G.parameters()).device
 
     @cached_property
     def growing(self) -> list[Growing]:
@@ -90,6 +96,9 @@ class Techniques:
         g_sees_real: the generator's loss needs logits of real images computed after D's step.
         one_pass: real and generated images may share a pass through D, which then must not normalise over the batch.
         autocast: run the networks in bfloat16.
+        device: type of the device that the networks are on.
+        reads: read each loss at once, so that one that is not finite stops the step before it changes a weight. Else
+            losses stay on the device, and whoever reads them finds out.
         replay: which generated images D gets, and their class ids: the new ones, or some of the replay buffer.
         augment: every batch of images on its way into D.
         adapt: from D's logits of real and of generated images to the buffers of later steps; gives more to log.
@@ -105,12 +114,14 @@ class Techniques:
     g_sees_real: bool
     one_pass: bool
     autocast: bool
+    device: str = "cpu"
+    reads: bool = True
     replay: Callable[[Buffers, Tensor, Batch], tuple[Tensor, Tensor]] = lambda buffers, fake, batch: (
         fake,
         batch.fake_y,
     )
     augment: Callable[[Buffers, Tensor, Batch], Tensor] = lambda buffers, images, batch: images
-    adapt: Callable[[Buffers, Tensor, Tensor], dict[str, float]] = lambda buffers, real_logits, fake_logits: {}
+    adapt: Callable[[Buffers, Tensor, Tensor], dict[str, Number]] = lambda buffers, real_logits, fake_logits: {}
     wants_features: bool = False
     wants_classes: bool = False
     d_auxiliary: Callable[[Buffers, Tensor, DOutput, DOutput], Tensor] = lambda buffers, loss, real, fake: loss
@@ -125,7 +136,7 @@ class NonFiniteError(ArithmeticError):
     """A loss or weight that became NaN or infinite, found before any weight was changed by it."""
 
 
-def train_step(networks: Networks, batch: Batch, techniques: Techniques, penalties: Penalties) -> dict[str, float]:
+def train_step(networks: Networks, batch: Batch, techniques: Techniques, penalties: Penalties) -> dict[str, Number]:
     """Update D on new generated images, then G against the updated D, on the same images or on new ones.
 
     Returns:
@@ -150,7 +161,7 @@ def train_step(networks: Networks, batch: Batch, techniques: Techniques, penalti
 
 def discriminator_step(
     networks: Networks, batch: Batch, techniques: Techniques, penalties: Penalties, fake: Tensor
-) -> dict[str, float]:
+) -> dict[str, Number]:
     """Update D on the real images and these generated ones (N, C, H, W); no gradient reaches G."""
     real, (fake, fake_y) = batch.real, techniques.replay(networks.buffers, fake.detach().to(batch.real), batch)
     if penalties.at_images:
@@ -184,16 +195,16 @@ def discriminator_step(
     gradients, (loss, d_loss, *scores) = _averaged_gradients(
         networks.d_optimizer, loss, d_loss, *(logit.sigmoid().mean() for logit in logits)
     )
-    numbers = {"d_loss": _finite("d_loss", d_loss), "d_real": scores[0].item(), "d_fake": scores[1].item()}
-    _finite("d_loss", loss)
+    numbers = _checked("d_loss", techniques, d_loss, loss)
+    numbers |= {"d_real": known(scores[0]), "d_fake": known(scores[1])}
     numbers |= techniques.adapt(networks.buffers, *logits)
-    if numbers["d_loss"] >= techniques.d_bound:
+    if techniques.d_bound == -math.inf or numbers["d_loss"] >= techniques.d_bound:
         _update(networks.d_optimizer, gradients, techniques)
         techniques.clip_weights(_parameters(networks.d_optimizer))
     return numbers
 
 
-def generator_step(networks: Networks, batch: Batch, techniques: Techniques, fake: Tensor) -> dict[str, float]:
+def generator_step(networks: Networks, batch: Batch, techniques: Techniques, fake: Tensor) -> dict[str, Number]:
     """Update G on images (N, C, H, W) that it generated and that are still attached to its graph."""
     _require_gradients(networks.d_optimizer, False)
     try:
@@ -207,19 +218,23 @@ def generator_step(networks: Networks, batch: Batch, techniques: Techniques, fak
         g_loss = techniques.g_loss(real_out.logits, fake_out.logits, batch.rng)
         loss = techniques.g_auxiliary(g_loss, real_out, fake_out)
         gradients, (loss, g_loss) = _averaged_gradients(networks.g_optimizer, loss, g_loss)
-        numbers = {"g_loss": _finite("g_loss", g_loss)}
-        _finite("g_loss", loss)
-        if numbers["g_loss"] >= techniques.g_bound:
+        numbers = _checked("g_loss", techniques, g_loss, loss)
+        if techniques.g_bound == -math.inf or numbers["g_loss"] >= techniques.g_bound:
             _update(networks.g_optimizer, gradients, techniques)
     finally:
         _require_gradients(networks.d_optimizer, True)
     return numbers
 
 
-def update_ema(G_ema: nn.Module, G: nn.Module, decay: float) -> None:
+def update_ema(G_ema: nn.Module, G: nn.Module, decay: Number) -> None:
     """Move the average's weights towards G's; its normalisation statistics are recomputed when it is used."""
+    average, weights = list[Tensor](G_ema.parameters()), list[Tensor](G.parameters())
     with torch.no_grad():
-        torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - decay)
+        if isinstance(decay, Tensor):
+            torch._foreach_mul_(average, decay)
+            torch._foreach_add_(average, list(torch._foreach_mul(weights, 1 - decay)))
+        else:
+            torch._foreach_lerp_(average, weights, 1 - decay)
 
 
 def has_batch_norm(modules: Iterable[nn.Module]) -> bool:
@@ -241,8 +256,10 @@ def _discriminate(networks: Networks, images: Tensor, y: Tensor, batch: Batch, t
     return DOutput(D.score(features, y).to(images), y, features.to(images), class_logits)
 
 
-def _precision(techniques: Techniques) -> torch.autocast:
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=techniques.autocast)
+def _precision(techniques: Techniques) -> contextlib.AbstractContextManager[Any]:
+    if not techniques.autocast:
+        return contextlib.nullcontext()
+    return torch.autocast(techniques.device, dtype=torch.bfloat16)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -273,9 +290,13 @@ def _update(optimizer: torch.optim.Optimizer, gradients: Gradients, techniques: 
     optimizer.step()
 
 
-def _finite(name: str, value: Tensor) -> float:
-    """Return the number in a scalar tensor; NonFiniteError where it is NaN or infinite."""
-    number = value.item()
-    if not math.isfinite(number):
+def known(scalar: Tensor) -> Number:
+    """Return a scalar as a number, but for one on an accelerator, for which the processor would have to wait."""
+    return scalar.item() if scalar.device.type == "cpu" else scalar.detach()
+
+
+def _checked(name: str, techniques: Techniques, loss: Tensor, total: Tensor) -> dict[str, Number]:
+    """Return a loss by its name; NonFiniteError where it, or its sum with penalties, is read and is not finite."""
+    if techniques.reads and not (math.isfinite(loss.item()) and math.isfinite(total.item())):
         raise NonFiniteError(name)
-    return number
+    return {name: known(loss)}

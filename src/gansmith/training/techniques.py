@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from gansmith.config import Config, choose
 from gansmith.processes import all_rows, average, own_rows, whole
-from gansmith.training.augment import AUGMENTATIONS, adapt, augment
+from gansmith.randomness import drawn, to_device
+from gansmith.training.augment import AUGMENTATIONS, adapt_tensor, augment
 from gansmith.training.conflicts import refuse_conflicts
 from gansmith.training.losses import OBJECTIVES, Objective, build_losses, class_loss, feature_distance
 from gansmith.training.machine import gains_by_bf16
-from gansmith.training.step import Batch, Buffers, DOutput, Gradients, Techniques, has_batch_norm
+from gansmith.training.step import Batch, Buffers, DOutput, Gradients, Number, Techniques, has_batch_norm, known
 
 BALANCE_RATE = 0.001
 
@@ -28,9 +29,12 @@ def build_techniques(config: Config, D: nn.Module) -> Techniques:
     d_loss, g_loss = build_losses(config)
     wants_classes = config.d_conditioning == "classifier" and config.conditioning != "none"
     wants_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and gains_by_bf16(config, D))
+    device = next(D.parameters()).device.type
     return Techniques(
         d_loss,
         g_loss,
+        device=device,
+        reads=device == "cpu",
         g_sees_real=objective.g_sees_real or config.feature_matching > 0,
         one_pass=not has_batch_norm(D.modules()),
         autocast=wants_bf16,
@@ -50,8 +54,16 @@ def build_techniques(config: Config, D: nn.Module) -> Techniques:
     )
 
 
-def empty_buffers(config: Config, shape: Sequence[int]) -> Buffers:
+def empty_buffers(config: Config, shape: Sequence[int], device: torch.device | None = None) -> Buffers:
     """Return the tensors that techniques keep from step to step, for images of this shape (C, H, W)."""
+    buffers = _empty_buffers(config, shape)
+    if device is None or device.type == "cpu":
+        return buffers
+    kept = {name: t.float() if t.dtype == torch.float64 else t for name, t in buffers.items()}  # MPS has no float64
+    return {name: t if name == "replay_filled" else t.to(device) for name, t in kept.items()}
+
+
+def _empty_buffers(config: Config, shape: Sequence[int]) -> Buffers:
     buffers: Buffers = {}
     if config.augment == "adaptive":
         buffers["augment_probability"] = torch.zeros((), dtype=torch.float64)
@@ -80,7 +92,10 @@ def noise_and_augment(config: Config, buffers: Buffers, images: Tensor, batch: B
     if config.instance_noise:
         images = add_instance_noise(images, batch, start=config.instance_noise, until=config.instance_noise_until)
     changes, share = AUGMENTATIONS.get(config.augment, ((), 0.0))
-    probability = buffers["augment_probability"].item() if config.augment == "adaptive" else share
+    probability: float | Tensor = share
+    if config.augment == "adaptive":
+        found = buffers["augment_probability"]
+        probability = found.item() if found.device.type == "cpu" else found.float()
     return augment(images, batch.rng, changes=changes, probability=probability)
 
 
@@ -92,7 +107,8 @@ def add_instance_noise(images: Tensor, batch: Batch, *, start: float, until: flo
     scale = start * max(0.0, 1.0 - batch.progress / until) if until else 0.0
     if not scale:
         return images
-    return images + scale * own_rows(torch.randn(all_rows(len(images)), *images.shape[1:], generator=batch.rng))
+    (count, *shape), rng = images.shape, batch.rng
+    return images + scale * drawn(lambda rows: torch.randn(rows, *shape, generator=rng), count, device=images.device)
 
 
 def replay(share: float, buffers: Buffers, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -110,37 +126,38 @@ def replay(share: float, buffers: Buffers, fake: Tensor, batch: Batch) -> tuple[
         buffers["replay_filled"] += added
         return fake, batch.fake_y
     swapped = min(int(share * len(all_fake)), len(images))
-    places = torch.randperm(len(images), generator=batch.rng)[:swapped]
+    places = to_device(torch.randperm(len(images), generator=batch.rng)[:swapped], images.device)
     old, old_ids = images[places], ids[places]
     images[places], ids[places] = all_fake[:swapped], all_y[:swapped]
     return own_rows(torch.cat([old, all_fake[swapped:]])), own_rows(torch.cat([old_ids, all_y[swapped:]]))
 
 
-def _adaptation(config: Config, objective: Objective) -> Callable[[Buffers, Tensor, Tensor], dict[str, float]]:
+def _adaptation(config: Config, objective: Objective) -> Callable[[Buffers, Tensor, Tensor], dict[str, Number]]:
     if objective.is_balanced:
         return partial(adapt_balance, config.began_gamma)
     return adapt_augmentation if config.augment == "adaptive" else Techniques.adapt
 
 
-def adapt_augmentation(buffers: Buffers, real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
+def adapt_augmentation(buffers: Buffers, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Number]:
     """Raise the probability of augmentation if D is too sure of real images, else lower it; returns it, to log."""
     (sure,) = average([real_logits.sign().mean()])
-    probability = adapt(buffers["augment_probability"].item(), sure.item(), all_rows(len(real_logits)))
-    buffers["augment_probability"].fill_(probability)
-    return {"augment_probability": probability}
+    probability = buffers["augment_probability"]
+    probability.copy_(adapt_tensor(probability, sure.to(probability.dtype), all_rows(len(real_logits))))
+    return {"augment_probability": known(probability.clone())}
 
 
-def adapt_balance(gamma: float, buffers: Buffers, real_logits: Tensor, fake_logits: Tensor) -> dict[str, float]:
+def adapt_balance(gamma: float, buffers: Buffers, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Number]:
     """Raise k, the weight of generated images, while their error is below `gamma` of real images'; lower it above.
 
     Returns k and the measure of convergence, L(x) + |gamma L(x) - L(G(z))|. Source: BEGAN, arXiv:1703.10717, sections
     3.3 to 3.5, with its rate of 0.001.
     """
-    real_error, fake_error = (-logit.item() for logit in average([real_logits.mean(), fake_logits.mean()]))
+    balance = buffers["balance"]
+    means = average([real_logits.mean(), fake_logits.mean()])
+    real_error, fake_error = (-mean.to(balance.dtype) for mean in means)
     short = gamma * real_error - fake_error
-    buffers["balance"] += BALANCE_RATE * short
-    buffers["balance"].clamp_(0.0, 1.0)
-    return {"balance": buffers["balance"].item(), "convergence": real_error + abs(short)}
+    balance.add_(BALANCE_RATE * short).clamp_(0.0, 1.0)
+    return {"balance": known(balance.clone()), "convergence": known(real_error + short.abs())}
 
 
 def _d_auxiliary(objective: Objective, wants_classes: bool) -> Callable[[Buffers, Tensor, DOutput, DOutput], Tensor]:
@@ -154,7 +171,7 @@ def weigh_fakes(buffers: Buffers, loss: Tensor, real: DOutput, fake: DOutput) ->
 
     Source: BEGAN, arXiv:1703.10717, section 3.4.
     """
-    return loss - (1.0 - buffers["balance"].item()) * fake.logits.mean()
+    return loss - (1.0 - buffers["balance"]).to(loss.dtype) * fake.logits.mean()
 
 
 def add_class_loss(buffers: Buffers, loss: Tensor, real: DOutput, fake: DOutput) -> Tensor:
