@@ -214,6 +214,7 @@ def test_first_exports_of_a_process_leave_it_as_it_was(tmp_path):
     make_first_calls("run.export(); run.handin()", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_first_call_of_a_process_leaves_it_as_it_was(tmp_path):
     make_first_calls('run.evaluate(quick=True); run._repr_html_(); run.report("report.pdf"); run.film()', tmp_path)
 
@@ -448,6 +449,7 @@ def test_a_run_on_images_in_memory_resumes_with_them_alone(digits):
         gs.resume("run", data=gs.Images(digits[0][::-1].copy()), images=1600, progress="none")
 
 
+@pytest.mark.slow
 def test_a_run_on_images_in_memory_is_evaluated_on_them(digits):
     images = gs.Images(digits[0])  # with labels, an evaluator would be trained on them
     run = gs.train("mlp-small", data=images, images=640, out="run", **SMALL)
@@ -459,12 +461,14 @@ def test_a_run_on_images_in_memory_is_evaluated_on_them(digits):
         gs.evaluate("run", quick=True)
 
 
+@pytest.mark.slow
 def test_a_named_data_set_in_memory_is_the_data_set():
     images = gs.load_data("gaussian-ring")
     assert gs.train("gaussians", data=images, images=640, out="run", **SMALL).config.data == "gaussian-ring"
     assert gs.resume("run", images=704, progress="none").images_seen == 704
 
 
+@pytest.mark.slow
 def test_a_run_on_images_in_memory_makes_every_file(digits):
     run = gs.train("mlp-small", data=gs.Images(*digits), images=640, out="run", **SMALL)
     assert run.report("report.html").is_file() and run.film("film.gif").is_file()
@@ -556,6 +560,7 @@ def test_a_report_of_another_programs_objective_is_refused(of_another_program, m
         make(of_another_program[0] / "objective")
 
 
+@pytest.mark.slow
 def test_resuming_works_once_it_is_defined_again(of_another_program, tmp_path):
     shutil.copytree(of_another_program[0] / "objective", tmp_path / "objective")
     plain = gs.OBJECTIVES["least-squares"]

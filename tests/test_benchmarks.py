@@ -137,6 +137,7 @@ def test_real_dots_are_near_as_often_as_a_gaussian_is(data):
 TINY = ("--images", 64, "--progress", "plain")
 
 
+@pytest.mark.slow
 def test_stacked_mnist_is_one_command(gansmith, digit_dir, monkeypatch):
     monkeypatch.setenv("GANSMITH_THREADS", "1")
     words = ("bench", "stacked-mnist", *TINY, "--samples", 200, "--data-dir", digit_dir, "--out", "stacks")
@@ -159,6 +160,7 @@ def test_stacked_mnist_is_one_command(gansmith, digit_dir, monkeypatch):
     assert code == 0 and f"{result['kl']:.4f}" in out
 
 
+@pytest.mark.slow
 def test_gaussians_is_one_command(gansmith, monkeypatch):
     monkeypatch.setenv("GANSMITH_THREADS", "1")
     code, out, _ = gansmith("bench", "gaussians", *TINY, "--samples", 100, "--json", "--out", "g")

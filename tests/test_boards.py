@@ -46,6 +46,7 @@ def test_a_recipe_that_failed_comes_last_and_says_so():
     assert "![samples of fell]" not in table
 
 
+@pytest.mark.slow
 def test_only_a_training_failure_counts_as_failed(digit_dir, tmp_path):
     flags, pool = {**TINY, "data_dir": digit_dir}, LocalPool()
 

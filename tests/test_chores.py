@@ -86,6 +86,7 @@ def test_a_recipe_may_leave_an_interval_open(monkeypatch):
     assert interval(resolve("open"), "log_every", 200) == 320
 
 
+@pytest.mark.slow
 def test_a_short_run_does_not_keep_the_long_intervals_of_its_recipe(tiny, run_training):
     choices = {name: value for name, value in tiny("mlp-small", images=3200).as_dict().items() if name != "recipe"}
     asked = resolve("mlp-small", arguments={**choices, "log_every": 25_600})

@@ -68,6 +68,7 @@ def test_a_generator_loads_without_the_compiler_and_statistics(run_dir):
     subprocess.run([sys.executable, "-c", probe], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("g_optimizer", "d_optimizer"), [("adam", "sgd"), pytest.param("adamw", "rmsprop", marks=pytest.mark.slow)]
 )

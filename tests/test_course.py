@@ -90,6 +90,7 @@ def test_the_readme_names_files_that_are_there(bundle):
     assert all(name in text for name in TRAINING_NEEDS) and "without labels" in text
 
 
+@pytest.mark.slow
 def test_equal_runs_make_equal_bundles(unlabelled, tmp_path):
     for name in ("a.zip", "b.zip"):
         write_bundle([unlabelled], tmp_path / name)
@@ -121,6 +122,7 @@ def test_evaluation_needs_no_gansmith_and_generates_the_same_grid(bundle):
     assert (f"missing: {', '.join(missing)}" if missing else "every class occurs") in shown.stdout
 
 
+@pytest.mark.slow
 def test_evaluation_by_keras_generates_the_same_grid(bundle):
     pytest.importorskip("keras")
     folder, _ = bundle
@@ -172,6 +174,7 @@ def test_the_cell_of_the_assignment_draws_the_grid(python, bundle, gansmith):
         assert code == 0 and np.abs(arrays["images"].astype(int) - shown).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices", [{"latent_distribution": "uniform", "g_activation": "gelu"}, {"latent_distribution": "sphere"}]
 )
@@ -220,6 +223,7 @@ def test_the_latents_of_the_grid_show_every_kind_of_image_by_a_rule_that_sees_no
     )
 
 
+@pytest.mark.slow
 def test_each_latent_of_the_grid_meets_a_cluster_of_its_own_where_there_are_many():
     pixels = torch.randint(0, 256, (2000, 1, 28, 28), generator=torch.Generator().manual_seed(0)).byte()
     y = torch.arange(2000) * 7 % 1000
@@ -316,6 +320,7 @@ def losses_of(folder: Path) -> list[tuple[int, float, float]]:
         ]
 
 
+@pytest.mark.slow
 def test_train_runs_without_gansmith_and_has_the_losses_that_gansmith_logs(bundle, tmp_path):
     folder, _ = bundle
     shown = run_alone(folder, TRAIN.format(images=128))
@@ -395,6 +400,7 @@ def test_a_script_without_imports_takes_nothing_of_the_package():
     assert set(package_files("from gansmith import errors")) == {"gansmith/__init__.py", "gansmith/errors.py"}
 
 
+@pytest.mark.slow
 def test_code_of_ones_own_is_named_in_a_note(run_training, tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(NETWORKS, "mine", NETWORKS["compact"])
     notes = write_bundle([run_training(tiny("default-unlabelled", network="mine"))], tmp_path / "submission.zip")
@@ -428,6 +434,7 @@ def test_rules_are_named_before_anything_is_written(gansmith, run_training, tiny
     assert load_generator(seen).spec.num_classes == 0
 
 
+@pytest.mark.slow
 def test_a_run_with_labels_can_be_handed_in_where_the_rule_is_lifted(run_training, tiny, tmp_path):
     run = run_training(tiny(conditioning="labels", classes="1,3"))
     write_bundle([run], tmp_path / "submission.zip", allow_labels=True)

@@ -248,6 +248,7 @@ def test_a_file_alone_reproduces_the_grid_of_its_card(finished, tmp_path, gansmi
     assert (alone / "grid.png").read_bytes() == (folder / "grid.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_files_contain_no_code_and_no_paths_of_this_machine(tmp_path):
     model = build_model("compact")
     for exporter in EXPORTERS.values():

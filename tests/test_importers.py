@@ -97,6 +97,7 @@ def images_of(keras, model) -> np.ndarray:
     return 2 * np.moveaxis(keras.ops.convert_to_numpy(images), -1, 1) - 1
 
 
+@pytest.mark.slow
 def test_a_whole_model_gives_the_images_that_keras_computes(keras, tmp_path, gansmith):
     model = conditional_generator(keras)
     model.save(tmp_path / "mine.h5")
@@ -296,6 +297,7 @@ def in_file(path: Path, name: str, put) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_hostile_weights_are_refused(tmp_path):
     path = write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
     secret = tmp_path / "secret.bin"
@@ -363,6 +365,7 @@ def test_the_number_of_weights_is_limited_and_metadata_is_one_text(keras, tmp_pa
         read_here(path)
 
 
+@pytest.mark.slow
 def test_reading_is_stopped_after_the_time_limit(tmp_path, monkeypatch):
     path = write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
     monkeypatch.setattr(process, "TIME_LIMIT_S", 0.5)  # less than it takes to import Keras
@@ -394,6 +397,7 @@ def test_memory_is_limited(tmp_path):
     assert "MemoryError" in done.stderr
 
 
+@pytest.mark.slow
 def test_hostile_texts_are_refused(tmp_path):
     path = write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS)
     for text, words in (

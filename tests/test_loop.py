@@ -120,6 +120,7 @@ def test_an_adapted_penalty_factor_survives_an_interruption(tiny, run_training):
     assert_same_run(whole, run_training(config, "parts"))
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(tiny, run_training):
     a, b = (run_training(tiny(seed=seed), f"seed{seed}") for seed in (0, 1))
     assert log_without_times(a) != log_without_times(b)
@@ -156,6 +157,7 @@ def test_labels_change_what_the_default_learns_and_generates(tiny, run_training)
     assert labels.tolist() == [*range(10), 0, 1] and images.shape == (12, 1, 28, 28)
 
 
+@pytest.mark.slow
 def test_a_run_with_subclusters_is_sampled_and_exported_by_labels(tmp_path, run_training, subclustered, gansmith):
     run = run_training(subclustered, "run")
     model = load_generator(run.directory)

@@ -177,6 +177,7 @@ def printed(text, start):
     return line.split(start, 1)[1].strip()
 
 
+@pytest.mark.slow
 def test_printed_commands_run_as_they_are(digit_dir, tmp_path):
     run = tmp_path / "it's; my $HOME runs" / "first"
     run.parent.mkdir()

@@ -49,6 +49,7 @@ def test_samples_among_the_real_images_are_not_compared_with_themselves(halves, 
     assert found.fd_ratio is None and found.metrics["kid_z"]["value"] < 4
 
 
+@pytest.mark.slow
 def test_memorisation_of_a_large_set_is_measured_against_some_of_it_and_said(halves, networks, monkeypatch):
     whole = evaluate_samples(halves.test, halves, networks)
     assert not any("memorisation" in notice for notice in whole.notices)

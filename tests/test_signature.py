@@ -143,6 +143,7 @@ def test_a_seed_draws_the_same_clusters_before_and_after_an_export(labels):
         assert torch.equal(draw_inputs(exported, seed=seed, count=9, labels=labels)[0], found_z[:9])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exporter", [to_onnx, to_keras])
 def test_files_switch_between_clusters_exactly_at_the_thresholds(exporter, tmp_path):
     """With two neighbours of each threshold, and clusters without images between them."""
@@ -187,7 +188,10 @@ def outputs_of_other_libraries(folder, z, labels):
     yield np.load(folder / "keras.npy")
 
 
-@pytest.mark.parametrize("conditioning", ["labels", "clusters", pytest.param("none", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "conditioning",
+    [pytest.param("labels", marks=pytest.mark.slow), "clusters", pytest.param("none", marks=pytest.mark.slow)],
+)
 @pytest.mark.filterwarnings("ignore")  # of Keras and ONNX, which exporting imports
 def test_other_libraries_draw_what_sample_draws_from_the_same_latents(
     conditioning, subclustered, tiny, run_training, gansmith, tmp_path

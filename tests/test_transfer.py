@@ -61,6 +61,7 @@ def tiny_choices(config):
     return {name: getattr(config, name) for name in kept}
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_learn_draws_the_images_of_its_source(source, run_training):
     run, begin = source
     images = gs.open_run(run.directory).sample(12, seed=3).images
@@ -86,6 +87,7 @@ def test_d_starts_with_the_weights_of_the_checkpoint_and_optimisers_new(source, 
     assert (state.images_seen, state.rows) == (0, [])
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit_without_its_source(source, tmp_path):
     run, begin = source
     config, data = load_training_data(begin(images=128))
