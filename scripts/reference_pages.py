@@ -165,7 +165,9 @@ def tables_page() -> str:
 
 def _objectives() -> Iterator[str]:
     for name, row in gansmith.OBJECTIVES.items():
-        yield f"| `{name}` | {_summary(row.d_loss)} | {_summary(row.g_loss)} |"
+        extra = " D is an auxiliary classifier too (arXiv:1610.09585)." if row.classifies else ""
+        extra += " The logit is a negated reconstruction error (BEGAN, arXiv:1703.10717)." if row.is_balanced else ""
+        yield f"| `{name}` | {_summary(row.d_loss)}{extra} | {_summary(row.g_loss)} |"
 
 
 def _gates() -> Iterator[str]:
@@ -184,7 +186,7 @@ def _summary(function: Any) -> str:
     """Return the first paragraph of a docstring, without its verb."""
     function = getattr(function, "func", function)  # of a partial
     text = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
-    text = re.sub(r"^Return (?:the |a |an )?", "", text)
+    text = text.removeprefix("Return ")
     return (text[:1].upper() + text[1:]).replace("|", "\\|")
 
 
