@@ -212,7 +212,7 @@ def whole(values: Tensor) -> Tensor:
     """Return the rows (N, ...) of all processes as one batch, of which `own_rows` gives these back; no gradients."""
     if _share is None:
         return values
-    parts: Tensor = _gathered(values.detach()).unflatten(1, (-1, _share.rows))
+    parts: Tensor = of_all(values.detach()).unflatten(1, (-1, _share.rows))
     return parts.transpose(0, 1).flatten(0, 2)
 
 
@@ -227,11 +227,11 @@ def joined_rows(part: Tensor, total: int) -> Tensor:
         return part
     longest = -(-total // count())
     padded = torch.cat([part, part.new_zeros(longest - len(part), *part.shape[1:])])
-    return _gathered(padded).transpose(0, 1).flatten(0, 1)[:total]
+    return of_all(padded).transpose(0, 1).flatten(0, 1)[:total]
 
 
-def _gathered(values: Tensor) -> Tensor:
-    """Return (processes, ...) the tensors of this shape that all processes give."""
+def of_all(values: Tensor) -> Tensor:
+    """Return (processes, ...) the tensors of this shape that all processes give; no gradients."""
     values = values.contiguous()
     parts = [torch.empty_like(values) for _ in range(count())]
     with _answered():
