@@ -81,10 +81,16 @@ def _count_bytes(processes, exchanged: list[int]) -> None:
         exchanged.append(values.nbytes)
         return plain(values)
 
-    processes.totals = counted
+    plain_all = processes.of_all
+
+    def counted_all(values):
+        exchanged.append(values.nbytes)
+        return plain_all(values)
+
+    processes.totals, processes.of_all = counted, counted_all
     from gansmith.networks import layers
 
-    layers.totals = counted
+    layers.totals, layers.of_all = counted, counted_all
 
 
 def _seconds_of_draws(batches, config) -> float:
