@@ -20,7 +20,7 @@ import time
 NETWORKS = {
     "10 Gbit/s Ethernet": (50e-6, 1.25e9),
     "100 Gbit/s InfiniBand": (3e-6, 12.5e9),
-    "NVLink and 400 Gbit/s InfiniBand": (3e-6, 50e9),
+    "400 Gbit/s InfiniBand": (3e-6, 50e9),
 }
 PROCESSES = (2, 4, 8, 16, 64, 256, 1024)
 
