@@ -1,4 +1,4 @@
-"""Check a device against the CPU and measure it, in eight minutes on an H100; writes JSON.
+"""Check a device against the CPU and measure it; made to take less than eight minutes on an H100; writes JSON.
 
     python scripts/device_check.py --device cuda --out check.json
     python scripts/device_check.py --device cpu --scale 0.1
