@@ -56,7 +56,7 @@ BOXES = {
         "read",
     ),
     "evaluation": Box("evaluation", ("evaluation.py", "metrics", "verdicts.py"), 210, 244, 160, 116, "read"),
-    "reports": Box("reports", ("reports", "course", "lessons"), 400, 244, 160, 116, "read"),
+    "reports": Box("reports", ("reports", "coursework", "grading", "lessons"), 400, 244, 160, 116, "read"),
     "exports": Box("exports", ("signature.py", "exporters", "importers"), 590, 244, 160, 116, "read"),
     "benchmarks": Box("searches", ("benchmarks", "sweeps", "workers"), 780, 244, 160, 116, "read"),
     "base": Box(

@@ -47,11 +47,12 @@ LINES = (
     "export run --format safetensors --out exported",
     "sample exported/generator.safetensors --count 2 --out from-export.png",
     "handin run --out submission.zip",
+    "course class --data real.npz",
     "bench gaussians --images 256 --out ring",
     "ablate mlp-small --without beta1 --images 256 --seeds 1 --out ablation",
 )
-# Commands that a line of their own would not end, or that need the network.
-HELP_ONLY = ("studio", "sweep", "data fetch", "bench stacked-mnist", "bench losses", "bench recipes")
+# Commands that a line of their own would not end, or that need the network or an extra.
+HELP_ONLY = ("studio", "sweep", "grade", "data fetch", "bench stacked-mnist", "bench losses", "bench recipes")
 
 
 def make_environment(folder: Path, wheel: Path, python: str, installer: str) -> Path:

@@ -580,7 +580,7 @@ def test_a_hand_in_of_a_run_with_labels_is_written_with_a_warning(run_training, 
         asked.append(allow_labels)
         return ["class 3 does not occur in the grid"]
 
-    monkeypatch.setattr("gansmith.course.write_bundle", write_bundle)
+    monkeypatch.setattr("gansmith.coursework.write_bundle", write_bundle)
     run = gs.open_run(run_training(tiny("mlp-small", conditioning="labels")).directory)
     assert run.handin() == Path("submission.zip")
     assert [record.name for record in caplog.records] == ["gansmith", "gansmith"]

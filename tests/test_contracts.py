@@ -310,8 +310,8 @@ FLOW = [
     ["training.loop"],
     ["training.budget", "training.trackers"],
     ["evaluation", "summaries", "environment", "exporters", "pictures.plots", "pictures.animations", "workers"],
-    ["benchmarks", "reports", "inversion", "lessons"],
-    ["course", "sweeps"],
+    ["benchmarks", "reports", "inversion", "lessons", "grading"],
+    ["coursework", "sweeps"],
     ["progress"],
     ["api"],
     ["web"],
@@ -319,7 +319,7 @@ FLOW = [
     ["web.trainer", "__main__"],
 ]
 PLACE = {name: level for level, names in enumerate(FLOW) for name in names}
-EMPTY = {"training", "pictures", "web"}  # packages that are a docstring
+EMPTY = {"training", "pictures", "web", "grading"}  # packages that are a docstring
 
 
 def module_name(path):
@@ -447,8 +447,8 @@ def test_source_is_plain_ascii_and_never_pickles():
 
 # Places that show or name choices and do not act on them.
 REPORTING = (
-    "config", "recipes", "training.conflicts", "summaries", "exporters", "reports", "course", "pictures", "benchmarks",
-    "cli", "api", "progress", "web", "sweeps", "workers", "lessons",
+    "config", "recipes", "training.conflicts", "summaries", "exporters", "reports", "coursework", "grading", "pictures",
+    "benchmarks", "cli", "api", "progress", "web", "sweeps", "workers", "lessons",
 )  # fmt: skip
 INTERVALS = {"log_every", "sample_every", "evaluate_every", "save_every"}  # read by name
 SHARED = {"latent_distribution", "burn_in", "calibrate_output"}  # techniques that act in three places or more

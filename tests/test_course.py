@@ -23,10 +23,10 @@ import gansmith as gs
 from gansmith.checkpoints import FORMAT
 from gansmith.conditioning import UNCONDITIONAL, Conditioning, conditioned_spec
 from gansmith.config import load_config, resolve
-from gansmith.course import write_bundle
-from gansmith.course.bundle import TRAINING_NEEDS
-from gansmith.course.sources import package_files
-from gansmith.course.tiles import missing_classes, reorder_clusters, typical_clusters
+from gansmith.coursework import write_bundle
+from gansmith.coursework.bundle import TRAINING_NEEDS
+from gansmith.coursework.sources import package_files
+from gansmith.coursework.tiles import missing_classes, reorder_clusters, typical_clusters
 from gansmith.data.image_files import read_npz
 from gansmith.data.images import Images, ImageSpec
 from gansmith.errors import GansmithError, RunError
@@ -346,10 +346,10 @@ def test_train_takes_the_package_beside_it_even_where_gansmith_is_installed(bund
 def training_folder(tmp_path, digits):
     """What `train.py` needs but for config.toml."""
     folder = tmp_path / "alone"
-    for path, source in package_files((SOURCE / "course/training_script.py").read_text()).items():
+    for path, source in package_files((SOURCE / "coursework/training_script.py").read_text()).items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(source)
-    shutil.copyfile(SOURCE / "course/training_script.py", folder / "train.py")
+    shutil.copyfile(SOURCE / "coursework/training_script.py", folder / "train.py")
     np.savez(folder / "data.npz", images=digits[0][:100], labels=digits[1][:100])
     return folder
 
@@ -382,13 +382,13 @@ def test_train_starts_again_on_images_that_were_chosen_by_class(run_training, ti
 
 
 def test_what_is_handed_in_of_the_package_is_small_unchanged_and_closed(training_folder):
-    script = (SOURCE / "course/training_script.py").read_text()
+    script = (SOURCE / "coursework/training_script.py").read_text()
     files = package_files(script)
     assert len(script.splitlines()) <= 55 and sum(map(len, files.values())) < 600_000
     assert {"gansmith/__init__.py", "gansmith/training/loop.py", "gansmith/training/step.py"} <= set(files)
     for path, source in files.items():
         assert source == (SOURCE.parent / path).read_bytes()
-    left_out = {"cli", "api.py", "course", "reports", "benchmarks", "exporters", "importers"}
+    left_out = {"cli", "api.py", "coursework", "reports", "benchmarks", "exporters", "importers"}
     assert not left_out & {path.split("/")[1] for path in files}
     modules = [path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in files]
     run_alone(training_folder, f"import importlib\nfor name in {modules}:\n    importlib.import_module(name)\n")

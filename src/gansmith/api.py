@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gansmith import data as data_sets
 from gansmith import evaluation, inversion, models, processes, runs
@@ -59,6 +59,9 @@ from gansmith.training.machine import find_device, training_machine
 from gansmith.training.trackers import parse_trackers, tracked
 from gansmith.training.transfer import preview_weights, resolve_with_source
 from gansmith.verdicts import Comparison, Verdict, html_table
+
+if TYPE_CHECKING:
+    from gansmith.grading.pages import Grades
 
 RUNS = Path("runs")
 _LENGTHS = ("minutes", "images", "epochs")
@@ -652,7 +655,7 @@ def handin(
 
     Raises GansmithError for a run that breaks a rule which was not lifted; nothing is written then.
     """
-    from gansmith.course import write_bundle
+    from gansmith.coursework import write_bundle
 
     path = _writable(out)
     if path.suffix != ".zip":
@@ -857,6 +860,70 @@ def _plan_sweep(
     length = {"images": parse_value("images", images)} if images is not None else {"minutes": minutes or 1.0}
     space = parse_search([search]) if isinstance(search, str) else to_space(search)
     return plan_sweep(recipe, space, length=length, choices=arguments, **method)
+
+
+def course(folder: Path | str, *, settings: Path | str | None = None, **choices: Any) -> Path:
+    """Write a class kit: an assignment sheet, a starter notebook, data, the grader's settings; returns the folder.
+
+    >>> sorted(path.name for path in gs.course("class", seed=7).iterdir())
+    ['README.md', 'for-students', 'grade.toml', 'submissions']
+
+    Args:
+        folder: a new or an empty one.
+        settings: a grade.toml to begin with.
+        choices: fields of `gansmith.grading.settings.Settings`, such as data="fashion-mnist" or seed=7.
+    """
+    from gansmith.coursework.kit import write_kit
+    from gansmith.grading.settings import read_settings
+
+    write_kit(Path(folder), read_settings(None if settings is None else Path(settings), **choices))
+    return Path(folder)
+
+
+def grade(
+    handins: Path | str,
+    *,
+    settings: Path | str | None = None,
+    out: Path | str | None = None,
+    sandbox: str = "auto",
+    jobs: int = 0,
+    show: Callable[[str], None] = logger.info,
+    **choices: Any,
+) -> "Grades":
+    """Run and measure every hand-in in a folder, and write a table and a page for each student.
+
+    >>> gs.grade("nowhere")
+    Traceback (most recent call last):
+    gansmith.errors.NotFoundError: there are no hand-ins in 'nowhere'; give a folder with one folder or .zip for each
+
+    Code of hand-ins runs in processes with limited time, memory, files and, where the system allows, no network; see
+    docs/teaching.md for what that protects from.
+
+    Args:
+        settings: the grade.toml of `course`.
+        out: folder for the table and the pages; by default grades beside the hand-ins.
+        sandbox: bubblewrap, unshare or limits; auto for the first of these that works here.
+        jobs: hand-ins that run at once; 0 for one on each core.
+        show: called with a line on each hand-in that has run.
+        choices: fields of `gansmith.grading.settings.Settings`, such as seed=7.
+    """
+    from gansmith.grading import grader, pages
+    from gansmith.grading.handins import find_handins
+    from gansmith.grading.sandbox import MEANING, find_sandbox
+    from gansmith.grading.settings import read_settings
+
+    folder = Path(handins)
+    asked = read_settings(None if settings is None else Path(settings), **choices)
+    if not 0 <= jobs <= 256:
+        raise ConfigError(f"jobs is {jobs}; it must be between 0, one for each core, and 256")
+    find_handins(folder)
+    target = folder.absolute().parent / "grades" if out is None else Path(out)
+    pages.refuse_occupied(target)
+    found = find_sandbox(sandbox)
+    show(f"each hand-in runs in the sandbox {found}: {MEANING[found]}")
+    with isolated():
+        rows, ran = grader.grade_handins(folder, asked, sandbox=found, jobs=jobs or os.cpu_count() or 1, show=show)
+    return pages.write_pages(rows, ran, asked, target, found)
 
 
 # What follows is shared by the functions above and the command line.

@@ -24,6 +24,7 @@ from gansmith.cli.info import describe, diagnose, doctor, list_
 from gansmith.cli.output import complain, is_first_process
 from gansmith.cli.sampling import film, invert, plot, sample, walk
 from gansmith.cli.sweeps import sweep
+from gansmith.cli.teaching import course, grade
 from gansmith.cli.training import resume, train
 from gansmith.cli.web import studio
 from gansmith.config import FIELDS, SYNONYMS, UNSUPPORTED
@@ -67,6 +68,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "report": report,
     "export": export_model,
     "handin": handin,
+    "course": course,
+    "grade": grade,
     "ablate": ablate,
     "sweep": sweep,
     "studio": studio,

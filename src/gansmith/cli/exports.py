@@ -95,7 +95,7 @@ def handin(
     allow_test_images
         Hand in a run that was trained on test images.
     """
-    from gansmith.course import write_bundle
+    from gansmith.coursework import write_bundle
     from gansmith.runs import open_run
 
     if out.suffix != ".zip":

@@ -5,6 +5,6 @@ conditioned on; `sources` finds the part of this package that training needs. `e
 (called train.py there) are copied into the zip as they are and run there, without Gansmith being installed.
 """
 
-from gansmith.course.bundle import write_bundle
+from gansmith.coursework.bundle import write_bundle
 
 __all__ = ["write_bundle"]

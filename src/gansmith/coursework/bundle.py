@@ -21,9 +21,9 @@ from torch import Tensor, arange, randperm
 
 from gansmith import __version__
 from gansmith.config import Config
-from gansmith.course import evaluation
-from gansmith.course.sources import package_files
-from gansmith.course.tiles import TILES, missing_classes, reorder_clusters
+from gansmith.coursework import evaluation
+from gansmith.coursework.sources import package_files
+from gansmith.coursework.tiles import TILES, missing_classes, reorder_clusters
 from gansmith.data import DATASETS, Images, load_data
 from gansmith.data.images import CHUNK
 from gansmith.errors import RunError
@@ -195,7 +195,7 @@ def _write_training(folder: Path, config: Config, data: TrainingData) -> None:
 
 
 def _script(name: str) -> bytes:
-    return (resources.files("gansmith.course") / name).read_bytes()
+    return (resources.files("gansmith.coursework") / name).read_bytes()
 
 
 def _write_small_set(path: Path, data: TrainingData) -> None:

@@ -1,0 +1,125 @@
+"""What is measured on the images of hand-ins: is the grid of this seed, are images copies, and of what."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from gansmith.data.image_files import open_picture
+from gansmith.data.images import Images
+from gansmith.errors import DataError
+from gansmith.metrics.memorisation import NEAR_QUANTILE, find_nearest, principal_components
+from gansmith.pictures.grids import grid
+
+Array = NDArray[np.float64]
+
+SAME_GRID = 0.6  # likeness from which a picture is taken for a grid, however it was enlarged
+SAME_IMAGES = 0.7  # likeness from which two generators are taken for one, or for one trained on from the other
+REAL = 50_000  # training images at most that copies are looked for among
+NEAR_TILES = 3  # of the grid; real images that were not trained on have that many in one of 400,000 grids
+EQUAL = 0.05  # distance, over the mean one to 50 neighbours, below which two images are the same
+
+
+def likeness(a: Array, b: Array) -> float:
+    """Return how much more alike images of the same row are than others, 0 for none and 1 for equal images.
+
+    It is (c - p) / (1 - p), where c is the correlation of all values and p that of `a` with the rows of `b` shifted,
+    averaged over all shifts. So images that look alike because all of a set do add nothing.
+
+    Args:
+        a, b: (N, d) values, N of 2 or more.
+    """
+    if a.std() < 1e-9 or b.std() < 1e-9:
+        return 0.0
+    a, b = (a - a.mean()) / a.std(), (b - b.mean()) / b.std()
+    products = a @ b.T / a.shape[1]  # (N, N)
+    n = len(a)
+    same = float(np.trace(products)) / n
+    other = (float(products.sum()) / n - same) / (n - 1)
+    if same > 0.999:
+        return 1.0
+    return float(np.clip((same - other) / max(1 - other, 1e-9), -1, 1))
+
+
+def tiles_of(picture: Path, size: int) -> Array | None:
+    """Return (25, size * size) grey levels of a picture of five rows of five; None if it cannot be read."""
+    try:
+        grey = open_picture(picture).convert("L")
+    except DataError:
+        return None
+    return split_tiles(grey, size)
+
+
+def split_tiles(grey: Image.Image, size: int) -> Array:
+    """Return (25, size * size) grey levels of a grey picture of five rows of five, resized."""
+    side = 5 * size
+    values = np.asarray(grey.resize((side, side), Image.Resampling.BOX), dtype=np.float64)
+    return values.reshape(5, size, 5, size).transpose(0, 2, 1, 3).reshape(25, size * size)
+
+
+def grey_tiles(images: Tensor) -> Array:
+    """Return the same of uint8 images (25, C, H, W)."""
+    return split_tiles(grid(images, columns=5).convert("L"), images.shape[-1])
+
+
+def seed_of(picture: Array, drawn: Mapping[int, Tensor]) -> int | None:
+    """Return the seed whose images a picture shows, tiles (25, d); None where it is none of these."""
+    scores = {seed: likeness(grey_tiles(images), picture) for seed, images in drawn.items()}
+    best = max(scores, key=scores.__getitem__)
+    return best if scores[best] >= SAME_GRID else None
+
+
+def distinct_share(images: Tensor) -> float:
+    """Return the number of different images over the number of images."""
+    return len({image.tobytes() for image in images.numpy()}) / len(images)
+
+
+def count_copies(train: Images, held_out: Images, drawn: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[float, int]]:
+    """Return, for each pair of a grid and samples, the share of samples and the tiles that are near training images.
+
+    Near is what only one of a thousand held-out images is, by the distance to the nearest training image relative to
+    that of its neighbourhood (see `metrics.memorisation`). As these were held out by us and not by the students, copies
+    of them count, too.
+
+    Args:
+        drawn: uint8 images (25, C, H, W) and (N, C, H, W), of the shape of the real ones.
+    """
+    if not drawn:
+        return []
+    both = [_flat(torch.cat(pair)) for pair in drawn]
+    real, unseen, *fakes = principal_components(_flat(train.shuffled(REAL).pixels), _flat(held_out.pixels), *both)
+    limit = float(np.quantile(find_nearest(real, unseen).relative, NEAR_QUANTILE))
+    found = []
+    for fake, (tiles, _) in zip(fakes, drawn, strict=True):
+        is_near = (find_nearest(real, fake).relative < limit) | (find_nearest(unseen, fake).relative < EQUAL)
+        found.append((float(is_near[len(tiles) :].mean()), int(is_near[: len(tiles)].sum())))
+    return found
+
+
+def _flat(pixels: Tensor) -> Array:
+    flat: Array = pixels.flatten(1).float().div_(255).numpy()
+    return flat
+
+
+def find_pairs(grids: Mapping[str, Tensor], files: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return, for each name, the others that have the same work, and what is the same.
+
+    Args:
+        grids: name -> images of the grid's latents, uint8 (25, C, H, W).
+        files: name -> SHA-256 -> file, of `handins.own_work`.
+    """
+    tiles = {name: grey_tiles(images) for name, images in grids.items()}
+    found: dict[str, dict[str, str]] = {name: {} for name in files}
+    for a, b in combinations(files, 2):
+        what = sorted({files[a][digest] for digest in files[a].keys() & files[b].keys()})
+        if a in tiles and b in tiles and tiles[a].shape == tiles[b].shape:
+            score = likeness(tiles[a], tiles[b])
+            what += [f"images of the same latents (likeness {score:.2f})"] if score >= SAME_IMAGES else []
+        if what:
+            found[a][b] = found[b][a] = ", ".join(what)
+    return found

@@ -1,0 +1,142 @@
+"""The process in which a hand-in runs: `python -P -m gansmith.grading.worker LIMITS ACTION FOLDER OUT ...`.
+
+`run` executes evaluation.py as a script. `draw` generates images with the generator of a hand-in: from a file in one of
+the formats that Gansmith reads without running code from it, or by the function `generate` of evaluation.py. It writes
+them to OUT as uint8 (N, C, H, W) in NumPy's format; whoever reads them trusts nothing but that.
+
+Limits that this process sets for itself hold for all that it starts. Only the standard library is imported before.
+"""
+
+import contextlib
+import json
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+SCRIPT = "evaluation.py"
+NO_GENERATOR = 3  # exit code: there is no generator that could be called
+BATCH = 250
+# In this order, where a hand-in has several.
+GENERATOR_FILES = ("generator.keras", "generator.json", "generator.onnx", "generator.safetensors", "generator.h5")
+
+
+def limit(seconds: int, memory_mb: int, threads: int, disk_mb: int) -> None:
+    """Limit this process and its children where the operating system can.
+
+    The memory is data, not address space: mapping the libraries of a torch with CUDA takes more than any model should.
+
+    Args:
+        threads: of this user, all programs together, as the system counts them.
+    """
+    with contextlib.suppress(ImportError):  # Windows has no such limits
+        import resource
+
+        limits = {
+            resource.RLIMIT_CPU: (seconds, seconds + 2),
+            resource.RLIMIT_DATA: (memory_mb << 20, memory_mb << 20),
+            resource.RLIMIT_FSIZE: (disk_mb << 20, disk_mb << 20),
+            resource.RLIMIT_NPROC: (threads, threads),
+            resource.RLIMIT_CORE: (0, 0),
+        }
+        for which, (soft, hard) in limits.items():
+            most = resource.getrlimit(which)[1]
+            if most != resource.RLIM_INFINITY:
+                soft, hard = min(soft, most), min(hard, most)
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(which, (soft, hard))
+
+
+def run_script(folder: Path) -> None:
+    """Run evaluation.py as `python evaluation.py` does, in its folder."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    sys.argv = [SCRIPT]
+    runpy.run_path(SCRIPT, run_name="__main__")
+
+
+def draw(folder: Path, out: Path, count: int, seed: int, others: list[int]) -> None:
+    """Write images of the grid's latents, of `count` other latents, and of the grid with each of the other seeds."""
+    import numpy as np
+
+    file = generator_file(folder)
+    generate = from_script(folder) if file is None else from_file(file)
+    draws = {"grid": (seed, 25), "samples": ((seed + 10_000) % 2**32, count)}
+    draws |= {f"seed-{other}": (other, 25) for other in others}
+    for name, (own, n) in draws.items():
+        np.save(out / f"{name}.npy", generate(own, n))
+
+
+def generator_file(folder: Path) -> Path | None:
+    """Return the generator's file, in a format that is read without running code from it; None where there is none."""
+    return next((folder / name for name in GENERATOR_FILES if (folder / name).is_file()), None)
+
+
+def from_file(path: Path) -> Callable[[int, int], Any]:
+    """Return a function (seed, count) -> images of a generator file; labels, where it takes any, come in turn."""
+    import torch
+
+    from gansmith.models import load_generator
+    from gansmith.sampling import generate, numpy_latents
+    from gansmith.signature import as_exported
+
+    model = as_exported(load_generator(path))
+    known = model.conditioning.known_labels
+
+    def images(seed: int, count: int) -> Any:
+        z = numpy_latents(model.config, seed=seed, count=count)
+        return generate(model, z, known[torch.arange(count) % len(known)]).numpy()
+
+    return images
+
+
+def from_script(folder: Path) -> Callable[[int, int], Any]:
+    """Return a function (seed, count) -> images by `generate` of evaluation.py: images of latents (N, Z_DIM)."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    module = import_module("evaluation") if Path(SCRIPT).is_file() else None
+    function, latent_dim = getattr(module, "generate", None), getattr(module, "Z_DIM", 100)
+    if not callable(function):
+        files = ", ".join(GENERATOR_FILES[:3])
+        sys.stderr.write(f"no generator: neither a file such as {files}, nor generate(z) in {SCRIPT}\n")
+        sys.exit(NO_GENERATOR)
+    return partial(images_by, function, latent_dim, [])
+
+
+def images_by(function: Callable[[Any], Any], latent_dim: int, form: list[Any], seed: int, count: int) -> Any:
+    """Return uint8 images (count, C, H, W) that a function gives; the first call decides which values are black."""
+    import numpy as np
+
+    from gansmith.importers import forms
+
+    z = np.random.RandomState(seed).normal(size=(count, latent_dim)).astype(np.float32)
+    output = np.concatenate([as_array(function(part)) for part in np.array_split(z, -(-count // BATCH))])
+    if len(output) != count:
+        raise ValueError(f"generate(z) gives {len(output)} images for {count} latents")
+    form[:] = form or [forms.form_of(output)[0]]
+    return np.clip(np.rint((form[0].images(output) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def as_array(output: Any) -> Any:
+    """Return a NumPy array, also of a torch tensor that needs gradients."""
+    import numpy as np
+
+    return np.asarray(output.detach().cpu() if hasattr(output, "detach") else output)
+
+
+def main() -> None:
+    limits, action, folder, *rest = sys.argv[1:]
+    limit(**json.loads(limits))
+    if action == "run":
+        run_script(Path(folder))
+    else:
+        out, count, seed, *others = rest
+        draw(Path(folder), Path(out), int(count), int(seed), [int(other) for other in others])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Hand-ins as students make them, good ones and all others, and the result that each must get."""
+
+import contextlib
+import runpy
+import shutil
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import gansmith as gs
+from gansmith.pictures.grids import enlarge, grid
+from gansmith.signature import as_exported
+
+# An evaluation.py of a student's own: a generator with a latent space of its own, rotated by the student's number, so
+# that no two of them draw the same images from the same latents.
+OWN = """
+import numpy as np
+import torch
+from pathlib import Path
+from PIL import Image
+
+HERE = Path(__file__).parent
+Z_DIM = {z_dim}
+G = torch.export.load(HERE / "generator.pt2").module()
+turn = torch.from_numpy(np.linalg.qr(np.random.RandomState({student}).normal(size=(Z_DIM, Z_DIM)))[0]).float()
+
+@torch.no_grad()
+def generate(z):
+    z = torch.from_numpy(np.asarray(z, dtype=np.float32))
+    {change}
+    return {after}(G(z @ turn)).numpy()
+
+if __name__ == "__main__":
+    z = np.random.RandomState({seed}).normal(size=(25, Z_DIM))
+    tiles = ((generate(z) + 1) * 127.5).round().clip(0, 255).astype(np.uint8).reshape(5, 5, 28, 28)
+    Image.fromarray(tiles.transpose(0, 2, 1, 3).reshape(140, 140)).resize((560, 560)).save("grid.png")
+"""
+COPIED = """
+import numpy as np
+stored = np.load("pictures.npz")["images"]
+
+def generate(z):
+    rows = (np.abs(z[:, 0]) * 1e4).astype(int) % len(stored)
+    return np.clip(stored[rows].astype(float) + 2 * z[:, 1, None, None], 0, 255).astype(np.uint8)
+"""
+HARD_CODED = """
+import numpy as np
+stored = np.load("pictures.npz")["images"][:25]
+
+def generate(z):
+    return stored[np.arange(len(z)) % 25]
+"""
+STORED_GRID = 'import shutil\nshutil.copy("stored.png", "grid.png")\n'
+NOISE = "import numpy as np\ndef generate(z):\n    return np.tanh(np.resize(z, (len(z), 784)).reshape(-1, 28, 28))\n"
+CRASHING = "import numpy as np\nweights = np.load('my_weights.npy')\n"
+ENDLESS = "while True:\n    pass\n"
+MEMORY_BOMB = "kept = []\nwhile True:\n    kept.append(bytearray(50_000_000))\n"
+# A hundred times what is allowed would be no test but a risk: where nothing bounds it, it ends at 300.
+FORK_BOMB = "import os, time\nfor k in range(300):\n    if not os.fork():\n        time.sleep(20)\n        break\n"
+DISK_BOMB = "import itertools\nfor k in itertools.count():\n    open(f'f{k}', 'wb').write(bytes(1_000_000))\n"
+WRITES_OUTSIDE = (
+    "import pathlib\npathlib.Path({outside!r}).write_text('I was here')\nprint('written')\nraise SystemExit(7)\n"
+)
+NETWORK = "import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout=2).sendall(b'secret')\n"
+OTHER_FILES = ("train.py", "report.pdf", "loss.png")
+
+
+def with_other_files(folder: Path) -> None:
+    """Add what else is asked for, different for each student."""
+    for name in OTHER_FILES:
+        if not (folder / name).exists():
+            (folder / name).write_bytes(f"{name} of {folder.name} ".encode() * 40)
+
+
+def write_code(folder: Path, code: str, **files: Path) -> Path:
+    """Write a hand-in of code and copies of these files."""
+    folder.mkdir(parents=True)
+    (folder / "evaluation.py").write_text(code)
+    for name, path in files.items():
+        shutil.copy(path, folder / name.replace("__", "."))
+    with_other_files(folder)
+    return folder
+
+
+def write_own(folder: Path, weights: Path, **changes: object) -> Path:
+    """Write a hand-in of a student's own code and these weights, with the grid that it draws."""
+    write_code(folder, OWN.format(**{"seed": 504, "change": "pass", "after": "", **changes}))
+    shutil.copy(weights, folder / "generator.pt2")
+    with contextlib.chdir(folder):
+        runpy.run_path("evaluation.py", run_name="__main__")
+    return folder
+
+
+def zip_folder(folder: Path, archive: Path, *, inside: str = "") -> None:
+    """Pack a folder and remove it."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, inside + path.relative_to(folder).as_posix())
+    shutil.rmtree(folder)
+
+
+def write_bad_handins(folder: Path, digits: np.ndarray, *, outside: Path, port: int) -> dict[str, str]:
+    """Write hand-ins that need no training, and return the result that each must get."""
+    pictures = folder.parent / "pictures.npz"
+    np.savez(pictures, images=digits)
+    stored = folder.parent / "stored.png"
+    enlarge(grid(gs.Images(digits[:25]).pixels)).save(stored)
+    (folder / "empty").mkdir(parents=True)
+    write_code(folder / "crashing", CRASHING)
+    write_code(folder / "endless", ENDLESS)
+    write_code(folder / "copied", COPIED, pictures__npz=pictures)
+    write_code(folder / "hard-coded", HARD_CODED, pictures__npz=pictures, grid__png=stored)
+    write_code(folder / "stored-grid", STORED_GRID, stored__png=stored, grid__png=stored)
+    write_code(folder / "noise", NOISE)
+    write_code(folder / "memory-bomb", MEMORY_BOMB)
+    write_code(folder / "fork-bomb", FORK_BOMB)
+    write_code(folder / "disk-bomb", DISK_BOMB)
+    write_code(folder / "writes-outside", WRITES_OUTSIDE.format(outside=str(outside)))
+    write_code(folder / "network", NETWORK.format(port=port))
+    (folder / "notes.txt").write_text("I will hand in tomorrow")
+    (folder / "damaged.zip").write_bytes(b"PK\x03\x04 and then nothing")
+    with zipfile.ZipFile(folder / "zip-bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("evaluation.py", bytes(300_000_000))
+    return {
+        "empty": "no hand-in",
+        "crashing": "crashed",
+        "endless": "out of time",
+        "copied": "copies of training images",
+        "hard-coded": "the images do not depend on the latents",
+        "stored-grid": "no generator",
+        "noise": "not recognisable",
+        "memory-bomb": "out of memory",
+        "fork-bomb": "too many processes",
+        "disk-bomb": "too much disk",
+        "writes-outside": "crashed",
+        "network": "crashed",
+        "notes.txt": "cannot be read",
+        "damaged": "cannot be read",
+        "zip-bomb": "cannot be read",
+    }
+
+
+def write_trained_handins(folder: Path, first: gs.Run, second: gs.Run) -> dict[str, str]:
+    """Write hand-ins of two trained generators, and return the result that each must get."""
+    weights = first.export("pt2", out=folder.parent / "exports") / "generator.pt2"
+    own = partial(write_own, weights=weights, z_dim=as_exported(first.generator).config.latent_dim)
+    fewer = "w = z @ turn; w[:, -1] *= 0.02; z = w @ turn.T"  # the last number chooses the cluster
+    first.handin(folder / "good-gansmith.zip")
+    second.handin(folder / "good-keras.zip")
+    keras = folder / "good-keras"
+    with zipfile.ZipFile(folder / "good-keras.zip") as file:
+        file.extractall(keras)
+    (folder / "good-keras.zip").unlink()
+    for name in ("generator.keras", "README.txt", "manifest.json"):
+        (keras / name).unlink()
+    own(folder / "good-pytorch", student=1)
+    zip_folder(own(folder / "nested", student=2), folder / "good-nested.zip", inside="my project/")
+    own(folder / "wrong-seed", student=3, seed=42)
+    own(folder / "missing-digits", student=4, change=fewer)
+    own(folder / "copy-a", student=5)
+    own(folder / "copy-b", student=5, after="torch.nn.Hardtanh()")
+    (own(folder / "no-report", student=6) / "report.pdf").unlink()
+    return {
+        "good-gansmith": "ok",
+        "good-keras": "ok",
+        "good-pytorch": "ok",
+        "good-nested": "ok",
+        "wrong-seed": "another seed",
+        "missing-digits": "classes missing",
+        "copy-a": "same work as another",
+        "copy-b": "same work as another",
+        "no-report": "files missing",
+    }

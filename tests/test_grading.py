@@ -1,0 +1,354 @@
+"""The class kit, and the grader on hand-ins of every kind: what each gets, and that none leaves its bounds."""
+
+import csv
+import os
+import socket
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import psutil
+import pytest
+import torch
+from conftest import DATA_DIR
+from made_handins import (
+    CRASHING,
+    FORK_BOMB,
+    HARD_CODED,
+    NETWORK,
+    WRITES_OUTSIDE,
+    write_bad_handins,
+    write_code,
+    write_trained_handins,
+)
+from nbclient import NotebookClient
+from PIL import Image
+
+import gansmith as gs
+from gansmith.errors import ConfigError, DataError, GansmithError, NotFoundError
+from gansmith.grading import handins, measures, pages, sandbox
+from gansmith.grading.grader import read_images
+from gansmith.grading.settings import Settings, read_settings, settings_text
+from gansmith.pictures.grids import enlarge, grid
+
+SHORT = Settings(seconds=2, memory_mb=200, processes=16, disk_mb=20)
+WORKING = [name for name in sandbox.SANDBOXES if sandbox.works(name)]
+CLOSED = [name for name in WORKING if name != "limits"]
+
+
+@pytest.fixture
+def server():
+    """A server on this machine that must see no connection; gives its socket."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        yield listening
+
+
+@pytest.fixture
+def place():
+    """A folder that the user whom hand-ins run as can reach; pytest's own is closed to others than root for root."""
+    with tempfile.TemporaryDirectory(prefix="gansmith-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder).resolve()
+
+
+def run(code: str, place: Path, name: str) -> sandbox.Outcome:
+    """Run code as evaluation.py in a sandbox."""
+    work = place / name
+    (work / "handin").mkdir(parents=True)
+    (work / "handin" / "evaluation.py").write_text(code)
+    return sandbox.run_bounded(["run", str(work / "handin")], work, SHORT, sandbox=name)
+
+
+# Bounds
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_a_script_runs_as_such_in_its_own_folder_without_the_environment(name, place, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "xyz")
+    code = "import os, pathlib; pathlib.Path('made.txt').write_text(__name__); print(os.environ.get('SECRET_TOKEN'))"
+    outcome = run(code, place, name)
+    assert (outcome.ended, outcome.output.strip()) == ("", "None"), outcome
+    assert (place / name / "handin" / "made.txt").read_text() == "__main__"
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_what_writes_outside_or_asks_the_network_reaches_neither(name, place, server):
+    (place / "open").mkdir()
+    (place / "open").chmod(0o777)
+    outside = place / "open" / "outside.txt"
+    run(WRITES_OUTSIDE.format(outside=str(outside)), place, name)
+    assert not outside.exists()
+    outcome = run(NETWORK.format(port=server.getsockname()[1]), place / "again", name)
+    assert outcome.ended == "crashed" and ("refused" in outcome.reason or "unreachable" in outcome.reason)
+    with pytest.raises(BlockingIOError):
+        server.accept()
+
+
+@pytest.mark.skipif("limits" not in WORKING, reason="for root, where other users cannot read this Python")
+def test_the_sandbox_that_closes_neither_says_so_and_this_test_would_notice(place, server):
+    """The same two hand-ins with limits alone do what they try."""
+    (place / "open").mkdir()
+    (place / "open").chmod(0o777)
+    outside = place / "open" / "outside.txt"
+    run(WRITES_OUTSIDE.format(outside=str(outside)), place, "limits")
+    assert outside.exists()
+    run(NETWORK.format(port=server.getsockname()[1]), place / "again", "limits")
+    server.accept()[0].close()
+    assert "OPEN" in sandbox.MEANING["limits"]
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_a_process_that_leaves_its_session_ends_with_the_others(name, place):
+    code = "import os, time\nif not os.fork():\n    os.setsid()\n    if not os.fork():\n        time.sleep(300)\n"
+    outcome = run(code, place, name)
+    home = str(place / name)
+    time.sleep(0.1)
+    alive = []
+    for process in psutil.process_iter():
+        try:
+            alive += [process.pid] if process.environ().get("HOME", "").startswith(home) else []
+        except (psutil.Error, OSError):
+            continue
+    assert outcome.ended == "" and not alive
+
+
+@pytest.mark.parametrize(
+    ("code", "ended"),
+    [
+        ("raise ValueError('no weights')", "crashed"),
+        ("kept = []\nwhile True:\n    kept.append(bytearray(20_000_000))", "out of memory"),
+        (FORK_BOMB, "too many processes"),
+        ("open('large', 'wb').write(bytes(30_000_000))", "crashed"),
+        pytest.param("import time\ntime.sleep(60)", "out of time", marks=pytest.mark.slow),
+        pytest.param("while True: pass", "out of time", marks=pytest.mark.slow),
+    ],
+)
+def test_every_bound_ends_a_script(code, ended, place):
+    outcome = run(code, place, WORKING[0])
+    assert outcome.ended == ended, outcome
+
+
+def test_a_missing_or_unknown_sandbox_is_refused(monkeypatch):
+    with pytest.raises(ConfigError, match="must be auto, bubblewrap"):
+        sandbox.find_sandbox("docker")
+    monkeypatch.setattr(sandbox, "works", lambda name: name == "limits")
+    assert sandbox.find_sandbox() == "limits"
+    with pytest.raises(GansmithError, match="bubblewrap does not work here"):
+        sandbox.find_sandbox("bubblewrap")
+
+
+# Reading hand-ins and their images
+
+
+def test_copies_have_no_links_and_one_folder_inside_is_opened(tmp_path):
+    source = write_code(tmp_path / "student" / "my project", CRASHING)
+    (source / "link.py").symlink_to("/etc/passwd")
+    (source / "__pycache__").mkdir()
+    (source / "__pycache__" / "x.pyc").write_bytes(b"x")
+    handins.copy_handin(tmp_path / "student", tmp_path / "copy", max_bytes=10**6)
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {
+        "evaluation.py",
+        "train.py",
+        "report.pdf",
+        "loss.png",
+    }
+    with pytest.raises(DataError, match="larger than"):
+        handins.copy_handin(tmp_path / "student", tmp_path / "small", max_bytes=10)
+
+
+def test_archives_that_lead_out_of_their_folder_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "out.zip", "w") as file:
+        file.writestr("../evaluation.py", "x")
+    with pytest.raises(DataError, match="leads out of it"):
+        handins.copy_handin(tmp_path / "out.zip", tmp_path / "copy", max_bytes=10**6)
+    assert not (tmp_path / "evaluation.py").exists()
+
+
+def test_only_images_of_the_right_kind_are_read(tmp_path):
+    good = np.arange(25 * 16, dtype=np.uint8).reshape(25, 1, 4, 4)
+    np.save(tmp_path / "good.npy", good)
+    assert torch.equal(read_images(tmp_path / "good.npy", 25), torch.from_numpy(good))
+    (tmp_path / "link.npy").symlink_to(tmp_path / "good.npy")
+    np.save(tmp_path / "floats.npy", good.astype(float))
+    np.save(tmp_path / "objects.npy", np.array([{}] * 25, dtype=object), allow_pickle=True)
+    for name, count in (("link", 25), ("floats", 25), ("objects", 25), ("good", 24), ("nothing", 25)):
+        with pytest.raises(DataError):
+            read_images(tmp_path / f"{name}.npy", count)
+
+
+def test_settings_are_read_back_and_mistakes_named(tmp_path):
+    settings = read_settings(None, seed=7, title='Digits: a "test"', seconds=None)
+    (tmp_path / "grade.toml").write_text(settings_text(settings))
+    assert read_settings(tmp_path / "grade.toml") == settings and settings.seed == 7
+    for text, message in (
+        ("sed = 1", "there is no 'sed'"),
+        ("seed = 'x'", "whole number from 0"),
+        ("copies = 2", "from 0 to 1"),
+        ("[points]\nluck = 1", "some of files, runs"),
+        ("[files]\nreport = 1", "must be a table"),
+        ("fd_ratio_full = 300", "below fd_ratio_none"),
+        ("seed = ", "no TOML file"),
+    ):
+        (tmp_path / "wrong.toml").write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            read_settings(tmp_path / "wrong.toml")
+    with pytest.raises(NotFoundError):
+        read_settings(tmp_path / "nowhere.toml")
+
+
+# Measures
+
+
+def test_likeness_is_one_for_equal_images_and_zero_for_others_of_the_same_look(digits):
+    pixels = digits[0].reshape(-1, 784).astype(float)
+    a, b = pixels[:25], pixels[25:50]
+    assert measures.likeness(a, a) == 1
+    assert measures.likeness(a, 0.7 * a + 20) == pytest.approx(1, abs=1e-9)  # another brightness
+    assert abs(measures.likeness(a, b)) < 0.15
+    assert measures.likeness(a, a[::-1]) < 0.2
+    ones = pixels[digits[1] == 1]
+    assert abs(measures.likeness(ones[:20], ones[20:40])) < 0.3  # all alike, and not the same
+    assert measures.likeness(a, np.zeros_like(a)) == 0
+
+
+def test_a_picture_is_known_by_its_seed_however_it_was_enlarged(digits, tmp_path):
+    drawn = {seed: torch.from_numpy(digits[0][25 * k : 25 * k + 25])[:, None] for k, seed in enumerate((504, 42, 7))}
+    picture = grid(drawn[42], columns=5)
+    enlarge(picture).save(tmp_path / "nearest.png")
+    picture.resize((400, 400), Image.Resampling.BICUBIC).convert("RGB").save(tmp_path / "smooth.jpg", quality=70)
+    for name in ("nearest.png", "smooth.jpg"):
+        assert measures.seed_of(measures.tiles_of(tmp_path / name, 28), drawn) == 42
+    grid(drawn[42].flip(0), columns=5).save(tmp_path / "reversed.png")
+    assert measures.seed_of(measures.tiles_of(tmp_path / "reversed.png", 28), drawn) is None
+    (tmp_path / "broken.png").write_text("no picture")
+    assert measures.tiles_of(tmp_path / "broken.png", 28) is None
+
+
+def test_copies_are_counted_and_new_images_are_not():
+    train, held_out = (gs.load_data("mnist", split=part) for part in ("train", "validation"))
+    real = train.take(torch.arange(2500))
+    copied = (real.pixels[:125].int() + 6).clamp(0, 255).byte()
+    rows = [(copied[:25], copied[25:])]
+    new = train.take(torch.arange(2500, 2625)).pixels
+    rows.append((new[:25], new[25:]))
+    other = held_out.pixels[:125]
+    (share, tiles), (share_new, tiles_new), (share_held, _) = measures.count_copies(
+        real, held_out, [*rows, (other[:25], other[25:])]
+    )
+    assert share > 0.9 and tiles > 20
+    assert share_new < 0.03 and tiles_new < measures.NEAR_TILES
+    assert share_held > 0.9  # held out by the grader, not by the student
+
+
+def test_the_same_files_and_the_same_images_make_a_pair(digits):
+    grids = {name: torch.from_numpy(digits[0][k : k + 25])[:, None] for name, k in (("a", 0), ("b", 0), ("c", 50))}
+    grids["b"] = (grids["b"].float() * 0.9).byte()
+    found = measures.find_pairs(grids, {"a": {"1": "x.h5"}, "b": {"2": "x.h5"}, "c": {"1": "y.h5"}})
+    assert set(found["a"]) == {"b", "c"} and set(found["b"]) == {"a"} and found["c"] == {"a": "x.h5"}
+
+
+# The whole
+
+
+def test_three_hand_ins_get_their_lines_pages_and_no_code_of_theirs_runs_here(gansmith, tmp_path, digits):
+    folder = tmp_path / "submissions"
+    np.savez(tmp_path / "pictures.npz", images=digits[0])
+    write_code(folder / "=1+1", HARD_CODED, pictures__npz=tmp_path / "pictures.npz")
+    write_code(folder / "<b>crashing", "import os\nprint('<script>alert(1)</script>', os.getpid())\n" + CRASHING)
+    (folder / "empty").mkdir()
+    (tmp_path / "grade.toml").write_text(settings_text(Settings(samples=500, seconds=30)))
+    code, out, err = gansmith("grade", folder, "--settings", "grade.toml")
+    assert code == 0, err
+    with (tmp_path / "grades" / "results.csv").open(newline="") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    assert {name: row["result"] for name, row in rows.items()} == {
+        "'=1+1": "the images do not depend on the latents", "<b>crashing": "crashed", "empty": "no hand-in",
+    }  # fmt: skip
+    assert "FileNotFoundError" in rows["<b>crashing"]["notes"] and rows["empty"]["points"] == "0 of 100"
+    assert f"sandbox {WORKING[0]}" in out and "3 of 3" in out
+    index = (tmp_path / "grades" / "index.html").read_text()
+    page = (tmp_path / "grades" / "students" / "b-crashing.html").read_text()
+    assert "<script>" not in page + index and "&lt;b&gt;crashing" in index and "data:image/png" in index
+    code, _, err = gansmith("grade", folder, "--out", folder)
+    assert code == 2 and "other things" in err
+    code, _, err = gansmith("grade", tmp_path / "grades" / "students" / "nowhere")
+    assert code == 2 and "no hand-ins" in err
+
+
+def test_pages_have_names_that_no_two_students_share():
+    names = ["Ada", "ada", "Ada L.", "../x", "///"]
+    assert list(pages.page_names(names).values()) == ["Ada.html", "ada-2.html", "Ada-L.html", "x.html", "student.html"]
+
+
+# The kit
+
+
+def test_the_kit_fits_its_settings(gansmith, tmp_path, digit_dir):
+    code, out, err = gansmith("course", "class", "--data", digit_dir, "--seed", 7, "--title", "Our digits")
+    assert code == 0, err
+    kit = tmp_path / "class"
+    assert read_settings(kit / "grade.toml") == Settings(title="Our digits", seed=7, data=str(digit_dir))
+    with np.load(kit / "for-students" / "data.npz") as arrays:
+        assert arrays.files == ["images"] and arrays["images"].shape == (400, 28, 28, 1)
+    sheet = (kit / "for-students" / "assignment.md").read_text()
+    assert "# Our digits" in sheet and "RandomState(7)" in sheet and "10 classes" in sheet
+    assert "SEED = 7 " in (kit / "for-students" / "evaluation.py").read_text()
+    nbformat.validate(nbformat.read(kit / "for-students" / "starter.ipynb", 4))
+    code, _, err = gansmith("course", "class")
+    assert code == 2 and "not empty" in err
+
+
+@pytest.mark.slow
+def test_what_the_starter_notebook_makes_is_graded(tmp_path, digit_dir):
+    kit = gs.course(tmp_path / "class", data=str(digit_dir))
+    folder = kit / "for-students"
+    notebook = nbformat.read(folder / "starter.ipynb", 4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("STEPS = 1500", "STEPS = 60")
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    (folder / "report.pdf").write_bytes(b"%PDF-1.7" + bytes(600))
+    folder.rename(kit / "submissions" / "ada")
+    row = gs.grade(kit / "submissions", settings=kit / "grade.toml", samples=500)[0]
+    assert row["grid"] == "ok" and row["script"].ended == "" and not row["missing"] and row["distinct"] > 0.9
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """Two runs good enough to be recognised, on the whole data set where there is one."""
+    if DATA_DIR.is_dir():
+        monkeypatch.setenv("GANSMITH_DATA", str(DATA_DIR))
+    length = int(os.environ.get("HANDIN_IMAGES", "100000"))
+    return [
+        gs.train(
+            "default-unlabelled", images=length, seed=seed, out=tmp_path / f"run-{seed}", progress="none", threads=2
+        )
+        for seed in (1, 2)
+    ]
+
+
+@pytest.mark.slow
+def test_every_kind_of_hand_in_gets_its_line_within_five_minutes(trained, tmp_path, digits, server):
+    outside = tmp_path / "outside.txt"
+    folder = tmp_path / "submissions"
+    expected = write_bad_handins(folder, digits[0], outside=outside, port=server.getsockname()[1])
+    expected |= write_trained_handins(folder, *trained)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    started_at = time.monotonic()
+    grades = gs.grade(folder, seconds=20, memory_mb=2500, disk_mb=200, processes=40, show=print)
+    seconds = time.monotonic() - started_at
+    assert {row["name"]: row["result"] for row in grades} == dict(sorted(expected.items()))
+    assert len(grades) >= 20 and seconds < 300
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    if grades.sandbox != "limits":
+        assert not outside.exists()
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    good = [row for row in grades if row["result"] == "ok"]
+    assert len(good) == 4 and all(row["points"] > 85 and row["fd_ratio"] < 10 for row in good)
+    assert not [
+        one for one in psutil.process_iter(["cmdline"]) if "gansmith.grading.worker" in (one.info["cmdline"] or [])
+    ]
