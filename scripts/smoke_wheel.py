@@ -52,7 +52,17 @@ LINES = (
     "ablate mlp-small --without beta1 --images 256 --seeds 1 --out ablation",
 )
 # Commands that a line of their own would not end, or that need the network or an extra.
-HELP_ONLY = ("studio", "sweep", "grade", "data fetch", "bench stacked-mnist", "bench losses", "bench recipes")
+HELP_ONLY = (
+    "studio",
+    "sweep",
+    "course",
+    "grade",
+    "grade",
+    "data fetch",
+    "bench stacked-mnist",
+    "bench losses",
+    "bench recipes",
+)
 
 
 def make_environment(folder: Path, wheel: Path, python: str, installer: str) -> Path:
