@@ -152,6 +152,12 @@ def test_the_form_of_svhn_is_read_with_ten_as_zero(tmp_path):
     found = read_file(tmp_path / "train_32x32.mat")["train"]
     np.testing.assert_array_equal(found.pixels, pixels.transpose(3, 0, 1, 2))
     assert found.labels.tolist() == [0, 1, 9, 0]
+    savemat(tmp_path / "packed.mat", {"note": "digits", "X": pixels, "y": np.ones((4, 1))}, do_compression=True)
+    np.testing.assert_array_equal(read_file(tmp_path / "packed.mat")["train"].pixels, found.pixels)
+    for X in (pixels.astype(complex), np.array([pixels, "text"], dtype=object), "text"):
+        savemat(tmp_path / "odd.mat", {"X": X})
+        with pytest.raises(DataError, match="X is not an array of plain numbers"):
+            read_file(tmp_path / "odd.mat")
     savemat(tmp_path / "other.mat", {"z": pixels})
     with pytest.raises(DataError, match="holds no X"):
         read_file(tmp_path / "other.mat")

@@ -9,6 +9,7 @@ import hashlib
 import io
 import math
 import re
+import struct
 import warnings
 import zipfile
 import zlib
@@ -404,6 +405,7 @@ def _read_mat(path: Path) -> Parts:
 
     data = _read_limited(path)
     try:
+        _refuse_odd_types(data)
         found = loadmat(io.BytesIO(data), variable_names=["X", "y"])
     except DataError:
         raise
@@ -414,6 +416,44 @@ def _read_mat(path: Path) -> Parts:
     labels = found["y"].reshape(-1) % 10 if "y" in found else None
     arrays = as_arrays(found["X"].transpose(3, 0, 1, 2), labels, str(path))
     return {"train": replace(arrays, digests=(hashlib.sha256(data).hexdigest(),))}
+
+
+_MAT_NUMBERS = range(6, 16)  # classes of arrays: double, single, int8 to uint64
+_MAT_STORED = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13}  # what their elements are stored as
+
+
+def _refuse_odd_types(data: bytes) -> None:
+    """Raise ValueError where X or y of a MATLAB 5 file is not a plain array of numbers.
+
+    SciPy takes the type of the stored numbers for an index unchecked, so a damaged one ends the process.
+    """
+    if data[126:128] not in (b"IM", b"MI"):
+        raise ValueError("it is not in the format of MATLAB 5 to 7.2")
+    order = ">" if data[126:128] == b"MI" else "<"
+    start = 128
+    while start + 8 <= len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, start)
+        head = data[start : min(start + 8 + size, start + _MAT_HEAD)]
+        if kind == 15:  # compressed
+            head = zlib.decompressobj().decompress(head[8:], _MAT_HEAD)
+        flags, dims_size = struct.unpack_from(f"{order}16xI8xI", head)  # two tags, the flags, the tag of dimensions
+        name, after = _mat_element(head, 32 + -(-dims_size // 8) * 8, order)
+        if name in (b"X", b"y"):
+            (stored,) = struct.unpack_from(f"{order}I", head, after)
+            if flags & 0xFF not in _MAT_NUMBERS or flags & 0x800 or (stored & 0xFFFF) not in _MAT_STORED:
+                raise ValueError(f"{name.decode()} is not an array of plain numbers")
+        start += 8 + size
+
+
+_MAT_HEAD = 4096  # bytes in which an array's name and type are found
+
+
+def _mat_element(data: bytes, start: int, order: str) -> tuple[bytes, int]:
+    """Return the content of an element of a MATLAB 5 file, and where the next one starts."""
+    kind, size = struct.unpack_from(f"{order}II", data, start)
+    if kind >> 16:  # a short one shares eight bytes with its tag
+        return data[start + 4 : start + 4 + (kind >> 16)], start + 8
+    return data[start + 8 : start + 8 + size], start + 8 + -(-size // 8) * 8
 
 
 def _read_limited(path: Path) -> bytes:
