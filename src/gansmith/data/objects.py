@@ -100,13 +100,13 @@ def as_pictures(pictures: Any) -> list[Image.Image]:
         )
     span, found = _span(items), []
     for item in items:
-        is_path = isinstance(item, str | os.PathLike)
-        if is_path and not Path(item).expanduser().exists():
+        path = Path(item) if isinstance(item, str | os.PathLike) else None
+        if path is not None and not path.expanduser().exists():
             raise NotFoundError(f"there is no picture {str(item)!r}; give the path of one")
         try:
             found.append(_as_picture(item, span))
         except _Unreadable as error:
-            name = item if is_path else "a picture"
+            name = "a picture" if path is None else path
             raise DataError(f"{name} cannot be read ({error}); give a whole picture") from None
     return found
 
