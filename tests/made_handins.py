@@ -4,13 +4,18 @@ import contextlib
 import runpy
 import shutil
 import zipfile
+from collections.abc import Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import gansmith as gs
+from gansmith.metrics.features import load_feature_network
 from gansmith.pictures.grids import enlarge, grid
+from gansmith.sampling import numpy_latents
 from gansmith.signature import as_exported
 
 # An evaluation.py of a student's own: a generator with a latent space of its own, rotated by the student's number, so
@@ -93,6 +98,17 @@ def write_own(folder: Path, weights: Path, **changes: object) -> Path:
     return folder
 
 
+@torch.no_grad()
+def students_with_all_digits(weights: Path, run: gs.Run) -> Iterator[int]:
+    """Yield the students whose grid has every digit, which chance gives to fewer than half of them."""
+    G, classifier = torch.export.load(weights).module(), load_feature_network("mnist", run.generator.spec)
+    z = numpy_latents(as_exported(run.generator).config, seed=504, count=25)
+    for student in count(1):
+        turn = np.linalg.qr(np.random.RandomState(student).normal(size=(z.shape[1], z.shape[1])))[0]
+        if len(classifier(G(z @ torch.from_numpy(turn).float())).argmax(1).unique()) == 10:
+            yield student
+
+
 def zip_folder(folder: Path, archive: Path, *, inside: str = "") -> None:
     """Pack a folder and remove it."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
@@ -130,7 +146,7 @@ def write_bad_handins(folder: Path, digits: np.ndarray, *, outside: Path, port: 
         "copied": "copies of training images",
         "hard-coded": "the images do not depend on the latents",
         "stored-grid": "no generator",
-        "noise": "not recognisable",
+        "noise": "far from real images",
         "memory-bomb": "out of memory",
         "fork-bomb": "too many processes",
         "disk-bomb": "too much disk",
@@ -146,7 +162,7 @@ def write_trained_handins(folder: Path, first: gs.Run, second: gs.Run) -> dict[s
     """Write hand-ins of two trained generators, and return the result that each must get."""
     weights = first.export("pt2", out=folder.parent / "exports") / "generator.pt2"
     own = partial(write_own, weights=weights, z_dim=as_exported(first.generator).config.latent_dim)
-    fewer = "w = z @ turn; w[:, -1] *= 0.02; z = w @ turn.T"  # the last number chooses the cluster
+    fewer = "w = z @ turn; w[:, -1] = 0; z = w @ turn.T"  # the last number chooses the cluster
     first.handin(folder / "good-gansmith.zip")
     second.handin(folder / "good-keras.zip")
     keras = folder / "good-keras"
@@ -155,13 +171,14 @@ def write_trained_handins(folder: Path, first: gs.Run, second: gs.Run) -> dict[s
     (folder / "good-keras.zip").unlink()
     for name in ("generator.keras", "README.txt", "manifest.json"):
         (keras / name).unlink()
-    own(folder / "good-pytorch", student=1)
-    zip_folder(own(folder / "nested", student=2), folder / "good-nested.zip", inside="my project/")
-    own(folder / "wrong-seed", student=3, seed=42)
-    own(folder / "missing-digits", student=4, change=fewer)
-    own(folder / "copy-a", student=5)
-    own(folder / "copy-b", student=5, after="torch.nn.Hardtanh()")
-    (own(folder / "no-report", student=6) / "report.pdf").unlink()
+    lucky = students_with_all_digits(weights, first)
+    own(folder / "good-pytorch", student=next(lucky))
+    zip_folder(own(folder / "nested", student=next(lucky)), folder / "good-nested.zip", inside="my project/")
+    own(folder / "wrong-seed", student=1003, seed=42)
+    own(folder / "missing-digits", student=1004, change=fewer)
+    own(folder / "copy-a", student=1005)
+    own(folder / "copy-b", student=1005, after="torch.nn.Hardtanh()")
+    (own(folder / "no-report", student=next(lucky)) / "report.pdf").unlink()
     return {
         "good-gansmith": "ok",
         "good-keras": "ok",

@@ -309,6 +309,7 @@ def _result(row: Mapping[str, Any], settings: Settings) -> str:
         "no images that fit the data": row["distinct"] is None,
         "another seed": row["seed"] not in (None, settings.seed),
         "the grid is not of its generator": row["grid"].startswith("not what"),
+        "far from real images": _is_far(row, settings),
         "not recognisable": row["recognised"] is not None and row["recognised"] < settings.recognised,
         "classes missing": bool(row["absent"]),
         "files missing": bool(row["missing"]),
@@ -319,6 +320,11 @@ def _result(row: Mapping[str, Any], settings: Settings) -> str:
 
 def _is_copied(row: Mapping[str, Any], settings: Settings) -> bool:
     return row["copies"] is not None and (row["copies"] > settings.copies or row["near_tiles"] >= NEAR_TILES)
+
+
+def _is_far(row: Mapping[str, Any], settings: Settings) -> bool:
+    """Return whether images are so far from real ones that what a classifier makes of them means nothing."""
+    return row["fd_ratio"] is not None and row["fd_ratio"] >= settings.fd_ratio_none
 
 
 def _checks(row: Mapping[str, Any], settings: Settings) -> dict[str, dict[str, Any]]:
@@ -361,6 +367,8 @@ def _checks(row: Mapping[str, Any], settings: Settings) -> dict[str, dict[str, A
             else (None, "not measured")
         )
         shares["fd_ratio"] = _quality(row["fd_ratio"], settings)
+    if has_images and _is_far(row, settings):
+        shares |= {name: (0.0, "the images are far from real ones") for name in ("classes", "recognised")}
     if is_copied:
         shares |= {name: (0.0, "copies of training images") for name in ("classes", "recognised", "fd_ratio")}
     if row["error"]:

@@ -15,8 +15,8 @@ from gansmith.grading.sandbox import MAX_FILES
 IGNORED = ("__MACOSX", "__pycache__", ".git", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db")
 # Files that two students cannot have written alike by chance; code and data of the course are not among them.
 OWN_WORK = (
-    "*.h5", "*.hdf5", "*.keras", "*.onnx", "*.safetensors", "*.pt", "*.pth", "*.pdf", "*.docx", "grid*.png", 
-    "loss*.png", "*.gif",
+    "*.h5", "*.hdf5", "*.keras", "*.onnx", "*.safetensors", "generator*.npz", "*.pt", "*.pth", "*.pdf", "*.docx",
+    "grid*.png", "loss*.png", "*.gif",
 )  # fmt: skip
 SMALLEST_BYTES = 500
 

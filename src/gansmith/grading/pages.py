@@ -60,7 +60,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row["result"],
         f"{row['points']:g} of {row['points_of']:g}",
         ", ".join(row["missing"]),
-        "" if script is None else script.ended or "ok",
+        "" if script is None else script.ended or ("ok" if row["drew"] else "draws no grid.png"),
         row["grid"],
         "" if row["classes"] is None else f"{row['classes']} of {row['num_classes']}",
         "" if row["recognised"] is None else f"{row['recognised']} of 25",
