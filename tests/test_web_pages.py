@@ -168,7 +168,7 @@ def test_a_lesson_is_done_and_remembered(page, server):
     page.get_by_role("button", name="Back").click()
     page.locator("p.seen").wait_for()
     page.locator("summary", has_text="Try things yourself").click()
-    page.get_by_label("Loss", exact=True).select_option("wasserstein")
+    page.locator("label.field", has_text=re.compile("^Loss")).locator("select").select_option("wasserstein")
     page.get_by_role("alert").get_by_text("unbounded unless D is Lipschitz").wait_for()  # it needs one, and says so
     page.get_by_label("Gradient penalty").select_option("10")
     page.get_by_role("button", name="One step").click()
@@ -190,7 +190,7 @@ def test_a_drawing_is_projected_and_moved(page, server):
     page.get_by_text("Pixel error").wait_for(timeout=60_000)
     page.get_by_role("button", name="Move it along directions").click()
     page.get_by_text("your picture, moved in").wait_for()
-    page.get_by_role("slider", name="PC 1 ").fill("2")
+    page.get_by_role("slider", name="PC 1 (").fill("2")
     keep(page, "drawing-1280-light")
 
 
