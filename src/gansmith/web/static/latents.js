@@ -11,7 +11,7 @@ export function sliders({ id, model, body, exact, pins }) {
   const picture = h("div", { class: "ground", style: { width: "max-content" } });
   const rows = h("div", { class: "sliders" });
   const status = h("p", { class: "small muted num", role: "status" });
-  const element = h("section", { class: "panel stack" }, h("h2", {}, term("Directions", DIRECTION)), picture, rows, status);
+  const element = h("section", { class: "panel stack", style: { minHeight: "640px" } }, h("h2", {}, term("Directions", DIRECTION)), picture, rows, status);
   const steps = Array(10).fill(0);
   let variety = 1;
   let subject = null; // latents and label of a picture that was inverted
