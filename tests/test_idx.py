@@ -218,6 +218,13 @@ def test_the_labels_of_qmnist_are_its_first_column(tmp_path, digits):
     assert found.labels.tolist() == digits[1].tolist()
 
 
+def test_images_of_32_bit_numbers_are_refused(tmp_path):
+    header = bytes([0, 0, 0x0C, 3]) + (1).to_bytes(4, "big") * 3
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header + (7).to_bytes(4, "big"))
+    with pytest.raises(DataError, match="bytes are needed, from 0 to 255"):
+        load_data("idx", data_dir=tmp_path)
+
+
 def test_an_official_set_under_another_name_is_called_by_its_own(tmp_path, digits, monkeypatch):
     folder = write_set(tmp_path / "mine", *digits)
     _, digest = read_idx(folder / "train-images-idx3-ubyte.gz")

@@ -269,6 +269,8 @@ def _read(name: str, part: str, images_path: File, labels_path: File | None) -> 
     pixels, images_hash = read_idx(images_path)
     if pixels.ndim != 3 or pixels.shape[1] != pixels.shape[2] or not pixels.shape[1]:
         raise DataError(f"{images_path} has shape {pixels.shape}; square grey images (count, size, size) are needed")
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{images_path} holds images of 32-bit numbers; bytes are needed, from 0 to 255")
     if len(pixels) > MAX_IMAGES:
         raise DataError(f"{images_path} holds {len(pixels):,} images; up to {MAX_IMAGES:,} can be read, take fewer")
     labels, labels_hash = (None, None) if labels_path is None else read_idx(labels_path)
