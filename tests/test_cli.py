@@ -651,7 +651,7 @@ def test_a_flag_of_another_project_is_answered_with_the_right_one(gansmith, tmp_
         (["sample", "run", "--output", "x.png"], "there is no --output; here it is --out"),
         (["sample", "run", "--psi", "0.7"], "there is no --psi; here it is --truncation"),
         (["sample", "run", "--batch", "3"], "there is no --batch; gansmith sample --help lists the flags"),
-        (["export", "run", "--device", "cpu"], "there is no --device; gansmith export --help lists the flags"),
+        (["diagnose", "run", "--device", "cpu"], "there is no --device; gansmith diagnose --help lists the flags"),
         (["bench", "gaussians", "--lr", "3"], "there is no --lr; gansmith bench gaussians --help lists the flags"),
         (["resume", "run", "--n-epochs", "3"], "there is no --n-epochs; here it is --epochs"),
         (["evaluate", "run", "--quik"], "there is no --quik; did you mean --quick?"),

@@ -42,6 +42,11 @@ def studio(runs_dir: Path | str = "runs", *, port: int = 0, height_px: int = 820
         port: 0 takes any free one.
         height_px: of the frame.
 
+    >>> studio = gs.studio("runs")
+    >>> studio.address
+    'http://127.0.0.1:...'
+    >>> studio.close()
+
     Raises ConfigError where it cannot be opened.
     """
     root = Path(runs_dir)
