@@ -7,16 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 from conftest import TINY, wait_until
 
+import gansmith as gs
 from gansmith.benchmarks import trials
 from gansmith.errors import ConfigError
 from gansmith.runs import is_locked, locked, open_run
-from gansmith.sweeps import results, search
+from gansmith.sweeps import search
 from gansmith.sweeps.space import parse_search
 from gansmith.workers import LocalPool, open_pool, run_tasks
 from gansmith.workers.process import Task, TrainingProcess, scores_of, unpack
@@ -201,7 +203,7 @@ def settings_for(digit_dir, images=128):
 
 
 def table(folder, storage=None):
-    rows = results.read_rows(search.open_study(folder, storage=storage), folder)
+    rows = gs.Sweep(folder, storage).trials
     return {tuple(row["params"].values()): (row["state"], row["validation_fd_ratio"]) for row in rows}
 
 
@@ -255,13 +257,10 @@ def postgres_program(name):
 
 
 @pytest.fixture
-def postgres(tmp_path_factory):
+def postgres():
     """The address of a new PostgreSQL server, which root may not run."""
     pytest.importorskip("psycopg")
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in (folder, folder.parent):
-        parent.chmod(0o755)
-    user = {}
+    folder, user = Path(tempfile.mkdtemp(prefix="gansmith-")), {}  # where another user may go
     if os.getuid() == 0:
         user = {"user": pwd.getpwnam("nobody").pw_uid, "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
         os.chown(folder, user["user"], user["group"])
@@ -281,6 +280,7 @@ def postgres(tmp_path_factory):
     subprocess.run([*server, "start"], **{**how, "capture_output": False, "stdout": subprocess.DEVNULL})
     yield f"postgresql+psycopg://gan@127.0.0.1:{port}/postgres"
     subprocess.run([postgres_program("pg_ctl"), "-D", place, "-m", "immediate", "stop"], **how)
+    shutil.rmtree(folder)
 
 
 @pytest.mark.slow

@@ -715,21 +715,26 @@ class Sweep:
         """A row for each trial, as pandas.DataFrame takes them; see `gansmith.sweeps.results.read_rows`."""
         from gansmith.sweeps import results, search
 
-        return results.read_rows(search.open_study(self.directory, storage=self.storage), self.directory)
+        with search.opened_study(self.directory, storage=self.storage) as study:
+            return results.read_rows(study, self.directory)
 
     @property
     def best(self) -> Run:
         """The run of the best trial; ConfigError where none has finished."""
         from gansmith.sweeps import results
 
-        return open_run(results.require_best(self.trials, self.settings, self.directory)["run"])
+        row = results.require_best(self.trials, self.settings, self.directory)
+        if row["run"] is None:
+            raise NotFoundError(f"the run of trial {row['trial']} is in the folder of another machine; open it there")
+        return open_run(row["run"])
 
     @property
     def importances(self) -> dict[str, float]:
         """The share of each field in what made trials good, largest first; empty before two trials have finished."""
         from gansmith.sweeps import results, search
 
-        return results.importances(search.open_study(self.directory, storage=self.storage))
+        with search.opened_study(self.directory, storage=self.storage) as study:
+            return results.importances(study)
 
     def resume(
         self,

@@ -163,7 +163,8 @@ def _show(folder: Path, storage: str | None, *, out: Path | None, best: bool, js
     else:
         ranked = results.best_first(rows, settings)
         print_table(*results.to_table([*ranked, *(row for row in rows if row not in ranked)], settings), width=160)
-        print(f"{results.counts(rows)}; report {path}")
+        print(f"{results.counts(rows)}. {results.saving(rows)}")
+        print(f"report {path}")
         if ranked:
             print(f"best recipe: gansmith sweep {folder} --best --out recipe.toml")
     return 0

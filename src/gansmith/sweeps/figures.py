@@ -97,7 +97,7 @@ def _draw_slice(
 
 
 def draw_curves(rows: Sequence[Row], settings: Mapping[str, Any], shares: Mapping[str, float]) -> bytes | None:
-    """Return the ratio during each trial against the share of its length; None where no trial has two of them."""
+    """Return the ratio during each trial against the share of its length; None where none has one before its end."""
     figure = _figure(7, 4)
     axes = figure.add_subplot()
     drawn = 0
@@ -105,11 +105,12 @@ def draw_curves(rows: Sequence[Row], settings: Mapping[str, Any], shares: Mappin
         is_done = row["state"] == "finished" and row["validation_fd_ratio"] is not None
         end = [[PARTS, row["validation_fd_ratio"]]] if is_done else []
         points = [*row["curve"], *end]
-        if len(points) < 2:
+        if len(points) < 2 - (row["state"] == "pruned"):
             continue
         colour = _PRUNED if row["state"] == "pruned" else _FINISHED
         shares_seen, ratios = zip(*((part / PARTS, ratio) for part, ratio in points), strict=True)
-        axes.plot(shares_seen, ratios, color=colour, alpha=0.6, linewidth=1, marker=".")
+        marker = "x" if row["state"] == "pruned" else "."
+        axes.plot(shares_seen, ratios, color=colour, alpha=0.6, linewidth=1, marker=marker, markevery=[-1])
         drawn += 1
     if not drawn:
         return None

@@ -11,7 +11,7 @@ from gansmith.errors import ConfigError
 from gansmith.files import write_text
 from gansmith.reports import write_blocks
 from gansmith.sweeps import figures, studies
-from gansmith.sweeps.search import describe_settings, open_study, read_facts
+from gansmith.sweeps.search import describe_settings, opened_study, read_facts
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -145,8 +145,7 @@ def _text(value: Any) -> str:
 def write_sweep_report(folder: Path, out: Path, *, storage: str | None = None) -> None:
     """Write a report of a sweep as .html or .pdf: importance, history, slices, curves, best trials, failures."""
     settings = read_facts(folder)["settings"]
-    study = open_study(folder, storage=storage)
-    with studies.quiet_optuna():
+    with opened_study(folder, storage=storage) as study:
         rows, shares = read_rows(study, folder), importances(study)
     write_blocks(f"sweep {folder.name}", *compose(rows, shares, settings, folder), out)
 
@@ -159,7 +158,7 @@ def compose(
     blocks: list[dict[str, Any]] = [
         _heading("What was searched"),
         {"kind": "text", "text": f"{describe_settings(settings)}."},
-        {"kind": "text", "text": f"{counts(rows)}. {_saving(rows)}"},
+        {"kind": "text", "text": f"{counts(rows)}. {saving(rows)}"},
         {"kind": "text", "text": _RATIO},
         _heading("Best trials"),
         _table(to_table(best_first(rows, settings)[:BEST], settings)),
@@ -202,9 +201,9 @@ def _best(row: Row, pictures: dict[str, bytes]) -> list[dict[str, Any]]:
     return [_pictures("best.png", f"Samples 0 to 24 of trial {row['trial']}; none was selected.", width=40)]
 
 
-def _saving(rows: Sequence[Row]) -> str:
-    share = saved_share(rows)
-    return f"Pruning left out {share:.0%} of the training." if share else ""
+def saving(rows: Sequence[Row]) -> str:
+    """Return a sentence on how much was not trained for pruning; empty where nothing was pruned."""
+    return f"Pruning left out {saved_share(rows):.0%} of the training." if saved_share(rows) else ""
 
 
 def _few(rows: Sequence[Row]) -> str:

@@ -6,9 +6,10 @@ The study has each trial before its run begins; so whenever a sweep is killed, i
 trials that had begun are continued from their checkpoints, and none is lost or drawn twice.
 """
 
+import contextlib
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,13 +148,15 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def open_study(folder: Path, *, storage: str | None = None) -> "Study":
-    """Return the study of a sweep; ConfigError where it lies in a database and its address is not given."""
+@contextlib.contextmanager
+def opened_study(folder: Path, *, storage: str | None = None) -> Iterator["Study"]:
+    """Give the study of a sweep; ConfigError where it lies in a database and its address is not given."""
     facts = read_facts(folder)
     if storage is None and facts["storage"] is not None:
         raise ConfigError(f"this sweep's trials are in {facts['storage']}; give the address with --storage")
-    with studies.quiet_optuna():
-        return studies.load_study(studies.open_storage(storage or studies.local_storage(folder)), facts["study"])
+    url = storage or studies.local_storage(folder)
+    with studies.quiet_optuna(), studies.opened_storage(url) as opened:
+        yield studies.load_study(opened, facts["study"])
 
 
 def run_sweep(
@@ -179,9 +182,9 @@ def run_sweep(
     if trials is not None and not 1 <= trials <= 100_000:
         raise ConfigError(f"trials is {trials}; it must be between 1 and 100,000, such as 20")
     facts = _begin(folder, settings, storage=storage, study=study, trials=trials)
-    with locked(folder), studies.quiet_optuna():
+    url = storage or studies.local_storage(folder)
+    with locked(folder), studies.quiet_optuna(), studies.opened_storage(url) as opened:
         write_json(folder / FACTS, facts)
-        opened = studies.open_storage(storage or studies.local_storage(folder))
         found = studies.create_study(opened, facts["study"], settings, creator=facts["id"])
         found.pruner = studies.pruner_of(settings["prune"])
         if settings["sampler"] == "grid":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gansmith.config import FIELDS
 from gansmith.errors import ConfigError, NotFoundError, RunError
 from gansmith.randomness import rng
-from gansmith.sweeps.space import Space, grid_values
+from gansmith.sweeps.space import Space, grid_values, to_words
 
 if TYPE_CHECKING:
     import optuna
@@ -74,6 +74,17 @@ def without_password(url: str) -> str:
         ) from None
 
 
+@contextlib.contextmanager
+def opened_storage(url: str) -> Iterator["optuna.storages.RDBStorage"]:
+    """Give the database at an address, and close its connections when the block ends."""
+    storage = open_storage(url)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 def open_storage(url: str) -> "optuna.storages.RDBStorage":
     """Return the database at an address; ConfigError where it cannot be reached or its driver is missing."""
     optuna = import_optuna()
@@ -124,7 +135,11 @@ def difference(held: Any, asked: Mapping[str, Any]) -> str:
         return "one that Gansmith did not begin"
     ours, theirs = _comparable(asked), _comparable(held)
     pairs = [(name, theirs.get(name), ours.get(name)) for name in {**theirs, **ours}]
-    return "; ".join(f"{name} {old!r}, not {new!r}" for name, old, new in pairs if old != new)
+    return "; ".join(f"{name} {_shown(name, old)}, not {_shown(name, new)}" for name, old, new in pairs if old != new)
+
+
+def _shown(name: str, value: Any) -> str:
+    return f"'{to_words(value)}'" if name == "space" and isinstance(value, Mapping) else repr(value)
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
