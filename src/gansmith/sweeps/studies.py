@@ -139,7 +139,7 @@ def difference(held: Any, asked: Mapping[str, Any]) -> str:
 
 
 def _shown(name: str, value: Any) -> str:
-    return f"'{to_words(value)}'" if name == "space" and isinstance(value, Mapping) else repr(value)
+    return f"'{to_words(dict(value))}'" if name == "space" and isinstance(value, Mapping) else repr(value)
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
