@@ -92,7 +92,11 @@ def open_storage(url: str) -> "optuna.storages.RDBStorage":
 
     shown = without_password(url)
     try:
-        return optuna.storages.RDBStorage(url)  # type: ignore[no-any-return]
+        try:
+            return optuna.storages.RDBStorage(url)  # type: ignore[no-any-return]
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError, optuna.exceptions.StorageInternalError):
+            time.sleep(2.0)  # another machine may be making the same tables at this moment
+            return optuna.storages.RDBStorage(url)  # type: ignore[no-any-return]
     except (ImportError, sqlalchemy.exc.SQLAlchemyError, ValueError, RuntimeError) as error:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
