@@ -305,3 +305,13 @@ def test_levels_of_large_images_cost_about_the_same(size):
 
     doublings = math.log2(size / 32)
     assert multiplications(32) < multiplications(size) < 3**doublings * multiplications(32)
+
+
+@pytest.mark.parametrize("size", [48, 100, 128])
+def test_the_narrowest_networks_keep_a_channel_at_every_level(size):
+    config = resolve("default", arguments={"conditioning": "none", "g_width": 2, "d_width": 4})
+    G, D = build_networks(config, ImageSpec(size, 1, 0))
+    y = torch.zeros(4, dtype=torch.int64)
+    images = G(torch.randn(4, config.latent_dim), y)
+    assert images.shape == (4, 1, size, size) and D(images, y).shape == (4,)
+    assert all(parameter.numel() for network in (G, D) for parameter in network.parameters())

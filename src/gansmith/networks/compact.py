@@ -162,7 +162,7 @@ def _d_sides(size: int) -> list[int]:
 
 def _width_at(side: int, width: int) -> int:
     """Return the channels of maps with this side: all up to 12 pixels, then half at each doubling."""
-    return width >> sum(side > limit for limit in (12, 24, 48))
+    return max(1, width >> sum(side > limit for limit in (12, 24, 48)))
 
 
 def _d_width_at(side: int, size: int, config: Config) -> int:
