@@ -57,10 +57,10 @@ def find_directions(model: Model, count: int = 10, *, seed: int = 0, label: int 
     dim = model.config.latent_dim
     if not 1 <= count <= dim:
         raise ConfigError(f"count is {count}; it must be between 1 and {dim}, the length of a latent")
-    _, y = draw_inputs(model, seed=seed, count=1, labels=None if label is None else [label])
+    first, y = draw_inputs(model, seed=seed, count=1, labels=None if label is None else [label])
     z = draw_latents(model.config, seed=seed, count=SAMPLES)
     if model.conditioning.in_latents:  # the last number chooses the cluster
-        z[:, -1] = draw_inputs(model, seed=seed, count=1, labels=None if label is None else [label])[0][0, -1]
+        z[:, -1] = first[0, -1]
     activations = _first_activations(model.network, z, y.expand(SAMPLES)).double()
     activations -= activations.mean(0)
     with seeded(rng(seed, "directions")):  # exact where the layer is linear in latents, whose rank is at most dim

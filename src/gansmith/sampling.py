@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -236,12 +237,16 @@ def latent_walk(model: Model, *, seeds: Sequence[int], steps: int, label: int | 
     """
     labels = None if label is None else [label]
     ends, y = zip(*(draw_inputs(model, seed=seed, count=1, labels=labels) for seed in seeds), strict=True)
-    shares = torch.arange(steps, dtype=torch.float32) / steps
-    pairs = zip(ends, (*ends[1:], ends[0]), strict=True)
-    path = torch.stack([slerp(a[0], b[0], share) for a, b in pairs for share in shares])
+    path = arcs([*(end[0] for end in ends), ends[0][0]], steps)
     if model.conditioning.in_latents:
         path[:, -1] = ends[0][0, -1]
     return generate(model, path, y[0].expand(len(path)))
+
+
+def arcs(stops: Sequence[Tensor], steps: int) -> Tensor:
+    """Return (steps * (K - 1), d) vectors on the arcs from each of K stops (d,) to the next, without the last stop."""
+    shares = torch.arange(steps, dtype=torch.float32) / steps
+    return torch.stack([slerp(a, b, share) for a, b in pairwise(stops) for share in shares])
 
 
 def slerp(start: Tensor, end: Tensor, share: float | Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from gansmith.data.objects import as_pictures
-from gansmith.data.prepare import Preparation, look_at, prepare
+from gansmith.data.prepare import Preparation, laid_over, look_at, prepare
 from gansmith.errors import DataError
 
 MAX_PICTURES = 1000
@@ -88,9 +88,7 @@ def _grey(picture: Image.Image) -> Grey:
     if max(picture.size) > LARGEST:
         picture = ImageOps.contain(picture, (LARGEST, LARGEST))
     if picture.mode in ("LA", "RGBA"):
-        ground = 0 if look_at(picture).is_content_light else 255
-        under = Image.new("RGBA", picture.size, (ground, ground, ground, 255))
-        picture = Image.alpha_composite(under, picture.convert("RGBA"))
+        picture = laid_over(picture, 0 if look_at(picture).is_content_light else 255)
     return np.asarray(picture.convert("L"), dtype=np.float32)
 
 

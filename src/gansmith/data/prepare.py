@@ -220,6 +220,14 @@ def _common_size(looks: Sequence[Look]) -> tuple[int, str]:
     return size, f"pictures are {listing}{more}; prepared as {size}x{size}: --size chooses another"
 
 
+def laid_over(picture: Image.Image, ground: int) -> Image.Image:
+    """Return a picture over this grey level where it has transparency, else the picture itself."""
+    if picture.mode not in ("LA", "RGBA"):
+        return picture
+    under = Image.new("RGBA", picture.size, (ground, ground, ground, 255))
+    return Image.alpha_composite(under, picture.convert("RGBA")).convert("RGB")
+
+
 def prepare(picture: Image.Image, how: Preparation, extent: "tuple[float, float] | None" = None) -> Pixels:
     """Return a decoded picture as uint8 (C, size, size).
 
@@ -230,9 +238,7 @@ def prepare(picture: Image.Image, how: Preparation, extent: "tuple[float, float]
     """
     mode = "L" if how.color == "grey" else "RGB"
     ground = 255 if how.background == "white" else 0
-    if picture.mode in ("LA", "RGBA"):
-        under = Image.new("RGBA", picture.size, (ground, ground, ground, 255))
-        picture = Image.alpha_composite(under, picture.convert("RGBA")).convert("RGB")
+    picture = laid_over(picture, ground)
     picture = picture if picture.mode == mode else picture.convert(mode)
     side = how.size
     if picture.size != (side, side):

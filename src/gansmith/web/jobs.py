@@ -19,6 +19,7 @@ from typing import Any
 from gansmith import runs
 from gansmith.errors import NotFoundError, RunError
 from gansmith.files import read_json, write_json
+from gansmith.workers.process import last_said
 
 FOLDER = ".studio"
 MAX_WAITING = 50
@@ -59,7 +60,11 @@ class Jobs:
                 code = read_json(path / "result.json").get("code")
             except (OSError, ValueError):
                 code = None
-            return {"state": "ended", "code": code, "message": self._last_words(path) if code not in (0, None) else ""}
+            return {
+                "state": "ended",
+                "code": code,
+                "message": last_said(path / "output.log") if code not in (0, None) else "",
+            }
         if runs.is_locked(path):
             return {"state": "running", "is_stopping": (path / "stop").exists()}
         if not (path / "started").exists():
@@ -69,15 +74,6 @@ class Jobs:
         if process.poll() is None if process else is_young:
             return {"state": "running", "is_stopping": (path / "stop").exists()}
         return {"state": "ended", "code": None, "message": "the training was killed, or its machine went down"}
-
-    def _last_words(self, path: Path) -> str:
-        """Return the sentence that a trainer ended with; empty where it said none."""
-        try:
-            lines = (path / "output.log").read_text(encoding="utf-8", errors="replace")[-4000:].splitlines()
-        except OSError:
-            return ""
-        said = [line.removeprefix("gansmith: ") for line in lines if line.startswith("gansmith: ")]
-        return said[-1] if said else ""
 
     def add(self, words: list[str], *, run: str, title: str) -> dict[str, Any]:
         """Put a training at the end of the queue.

@@ -99,11 +99,7 @@ def walk(root: Path, request: Mapping[str, Any]) -> Answer:
     ends = [inputs_of(model, Tile(**tile)) for tile in request["tiles"]]
     steps = request["steps"]
     refuse_size(model, steps * (len(ends) - 1) + 1)
-    shares = [k / steps for k in range(steps)]
-    path = [
-        sampling.slerp(a[0], b[0], share) for (a, _), (b, _) in zip(ends, ends[1:], strict=False) for share in shares
-    ]
-    z = torch.stack([*path, ends[-1][0][0]])
+    z = torch.cat([sampling.arcs([stop[0] for stop, _ in ends], steps), ends[-1][0]])
     images = sampling.generate(model, z, ends[0][1].expand(len(z)))
     if request.get("format") == "gif":
         return {}, to_gif(images, request.get("frame_ms", 60))

@@ -140,8 +140,7 @@ class TrainingProcess:
         if code < 0:
             return f"its process was killed by signal {-code}"
         lines = _last_lines(self.log) if self.log is not None else []
-        said = [line for line in lines if line.startswith("gansmith: ")]
-        return (said or lines or [f"it ended with exit code {code}"])[-1].removeprefix("gansmith: ")
+        return _last_said(lines) or (lines or [f"it ended with exit code {code}"])[-1]
 
 
 def stop_with_input() -> None:
@@ -171,7 +170,20 @@ def unpack(packed: bytes, directory: Path) -> None:
         tar.extractall(directory, filter="data")
 
 
-def _last_lines(path: str) -> list[str]:
+def last_said(log: Path) -> str:
+    """Return the sentence that a training ended with, from the file of its output; empty where it said none."""
+    try:
+        return _last_said(_last_lines(log))
+    except OSError:
+        return ""
+
+
+def _last_said(lines: Sequence[str]) -> str:
+    said = [line for line in lines if line.startswith("gansmith: ")]
+    return said[-1].removeprefix("gansmith: ") if said else ""
+
+
+def _last_lines(path: Path | str) -> list[str]:
     """Return the lines at the end of a text file that are not empty."""
     with open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - 8192))
