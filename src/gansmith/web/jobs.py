@@ -82,12 +82,13 @@ class Jobs:
             words: of the command line, as `gansmith` takes them.
             run: name of the run it trains.
         """
-        waiting = [job for job in self.all() if job["state"] != "ended"]
+        jobs = self.all()
+        waiting = [job for job in jobs if job["state"] != "ended"]
         if len(waiting) >= MAX_WAITING:
             raise RunError(f"{MAX_WAITING} trainings are waiting; remove some before adding more")
         if any(job["run"] == run for job in waiting):
             raise RunError(f"{run} is being trained or waits for it; stop that first")
-        for job in [job for job in self.all() if job["state"] == "ended"][:-_KEPT]:
+        for job in [job for job in jobs if job["state"] == "ended"][:-_KEPT]:
             shutil.rmtree(self.folder / job["id"])
         number = max((int(path.name) for path in self.folder.glob("[0-9]*")), default=0) + 1
         path = self.folder / f"{number:04d}"

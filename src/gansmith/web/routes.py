@@ -156,8 +156,9 @@ def overview(studio: Studio) -> dict[str, Any]:
             cards[run_id] = records.card(studio.root, run_id)
         except (GansmithError, OSError):  # deleted meanwhile
             continue
-    jobs = [job for job in studio.jobs.all() if job["state"] != "ended"]
-    failed = [job for job in studio.jobs.all() if job["state"] == "ended" and job["message"]][-5:]
+    queue = studio.jobs.all()
+    jobs = [job for job in queue if job["state"] != "ended"]
+    failed = [job for job in queue if job["state"] == "ended" and job["message"]][-5:]
     return {
         "runs": cards,
         "jobs": [_shown(job) for job in (*failed, *jobs)],
