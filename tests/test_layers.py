@@ -12,6 +12,7 @@ from gansmith.networks.layers import (
     Dropout,
     FlattenChannelsLast,
     MinibatchStddev,
+    doubled_by_products,
     doubled_to,
     halved_widths,
     map_sides,
@@ -35,6 +36,21 @@ def test_dropout_keeps_the_mean_and_drops_its_share(layout):
     assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.7], rel=1e-4)
     neighbours = (dropped[..., 1:] == 0) & (dropped[..., :-1] == 0)
     assert neighbours.float().mean().item() == pytest.approx(0.09, abs=0.005)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_products_double_maps_as_bilinear_interpolation_does(layout):
+    draw = torch.Generator().manual_seed(0)
+    maps = torch.randn(3, 5, 7, 4, generator=draw, dtype=torch.float64).contiguous(memory_format=layout)
+    results = []
+    for double in (doubled_by_products, *doubled_to(8, mode="bilinear")):
+        maps = maps.detach().requires_grad_()
+        doubled = double(maps)
+        (slope,) = torch.autograd.grad((doubled * torch.arange(8).double()).square().sum(), maps)
+        results.append((doubled, slope))
+    for found, wanted in zip(*results, strict=True):
+        assert found.shape == wanted.shape
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_dropout_is_off_in_evaluation_mode_and_at_zero():

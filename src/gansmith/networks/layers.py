@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -231,10 +231,41 @@ def halved_widths(width: int, sides: Sequence[int]) -> list[int]:
     return [width >> max(0, 2 - levels_left) for levels_left in reversed(range(len(sides)))]
 
 
+class Doubled(nn.Upsample):
+    """Doubles maps by bilinear interpolation.
+
+    On an NVIDIA GPU as products with fixed matrices: torch's kernel for the gradient adds in another order each time,
+    and what torch does instead where results must be repeatable took an eighth of a step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(scale_factor=2, mode="bilinear", align_corners=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return doubled_by_products(maps) if maps.is_cuda else super().forward(maps)
+
+
+def doubled_by_products(maps: Tensor) -> Tensor:
+    """Return maps (N, C, 2H, 2W) that are interpolated between maps (N, C, H, W), laid out with channels last."""
+    rows, columns = (_doubling(side, maps.device, maps.dtype) for side in maps.shape[2:])
+    down = rows @ maps.permute(0, 2, 3, 1).flatten(2)  # (N, 2H, W C)
+    right = columns @ down.unflatten(2, (maps.shape[3], -1)).flatten(0, 1)  # (N 2H, 2W, C)
+    doubled: Tensor = right.unflatten(0, (len(maps), -1)).permute(0, 3, 1, 2)
+    return doubled
+
+
+@lru_cache
+def _doubling(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the (2 side, side) matrix of bilinear interpolation along one side."""
+    with torch.inference_mode(False), torch.no_grad():
+        doubled = nn.functional.interpolate(torch.eye(side)[None], scale_factor=2, mode="linear", align_corners=False)
+        matrix: Tensor = doubled[0].mT.to(device, dtype)
+        return matrix
+
+
 def doubled_to(side: int, *, mode: str) -> list[nn.Module]:
     """Return layers that double maps by interpolation, and crop them where `side` is odd."""
-    corners = False if mode == "bilinear" else None
-    upsample = nn.Upsample(scale_factor=2, mode=mode, align_corners=corners)
+    upsample = Doubled() if mode == "bilinear" else nn.Upsample(scale_factor=2, mode=mode)
     return [upsample, Crop(side)] if side % 2 else [upsample]
 
 

@@ -15,6 +15,7 @@ from gansmith.errors import ConfigError
 from gansmith.networks.conditional import Discriminator, Generator, image_channels, latent_inputs
 from gansmith.networks.layers import (
     SLOPE,
+    Doubled,
     activation,
     halved_widths,
     map_sides,
@@ -54,7 +55,7 @@ def _generator(spec: ImageSpec, config: Config) -> nn.Module:
     for inputs, outputs in pairwise(halved_widths(wide, sides)):
         layers += [
             _with_gain(nn.Conv2d(inputs, outputs, kernel_size=1, bias=False)),
-            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+            Doubled(),
             Block(outputs, config.g_activation, scales),
         ]
     layers += [_with_gain(nn.Conv2d(last, spec.channels, kernel_size=1, bias=False)), nn.Tanh()]

@@ -19,6 +19,7 @@ from gansmith.errors import ConfigError
 from gansmith.networks.conditional import Discriminator, image_channels
 from gansmith.networks.layers import (
     SLOPE,
+    Doubled,
     SlowLinear,
     activation,
     convolution,
@@ -75,7 +76,7 @@ class Generator(nn.Module):
             for inputs, outputs in zip([widths[0], *channels], channels, strict=False)
         )
         self.to_image = nn.ModuleList(ToImage(width, spec.channels, style_dim) for width in widths)
-        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.upsample = Doubled()
         self.truncation = 1.0
         self.mean_styles: Tensor | None = None
 
