@@ -75,22 +75,20 @@ def measure(recipe: str, seconds: float) -> dict[str, float]:
 
 def _count_bytes(processes, exchanged: list[int]) -> None:
     """Note the bytes of each exchange of a step."""
-    plain = processes.totals
-
-    def counted(values):
-        exchanged.append(values.nbytes)
-        return plain(values)
-
-    plain_all = processes.of_all
-
-    def counted_all(values):
-        exchanged.append(values.nbytes)
-        return plain_all(values)
-
-    processes.totals, processes.of_all = counted, counted_all
     from gansmith.networks import layers
 
-    layers.totals, layers.of_all = counted, counted_all
+    total, gather = processes._totals, processes.of_all
+
+    def counted_total(parts):
+        exchanged.append(sum(part.nbytes for part in parts))
+        return total(parts)
+
+    def counted_gather(values):
+        exchanged.append(values.nbytes)
+        return gather(values)
+
+    processes._totals, processes.of_all = counted_total, counted_gather
+    layers.of_all = counted_gather
 
 
 def _seconds_of_draws(batches, config) -> float:

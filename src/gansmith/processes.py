@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gansmith.errors import ConfigError, ProcessLost, TrainingFailed
+from gansmith.exchange import SharedMemory, is_possible, new_file
 
 TIMEOUT_S = 1800.0  # that a process waits for the others, if GANSMITH_TIMEOUT says nothing else
 _VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # of torchrun
@@ -36,6 +37,7 @@ class _Share:
 
 
 _share: _Share | None = None
+_memory: SharedMemory | None = None  # where all processes are on this machine
 _is_lost = False  # whether an exchange failed, after which parting may wait for those that are gone
 
 
@@ -61,6 +63,18 @@ def join(*, has_place: bool = True) -> None:
     with _answered():
         dist.init_process_group(backend, timeout=timeout)
     atexit.register(_part)
+    _share_memory(timeout.total_seconds())
+
+
+def _share_memory(timeout_s: float) -> None:
+    """Exchange tensors of the CPU in memory from now on, where all processes are on this machine."""
+    global _memory
+    if count_here() != count() or not is_possible(count()):
+        return
+    with contextlib.ExitStack() as held:
+        path = agreed(lambda: held.enter_context(new_file(count())))
+        _memory = SharedMemory(path, number(), count(), timeout_s)
+        any_of()  # all have opened it, which may be removed
 
 
 def _part() -> None:
@@ -161,10 +175,8 @@ def any_of(*flags: bool) -> list[bool]:
     """Return, for each of these, whether it is true on any process."""
     if count() == 1:
         return list(flags)
-    values = torch.tensor(flags, dtype=torch.uint8)
-    with _answered():
-        dist.all_reduce(values, dist.ReduceOp.MAX)
-    return [bool(value) for value in values.tolist()]
+    found: list[bool] = of_all(torch.tensor(flags, dtype=torch.bool)).any(0).tolist()
+    return found
 
 
 def refuse_difference(digest: str, what: str) -> None:
@@ -232,9 +244,11 @@ def joined_rows(part: Tensor, total: int) -> Tensor:
 
 def of_all(values: Tensor) -> Tensor:
     """Return (processes, ...) the tensors of this shape that all processes give; no gradients."""
-    values = values.contiguous()
-    parts = [torch.empty_like(values) for _ in range(count())]
+    values = values.detach().contiguous()
     with _answered():
+        if _memory is not None and values.device.type == "cpu":
+            return _memory.gather(values)
+        parts = [torch.empty_like(values) for _ in range(count())]
         dist.all_gather(parts, values)
     return torch.stack(parts)
 
@@ -261,8 +275,15 @@ def totals(values: Tensor) -> Tensor:
     """Return the sum of a tensor over the processes that share a batch; no gradients."""
     if _share is None:
         return values
-    summed = values.detach().clone()
+    return _totals([values.detach().reshape(-1)]).view(values.shape)
+
+
+def _totals(parts: Sequence[Tensor]) -> Tensor:
+    """Return the sums over processes of these one-dimensional tensors, one after another, in one exchange."""
     with _answered():
+        if _memory is not None and parts[0].device.type == "cpu":
+            return _memory.total(parts)
+        summed = torch.cat(list(parts))
         dist.all_reduce(summed)
     return summed
 
@@ -271,9 +292,17 @@ def average(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the means of these tensors over the processes that share a batch, all in one exchange."""
     if _share is None:
         return list(tensors)
-    flat = totals(torch.cat([tensor.detach().flatten() for tensor in tensors])) / _share.count
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+    is_last = [_is_channels_last(tensor) for tensor in tensors]
+    ordered = [t.detach().permute(0, 2, 3, 1) if last else t.detach() for t, last in zip(tensors, is_last, strict=True)]
+    flat = _totals([tensor.reshape(-1) for tensor in ordered]).div_(_share.count)
+    parts = flat.split([tensor.numel() for tensor in ordered])
+    means = [part.view(tensor.shape) for part, tensor in zip(parts, ordered, strict=True)]
+    return [t.permute(0, 3, 1, 2) if last else t for t, last in zip(means, is_last, strict=True)]
+
+
+def _is_channels_last(values: Tensor) -> bool:
+    """Return whether images (N, C, H, W) lie in memory as (N, H, W, C), and would have to be moved to be flattened."""
+    return values.dim() == 4 and not values.is_contiguous() and values.is_contiguous(memory_format=torch.channels_last)
 
 
 @contextlib.contextmanager
