@@ -75,6 +75,7 @@ def digit_dir(tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray
 TINY = {
     "images": 256, "batch_size": 16, "g_width": 8, "d_width": 8, "latent_dim": 8, "clusters": 4, "threads": 1,
     "log_every": 32, "sample_every": 96, "evaluate_every": 128, "save_every": 64, "trackers": "",
+    "calibrate_output": False,  # which takes as long as the rest; tests of it switch it on
 }  # fmt: skip
 TIMINGS = ("images_per_s", "elapsed_s")  # of a log row; they alone differ between equal runs
 CHECKPOINT_FILES = ("generator.safetensors", "state.safetensors", "state.json")
@@ -83,7 +84,9 @@ CHECKPOINT_FILES = ("generator.safetensors", "state.safetensors", "state.json")
 def flags(**changes: object) -> list[str]:
     """The flags of a tiny run."""
     merged = {**TINY, **changes}
-    return [word for name, value in merged.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    switches = [f"--no-{name.replace('_', '-')}" for name, value in merged.items() if value is False]
+    valued = {name: value for name, value in merged.items() if value is not False}
+    return switches + [word for name, value in valued.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def log_without_times(run: RunDirectory) -> list[dict[str, Any]]:

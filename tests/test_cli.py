@@ -419,6 +419,7 @@ def logged(run):
     return [row["images_seen"] for row in open_run(run).log if "d_loss" in row]
 
 
+@pytest.mark.slow
 def test_an_explicit_interval_stays_even_where_it_is_the_recipes_own(gansmith, digit_dir, tmp_path):
     words = ("train", "mlp-small", *small(data_dir=digit_dir, images="64k"))
     assert gansmith(*words, "--log-every", 25_600, "--out", tmp_path / "asked")[0] == 0

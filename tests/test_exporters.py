@@ -263,7 +263,7 @@ def test_files_contain_no_code_and_no_paths_of_this_machine(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["generator.onnx", pytest.param("generator.json", marks=pytest.mark.slow), "generator.h5"]
+    "name", ["generator.onnx", *(pytest.param(f"generator.{end}", marks=pytest.mark.slow) for end in ("json", "h5"))]
 )
 def test_other_formats_are_sampled_with_the_same_seeds(name, tmp_path, gansmith):
     model = build_model("compact", conditioning="clusters")

@@ -95,6 +95,7 @@ def test_an_interrupted_kernel_stops_and_saves_the_run(kernel):
     assert kernel.text('print(gs.resume(run, images=run.images_seen + 640, progress="none").status)') == "finished\n"
 
 
+@pytest.mark.slow
 def test_a_cell_that_trains_shows_a_bar_and_a_growing_grid(tmp_path):
     notebook = new_notebook(
         cells=[new_code_cell(TRAIN.format(1280, 640)), new_code_cell("run"), new_code_cell("run.sample(4)")]

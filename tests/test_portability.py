@@ -107,7 +107,7 @@ def train_words(run, digit_dir):
     "without",
     [pytest.param((name,), id=name, marks=pytest.mark.slow) for name in WITHOUT]
     + [
-        pytest.param(WINDOWS, id="all that Windows lacks"),
+        pytest.param(WINDOWS, id="all that Windows lacks", marks=pytest.mark.slow),
         pytest.param(
             ("flock on this file system", "symbolic links", "hard links"),
             id="a FAT or network disk",

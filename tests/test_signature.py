@@ -188,10 +188,8 @@ def outputs_of_other_libraries(folder, z, labels):
     yield np.load(folder / "keras.npy")
 
 
-@pytest.mark.parametrize(
-    "conditioning",
-    [pytest.param("labels", marks=pytest.mark.slow), "clusters", pytest.param("none", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("conditioning", ["labels", "clusters", "none"])
 @pytest.mark.filterwarnings("ignore")  # of Keras and ONNX, which exporting imports
 def test_other_libraries_draw_what_sample_draws_from_the_same_latents(
     conditioning, subclustered, tiny, run_training, gansmith, tmp_path

@@ -234,6 +234,7 @@ def rows_of(folder):
     return gs.Sweep(folder).trials
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_again_and_again_ends_with_its_trials(tmp_path, digit_dir):
     settings, folder = planned(digit_dir), tmp_path / "sweep"
     with pytest.raises(search.Interrupted):
