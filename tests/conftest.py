@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,27 @@ def subclustered() -> Config:
     """A config on the embedded digits, where there are images enough for five sub-clusters of each class."""
     few = {"g_width": 8, "d_width": 8, "latent_dim": 8, "images": 128, "trackers": "none", "threads": 1}
     return resolve("default", arguments={**few, "clusters_per_class": 5})
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Path]:
+    """Train a config once in a session, and give its run's directory."""
+    folder, made = tmp_path_factory.mktemp("trained"), dict[str, Path]()
+
+    def once(config: Config) -> Path:
+        if repr(config) not in made:
+            made[repr(config)] = folder / str(len(made))
+            config_of_data, data = load_training_data(config)
+            train_all(create_run(made[repr(config)], config_of_data), data)
+        return made[repr(config)]
+
+    return once
+
+
+@pytest.fixture
+def trained(_trained: Callable[[Config], Path], tmp_path: Path) -> Callable[[Config], RunDirectory]:
+    """Give a copy of the finished run of a config, which a test may change."""
+    return lambda config: open_run(shutil.copytree(_trained(config), tmp_path / "run"))
 
 
 @pytest.fixture

@@ -33,10 +33,8 @@ def pixels(path):
 
 
 @pytest.fixture
-def run_dir(gansmith, digit_dir, tmp_path):
-    code, _, err = gansmith("train", *flags(data_dir=digit_dir), "--out", tmp_path / "run")
-    assert (code, err) == (0, "")
-    return tmp_path / "run"
+def run_dir(trained, tiny):
+    return trained(tiny()).directory
 
 
 def run_without(modules, *words):
@@ -105,7 +103,10 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert (shown.stdout, shown.stderr) == ("recipes:\n", "")
 
 
-def test_training_ends_with_everything_promised(gansmith, run_dir, digit_dir):
+def test_training_ends_with_everything_promised(gansmith, digit_dir, tmp_path):
+    run_dir = tmp_path / "run"
+    code, _, err = gansmith("train", *flags(data_dir=digit_dir), "--out", run_dir)
+    assert (code, err) == (0, "")
     names = {path.name for path in run_dir.iterdir()}
     assert {
         "config.toml",

@@ -34,7 +34,7 @@ from gansmith.metrics.features import load_feature_network
 from gansmith.models import load_generator
 from gansmith.networks import NETWORKS
 from gansmith.recipes import RECIPES
-from gansmith.runs import create_run, write_config
+from gansmith.runs import create_run, open_run, write_config
 from gansmith.sampling import Model, numpy_latents
 from gansmith.signature import as_exported
 from gansmith.training.inputs import TrainingData, load_training_data
@@ -44,8 +44,8 @@ SOURCE = Path(gs.__file__).parent
 
 
 @pytest.fixture
-def unlabelled(run_training, tiny):
-    return run_training(tiny("default-unlabelled"))
+def unlabelled(trained, tiny):
+    return trained(tiny("default-unlabelled"))
 
 
 def opened(archive: Path, folder: Path) -> Path:
@@ -55,10 +55,19 @@ def opened(archive: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def whole_bundle(_trained, digit_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle")
+    config = resolve("default-unlabelled", arguments={**TINY, "data_dir": str(digit_dir)})
+    notes = write_bundle([open_run(_trained(config))], folder / "submission.zip")
+    return opened(folder / "submission.zip", folder / "opened"), notes
+
+
 @pytest.fixture
-def bundle(unlabelled, tmp_path):
-    notes = write_bundle([unlabelled], tmp_path / "submission.zip")
-    return opened(tmp_path / "submission.zip", tmp_path / "opened"), notes
+def bundle(whole_bundle, tmp_path):
+    """Give an opened bundle, which a test may change, and what was said of it."""
+    folder, notes = whole_bundle
+    return shutil.copytree(folder, tmp_path / "opened"), notes
 
 
 def files_in(folder: Path) -> set[str]:

@@ -187,8 +187,8 @@ class Squares(nn.Module):
 
 
 @pytest.fixture
-def finished(tiny, run_training):
-    return run_training(tiny())
+def finished(tiny, trained):
+    return trained(tiny())
 
 
 def test_an_operation_that_keras_lacks_is_refused_and_nothing_is_written(tiny, run_training, monkeypatch, gansmith):
