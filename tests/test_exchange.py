@@ -1,5 +1,6 @@
 """Processes that share memory get each other's tensors, whole and in the order of the processes."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from gansmith import exchange
+from gansmith import exchange, processes
 from gansmith.exchange import PeerLost, SharedMemory, new_file
 
 pytestmark = pytest.mark.skipif(not exchange.is_possible(2), reason="for systems whose processes can share memory so")
@@ -84,3 +85,12 @@ def test_a_process_that_does_not_come_is_waited_for_until_the_time_out():
         memory = SharedMemory(path, 0, 2, timeout_s=0.2)
     with pytest.raises(PeerLost):
         memory.gather(torch.ones(3))
+
+
+def test_memory_that_is_not_there_is_noticed_before_it_is_used(monkeypatch):
+    def full(file, offset, size):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with contextlib.ExitStack() as held:
+        assert processes._file_in(held) is None  # so gloo is used

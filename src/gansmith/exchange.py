@@ -8,6 +8,7 @@ import contextlib
 import mmap
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -114,15 +115,18 @@ def is_possible(count: int) -> bool:
 
     Other processors than x86 let what one core writes become visible to another in another order.
     """
-    return os.name == "posix" and platform.machine().lower() in ("x86_64", "amd64") and count <= _PAGE // _LINE
+    return sys.platform == "linux" and platform.machine().lower() in ("x86_64", "amd64") and count <= _PAGE // _LINE
 
 
 @contextlib.contextmanager
 def new_file(count: int) -> Iterator[str]:
-    """Make a file for the memory of so many processes, in memory where the system has such a folder."""
+    """Make a file for the memory of so many processes, in memory where the system has such a folder.
+
+    Raises OSError where there is no room for it, as containers often have little: to write there would end a process.
+    """
     folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.NamedTemporaryFile(prefix="gansmith-", dir=folder) as file:
-        file.truncate(size_for(count))
+        os.posix_fallocate(file.fileno(), 0, size_for(count))
         yield file.name
 
 

@@ -72,9 +72,18 @@ def _share_memory(timeout_s: float) -> None:
     if count_here() != count() or not is_possible(count()):
         return
     with contextlib.ExitStack() as held:
-        path = agreed(lambda: held.enter_context(new_file(count())))
-        _memory = SharedMemory(path, number(), count(), timeout_s)
-        any_of()  # all have opened it, which may be removed
+        path = agreed(partial(_file_in, held))
+        if path is not None:
+            _memory = SharedMemory(path, number(), count(), timeout_s)
+            any_of()  # all have opened it, which may be removed
+
+
+def _file_in(held: contextlib.ExitStack) -> str | None:
+    """Return a new file for the memory, which is removed with the stack; None where there is no room."""
+    try:
+        return held.enter_context(new_file(count()))
+    except OSError:
+        return None
 
 
 def _part() -> None:
