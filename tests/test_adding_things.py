@@ -40,6 +40,7 @@ def test_the_page_has_all_its_examples():
     assert all(len(file.strip().splitlines()) <= 21 for _, file, _, _ in EXAMPLES)
 
 
+@pytest.mark.slow
 @EACH
 def test_examples_train_and_sample_from_the_command_line(title, file, call, command, tmp_path, digit_dir, monkeypatch):
     mine = tmp_path / "mine.py"

@@ -125,7 +125,12 @@ def test_the_typed_example_passes_a_strict_type_checker():
 # Examples.
 
 
-@pytest.mark.parametrize("name", gs._HOME)
+LONG = ("sweep", "handin", "resume", "Objective", "Comparison")  # seconds each; other tests call them too
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in gs._HOME]
+)
 def test_the_docstring_has_an_example_that_runs(name, run):
     home = importlib.import_module(gs._HOME[name])
     thing = home if name in TABLES else getattr(home, name)  # a table's is that of its module

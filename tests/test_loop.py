@@ -24,7 +24,20 @@ from gansmith.training.loop import LAST_PICTURES_S, MAX_ROLLBACKS, ROLLBACK_FACT
 from gansmith.training.step import NonFiniteError
 
 # Seconds each, and their steps are made of what the others have.
-LONG = ("stacked", "gaussians", "lsgan-cs231n", "dcgan-cs231n", "wgan-gp", "sngan", "acgan", "stylegan-lite")
+LONG = (
+    "stacked",
+    "gaussians",
+    "mlp-keras",
+    "cgan-keras",
+    "dcgan-sgd",
+    "progressive",
+    "lsgan-cs231n",
+    "dcgan-cs231n",
+    "wgan-gp",
+    "sngan",
+    "acgan",
+    "stylegan-lite",
+)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +228,7 @@ def test_a_length_corrected_half_way_is_recorded_and_replayed(tiny, run_training
     assert_same_run(timed, run_training(timed.config, "replayed"))
 
 
-@pytest.mark.parametrize("growth", ["linear", "cosine"])
+@pytest.mark.parametrize("growth", ["linear", pytest.param("cosine", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stop_after", [None, 3, 8, 9])  # before, at and after the middle, which is 8 of 10 steps on
 def test_a_late_run_is_shortened_and_keeps_its_schedule(tiny, run_training, stop_after, growth):
     config = tiny("mlp-small", lr_decay_from=0.25, ema=0.1, ema_growth=growth, burn_in=1.0)

@@ -263,7 +263,12 @@ def sorted_weights(network):
     return [parameter.detach() for _, parameter in named]
 
 
-@pytest.mark.parametrize("recipe", SOURCES)
+LONG = ("dcgan-keras", "dcgan-cs231n")
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in SOURCES]
+)
 def test_two_steps_are_those_of_the_plain_loop(recipe):
     config = resolve(recipe, arguments={"batch_size": N, "precision": "float32"})
     networks = start_networks(config, SPEC)

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Literal
 
 from cyclopts import App, CycloptsError
@@ -159,7 +160,12 @@ def _command_of(words: list[str]) -> str:
 
 def _flags_of(words: list[str]) -> dict[str, str]:
     """Return the flags of the command in these words by their names as fields are written: batch_size: --batch-size."""
-    arguments = app.parse_commands(words)[1][-1].assemble_argument_collection()
+    return _flags_of_command(app.parse_commands(words)[0])
+
+
+@lru_cache
+def _flags_of_command(command: tuple[str, ...]) -> dict[str, str]:
+    arguments = app.parse_commands(command)[1][-1].assemble_argument_collection()
     names = [name for argument in arguments for name in argument.names if name.startswith("--")]
     return {name[2:].replace("-", "_"): name for name in names}
 
