@@ -80,7 +80,7 @@ def _output(output: nbformat.NotebookNode, picture: Path) -> Iterator[str]:
         yield f"![{data.get('text/plain', 'Output')}]({picture.name})"
     elif "text/html" in data:
         html = re.sub(r"\s*\n\s*", "", data["text/html"])
-        yield f'<div class="output">\n{html}\n</div>'
+        yield f'<div class="output" style="overflow-x: auto">\n{html}\n</div>'
     else:
         yield f"```text\n{(output.get('text') or data.get('text/plain', '')).rstrip()}\n```"
 

@@ -85,7 +85,7 @@ STEPS: dict[str, Callable[[], str]] = {
 }
 SLOW_STEPS: dict[str, Callable[[], str]] = {
     "slow tests": python("-m", "pytest", "-q", "-m", "slow"),
-    "every command of the wheel, pip": python("scripts/smoke_wheel.py"),
+    "every command of the wheel, pip": python("scripts/smoke_wheel.py", "--extras"),
     "every command of the wheel, uv": python("scripts/smoke_wheel.py", "--installer", "uv"),
 }
 

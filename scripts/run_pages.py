@@ -3,10 +3,10 @@
     python scripts/run_pages.py [--write] [PAGE ...]
 
 A page is one session in a folder of its own, which `lay_out_inputs` fills. In a block fenced as `console`, lines that
-begin with "$ " are commands and the others their output; a block fenced as `pycon` is a Python session. Outputs are
-compared with every number as 0, since figures differ between machines; "..." stands for anything, and lines of progress
-are left out. --write stores the outputs in blocks that have no "...". Networks are small (see SETTINGS), so that a page
-takes seconds.
+begin with "$ " are commands and the others their output; a block fenced as `pycon` is a Python session; one fenced as
+`python` whose first line is `# name.py` is written to that file. Outputs are compared with every number as 0, since
+figures differ between machines; "..." stands for anything, and lines of progress are left out. --write stores the
+outputs in blocks that have no "...". Networks are small (see SETTINGS), so that a page takes seconds.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,10 +28,12 @@ from PIL import Image, ImageDraw
 
 from gansmith.cli import main as gansmith_main
 from gansmith.data.embedded import embedded_mnist
+from gansmith.exporters.web import VERSION, find_runtime
 
 DOCS = Path(__file__).parents[1] / "docs"
 SETTINGS = {"G_WIDTH": "16", "D_WIDTH": "16", "THREADS": "1", "TRACKERS": "none", "OFFLINE": "1", "CACHE": "cache"}
-BLOCK = re.compile(r"^```(console|pycon)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(console|pycon|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+WEB_EXPORT = re.compile(r"^\$ gansmith export .*--format web", re.MULTILINE)
 PROGRESS = re.compile(
     r"^ *[\d,]+ of [\d,]+ images +[\d,]+ images/s.*\n", re.MULTILINE
 )  # their number depends on the speed
@@ -62,6 +65,13 @@ def lay_out_inputs(folder: Path) -> None:
     _draw_shapes(folder / "shapes")
 
 
+def place_runtime(folder: Path) -> None:
+    """Copy what an exported page runs with into the session's cache. Raises NotFoundError where it cannot be had."""
+    found, place = find_runtime(), folder / SETTINGS["CACHE"] / "onnxruntime-web" / VERSION
+    if found != place:
+        shutil.copytree(found, place)
+
+
 def _draw_shapes(folder: Path) -> None:
     """Draw 120 colour pictures, 48 pixels wide and 36 high: circles and squares in two folders."""
     rng = np.random.default_rng(0)
@@ -83,6 +93,7 @@ def session(folder: Path):
     for name in [name for name in os.environ if name.startswith("GANSMITH_")]:
         del os.environ[name]
     os.environ.update({f"GANSMITH_{name}": value for name, value in SETTINGS.items()}, COLUMNS="120")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # python, torchrun
     os.chdir(folder)
     try:
         yield
@@ -106,6 +117,10 @@ def run_page(text: str) -> tuple[str, list[str]]:
             done, found = _run_python(block, names)
             differences.extend(found)
             return f"```pycon\n{done}```"
+        if kind == "python":
+            if named := re.match(r"# (\w+\.py)\n", block):
+                Path(named[1]).write_text(block, encoding="utf-8")
+            return match[0]
         done = _run_commands(block)
         if not agrees(block, done):
             differences.append(f"shown:\n{block}\nprinted:\n{done}")
@@ -165,7 +180,7 @@ def run_command(line: str) -> str:
     words = shlex.split(line, comments=True)
     if words[0] != "gansmith":
         done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)  # ls and the like
-        return done.stdout + done.stderr
+        return PROGRESS.sub("", done.stdout + done.stderr)
     printed = io.StringIO()
     arguments, sys.argv = sys.argv, words
     try:
@@ -196,6 +211,8 @@ def main() -> int:
             continue
         with tempfile.TemporaryDirectory() as folder:
             lay_out_inputs(Path(folder))
+            if WEB_EXPORT.search(text):
+                place_runtime(Path(folder))
             with session(Path(folder)):
                 done, differences = run_page(text)
         if options.write:

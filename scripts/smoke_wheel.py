@@ -1,18 +1,21 @@
 """Install a wheel in a fresh environment and run every command of it, away from the repository.
 
-    python scripts/smoke_wheel.py [WHEEL] [--python python3.11] [--installer pip|uv] [--environment FOLDER]
+    python scripts/smoke_wheel.py [WHEEL] [--extras] [--python python3.11] [--installer pip|uv] [--environment FOLDER]
 
 Without WHEEL, the newest one of dist/. torch is installed first and pinned, by pip, since other installers take a build
-for graphics cards. No command may use the network. Prints a line for each command, and ends with 1 where one fails.
+for graphics cards. With --extras, commands that need EXTRAS run too. No command may use the network. Prints a line for
+each command, and ends with 1 where one fails.
 """
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -48,24 +51,27 @@ LINES = (
     "sample exported/generator.safetensors --count 2 --out from-export.png",
     "course class --data real.npz",
     "bench gaussians --images 256 --out ring",
-    "ablate mlp-small --without beta1 --images 256 --seeds 1 --out ablation",
+    "ablate mlp-small --without beta1 --images 256 --seeds 2 --out ablation",
 )
-# Commands that a line of their own would not end, or that need the network or an extra.
-HELP_ONLY = (
-    "studio",
-    "sweep",
-    "course",
-    "grade",
-    "grade",
-    "handin",
-    "data fetch",
-    "bench stacked-mnist",
-    "bench losses",
-    "bench recipes",
+# The same of commands that need an extra, or run for long; with --extras.
+EXTRA_LINES = (
+    "export run --format all --out all",
+    "sample all/generator.onnx --count 2 --out from-onnx.png",
+    "sample all/generator.keras --count 2 --out from-keras.png",
+    "handin run --out submissions/ada.zip",
+    "grade submissions --settings class/grade.toml --out grades",
+    "sweep mlp-small --search g-lr --trials 2 --images 256 --threads 1 --out sweep",
+    "sweep sweep --best --out recipe.toml",
+    "bench losses --images 256 --seeds 1 --quick --out losses",
+    "bench recipes mlp-small --images 256 --seeds 1 --out recipes",
+    "bench stacked-mnist --images 256 --samples 260 --out stacked",
 )
+EXTRAS = "keras,onnx,search,studio,teaching"
+# Commands that need the network, and without --extras those that need one of these.
+HELP_ONLY = ("data fetch", "studio", "sweep", "grade", "handin", "bench stacked-mnist", "bench losses", "bench recipes")
 
 
-def make_environment(folder: Path, wheel: Path, python: str, installer: str) -> Path:
+def make_environment(folder: Path, wheel: str, python: str, installer: str) -> Path:
     """Return the folder of programs of an environment with the wheel, new unless the folder holds one already."""
     programs = folder / ("Scripts" if os.name == "nt" else "bin")
     if (programs / "gansmith").exists():
@@ -77,8 +83,21 @@ def make_environment(folder: Path, wheel: Path, python: str, installer: str) -> 
     if installer == "uv":
         subprocess.run([*pip, "uv"], check=True)
         pip = [str(programs / "python"), "-m", "uv", "pip", "install", "--quiet", "--python", str(programs / "python")]
-    subprocess.run([*pip, *constraints, str(wheel)], check=True)
+    subprocess.run([*pip, *constraints, wheel], check=True)
     return programs
+
+
+def studio_answers(programs: Path, environ: dict[str, str], folder: Path) -> bool:
+    """Return whether the web application starts, gives its page and ends."""
+    words = [programs / "gansmith", "studio", "runs", "--port", "0"]
+    with subprocess.Popen(words, env=environ, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            line = server.stdout.readline()
+            print(f"   {line.rstrip()}", flush=True)
+            with urllib.request.urlopen(re.search(r"http://\S+", line)[0], timeout=20) as page:
+                return b"<title>" in page.read()
+        finally:
+            server.terminate()
 
 
 def missing_commands(programs: Path, environ: dict[str, str], folder: Path) -> list[str]:
@@ -91,7 +110,7 @@ def missing_commands(programs: Path, environ: dict[str, str], folder: Path) -> l
     done = subprocess.run(
         [programs / "python", "-c", code], env=environ, cwd=folder, check=True, capture_output=True, text=True
     )
-    known = (*LINES, *HELP_ONLY)
+    known = (*LINES, *EXTRA_LINES, *HELP_ONLY)
     return [name for name in done.stdout.splitlines() if not any(f"{line} ".startswith(f"{name} ") for line in known)]
 
 
@@ -102,19 +121,23 @@ def main() -> int:
     parser.add_argument("--installer", choices=("pip", "uv"), default="pip")
     parser.add_argument("--environment", type=Path, help="folder to keep the environment in, used again the next time")
     parser.add_argument("--install-only", action="store_true")
+    parser.add_argument("--extras", action="store_true")
     options = parser.parse_args()
     wheel = options.wheel or max((ROOT / "dist").glob("*.whl"), key=lambda path: path.stat().st_mtime)
     failed = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         place = options.environment or folder / "venv"
-        programs = make_environment(place.absolute(), wheel.absolute(), options.python, options.installer)
+        wanted = f"{wheel.absolute()}[{EXTRAS}]" if options.extras else str(wheel.absolute())
+        programs = make_environment(place.absolute(), wanted, options.python, options.installer)
         if options.install_only:
             return 0
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("GANSMITH_", "PYTHON"))}
         environ |= {"GANSMITH_OFFLINE": "1", "GANSMITH_CACHE": str(folder / "cache")}
         extra = missing_commands(programs, environ, folder)
-        for line in [*LINES, *(f"{command} --help" for command in [*HELP_ONLY, *extra])]:
+        (folder / "submissions").mkdir()
+        more = EXTRA_LINES if options.extras else ()
+        for line in [*LINES, *more, *(f"{command} --help" for command in [*HELP_ONLY, *extra])]:
             begun = time.perf_counter()
             program = shutil.which("gansmith", path=str(programs))
             done = subprocess.run(
@@ -125,6 +148,8 @@ def main() -> int:
             if not ok:
                 failed.append(line)
                 print(done.stdout[-500:] + done.stderr[-2000:], flush=True)
+        if options.extras and not studio_answers(programs, environ, folder):
+            failed.append("studio")
     print(f"{wheel.name}: {len(failed)} commands failed" if failed else f"{wheel.name}: every command ran")
     return int(bool(failed))
 

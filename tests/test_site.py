@@ -16,7 +16,7 @@ from cyclopts import CycloptsError
 from gansmith.cli import _with_values, app
 from gansmith.cli.training import train
 from gansmith.config import FIELDS, resolve
-from gansmith.errors import GansmithError
+from gansmith.errors import GansmithError, NotFoundError
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -134,11 +134,23 @@ def test_outputs_agree_but_for_numbers():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", run_pages.pages(), ids=lambda path: path.stem)
-def test_the_commands_of_a_page_print_what_it_shows(page, tmp_path):
+def test_the_commands_of_a_page_print_what_it_shows(page, tmp_path, monkeypatch):
     run_pages.lay_out_inputs(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    if run_pages.WEB_EXPORT.search(text):
+        monkeypatch.delenv("GANSMITH_OFFLINE")
+        try:
+            run_pages.place_runtime(tmp_path)
+        except NotFoundError as error:
+            pytest.skip(str(error))
     with run_pages.session(tmp_path):
-        _, differences = run_pages.run_page(page.read_text(encoding="utf-8"))
+        _, differences = run_pages.run_page(text)
     assert differences == []
+
+
+def test_the_settings_that_readers_choose_are_those_of_the_outputs():
+    text = (ROOT / "docs" / "tutorials" / "index.md").read_text(encoding="utf-8")
+    assert dict(re.findall(r" GANSMITH_(\w+)=(\w+)", text)) == run_pages.SETTINGS
 
 
 @pytest.mark.slow
@@ -151,3 +163,4 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert (ROOT / "build" / "site" / "index.html").is_file()
     names = (ROOT / "build" / "site" / "reference" / "names.html").read_text(encoding="utf-8")
     assert "gansmith.api.train" in names
+    assert "<blockquote>" not in names  # as which Markdown would show the examples of docstrings
