@@ -451,6 +451,14 @@ def start_training(server: Server, **choices: object) -> str:
     return server.json("POST", "/api/v1/jobs", {"images": 3_000_000, "choices": few})["run"]
 
 
+def end_trainings(root: Path) -> None:
+    jobs = Jobs(root)
+    for job in jobs.all():
+        if job["state"] == "running":
+            (jobs.folder / job["id"] / "stop").touch()
+    wait_until(lambda: not any(job["state"] == "running" for job in jobs.all()), seconds=60)
+
+
 @pytest.mark.slow
 def test_trainings_survive_the_server_and_the_server_survives_them(tmp_path):
     opened = Server(tmp_path)
@@ -471,6 +479,7 @@ def test_trainings_survive_the_server_and_the_server_survives_them(tmp_path):
         assert opened.json("GET", "/api/v1/jobs")["jobs"][1]["state"] == "queued"
         opened.json("POST", "/api/v1/jobs/hold", {"hold": False})
         wait_until(lambda: runs.is_locked(tmp_path / other), seconds=120)
+        wait_until(lambda: "pid" in runs.open_run(tmp_path / other).facts())  # written just after
         pid = runs.open_run(tmp_path / other).facts()["pid"]
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: opened.json("GET", f"/api/v1/runs/{other}")["status"] == "killed", seconds=20)
@@ -478,11 +487,8 @@ def test_trainings_survive_the_server_and_the_server_survives_them(tmp_path):
         opened.json("POST", f"/api/v1/runs/{run}/resume", {"images": seen + 64})
         wait_until(lambda: opened.json("GET", f"/api/v1/runs/{run}")["images_seen"] >= seen + 64, seconds=120)
     finally:
-        for job in Jobs(tmp_path).all():
-            if job["state"] == "running":
-                (Jobs(tmp_path).folder / job["id"] / "stop").touch()
         opened.close()
-        wait_until(lambda: not any(job["state"] == "running" for job in Jobs(tmp_path).all()), seconds=60)
+        end_trainings(tmp_path)
 
 
 def test_the_client_of_the_docs_works(server, tmp_path):

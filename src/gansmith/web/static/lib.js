@@ -47,13 +47,34 @@ async function patiently(ask, signal, left = 6) {
 
 export const url = (path) => API + path;
 
-// An event source that goes on after the server comes back; the browser sends the id of the last message.
+// An event source that goes on after the server comes back: it asks for what came after the last message. Only visible pages
+// hold one, since a browser opens six connections to a server for all its tabs together.
 export function follow(path, handlers, onState = () => {}) {
-  const source = new EventSource(API + path);
-  for (const [name, handler] of Object.entries(handlers)) source.addEventListener(name, (event) => handler(JSON.parse(event.data)));
-  source.onopen = () => onState(true);
-  source.onerror = () => onState(false);
-  return () => source.close();
+  let source = null;
+  let last = "";
+  let isOver = false;
+  function open() {
+    source = new EventSource(API + path + (last ? `?after=${last}` : ""));
+    for (const [name, handler] of Object.entries(handlers)) source.addEventListener(name, (event) => { last = event.lastEventId; handler(JSON.parse(event.data)); });
+    source.onopen = () => onState(true);
+    source.onerror = () => { onState(false); if (source?.readyState === EventSource.CLOSED) refused(); };
+  }
+  function refused() {
+    const again = () => setTimeout(turn, 3000);
+    handlers.gone ? api(path.replace("/events", "")).then(again, (error) => handlers.gone({ message: error.message })) : again();
+  }
+  function turn() {
+    source?.close();
+    source = null;
+    if (!document.hidden && !isOver) open();
+  }
+  document.addEventListener("visibilitychange", turn);
+  turn();
+  return () => {
+    isOver = true;
+    document.removeEventListener("visibilitychange", turn);
+    turn();
+  };
 }
 
 export const count = (n) => (n === null || n === undefined ? "–" : Math.round(n).toString().replace(/\B(?=(\d{3})+$)/g, "\u2009"));

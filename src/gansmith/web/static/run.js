@@ -12,7 +12,10 @@ export async function render(main, id) {
   let details = await api(`/runs/${id}`);
   document.title = `${id} · Gansmith studio`;
   const film = makeFilm(id, live, (x) => moveCharts(x));
-  const head = h("div", { class: "page-head" });
+  const about = h("div", { class: "row muted" });
+  const progress = h("div");
+  const head = h("div", { class: "page-head" }, h("div", { class: "grow" }, h("h1", { style: { overflowWrap: "anywhere" } }, id), about),
+    h("a", { class: "button", href: `/explore/${id}` }, "Explore"), h("a", { class: "button", href: `/compare?runs=${id}` }, "Compare"));
   const verdict = h("section", { class: "panel stack", "aria-label": "Verdict" });
   const actions = h("div", { class: "row" });
   const failures = h("section", { class: "stack" });
@@ -20,7 +23,7 @@ export async function render(main, id) {
   const figures = h("div", { hidden: true });
   const curves = h("section", { class: "panel", "aria-label": "Curves" });
   const below = h("div", { class: "below stack" });
-  main.append(head, h("div", { class: "run" }, h("div", { class: "film stack loose" }, film.element, failures), h("div", { class: "side stack" }, actions, verdict, curves), below));
+  main.append(head, h("div", { class: "run" }, h("div", { class: "film stack loose" }, film.element, failures), h("div", { class: "side stack" }, actions, progress, verdict, curves), below));
 
   const strength = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: parameters().get("smooth") ?? 0.6, "aria-label": "Smoothing", oninput: () => { remember({ smooth: strength.value }); redraw(); } });
   const others = h("select", { "aria-label": "Lay another run over the curves", onchange: () => overlay(others.value) });
@@ -66,15 +69,18 @@ export async function render(main, id) {
     redraw();
   }
 
+  // Buttons are replaced only when they change, since a replaced one loses the focus.
   function drawHead() {
     const now = { ...details, ...live.state };
-    clear(head, h("div", { class: "grow" }, h("h1", { style: { overflowWrap: "anywhere" } }, id),
-      h("div", { class: "row muted" }, badge(now), h("span", {}, `${details.recipe} on ${details.data}`),
-        h("span", { class: "num" }, `${count(now.images_seen)} of ${count(now.images)} images`),
-        now.status === "running" && h("span", { class: "num" }, now.seconds_left === null ? "" : `${duration(now.seconds_left)} left · ${count(now.images_per_s)} images/s`))),
-      h("a", { class: "button", href: `/explore/${id}` }, "Explore"), h("a", { class: "button", href: `/compare?runs=${id}` }, "Compare"));
-    clear(actions, live.gone ? h("p", { class: "notice fail grow" }, live.gone) : buttons(id, now, details));
-    if (now.status === "running") actions.append(h("div", { class: "bar grow", role: "progressbar", "aria-label": "Progress", "aria-valuenow": Math.round((100 * now.images_seen) / now.images) }, h("i", { style: { width: `${Math.min(100, (100 * now.images_seen) / now.images)}%` } })));
+    clear(about, badge(now), h("span", {}, `${details.recipe} on ${details.data}`),
+      h("span", { class: "num" }, `${count(now.images_seen)} of ${count(now.images)} images`),
+      now.status === "running" && h("span", { class: "num" }, now.seconds_left === null ? "" : `${duration(now.seconds_left)} left · ${count(now.images_per_s)} images/s`));
+    const share = Math.min(100, (100 * now.images_seen) / now.images);
+    clear(progress, now.status === "running" && h("div", { class: "bar grow", role: "progressbar", "aria-label": "Progress", "aria-valuenow": Math.round(share) }, h("i", { style: { width: `${share}%` } })));
+    const key = JSON.stringify([live.gone, now.status, now.images_seen >= now.images, jobOf(id)]);
+    if (key === actions.dataset.of) return;
+    actions.dataset.of = key;
+    clear(actions, live.gone ? h("p", { class: "notice fail grow" }, live.gone) : buttons(id, now));
   }
 
   function drawVerdict() {
@@ -123,6 +129,7 @@ export async function render(main, id) {
     },
   });
   const unwatch = watch(() => {
+    drawHead();
     const wanted = [...state.runs.keys()].filter((other) => other !== id);
     if (others.options.length !== wanted.length + 1) clear(others, h("option", { value: "" }, "overlay: none"), wanted.map((other) => h("option", { value: other, selected: overlays.has(other) }, other)));
   });
@@ -251,7 +258,9 @@ function makeFilm(id, live, onMove) {
   };
 }
 
-function buttons(id, now, details) {
+const jobOf = (id) => state.jobs.find((one) => one.run === id && one.state !== "ended");
+
+function buttons(id, now) {
   const act = (path, body, done) => async (event) => {
     event.target.disabled = true;
     try {
@@ -262,7 +271,7 @@ function buttons(id, now, details) {
     }
     event.target.disabled = false;
   };
-  const job = state.jobs.find((one) => one.run === id && one.state !== "ended");
+  const job = jobOf(id);
   const again = h("a", { class: "button", href: `/new?from=${id}` }, "Duplicate");
   if (now.status === "running") {
     if (job?.is_stopping) return [h("span", { class: "badge" }, "saves, then stops"), again];
