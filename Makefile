@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 endif
 READY := $(VENV)/ready
 
-.PHONY: demo test check slow pages bench docs docs-serve dist clean
+.PHONY: demo test check slow browser pages bench docs docs-serve dist clean
 
 # torch goes first, pinned: an open range may bring a build of several gigabytes.
 $(READY): pyproject.toml constraints.txt
@@ -37,9 +37,13 @@ check: $(READY)
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
-# The studio's pages in a browser; skipped where no Chromium is installed.
+# The studio's pages in a browser, in a minute; skipped, and counted so, where no Chromium is installed.
+browser: $(READY)
+	$(BIN)/python -m pytest -m browser -rs tests/test_web_pages.py
+
+# All tests of the pages.
 pages: $(READY)
-	$(BIN)/python -m pytest -m slow tests/test_web_pages.py
+	$(BIN)/python -m pytest -m slow -rs tests/test_web_pages.py
 
 # Throughput of the recipes beside plain loops.
 bench: $(READY)
