@@ -65,6 +65,20 @@ def test_weights_grow_no_faster_than_the_area_of_images(name, size):
     assert large < 1.1 * (size / 32) ** 2 * small
 
 
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (100, 3)])
+def test_the_default_generator_begins_without_a_pattern_of_single_pixels(size, channels):
+    """Its last doubling begins as nearest neighbours do, whatever the latents; and learns to do more."""
+    G, _ = build_networks(
+        resolve("default", arguments={"g_width": 16, "d_width": 16, "conditioning": "none"}),
+        ImageSpec(size, channels, 0),
+    )
+    images = G(torch.randn(4, 64), torch.zeros(4, dtype=torch.int64))
+    torch.testing.assert_close(interpolate(images[..., ::2, ::2], scale_factor=2), images, rtol=0, atol=1e-6)
+    assert images.std() > 0.01
+    (slope,) = torch.autograd.grad(images[..., ::2].sum(), list(G.parameters())[-2:-1])
+    assert slope[0].abs().sum() > 0 and slope[1].abs().sum() == 0
+
+
 def test_an_r3gan_block_is_the_identity_at_initialisation_and_has_groups_of_16():
     block = Block(32, "default", scales=3)
     maps = torch.randn(2, 32, 5, 5)
