@@ -1,7 +1,7 @@
 """The studio's pages in headless Chromium: each at two widths in light and dark, without errors or requests outside.
 
-Skipped where no browser is installed. GANSMITH_SCREENSHOTS names a folder that keeps the pictures; the pictures of the
-docs are of real runs, in the folder that GANSMITH_SCREENSHOT_RUNS names.
+Skipped where no browser is installed. STUDIO_SCREENSHOTS names a folder that keeps the pictures; the pictures of the
+docs are of real runs, in the folder that STUDIO_SCREENSHOT_RUNS names.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def root(tmp_path_factory, digit_dir: Path) -> Path:
 
 def runs_of(root: Path) -> Path:
     """Return the runs that the pages show: those of a folder named by the caller, for screenshots of real ones."""
-    return Path(os.environ.get("GANSMITH_SCREENSHOT_RUNS", root))
+    return Path(os.environ.get("STUDIO_SCREENSHOT_RUNS", root))
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,9 @@ def note_failure(asked, problems: list[str]) -> None:
 
 
 def keep(page, name: str) -> None:
-    folder = os.environ.get("GANSMITH_SCREENSHOTS")
+    folder = os.environ.get("STUDIO_SCREENSHOTS")
     if folder:
+        page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=not name.endswith("-fold"))
 
 
@@ -152,6 +153,9 @@ def test_a_person_pins_walks_and_compares_with_the_keyboard(page, server):
     page.wait_for_selector(".pins .tile >> nth=1")
     assert re.search(r"pins=5\.0\.\d+_5\.6\.\d+", page.url)
     page.get_by_role("button", name="Walk between them").click()
+    page.get_by_role("img", name="The image at this place of the walk").wait_for()
+    page.get_by_role("button", name="Close").click()
+    page.locator(".pins .tile").first.drag_to(page.locator(".pins .tile").nth(1))
     page.get_by_role("img", name="The image at this place of the walk").wait_for()
     page.reload()  # the address opens the same view
     settle(page)

@@ -1,5 +1,6 @@
 """Ways through latent space: the main directions in it, truncation, and walks between two samples."""
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -74,17 +75,22 @@ def find_directions(model: Model, count: int = 10, *, seed: int = 0, label: int 
     return Directions((vectors * torch.where(largest < 0, -1, 1)).float(), shares)
 
 
+class _Reached(Exception):
+    """Ends a forward pass whose rest nobody needs."""
+
+
 def _first_activations(G: nn.Module, z: Tensor, y: Tensor) -> Tensor:
     """Return (N, F) what the first linear or convolutional layer that G calls puts out."""
     outputs: list[Tensor] = []
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not outputs:
-            outputs.append(output.flatten(1))
+        outputs.append(output.flatten(1))
+        raise _Reached
 
     hooks = [layer.register_forward_hook(keep) for layer in G.modules() if isinstance(layer, _LAYERS)]
     try:
-        G(z, y)
+        with contextlib.suppress(_Reached):
+            G(z, y)
     finally:
         for hook in hooks:
             hook.remove()

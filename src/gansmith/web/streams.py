@@ -10,6 +10,7 @@ import asyncio
 import functools
 import json
 import re
+import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,7 @@ from gansmith.files import finite
 from gansmith.web import records
 
 POLL_S, KEEP_ALIVE_S = 0.7, 15.0
+_TURN = threading.Lock()
 _TAIL = 64  # bytes before a cursor that are compared
 _LOG_KEYS = (
     "images_seen", "d_loss", "g_loss", "d_real", "d_fake", "g_grad_norm", "d_grad_norm", "images_per_s", "elapsed_s",
@@ -56,12 +58,15 @@ class Cursor:
         return found if min(found.log, found.metrics) >= 0 else cls()
 
 
-@functools.lru_cache(maxsize=64)
 def news(directory: Path, cursor: Cursor, stamp: records.Stamp) -> tuple[str, Cursor]:
-    """Return what is new since a cursor as one JSON object, and the cursor after it; "" where nothing is.
+    """Return what `read_news` does; readers at the same place share one answer, also those that ask at once."""
+    with _TURN:
+        return read_news(directory, cursor, stamp)
 
-    Readers at the same place share one answer.
-    """
+
+@functools.lru_cache(maxsize=64)
+def read_news(directory: Path, cursor: Cursor, stamp: records.Stamp) -> tuple[str, Cursor]:
+    """Return what is new since a cursor as one JSON object, and the cursor after it; "" where nothing is."""
     run = runs.open_run(directory)
     found: dict[str, Any] = {}
     if cursor != Cursor() and _is_rewritten(run, cursor):
@@ -70,7 +75,8 @@ def news(directory: Path, cursor: Cursor, stamp: records.Stamp) -> tuple[str, Cu
     metrics, metrics_end = runs.read_rows_after(run.metrics_path, cursor.metrics)
     grids = [seen for seen, _ in run.grids() if seen > cursor.grid]
     saved = [int(path.name) for path in named_checkpoints(directory) if int(path.name) > cursor.checkpoint]
-    state = records.progress(run, run.log[-3:]) | {"best": records.best_of(directory)}
+    rows = log if any(row.get("images_per_s") for row in log) else run.log
+    state = records.progress(run, rows) | {"best": records.best_of(directory)}
     state_sum = zlib.crc32(json.dumps(state, sort_keys=True).encode())
     found |= {"log": [_only(row, _LOG_KEYS) for row in log]} if log else {}
     found |= {"metrics": [_only(row, _METRIC_KEYS) for row in metrics]} if metrics else {}
@@ -114,7 +120,7 @@ async def follow_run(root: Path, run_id: str, last_id: str) -> AsyncIterator[str
     while True:
         text = ""
         try:
-            newest = await asyncio.to_thread(records.stamp_of, path)
+            newest = await asyncio.to_thread(_stamp_at, path, int(time.monotonic() / POLL_S))
             if newest != stamp:
                 records.run_path(root, run_id)
                 text, after = await asyncio.to_thread(news, path, cursor, newest)
@@ -131,7 +137,12 @@ async def follow_run(root: Path, run_id: str, last_id: str) -> AsyncIterator[str
         if time.monotonic() - sent_at > KEEP_ALIVE_S:
             sent_at = time.monotonic()
             yield ": still here\n\n"
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(POLL_S - time.monotonic() % POLL_S)  # all readers at once, so that one reading is for all
+
+
+@functools.lru_cache(maxsize=256)
+def _stamp_at(path: Path, tick: int) -> records.Stamp:
+    return records.stamp_of(path)
 
 
 async def follow_all(snapshot: Callable[[], dict[str, str]]) -> AsyncIterator[str]:

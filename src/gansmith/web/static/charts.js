@@ -29,11 +29,13 @@ export function smooth(values, strength) {
 // Ticks of a logarithmic axis: the fewer decades there are, the more of them in each.
 function ticks(row) {
   const values = row.traces.flatMap((trace) => trace.y.filter((value) => value > 0));
-  const [low, high] = [Math.min(...values), Math.max(...values)].map(Math.log10);
+  let [low, high] = [Math.min(...values), Math.max(...values)].map(Math.log10);
+  const isNarrow = values.length > 0 && high - low < 0.3; // one point, say: then the axis spans a factor of two about it
+  if (isNarrow) [low, high] = [(low + high) / 2 - 0.16, (low + high) / 2 + 0.16];
   const digits = high - low > 2 ? [1] : high - low > 1 ? [1, 2, 5] : [1, 1.5, 2, 3, 5, 7];
   const found = [];
   for (let power = Math.floor(low); power <= Math.ceil(high); power++) found.push(...digits.map((digit) => Number(`${digit}e${power}`)));
-  return { tickvals: found, ticktext: found.map(String) };
+  return { tickvals: found, ticktext: found.map(String), ...(isNarrow ? { range: [low, high] } : {}) };
 }
 // Names beside the title, in their colours, where there are a few of them.
 const legend = (row) => (row.traces.length < 2 || row.traces.length > 8 ? [] : row.traces.map((trace) => `<span style="color:${trace.color}">${trace.dash && trace.dash !== "solid" ? "- -" : "\u2014"} ${trace.name.replace(/[<>&]/g, "")}</span>`));

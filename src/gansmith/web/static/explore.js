@@ -40,6 +40,7 @@ function makeView(id, found) {
   let tiles = [];
   let current = -1;
   let asking = null;
+  let pinning = null;
   let moving = null;
   let sketch = null;
 
@@ -117,12 +118,16 @@ function makeView(id, found) {
   const body = (changes) => ({ checkpoint: chosen.checkpoint ? Number(chosen.checkpoint) : null, truncation: chosen.truncation, ...changes });
 
   async function drawPins() {
+    const mine = (pinning = {});
     clear(pinned, h("div", { class: "row" }, h("h2", { class: "grow" }, "Pinned"), pins.length > 0 && h("button", { class: "quiet", onclick: () => { pins.length = 0; remember({ pins: "" }); drawPins(); draw(); } }, "Clear")));
     if (!pins.length) return pinned.append(h("p", { class: "muted small" }, "Click images to keep them here: walk between them, find the training images nearest to one, or draw them in every class."));
     try {
       const answer = await api(`/runs/${id}/explore`, { body: body({ tiles: pins.map(exact) }) });
       const pictures = await tilesOf(answer);
-      const row = h("div", { class: "pins" }, pictures.map((picture, k) => h("button", { class: "tile", "aria-label": `Pinned image ${k + 1}: unpin`, title: "Unpin", onclick: () => toggle(pins[k]) }, picture, h("span", { class: "seed" }, `${pins[k].seed}:${pins[k].index}`))));
+      if (mine !== pinning) return;
+      const row = h("div", { class: "pins" }, pictures.map((picture, k) => h("button", { class: "tile", "aria-label": `Pinned image ${k + 1}: unpin`, title: "Click unpins, dragging onto another walks there", draggable: true, onclick: () => toggle(pins[k]),
+        ondragstart: (event) => event.dataTransfer.setData("text/plain", k), ondragover: (event) => event.preventDefault(),
+        ondrop: (event) => { event.preventDefault(); const from = pins[event.dataTransfer.getData("text/plain")]; if (from && from !== pins[k]) walk([from, pins[k]]); } }, picture, h("span", { class: "seed" }, `${pins[k].seed}:${pins[k].index}`))));
       const tools = h("div", { class: "row" },
         h("button", { disabled: pins.length < 2, onclick: () => walk() }, "Walk between them"),
         h("button", { onclick: () => near(pins.at(-1)) }, "Nearest training images"),
@@ -131,7 +136,7 @@ function makeView(id, found) {
         h("button", { onclick: () => save("explore", { tiles: pins.map(exact), format: "npz" }, `${id}-pins.npz`) }, "NPZ"));
       pinned.append(row, tools);
     } catch (error) {
-      pinned.append(h("p", { class: "fail" }, error.message));
+      if (mine === pinning) pinned.append(h("p", { class: "fail" }, error.message));
     }
   }
 
@@ -148,8 +153,8 @@ function makeView(id, found) {
     panel.scrollIntoView({ block: "nearest" });
   }
 
-  const walk = () => work("A walk between the pinned images", async () => {
-    const request = body({ tiles: pins.map(exact), steps: 24 });
+  const walk = (ends = pins) => work("A walk between the pinned images", async () => {
+    const request = body({ tiles: ends.map(exact), steps: 24 });
     const answer = await api(`/runs/${id}/walk`, { body: request });
     const frames = await tilesOf(answer);
     const side = Math.max(1, Math.floor(224 / model.size)) * model.size;

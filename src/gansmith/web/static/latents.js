@@ -16,14 +16,18 @@ export function sliders({ id, model, body, exact, pins }) {
   let variety = 1;
   let subject = null; // latents and label of a picture that was inverted
   let isBuilt = false;
+  let asking = null;
 
   const draw = debounced(async () => {
+    asking?.abort(); // what is asked for last is drawn; the first answer in a class takes longer, and others would wait
+    const mine = (asking = new AbortController());
     const tile = pins.at(-1);
     const start = subject ?? { tile: tile ? exact(tile) : { seed: 0, index: 0 } };
     const began = performance.now();
     try {
-      const answer = await api(`/runs/${id}/move`, { body: { checkpoint: body({}).checkpoint, ...start, steps, variety } });
+      const answer = await api(`/runs/${id}/move`, { body: { checkpoint: body({}).checkpoint, ...start, steps, variety }, signal: mine.signal });
       const [canvas] = await tilesOf(answer);
+      if (mine !== asking) return;
       const side = Math.max(1, Math.floor(168 / model.size)) * model.size;
       Object.assign(canvas.style, { width: `${side}px`, height: `${side}px` });
       canvas.classList.add("pixels");
@@ -33,7 +37,7 @@ export function sliders({ id, model, body, exact, pins }) {
       if (!isBuilt) build(answer.shares);
       status.textContent = `${subject ? "your picture" : tile ? "the newest pinned image" : "image 0 of seed 0"}, moved in ${Math.round(performance.now() - began)} ms`;
     } catch (error) {
-      status.textContent = error.message;
+      if (error.name !== "AbortError" && mine === asking) status.textContent = error.message;
     }
   });
 

@@ -71,7 +71,7 @@ function makeView(table) {
     h("div", { class: "row" }, play, h("button", { type: "button", onclick: () => { setPlaying(false); ask(1); } }, "One step"), speeds, h("button", { type: "button", onclick: () => { begin(choices); ask(0); } }, "Start again")),
     fieldChoice, problem, numbers);
   const panel = h("section", { class: "panel stack lesson", "aria-live": "polite" });
-  const right = h("div", { class: "stack" }, panel, h("section", { class: "panel stack" }, h("h2", {}, "Losses"), curves, h("p", { class: "small muted legend" }, mark("d"), "D", mark("g"), "G (dashed); the line at 1.39 is the loss of a D that cannot tell")),
+  const right = h("div", { class: "stack" }, panel, h("section", { class: "panel stack" }, h("h2", {}, "Losses"), curves, h("p", { class: "small muted legend" }, mark("d"), "D", mark("g"), "G (dashed)", h("span", {}, "The line at 1.39 is the loss of a D that cannot tell real from generated."))),
     h("details", { class: "panel" }, h("summary", {}, "Try things yourself"), controls));
 
   function mark(name) { return h("i", { class: `mark ${name}`, "aria-hidden": "true" }); }
