@@ -191,6 +191,7 @@ def test_lists_doctor_and_data_answer(gansmith, digit_dir):
     assert re.search("400 (training )?images", out) and re.search("[0-9a-f]{64}", out)
 
 
+@pytest.mark.slow
 def test_doctor_measures_what_runs_how_fast_where(gansmith, monkeypatch):
     monkeypatch.setattr("gansmith.environment.measure", partial(environment.measure, 0.01))
     code, out, _ = gansmith("doctor")
