@@ -27,6 +27,7 @@ from playwright.sync_api import sync_playwright
 
 import gansmith as gs
 from gansmith import runs
+from gansmith.web.notebook import Served
 
 CLICK = """async () => {
   const tiles = document.querySelector(".tiles");
@@ -98,20 +99,33 @@ def rates(run: runs.RunDirectory, seconds: float) -> list[float]:
     return [row["images_per_s"] for row in run.log[first:] if row.get("images_per_s")]
 
 
-def viewers(address: str, root: Path, run_id: str, count: int, windows: int, seconds: float) -> str:
+def seconds_of(*processes: int) -> list[float]:
+    """Return the processor time that each process has taken."""
+    return [sum(psutil.Process(process).cpu_times()[:2]) for process in processes]
+
+
+def viewers(studio: Served, root: Path, run_id: str, count: int, windows: int, seconds: float) -> str:
     """Return what viewers cost the training that runs."""
-    run, found = runs.open_run(root / run_id), {False: [], True: []}
+    assert studio.process is not None
+    run, found, taken = runs.open_run(root / run_id), {False: [], True: []}, []
     for k in range(windows):
-        watched = bool(k % 2)
-        command = [sys.executable, __file__, str(root), "--view", address, run_id, str(count)]
-        process = subprocess.Popen(command) if watched else None
+        if k % 2 == 0:
+            time.sleep(SETTLE_S)
+            found[False] += rates(run, seconds)
+            continue
+        command = [sys.executable, __file__, str(root), "--view", studio.address, run_id, str(count)]
+        process = subprocess.Popen(command)
         time.sleep(SETTLE_S)
-        found[watched] += rates(run, seconds)
-        if process:
-            process.kill()
-            process.wait()
+        before = seconds_of(studio.process.pid, process.pid)
+        found[True] += rates(run, seconds)
+        after = seconds_of(studio.process.pid, process.pid)
+        taken.append([100 * (b - a) / seconds for a, b in zip(before, after, strict=True)])
+        process.kill()
+        process.wait()
     alone, seen = (statistics.median(found[watched]) for watched in (False, True))
-    return f"{alone:.0f} images/s alone, {seen:.0f} with {count} viewers: {100 * (1 - seen / alone):+.1f} % lost"
+    server, clients = (statistics.median(column) for column in zip(*taken, strict=True))
+    lost = f"{alone:.0f} images/s alone, {seen:.0f} with {count} viewers: {100 * (1 - seen / alone):.1f} % lost"
+    return f"{lost}; of a core, the server takes {server:.1f} % and the viewers themselves {clients:.1f} %"
 
 
 def measure(root: Path, count: int, windows: int, seconds: float) -> None:
@@ -130,7 +144,7 @@ def measure(root: Path, count: int, windows: int, seconds: float) -> None:
             time.sleep(0.2)
         time.sleep(5)
         print("click to image while training:", clicks(studio.address, run_id))
-        print("viewers:", viewers(studio.address, root, job["run"], count, windows, seconds))
+        print("viewers:", viewers(studio, root, job["run"], count, windows, seconds))
     finally:
         ask(studio.address, f"/jobs/{job['id']}/stop", {})
         while runs.is_locked(root / job["run"]):

@@ -31,7 +31,8 @@ from gansmith.web.records import run_path
 
 KEPT = 6  # generators in memory
 MAX_NUMBERS = 2**26  # pixels times channels of one answer
-MAX_INDEX = 10_000
+# So small that a second thread costs more than it brings where another process, such as a training, has the cores too.
+ONE_THREAD = {"sample", "explore", "walk", "move", "learn"}
 
 Answer = tuple[dict[str, Any], bytes]
 
@@ -275,10 +276,13 @@ OPERATIONS: dict[str, Callable[[Path, Mapping[str, Any]], Answer]] = {
 
 def serve(root: Path, requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until there are no more; a user's mistake is answered with its sentence."""
+    threads = torch.get_num_threads()
     for line in requests:
         request = json.loads(line)
+        op = request.pop("op")
+        torch.set_num_threads(1 if op in ONE_THREAD else threads)
         try:
-            facts, data = OPERATIONS[request.pop("op")](root, request)
+            facts, data = OPERATIONS[op](root, request)
         except GansmithError as error:
             facts, data = {"error": str(error), "kind": type(error).__name__}, b""
         except Exception:

@@ -143,11 +143,21 @@ export function remember(changes) {
   history.replaceState(null, "", location.pathname + (text ? `?${text}` : ""));
 }
 
+// At once, and within the same frame only the last one, at its end.
 export const debounced = (action) => {
-  let waiting = 0;
+  let frame = 0;
+  let asked = null;
+  function run() {
+    frame = 0;
+    if (!asked) return;
+    const given = asked;
+    asked = null;
+    frame = requestAnimationFrame(run);
+    action(...given);
+  }
   return (...given) => {
-    cancelAnimationFrame(waiting);
-    waiting = requestAnimationFrame(() => action(...given));
+    asked = given;
+    if (!frame) run();
   };
 };
 

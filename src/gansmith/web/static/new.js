@@ -30,14 +30,18 @@ export async function render(main) {
   const start = h("button", { class: "primary", onclick: begin }, "Start");
   const line = h("div", { class: "grow" });
 
+  let asking = null;
   const settle = debounced(async () => {
+    asking?.abort();
+    const mine = (asking = new AbortController());
     try {
-      const found = await api("/config", { body: request() });
+      const found = await api("/config", { body: request(), signal: mine.signal });
       problem.textContent = "";
       start.disabled = false;
       clear(line, code(found.commands.terminal, "terminal"));
       line.title = found.commands.python;
     } catch (error) {
+      if (error.name === "AbortError") return;
       problem.textContent = error.message;
       start.disabled = true;
     }
