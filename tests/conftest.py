@@ -84,9 +84,13 @@ CHECKPOINT_FILES = ("generator.safetensors", "state.safetensors", "state.json")
 
 def flags(**changes: object) -> list[str]:
     """The flags of a tiny run."""
-    merged = {**TINY, **changes}
-    switches = [f"--no-{name.replace('_', '-')}" for name, value in merged.items() if value is False]
-    valued = {name: value for name, value in merged.items() if value is not False}
+    return as_flags({**TINY, **changes})
+
+
+def as_flags(choices: dict[str, object]) -> list[str]:
+    """The flags of these choices; a False is a switch."""
+    switches = [f"--no-{name.replace('_', '-')}" for name, value in choices.items() if value is False]
+    valued = {name: value for name, value in choices.items() if value is not False}
     return switches + [word for name, value in valued.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 

@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, flags, write_set
+from conftest import TINY, as_flags, flags, write_set
 from PIL import Image
 
 from gansmith import environment
@@ -413,8 +413,7 @@ def test_a_signal_saves_and_leaves(digit_dir, tmp_path, number, code):
 def small(**changes):
     """Flags of a pair so small that 64,000 images take a moment; intervals are left to the recipe."""
     sizes = {"g_width": 8, "d_width": 8, "latent_dim": 8, "batch_size": 256, "threads": 1, "trackers": "none"}
-    merged = {**sizes, **changes}
-    return [word for name, value in merged.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return as_flags({**sizes, **changes})
 
 
 def logged(run):

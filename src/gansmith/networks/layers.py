@@ -34,12 +34,12 @@ class Dropout(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         if self.sources is not None:
             bits = torch.stack([torch.randint(2**16, values.shape[1:], generator=source) for source in self.sources])
-            return values * (bits.to(values.device) >= self.dropped) / (1 - self.dropped / 2**16)
+            return self._masked(values, bits.to(values.device))
         if not self.training or not self.dropped:
             return values
         if values.device.type != "cpu":  # which draws fast, and from its own generator
             bits = torch.randint(2**16, (all_rows(len(values)), *values.shape[1:]), device=values.device)
-            return values * (own_rows(bits) >= self.dropped) / (1 - self.dropped / 2**16)
+            return self._masked(values, own_rows(bits))
         count = all_rows(values.numel())
         words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[:count]
@@ -49,6 +49,9 @@ class Dropout(nn.Module):
         kept = torch.empty_like(values, memory_format=torch.preserve_format)
         torch.as_strided(kept, (values.numel(),), (1,)).copy_(bits >= self.dropped - 2**15)
         return values * kept.mul_(1 / (1 - self.dropped / 2**16))
+
+    def _masked(self, values: Tensor, bits: Tensor) -> Tensor:
+        return values * (bits >= self.dropped) / (1 - self.dropped / 2**16)
 
     def extra_repr(self) -> str:
         return f"{self.dropped / 2**16:.4g}"
@@ -115,7 +118,8 @@ class _WholeBatchNorm(torch.autograd.Function):
             gradient, values, weight, centre, spread, None, None, False, ctx.eps, [True, True, True]
         )
         sums = totals(torch.stack([to_weight, to_bias])) / all_rows(values.numel() // values.shape[1])
-        scale, inverse = weight * (spread + ctx.eps).rsqrt(), (spread + ctx.eps).rsqrt()
+        inverse = (spread + ctx.eps).rsqrt()
+        scale = weight * inverse
         slope = scale * inverse * sums[0]
         shape = [1, -1, *[1] * (values.dim() - 2)]
         offset = scale * sums[1] - slope * centre
