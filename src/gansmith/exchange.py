@@ -1,7 +1,7 @@
 """Memory that the processes of one machine share, to exchange tensors at every step.
 
-Gloo sends every message through the kernel and wakes a thread for it: a millisecond and more on two busy cores, for
-seven messages a step. Here each process writes its tensor to a place of its own, then a number that the others wait for.
+Gloo sends every message through the kernel and wakes a thread for it: a millisecond and more on two busy cores, seven
+times a step. Here each process writes its tensor to a place of its own, then a number that the others wait for.
 """
 
 import contextlib
