@@ -1,6 +1,6 @@
 // Sampling a generator: tiles by seed and class, pins, walks, words, classes by styles, nearest training images.
 import { go, state, watch } from "./app.js";
-import { api, clear, count, debounced, h, oops, parameters, remember, same, term, tilesOf, toast, url } from "./lib.js";
+import { api, clear, count, debounced, h, latest, oops, parameters, remember, same, term, tilesOf, toast, url } from "./lib.js";
 import { drawing, sliders } from "./latents.js";
 
 export async function render(main, id) {
@@ -39,8 +39,8 @@ function makeView(id, found) {
   let model = null;
   let tiles = [];
   let current = -1;
-  let asking = null;
-  let pinning = null;
+  const asking = latest();
+  const pinning = latest();
   let moving = null;
   let sketch = null;
 
@@ -57,22 +57,21 @@ function makeView(id, found) {
 
   const draw = debounced(async () => {
     remember({ seed: chosen.seed || "", label: chosen.label, count: chosen.count === 25 ? "" : chosen.count, checkpoint: chosen.checkpoint, truncation: chosen.truncation === 1 ? "" : chosen.truncation });
-    asking?.abort();
-    const mine = (asking = new AbortController());
+    const signal = asking();
     const began = performance.now();
     const query = new URLSearchParams({ seed: chosen.seed, count: chosen.count, truncation: chosen.truncation });
     if (chosen.label !== "") query.set("labels", chosen.label);
     if (chosen.checkpoint) query.set("checkpoint", chosen.checkpoint);
     try {
-      const answer = await api(`/runs/${id}/sample?${query}`, { signal: mine.signal });
+      const answer = await api(`/runs/${id}/sample?${query}`, { signal });
       const pictures = await tilesOf(answer);
-      if (mine !== asking) return;
+      if (signal.aborted) return;
       tiles = answer.tiles;
       show(pictures, answer.columns);
       status.textContent = `${answer.count} images in ${Math.round(performance.now() - began)} ms`;
       stage.dataset.ms = Math.round(performance.now() - began);
     } catch (error) {
-      if (error.name === "AbortError" || mine !== asking) return;
+      if (signal.aborted) return;
       clear(canvas);
       status.textContent = error.message;
     }
@@ -118,13 +117,13 @@ function makeView(id, found) {
   const body = (changes) => ({ checkpoint: chosen.checkpoint ? Number(chosen.checkpoint) : null, truncation: chosen.truncation, ...changes });
 
   async function drawPins() {
-    const mine = (pinning = {});
+    const signal = pinning();
     clear(pinned, h("div", { class: "row" }, h("h2", { class: "grow" }, "Pinned"), pins.length > 0 && h("button", { class: "quiet", onclick: () => { pins.length = 0; remember({ pins: "" }); drawPins(); draw(); } }, "Clear")));
     if (!pins.length) return pinned.append(h("p", { class: "muted small" }, "Click images to keep them here: walk between them, find the training images nearest to one, or draw them in every class."));
     try {
       const answer = await api(`/runs/${id}/explore`, { body: body({ tiles: pins.map(exact) }) });
       const pictures = await tilesOf(answer);
-      if (mine !== pinning) return;
+      if (signal.aborted) return;
       const row = h("div", { class: "pins" }, pictures.map((picture, k) => h("button", { class: "tile", "aria-label": `Pinned image ${k + 1}: unpin`, title: "Click unpins, dragging onto another walks there", draggable: true, onclick: () => toggle(pins[k]),
         ondragstart: (event) => event.dataTransfer.setData("text/plain", k), ondragover: (event) => event.preventDefault(),
         ondrop: (event) => { event.preventDefault(); const from = pins[event.dataTransfer.getData("text/plain")]; if (from && from !== pins[k]) walk([from, pins[k]]); } }, picture, h("span", { class: "seed" }, `${pins[k].seed}:${pins[k].index}`))));
@@ -136,7 +135,7 @@ function makeView(id, found) {
         h("button", { onclick: () => save("explore", { tiles: pins.map(exact), format: "npz" }, `${id}-pins.npz`) }, "NPZ"));
       pinned.append(row, tools);
     } catch (error) {
-      if (mine === pinning) pinned.append(h("p", { class: "fail" }, error.message));
+      if (!signal.aborted) pinned.append(h("p", { class: "fail" }, error.message));
     }
   }
 
@@ -284,7 +283,7 @@ function makeView(id, found) {
       drawPins();
       moving.draw();
     },
-    close() { asking?.abort(); },
+    close() { asking(); },
   };
 }
 

@@ -1,5 +1,5 @@
 // Sections of the explorer that act on latents: sliders along directions, a drawing or a picture projected.
-import { api, clear, debounced, h, term, tilesOf, toast } from "./lib.js";
+import { api, clear, debounced, h, latest, term, tilesOf, toast } from "./lib.js";
 
 const SIDE = 280; // of the drawing
 const MAX_UPLOAD_PX = 512;
@@ -16,18 +16,17 @@ export function sliders({ id, model, body, exact, pins }) {
   let variety = 1;
   let subject = null; // latents and label of a picture that was inverted
   let isBuilt = false;
-  let asking = null;
+  const asking = latest();
 
   const draw = debounced(async () => {
-    asking?.abort(); // what is asked for last is drawn; the first answer in a class takes longer, and others would wait
-    const mine = (asking = new AbortController());
+    const signal = asking(); // the first answer in a class takes longer, and others would wait
     const tile = pins.at(-1);
     const start = subject ?? { tile: tile ? exact(tile) : { seed: 0, index: 0 } };
     const began = performance.now();
     try {
-      const answer = await api(`/runs/${id}/move`, { body: { checkpoint: body({}).checkpoint, ...start, steps, variety }, signal: mine.signal });
+      const answer = await api(`/runs/${id}/move`, { body: { checkpoint: body({}).checkpoint, ...start, steps, variety }, signal });
       const [canvas] = await tilesOf(answer);
-      if (mine !== asking) return;
+      if (signal.aborted) return;
       const side = Math.max(1, Math.floor(168 / model.size)) * model.size;
       Object.assign(canvas.style, { width: `${side}px`, height: `${side}px` });
       canvas.classList.add("pixels");
@@ -37,7 +36,7 @@ export function sliders({ id, model, body, exact, pins }) {
       if (!isBuilt) build(answer.shares);
       status.textContent = `${subject ? "your picture" : tile ? "the newest pinned image" : "image 0 of seed 0"}, moved in ${Math.round(performance.now() - began)} ms`;
     } catch (error) {
-      if (error.name !== "AbortError" && mine === asking) status.textContent = error.message;
+      if (!signal.aborted) status.textContent = error.message;
     }
   });
 
@@ -66,8 +65,8 @@ export function drawing({ id, model, body, onFound }) {
   const result = h("div", { class: "row", role: "status", style: { alignItems: "start" } });
   const context = paper.getContext("2d");
   let last = null;
-  let asking = null;
-  const erase = () => { context.fillStyle = "#fff"; context.fillRect(0, 0, SIDE, SIDE); clear(result); asking?.abort(); };
+  const asking = latest();
+  const erase = () => { context.fillStyle = "#fff"; context.fillRect(0, 0, SIDE, SIDE); clear(result); asking(); };
 
   function point(event) {
     const box = paper.getBoundingClientRect();
@@ -99,13 +98,12 @@ export function drawing({ id, model, body, onFound }) {
   }
 
   async function project(data) {
-    asking?.abort();
-    const mine = (asking = new AbortController());
+    const signal = asking();
     clear(result, h("span", { class: "muted" }, "Looking for it in latent space"));
     try {
-      const answer = await api(`/runs/${id}/invert`, { body: { checkpoint: body({}).checkpoint, picture: data.split(",")[1] }, signal: mine.signal });
+      const answer = await api(`/runs/${id}/invert`, { body: { checkpoint: body({}).checkpoint, picture: data.split(",")[1] }, signal });
       const pictures = await tilesOf(answer);
-      if (mine !== asking) return;
+      if (signal.aborted) return;
       const side = Math.max(1, Math.floor(112 / model.size)) * model.size;
       const shown = pictures.map((canvas, k) => {
         Object.assign(canvas.style, { width: `${side}px`, height: `${side}px` });
@@ -119,7 +117,7 @@ export function drawing({ id, model, body, onFound }) {
         answer.notices.map((notice) => h("p", { class: "small muted" }, notice)),
         h("button", { onclick: () => onFound({ latents: answer.latents, label: answer.label }) }, "Move it along directions")));
     } catch (error) {
-      if (error.name !== "AbortError" && mine === asking) clear(result, h("span", { class: "fail" }, error.message));
+      if (!signal.aborted) clear(result, h("span", { class: "fail" }, error.message));
     }
   }
 

@@ -143,6 +143,16 @@ export function remember(changes) {
   history.replaceState(null, "", location.pathname + (text ? `?${text}` : ""));
 }
 
+// Of requests of one kind only the last counts: each call aborts the signal of the call before, and gives a new one.
+export function latest() {
+  let asking = null;
+  return () => {
+    asking?.abort();
+    asking = new AbortController();
+    return asking.signal;
+  };
+}
+
 // At once, and within the same frame only the last one, at its end.
 export const debounced = (action) => {
   let frame = 0;

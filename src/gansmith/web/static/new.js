@@ -1,6 +1,6 @@
 // A new run: data, recipe, length, options, on one page; the command that does the same stays in view.
 import { go, state } from "./app.js";
-import { api, clear, code, count, debounced, duration, h, parameters, ratio, toast, url } from "./lib.js";
+import { api, clear, code, count, debounced, duration, h, latest, parameters, ratio, toast, url } from "./lib.js";
 
 const SETS = [
   ["mnist", "Handwritten digits, 28 px grey"], ["fashion-mnist", "Clothes, 28 px grey"], ["kmnist", "Japanese letters, 28 px grey"],
@@ -30,18 +30,17 @@ export async function render(main) {
   const start = h("button", { class: "primary", onclick: begin }, "Start");
   const line = h("div", { class: "grow" });
 
-  let asking = null;
+  const asking = latest();
   const settle = debounced(async () => {
-    asking?.abort();
-    const mine = (asking = new AbortController());
+    const signal = asking();
     try {
-      const found = await api("/config", { body: request(), signal: mine.signal });
+      const found = await api("/config", { body: request(), signal });
       problem.textContent = "";
       start.disabled = false;
       clear(line, code(found.commands.terminal, "terminal"));
       line.title = found.commands.python;
     } catch (error) {
-      if (error.name === "AbortError") return;
+      if (signal.aborted) return;
       problem.textContent = error.message;
       start.disabled = true;
     }
