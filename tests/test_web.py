@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -590,15 +591,28 @@ def test_a_training_that_could_not_start_says_why_and_can_be_dismissed(tmp_path)
     assert jobs.stop(job["id"])["state"] == "removed" and jobs.all() == []
 
 
-def test_an_evaluation_waits_in_the_queue_and_a_training_becomes_a_film(server, root):
+def test_an_evaluation_waits_in_the_queue(server, root):
     server.json("POST", "/api/v1/jobs/hold", {"hold": True})
     job = server.json("POST", "/api/v1/runs/0001-default-mnist/evaluate", {"quick": True})
     stored = json.loads((root / ".studio" / "jobs" / job["id"] / "job.json").read_text())
     assert stored["words"] == ["evaluate", str(root.resolve() / "0001-default-mnist"), "--quick"]
     assert server.json("POST", f"/api/v1/jobs/{job['id']}/stop", {})["state"] == "removed"
     server.json("POST", "/api/v1/jobs/hold", {"hold": False})
-    with Image.open(io.BytesIO(asked(root, "film")[1])) as film:
+
+
+def test_a_run_is_shared_as_files(root):
+    with Image.open(io.BytesIO(asked(root, "share", name="film.gif")[1])) as film:
         assert film.format == "GIF" and 1 < film.n_frames <= len(runs.open_run(root / "0001-default-mnist").grids())
+    with zipfile.ZipFile(io.BytesIO(asked(root, "share", name="safetensors.zip")[1])) as archive:
+        assert "safetensors/generator.safetensors" in archive.namelist()
+        assert archive.read("safetensors/model-card.md") and archive.testzip() is None
+
+
+def test_what_a_run_is_not_shared_as_is_said(server):
+    shares = server.json("GET", "/api/v1/runs/0001-default-mnist")["shares"]
+    assert {"web-page.zip", "report.pdf", "film.gif", "submission.zip"} <= set(shares)
+    status, _, data = server.ask("GET", "/api/v1/runs/0001-default-mnist/share/exe")
+    assert status == 404 and "choose one of web-page.zip" in json.loads(data)["error"]["message"]
 
 
 def test_the_queue_runs_one_command_after_the_other_in_processes_that_any_server_finds(tmp_path):

@@ -205,6 +205,18 @@ def test_a_drawing_is_projected_and_moved(page, server):
     keep(page, "drawing-1280-light")
 
 
+@pytest.mark.browser
+def test_a_run_is_taken_along(page, server):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+    page.goto(f"{server.address}runs/{name}")
+    settle(page)
+    for button, kind in (("safetensors.zip", b"PK"), ("Save the training as a film", b"GIF8")):
+        with page.expect_download() as saved:
+            page.get_by_role("button", name=button).click()
+        assert Path(saved.value.path()).read_bytes().startswith(kind)
+    assert saved.value.suggested_filename == f"{name}-film.gif"
+
+
 def test_a_run_is_watched_as_it_grows_and_is_lost_and_found(page, server, root, digit_dir):
     run = make_run(runs_of(root), "0004-growing", digit_dir)
     page.goto(f"{server.address}runs/0004-growing")

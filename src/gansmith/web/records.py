@@ -17,6 +17,7 @@ from gansmith.files import read_json
 from gansmith.recipes import RECIPES
 from gansmith.runs import RunDirectory
 from gansmith.verdicts import Verdict
+from gansmith.web.shares import SHARES
 
 # Files of a run directory that may be looked at, each with its kind.
 FILES = {
@@ -151,6 +152,7 @@ def details(root: Path, run_id: str) -> dict[str, Any]:
         "best": best_of(path),
         "grids": [images_seen for images_seen, _ in run.grids()],
         "files": {name: (path / name).stat().st_size for name in FILES if (path / name).is_file()},
+        "shares": {name: share.meaning for name, share in SHARES.items()},
     }
 
 

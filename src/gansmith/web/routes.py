@@ -26,6 +26,7 @@ from gansmith.web import records, schemas, streams, uploads
 from gansmith.web.guard import TooLarge
 from gansmith.web.jobs import Jobs
 from gansmith.web.remote import Busy, Worker, WorkerFailed
+from gansmith.web.shares import SHARES
 
 PREFIX = "/api/v1"
 MAX_VIEWERS = 128
@@ -429,9 +430,12 @@ async def evaluate(call: Call) -> Any:
     return _shown(call.studio.jobs.add(words, run=path.name, title=f"evaluation of {path.name}"))
 
 
-async def run_film(call: Call) -> Any:
-    _, data = await call.ask("film")
-    return _download(data, "image/gif", f"{call.path('run')}.gif")
+async def share(call: Call) -> Any:
+    name = call.path("name")
+    if name not in SHARES:
+        raise NotFoundError(f"a run is not shared as {name[:64]!r}; choose one of {', '.join(SHARES)}")
+    _, data = await call.ask("share", name=name)
+    return _download(data, SHARES[name].media_type, f"{call.path('run')}-{name}")
 
 
 async def stop_run(call: Call) -> Any:
@@ -537,7 +541,7 @@ ENDPOINTS = [
     Endpoint("POST", "/learn", learn, "Train a pair in the plane for some steps.", body=schemas.LearnBody),
     Endpoint("POST", "/runs/{run}/resume", resume, "Continue or extend a run.", body=schemas.ResumeBody),
     Endpoint("POST", "/runs/{run}/evaluate", evaluate, "Evaluate the newest checkpoint.", body=schemas.EvaluateBody),
-    Endpoint("GET", "/runs/{run}/film.gif", run_film, "A film of the training.", answer="image/gif"),
+    Endpoint("GET", "/runs/{run}/share/{name}", share, "The run as a file for others.", answer=_BYTES),
     Endpoint("POST", "/runs/{run}/stop", stop_run, "Save a run that trains, and stop it.", body=schemas.StopBody),
     Endpoint("GET", "/fields", list_fields, "Every choice of a training: kind, default, range, meaning, group."),
     Endpoint("GET", "/recipes", list_recipes, "Every recipe with the values it sets."),

@@ -28,6 +28,7 @@ from gansmith.sampling import Model
 from gansmith.web import latents
 from gansmith.web.learn import learn
 from gansmith.web.records import run_path
+from gansmith.web.shares import SHARES
 
 KEPT = 6  # generators in memory
 MAX_NUMBERS = 2**26  # pixels times channels of one answer
@@ -254,10 +255,12 @@ def to_gif(images: Tensor, frame_ms: int) -> bytes:
     return file.getvalue()
 
 
-def film(root: Path, request: Mapping[str, Any]) -> Answer:
-    """Return a film of a run's training as a GIF."""
+def share(root: Path, request: Mapping[str, Any]) -> Answer:
+    """Return a run as a file to hand on; see `shares`."""
     with TemporaryDirectory(prefix="gansmith-") as folder:
-        return {}, api.film(run_path(root, request["run"]), out=Path(folder) / "film.gif").read_bytes()
+        path = Path(folder) / request["name"]
+        SHARES[request["name"]].write(run_path(root, request["run"]), path)
+        return {}, path.read_bytes()
 
 
 OPERATIONS: dict[str, Callable[[Path, Mapping[str, Any]], Answer]] = {
@@ -269,7 +272,7 @@ OPERATIONS: dict[str, Callable[[Path, Mapping[str, Any]], Answer]] = {
     "move": move,
     "invert": invert,
     "learn": learn,
-    "film": film,
+    "share": share,
     "look": look,
 }
 

@@ -1,6 +1,6 @@
 // Sampling a generator: tiles by seed and class, pins, walks, words, classes by styles, nearest training images.
 import { go, state, watch } from "./app.js";
-import { api, clear, count, debounced, h, latest, oops, parameters, remember, same, term, tilesOf, toast, url } from "./lib.js";
+import { api, clear, count, debounced, download, h, latest, oops, parameters, remember, same, term, tilesOf, url } from "./lib.js";
 import { drawing, sliders } from "./latents.js";
 
 export async function render(main, id) {
@@ -183,17 +183,7 @@ function makeView(id, found) {
       labels.map(({ name }) => h("span", { class: "small muted", style: { background: "var(--surface)", padding: "2px", overflow: "hidden" } }, name)), pictures.map((picture) => h("div", { class: "tile" }, picture))))];
   });
 
-  async function save(what, request, name) {
-    try {
-      const answer = await fetch(url(`/runs/${id}/${what}`), { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body(request)) });
-      if (!answer.ok) throw new Error((await answer.json()).error.message);
-      const link = h("a", { href: URL.createObjectURL(await answer.blob()), download: name });
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-    } catch (error) {
-      toast(error.message);
-    }
-  }
+  const save = (what, request, name) => download(`/runs/${id}/${what}`, { body: body(request), name });
 
   function drawHead() {
     const checkpoint = h("select", { "aria-label": "Checkpoint", onchange: () => { chosen.checkpoint = checkpoint.value; draw(); drawPins(); moving.draw(); } }, h("option", { value: "" }, "newest checkpoint"),

@@ -22,7 +22,22 @@ const API = "/api/v1";
 
 export class Refused extends Error {}
 
-export async function api(path, { body, method = body ? "POST" : "GET", signal, raw } = {}) {
+export async function api(path, options) {
+  return (await answerOf(path, options)).json();
+}
+
+// Saves what the server answers as a file; a refusal is shown.
+export async function download(path, { name, ...options }) {
+  try {
+    const link = h("a", { href: URL.createObjectURL(await (await answerOf(path, options)).blob()), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  } catch (error) {
+    toast(error.message);
+  }
+}
+
+async function answerOf(path, { body, method = body ? "POST" : "GET", signal, raw } = {}) {
   const headers = body || method !== "GET" ? { "content-type": raw ? "application/octet-stream" : "application/json" } : {};
   let answer;
   try {
@@ -31,9 +46,9 @@ export async function api(path, { body, method = body ? "POST" : "GET", signal, 
     if (error.name === "AbortError") throw error;
     throw new Refused("The server does not answer; start it again with gansmith studio.");
   }
+  if (answer.ok) return answer;
   const found = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Refused(found.error?.message ?? `The server answered ${answer.status}.`);
-  return found;
+  throw new Refused(found.error?.message ?? `The server answered ${answer.status}.`);
 }
 
 // Too many requests at once are put off, not given up.

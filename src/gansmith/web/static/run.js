@@ -1,7 +1,7 @@
 // A run: its samples through training, its curves, what went wrong, its choices.
 import { state, watch } from "./app.js";
 import { color, draw as drawCharts, moveCursor, SERIES, smooth, table } from "./charts.js";
-import { api, clear, code, count, debounced, duration, follow, h, MEANINGS, parameters, ratio, remember, term, toast, url } from "./lib.js";
+import { api, clear, code, count, debounced, download, duration, follow, h, MEANINGS, parameters, ratio, remember, say, term, toast, url } from "./lib.js";
 import { badge } from "./runs.js";
 
 const EXPLAINED = [["D loss", "d_loss"], ["G loss", "g_loss"], ["validation FD ratio", "validation_fd_ratio"], ["D(real)", "d_real"], ["D(fake)", "d_fake"], ["gradient norm of D", "d_grad_norm"], ["gradient norm of G", "g_grad_norm"], ["images/s", "images_per_s"]];
@@ -101,7 +101,7 @@ export async function render(main, id) {
   }
 
   function drawBelow() {
-    clear(below, configTable(details), lines(id, details), files(id, details));
+    clear(below, sharing(id, details), configTable(details), lines(id, details), files(id, details));
   }
 
   const stop = follow(`/runs/${id}/events`, {
@@ -165,7 +165,7 @@ function makeFilm(id, live, onMove) {
   const speed = h("select", { "aria-label": "Speed" }, [1, 2, 4, 8].map((times) => h("option", { value: times }, `${times}×`)));
   const save = h("a", { class: "button", download: "", "aria-label": "Save this frame as PNG" }, "PNG");
   const element = h("section", { class: "stack", "aria-label": "Samples through training" }, stage,
-    h("div", { class: "timeline" }, marks, slider), h("div", { class: "row" }, play, speed, caption, h("span", { class: "grow" }), save, h("a", { class: "button", href: url(`/runs/${id}/film.gif`), download: `${id}.gif`, "aria-label": "Save the training as a film" }, "GIF")));
+    h("div", { class: "timeline" }, marks, slider), h("div", { class: "row" }, play, speed, caption, h("span", { class: "grow" }), save, h("button", { "aria-label": "Save the training as a film", onclick: shared(id, "film.gif") }, "GIF")));
 
   image.addEventListener("load", fit);
   const observer = new ResizeObserver(fit);
@@ -308,6 +308,24 @@ function lines(id, details) {
   return h("details", { class: "panel" }, h("summary", {}, "The same in a terminal, in Python"), h("div", { class: "stack" },
     code(details.commands.terminal, "terminal: train"), code(details.commands.python, "Python: train"),
     code(`gansmith evaluate ${id}`, "terminal: evaluate"), code(`gs.open_run("${id}")`, "Python: open")));
+}
+
+// What a button does that makes a file and saves it: exports are read back and compared, so they take seconds.
+const shared = (id, name) => async (event) => {
+  const button = event.target.closest("button");
+  button.disabled = true;
+  button.setAttribute("aria-busy", "true");
+  say(`${name} is being made`);
+  await download(`/runs/${id}/share/${name}`, { name: `${id}-${name}` });
+  button.removeAttribute("aria-busy");
+  button.disabled = false;
+  button.focus();
+};
+
+function sharing(id, details) {
+  const isEmpty = !details.checkpoints.length;
+  return h("section", { class: "panel stack", "aria-label": "Share" }, h("h2", {}, "Share"),
+    isEmpty ? h("p", { class: "muted" }, "Nothing is saved yet: wait for the first checkpoint.") : h("ul", { class: "shares" }, Object.entries(details.shares).map(([name, meaning]) => h("li", {}, h("button", { onclick: shared(id, name) }, name), h("span", { class: "muted small" }, meaning)))));
 }
 
 function files(id, details) {
