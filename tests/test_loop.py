@@ -27,7 +27,9 @@ from gansmith.training.step import NonFiniteError
 LONG = (
     "stacked",
     "gaussians",
+    "default-unlabelled",
     "mlp-keras",
+    "dcgan-keras",
     "cgan-keras",
     "dcgan-sgd",
     "progressive",

@@ -75,6 +75,7 @@ def kernel(tmp_path):
 TRAIN = 'import gansmith as gs; run = gs.train("mlp-small", images={}, log_every=640, sample_every={}, out="run")'
 
 
+@pytest.mark.slow
 def test_an_interrupted_kernel_stops_and_saves_the_run(kernel):
     interrupted = False
     kinds, shown = [], []

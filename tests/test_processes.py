@@ -333,6 +333,7 @@ def test_minutes_are_the_same_length_for_all_processes(tmp_path, digit_dir):
     assert run.config.planned_images != run.config.images  # corrected half-way, to what process 0 measured
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once(tmp_path):
     words = ["-m", "gansmith", "train", "default", "--batch-size=1", f"--out={tmp_path / 'run'}"]
     codes, _, err = finish(start(words, 2))
