@@ -192,7 +192,12 @@ def leave_unchanged(call, run):
     assert_unchanged(before)
 
 
-@pytest.mark.parametrize("name", CALLS)
+SECONDS = ("resume", "compare")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SECONDS else ()) for name in CALLS]
+)
 def test_a_call_leaves_the_process_as_it_was(name, run, unusual):
     leave_unchanged(CALLS[name], run)
 
@@ -247,7 +252,7 @@ def interrupting(number, *, at=5, times=1):
     return gs.Objective(d_loss, plain.g_loss)
 
 
-LENGTH = {"images": 1280, "log_every": 128, "save_every": 1280}
+LENGTH = {"images": 768, "log_every": 128, "save_every": 768}
 
 
 def test_an_interrupted_training_saves_and_returns_a_run_that_can_go_on():

@@ -77,11 +77,11 @@ def test_kills_in_a_save_and_at_random_moments_change_nothing(tiny, run_training
     config, data = load_training_data(tiny("mlp-small", images=512, log_every=16, save_every=32, evaluate_every=512))
     whole = run_training(config, "whole")
     directory, draw, torn = tmp_path / "killed", random.Random(0), 0
-    for moment in range(1, 25):  # the first start takes some 15, a save 7 to 10
+    for moment in range(1, 25, 2):  # the first start takes some 15, a save 7 to 10
         child = fork(directory, config, data, dies_at=moment)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         torn += is_saving(directory)
-    assert torn > 4
+    assert torn > 2
     for _ in range(6):
         child = fork(directory, config, data)
         time.sleep(draw.uniform(0, 0.1))

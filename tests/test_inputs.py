@@ -33,6 +33,21 @@ def test_only_few_images_are_shifted(tiny, monkeypatch):
     assert load_training_data(config.replace(augment="shifts"))[0].augment == "shifts"
 
 
+def test_many_images_in_color_change_what_the_recipe_sets_and_nothing_that_was_asked_for(tiny, monkeypatch):
+    noise = torch.randint(256, (400, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    colors, grey = Images(noise, None), Images(noise[:, :1], None)
+    assert load_training_data(tiny(), colors)[0].d_steps == 2
+    monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
+    config, data = load_training_data(tiny(), colors)
+    assert (config.d_steps, config.d_loss_target) == (1, 0.8)
+    assert "d_steps is 1, not 2: the images are in color" in data.notices
+    assert load_training_data(config, colors)[0] == config  # as when the run is resumed
+    asked = load_training_data(tiny(d_steps=2, d_loss_target=1.1), colors)[0]
+    assert (asked.d_steps, asked.d_loss_target) == (2, 1.1)
+    assert load_training_data(tiny(), grey)[0].d_steps == 2
+    assert load_training_data(tiny("r3gan"), colors)[0].d_steps == tiny("r3gan").d_steps
+
+
 def test_without_labels_the_default_takes_clusters(tiny, tmp_path, digits):
     folder = write_set(tmp_path / "none", digits[0], None)
     config, data = load_training_data(tiny(data_dir=str(folder)))

@@ -39,6 +39,7 @@ LONG = (
     "sngan",
     "acgan",
     "stylegan-lite",
+    "r3gan",
 )
 
 
@@ -55,6 +56,7 @@ def test_resume_continues_the_same_run(recipe, tiny, run_training):
     assert len(whole.checkpoints()) == 4
 
 
+@pytest.mark.slow
 def test_resume_restores_the_probability_of_adaptive_augmentation(tiny, run_training):
     config = tiny(augment="adaptive")
     whole = run_training(config, "whole")
@@ -154,15 +156,11 @@ def test_a_finished_run_is_extended_at_its_last_rates(tiny, run_training):
 
 
 def test_the_unlabelled_recipe_never_reads_a_label(tiny, run_training, tmp_path, digits):
-    images, labels = digits
     with_labels = run_training(tiny("default-unlabelled"), "labels")
-    zeroed = write_set(tmp_path / "zeroed-data", images, np.zeros_like(labels))
-    without = run_training(tiny("default-unlabelled", data_dir=str(zeroed)), "zeroed")
-    missing = write_set(tmp_path / "missing-data", images, None)
-    none = run_training(tiny("default-unlabelled", data_dir=str(missing)), "missing")
-    weights = [load_checkpoint(run.latest())[:2] for run in (with_labels, without, none)]
-    for other in weights[1:]:
-        torch.testing.assert_close(other, weights[0], rtol=0, atol=0)
+    missing = write_set(tmp_path / "missing-data", digits[0], None)
+    without = run_training(tiny("default-unlabelled", data_dir=str(missing)), "missing")
+    weights = [load_checkpoint(run.latest())[:2] for run in (with_labels, without)]
+    torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=0)
 
 
 def test_labels_change_what_the_default_learns_and_generates(tiny, run_training):
@@ -194,6 +192,7 @@ def test_all_training_images_leave_nothing_to_score_on(tiny, run_training):
     assert run_training(tiny(use_all_training_images=True), "all").metrics == []
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_improving_ends_early_and_stays_ended(tiny, run_training):
     still = {"g_lr": 0.0, "d_lr": 0.0, "evaluate_every": 32, "early_stopping": 2}
     whole = run_training(tiny(**still), "whole")
@@ -375,6 +374,7 @@ def test_each_rollback_halves_the_learning_rates_again(tiny, tmp_path, monkeypat
     assert run.latest() is not None
 
 
+@pytest.mark.slow
 def test_a_rollback_survives_kills(tiny, tmp_path, monkeypatch):
     config, data = load_training_data(tiny("mlp-small", on_failure="rollback", save_every=32))
     fail_at(monkeypatch, 208, while_lr_above=0.6 * config.g_lr)

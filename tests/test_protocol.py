@@ -77,6 +77,7 @@ def test_a_whole_test_set_as_samples_is_halved(halves, networks):
     assert found.fd_ratio == pytest.approx(1.0, abs=0.25)
 
 
+@pytest.mark.slow
 def test_missing_classes_and_wrong_pixels_fail_their_gates(halves, networks):
     real = halves.train
     no_ones = real.take(torch.nonzero(real.labels != 1).flatten()[:1100])

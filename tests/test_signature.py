@@ -290,6 +290,7 @@ def test_a_file_is_evaluated_as_its_run_is(subclustered, run_training, tmp_path)
     assert ratios[1] == pytest.approx(ratios[0], rel=0.01)
 
 
+@pytest.mark.slow
 def test_unconditional_generators_are_sampled_alike(tmp_path: Path):
     model = replace(build_model("mlp", conditioning="none"), conditioning=UNCONDITIONAL)
     to_onnx(model, tmp_path / "generator")

@@ -130,7 +130,7 @@ def new_study(folder, settings=SETTINGS, name="study.db"):
     return study
 
 
-@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sampler", ["random", pytest.param("tpe", marks=pytest.mark.slow)])
 def test_choices_depend_on_the_seed_the_number_and_the_trials_before(tmp_path, sampler):
     """So a study that is opened again draws what one that stays open draws."""
     settings = {**SETTINGS, "sampler": sampler}
@@ -274,12 +274,11 @@ def test_a_sweep_that_is_stopped_again_and_again_ends_with_its_trials(tmp_path, 
 
 
 def test_failed_trials_are_recorded_with_their_reasons(tmp_path, digit_dir):
-    settings = planned(digit_dir, "g-lr=1e-3,1e17,d-lr=1e-3,1e17", sampler="grid")
+    settings = planned(digit_dir, "d-lr=1e-3,1e18", sampler="grid")
     search.run_sweep(tmp_path / "sweep", settings, pool=PoolHere())
     rows = rows_of(tmp_path / "sweep")
-    assert [tuple(row["params"].values()) for row in rows] == [(1e-3, 1e-3), (1e-3, 1e17), (1e17, 1e-3), (1e17, 1e17)]
-    assert [row["state"] for row in rows][0] == "finished" and rows[3]["state"] == "failed"
-    assert "became NaN or infinite" in rows[3]["reason"]
+    assert [(row["params"], row["state"]) for row in rows] == [({"d_lr": 1e-3}, "finished"), ({"d_lr": 1e18}, "failed")]
+    assert "became NaN or infinite" in rows[1]["reason"]
     assert "failed: " in gs.Sweep(tmp_path / "sweep").report().read_text()
 
 

@@ -33,6 +33,7 @@ def own_set(monkeypatch):
     return Real(*(digits.take(order[a:b]) for a, b in ((0, 3000), (3000, 4000), (4000, 5000))))
 
 
+@pytest.mark.slow
 def test_the_score_in_training_agrees_with_the_verdict_on_equally_many_samples(own_set, monkeypatch):
     monkeypatch.setattr(evaluator_training, "MOST_HELD_OUT", 1000)
     monkeypatch.setattr(evaluator_training, "SHARE_HELD_OUT", 3)

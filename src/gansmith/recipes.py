@@ -26,6 +26,11 @@ _DEFAULT: dict[str, Any] = dict(
     augment="auto",
 )  # fmt: skip
 
+# What a recipe sets otherwise for many images in color, unless something else is asked for.
+IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(
+    ("default", "default-unlabelled"), dict(d_steps=1, d_loss_target=0.8)
+)
+
 RECIPES: dict[str, dict[str, Any]] = {
     # Conditioned on sub-clusters of each class where the data has labels, on k-means clusters elsewhere.
     "default": dict(_DEFAULT, clusters_per_class=200),

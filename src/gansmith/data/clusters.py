@@ -36,7 +36,7 @@ EDGE_WEIGHT = (
     2.0  # total standard deviation of edges over that of pixels: edges separate classes, pixels keep clusters tight
 )
 LABEL_CODES, LABEL_WEIGHT = 14, 4.0  # dimensions of a code that identify its class, and their norm
-_CHUNK = 1000
+_CHUNK, _AT_ONCE = 1000, 250  # images whose codes, and whose pixels and edges, are computed together
 
 Codes = NDArray[np.float32]
 
@@ -116,12 +116,15 @@ def _components(pixels: Tensor) -> tuple[Codes, Tensor]:
     read = _blocks(pixels[:: math.ceil(len(pixels) / MAX_PCA_IMAGES)])
     scales = [_spread(block) for block in read]
 
-    def joined(blocks: tuple[Tensor, Tensor]) -> Tensor:
-        grey, edges = (block / scale for block, scale in zip(blocks, scales, strict=True))
-        return torch.cat([grey, EDGE_WEIGHT * edges], dim=1)
+    def joined(blocks: tuple[Tensor, Tensor]) -> Tensor:  # in place: in color they take hundreds of megabytes
+        grey, edges = (block.div_(scale) for block, scale in zip(blocks, scales, strict=True))
+        return torch.cat([grey, edges.mul_(EDGE_WEIGHT)], dim=1)
 
     sample = joined(read)
-    pca = PCA(min(COMPONENTS, *sample.shape), svd_solver="randomized", random_state=0).fit(sample.numpy())
+    del read
+    shape = min(COMPONENTS, *sample.shape)
+    pca = PCA(shape, svd_solver="randomized", random_state=0, copy=False).fit(sample.numpy())
+    del sample
     # Projected by torch, not by PCA.transform: NumPy's threads would busy-wait on the cores that torch's need.
     mean, axes = torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_)
     codes = torch.empty(len(pixels), len(axes))  # at once: results kept between the chunks would fragment memory
@@ -149,9 +152,16 @@ def _spread(block: Tensor) -> float:
 def _blocks(pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Return flat pixels (N, C * H * W) in [0, 1], and `edge_histograms`, of images averaged down if they are large."""
     factor = max(1, pixels.shape[-1] // MAX_SIDE)
-    chunks = [avg_pool2d(chunk.float(), factor) if factor > 1 else chunk for chunk in pixels.split(_CHUNK)]
-    flat = torch.cat([chunk.flatten(1).float() / 255 for chunk in chunks])
-    return flat, torch.cat([edge_histograms(chunk) for chunk in chunks])
+    blocks: tuple[Tensor, ...] = ()
+    for rows in torch.arange(len(pixels)).split(_AT_ONCE):
+        chunk = pixels[rows]
+        small = avg_pool2d(chunk.float(), factor) if factor > 1 else chunk
+        parts = small.flatten(1).float() / 255, edge_histograms(small)
+        blocks = blocks or tuple(part.new_empty(len(pixels), part.shape[1]) for part in parts)
+        for block, part in zip(blocks, parts, strict=True):
+            block[rows] = part
+    flat, edges = blocks
+    return flat, edges
 
 
 def edge_histograms(pixels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from gansmith.data.images import CHUNK
 from gansmith.randomness import drawn
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -100,7 +101,7 @@ def mirror_accuracy(pixels: Tensor, labels: Tensor | None) -> float:
         pixels: (N, C, H, W).
         labels: (N,); None for one class.
     """
-    small = adaptive_avg_pool2d(pixels.float().mean(1, keepdim=True), 16)
+    small = torch.cat([adaptive_avg_pool2d(part.float().mean(1, keepdim=True), 16) for part in pixels.split(CHUNK)])
     odd = (small - small.flip(-1)).flatten(1)
     labels = torch.zeros(len(odd), dtype=torch.int64) if labels is None else labels
     told = torch.zeros(len(odd))
