@@ -24,7 +24,7 @@ demo: $(READY)
 
 # The fast tests, in two processes.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Format, lint, types, documents.
 check: $(READY)

@@ -75,6 +75,12 @@ def test_every_command_that_a_page_shows_is_one_of_this_version(page):
     assert wrong == {}
 
 
+def test_numbers_are_read_alike_where_pydantic_is_loaded():
+    """Which the command line's library then asks whether values have the types of their flags."""
+    pytest.importorskip("pydantic")
+    assert not problem_with("gansmith train mlp-small --images 2k --g-lr 3e-3 --seed 7")
+
+
 def test_a_command_that_does_not_exist_is_noticed():
     assert problem_with("gansmith train mlp-small --learning-rate 1")
     assert problem_with("gansmith train mlp-small --batch-size 1")

@@ -28,6 +28,10 @@ def _as_written(type_: type, tokens: Sequence[Token]) -> str:
     return tokens[0].value
 
 
+# What a flag's text stands for, named in its help. Were these int and float themselves, Cyclopts would let pydantic
+# refuse 200k where another library has loaded that.
+_TEXTS = {int: type("Int", (str,), {}), float: type("Float", (str,), {})}
+
 # One optional flag for each field of Config.
 Overrides = dataclasses.make_dataclass(
     "Overrides",
@@ -35,7 +39,7 @@ Overrides = dataclasses.make_dataclass(
         (
             name,
             Annotated[
-                field.type | None,  # type: ignore[operator]
+                _TEXTS.get(field.type, field.type) | None,  # type: ignore[arg-type, operator]
                 Parameter(
                     help=f"{field.metadata['help']} (default {field.default!r})",
                     group=_GROUPS[field.metadata["group"]],
