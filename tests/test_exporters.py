@@ -53,14 +53,15 @@ def build_model(network, *, conditioning="labels", spec=None, **flags):
 
 
 KERAS_NETWORKS = [name for name in NETWORKS if name != "stylegan-lite"]  # it modulates its weights
+QUICK = ("compact", "mlp", "dcgan", "wgan-gp")
 SLOW_NETWORKS = [name if name == "compact" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
 
 
 @pytest.mark.parametrize(
     ("network", "conditioning"),
     [
-        *((name, "labels") for name in KERAS_NETWORKS),
-        ("compact", "clusters"),
+        *(pytest.param(name, "labels", marks=pytest.mark.slow if name not in QUICK else ()) for name in KERAS_NETWORKS),
+        pytest.param("compact", "clusters", marks=pytest.mark.slow),
         *(pytest.param(name, "none", marks=pytest.mark.slow if name != "compact" else ()) for name in KERAS_NETWORKS),
     ],
 )

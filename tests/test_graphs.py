@@ -62,7 +62,9 @@ REPEATED = {
 }
 
 
-@pytest.mark.parametrize("name", REPEATED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "mixing" else ()) for name in REPEATED]
+)
 def test_a_repeated_step_is_the_step_itself(noise, name):
     """Random numbers, batches, ramps and all; on the CPU it is repeated on the same tensors without a graph."""
     recipe, choices = REPEATED[name]

@@ -174,7 +174,7 @@ def test_a_run_on_objects_goes_on_here_and_asks_for_them_elsewhere(tmp_path):
     assert gs.resume(elsewhere, data=pairs, images=128, progress="none").images_seen == 128
 
 
-@pytest.mark.parametrize("given", ["mine", "./mine"])
+@pytest.mark.parametrize("given", ["mine", pytest.param("./mine", marks=pytest.mark.slow)])
 def test_a_run_on_a_path_goes_on_from_its_directory_alone(tmp_path, gansmith, given):
     for row, picture in enumerate(PICTURES):
         (tmp_path / "mine" / "ab"[row % 2]).mkdir(parents=True, exist_ok=True)
