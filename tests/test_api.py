@@ -192,11 +192,11 @@ def leave_unchanged(call, run):
     assert_unchanged(before)
 
 
-SECONDS = ("resume", "compare")
+SLOW_CALLS = ("resume", "compare")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SECONDS else ()) for name in CALLS]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW_CALLS else ()) for name in CALLS]
 )
 def test_a_call_leaves_the_process_as_it_was(name, run, unusual):
     leave_unchanged(CALLS[name], run)

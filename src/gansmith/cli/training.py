@@ -3,11 +3,10 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Group, Parameter, Token
+from cyclopts import Group, Parameter
 
 from gansmith.cli.output import say
 from gansmith.config import FIELDS, Config, resolve
@@ -23,13 +22,8 @@ _GROUPS = {
 }
 
 
-def _as_written(type_: type, tokens: Sequence[Token]) -> str:
-    """Return a flag's text as it was typed: Config's own rules turn it into a value, such as 200k into a number."""
-    return tokens[0].value
-
-
-# What a flag's text stands for, named in its help. Were these int and float themselves, Cyclopts would let pydantic
-# refuse 200k where another library has loaded that.
+# A flag's text stays as it was typed: Config's own rules turn it into a value, such as 200k into a number, and its help
+# names the kind. Types that are int and float themselves would be checked by pydantic where that is loaded.
 _TEXTS = {int: type("Int", (str,), {}), float: type("Float", (str,), {})}
 
 # One optional flag for each field of Config.
@@ -43,7 +37,6 @@ Overrides = dataclasses.make_dataclass(
                 Parameter(
                     help=f"{field.metadata['help']} (default {field.default!r})",
                     group=_GROUPS[field.metadata["group"]],
-                    converter=None if field.type is bool else _as_written,
                 ),
             ],
             dataclasses.field(default=None),

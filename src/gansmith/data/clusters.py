@@ -122,8 +122,8 @@ def _components(pixels: Tensor) -> tuple[Codes, Tensor]:
 
     sample = joined(read)
     del read
-    shape = min(COMPONENTS, *sample.shape)
-    pca = PCA(shape, svd_solver="randomized", random_state=0, copy=False).fit(sample.numpy())
+    count = min(COMPONENTS, *sample.shape)
+    pca = PCA(count, svd_solver="randomized", random_state=0, copy=False).fit(sample.numpy())
     del sample
     # Projected by torch, not by PCA.transform: NumPy's threads would busy-wait on the cores that torch's need.
     mean, axes = torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_)
