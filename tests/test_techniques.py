@@ -9,7 +9,9 @@ from torch import nn
 
 from gansmith.config import resolve
 from gansmith.data.images import ImageSpec
+from gansmith.networks import NETWORKS
 from gansmith.networks.layers import ACTIVATIONS, MinibatchStddev, initialise, normalise_spectrally
+from gansmith.recipes import RECIPES
 from gansmith.training.machine import gains_by_bf16
 from gansmith.training.penalties import Penalties, penalties_at
 from gansmith.training.state import start_networks
@@ -164,7 +166,7 @@ def test_feature_matching_replaces_its_share_of_the_generators_loss():
     real = DOutput(torch.zeros(2), torch.zeros(2), torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
     fake = DOutput(torch.zeros(2), torch.zeros(2), torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
     for share, total in ((0.25, 0.75 * 7 + 0.25 * 5), (1.0, 5.0)):
-        assert g_auxiliary(share, False, torch.tensor(7.0), real, fake).item() == pytest.approx(total)
+        assert g_auxiliary(share, 0.0, 1, torch.tensor(7.0), real, fake).item() == pytest.approx(total)
     networks, techniques, config = setting(feature_matching=1.0)
     before = weights(networks.G)
     train_step(networks, batch_of(), techniques, penalties_at(config, 0, 0.0, {}))
@@ -290,3 +292,50 @@ def test_a_chosen_activation_replaces_the_networks_own(name):
     assert not any(isinstance(layer, nn.LeakyReLU) for layer in networks.D.modules()) or name == "leaky-relu"
     networks, _, _ = setting("default", conditioning="none", g_activation=name, d_activation=name)
     assert sum(isinstance(layer, kind) for layer in networks.D.modules()) == 4
+
+
+@pytest.mark.parametrize("recipe", ["default", "mlp-small"])
+@pytest.mark.parametrize("g_weight", [0.0, 0.2])
+def test_d_learns_the_labels_of_real_images_and_g_to_draw_what_d_names_rightly(recipe, g_weight):
+    """Against the losses by hand; ids 0 to 5 are two sub-clusters of each of three labels."""
+    choices = dict(conditioning="labels", clusters_per_class=2, minibatch_stddev=0)
+    networks, techniques, config = setting(
+        recipe,
+        d_class_loss=0.3,
+        g_class_loss=g_weight,
+        g_optimizer="sgd",
+        d_optimizer="sgd",
+        g_lr=1.0,
+        d_lr=1.0,
+        **choices,
+    )
+    G, D, y = networks.G, networks.D, torch.tensor([0, 1, 2, 3, 4, 5])
+    assert D.classifier.out_features == 3
+    batch = batch_of()
+    batch = Batch(batch.real, y, batch.z, y.flip(0), batch.rng)
+    fake = G(batch.z, batch.fake_y)
+    bce, ce = nn.BCEWithLogitsLoss(), nn.CrossEntropyLoss()
+
+    loss = bce(D(batch.real, y), torch.ones(6)) + bce(D(fake.detach(), batch.fake_y), torch.zeros(6))
+    loss = loss + 0.3 * ce(D.classifier(D.features(batch.real, y)), torch.tensor([0, 0, 1, 1, 2, 2]))
+    gradients = torch.autograd.grad(loss, list(D.parameters()))
+    before = weights(D)
+    discriminator_step(networks, batch, techniques, Penalties(), fake)
+    torch.testing.assert_close(before - weights(D), torch.cat([g.flatten() for g in gradients]), rtol=1e-4, atol=1e-6)
+
+    named = ce(D.classifier(D.features(fake, batch.fake_y)), torch.tensor([2, 2, 1, 1, 0, 0]))
+    g_loss = bce(D(fake, batch.fake_y), torch.ones(6)) + g_weight * named
+    gradients = torch.autograd.grad(g_loss, list(G.parameters()), retain_graph=True)
+    before = weights(G)
+    generator_step(networks, batch, techniques, fake)
+    torch.testing.assert_close(before - weights(G), torch.cat([g.flatten() for g in gradients]), rtol=1e-4, atol=1e-6)
+
+
+def test_a_recipe_classifies_nothing_where_nothing_can_be_classified(monkeypatch):
+    """The choice is the recipe's; a network without classifier, or no condition, is the user's."""
+    monkeypatch.setitem(RECIPES, "classifying", dict(RECIPES["mlp-small"], d_class_loss=0.5))
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    monkeypatch.setitem(NETWORKS, "plain", lambda spec, config: (nn.Linear(4, 4), plain))
+    for choices in ({"conditioning": "none"}, {"conditioning": "labels", "network": "plain"}):
+        networks, techniques, _ = setting("classifying", **choices)
+        assert getattr(networks.D, "classifier", None) is None and not techniques.wants_classes

@@ -232,6 +232,25 @@ class Config:
         0.0, "share of the generator's loss that is feature matching", low=0.0, high=1.0, technique=True
     )
 
+    d_class_loss: float = _loss(
+        0.0,
+        "class loss in the discriminator's loss: weight of naming the class of real images, beside the logit",
+        low=0.0,
+        high=100.0,
+        search=(0.05, 5.0),
+        scale="log",
+        technique=True,
+    )
+    g_class_loss: float = _loss(
+        0.0,
+        "class loss in the generator's loss: weight of the discriminator naming the class of generated images",
+        low=0.0,
+        high=100.0,
+        search=(0.01, 1.0),
+        scale="log",
+        technique=True,
+    )
+
     r1_gamma: float = _penalty(
         0.0, "gamma of R1, the gradient penalty on real images", low=0.0, search=(0.01, 100.0), scale="log"
     )

@@ -73,7 +73,10 @@ class Discriminator(nn.Module):
         pixels = spec.size**2
         lengths = {"multiplied": spec.channels * pixels, "concatenated": pixels, "projection": num_features}
         self.embedding = nn.Embedding(spec.num_classes, lengths[self.form]) if self.form in lengths else None
-        self.classifier = nn.Linear(num_features, spec.num_classes) if self.form == "classifier" else None
+        classes = spec.num_classes if self.form == "classifier" else 0
+        if config.d_class_loss:
+            classes = spec.num_classes // config.ids_per_class
+        self.classifier = nn.Linear(num_features, classes) if classes else None
 
     def forward(self, images: Tensor, y: Tensor) -> Tensor:
         return self.score(self.features(images, y), y)

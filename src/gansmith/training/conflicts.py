@@ -25,6 +25,8 @@ _A_PENALTY = "a gradient penalty such as --r1-gamma 0.1"
 
 # field: whether it has an effect, and what to ask for otherwise.
 NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
+    "d_class_loss": (lambda c: c.conditioning != "none", "--conditioning labels or clusters"),
+    "g_class_loss": (lambda c: c.d_class_loss, "--d-class-loss 0.5"),
     "style_mixing": (lambda c: c.network == "stylegan-lite", "--network stylegan-lite"),
     "began_gamma": (lambda c: OBJECTIVES[c.objective].is_balanced, "--objective boundary-equilibrium"),
     "random_labels": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.3"),
@@ -142,6 +144,24 @@ def _classes_without_classifier(config: Config, objective: Objective, D: nn.Modu
     )
 
 
+def _class_loss_without_classifier(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    if not config.d_class_loss or config.conditioning == "none":
+        return None
+    if objective.is_balanced:
+        return f"the {config.objective} objective has no class loss; set d_class_loss to 0 or choose another objective"
+    if config.d_conditioning == "classifier":
+        return (
+            f"d_class_loss is {config.d_class_loss:g}, and --d-conditioning classifier has the class loss of an "
+            "auxiliary classifier already; set d_class_loss to 0 or choose another d_conditioning"
+        )
+    if getattr(D, "classifier", None) is not None or config.is_from_recipe("d_class_loss"):
+        return None
+    return (
+        f"d_class_loss is {config.d_class_loss:g}, but D of the {config.network} network has no classifier beside its "
+        "logit; set it to 0 or choose --network compact"
+    )
+
+
 def _group_beside_batch(config: Config, objective: Objective, D: nn.Module) -> str | None:
     group, batch = config.minibatch_stddev, config.batch_size
     if not group or batch % group == 0 or config.is_from_recipe("minibatch_stddev"):
@@ -183,6 +203,7 @@ CONFLICTS: tuple[Conflict, ...] = (
     _bound_without_floor,
     _began_and_autoencoder,
     _classes_without_classifier,
+    _class_loss_without_classifier,
     _group_beside_batch,
     _uneven_shares,
     _matching_without_features,

@@ -27,7 +27,8 @@ def build_techniques(config: Config, D: nn.Module) -> Techniques:
     objective: Objective = choose(OBJECTIVES, config.objective, "objective")
     refuse_conflicts(config, objective, D)
     d_loss, g_loss = build_losses(config)
-    wants_classes = config.d_conditioning == "classifier" and config.conditioning != "none"
+    on_real, on_fake, in_g = _class_weights(config, D)
+    ids_per_class = 1 if on_fake else config.ids_per_class  # ACGAN's classifier tells sub-clusters apart too
     wants_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and gains_by_bf16(config, D))
     device = next(D.parameters()).device.type
     return Techniques(
@@ -42,9 +43,11 @@ def build_techniques(config: Config, D: nn.Module) -> Techniques:
         augment=_augmentation(config),
         adapt=_adaptation(config, objective),
         wants_features=config.feature_matching > 0,
-        wants_classes=wants_classes,
-        d_auxiliary=_d_auxiliary(objective, wants_classes),
-        g_auxiliary=partial(g_auxiliary, config.feature_matching, wants_classes),
+        wants_classes=on_real > 0,
+        d_auxiliary=weigh_fakes
+        if objective.is_balanced
+        else partial(add_class_losses, (on_real, on_fake), ids_per_class),
+        g_auxiliary=partial(g_auxiliary, config.feature_matching, in_g, ids_per_class),
         clip_gradients=partial(clip_gradients, config.clip_grad_norm)
         if config.clip_grad_norm
         else Techniques.clip_gradients,
@@ -160,10 +163,13 @@ def adapt_balance(gamma: float, buffers: Buffers, real_logits: Tensor, fake_logi
     return {"balance": known(balance.clone()), "convergence": known(real_error + short.abs())}
 
 
-def _d_auxiliary(objective: Objective, wants_classes: bool) -> Callable[[Buffers, Tensor, DOutput, DOutput], Tensor]:
-    if objective.is_balanced:
-        return weigh_fakes
-    return add_class_loss if wants_classes else Techniques.d_auxiliary
+def _class_weights(config: Config, D: nn.Module) -> tuple[float, float, float]:
+    """Return the weights of the class loss in D's loss, on real and on generated images, and in G's."""
+    if config.d_conditioning == "classifier" and config.conditioning != "none":
+        return 1.0, 1.0, 1.0
+    if getattr(D, "classifier", None) is None:
+        return 0.0, 0.0, 0.0
+    return config.d_class_loss, 0.0, config.g_class_loss
 
 
 def weigh_fakes(buffers: Buffers, loss: Tensor, real: DOutput, fake: DOutput) -> Tensor:
@@ -174,23 +180,33 @@ def weigh_fakes(buffers: Buffers, loss: Tensor, real: DOutput, fake: DOutput) ->
     return loss - (1.0 - buffers["balance"]).to(loss.dtype) * fake.logits.mean()
 
 
-def add_class_loss(buffers: Buffers, loss: Tensor, real: DOutput, fake: DOutput) -> Tensor:
-    """Return D's loss plus its classification loss on real and generated images. Source: arXiv:1610.09585, eq. 3."""
-    assert real.class_logits is not None and fake.class_logits is not None
-    return loss + class_loss(real.class_logits, real.y) + class_loss(fake.class_logits, fake.y)
+def add_class_losses(
+    weights: tuple[float, float], ids_per_class: int, buffers: Buffers, loss: Tensor, real: DOutput, fake: DOutput
+) -> Tensor:
+    """Return D's loss plus the class losses of real and of generated images, with these weights.
+
+    Source: arXiv:1610.09585, eq. 3, where both weights are one.
+    """
+    for weight, out in zip(weights, (real, fake), strict=True):
+        if weight:
+            assert out.class_logits is not None
+            loss = loss + weight * class_loss(out.class_logits, out.y // ids_per_class)
+    return loss
 
 
-def g_auxiliary(feature_matching: float, wants_classes: bool, loss: Tensor, real: DOutput, fake: DOutput) -> Tensor:
-    """Return G's loss, a share of it replaced by feature matching, plus the classification loss of its images.
+def g_auxiliary(
+    feature_matching: float, class_weight: float, ids_per_class: int, loss: Tensor, real: DOutput, fake: DOutput
+) -> Tensor:
+    """Return G's loss, a share of it replaced by feature matching, plus the weighted class loss of its images.
 
     Sources: arXiv:1606.03498, section 3.1, where the share is one; arXiv:1610.09585, section 3.
     """
     if feature_matching:
         assert real.features is not None and fake.features is not None
         loss = (1 - feature_matching) * loss + feature_matching * feature_distance(real.features, fake.features)
-    if wants_classes:
+    if class_weight:
         assert fake.class_logits is not None
-        loss = loss + class_loss(fake.class_logits, fake.y)
+        loss = loss + class_weight * class_loss(fake.class_logits, fake.y // ids_per_class)
     return loss
 
 
