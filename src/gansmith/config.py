@@ -454,6 +454,11 @@ class Config:
         row = RECIPES.get(self.recipe, {})
         return name in row and getattr(self, name) == row[name] and self.origins.get(name, "recipe") == "recipe"
 
+    def is_open(self, name: str) -> bool:
+        """Return whether nobody asked for a field's value: it is the recipe's, or the default that the recipe keeps."""
+        is_default = name not in self.origins and getattr(self, name) == FIELDS[name].default
+        return is_default or self.is_from_recipe(name)
+
     def replace(self, **changes: Any) -> "Config":
         """Return the same choices but for `changes`, checked again."""
         return dataclasses.replace(self, **changes)

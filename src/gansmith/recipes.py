@@ -23,12 +23,12 @@ _COMPACT: dict[str, Any] = dict(
 _DEFAULT: dict[str, Any] = dict(
     _COMPACT, batch_size=64, g_width=64, ema=0.05, minibatch_stddev=4, r1_gamma=0.02, r2_gamma=0.02,
     penalty_start_factor=100.0, penalty_every=8, d_loss_target=1.1, d_steps=2, g_lr=4.5e-3, calibrate_output=True,
-    augment="auto",
+    augment="auto", d_class_loss=0.5,
 )  # fmt: skip
 
 # What a recipe sets otherwise for many images in color, unless something else is asked for.
 IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(
-    ("default", "default-unlabelled"), dict(d_steps=1, d_loss_target=0.8)
+    ("default", "default-unlabelled"), dict(d_steps=1, d_loss_target=0.8, g_class_loss=0.1)
 )
 
 RECIPES: dict[str, dict[str, Any]] = {
