@@ -190,11 +190,15 @@ def test_embeddings_are_taken_by_the_names_of_classes(source):
     config = begin().replace(conditioning="labels")
     images = digits_of(3, ("7", "cat", "2"))
     data = data_of(images, images.labels, Conditioning(images.class_frequencies, has_labels=True))
-    (G, D), (fresh, _), taken = weights_after(source, config, data)
-    old = gs.load(run.directory).network.embedding.weight
-    expected = torch.stack([old[7], fresh.embedding.weight[1], old[2]])
-    torch.testing.assert_close(G.embedding.weight, expected, rtol=0, atol=0)
-    assert D.embedding.weight.shape[0] == 3
+    (G, D), (fresh, fresh_d), taken = weights_after(source, config, data)
+    old, old_d = gs.load(run.directory).network.embedding.weight, find_source(str(run.directory)).discriminator
+    rows = [
+        (G.embedding.weight, old, fresh.embedding.weight),
+        (D.embedding.weight, old_d["embedding.weight"], fresh_d.embedding.weight),
+        (D.classifier.weight, old_d["classifier.weight"], fresh_d.classifier.weight),
+    ]
+    for weight, old_rows, new_rows in rows:
+        torch.testing.assert_close(weight, torch.stack([old_rows[7], new_rows[1], old_rows[2]]), rtol=0, atol=0)
     assert taken[0] == f"G starts with the weights of {run.directory}"
 
 
@@ -207,8 +211,9 @@ def test_embeddings_of_other_classes_start_new_and_are_named(source):
     assert torch.equal(G.embedding.weight, fresh_g.embedding.weight)
     assert torch.equal(D.embedding.weight, fresh_d.embedding.weight)
     assert not torch.equal(G.layers[0].weight, fresh_g.layers[0].weight)
-    words = f"starts with the weights of {run.directory}; new: embedding.weight (of other class ids)"
-    assert taken == [f"G {words}", f"D {words}"]
+    start = f"starts with the weights of {run.directory}; new:"
+    layers = "classifier.bias, classifier.weight, embedding.weight"
+    assert taken == [f"G {start} embedding.weight (of other class ids)", f"D {start} {layers} (of other class ids)"]
 
 
 def test_sub_clusters_of_a_class_pair_up_in_turn(source):
@@ -220,6 +225,10 @@ def test_sub_clusters_of_a_class_pair_up_in_turn(source):
     data = data_of(images, 3 * images.labels, labels)
     config = begin().replace(conditioning="labels", clusters_per_class=3)
     assert matching_ids(old, config, data) == [(0, 1), (1, 1), (2, 1), (3, 0), (4, 0), (5, 0)]
+    (_, D), _, _ = weights_after(source, config, data)
+    kept = old.discriminator
+    assert torch.equal(D.embedding.weight, kept["embedding.weight"][[1, 1, 1, 0, 0, 0]])
+    assert torch.equal(D.classifier.weight, kept["classifier.weight"][[1, 0]])  # by label
     object.__setattr__(old.model, "config", model.config.replace(clusters_per_class=2))
     assert matching_ids(old, config, data) == [(0, 2), (1, 3), (2, 2), (3, 0), (4, 1), (5, 0)]
 

@@ -29,6 +29,8 @@ from gansmith.training.inputs import TrainingData
 ORIGIN = "start-from"  # of choices that follow the source
 MIN_SHARE = 0.5  # of G's numbers, embeddings of class ids left out, that must fit
 
+Pair = tuple[int, int]  # rows of a new and of an old tensor
+
 _COLORS = {1: "grey", 3: "rgb"}
 
 
@@ -154,8 +156,10 @@ def take_weights(
         )
     others = build_networks(_with_another_id(config), replace(data.spec, num_classes=data.spec.num_classes + 1))
     ids = matching_ids(source, config, data)
+    each, old_each = config.ids_per_class, source.model.config.ids_per_class
+    by_row = ids, sorted({(new // each, old // old_each) for new, old in ids})
     on_ids = _on_class_ids(G, others[0])
-    found = _fitting(source.model.network.state_dict(), G.state_dict(), on_ids, ids)
+    found = _fitting(source.model.network.state_dict(), G.state_dict(), on_ids, by_row)
     if (share := _share(found, G, on_ids)) < MIN_SHARE:
         raise ConfigError(_refusal(source, config, data.spec, share))
     taken = [_load("G", G, found, on_ids, config.start_from)]
@@ -163,7 +167,7 @@ def take_weights(
         taken.append(f"D starts new: {config.start_from} holds a generator alone")
     else:
         on_ids = _on_class_ids(D, others[1])
-        found = _fitting(source.discriminator, D.state_dict(), on_ids, ids)
+        found = _fitting(source.discriminator, D.state_dict(), on_ids, by_row)
         taken.append(_load("D", D, found, on_ids, config.start_from))
     return {"file": next(iter(source.files)), "files": source.files, "taken": taken}
 
@@ -181,12 +185,12 @@ def _with_another_id(config: Config) -> Config:
 
 
 def _on_class_ids(network: nn.Module, other: nn.Module) -> set[str]:
-    """Return the names of tensors with a row for each class id; `other` is the same network for another number."""
+    """Return the names of tensors with a row for each class id or label; `other` is the same network for another number."""
     shapes = {name: value.shape for name, value in other.state_dict().items()}
     return {name for name, value in network.state_dict().items() if value.shape != shapes.get(name)}
 
 
-def matching_ids(source: Source, config: Config, data: TrainingData) -> list[tuple[int, int]]:
+def matching_ids(source: Source, config: Config, data: TrainingData) -> list[Pair]:
     """Return pairs of class ids, new and the source's, that mean the same; sub-clusters of a class pair up in turn.
 
     Classes are the same by their name, or their number where they have none. Clusters are the same for the same images.
@@ -214,18 +218,26 @@ def _names(class_names: Sequence[str], count: int) -> list[str]:
 
 
 def _fitting(
-    stored: Mapping[str, Tensor], new: Mapping[str, Tensor], on_ids: set[str], ids: Sequence[tuple[int, int]]
+    stored: Mapping[str, Tensor], new: Mapping[str, Tensor], on_ids: set[str], by_row: Sequence[Sequence[Pair]]
 ) -> dict[str, Tensor]:
-    """Return what fits of the stored tensors: those of the same shape, and the rows of matching class ids."""
+    """Return what fits of the stored tensors: those of the same shape, and the rows of matching class ids or labels."""
     found = {}
     for name in new.keys() & stored.keys():
         value, old = new[name], stored[name].to(new[name].dtype)
-        if name in on_ids and ids and old.shape[1:] == value.shape[1:] and len(old) > max(old_id for _, old_id in ids):
-            rows, old_rows = torch.tensor(ids).T
+        if name in on_ids:
+            pairs = next((pairs for pairs in by_row if _fit(pairs, len(value), len(old))), None)
+            if pairs is None or old.shape[1:] != value.shape[1:]:
+                continue
+            rows, old_rows = torch.tensor(pairs).T
             found[name] = value.index_copy(0, rows, old[old_rows])
-        elif name not in on_ids and old.shape == value.shape:
+        elif old.shape == value.shape:
             found[name] = old
     return found
+
+
+def _fit(pairs: Sequence[Pair], rows: int, old_rows: int) -> bool:
+    """Return whether there are pairs of rows, all within tensors of so many."""
+    return bool(pairs) and all(row < rows and old_row < old_rows for row, old_row in pairs)
 
 
 def _share(found: Mapping[str, Tensor], network: nn.Module, on_ids: set[str]) -> float:
