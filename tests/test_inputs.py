@@ -5,11 +5,13 @@ import pytest
 import torch
 from conftest import write_set
 
+import gansmith as gs
+from gansmith.config import resolve
 from gansmith.data import images
 from gansmith.data.images import Images, to_float
-from gansmith.errors import ConfigError, DataError
+from gansmith.errors import ConfigError, DataError, RunError
 from gansmith.training import inputs
-from gansmith.training.inputs import load_training_data
+from gansmith.training.inputs import fit_to_length, load_training_data
 
 
 def test_labels_get_subclusters_where_there_are_images_enough(subclustered):
@@ -47,6 +49,39 @@ def test_many_images_in_color_change_what_the_recipe_sets_and_nothing_that_was_a
     assert load_training_data(tiny(d_class_loss=0.0), colors)[0].g_class_loss == 0
     assert load_training_data(tiny(), grey)[0].d_steps == 2
     assert load_training_data(tiny("r3gan"), colors)[0].d_steps == tiny("r3gan").d_steps
+
+
+def test_long_runs_on_many_images_in_color_take_a_wider_d_unless_it_was_asked_for(monkeypatch):
+    noise = torch.randint(256, (400, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    colors, grey = Images(noise, None), Images(noise[:, :1], None)
+    monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
+
+    def fitted(data, recipe="default", **choices):
+        config = fit_to_length(resolve(recipe, arguments=choices), data)
+        return config.d_width, config.d_lr
+
+    long = {"images": inputs.LONG_RUN}
+    assert fitted(colors, **long) == (128, 2e-3)
+    assert fitted(colors, images=inputs.LONG_RUN - 1) == fitted(grey, **long) == (64, 3e-3)
+    assert fitted(colors, **long, d_width=64) == (64, 3e-3)
+    assert fitted(colors, **long, d_lr=3e-3) == (64, 3e-3)
+    assert fitted(colors, "mlp-small", **long) == (256, 2e-4)
+
+
+def test_a_long_run_goes_on_by_the_same_command_with_its_width(tmp_path, monkeypatch):
+    noise = torch.randint(256, (400, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
+    monkeypatch.setattr(inputs, "LONG_RUN", 64)
+    choices = dict(
+        data=Images(noise, None), out=tmp_path / "run", clusters=4, g_width=4, batch_size=16, progress="none"
+    )
+    run = gs.train(images=64, **choices)
+    assert run.config.d_width == 128
+    monkeypatch.setattr(inputs, "LONG_RUN", 10**9)  # the length may be another by now
+    again = gs.train(images=128, **choices)
+    assert (again.config.d_width, again.images_seen) == (128, 128)
+    with pytest.raises(RunError, match="d_width 128 -> 64"):
+        gs.train(images=192, d_width=64, **choices)
 
 
 def test_without_labels_the_default_takes_clusters(tiny, tmp_path, digits):

@@ -37,6 +37,7 @@ from gansmith.networks import NETWORKS
 from gansmith.pictures import animations, plots
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.progress import check_style, show_preparation, show_progress
+from gansmith.recipes import LONG_IN_COLOR
 from gansmith.runs import RunDirectory
 from gansmith.sampling import (
     Model,
@@ -53,7 +54,7 @@ from gansmith.sampling import sample as sample_model
 from gansmith.signature import as_exported
 from gansmith.training import budget, diagnosis, loop
 from gansmith.training.chores import custom_choices
-from gansmith.training.inputs import TrainingData, load_training_data, preparation
+from gansmith.training.inputs import TrainingData, fit_to_length, load_training_data, preparation
 from gansmith.training.losses import OBJECTIVES
 from gansmith.training.machine import find_device, training_machine
 from gansmith.training.trackers import parse_trackers, tracked
@@ -1003,6 +1004,8 @@ def plan_training(
         if minutes is not None and begun is None:
             deadline = started_at + 60 * minutes
             config = _with_minutes(config, loaded, deadline, notices)
+        elif begun is None:
+            config = _fitted_to_length(config, loaded, notices)
     if directory is None:  # another process may have taken the number meanwhile
         directory = Path(processes.agreed(lambda: str(runs.make_next_directory(RUNS, config))))
     return Plan(_create_run(directory, config), loaded, in_memory, deadline, tuple(notices))
@@ -1251,6 +1254,9 @@ def _missing(run: RunDirectory, *, has_images: bool) -> dict[str, str]:
 def _as_begun(config: Config, begun: Config, *, keep_length: bool) -> Config:
     """Return the choices with what a run that exists has already settled."""
     config = config.replace(threads=config.threads or begun.threads)
+    fitted = LONG_IN_COLOR.get(begun.recipe, {}) if config.recipe == begun.recipe else {}
+    free = [name for name in fitted if config.is_open(name) and begun.origins.get(name, "recipe") == "recipe"]
+    config = config.replace(**{name: getattr(begun, name) for name in free})
     if keep_length:
         config = config.replace(images=begun.images, planned_images=begun.planned_images)
     return config
@@ -1264,8 +1270,20 @@ def _with_epochs(config: Config, epochs: float, data: TrainingData, notices: lis
 
 def _with_minutes(config: Config, data: TrainingData, deadline: float, notices: list[str]) -> Config:
     fitted = budget.config_for_time(config, data, deadline - time.perf_counter())
+    wider = _fitted_to_length(fitted, data, notices)
+    if wider != fitted:
+        fitted = budget.config_for_time(wider, data, deadline - time.perf_counter())
     if fitted.threads != config.threads:
         notices.append(f"threads is {fitted.threads}, not one per core: other programs keep this machine busy")
+    return fitted
+
+
+def _fitted_to_length(config: Config, data: TrainingData, notices: list[str]) -> Config:
+    fitted = fit_to_length(config, data.train)
+    for name in LONG_IN_COLOR.get(config.recipe, {}):
+        before, after = getattr(config, name), getattr(fitted, name)
+        if before != after:
+            notices.append(f"{name} is {after:g}, not {before:g}: the run is long, and the images are in color")
     return fitted
 
 

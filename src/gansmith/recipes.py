@@ -31,6 +31,9 @@ IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(
     ("default", "default-unlabelled"), dict(d_steps=1, d_loss_target=0.8, g_class_loss=0.1)
 )
 
+# And in runs of a million of them or more: a D of twice the width.
+LONG_IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(IN_COLOR, dict(d_width=128, d_lr=2e-3))
+
 RECIPES: dict[str, dict[str, Any]] = {
     # Conditioned on sub-clusters of each class where the data has labels, on k-means clusters elsewhere.
     "default": dict(_DEFAULT, clusters_per_class=200),

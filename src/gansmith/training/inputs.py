@@ -15,13 +15,14 @@ from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, DataError
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.networks import build_networks
-from gansmith.recipes import IN_COLOR
+from gansmith.recipes import IN_COLOR, LONG_IN_COLOR
 from gansmith.training.augment import mirror_accuracy
 from gansmith.training.calibration import output_layer
 from gansmith.training.machine import find_device
 from gansmith.training.techniques import build_techniques
 
 MIRRORED = 0.6  # images of a set that looks the same in a mirror are recognised as mirrored less often
+LONG_RUN = 1_000_000  # images; shorter runs learn more with narrower networks
 FEW_IMAGES = 10_000  # fewer are overfitted so soon that D is shown randomly shifted ones too
 
 
@@ -148,6 +149,18 @@ def fit_to_images(config: Config, train: Images) -> Config:
             wanted.pop("g_class_loss", None)
         config = config.replace(**{name: value for name, value in wanted.items() if config.is_open(name)})
     return config.replace(minibatch_stddev=group_size(config.minibatch_stddev, config.batch_size))
+
+
+def fit_to_length(config: Config, train: Images) -> Config:
+    """Return the config with the width that these training images ask for in a run of this length, `config.images`.
+
+    On 10,000 images in color or more, a run of a million images or more has time for a D of twice the width, at two
+    thirds of its learning rate, which then sees half as many: `LONG_IN_COLOR`. Measured on CIFAR-10, in 25 minutes of
+    one thread (docs/experiments.md).
+    """
+    wanted = LONG_IN_COLOR.get(config.recipe, {})
+    is_long = train.spec.channels > 1 and len(train) >= FEW_IMAGES and config.images >= LONG_RUN
+    return config.replace(**wanted) if is_long and all(config.is_open(name) for name in wanted) else config
 
 
 def choose_augmentation(train: Images) -> str:

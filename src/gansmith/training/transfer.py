@@ -185,7 +185,7 @@ def _with_another_id(config: Config) -> Config:
 
 
 def _on_class_ids(network: nn.Module, other: nn.Module) -> set[str]:
-    """Return the names of tensors with a row for each class id or label; `other` is the same network for another number."""
+    """Return the names of tensors with a row for each class id or label; `other` has another number of them."""
     shapes = {name: value.shape for name, value in other.state_dict().items()}
     return {name for name, value in network.state_dict().items() if value.shape != shapes.get(name)}
 
