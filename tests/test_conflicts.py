@@ -41,7 +41,7 @@ REFUSED = [
         "mlp-small",
         "needs an auxiliary classifier in D",
     ),
-    ({"d_class_loss": 0.5}, "mlp-small", "no effect without --conditioning labels"),
+    ({"d_class_loss": 0.5, "conditioning": "clusters"}, "mlp-small", "no effect without --conditioning labels"),
     ({"g_class_loss": 0.1, "conditioning": "labels"}, "mlp-small", "no effect without --d-class-loss"),
     ({"network": "plain", "d_class_loss": 0.5, "conditioning": "labels"}, "mlp-small", "has no classifier"),
     ({"d_class_loss": 0.5, "conditioning": "labels"}, "acgan", "has the class loss of an auxiliary classifier already"),

@@ -41,12 +41,14 @@ def test_many_images_in_color_change_what_the_recipe_sets_and_nothing_that_was_a
     assert load_training_data(tiny(), colors)[0].d_steps == 2
     monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
     config, data = load_training_data(tiny(), colors)
-    assert (config.d_steps, config.d_loss_target, config.g_class_loss) == (1, 0.8, 0.1)
+    assert (config.d_steps, config.d_loss_target, config.g_class_loss) == (1, 0.8, 0.0)
+    labelled = Images(colors.pixels, torch.arange(400) % 4)
+    assert load_training_data(tiny(), labelled)[0].g_class_loss == 0.1
     assert "d_steps is 1, not 2: the images are in color" in data.notices
     assert load_training_data(config, colors)[0] == config  # as when the run is resumed
-    asked = load_training_data(tiny(d_steps=2, d_loss_target=1.1, g_class_loss=0.0), colors)[0]
+    asked = load_training_data(tiny(d_steps=2, d_loss_target=1.1, g_class_loss=0.0), labelled)[0]
     assert (asked.d_steps, asked.d_loss_target, asked.g_class_loss) == (2, 1.1, 0.0)
-    assert load_training_data(tiny(d_class_loss=0.0), colors)[0].g_class_loss == 0
+    assert load_training_data(tiny(d_class_loss=0.0), labelled)[0].g_class_loss == 0
     assert load_training_data(tiny(), grey)[0].d_steps == 2
     assert load_training_data(tiny("r3gan"), colors)[0].d_steps == tiny("r3gan").d_steps
 
@@ -56,8 +58,8 @@ def test_long_runs_on_many_images_in_color_take_a_wider_d_unless_it_was_asked_fo
     colors, grey = Images(noise, None), Images(noise[:, :1], None)
     monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
 
-    def fitted(data, recipe="default", **choices):
-        config = fit_to_length(resolve(recipe, arguments=choices), data)
+    def fitted(data, recipe="default", conditioning="labels", **choices):
+        config = fit_to_length(resolve(recipe, arguments={"conditioning": conditioning, **choices}), data)
         return config.d_width, config.d_lr
 
     long = {"images": inputs.LONG_RUN}
@@ -65,6 +67,7 @@ def test_long_runs_on_many_images_in_color_take_a_wider_d_unless_it_was_asked_fo
     assert fitted(colors, images=inputs.LONG_RUN - 1) == fitted(grey, **long) == (64, 3e-3)
     assert fitted(colors, **long, d_width=64) == (64, 3e-3)
     assert fitted(colors, **long, d_lr=3e-3) == (64, 3e-3)
+    assert fitted(colors, conditioning="clusters", **long) == (64, 3e-3)
     assert fitted(colors, "mlp-small", **long) == (256, 2e-4)
 
 
@@ -72,9 +75,8 @@ def test_a_long_run_goes_on_by_the_same_command_with_its_width(tmp_path, monkeyp
     noise = torch.randint(256, (400, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
     monkeypatch.setattr(inputs, "LONG_RUN", 64)
-    choices = dict(
-        data=Images(noise, None), out=tmp_path / "run", clusters=4, g_width=4, batch_size=16, progress="none"
-    )
+    data = Images(noise, torch.arange(400) % 4)
+    choices = dict(data=data, out=tmp_path / "run", clusters_per_class=1, g_width=4, batch_size=16, progress="none")
     run = gs.train(images=64, **choices)
     assert run.config.d_width == 128
     monkeypatch.setattr(inputs, "LONG_RUN", 10**9)  # the length may be another by now

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from gansmith.config import resolve
 from gansmith.data.images import ImageSpec
@@ -74,7 +75,8 @@ def test_a_step_is_the_textbook_loop(objective, penalties, group):
     real, detached = batch.real.clone().requires_grad_(), fake.detach().requires_grad_()
     real_logits, fake_logits = D(real, batch.real_y), D(detached, batch.fake_y)
     d_loss = techniques.d_loss(real_logits, fake_logits, batch.rng)
-    loss = d_loss
+    labels = batch.real_y // 200  # sub-clusters of each label
+    loss = d_loss + 0.5 * cross_entropy(D.classify(D.features(real, batch.real_y)), labels)
     if penalties.at_images:
         for logits, images, gamma in ((real_logits, real, 0.7), (fake_logits, detached, 0.3)):
             (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)

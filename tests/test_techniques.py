@@ -336,6 +336,10 @@ def test_a_recipe_classifies_nothing_where_nothing_can_be_classified(monkeypatch
     monkeypatch.setitem(RECIPES, "classifying", dict(RECIPES["mlp-small"], d_class_loss=0.5))
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
     monkeypatch.setitem(NETWORKS, "plain", lambda spec, config: (nn.Linear(4, 4), plain))
-    for choices in ({"conditioning": "none"}, {"conditioning": "labels", "network": "plain"}):
+    for choices in (
+        {"conditioning": "none"},
+        {"conditioning": "clusters"},
+        {"conditioning": "labels", "network": "plain"},
+    ):
         networks, techniques, _ = setting("classifying", **choices)
         assert getattr(networks.D, "classifier", None) is None and not techniques.wants_classes

@@ -234,7 +234,7 @@ class Config:
 
     d_class_loss: float = _loss(
         0.0,
-        "class loss in the discriminator's loss: weight of naming the class of real images, beside the logit",
+        "class loss in the discriminator's loss: weight of naming the label of real images, beside the logit",
         low=0.0,
         high=100.0,
         search=(0.05, 5.0),
@@ -243,7 +243,7 @@ class Config:
     )
     g_class_loss: float = _loss(
         0.0,
-        "class loss in the generator's loss: weight of the discriminator naming the class of generated images",
+        "class loss in the generator's loss: weight of the discriminator naming the label of generated images",
         low=0.0,
         high=100.0,
         search=(0.01, 1.0),
@@ -448,6 +448,11 @@ class Config:
     def ids_per_class(self) -> int:
         """Number of class ids in a row that belong to one label; without labels, to one cluster."""
         return self.clusters_per_class if self.conditioning == "labels" else 1
+
+    @property
+    def classifies(self) -> bool:
+        """Whether D learns to name the labels of real images beside its logit."""
+        return self.d_class_loss > 0 and self.conditioning == "labels"
 
     def is_from_recipe(self, name: str) -> bool:
         """Return whether a field has its value from the recipe; where origins are lost, an equal value counts."""

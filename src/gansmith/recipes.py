@@ -23,7 +23,7 @@ _COMPACT: dict[str, Any] = dict(
 _DEFAULT: dict[str, Any] = dict(
     _COMPACT, batch_size=64, g_width=64, ema=0.05, minibatch_stddev=4, r1_gamma=0.02, r2_gamma=0.02,
     penalty_start_factor=100.0, penalty_every=8, d_loss_target=1.1, d_steps=2, g_lr=4.5e-3, calibrate_output=True,
-    augment="auto", d_class_loss=0.5,
+    augment="auto",
 )  # fmt: skip
 
 # What a recipe sets otherwise for many images in color, unless something else is asked for.
@@ -31,12 +31,13 @@ IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(
     ("default", "default-unlabelled"), dict(d_steps=1, d_loss_target=0.8, g_class_loss=0.1)
 )
 
-# And in runs of a million of them or more: a D of twice the width.
-LONG_IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(IN_COLOR, dict(d_width=128, d_lr=2e-3))
+# And with labels, in runs of a million of them or more: a D of twice the width.
+LONG_IN_COLOR: dict[str, dict[str, Any]] = {"default": dict(d_width=128, d_lr=2e-3)}
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # Conditioned on sub-clusters of each class where the data has labels, on k-means clusters elsewhere.
-    "default": dict(_DEFAULT, clusters_per_class=200),
+    # Conditioned on sub-clusters of each class where the data has labels, which D also names, on k-means clusters
+    # elsewhere.
+    "default": dict(_DEFAULT, clusters_per_class=200, d_class_loss=0.5),
     # The same without reading any labels: conditioned on k-means clusters as pseudo-labels.
     "default-unlabelled": dict(_DEFAULT, conditioning="clusters"),
     # Stacked MNIST, conditioned on neither labels nor clusters. The relativistic loss and the minibatch standard

@@ -81,8 +81,7 @@ class Discriminator(nn.Module):
         self.stddev = minibatch_stddev(config)
         self.head = nn.Linear(128 + stddev_features(config), 1)
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 128)
-        classes = spec.num_classes // config.ids_per_class if config.d_class_loss else 0
-        self.classifier = nn.Linear(128, classes) if classes else None
+        self.classifier = nn.Linear(128, spec.num_classes // config.ids_per_class) if config.classifies else None
 
     def forward(self, images: Tensor, y: Tensor) -> Tensor:
         return self.score(self.features(images, y), y)
@@ -98,7 +97,7 @@ class Discriminator(nn.Module):
         return logits  # (N,)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Return (N, labels) class logits of features, or (N, clusters)."""
+        """Return (N, labels) class logits of features."""
         assert self.classifier is not None
         class_logits: Tensor = self.classifier(features)
         return class_logits

@@ -74,7 +74,7 @@ class Discriminator(nn.Module):
         lengths = {"multiplied": spec.channels * pixels, "concatenated": pixels, "projection": num_features}
         self.embedding = nn.Embedding(spec.num_classes, lengths[self.form]) if self.form in lengths else None
         classes = spec.num_classes if self.form == "classifier" else 0
-        if config.d_class_loss:
+        if config.classifies:
             classes = spec.num_classes // config.ids_per_class
         self.classifier = nn.Linear(num_features, classes) if classes else None
 

@@ -25,7 +25,7 @@ _A_PENALTY = "a gradient penalty such as --r1-gamma 0.1"
 
 # field: whether it has an effect, and what to ask for otherwise.
 NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
-    "d_class_loss": (lambda c: c.conditioning != "none", "--conditioning labels or clusters"),
+    "d_class_loss": (lambda c: c.classifies, "--conditioning labels"),
     "g_class_loss": (lambda c: c.d_class_loss, "--d-class-loss 0.5"),
     "style_mixing": (lambda c: c.network == "stylegan-lite", "--network stylegan-lite"),
     "began_gamma": (lambda c: OBJECTIVES[c.objective].is_balanced, "--objective boundary-equilibrium"),
@@ -145,7 +145,7 @@ def _classes_without_classifier(config: Config, objective: Objective, D: nn.Modu
 
 
 def _class_loss_without_classifier(config: Config, objective: Objective, D: nn.Module) -> str | None:
-    if not config.d_class_loss or config.conditioning == "none":
+    if not config.classifies:
         return None
     if objective.is_balanced:
         return f"the {config.objective} objective has no class loss; set d_class_loss to 0 or choose another objective"

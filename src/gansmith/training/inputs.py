@@ -115,8 +115,8 @@ def load_training_data(
         raise DataError(f"{whole.source} holds images of {height} x {width} pixels; square ones are needed")
     if all((chunk == train.pixels[:1]).all() for chunk in train.pixels.split(CHUNK)):
         raise DataError(f"all images of {train.source} are the same, so there is nothing to learn; give others")
-    config = fit_to_images(config, train)
     config, conditioning, y = condition(config, train)
+    config = fit_to_images(config, train)
     if not conditioning.has_labels:
         train, validation = train.without_labels(), validation and validation.without_labels()
     G, D = build_networks(config, train.spec)
@@ -145,7 +145,7 @@ def fit_to_images(config: Config, train: Images) -> Config:
         config = config.replace(augment=choose_augmentation(train))
     if train.spec.channels > 1 and len(train) >= FEW_IMAGES:
         wanted = dict(IN_COLOR.get(config.recipe, {}))
-        if not config.d_class_loss:
+        if not config.classifies:
             wanted.pop("g_class_loss", None)
         config = config.replace(**{name: value for name, value in wanted.items() if config.is_open(name)})
     return config.replace(minibatch_stddev=group_size(config.minibatch_stddev, config.batch_size))
@@ -154,11 +154,11 @@ def fit_to_images(config: Config, train: Images) -> Config:
 def fit_to_length(config: Config, train: Images) -> Config:
     """Return the config with the width that these training images ask for in a run of this length, `config.images`.
 
-    On 10,000 images in color or more, a run of a million images or more has time for a D of twice the width, at two
-    thirds of its learning rate, which then sees half as many: `LONG_IN_COLOR`. Measured on CIFAR-10, in 25 minutes of
-    one thread (docs/experiments.md).
+    On 10,000 images in color or more with labels, a run of a million images or more has time for a D of twice the
+    width, at two thirds of its learning rate, which then sees half as many: `LONG_IN_COLOR`. Measured on CIFAR-10, in
+    25 minutes of one thread (docs/experiments.md).
     """
-    wanted = LONG_IN_COLOR.get(config.recipe, {})
+    wanted = LONG_IN_COLOR.get(config.recipe, {}) if config.classifies else {}
     is_long = train.spec.channels > 1 and len(train) >= FEW_IMAGES and config.images >= LONG_RUN
     return config.replace(**wanted) if is_long and all(config.is_open(name) for name in wanted) else config
 

@@ -167,7 +167,7 @@ def _class_weights(config: Config, D: nn.Module) -> tuple[float, float, float]:
     """Return the weights of the class loss in D's loss, on real and on generated images, and in G's."""
     if config.d_conditioning == "classifier" and config.conditioning != "none":
         return 1.0, 1.0, 1.0
-    if getattr(D, "classifier", None) is None:
+    if not config.classifies or getattr(D, "classifier", None) is None:
         return 0.0, 0.0, 0.0
     return config.d_class_loss, 0.0, config.g_class_loss
 
