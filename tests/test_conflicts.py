@@ -44,7 +44,7 @@ REFUSED = [
     ({"d_class_loss": 0.5, "conditioning": "clusters"}, "mlp-small", "no effect without --conditioning labels"),
     ({"g_class_loss": 0.1, "conditioning": "labels"}, "mlp-small", "no effect without --d-class-loss"),
     ({"network": "plain", "d_class_loss": 0.5, "conditioning": "labels"}, "mlp-small", "has no classifier"),
-    ({"d_class_loss": 0.5, "conditioning": "labels"}, "acgan", "has the class loss of an auxiliary classifier already"),
+    ({"d_class_loss": 0.5, "conditioning": "labels"}, "acgan", "no effect without .* auto or projection"),
     ({"weight_decay": 0.1}, "mlp-small", "no effect without adamw"),
     ({"momentum": 0.9}, "mlp-small", "no effect without sgd"),
     ({"lr_decay": "cosine"}, "mlp-small", "no effect without a fraction of the schedule to start at"),

@@ -451,8 +451,9 @@ class Config:
 
     @property
     def classifies(self) -> bool:
-        """Whether D learns to name the labels of real images beside its logit."""
-        return self.d_class_loss > 0 and self.conditioning == "labels"
+        """Whether D learns to name the labels of real images beside its logit, and is not shown them with the image."""
+        hides_labels = self.conditioning == "labels" and self.d_conditioning in ("auto", "projection")
+        return self.d_class_loss > 0 and hides_labels
 
     def is_from_recipe(self, name: str) -> bool:
         """Return whether a field has its value from the recipe; where origins are lost, an equal value counts."""

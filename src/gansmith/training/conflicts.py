@@ -25,8 +25,8 @@ _A_PENALTY = "a gradient penalty such as --r1-gamma 0.1"
 
 # field: whether it has an effect, and what to ask for otherwise.
 NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
-    "d_class_loss": (lambda c: c.classifies, "--conditioning labels"),
-    "g_class_loss": (lambda c: c.d_class_loss, "--d-class-loss 0.5"),
+    "d_class_loss": (lambda c: c.classifies, "--conditioning labels, and --d-conditioning auto or projection"),
+    "g_class_loss": (lambda c: c.classifies, "--d-class-loss 0.5 and --conditioning labels"),
     "style_mixing": (lambda c: c.network == "stylegan-lite", "--network stylegan-lite"),
     "began_gamma": (lambda c: OBJECTIVES[c.objective].is_balanced, "--objective boundary-equilibrium"),
     "random_labels": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.3"),
@@ -145,16 +145,9 @@ def _classes_without_classifier(config: Config, objective: Objective, D: nn.Modu
 
 
 def _class_loss_without_classifier(config: Config, objective: Objective, D: nn.Module) -> str | None:
-    if not config.classifies:
+    if not config.classifies or config.is_from_recipe("d_class_loss"):
         return None
-    if objective.is_balanced:
-        return f"the {config.objective} objective has no class loss; set d_class_loss to 0 or choose another objective"
-    if config.d_conditioning == "classifier":
-        return (
-            f"d_class_loss is {config.d_class_loss:g}, and --d-conditioning classifier has the class loss of an "
-            "auxiliary classifier already; set d_class_loss to 0 or choose another d_conditioning"
-        )
-    if getattr(D, "classifier", None) is not None or config.is_from_recipe("d_class_loss"):
+    if getattr(D, "classifier", None) is not None:
         return None
     return (
         f"d_class_loss is {config.d_class_loss:g}, but D of the {config.network} network has no classifier beside its "
