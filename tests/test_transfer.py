@@ -57,7 +57,10 @@ def source(trained, tmp_path):
 
 
 def tiny_choices(config):
-    kept = ("images", "batch_size", "threads", "trackers", "data_dir", "evaluate_every", "save_every", "clusters")
+    kept = (
+        "images", "batch_size", "threads", "trackers", "data_dir", "evaluate_every", "save_every", "clusters",
+        "calibrate_output",
+    )  # fmt: skip
     return {name: getattr(config, name) for name in kept}
 
 

@@ -24,6 +24,21 @@ def own_environment() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def no_watching_thread() -> Iterator[None]:
+    """Keep tqdm, where it is installed and a library below us shows a bar, from starting a thread that stays."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield
+        return
+    before, tqdm.monitor_interval = tqdm.monitor_interval, 0
+    try:
+        yield
+    finally:
+        tqdm.monitor_interval = before
+
+
+@contextlib.contextmanager
 def isolated() -> Iterator[None]:
     """Put back environment, warning filters, random states and the level of torch.onnx's logger when the block ends.
 
@@ -33,7 +48,7 @@ def isolated() -> Iterator[None]:
     torch_onnx = logging.getLogger("torch.onnx")
     level = torch_onnx.level
     try:
-        with own_environment(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        with own_environment(), no_watching_thread(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             yield
     finally:
         random.setstate(python_state)
