@@ -443,6 +443,11 @@ def test_arrays_of_every_layout_are_the_same_images(layout, digits):
     assert images._repr_png_().startswith(b"\x89PNG")
 
 
+def test_a_run_that_was_planned_by_minutes_goes_on_for_less_than_half_of_its_plan(tiny, run_training):
+    run = run_training(tiny("mlp-small", images=256, planned_images=400), "run")
+    assert gs.resume(run.directory, minutes=1e-4, progress="none").images_seen > 256
+
+
 def test_a_run_on_images_in_memory_resumes_with_them_alone(digits):
     images = gs.Images(*digits)
     options = {**SMALL, "images": 640, "save_every": 320, "label_smoothing": 0.1, "seed": 1}

@@ -1070,7 +1070,7 @@ def plan_resume(
             config = _with_epochs(config, epochs, loaded, notices)
         if minutes is not None:
             left_s = started_at + 60 * minutes - time.perf_counter()
-            fitting = budget.config_for_time(config, loaded, left_s).images
+            fitting = budget.config_for_time(config.replace(planned_images=0), loaded, left_s).images
             config = config.replace(images=opened.images_seen + fitting)
             notices.append(f"{minutes:g} minutes are about {fitting:,} images more")
     return Plan(_create_run(opened.directory, config), loaded, in_memory, notices=tuple(notices))

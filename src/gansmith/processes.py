@@ -61,7 +61,11 @@ def join(*, has_place: bool = True) -> None:
         backend = "cpu:gloo,cuda:nccl"
     timeout = timedelta(seconds=_timeout_s())
     with _answered():
-        dist.init_process_group(backend, timeout=timeout)
+        store, rank, size = next(dist.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
+        # A restart finds the store of the attempt before, with addresses of processes that are gone.
+        restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+        attempt = dist.PrefixStore(f"attempt {restarts}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=timeout)
     atexit.register(_part)
     _share_memory(timeout.total_seconds())
 
