@@ -54,7 +54,13 @@ from gansmith.sampling import sample as sample_model
 from gansmith.signature import as_exported
 from gansmith.training import budget, diagnosis, loop
 from gansmith.training.chores import custom_choices
-from gansmith.training.inputs import TrainingData, fit_to_length, load_training_data, preparation
+from gansmith.training.inputs import (
+    TrainingData,
+    fit_to_length,
+    load_training_data,
+    preparation,
+    sentences_on_changes,
+)
 from gansmith.training.losses import OBJECTIVES
 from gansmith.training.machine import find_device, training_machine
 from gansmith.training.trackers import parse_trackers, tracked
@@ -1280,10 +1286,8 @@ def _with_minutes(config: Config, data: TrainingData, deadline: float, notices: 
 
 def _fitted_to_length(config: Config, data: TrainingData, notices: list[str]) -> Config:
     fitted = fit_to_length(config, data.train)
-    for name in LONG_IN_COLOR.get(config.recipe, {}):
-        before, after = getattr(config, name), getattr(fitted, name)
-        if before != after:
-            notices.append(f"{name} is {after:g}, not {before:g}: the run is long, and the images are in color")
+    why = dict.fromkeys(LONG_IN_COLOR.get(config.recipe, {}), "the run is long, and the images are in color")
+    notices += sentences_on_changes(config, fitted, why)
     return fitted
 
 

@@ -1,5 +1,6 @@
 """What a run trains on: the images it is shown, those held out, and what it is conditioned on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -143,7 +144,7 @@ def fit_to_images(config: Config, train: Images) -> Config:
     """
     if config.augment == "auto":
         config = config.replace(augment=choose_augmentation(train))
-    if train.spec.channels > 1 and len(train) >= FEW_IMAGES:
+    if _are_many_in_color(train):
         wanted = dict(IN_COLOR.get(config.recipe, {}))
         if not config.classifies:
             wanted.pop("g_class_loss", None)
@@ -159,8 +160,12 @@ def fit_to_length(config: Config, train: Images) -> Config:
     25 minutes of one thread (docs/experiments.md).
     """
     wanted = LONG_IN_COLOR.get(config.recipe, {}) if config.classifies else {}
-    is_long = train.spec.channels > 1 and len(train) >= FEW_IMAGES and config.images >= LONG_RUN
+    is_long = _are_many_in_color(train) and config.images >= LONG_RUN
     return config.replace(**wanted) if is_long and all(config.is_open(name) for name in wanted) else config
+
+
+def _are_many_in_color(train: Images) -> bool:
+    return train.spec.channels > 1 and len(train) >= FEW_IMAGES
 
 
 def choose_augmentation(train: Images) -> str:
@@ -216,7 +221,7 @@ def group_size(asked: int, batch_size: int) -> int:
 
 
 def _changes(asked: Config, config: Config, images: int) -> tuple[str, ...]:
-    """Return a sentence for each number that the data changed, with both values."""
+    """Return a sentence for each number that the data changed."""
     reasons = {
         "clusters": f"each cluster takes 24 of {images:,} images",
         "clusters_per_class": f"each cluster takes 24 of {images:,} images",
@@ -225,6 +230,11 @@ def _changes(asked: Config, config: Config, images: int) -> tuple[str, ...]:
         "d_loss_target": "the images are in color",
         "g_class_loss": "the images are in color",
     }
+    return sentences_on_changes(asked, config, reasons)
+
+
+def sentences_on_changes(asked: Config, config: Config, reasons: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a sentence for each of these fields that changed, with both values and the reason."""
     both = {name: (getattr(asked, name), getattr(config, name)) for name in reasons}
     return tuple(
         f"{name} is {after}, not {before}: {reasons[name]}" for name, (before, after) in both.items() if before != after
