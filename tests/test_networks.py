@@ -65,18 +65,33 @@ def test_weights_grow_no_faster_than_the_area_of_images(name, size):
     assert large < 1.1 * (size / 32) ** 2 * small
 
 
-@pytest.mark.parametrize(("size", "channels"), [(28, 1), (100, 3)])
-def test_the_default_generator_begins_without_a_pattern_of_single_pixels(size, channels):
-    """Its last doubling begins as nearest neighbours do, whatever the latents; and learns to do more."""
-    G, _ = build_networks(
-        resolve("default", arguments={"g_width": 16, "d_width": 16, "conditioning": "none"}),
-        ImageSpec(size, channels, 0),
-    )
+@pytest.mark.parametrize("size", [28, 100])
+def test_the_default_generator_begins_without_a_pattern_of_single_pixels(size):
+    """In grey, its last doubling begins as nearest neighbours do, whatever the latents; and learns to do more."""
+    G = _untrained_default(size, channels=1)
     images = G(torch.randn(4, 64), torch.zeros(4, dtype=torch.int64))
     torch.testing.assert_close(interpolate(images[..., ::2, ::2], scale_factor=2), images, rtol=0, atol=1e-6)
     assert images.std() > 0.01
     (slope,) = torch.autograd.grad(images[..., ::2].sum(), list(G.parameters())[-2:-1])
     assert slope[0].abs().sum() > 0 and slope[1].abs().sum() == 0
+
+
+@pytest.mark.parametrize("size", [28, 32, 100])
+def test_all_pixels_of_the_default_generator_in_color_come_from_the_same_weights(size):
+    """No pixel has weights of its own among its neighbours, whose differences would be a pattern over flat areas."""
+    G = _untrained_default(size, channels=3)
+    images = G(torch.randn(4, 64), torch.zeros(4, dtype=torch.int64))
+    (slope,) = torch.autograd.grad(images[..., ::2, ::2].sum(), list(G.parameters())[-2:-1])
+    assert slope.shape == (3, 2, 3, 3)  # colours, an eighth of the width, and the places around a pixel
+    assert slope.abs().sum((1, 2, 3)).min() > 0
+    assert images.shape == (4, 3, size, size) and images.std() > 0.01
+    spectrum = torch.fft.fft2(images).abs().square().mean((0, 1))
+    assert spectrum[size // 2, size // 2] < 0.1 * spectrum.mean()
+
+
+def _untrained_default(size, *, channels):
+    settings = {"g_width": 16, "d_width": 16, "conditioning": "none"}
+    return build_networks(resolve("default", arguments=settings), ImageSpec(size, channels, 0))[0]
 
 
 def test_an_r3gan_block_is_the_identity_at_initialisation_and_has_groups_of_16():

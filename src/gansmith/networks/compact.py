@@ -1,8 +1,9 @@
 """The default networks, made for training on CPUs: few multiplications per image.
 
 The widest maps have 12 pixels or less, and larger ones half as many channels each time that they double, so that all
-levels cost about the same; the last upsampling of G is a pixel shuffle. There are no residual blocks: in runs of
-minutes, branches that start at zero cost time and learn late (docs/experiments.md).
+levels cost about the same. The last upsampling of G is a pixel shuffle in grey, and has maps at full size in color.
+There are no residual blocks: in runs of minutes, branches that start at zero cost time and learn late
+(docs/experiments.md).
 """
 
 from itertools import pairwise
@@ -127,7 +128,23 @@ def generator_layers(config: Config, *, size: int, channels: int) -> list[nn.Mod
             *_normalised(config, narrow),
         ]
         width = narrow
-    return [*layers, *_upsampled_by_pixels(width, channels), nn.Tanh()]
+    last = _upsampled_in_color(width, size, channels, config) if channels > 1 else _upsampled_by_pixels(width, channels)
+    return [*layers, *last, nn.Tanh()]
+
+
+def _upsampled_in_color(width: int, size: int, channels: int, config: Config) -> list[nn.Module]:
+    """Return layers that double a few maps by interpolation and turn them into images at full size.
+
+    In color, a layer at full size is worth more than the images that it costs, and so is interpolation instead of a
+    shuffle (docs/experiments.md).
+    """
+    narrow = max(1, config.g_width // 8)
+    return [
+        convolution(width, narrow),
+        *doubled_to(size, mode="bilinear"),
+        *_normalised(config, narrow),
+        convolution(narrow, channels),
+    ]
 
 
 def _upsampled_by_pixels(width: int, channels: int) -> list[nn.Module]:
