@@ -160,6 +160,25 @@ def test_commands_give_the_same_choices_again():
     assert lines["python"] == "gs.train('r3gan', minutes=3, data='./my photos.zip', strict=True, g_lr=0.0001)"
 
 
+def test_commands_name_the_directory_of_runs_as_the_user_did(tmp_path, digit_dir):
+    opened = Server(Path("my runs"))
+    try:
+        upload = opened.json("POST", "/api/v1/uploads", {"name": "mnist"})["id"]
+        path = f"/api/v1/uploads/{upload}/files?name=mnist/"
+        assert opened.ask("PUT", path + "a/1.png", b"pixels", content_type=BYTES)[0] == 200
+        folder = f"my runs/.studio/uploads/{upload}/mnist"
+        lines = opened.json("POST", "/api/v1/config", {"data": f"upload:{upload}"})["commands"]
+        assert lines["terminal"] == f"gansmith train default --data '{folder}'"
+        assert lines["python"] == f"gs.train('default', data='{folder}')"
+        config = resolve("default", arguments={**TINY, "data": str(tmp_path / folder)})
+        create_run(tmp_path / "my runs" / "0001-x", config)
+        found = opened.json("GET", "/api/v1/runs/0001-x")
+        assert found["path"] == "my runs/0001-x" and gs.open_run(found["path"]).config == config
+        assert f"--data '{folder}'" in found["commands"]["terminal"]
+    finally:
+        opened.close()
+
+
 def test_events_come_once_each_also_after_a_reload_and_a_rewritten_log(tmp_path, digit_dir):
     run = make_run(tmp_path, "run", digit_dir)
     opened = Server(tmp_path)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import threading
 import time
@@ -164,6 +165,30 @@ def test_a_person_pins_walks_and_compares_with_the_keyboard(page, server):
     page.get_by_role("dialog").wait_for()
     page.keyboard.press("Escape")
     assert page.get_by_role("dialog").count() == 0
+
+
+@pytest.mark.browser
+def test_commands_are_shown_that_run_where_the_studio_was_started(page, server, root):
+    run = shlex.quote(str(runs_of(root) / server.json("GET", "/api/v1/runs")["runs"][0]["id"]))
+    name = run.rsplit("/", 1)[1]
+    seen = server.json("GET", f"/api/v1/runs/{name}")["checkpoints"][-1]
+    expected = {
+        f"explore/{name}?seed=3": [f"gansmith sample {run} --seed 3 --count 25", f'gs.sample("{run}", 25, seed=3)'],
+        f"compare?runs={name},{name}@{seen}&seed=7": [
+            f"gansmith compare {run} {run}/checkpoints/{seen:09d} --seed 7",
+            f'gs.compare("{run}", "{run}/checkpoints/{seen:09d}", seed=7)',
+        ],
+        f"runs/{name}": [f"gansmith resume {run}", f'gs.evaluate("{run}")'],
+        "new?recipe=r3gan": ["gansmith train r3gan --minutes 3", "gs.train('r3gan', minutes=3)"],
+        "learn?lesson=what-d-sees&step=9": ["gansmith train mlp-small --minutes 2", 'gs.train("mlp-small", minutes=2)'],
+    }
+    for path, lines in expected.items():
+        page.goto(server.address + path)
+        settle(page)
+        panel = page.locator("details", has=page.locator("summary", has_text="The same in a terminal, in Python"))
+        panel.evaluate("panel => panel.open = true")
+        for line in lines:
+            panel.locator("code", has_text=line).first.wait_for(timeout=10_000)
 
 
 def test_a_lesson_is_done_and_remembered(page, server):

@@ -134,15 +134,20 @@ def _score(run: RunDirectory) -> dict[str, Any]:
     return {"fd_ratio": scores[-1]["validation_fd_ratio"] if scores else None, "scored_by": "training", "valid": None}
 
 
-def details(root: Path, run_id: str) -> dict[str, Any]:
-    """Return everything a run's page shows besides its curves."""
+def details(root: Path, run_id: str, *, given: Path) -> dict[str, Any]:
+    """Return everything a run's page shows besides its curves.
+
+    Args:
+        given: the directory of runs as the user named it.
+    """
     path = run_path(root, run_id)
     run = runs.open_run(path)
     facts = run.facts()
     return {
         **card(root, run_id),
+        "path": str(given / run_id),
         "config": config_rows(run.config),
-        "commands": commands(run.config),
+        "commands": commands(as_given(run.config, root, given)),
         "command": shlex.join(map(str, facts["command"])) if isinstance(facts.get("command"), list) else "",
         "facts": {name: facts[name] for name in ("versions", "python", "machine", "data") if name in facts},
         "rollbacks": facts.get("rollbacks", []),
@@ -207,6 +212,13 @@ def config_rows(config: Config) -> list[dict[str, Any]]:
         }
         for name, field in FIELDS.items()
     ]
+
+
+def as_given(config: Config, root: Path, given: Path) -> Config:
+    """Return the choices with an upload's path as the user named the directory of runs."""
+    if not config.data_dir or not Path(config.data_dir).is_relative_to(root):
+        return config
+    return config.replace(data_dir=str(given / Path(config.data_dir).relative_to(root)))
 
 
 def commands(config: Config, **length: float | int | None) -> dict[str, str]:

@@ -46,9 +46,15 @@ _NOT_FROM_FORMS = (
 
 @dataclass
 class Studio:
-    """What the handlers share."""
+    """What the handlers share.
+
+    Attributes:
+        root: the directory of runs, resolved.
+        given: the same as the user named it, for commands.
+    """
 
     root: Path
+    given: Path
     jobs: Jobs
     worker: Worker
     viewers: int = 0
@@ -213,7 +219,7 @@ def _listed(studio: Studio) -> dict[str, Any]:
 
 
 async def run_details(call: Call) -> Any:
-    return await asyncio.to_thread(records.details, call.studio.root, call.path("run"))
+    return await asyncio.to_thread(records.details, call.studio.root, call.path("run"), given=call.studio.given)
 
 
 async def run_events(call: Call) -> Any:
@@ -389,9 +395,8 @@ def _data_of(call: Call) -> str:
 
 
 def _commands(call: Call, config: Any) -> dict[str, str]:
-    lines = records.commands(config, minutes=call.body.minutes, epochs=call.body.epochs)
-    root = f"{call.studio.root}{os.sep}"
-    return {name: line.replace(root, "") for name, line in lines.items()}
+    shown = records.as_given(config, call.studio.root, call.studio.given)
+    return records.commands(shown, minutes=call.body.minutes, epochs=call.body.epochs)
 
 
 async def train(call: Call) -> Any:

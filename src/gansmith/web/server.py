@@ -37,13 +37,18 @@ _TICK_S = 0.5
 
 
 def make_app(root: Path, *, hosts: tuple[str, ...], token: str = "", frames: tuple[str, ...] = ()) -> Guard:
-    """Return the application that serves a directory of runs; see `Guard` for the rest."""
+    """Return the application that serves a directory of runs; see `Guard` for the rest.
+
+    Args:
+        root: as the user named it, which is how commands name it.
+    """
+    given, root = root, root.resolve()
     routes: list[Any] = [Route(PREFIX + row.path, row.__call__, methods=[row.method]) for row in ENDPOINTS]
     routes += [Route(path, _page) for path in PAGES]
     routes += [Route("/vendor/plotly.js", _plotly), Mount("/static", StaticFiles(directory=STATIC))]
     handlers: dict[Any, Any] = {HTTPException: _as_problem, Exception: _as_failure}
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=_lifespan)
-    app.state.studio = Studio(root, Jobs(root), Worker(root))
+    app.state.studio = Studio(root, given, Jobs(root), Worker(root))
     return Guard(app, hosts, token, frames)
 
 
@@ -144,7 +149,7 @@ def serve(
     token = "" if is_loopback(host) else secrets.token_urlsafe(24)
     listener = _listen(host, port)
     port = listener.getsockname()[1]
-    app = make_app(root.resolve(), hosts=own_hosts(host, port), token=token, frames=frames)
+    app = make_app(root, hosts=own_hosts(host, port), token=token, frames=frames)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
     config = uvicorn.Config(

@@ -1,7 +1,7 @@
 // Runs or checkpoints side by side, on the same latents and classes.
 import { state, watch } from "./app.js";
 import { draw as drawCharts, SERIES, smooth } from "./charts.js";
-import { api, clear, code, count, debounced, h, parameters, ratio, remember, term, tilesOf } from "./lib.js";
+import { api, clear, count, debounced, h, parameters, python, quote, ratio, remember, same, sourceOf, term, tilesOf } from "./lib.js";
 
 // In the address: run, or run@checkpoint, with commas between.
 const parse = (text) => (text ?? "").split(",").filter(Boolean).slice(0, 8).map((part) => ({ run: part.split("@")[0], checkpoint: part.split("@")[1] ?? "" }));
@@ -47,10 +47,19 @@ export function render(main) {
     if (columns.length >= 2) {
       drawDifferences();
       drawCurves();
-      const names = [...new Set(columns.map(({ run }) => run))];
-      clear(lines, code(`gansmith compare ${names.join(" ")}`, "terminal: compare"), code(`gs.compare(${names.map((name) => `"${name}"`).join(", ")})`, "Python: compare"));
+      drawLines();
     }
   });
+
+  function drawLines() {
+    const known = columns.filter(({ run }) => details.get(run).path);
+    const sources = [...new Set(known.map(({ run, checkpoint }) => sourceOf(details.get(run).path, checkpoint)))];
+    const isOpen = lines.querySelector("details")?.open ?? true;
+    clear(lines, same({
+      terminal: `gansmith compare ${sources.map(quote).join(" ")} --seed ${+seed.value || 0}`,
+      Python: `gs.compare(${sources.map(python).join(", ")}, seed=${+seed.value || 0})`,
+    }, isOpen));
+  }
 
   function column(one, k) {
     const found = details.get(one.run);

@@ -1,6 +1,6 @@
 // Sampling a generator: tiles by seed and class, pins, walks, words, classes by styles, nearest training images.
 import { go, state, watch } from "./app.js";
-import { api, clear, count, debounced, download, h, latest, oops, parameters, remember, same, term, tilesOf, url } from "./lib.js";
+import { api, clear, count, debounced, download, h, latest, oops, parameters, python, quote, remember, same, sourceOf, term, tilesOf, url } from "./lib.js";
 import { drawing, sliders } from "./latents.js";
 
 export async function render(main, id) {
@@ -113,6 +113,7 @@ function makeView(id, found) {
     drawPins();
   }
 
+  const source = () => sourceOf(found.path, chosen.checkpoint);
   const exact = (tile) => ({ seed: tile.seed, index: tile.index, y: tile.y });
   const body = (changes) => ({ checkpoint: chosen.checkpoint ? Number(chosen.checkpoint) : null, truncation: chosen.truncation, ...changes });
 
@@ -162,8 +163,19 @@ function makeView(id, found) {
     const at = (k) => screen.getContext("2d").drawImage(frames[k], 0, 0);
     at(0);
     return [h("div", { class: "row" }, screen, h("div", { class: "stack grow" }, place, h("p", { class: "muted small" }, "Latents move along the great circle between two ends."),
-      h("div", { class: "row" }, h("button", { onclick: () => save("walk", { ...request, format: "gif" }, `${id}-walk.gif`) }, "GIF"))))];
+      h("div", { class: "row" }, h("button", { onclick: () => save("walk", { ...request, format: "gif" }, `${id}-walk.gif`) }, "GIF")))), walkLines(ends, request.steps)];
   });
+
+  // `gansmith walk` visits entry 0 of each seed, in one class, and draws a class's sub-clusters by the seed.
+  function walkLines(ends, steps) {
+    const isWalk = ends.every((end) => end.index === 0 && end.y === ends[0].y) && chosen.truncation === 1;
+    if (!isWalk || model.class_ids > Math.max(1, model.labels.length)) return [];
+    const label = model.labels.length ? ends[0].y : null;
+    return same({
+      terminal: `gansmith walk ${quote(source())} --seeds ${ends.map((end) => end.seed).join(",")}${label === null ? "" : ` --label ${label}`} --steps ${steps}`,
+      Python: `from gansmith.sampling import latent_walk; latent_walk(gs.load(${python(source())}), seeds=[${ends.map((end) => end.seed).join(", ")}], steps=${steps}${label === null ? "" : `, label=${label}`})`,
+    });
+  }
 
   const near = (tile) => work("Nearest training images", async () => {
     const mine = await tilesOf(await api(`/runs/${id}/explore`, { body: body({ tiles: [exact(tile)] }) }));
@@ -193,12 +205,10 @@ function makeView(id, found) {
 
   const lines = h("div");
   function drawLines() {
-    const flags = [`--seed ${chosen.seed}`, chosen.label !== "" && `--labels ${chosen.label}`, `--count ${chosen.count}`, chosen.truncation !== 1 && `--truncation ${chosen.truncation}`].filter(Boolean).join(" ");
-    const source = chosen.checkpoint ? `${id}/checkpoints/${chosen.checkpoint.padStart(9, "0")}` : id;
-    const keywords = [`${chosen.count}`, `seed=${chosen.seed}`, chosen.label !== "" && `labels="${chosen.label}"`, chosen.truncation !== 1 && `truncation=${chosen.truncation}`].filter(Boolean).join(", ");
+    const flags = [`--seed ${chosen.seed}`, chosen.label !== "" && `--labels ${quote(chosen.label)}`, `--count ${chosen.count}`, chosen.truncation !== 1 && `--truncation ${chosen.truncation}`].filter(Boolean).join(" ");
+    const keywords = [`${chosen.count}`, `seed=${chosen.seed}`, chosen.label !== "" && `labels=${python(chosen.label)}`, chosen.truncation !== 1 && `truncation=${chosen.truncation}`].filter(Boolean).join(", ");
     const isOpen = lines.querySelector("details")?.open;
-    clear(lines, same({ terminal: `gansmith sample ${source} ${flags}`, Python: `gs.sample("${source}", ${keywords})` }));
-    lines.firstChild.open = Boolean(isOpen);
+    clear(lines, same({ terminal: `gansmith sample ${quote(source())} ${flags}`, Python: `gs.sample(${python(source())}, ${keywords})` }, isOpen));
   }
 
   function drawControls() {
@@ -267,7 +277,7 @@ function makeView(id, found) {
         return;
       }
       moving = sliders({ id, model, body, exact, pins });
-      sketch = drawing({ id, model, body, onFound: moving.show });
+      sketch = drawing({ id, model, body, source, onFound: moving.show });
       drawControls();
       draw();
       drawPins();

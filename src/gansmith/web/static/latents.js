@@ -1,5 +1,5 @@
 // Sections of the explorer that act on latents: sliders along directions, a drawing or a picture projected.
-import { api, clear, debounced, h, latest, term, tilesOf, toast } from "./lib.js";
+import { api, clear, debounced, h, latest, python, quote, same, term, tilesOf, toast } from "./lib.js";
 
 const SIDE = 280; // of the drawing
 const MAX_UPLOAD_PX = 512;
@@ -58,7 +58,7 @@ export function sliders({ id, model, body, exact, pins }) {
 }
 
 // A canvas to draw on with mouse, finger or pen, and a picture from a file; both are projected into latent space.
-export function drawing({ id, model, body, onFound }) {
+export function drawing({ id, model, body, source, onFound }) {
   const paper = h("canvas", { width: SIDE, height: SIDE, tabindex: "0", role: "img", "aria-label": "A canvas to draw on with the mouse, a finger or a pen", style: { width: `${SIDE}px`, height: `${SIDE}px`, maxWidth: "100%", touchAction: "none", cursor: "crosshair", background: "#fff", border: "1px solid var(--line)" } });
   const brush = h("select", { "aria-label": "Brush" }, [["thin", 14], ["medium", 22], ["thick", 32]].map(([name, width]) => h("option", { value: width, selected: width === 22 }, name)));
   const file = h("input", { type: "file", accept: "image/*", "aria-label": "A picture from a file", onchange: () => { if (file.files[0]) upload(file.files[0]); } });
@@ -83,7 +83,7 @@ export function drawing({ id, model, body, onFound }) {
   }
   paper.addEventListener("pointerdown", (event) => { paper.setPointerCapture(event.pointerId); last = null; stroke(event); });
   paper.addEventListener("pointermove", (event) => { if (last) stroke(event); });
-  for (const name of ["pointerup", "pointercancel"]) paper.addEventListener(name, () => { if (last) { last = null; project(paper.toDataURL("image/png")); } });
+  for (const name of ["pointerup", "pointercancel"]) paper.addEventListener(name, () => { if (last) { last = null; project(paper.toDataURL("image/png"), "drawing.png"); } });
 
   async function upload(chosen) {
     try {
@@ -91,13 +91,13 @@ export function drawing({ id, model, body, onFound }) {
       const share = Math.min(1, MAX_UPLOAD_PX / Math.max(image.width, image.height));
       const small = h("canvas", { width: Math.max(1, Math.round(image.width * share)), height: Math.max(1, Math.round(image.height * share)) });
       small.getContext("2d").drawImage(image, 0, 0, small.width, small.height);
-      project(small.toDataURL("image/jpeg", 0.92));
+      project(small.toDataURL("image/jpeg", 0.92), chosen.name);
     } catch {
       toast("This file is no picture that the browser can open.");
     }
   }
 
-  async function project(data) {
+  async function project(data, name) {
     const signal = asking();
     clear(result, h("span", { class: "muted" }, "Looking for it in latent space"));
     try {
@@ -115,7 +115,7 @@ export function drawing({ id, model, body, onFound }) {
         answer.name && h("p", {}, `Found in class ${answer.name}.`),
         h("p", { class: "muted" }, `Pixel error ${answer.pixel_error.toFixed(3)}; the nearest of many random samples had ${answer.sample_error.toFixed(3)}.`), opinion && h("p", {}, opinion),
         answer.notices.map((notice) => h("p", { class: "small muted" }, notice)),
-        h("button", { onclick: () => onFound({ latents: answer.latents, label: answer.label }) }, "Move it along directions")));
+        h("button", { onclick: () => onFound({ latents: answer.latents, label: answer.label }) }, "Move it along directions")), same({ terminal: `gansmith invert ${quote(source())} ${quote(name)}`, Python: `gs.invert(${python(source())}, ${python(name)})` }));
     } catch (error) {
       if (!signal.aborted) clear(result, h("span", { class: "fail" }, error.message));
     }

@@ -1,5 +1,5 @@
 // Lessons with a tiny GAN in the plane: the server trains it, this page draws what happens.
-import { api, clear, code, figure, h, parameters, quote, remember, say } from "./lib.js";
+import { api, clear, figure, h, parameters, python, quote, remember, same, say } from "./lib.js";
 
 const SPEEDS = [["slow", 10], ["normal", 120], ["fast", 600]]; // steps of D in a second
 const MAX_STEPS = 60; // of one request
@@ -180,9 +180,10 @@ function makeView(table) {
     if (!step) {
       const [recipe, wanted] = lesson().digits;
       const words = ["gansmith", "train", recipe, "--minutes", "2", ...Object.entries(wanted).flatMap(([name, value]) => [`--${name.replaceAll("_", "-")}`, String(value)])];
+      const keywords = Object.entries({ minutes: 2, ...wanted }).map(([name, value]) => `${name}=${python(value)}`).join(", ");
       const query = new URLSearchParams({ recipe, minutes: 2, choices: JSON.stringify(wanted) });
       const isLast = at.lesson + 1 === lessons.length;
-      clear(panel, head, h("p", {}, "The same experiment with images of digits."), h("p", {}, lesson().digits_text), code(words.map(quote).join(" "), "terminal"),
+      clear(panel, head, h("p", {}, "The same experiment with images of digits."), h("p", {}, lesson().digits_text), same({ terminal: words.map(quote).join(" "), Python: `gs.train(${python(recipe)}, ${keywords})` }, true),
         h("div", { class: "row" }, back, h("a", { class: "button", href: `/new?${query}` }, "Train it here"), !isLast && h("button", { type: "button", class: "primary", onclick: () => openLesson(at.lesson + 1) }, `Next: ${lessons[at.lesson + 1].title}`)));
       return;
     }

@@ -136,7 +136,7 @@ export function code(text, label) {
   return h("div", { class: "code", role: "group", "aria-label": label }, h("code", { tabindex: "0" }, text), button);
 }
 
-export const same = (lines) => h("details", { class: "panel" }, h("summary", {}, "The same in a terminal, in Python"), h("div", { class: "stack" }, Object.entries(lines).map(([name, line]) => code(line, name))));
+export const same = (lines, isOpen = false) => h("details", { class: "panel", open: isOpen }, h("summary", {}, "The same in a terminal, in Python"), h("div", { class: "stack" }, Object.entries(lines).map(([name, line]) => code(line, name))));
 
 export const oops = (error, retry) => h("div", { class: "empty", role: "alert" }, h("h2", {}, "That did not work"), h("p", {}, error.message), retry && h("button", { onclick: retry }, "Try again"));
 
@@ -199,6 +199,12 @@ export async function tilesOf(answer) {
   }
   return found;
 }
+
+// A run or one of its checkpoints as commands take it.
+export const sourceOf = (path, checkpoint) => (checkpoint ? `${path}/checkpoints/${String(checkpoint).padStart(9, "0")}` : path);
+
+// A value as Python writes it.
+export const python = (value) => (typeof value === "boolean" ? (value ? "True" : "False") : JSON.stringify(value));
 
 export function quote(word) {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${String(word).replaceAll("'", `'"'"'`)}'`;

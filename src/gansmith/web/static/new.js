@@ -1,6 +1,6 @@
 // A new run: data, recipe, length, options, on one page; the command that does the same stays in view.
 import { go, state } from "./app.js";
-import { api, clear, code, count, debounced, duration, h, latest, parameters, ratio, toast, url } from "./lib.js";
+import { api, clear, code, count, debounced, duration, h, latest, parameters, ratio, same, toast, url } from "./lib.js";
 
 const SETS = [
   ["mnist", "Handwritten digits, 28 px grey"], ["fashion-mnist", "Clothes, 28 px grey"], ["kmnist", "Japanese letters, 28 px grey"],
@@ -29,6 +29,7 @@ export async function render(main) {
   const problem = h("p", { class: "fail", role: "alert" });
   const start = h("button", { class: "primary", onclick: begin }, "Start");
   const line = h("div", { class: "grow" });
+  const lines = h("div");
 
   const asking = latest();
   const settle = debounced(async () => {
@@ -38,7 +39,8 @@ export async function render(main) {
       problem.textContent = "";
       start.disabled = false;
       clear(line, code(found.commands.terminal, "terminal"));
-      line.title = found.commands.python;
+      const isOpen = lines.querySelector("details")?.open;
+      clear(lines, same({ terminal: found.commands.terminal, Python: found.commands.python }, isOpen));
     } catch (error) {
       if (signal.aborted) return;
       problem.textContent = error.message;
@@ -66,7 +68,7 @@ export async function render(main) {
   clear(foot, line, start);
   main.append(h("div", { class: "narrow stack loose" },
     h("h1", {}, from ? `A copy of ${from}` : "New run"),
-    dataStep(wanted, settle), recipeStep(wanted, recipes, settle), lengthStep(wanted, settle), optionStep(wanted, fields, recipes, settle), problem, foot));
+    dataStep(wanted, settle), recipeStep(wanted, recipes, settle), lengthStep(wanted, settle), optionStep(wanted, fields, recipes, settle), lines, problem, foot));
   settle();
   if (location.hash === "#data") document.getElementById("data")?.scrollIntoView();
 }

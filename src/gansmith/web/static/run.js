@@ -1,7 +1,7 @@
 // A run: its samples through training, its curves, what went wrong, its choices.
 import { state, watch } from "./app.js";
 import { color, draw as drawCharts, moveCursor, SERIES, smooth, table } from "./charts.js";
-import { api, clear, code, count, debounced, download, duration, follow, h, MEANINGS, parameters, ratio, remember, say, term, toast, url } from "./lib.js";
+import { api, clear, code, count, debounced, download, duration, follow, h, MEANINGS, parameters, python, quote, ratio, remember, same, say, term, toast, url } from "./lib.js";
 import { badge } from "./runs.js";
 
 const EXPLAINED = [["D loss", "d_loss"], ["G loss", "g_loss"], ["validation FD ratio", "validation_fd_ratio"], ["D(real)", "d_real"], ["D(fake)", "d_fake"], ["gradient norm of D", "d_grad_norm"], ["gradient norm of G", "g_grad_norm"], ["images/s", "images_per_s"]];
@@ -91,7 +91,7 @@ export async function render(main, id) {
       h("div", { class: "spread" }, h("span", { class: "huge" }, ratio(shown)), term(found ? "FD ratio" : "validation FD ratio", found ? "fd_ratio" : "validation_fd_ratio", true)),
       h("p", { class: "small muted" }, found ? found.headline : last ? `1.00 = as close as other real images. ${ratio(last.validation_fd_ratio)} of ${count(last.images_seen)} images; best ${ratio(Math.min(...live.scores.map((row) => row.validation_fd_ratio)))}.` : "No score yet: the first one comes during training."),
       found && h("div", { class: "gates" }, found.gates.map((gate) => h("span", { class: `tip ${gate.result === "pass" ? "good" : gate.result === "FAIL" ? "fail" : "muted"}`, tabindex: "0", "data-tip": gate.figure }, h("span", { class: "dot" }), `${gate.name} ${gate.result === "FAIL" ? "failed" : gate.result === "pass" ? "" : "not run"}`))),
-      !found && shown !== undefined && h("p", { class: "small muted" }, "Gates (memorisation, coverage, classes) are checked by ", h("code", {}, `gansmith evaluate ${id}`), "."));
+      !found && shown !== undefined && h("p", { class: "small muted" }, "Gates (memorisation, coverage, classes) are checked by ", h("code", {}, `gansmith evaluate ${quote(details.path)}`), "."));
   }
 
   function drawFailures() {
@@ -101,7 +101,7 @@ export async function render(main, id) {
   }
 
   function drawBelow() {
-    clear(below, sharing(id, details), configTable(details), lines(id, details), files(id, details));
+    clear(below, sharing(id, details), configTable(details), lines(details), files(id, details));
   }
 
   const stop = follow(`/runs/${id}/events`, {
@@ -304,10 +304,13 @@ function configTable(details) {
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Choices" }, h("table", {}, h("thead", {}, h("tr", {}, ["choice", "value", "from", "meaning"].map((name) => h("th", { scope: "col" }, name)))), body)));
 }
 
-function lines(id, details) {
-  return h("details", { class: "panel" }, h("summary", {}, "The same in a terminal, in Python"), h("div", { class: "stack" },
-    code(details.commands.terminal, "terminal: train"), code(details.commands.python, "Python: train"),
-    code(`gansmith evaluate ${id}`, "terminal: evaluate"), code(`gs.open_run("${id}")`, "Python: open")));
+function lines(details) {
+  const [word, text] = [quote(details.path), python(details.path)];
+  return same({
+    "terminal: train": details.commands.terminal, "Python: train": details.commands.python,
+    "terminal: resume": `gansmith resume ${word}`, "Python: resume": `gs.resume(${text})`,
+    "terminal: evaluate": `gansmith evaluate ${word}`, "Python: evaluate": `gs.evaluate(${text})`, "Python: open": `gs.open_run(${text})`,
+  });
 }
 
 // What a button does that makes a file and saves it: exports are read back and compared, so they take seconds.
