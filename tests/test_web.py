@@ -608,11 +608,16 @@ def test_a_training_that_could_not_start_says_why_and_can_be_dismissed(tmp_path)
     (ended,) = jobs.all()
     assert (ended["state"], ended["message"]) == ("ended", "there is no data set 'nothing'; choose another")
     assert jobs.stop(job["id"])["state"] == "removed" and jobs.all() == []
+    job = jobs.add(["evaluate", "0001-x"], run="0001-x", title="x")
+    (jobs.folder / job["id"] / "output.log").write_text("gansmith: interrupted\n")
+    (jobs.folder / job["id"] / "result.json").write_text('{"code": 130}')
+    assert jobs.find(job["id"])["message"] == ""  # it was stopped, which is no failure
 
 
 def test_an_evaluation_waits_in_the_queue(server, root):
     server.json("POST", "/api/v1/jobs/hold", {"hold": True})
     job = server.json("POST", "/api/v1/runs/0001-default-mnist/evaluate", {"quick": True})
+    assert job["command"] == "evaluate" and "words" not in job
     stored = json.loads((root / ".studio" / "jobs" / job["id"] / "job.json").read_text())
     assert stored["words"] == ["evaluate", str(root.resolve() / "0001-default-mnist"), "--quick"]
     assert server.json("POST", f"/api/v1/jobs/{job['id']}/stop", {})["state"] == "removed"
@@ -658,7 +663,7 @@ def test_the_queue_runs_one_command_after_the_other_in_processes_that_any_server
     wait_until(lambda: state("c") == "running" and "http://" in output("c"), seconds=30)
     jobs.processes[ids["c"]].kill()
     wait_until(lambda: state("c") == "ended", seconds=30)
-    assert jobs.find(ids["c"])["message"] == "the training was killed, or its machine went down"
+    assert jobs.find(ids["c"])["message"] == "its process was killed, or its machine went down"
     wait_until(lambda: state("d") == "ended", seconds=30)
     assert jobs.find(ids["d"])["message"] == "there is no --nosuch; did you mean --epochs?"
     wait_until(lambda: not jobs.tick(lambda: False) and not jobs.processes)

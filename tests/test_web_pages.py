@@ -22,6 +22,7 @@ from PIL import Image
 from test_web import Server, end_trainings, make_run
 
 from gansmith import runs
+from gansmith.web.jobs import Jobs
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -189,6 +190,30 @@ def test_commands_are_shown_that_run_where_the_studio_was_started(page, server, 
         panel.evaluate("panel => panel.open = true")
         for line in lines:
             panel.locator("code", has_text=line).first.wait_for(timeout=10_000)
+
+
+@pytest.mark.browser
+def test_failed_and_running_evaluations_are_shown(page, server, root):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+    jobs = Jobs(runs_of(root))
+    failed = jobs.add(["evaluate", name], run=name, title=f"evaluation of {name}")
+    (jobs.folder / failed["id"] / "output.log").write_text("gansmith: its data are gone\n")
+    (jobs.folder / failed["id"] / "result.json").write_text('{"code": 2}')
+    page.goto(f"{server.address}runs/{name}")
+    page.get_by_text("The evaluation failed: its data are gone").wait_for()
+    page.goto(server.address)
+    page.get_by_text(f"evaluation of {name} failed: its data are gone").wait_for()
+    page.get_by_role("button", name="Dismiss").click()
+    page.get_by_role("button", name="Dismiss").wait_for(state="detached")
+    assert jobs.all() == []
+    running = jobs.add(["evaluate", name], run=name, title=f"evaluation of {name}")
+    with runs.locked(jobs.folder / running["id"]):
+        page.get_by_text("is running").wait_for()
+        page.goto(f"{server.address}runs/{name}")
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_text(f"evaluation of {name}: stops").wait_for()
+        assert (jobs.folder / running["id"] / "stop").exists()
+    shutil.rmtree(jobs.folder / running["id"])
 
 
 def test_a_lesson_is_done_and_remembered(page, server):

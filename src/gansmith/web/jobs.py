@@ -24,6 +24,7 @@ from gansmith.workers.process import last_said
 FOLDER = ".studio"
 MAX_WAITING = 50
 _KEPT = 100  # of those that have ended
+_INTERRUPTED = 130  # exit code of what was stopped
 _START_S = 20.0  # from the start of a process until it holds its lock, at most
 
 
@@ -63,7 +64,9 @@ class Jobs:
             return {
                 "state": "ended",
                 "code": code,
-                "message": last_said(path / "output.log") if code not in (0, None) else "",
+                "message": ""
+                if code in (0, _INTERRUPTED, None)
+                else last_said(path / "output.log") or f"exit code {code}",
             }
         if runs.is_locked(path):
             return {"state": "running", "is_stopping": (path / "stop").exists()}
@@ -73,7 +76,7 @@ class Jobs:
         is_young = not (path / "reaped").exists() and abs(time.time() - (path / "started").stat().st_mtime) < _START_S
         if process.poll() is None if process else is_young:
             return {"state": "running", "is_stopping": (path / "stop").exists()}
-        return {"state": "ended", "code": None, "message": "the training was killed, or its machine went down"}
+        return {"state": "ended", "code": None, "message": "its process was killed, or its machine went down"}
 
     def add(self, words: list[str], *, run: str, title: str) -> dict[str, Any]:
         """Put a training at the end of the queue.

@@ -188,8 +188,8 @@ def snapshot(studio: Studio) -> dict[str, str]:
 
 
 def _shown(job: dict[str, Any]) -> dict[str, Any]:
-    """Return a job without its words, which name places on this machine."""
-    return {name: value for name, value in job.items() if name != "words"}
+    """Return a job with the first of its words alone, since others name places on this machine."""
+    return {**{name: value for name, value in job.items() if name != "words"}, "command": job["words"][0]}
 
 
 _CPU_TIMES: list[tuple[float, float]] = []

@@ -77,7 +77,7 @@ export async function render(main, id) {
       now.status === "running" && h("span", { class: "num" }, now.seconds_left === null ? "" : `${duration(now.seconds_left)} left · ${count(now.images_per_s)} images/s`));
     const share = Math.min(100, (100 * now.images_seen) / now.images);
     clear(progress, now.status === "running" && h("div", { class: "bar grow", role: "progressbar", "aria-label": "Progress", "aria-valuenow": Math.round(share) }, h("i", { style: { width: `${share}%` } })));
-    const key = JSON.stringify([live.gone, now.status, now.images_seen >= now.images, jobOf(id)]);
+    const key = JSON.stringify([live.gone, now.status, now.images_seen >= now.images, jobOf(id), failedOf(id)]);
     if (key === actions.dataset.of) return;
     actions.dataset.of = key;
     clear(actions, live.gone ? h("p", { class: "notice fail grow" }, live.gone) : buttons(id, now));
@@ -259,6 +259,7 @@ function makeFilm(id, live, onMove) {
 }
 
 const jobOf = (id) => state.jobs.find((one) => one.run === id && one.state !== "ended");
+const failedOf = (id) => state.jobs.findLast((one) => one.run === id && one.state === "ended" && one.command !== "train");
 
 function buttons(id, now) {
   const act = (path, body, done) => async (event) => {
@@ -278,10 +279,13 @@ function buttons(id, now) {
     return [h("button", { onclick: act(`/runs/${id}/stop`, { hold: true }, "It saves, then pauses; the queue waits.") }, "Pause"),
       h("button", { class: "danger", onclick: act(`/runs/${id}/stop`, { hold: false }, "It saves, then stops.") }, "Stop"), again];
   }
-  if (job) return [h("span", { class: "badge live" }, job.title, job.state === "queued" ? ": waits for its turn" : ""), again];
+  if (job?.is_stopping) return [h("span", { class: "badge" }, job.title, ": stops"), again];
+  if (job) return [h("span", { class: "badge live" }, job.title, job.state === "queued" ? ": waits for its turn" : ""), h("button", { onclick: act(`/jobs/${job.id}/stop`, {}, "It is cancelled.") }, "Cancel"), again];
+  const failed = failedOf(id);
   const isDone = now.images_seen >= now.images;
   const minutes = h("select", { "aria-label": "Minutes more" }, [1, 3, 10, 30].map((many) => h("option", { value: many, selected: many === 3 }, `${many} min`)));
   return [
+    failed && h("div", { class: "notice fail row", style: { flex: "1 1 100%" } }, h("span", { class: "grow" }, `${failed.command === "evaluate" ? "The evaluation" : "Going on"} failed: ${failed.message}`), h("button", { onclick: act(`/jobs/${failed.id}/stop`, {}, "It is taken off the list.") }, "Dismiss")),
     !isDone && h("button", { class: "primary", onclick: act(`/runs/${id}/resume`, {}, "It goes on where it was.") }, "Resume"),
     h("span", { class: "row" }, h("button", { onclick: (event) => act(`/runs/${id}/resume`, { minutes: +minutes.value }, "It goes on.")(event) }, "Extend by"), minutes), again,
     h("button", { title: "FD ratio and gates on 2,000 samples", onclick: act(`/runs/${id}/evaluate`, { quick: true }, "It is being evaluated.") }, "Evaluate"),

@@ -32,7 +32,7 @@ export function render(main) {
 
   function draw() {
     const runs = [...state.runs.values()];
-    const waiting = state.jobs.filter((job) => job.state !== "running" || !state.runs.has(job.run));
+    const waiting = state.jobs.filter(isTold);
     tools.hidden = !runs.length && !waiting.length;
     drawQueue(waiting);
     fill("data", [...new Set(runs.map((run) => run.data).filter(Boolean))].sort(), "all data");
@@ -94,12 +94,15 @@ export function render(main) {
   function drawQueue(jobs) {
     const failed = jobs.filter((job) => job.state === "ended").slice(-2);
     const open = jobs.filter((job) => job.state !== "ended");
+    const key = JSON.stringify([state.is_held, failed, open]);
+    if (key === queue.dataset.of) return;
+    queue.dataset.of = key;
     clear(queue,
       state.is_held && h("div", { class: "notice row" }, h("span", { class: "grow" }, "The queue is on hold: no training starts."), h("button", { onclick: () => act("/jobs/hold", { hold: false }) }, "Let it go on")),
-      failed.map((job) => !state.runs.has(job.run) && h("div", { class: "notice fail row" }, h("span", { class: "grow" }, h("strong", {}, job.title), ` did not start: ${job.message}`), h("button", { onclick: () => act(`/jobs/${job.id}/stop`, {}) }, "Dismiss"))),
+      failed.map((job) => h("div", { class: "notice fail row" }, h("span", { class: "grow" }, h("strong", {}, job.title), ` ${job.command === "train" ? "did not start" : "failed"}: ${job.message}`), h("button", { onclick: () => act(`/jobs/${job.id}/stop`, {}) }, "Dismiss"))),
       open.map((job) => h("div", { class: "notice row" }, h("span", { class: "dot muted" }), h("strong", {}, job.title),
-        h("span", { class: "muted grow" }, job.state === "queued" ? "waits for its turn" : "starts: loads its data, measures this machine"),
-        h("button", { onclick: () => act(`/jobs/${job.id}/stop`, {}) }, job.state === "queued" ? "Remove" : "Stop"))));
+        h("span", { class: "muted grow" }, job.state === "queued" ? "waits for its turn" : job.is_stopping ? "stops" : job.command === "evaluate" ? "is running" : "starts: loads its data, measures this machine"),
+        !job.is_stopping && h("button", { onclick: () => act(`/jobs/${job.id}/stop`, {}) }, job.state === "queued" ? "Remove" : "Stop"))));
     queue.style.marginBottom = queue.children.length ? "24px" : "0";
   }
 
@@ -107,6 +110,9 @@ export function render(main) {
   clear(shelf, Array.from({ length: 4 }, () => h("div", { class: "skeleton", style: { aspectRatio: "1" } })));
   return watch(draw);
 }
+
+// What its run does not say: that it waits, that it is an evaluation, that it could not be done.
+const isTold = (job) => job.state === "queued" || job.command === "evaluate" || !state.runs.has(job.run) || (job.state === "ended" && job.command !== "train");
 
 const about = (run) => {
   if (run.error) return "";
