@@ -24,11 +24,12 @@ from PIL import Image
 import gansmith as gs
 from gansmith import runs
 from gansmith.config import FIELDS, resolve
+from gansmith.data import BUILT_IN_DATASETS
 from gansmith.errors import ConfigError, NotFoundError, RunError
 from gansmith.runs import create_run
 from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import train_events
-from gansmith.web import records, streams, worker
+from gansmith.web import records, streams, uploads, worker
 from gansmith.web.guard import own_hosts
 from gansmith.web.jobs import Jobs
 
@@ -175,8 +176,16 @@ def test_commands_name_the_directory_of_runs_as_the_user_did(tmp_path, digit_dir
         found = opened.json("GET", "/api/v1/runs/0001-x")
         assert found["path"] == "my runs/0001-x" and gs.open_run(found["path"]).config == config
         assert f"--data '{folder}'" in found["commands"]["terminal"]
+        assert found["data_choice"] == f"upload:{upload}"  # not the set that has the same name
     finally:
         opened.close()
+
+
+def test_the_data_of_a_run_are_chosen_again_by_a_name_or_by_hand(tmp_path):
+    assert uploads.data_choice(tmp_path, "mnist", "") == "mnist"
+    for data, data_dir in (("mnist", "/data/mnist"), ("mine", ""), ("mnist", str(tmp_path / ".studio/uploads/x/y"))):
+        assert uploads.data_choice(tmp_path, data, data_dir) == ""
+    assert records.DATA_SETS.keys() == BUILT_IN_DATASETS - {"idx"}
 
 
 def test_events_come_once_each_also_after_a_reload_and_a_rewritten_log(tmp_path, digit_dir):
@@ -267,6 +276,7 @@ HOSTILE = [
     ("a list", "POST", "/api/v1/config", OWN, b"[]", 422),
     ("an unknown key", "POST", "/api/v1/config", OWN, b'{"out": "/tmp/x"}', 422),
     ("a path as data", "POST", "/api/v1/config", OWN, b'{"data": "/etc"}', 400),
+    ("unknown data", "POST", "/api/v1/config", OWN, b'{"data": "sign-digits"}', 400),
     ("a path up as data", "POST", "/api/v1/config", OWN, b'{"data": ".."}', 400),
     ("a path in a choice", "POST", "/api/v1/jobs", OWN, b'{"choices": {"data_dir": "/etc"}}', 400),
     ("weights from a path", "POST", "/api/v1/jobs", OWN, b'{"choices": {"start_from": "/etc"}}', 400),

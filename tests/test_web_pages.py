@@ -22,6 +22,7 @@ from PIL import Image
 from test_web import Server, end_trainings, make_run
 
 from gansmith import runs
+from gansmith.config import resolve
 from gansmith.web.jobs import Jobs
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -314,7 +315,7 @@ def test_first_visit_leads_to_a_training(browser, tmp_path):
         opened.close()
 
 
-def test_own_pictures_are_uploaded_looked_at_and_named(page, server, tmp_path):
+def test_own_pictures_are_uploaded_looked_at_named_and_trained_on_again(page, server, root, tmp_path):
     for k in range(12):
         folder = tmp_path / "shapes" / ("round" if k % 2 else "square")
         folder.mkdir(parents=True, exist_ok=True)
@@ -325,6 +326,19 @@ def test_own_pictures_are_uploaded_looked_at_and_named(page, server, tmp_path):
     page.get_by_text("2 classes: round (6), square (6)").wait_for(timeout=60_000)
     page.get_by_role("heading", name="shapes").wait_for()
     keep(page, "upload-1280-light")
+    (upload,) = (runs_of(root) / ".studio" / "uploads").iterdir()
+    config = resolve("default", arguments={"data": str(upload / "shapes")})
+    copied = runs.create_run(runs_of(root) / "0005-shapes", config).directory
+    page.goto(f"{server.address}new?from=0005-shapes")
+    page.get_by_role("heading", name="shapes", exact=True).wait_for(timeout=60_000)
+    page.get_by_role("group", name="terminal").first.get_by_text(f"uploads/{upload.name}/shapes").wait_for()
+    shutil.rmtree(upload)
+    page.reload()
+    page.get_by_text("The other run read “shapes” from its own place").wait_for()
+    assert page.get_by_role("button", name="Start", exact=True).is_disabled()
+    page.get_by_role("button", name="mnist Handwritten digits").click()
+    page.get_by_role("group", name="terminal").first.get_by_text("gansmith train default").wait_for()
+    shutil.rmtree(copied)
 
 
 def test_a_page_of_another_site_gets_nothing(browser, server):

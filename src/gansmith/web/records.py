@@ -31,6 +31,25 @@ FILES = {
     "log.jsonl": "text/plain; charset=utf-8",
     "metrics.jsonl": "text/plain; charset=utf-8",
 }
+# What a form offers of DATASETS, which is not imported here since it needs torch; a folder of IDX files is uploaded.
+DATA_SETS = {
+    "mnist": "Handwritten digits, 28 px grey",
+    "fashion-mnist": "Clothes, 28 px grey",
+    "kmnist": "Japanese letters, 28 px grey",
+    "qmnist": "MNIST with more test images",
+    "emnist-balanced": "Handwritten letters and digits, equally often",
+    "emnist-byclass": "Letters and digits, 62 classes",
+    "emnist-bymerge": "The same, similar capitals merged",
+    "emnist-digits": "More handwritten digits",
+    "emnist-letters": "Handwritten letters, 28 px grey",
+    "emnist-mnist": "MNIST's digits as EMNIST has them",
+    "cifar10": "Animals and vehicles, 32 px color",
+    "cifar100": "100 kinds of things, 32 px color",
+    "svhn": "House numbers, 32 px color",
+    "stacked-mnist": "Three digits as color channels: 1,000 modes",
+    "gaussian-ring": "Dots in 8 places: modes to count",
+    "gaussian-grid": "Dots in 25 places: modes to count",
+}
 _STAMPED = ("config.toml", "run.json", "log.jsonl", "metrics.jsonl", "best.json", "samples", "checkpoints")
 _ALIVE_S = 1.0  # for so long an answer on who holds a lock is good
 
@@ -254,6 +273,11 @@ def _as_text(value: Any) -> str:
 def words_of(recipe: str, choices: Mapping[str, Any]) -> list[str]:
     """Return the words of `gansmith train` for a recipe and what is chosen besides."""
     return ["train", recipe, *(f"--{name.replace('_', '-')}={_as_text(value)}" for name, value in choices.items())]
+
+
+def data_sets() -> list[dict[str, str]]:
+    """Return the data sets that have a name, with a few words on each."""
+    return [{"name": name, "about": about} for name, about in DATA_SETS.items()]
 
 
 def recipes() -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from gansmith import runs
-from gansmith.config import FIELDS, resolve
+from gansmith.config import FIELDS, choose, resolve
 from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
 from gansmith.files import finite
 from gansmith.lessons.table import LESSONS, OBJECTIVES, RESTARTS, START
@@ -219,7 +219,13 @@ def _listed(studio: Studio) -> dict[str, Any]:
 
 
 async def run_details(call: Call) -> Any:
-    return await asyncio.to_thread(records.details, call.studio.root, call.path("run"), given=call.studio.given)
+    return await asyncio.to_thread(_details, call.studio, call.path("run"))
+
+
+def _details(studio: Studio, run_id: str) -> dict[str, Any]:
+    found = records.details(studio.root, run_id, given=studio.given)
+    values = {row["name"]: row["value"] for row in found["config"]}
+    return {**found, "data_choice": uploads.data_choice(studio.root, values["data"], values["data_dir"])}
 
 
 async def run_events(call: Call) -> Any:
@@ -367,6 +373,10 @@ async def list_recipes(call: Call) -> Any:
     return {"recipes": records.recipes()}
 
 
+async def list_data_sets(call: Call) -> Any:
+    return {"data_sets": records.data_sets()}
+
+
 async def settle(call: Call) -> Any:
     """The choices that result, and the same request as commands; an error names what is wrong."""
     config = _config_of(call)
@@ -391,6 +401,7 @@ def _data_of(call: Call) -> str:
         return str(uploads.data_path(call.studio.root, name.removeprefix("upload:")))
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}", name):
         raise ConfigError(f"data is {name!r}; give the name of a data set, or upload pictures")
+    choose(records.DATA_SETS, name, "data set")
     return name
 
 
@@ -549,6 +560,7 @@ ENDPOINTS = [
     Endpoint("GET", "/runs/{run}/share/{name}", share, "The run as a file for others.", answer=_BYTES),
     Endpoint("POST", "/runs/{run}/stop", stop_run, "Save a run that trains, and stop it.", body=schemas.StopBody),
     Endpoint("GET", "/fields", list_fields, "Every choice of a training: kind, default, range, meaning, group."),
+    Endpoint("GET", "/datasets", list_data_sets, "Every data set that has a name."),
     Endpoint("GET", "/recipes", list_recipes, "Every recipe with the values it sets."),
     Endpoint(
         "POST", "/config", settle, "What a training's choices result in; nothing is started.", body=schemas.TrainBody

@@ -14,6 +14,7 @@ from gansmith.errors import DataError, NotFoundError
 from gansmith.files import read_json, write_json
 from gansmith.web.guard import MAX_UPLOAD_BYTES, TooLarge
 from gansmith.web.jobs import FOLDER
+from gansmith.web.records import DATA_SETS
 
 MAX_FILES = 200_000
 MAX_UPLOADS = 32  # kept; the oldest go first
@@ -29,6 +30,25 @@ def folder_of(root: Path, upload_id: str) -> Path:
     if not _ID.fullmatch(upload_id) or not (path / "upload.json").is_file():
         raise NotFoundError(f"there is no upload {upload_id[:32]!r}; send the pictures again")
     return path
+
+
+def data_choice(root: Path, data: str, data_dir: str) -> str:
+    """Return what a form takes for the data of a run: upload:ID or a name; empty where they must be chosen again.
+
+    Args:
+        data, data_dir: the run's choices.
+    """
+    folder = root / FOLDER / "uploads"
+    if not data_dir:
+        return data if data in DATA_SETS else ""
+    if not Path(data_dir).is_relative_to(folder):
+        return ""
+    upload_id = Path(data_dir).relative_to(folder).parts[0]
+    try:
+        folder_of(root, upload_id)
+    except NotFoundError:  # it was deleted
+        return ""
+    return f"upload:{upload_id}"
 
 
 def create(root: Path, name: str) -> dict[str, Any]:

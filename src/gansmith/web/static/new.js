@@ -2,10 +2,6 @@
 import { go, state } from "./app.js";
 import { api, clear, code, count, debounced, duration, h, latest, parameters, ratio, same, toast, url } from "./lib.js";
 
-const SETS = [
-  ["mnist", "Handwritten digits, 28 px grey"], ["fashion-mnist", "Clothes, 28 px grey"], ["kmnist", "Japanese letters, 28 px grey"],
-  ["emnist-letters", "Handwritten letters, 28 px grey"], ["cifar10", "Animals and vehicles, 32 px color"], ["sign-digits", "Hand signs for digits"],
-];
 const ABOUT = {
   default: "Gansmith's own recipe: the best result in minutes on a few cores. Start here.",
   "default-unlabelled": "The same without reading any labels.",
@@ -18,7 +14,7 @@ const LENGTHS = [["1", "1 min", "first shapes"], ["3", "3 min", "readable digits
 
 export async function render(main) {
   const given = parameters();
-  const [{ fields }, { recipes }] = await Promise.all([api("/fields"), api("/recipes")]);
+  const [{ fields }, { recipes }, { data_sets: sets }] = await Promise.all([api("/fields"), api("/recipes"), api("/datasets")]);
   const wanted = { recipe: given.get("recipe") ?? "default", data: given.get("data") ?? "mnist", length: "minutes", amount: given.get("minutes") ?? "3", choices: {} };
   const from = given.get("from");
   if (from) await takeOver(from, wanted, fields);
@@ -34,6 +30,10 @@ export async function render(main) {
   const asking = latest();
   const settle = debounced(async () => {
     const signal = asking();
+    if (!wanted.data) {
+      start.disabled = true;
+      return clear(line, h("span", { class: "muted" }, "Choose the data first."));
+    }
     try {
       const found = await api("/config", { body: request(), signal });
       problem.textContent = "";
@@ -68,7 +68,7 @@ export async function render(main) {
   clear(foot, line, start);
   main.append(h("div", { class: "narrow stack loose" },
     h("h1", {}, from ? `A copy of ${from}` : "New run"),
-    dataStep(wanted, settle), recipeStep(wanted, recipes, settle), lengthStep(wanted, settle), optionStep(wanted, fields, recipes, settle), lines, problem, foot));
+    dataStep(wanted, sets, settle), recipeStep(wanted, recipes, settle), lengthStep(wanted, settle), optionStep(wanted, fields, recipes, settle), lines, problem, foot));
   settle();
   if (location.hash === "#data") document.getElementById("data")?.scrollIntoView();
 }
@@ -78,7 +78,7 @@ async function takeOver(from, wanted, fields) {
   try {
     const found = await api(`/runs/${from}`);
     const known = new Set(fields.map((field) => field.name));
-    Object.assign(wanted, { recipe: found.recipe, length: "images", amount: String(found.images), data: found.data });
+    Object.assign(wanted, { recipe: found.recipe, length: "images", amount: String(found.images), data: found.data_choice, lost: found.data_choice ? "" : found.data });
     for (const row of found.config) if (row.is_changed && known.has(row.name)) wanted.choices[row.name] = row.value;
   } catch (error) {
     toast(error.message);
@@ -91,13 +91,11 @@ function group(buttons, isOn) {
   return mark;
 }
 
-function dataStep(wanted, settle) {
+function dataStep(wanted, sets, settle) {
   const result = h("div", { class: "stack" });
   const pictures = new Map([...state.runs.values()].filter((run) => run.grid !== null).map((run) => [run.data, run.id]));
-  const names = [...SETS];
-  if (!names.some(([name]) => name === wanted.data) && !wanted.data.startsWith("upload:")) names.push([wanted.data, "as in the other run"]);
-  const buttons = names.map(([name, what]) => [name, h("button", { class: "choice", type: "button", onclick: () => { wanted.data = name; clear(result); mark(); settle(); } },
-    pictures.has(name) && h("img", { class: "pixels", src: url(`/runs/${pictures.get(name)}/files/real.png`), alt: "", style: { width: "100%", aspectRatio: "3", objectFit: "cover", objectPosition: "top left" }, onerror: (event) => event.target.remove() }), h("strong", {}, name), h("span", { class: "muted small" }, what))]);
+  const buttons = sets.map(({ name, about }) => [name, h("button", { class: "choice", type: "button", onclick: () => { wanted.data = name; clear(result); mark(); settle(); } },
+    pictures.has(name) && h("img", { class: "pixels", src: url(`/runs/${pictures.get(name)}/files/real.png`), alt: "", style: { width: "100%", aspectRatio: "3", objectFit: "cover", objectPosition: "top left" }, onerror: (event) => event.target.remove() }), h("strong", {}, name), h("span", { class: "muted small" }, about))]);
   const mark = group(buttons, (name) => name === wanted.data);
   const files = h("input", { type: "file", multiple: true, class: "hidden-text", accept: ".zip,.npz,.npy,.tar,.gz,.csv,.parquet,.png,.jpg,.jpeg,.webp,.bmp,.gif", "aria-label": "Pictures or an archive", onchange: () => send([...files.files]) });
   const folder = h("input", { type: "file", class: "hidden-text", webkitdirectory: true, "aria-label": "A folder of pictures", onchange: () => send([...folder.files]) });
@@ -128,6 +126,15 @@ function dataStep(wanted, settle) {
     }
   }
 
+  // The upload of the run that is duplicated.
+  async function again(id) {
+    try {
+      show({ id }, await api(`/uploads/${id}`));
+    } catch (error) {
+      clear(result, h("p", { class: "notice fail" }, error.message));
+    }
+  }
+
   function show(upload, answer) {
     const { facts } = answer;
     wanted.data = `upload:${upload.id}`;
@@ -140,6 +147,8 @@ function dataStep(wanted, settle) {
       h("p", { class: "muted" }, classes.length ? `${classes.length} classes: ${classes.slice(0, 12).map(([name, many]) => `${name} (${count(many)})`).join(", ")}${classes.length > 12 ? " and more" : ""}` : "no classes"),
       facts.notices.map((notice) => h("p", { class: "muted small" }, notice))));
   }
+  if (wanted.lost) clear(result, h("p", { class: "notice" }, `The other run read “${wanted.lost}” from its own place, which this form cannot name: choose the data again.`));
+  if (wanted.data.startsWith("upload:")) again(wanted.data.slice(7));
   return step("1", "Data", h("div", { class: "choices" }, buttons.map(([, button]) => button)), drop, result);
 }
 
