@@ -1,5 +1,6 @@
 """The studio's server on loopback: what it tells of runs, what it refuses, and that nothing is lost or repeated."""
 
+import asyncio
 import base64
 import contextlib
 import http.client
@@ -20,17 +21,19 @@ import numpy as np
 import pytest
 from conftest import TINY, wait_until
 from PIL import Image
+from starlette.requests import Request
 
 import gansmith as gs
 from gansmith import runs
 from gansmith.config import FIELDS, resolve
 from gansmith.data import BUILT_IN_DATASETS
-from gansmith.errors import ConfigError, NotFoundError, RunError
+from gansmith.data.pictures import ENDINGS
+from gansmith.errors import ConfigError, DataError, NotFoundError, RunError
 from gansmith.runs import create_run
 from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import train_events
 from gansmith.web import records, streams, uploads, worker
-from gansmith.web.guard import own_hosts
+from gansmith.web.guard import TooLarge, own_hosts
 from gansmith.web.jobs import Jobs
 
 pytest.importorskip("plotly")
@@ -581,6 +584,44 @@ def test_what_is_uploaded_gets_a_number_and_the_name_of_its_class(server, root):
         assert status == 400 and word in json.loads(data)["error"]["message"], name
     assert server.ask("PUT", path + "a.png", b"x", content_type=BYTES, content_length=str(2**40))[0] == 413
     assert server.ask("GET", "/api/v1/uploads/" + "0" * 16)[0] == 404
+
+
+@pytest.mark.parametrize("name", ["upload.zip", "u.zip", "up.npz", "used.zip"])
+def test_an_upload_may_be_called_as_its_own_files(name, server, root):
+    upload = server.json("POST", "/api/v1/uploads", {"name": name})
+    path = f"/api/v1/uploads/{upload['id']}/files?name={name}"
+    assert server.ask("PUT", path, b"packed", content_type=BYTES)[0] == 200
+    assert uploads.data_path(root, upload["id"]).read_bytes() == b"packed"
+
+
+def test_an_upload_is_bounded_in_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_UPLOAD_BYTES", 10)
+    monkeypatch.setattr(uploads, "MAX_FILES", 4)
+    upload_id = uploads.create(tmp_path, "mine")["id"]
+
+    def send(name: str, body: bytes) -> None:
+        async def read() -> dict:
+            return {"type": "http.request", "body": body}
+
+        asyncio.run(uploads.receive(tmp_path, upload_id, name, Request({"type": "http"}, read)))
+
+    send("mine/a/1.png", b"12345")
+    send("mine/b/2.png", b"123")
+    with pytest.raises(TooLarge, match="10 bytes at most"):
+        send("mine/c/3.png", b"123")
+    uploads._HELD.clear()  # another server
+    with pytest.raises(TooLarge):
+        send("mine/c/3.png", b"123")
+    send("mine/d/4.png", b"12")
+    with pytest.raises(DataError, match="4 pictures; pack them"):
+        for _ in range(4):
+            send("mine/a/5.png", b"")
+    names = [path.name for path in sorted((tmp_path / ".studio/uploads" / upload_id / "mine").glob("*/*"))]
+    assert names == ["000000.png", "000001.png", "000003.png"]
+
+
+def test_uploads_take_the_pictures_that_can_be_read():
+    assert set(uploads.PICTURES) == set(ENDINGS)
 
 
 def test_what_cannot_be_done_to_a_run_is_said_in_one_sentence(server):

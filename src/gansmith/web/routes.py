@@ -420,7 +420,7 @@ def _train(call: Call) -> Any:
     directory = runs.make_next_directory(root, config)
     choices = {"data": _data_of(call), **length, **body.choices, "out": str(directory), "progress": "json"}
     if body.data.startswith("upload:"):
-        (uploads.folder_of(root, body.data.removeprefix("upload:")) / "used").touch()
+        (uploads.folder_of(root, body.data.removeprefix("upload:")) / uploads.USED).touch()
     call.studio.jobs.hold(False)
     job = call.studio.jobs.add(
         records.words_of(body.recipe, choices), run=directory.name, title=f"{config.recipe} on {config.data}"

@@ -1,9 +1,10 @@
 """Data sets sent by a browser. Nothing of what a sender says becomes a path: files get numbers, classes safe names."""
 
-import os
+import asyncio
 import re
 import secrets
 import shutil
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,11 +17,12 @@ from gansmith.web.guard import MAX_UPLOAD_BYTES, TooLarge
 from gansmith.web.jobs import FOLDER
 from gansmith.web.records import DATA_SETS
 
-MAX_FILES = 200_000
+MAX_FILES = 200_000  # of one upload
 MAX_UPLOADS = 32  # kept; the oldest go first
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+PACKED = (*ARCHIVES, *ARRAY_FILES)
+USED = ".used"  # marks an upload that a training reads
 _ID = re.compile(r"[0-9a-f]{16}")
-_COUNTS: dict[Path, int] = {}  # pictures in each folder, which would take long to count for each new one
 _SPARE_BYTES = 2**28  # left free on the disk
 
 
@@ -52,84 +54,109 @@ def data_choice(root: Path, data: str, data_dir: str) -> str:
 
 
 def create(root: Path, name: str) -> dict[str, Any]:
-    """Begin an upload and return its id."""
+    """Begin an upload and return its id, its name, and the endings of files that it takes."""
     folder = root / FOLDER / "uploads"
     folder.mkdir(parents=True, exist_ok=True)
     kept = sorted(
         (path for path in folder.iterdir() if _ID.fullmatch(path.name)), key=lambda path: path.stat().st_mtime
     )
-    used = {path for path in kept if (path / "used").exists()}
+    used = {path for path in kept if (path / USED).exists()}
     for path in [path for path in kept if path not in used][: max(0, len(kept) - MAX_UPLOADS + 1)]:
         shutil.rmtree(path, ignore_errors=True)
+        _HELD.pop(path, None)
     upload_id = secrets.token_hex(8)
     (folder / upload_id).mkdir()
     write_json(
         folder / upload_id / "upload.json",
         {"name": _safe_name(PurePosixPath(name.replace("\\", "/")).name) or "images"},
     )
-    return {"id": upload_id, "name": read_json(folder / upload_id / "upload.json")["name"]}
+    name = read_json(folder / upload_id / "upload.json")["name"]
+    return {"id": upload_id, "name": name, "pictures": PICTURES, "packed": PACKED}
 
 
 def data_path(root: Path, upload_id: str) -> Path:
     """Return what `--data` takes for an upload: its one archive or file, or its folder of pictures."""
     folder = folder_of(root, upload_id)
-    name = read_json(folder / "upload.json")["name"]
-    found = sorted(folder.glob(f"{name}*"))
+    found = _data_in(folder)
     if not found:
         raise DataError("nothing was uploaded yet; choose pictures, a folder, a .zip or a .npz")
     return found[0]
 
 
+def _data_in(folder: Path) -> list[Path]:
+    title = str(read_json(folder / "upload.json")["name"])
+    return [path for ending in ("", *PACKED) if (path := folder / f"{title}{ending}").exists()]
+
+
 async def receive(root: Path, upload_id: str, name: str, request: Request) -> dict[str, Any]:
     """Write the request's body as a file of an upload, and return its size."""
     folder = folder_of(root, upload_id)
-    path = _place(folder, name)
-    used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if path.parent == folder else 0
+    if folder not in _HELD:
+        _HELD.setdefault(folder, await asyncio.to_thread(_held_in, folder))
+    held = _HELD[folder]
+    path = _place(folder, name, held)
     free = shutil.disk_usage(folder).free - _SPARE_BYTES
     size = 0
     try:
         with path.open("xb") as file:
             async for chunk in request.stream():
                 size += len(chunk)
-                if size + used > MAX_UPLOAD_BYTES:
+                held.size += len(chunk)
+                if held.size > MAX_UPLOAD_BYTES:
                     raise TooLarge(f"an upload may have {MAX_UPLOAD_BYTES:,} bytes at most")
                 if size > free:
                     raise DataError("the disk is nearly full; free some space, then send the pictures again")
                 file.write(chunk)
     except BaseException:
+        held.size -= size
         path.unlink(missing_ok=True)
         raise
     return {"bytes": size}
 
 
+@dataclass
+class _Held:
+    """What an upload holds: its bytes, and the number that its next picture gets."""
+
+    size: int
+    number: int
+
+
+_HELD: dict[Path, _Held] = {}  # by folder; counting again for every file would take long
+
+
+def _held_in(folder: Path) -> _Held:
+    files = [file for path in _data_in(folder) for file in (path.rglob("*") if path.is_dir() else (path,))]
+    numbers = [int(file.stem) for file in files if file.stem.isdecimal()]
+    return _Held(sum(file.stat().st_size for file in files if file.is_file()), max(numbers, default=-1) + 1)
+
+
 def _safe_name(text: str) -> str:
     """Return what is left of a name without its ending: letters, digits, dashes and underscores; perhaps nothing."""
     lower = text.lower()
-    ending = next((end for end in (*ARCHIVES, *ARRAY_FILES) if lower.endswith(end)), "")
+    ending = next((end for end in PACKED if lower.endswith(end)), "")
     return re.sub(r"[^A-Za-z0-9_]+", "-", text[: len(text) - len(ending)]).strip("-")[:64]
 
 
-def _place(folder: Path, name: str) -> Path:
+def _place(folder: Path, name: str, held: _Held) -> Path:
     """Return a new path for a file: archives and arrays by their ending, pictures numbered in their class's folder."""
     title = str(read_json(folder / "upload.json")["name"])
     parts = PurePosixPath(name.replace("\\", "/")).parts or ("",)
     lower = parts[-1].lower()
-    ending = next((end for end in (*ARCHIVES, *ARRAY_FILES) if lower.endswith(end)), None)
+    ending = next((end for end in PACKED if lower.endswith(end)), None)
     if ending is not None:
-        path = folder / f"{title}{ending}"
-        if any(folder.glob(f"{title}*")):
+        if _data_in(folder):
             raise DataError("an upload holds one archive or file, or pictures; begin another for this one")
-        return path
+        return folder / f"{title}{ending}"
     ending = PurePosixPath(lower).suffix
-    if ending not in _PICTURES:
+    if ending not in PICTURES:
         raise DataError(
-            f"{parts[-1][:64]!r} is neither a picture nor an archive; send {', '.join(_PICTURES[:3])}, .zip or .npz"
+            f"{parts[-1][:64]!r} is neither a picture nor an archive; send {', '.join(PICTURES[:3])}, .zip or .npz"
         )
+    if held.number >= MAX_FILES:
+        raise DataError(f"an upload may hold {MAX_FILES:,} pictures; pack them into a .zip")
     label = _safe_name(parts[-2]) if len(parts) > 2 else ""
     place = folder / title / label if label else folder / title
     place.mkdir(parents=True, exist_ok=True)
-    count = _COUNTS[place] if place in _COUNTS else len(os.listdir(place))
-    _COUNTS[place] = count + 1
-    if count >= MAX_FILES:
-        raise DataError(f"a folder may hold {MAX_FILES:,} pictures; pack them into a .zip")
-    return place / f"{count:06d}{ending}"
+    held.number += 1
+    return place / f"{held.number - 1:06d}{ending}"

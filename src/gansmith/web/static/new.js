@@ -108,19 +108,19 @@ function dataStep(wanted, sets, settle) {
 
   async function send(chosen) {
     if (!chosen.length) return;
-    const progress = h("progress", { max: chosen.length, value: 0, "aria-label": "Upload" });
+    const progress = h("progress", { max: 1, value: 0, "aria-label": "Upload" });
     const stop = new AbortController();
     clear(result, h("div", { class: "panel row" }, h("span", {}, "Sending"), progress, h("button", { type: "button", onclick: () => stop.abort() }, "Cancel")));
     try {
-      const first = chosen[0].webkitRelativePath || chosen[0].name;
+      const first = pathOf(chosen[0]);
       const upload = await api("/uploads", { body: { name: chosen.length > 1 ? first.split("/")[0].replace(/\.\w+$/, "") || "images" : first.split("/")[0] }, signal: stop.signal });
-      const pictures = chosen.filter((file) => !file.name.startsWith("."));
-      for (const [k, file] of pictures.entries()) {
-        await api(`/uploads/${upload.id}/files?name=${encodeURIComponent(file.relative || file.webkitRelativePath || file.name)}`, { method: "PUT", raw: file, signal: stop.signal });
-        progress.value = k + 1;
+      const sent = readable(chosen, upload);
+      for (const [k, file] of sent.entries()) {
+        await api(`/uploads/${upload.id}/files?name=${encodeURIComponent(pathOf(file))}`, { method: "PUT", raw: file, signal: stop.signal });
+        progress.value = (k + 1) / sent.length;
       }
       clear(result, h("div", { class: "skeleton", style: { height: "160px" } }));
-      show(upload, await api(`/uploads/${upload.id}`, { signal: stop.signal }));
+      show(upload, await api(`/uploads/${upload.id}`, { signal: stop.signal }), chosen.length - sent.length);
     } catch (error) {
       clear(result, error.name === "AbortError" ? [] : h("p", { class: "notice fail" }, error.message));
     }
@@ -135,7 +135,7 @@ function dataStep(wanted, sets, settle) {
     }
   }
 
-  function show(upload, answer) {
+  function show(upload, answer, skipped = 0) {
     const { facts } = answer;
     wanted.data = `upload:${upload.id}`;
     mark();
@@ -145,11 +145,21 @@ function dataStep(wanted, sets, settle) {
       h("img", { class: "pixels", src: `data:image/png;base64,${answer.png}`, alt: "Some of the images as they would be trained on", style: { maxWidth: "100%" } }),
       h("p", {}, Object.entries(facts.images).map(([part, many]) => `${count(many)} ${part} images`).join(", "), " · ", facts.prepared),
       h("p", { class: "muted" }, classes.length ? `${classes.length} classes: ${classes.slice(0, 12).map(([name, many]) => `${name} (${count(many)})`).join(", ")}${classes.length > 12 ? " and more" : ""}` : "no classes"),
+      skipped > 0 && h("p", { class: "muted small" }, `${count(skipped)} other ${skipped === 1 ? "file was" : "files were"} left out.`),
       facts.notices.map((notice) => h("p", { class: "muted small" }, notice))));
   }
   if (wanted.lost) clear(result, h("p", { class: "notice" }, `The other run read “${wanted.lost}” from its own place, which this form cannot name: choose the data again.`));
   if (wanted.data.startsWith("upload:")) again(wanted.data.slice(7));
   return step("1", "Data", h("div", { class: "choices" }, buttons.map(([, button]) => button)), drop, result);
+}
+
+const pathOf = (file) => file.relative || file.webkitRelativePath || file.name;
+
+// The pictures of what was chosen, else its archives; neither hidden files nor what systems leave in folders.
+function readable(chosen, { pictures, packed }) {
+  const files = chosen.filter((file) => !/(^|\/)(\.|__MACOSX\/|@eaDir\/|Thumbs\.db$|desktop\.ini$)/i.test(pathOf(file)));
+  const having = (endings) => files.filter((file) => endings.some((ending) => file.name.toLowerCase().endsWith(ending)));
+  return [having(pictures), having(packed), files].find((some) => some.length) ?? chosen;
 }
 
 // Files of a drop, folders followed.
