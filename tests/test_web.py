@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,7 +35,7 @@ from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import train_events
 from gansmith.web import records, streams, uploads, worker
 from gansmith.web.guard import TooLarge, own_hosts
-from gansmith.web.jobs import Jobs
+from gansmith.web.jobs import MAX_WAITING, Jobs
 
 pytest.importorskip("plotly")
 
@@ -465,6 +466,20 @@ def test_the_queue_keeps_its_order_and_takes_back_what_has_not_begun(tmp_path):
     assert all(job["state"] == "queued" for job in jobs.all())
     with pytest.raises(NotFoundError, match="there is no training '9' in the queue"):
         jobs.stop("9")
+
+
+def test_a_training_that_is_refused_leaves_nothing(server, root):
+    jobs = Jobs(root)
+    jobs.hold(True)
+    try:
+        for k in range(MAX_WAITING):
+            jobs.add(["list"], run=f"waiting-{k}", title="")
+        status, _, data = server.ask("POST", "/api/v1/jobs", b'{"minutes": 1}')
+        assert status == 400 and "50 trainings are waiting" in json.loads(data)["error"]["message"]
+        assert not list(root.glob("0002*")) and jobs.is_held
+    finally:
+        shutil.rmtree(jobs.folder)
+        jobs.hold(False)
 
 
 def test_the_document_describes_every_endpoint(server):

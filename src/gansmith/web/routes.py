@@ -417,14 +417,17 @@ async def train(call: Call) -> Any:
 def _train(call: Call) -> Any:
     config, body, root = _config_of(call), call.body, call.studio.root
     length = {name: value for name in ("minutes", "epochs", "images") if (value := getattr(body, name)) is not None}
+    choices = {"data": _data_of(call), **length, **body.choices, "progress": "json"}
     directory = runs.make_next_directory(root, config)
-    choices = {"data": _data_of(call), **length, **body.choices, "out": str(directory), "progress": "json"}
+    words = records.words_of(body.recipe, {**choices, "out": str(directory)})
+    try:
+        job = call.studio.jobs.add(words, run=directory.name, title=f"{config.recipe} on {config.data}")
+    except (GansmithError, OSError):
+        directory.rmdir()
+        raise
     if body.data.startswith("upload:"):
         (uploads.folder_of(root, body.data.removeprefix("upload:")) / uploads.USED).touch()
     call.studio.jobs.hold(False)
-    job = call.studio.jobs.add(
-        records.words_of(body.recipe, choices), run=directory.name, title=f"{config.recipe} on {config.data}"
-    )
     return _shown(job)
 
 
@@ -436,8 +439,9 @@ async def resume(call: Call) -> Any:
     if len(given) > 1:
         raise ConfigError("minutes and images each set the length; give one of them")
     words = ["resume", str(path), "--progress=json", *(f"--{name}={value}" for name, value in given.items())]
+    job = call.studio.jobs.add(words, run=path.name, title=f"{path.name}, continued")
     call.studio.jobs.hold(False)
-    return _shown(call.studio.jobs.add(words, run=path.name, title=f"{path.name}, continued"))
+    return _shown(job)
 
 
 async def evaluate(call: Call) -> Any:
