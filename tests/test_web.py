@@ -441,6 +441,18 @@ def test_walks_end_at_their_tiles(root):
         assert film.format == "GIF" and film.n_frames > 2
 
 
+def test_a_walk_reaches_the_class_of_each_tile_and_keeps_the_labels(root):
+    ends = [{"seed": 1, "y": 3}, {"seed": 2, "index": 4, "y": 9}, {"seed": 3, "y": 3}]
+    label = {tile["y"]: tile["label"] for tile in asked(root, "explore", tiles=ends)[0]["tiles"]}
+    facts, data = asked(root, "walk", tiles=ends, steps=4)
+    path = pixels(as_answer((facts, data)))
+    np.testing.assert_array_equal(path[[0, 4, 8]], pixels(as_answer(asked(root, "explore", tiles=ends))))
+    assert [tile["y"] for tile in facts["tiles"]] == [3, 3, 9, 9, 9, 9, 3, 3, 3]
+    with np.load(io.BytesIO(asked(root, "walk", tiles=ends, steps=4, format="npz")[1])) as arrays:
+        assert arrays["labels"].tolist() == [label[y] for y in [3, 3, 9, 9, 9, 9, 3, 3, 3]]
+        np.testing.assert_array_equal(arrays["images"][..., 0], path)
+
+
 def test_neighbours_are_the_nearest_training_images(root):
     run = gs.open_run(root / "0001-default-mnist")
     found = asked(root, "neighbours", tile={"seed": 3, "index": 1}, count=4)[0]["tiles"]

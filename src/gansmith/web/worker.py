@@ -10,6 +10,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -72,11 +73,7 @@ def sample(root: Path, request: Mapping[str, Any]) -> Answer:
     refuse_size(model, count)
     z, y = sampling.draw_inputs(model, seed=request["seed"], count=count, labels=labels)
     images = sampling.generate(model, z, y)
-    shown = model.conditioning.label_of(y).tolist()
-    tiles = [
-        {"seed": request["seed"], "index": k, "y": ids, "label": label if label >= 0 else None}
-        for k, (ids, label) in enumerate(zip(y.tolist(), shown, strict=True))
-    ]
+    tiles = [{"seed": request["seed"], "index": k, **found} for k, found in enumerate(classes_of(model, y))]
     return finish(model, images, tiles, request)
 
 
@@ -87,25 +84,33 @@ def explore(root: Path, request: Mapping[str, Any]) -> Answer:
     refuse_size(model, len(tiles))
     inputs = [inputs_of(model, tile) for tile in tiles]
     z, y = (torch.cat(parts) for parts in zip(*inputs, strict=True))
-    shown = model.conditioning.label_of(y).tolist()
     found = [
-        {"seed": tile.seed, "index": tile.index, "y": ids, "label": label if label >= 0 else None}
-        for tile, ids, label in zip(tiles, y.tolist(), shown, strict=True)
+        {"seed": tile.seed, "index": tile.index, **known}
+        for tile, known in zip(tiles, classes_of(model, y), strict=True)
     ]
     return finish(model, sampling.generate(model, z, y), found, request)
 
 
 def walk(root: Path, request: Mapping[str, Any]) -> Answer:
-    """Return the images on the arc from each tile's latent to the next one's; the class stays the first tile's."""
+    """Return the images on the arc from each tile's latent to the next one's; the class changes half-way."""
     model = truncated(load(root, request), request)
     ends = [inputs_of(model, Tile(**tile)) for tile in request["tiles"]]
     steps = request["steps"]
     refuse_size(model, steps * (len(ends) - 1) + 1)
     z = torch.cat([sampling.arcs([stop[0] for stop, _ in ends], steps), ends[-1][0]])
-    images = sampling.generate(model, z, ends[0][1].expand(len(z)))
+    is_near_end = torch.arange(steps) >= steps / 2
+    legs = [torch.where(is_near_end, end, start) for (_, start), (_, end) in pairwise(ends)]
+    y = torch.cat([*legs, ends[-1][1]])
+    images = sampling.generate(model, z, y)
     if request.get("format") == "gif":
         return {}, to_gif(images, request.get("frame_ms", 60))
-    return finish(model, images, [], {**request, "columns": len(images)})
+    return finish(model, images, classes_of(model, y), {**request, "columns": len(images)})
+
+
+def classes_of(model: Model, y: Tensor) -> list[dict[str, Any]]:
+    """Return the class id and the label of each image; None for the label where there is none."""
+    labels = model.conditioning.label_of(y).tolist()
+    return [{"y": ids, "label": label if label >= 0 else None} for ids, label in zip(y.tolist(), labels, strict=True)]
 
 
 def inputs_of(model: Model, tile: Tile) -> tuple[Tensor, Tensor]:

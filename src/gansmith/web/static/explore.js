@@ -160,10 +160,11 @@ function makeView(id, found) {
     const side = Math.max(1, Math.floor(224 / model.size)) * model.size;
     const screen = h("canvas", { class: "pixels", width: model.size, height: model.size, style: { width: `${side}px`, maxWidth: "100%" }, role: "img", "aria-label": "The image at this place of the walk" });
     const place = h("input", { type: "range", min: 0, max: frames.length - 1, value: 0, "aria-label": "Place in the walk", oninput: () => at(+place.value) });
-    const at = (k) => screen.getContext("2d").drawImage(frames[k], 0, 0);
+    const name = h("span", { class: "muted small" });
+    const at = (k) => { screen.getContext("2d").drawImage(frames[k], 0, 0); name.textContent = answer.tiles[k].name ?? ""; };
     at(0);
-    return [h("div", { class: "row" }, screen, h("div", { class: "stack grow" }, place, h("p", { class: "muted small" }, "Latents move along the great circle between two ends."),
-      h("div", { class: "row" }, h("button", { onclick: () => save("walk", { ...request, format: "gif" }, `${id}-walk.gif`) }, "GIF")))), walkLines(ends, request.steps)];
+    return [h("div", { class: "row" }, screen, h("div", { class: "stack grow" }, place, name, h("p", { class: "muted small" }, "Latents move along the great circle between two ends; a class changes half-way."),
+      h("div", { class: "row" }, h("button", { onclick: () => save("walk", { ...request, format: "gif" }, `${id}-walk.gif`) }, "GIF"), h("button", { onclick: () => save("walk", { ...request, format: "npz" }, `${id}-walk.npz`) }, "NPZ")))), walkLines(ends, request.steps)];
   });
 
   // `gansmith walk` visits entry 0 of each seed, in one class, and draws a class's sub-clusters by the seed.
