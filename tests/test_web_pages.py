@@ -237,7 +237,56 @@ def test_a_lesson_is_done_and_remembered(page, server):
     page.get_by_role("alert").filter(has_text=re.compile("^$")).wait_for(state="attached")
 
 
-def test_a_drawing_is_projected_and_moved(page, server):
+@pytest.mark.browser
+def test_seeds_are_shown_and_what_is_drawn_can_be_saved(page, server, tmp_path):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+    page.goto(f"{server.address}explore/{name}?seed=3&pins=9.1.1_3.4.2&word=07")
+    settle(page)
+
+    def opacity() -> str:
+        return page.locator(".stage .tile .seed").nth(7).evaluate("seed => getComputedStyle(seed).opacity")
+
+    assert opacity() == "1"
+    page.get_by_role("checkbox", name="seed and class on every tile").uncheck()
+    assert opacity() == "0" and "seeds=0" in page.url
+    page.get_by_role("button", name="Use seed 9").click()
+    page.locator(".stage .tile .seed", has_text="9:0").wait_for(state="attached")
+    page.get_by_role("checkbox", name="seed and class on every tile").check()
+    page.get_by_role("button", name="In every class").click()
+    table = page.get_by_role("region", name="Classes by styles")
+    table.wait_for()
+    assert table.get_by_text(re.compile(r"^\d+:\d+$")).all_text_contents() == ["9:1", "3:4"]
+    sizes = {"classes": (10 * 112, 2 * 112), "moved": (112, 112), "07": (2 * 112, 112)}
+    for what, size in sizes.items():
+        assert save_picture(page, f"{name}-{what}.png", tmp_path) == size
+    page.get_by_role("button", name="Nearest training images").click()
+    assert save_picture(page, f"{name}-neighbours.png", tmp_path) == (9 * 112, 112)
+
+
+def save_picture(page, name: str, folder: Path) -> tuple[int, int]:
+    """Return the size of a picture that a page saves under this name."""
+    with page.expect_download() as saved:
+        page.get_by_role("button", name=f"Save as PNG: {name}").click()
+    saved.value.save_as(folder / name)
+    with Image.open(folder / name) as picture:
+        return picture.size
+
+
+def test_letters_are_written_as_they_are_typed(page, server, root, digit_dir, tmp_path):
+    for k in range(64):
+        folder = tmp_path / "letters" / ("A" if k % 2 else "a")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(k).integers(0, 255, (16, 16), np.uint8)).save(folder / f"{k}.png")
+    letters = str(tmp_path / "letters")
+    run = make_run(runs_of(root), "0006-letters", digit_dir, data=letters, data_dir="", conditioning="labels")
+    page.goto(f"{server.address}explore/0006-letters?word=aA")
+    settle(page)
+    page.locator(".panel .tiles .seed", has_text=re.compile("a$")).wait_for()
+    page.locator(".panel .tiles .seed", has_text=re.compile("A$")).wait_for()
+    shutil.rmtree(run.directory)
+
+
+def test_a_drawing_is_projected_and_moved(page, server, tmp_path):
     name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
     page.goto(f"{server.address}explore/{name}")
     settle(page)
@@ -250,6 +299,7 @@ def test_a_drawing_is_projected_and_moved(page, server):
     page.mouse.move(box["x"] + 140, box["y"] + 230, steps=4)
     page.mouse.up()
     page.get_by_text("Pixel error").wait_for(timeout=60_000)
+    assert save_picture(page, f"{name}-inverted.png", tmp_path) == (2 * 112, 112)
     page.get_by_role("button", name="Move it along directions").click()
     page.get_by_text("your picture, moved in").wait_for()
     page.get_by_role("slider", name="PC 1 (").fill("2")

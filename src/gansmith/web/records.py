@@ -39,7 +39,7 @@ DATA_SETS = {
     "qmnist": "MNIST with more test images",
     "emnist-balanced": "Handwritten letters and digits, equally often",
     "emnist-byclass": "Letters and digits, 62 classes",
-    "emnist-bymerge": "The same, similar capitals merged",
+    "emnist-bymerge": "Letters and digits, similar capitals merged",
     "emnist-digits": "More handwritten digits",
     "emnist-letters": "Handwritten letters, 28 px grey",
     "emnist-mnist": "MNIST's digits as EMNIST has them",

@@ -1,6 +1,6 @@
 // Sampling a generator: tiles by seed and class, pins, walks, words, classes by styles, nearest training images.
 import { go, state, watch } from "./app.js";
-import { api, clear, count, debounced, download, h, latest, oops, parameters, python, quote, remember, same, sourceOf, term, tilesOf, url } from "./lib.js";
+import { api, clear, count, debounced, download, h, latest, oops, parameters, python, quote, remember, same, savingButton, sourceOf, term, tilesOf, url } from "./lib.js";
 import { drawing, sliders } from "./latents.js";
 
 export async function render(main, id) {
@@ -12,7 +12,7 @@ export async function render(main, id) {
     return;
   }
   const view = makeView(id, found);
-  main.append(view.head, h("div", { class: "two" }, view.left, view.right));
+  main.append(view.head, view.body);
   await view.open();
   return view.close;
 }
@@ -44,7 +44,7 @@ function makeView(id, found) {
   let moving = null;
   let sketch = null;
 
-  const canvas = h("div", { class: given.get("seeds") ? "tiles with-seeds" : "tiles", role: "group", "aria-label": "Generated images" });
+  const canvas = h("div", { class: "tiles", role: "group", "aria-label": "Generated images" });
   const stage = h("div", { class: "ground stage" }, canvas);
   const status = h("span", { class: "muted small num", role: "status" });
   const head = h("div", { class: "page-head" });
@@ -52,7 +52,9 @@ function makeView(id, found) {
   const extra = h("section", { class: "stack" });
   const left = h("div", { class: "stack" }, stage, h("div", { class: "row" }, status), pinned, extra);
   const right = h("div", { class: "stack" });
+  const both = h("div", { class: given.get("seeds") === "0" ? "two no-seeds" : "two" }, left, right);
 
+  const useSeed = (wanted) => { chosen.seed = wanted; seed.value = wanted; draw(); };
   const seed = h("input", { type: "number", min: 0, step: 1, value: chosen.seed, "aria-label": "Seed", style: { width: "120px" }, oninput: () => { chosen.seed = Math.max(0, Math.floor(+seed.value || 0)); draw(); } });
 
   const draw = debounced(async () => {
@@ -82,6 +84,7 @@ function makeView(id, found) {
     const room = Math.min(stage.clientWidth - 34, Math.max(280, innerHeight - 260));
     const side = Math.max(1, Math.floor(room / columns / model.size)) * model.size;
     canvas.style.gridTemplateColumns = `repeat(${columns}, minmax(0, ${side}px))`;
+    canvas.classList.toggle("small-tiles", side < 40);
     clear(canvas, pictures.map((picture, k) => button(tiles[k], picture, k)));
     if (current >= pictures.length) current = -1;
   }
@@ -89,10 +92,12 @@ function makeView(id, found) {
   function button(tile, picture, k) {
     const isPinned = pins.some((pin) => key(pin) === key(tile));
     const name = `${tile.name ?? "image"}, seed ${tile.seed}, tile ${tile.index}`;
-    return h("button", { class: `tile${k === current ? " current" : ""}`, "aria-label": name, "aria-pressed": String(isPinned), title: "Click pins, double click uses the seed",
-      onclick: () => toggle(tile), onfocus: () => { current = k; }, ondblclick: () => { chosen.seed = tile.seed; seed.value = tile.seed; draw(); },
-      onkeydown: (event) => walkKeys(event, k) }, picture, h("span", { class: "seed" }, `${tile.seed}:${tile.index}${tile.name ? ` ${tile.name}` : ""}`));
+    return h("button", { class: `tile${k === current ? " current" : ""}`, "aria-label": name, "aria-pressed": String(isPinned), title: "Click pins",
+      onclick: () => toggle(tile), onfocus: () => { current = k; },
+      onkeydown: (event) => walkKeys(event, k) }, picture, seedOf(tile));
   }
+
+  const seedOf = (tile) => h("span", { class: "seed" }, `${tile.seed}:${tile.index}${tile.name ? ` ${tile.name}` : ""}`);
 
   function walkKeys(event, k) {
     const columns = canvas.style.gridTemplateColumns.match(/\d+/)[0];
@@ -125,9 +130,10 @@ function makeView(id, found) {
       const answer = await api(`/runs/${id}/explore`, { body: body({ tiles: pins.map(exact) }) });
       const pictures = await tilesOf(answer);
       if (signal.aborted) return;
-      const row = h("div", { class: "pins" }, pictures.map((picture, k) => h("button", { class: "tile", "aria-label": `Pinned image ${k + 1}: unpin`, title: "Click unpins, dragging onto another walks there", draggable: true, onclick: () => toggle(pins[k]),
+      const row = h("div", { class: "pins" }, pictures.map((picture, k) => h("div", { class: "stack" }, h("button", { class: "tile", "aria-label": `Pinned image ${k + 1}: unpin`, title: "Click unpins, dragging onto another walks there", draggable: true, onclick: () => toggle(pins[k]),
         ondragstart: (event) => event.dataTransfer.setData("text/plain", k), ondragover: (event) => event.preventDefault(),
-        ondrop: (event) => { event.preventDefault(); const from = pins[event.dataTransfer.getData("text/plain")]; if (from && from !== pins[k]) walk([from, pins[k]]); } }, picture, h("span", { class: "seed" }, `${pins[k].seed}:${pins[k].index}`))));
+        ondrop: (event) => { event.preventDefault(); const from = pins[event.dataTransfer.getData("text/plain")]; if (from && from !== pins[k]) walk([from, pins[k]]); } }, picture, seedOf(answer.tiles[k])),
+        h("button", { class: "small", title: "Draws the grid with the seed of this image", onclick: () => useSeed(pins[k].seed) }, `Use seed ${pins[k].seed}`))));
       const tools = h("div", { class: "row" },
         h("button", { disabled: pins.length < 2, onclick: () => walk() }, "Walk between them"),
         h("button", { onclick: () => near(pins.at(-1)) }, "Nearest training images"),
@@ -184,7 +190,7 @@ function makeView(id, found) {
     const pictures = await tilesOf(answer);
     const figureOf = (picture, text) => h("figure", { class: "stack", style: { gap: "4px" } }, h("div", { class: "tile pixels", style: { width: "64px" } }, picture), h("figcaption", { class: "small muted num" }, text));
     return [h("p", { class: "muted small" }, "By the root mean square distance of pixels, 0 to 1. A distance near 0 is a copy."),
-      h("div", { class: "row", style: { alignItems: "start" } }, figureOf(mine[0], "sample"), pictures.map((picture, k) => figureOf(picture, answer.tiles[k].distance.toFixed(3))))];
+      h("div", { class: "row", style: { alignItems: "start" } }, figureOf(mine[0], "sample"), pictures.map((picture, k) => figureOf(picture, answer.tiles[k].distance.toFixed(3)))), h("div", {}, savingButton([...mine, ...pictures], pictures.length + 1, `${id}-neighbours.png`))];
   });
 
   const table = () => work("Pinned styles in every class", async () => {
@@ -192,8 +198,10 @@ function makeView(id, found) {
     const styles = pins.slice(0, 12);
     const answer = await api(`/runs/${id}/explore`, { body: body({ columns: labels.length, tiles: styles.flatMap((pin) => labels.map(({ label }) => ({ seed: pin.seed, index: pin.index, label }))) }) });
     const pictures = await tilesOf(answer);
-    return [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Classes by styles" }, h("div", { class: "tiles", style: { gridTemplateColumns: `repeat(${labels.length}, ${Math.max(1, Math.round(44 / model.size)) * model.size}px)`, maxWidth: "none" } },
-      labels.map(({ name }) => h("span", { class: "small muted", style: { background: "var(--surface)", padding: "2px", overflow: "hidden" } }, name)), pictures.map((picture) => h("div", { class: "tile" }, picture))))];
+    const head = (text) => h("span", { class: "small muted num", style: { background: "var(--surface)", padding: "2px", overflow: "hidden" } }, text);
+    const rows = styles.map((pin, k) => [head(`${pin.seed}:${pin.index}`), pictures.slice(k * labels.length, (k + 1) * labels.length).map((picture) => h("div", { class: "tile" }, picture))]);
+    return [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Classes by styles" }, h("div", { class: "tiles", style: { gridTemplateColumns: `auto repeat(${labels.length}, ${Math.max(1, Math.round(44 / model.size)) * model.size}px)`, maxWidth: "none" } },
+      head(""), labels.map(({ name }) => head(name)), rows)), h("div", {}, savingButton(pictures, labels.length, `${id}-classes.png`))];
   });
 
   const save = (what, request, name) => download(`/runs/${id}/${what}`, { body: body(request), name });
@@ -214,15 +222,17 @@ function makeView(id, found) {
 
   function drawControls() {
     const sizes = h("select", { "aria-label": "Number of images", onchange: () => { chosen.count = +sizes.value; draw(); } }, [1, 4, 9, 16, 25, 49, 100].map((many) => h("option", { value: many, selected: many === chosen.count }, `${many} image${many > 1 ? "s" : ""}`)));
-    const classes = model.labels.length > 0 && h("div", { class: "row", role: "group", "aria-label": "Class" },
-      [{ label: "", name: "all" }, ...model.labels.slice(0, 62)].map(({ label, name }) => h("button", { "aria-pressed": String(String(label) === chosen.label), class: String(label) === chosen.label ? "primary" : "", onclick: () => { chosen.label = String(label); drawControls(); draw(); } }, name)));
+    const choices = [{ label: "", name: "all" }, ...model.labels.slice(0, 62)].map(({ label, name }) => [String(label), h("button", { onclick: () => { chosen.label = String(label); mark(); draw(); } }, name)]);
+    const mark = () => choices.forEach(([label, choice]) => { choice.setAttribute("aria-pressed", String(label === chosen.label)); choice.classList.toggle("primary", label === chosen.label); });
+    mark();
+    const classes = model.labels.length > 0 && h("div", { class: "row", role: "group", "aria-label": "Class" }, choices.map(([, choice]) => choice));
     const strength = model.has_truncation && h("label", { class: "sliders" }, term("truncation", "truncation"), h("input", { type: "range", min: 0, max: 1, step: 0.05, value: chosen.truncation, oninput: (event) => { chosen.truncation = +event.target.value; event.target.nextSibling.textContent = event.target.value; draw(); } }), h("span", { class: "num" }, chosen.truncation));
     const query = () => new URLSearchParams({ seed: chosen.seed, count: chosen.count, truncation: chosen.truncation, ...(chosen.label !== "" ? { labels: chosen.label } : {}), ...(chosen.checkpoint ? { checkpoint: chosen.checkpoint } : {}) });
     const load = (kind) => h("button", { onclick: () => { h("a", { href: url(`/runs/${id}/sample.${kind}?${query()}`), download: `${id}-seed-${chosen.seed}.${kind}` }).click(); } }, kind.toUpperCase());
     clear(right,
       h("section", { class: "panel stack" }, h("h2", {}, term("Seed", "seed")), h("div", { class: "row" }, seed,
-        h("button", { class: "primary", onclick: () => { chosen.seed = Math.floor(Math.random() * 1e6); seed.value = chosen.seed; draw(); } }, "New seed"), sizes),
-        h("label", { class: "check small" }, h("input", { type: "checkbox", checked: canvas.classList.contains("with-seeds"), onchange: (event) => { canvas.classList.toggle("with-seeds", event.target.checked); remember({ seeds: event.target.checked ? 1 : "" }); } }), "seed and class on every tile")),
+        h("button", { class: "primary", onclick: () => useSeed(Math.floor(Math.random() * 1e6)) }, "New seed"), sizes),
+        h("label", { class: "check small" }, h("input", { type: "checkbox", checked: !both.classList.contains("no-seeds"), onchange: (event) => { both.classList.toggle("no-seeds", !event.target.checked); remember({ seeds: event.target.checked ? "" : 0 }); } }), "seed and class on every tile")),
       classes && h("section", { class: "panel stack" }, h("h2", {}, "Class"), classes),
       strength && h("section", { class: "panel stack" }, h("h2", {}, "Truncation"), strength),
       moving.element,
@@ -238,17 +248,17 @@ function makeView(id, found) {
     const word = h("input", { type: "text", maxLength: 24, placeholder: "2026", value: parameters().get("word") ?? "", "aria-label": "Write", oninput: () => write() });
     const hands = h("select", { "aria-label": "Hands", onchange: () => write() }, h("option", { value: "one" }, "in one hand"), h("option", { value: "many" }, "in several hands"));
     const paper = h("div", { class: "tiles", style: { gridTemplateColumns: "none", gridAutoFlow: "column" } });
-    const names = new Map();
+    const names = new Map(model.labels.map(({ label, name }) => [name, label]));
     for (const { label, name } of model.labels) {
-      names.set(name.toLowerCase(), label);
       const number = /^(?:digit )?(\d)\b/.exec(name.toLowerCase());
-      if (number) names.set(number[1], label);
+      for (const other of [number?.[1], name.toLowerCase(), name.toUpperCase()]) if (other && !names.has(other)) names.set(other, label);
     }
-    const isSpellable = model.labels.every(({ name }) => name.length > 1);
-    if (isSpellable) return null;
+    if (![...names.keys()].some((name) => name.length === 1)) return null;
+    const keeping = h("span");
     const write = debounced(async () => {
-      const letters = [...word.value.toLowerCase()].filter((letter) => letter !== " ");
+      const letters = [...word.value].filter((letter) => letter !== " ");
       const missing = letters.find((letter) => !names.has(letter));
+      clear(keeping);
       remember({ word: word.value });
       if (!letters.length) return clear(paper);
       if (missing) return clear(paper, h("span", { class: "fail small", style: { padding: "8px", background: "var(--surface)" } }, `There is no class “${missing}”.`));
@@ -256,17 +266,18 @@ function makeView(id, found) {
         const answer = await api(`/runs/${id}/explore`, { body: body({ columns: letters.length, tiles: letters.map((letter, k) => ({ seed: chosen.seed, index: hands.value === "one" ? 0 : k, label: names.get(letter) })) }) });
         const pictures = await tilesOf(answer);
         const side = Math.max(1, Math.min(3, Math.floor((right.clientWidth - 40) / letters.length / model.size))) * model.size;
-        clear(paper, pictures.map((picture) => h("div", { class: "tile", style: { width: `${side}px` } }, picture)));
+        clear(paper, pictures.map((picture, k) => h("div", { class: "tile", style: { width: `${side}px` } }, picture, seedOf(answer.tiles[k]))));
+        clear(keeping, savingButton(pictures, letters.length, `${id}-${word.value.replace(/\W+/g, "-")}.png`));
       } catch (error) {
         clear(paper, h("span", { class: "fail" }, error.message));
       }
     });
     if (word.value) write();
-    return h("section", { class: "panel stack" }, h("h2", {}, "Write"), h("div", { class: "row" }, word, hands), h("div", { style: { overflowX: "auto" } }, paper));
+    return h("section", { class: "panel stack" }, h("h2", {}, "Write"), h("div", { class: "row" }, word, hands, keeping), h("div", { style: { overflowX: "auto" } }, paper));
   }
 
   return {
-    head, left, right,
+    head, body: both,
     async open() {
       clear(canvas, Array.from({ length: 25 }, () => h("div", { class: "skeleton", style: { width: "56px", aspectRatio: "1" } })));
       canvas.style.gridTemplateColumns = "repeat(5, minmax(0, 56px))";

@@ -1,5 +1,5 @@
 // Sections of the explorer that act on latents: sliders along directions, a drawing or a picture projected.
-import { api, clear, debounced, h, latest, python, quote, same, term, tilesOf, toast } from "./lib.js";
+import { api, clear, debounced, h, latest, python, quote, same, savingButton, term, tilesOf, toast } from "./lib.js";
 
 const SIDE = 280; // of the drawing
 const MAX_UPLOAD_PX = 512;
@@ -11,6 +11,7 @@ export function sliders({ id, model, body, exact, pins }) {
   const picture = h("div", { class: "ground", style: { width: "max-content" } });
   const rows = h("div", { class: "sliders" });
   const status = h("p", { class: "small muted num", role: "status" });
+  const keeping = h("span");
   const element = h("section", { class: "panel stack", style: { minHeight: "640px" } }, h("h2", {}, term("Directions", DIRECTION)), picture, rows, status);
   const steps = Array(10).fill(0);
   let variety = 1;
@@ -34,6 +35,7 @@ export function sliders({ id, model, body, exact, pins }) {
       canvas.setAttribute("aria-label", "The image, moved along the directions");
       clear(picture, canvas);
       if (!isBuilt) build(answer.shares);
+      clear(keeping, savingButton([canvas], 1, `${id}-moved.png`));
       status.textContent = `${subject ? "your picture" : tile ? "the newest pinned image" : "image 0 of seed 0"}, moved in ${Math.round(performance.now() - began)} ms`;
     } catch (error) {
       if (!signal.aborted) status.textContent = error.message;
@@ -51,7 +53,7 @@ export function sliders({ id, model, body, exact, pins }) {
     clear(rows, shares.map((share, k) => slider(`PC ${k + 1} (${Math.round(100 * share)}\u2009%)`, "", -4, 4, steps[k], (value) => { steps[k] = value; })),
       slider("variety", VARIETY, 0, 1, variety, (value) => { variety = value; }));
     element.querySelector(".reset")?.remove();
-    element.append(h("div", { class: "row reset" }, h("button", { onclick: () => { steps.fill(0); variety = 1; isBuilt = false; draw(); } }, "Reset")));
+    element.append(h("div", { class: "row reset" }, h("button", { onclick: () => { steps.fill(0); variety = 1; isBuilt = false; draw(); } }, "Reset"), keeping));
   }
 
   return { element, draw, show(found) { subject = found; steps.fill(0); variety = 1; isBuilt = false; draw(); } };
@@ -115,6 +117,7 @@ export function drawing({ id, model, body, source, onFound }) {
         answer.name && h("p", {}, `Found in class ${answer.name}.`),
         h("p", { class: "muted" }, `Pixel error ${answer.pixel_error.toFixed(3)}; the nearest of many random samples had ${answer.sample_error.toFixed(3)}.`), opinion && h("p", {}, opinion),
         answer.notices.map((notice) => h("p", { class: "small muted" }, notice)),
+        savingButton(pictures, 2, `${id}-inverted.png`),
         h("button", { onclick: () => onFound({ latents: answer.latents, label: answer.label }) }, "Move it along directions")), same({ terminal: `gansmith invert ${quote(source())} ${quote(name)}`, Python: `gs.invert(${python(source())}, ${python(name)})` }));
     } catch (error) {
       if (!signal.aborted) clear(result, h("span", { class: "fail" }, error.message));

@@ -29,12 +29,28 @@ export async function api(path, options) {
 // Saves what the server answers as a file; a refusal is shown.
 export async function download(path, { name, ...options }) {
   try {
-    const link = h("a", { href: URL.createObjectURL(await (await answerOf(path, options)).blob()), download: name });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    saveBlob(await (await answerOf(path, options)).blob(), name);
   } catch (error) {
     toast(error.message);
   }
+}
+
+function saveBlob(data, name) {
+  const link = h("a", { href: URL.createObjectURL(data), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// A button that saves canvases side by side as one PNG file, enlarged by whole pixels.
+export function savingButton(pictures, columns, name) {
+  return h("button", { type: "button", "aria-label": `Save as PNG: ${name}`, onclick: () => {
+    const side = Math.max(1, Math.floor(112 / pictures[0].width)) * pictures[0].width;
+    const sheet = h("canvas", { width: columns * side, height: Math.ceil(pictures.length / columns) * side });
+    const context = sheet.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    pictures.forEach((picture, k) => context.drawImage(picture, (k % columns) * side, Math.floor(k / columns) * side, side, side));
+    sheet.toBlob((data) => saveBlob(data, name), "image/png");
+  } }, "PNG");
 }
 
 async function answerOf(path, { body, method = body ? "POST" : "GET", signal, raw } = {}) {
