@@ -402,6 +402,13 @@ def test_a_run_that_cannot_be_read_is_one_card_with_one_sentence(tmp_path):
     assert card["status"] == "unreadable" and card["error"].startswith("old was written by another version of Gansmith")
 
 
+@pytest.mark.parametrize("data", [5, {"notices": 5}, {"notices": {"a": 1}}, None])
+def test_a_run_with_foreign_facts_is_shown(data, tmp_path):
+    run = create_run(tmp_path / "run", resolve("default", arguments=TINY))
+    (run.directory / "run.json").write_text(json.dumps({"data": data}))
+    assert records.details(tmp_path, "run", given=tmp_path)["notices"] == []
+
+
 def pixels(answer: dict) -> np.ndarray:
     """Return the tiles of an answer as (N, H, W)."""
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["png"]))))

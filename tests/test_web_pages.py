@@ -22,7 +22,7 @@ from PIL import Image
 from test_web import Server, end_trainings, make_run
 
 from gansmith import runs
-from gansmith.config import resolve
+from gansmith.config import FIELDS, resolve
 from gansmith.web.jobs import Jobs
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -127,6 +127,9 @@ def test_every_page_opens_and_fits(page, server, width, theme):
         assert page.locator("h1").count() == 1, name
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, f"{name} is {wide} pixels wider than {width}"
+        if name == "runs":
+            assert page.locator(".card .meta .grow", has_text="images").first.is_visible()
+            assert page.locator("#bar .load").is_visible()
 
 
 @pytest.mark.parametrize("theme", [pytest.param("light", marks=pytest.mark.browser), "dark"])
@@ -215,6 +218,40 @@ def test_failed_and_running_evaluations_are_shown(page, server, root):
         page.get_by_text(f"evaluation of {name}: stops").wait_for()
         assert (jobs.folder / running["id"] / "stop").exists()
     shutil.rmtree(jobs.folder / running["id"])
+
+
+def test_the_focus_stays_while_runs_change(page, server, root, digit_dir):
+    run = make_run(runs_of(root), "0004-growing", digit_dir)
+    (run.directory / "checkpoints").rename(run.directory / "later")
+    held = "() => document.activeElement.closest('[data-run]')?.dataset.run + ' ' + document.activeElement.tagName"
+    for path, role in (("", "checkbox"), ("", "link"), ("explore", "link")):
+        page.goto(server.address + path)
+        page.locator('[data-run="0004-growing"]').get_by_role(role).focus()
+        newest = run.grids()[-1][1]
+        shutil.copy(newest, newest.with_name(f"{int(newest.stem) + 64:09d}.png"))
+        page.locator(f'[data-run="0004-growing"] img[src$="{int(newest.stem) + 64}"]').wait_for()
+        assert page.evaluate(held) == f"0004-growing {'A' if role == 'link' else 'INPUT'}"
+    page.goto(f"{server.address}runs/0004-growing")
+    page.get_by_text("Nothing is saved yet").wait_for()
+    page.get_by_text("Gates (memorisation").wait_for()
+    page.get_by_text("validation FD ratio").first.focus()
+    (run.directory / "later").rename(run.directory / "checkpoints")  # the first one
+    page.get_by_role("button", name="safetensors.zip").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "validation FD ratio"
+    shutil.rmtree(run.directory)
+
+
+def test_options_show_the_values_of_the_chosen_recipe(page, server):
+    page.goto(f"{server.address}new")
+    settle(page)
+    page.locator("summary", has_text="4 Options").click()
+    page.get_by_role("searchbox", name="Search options").fill("batch_size")
+    rows = {row["name"]: row["values"] for row in server.json("GET", "/api/v1/recipes")["recipes"]}
+    shown = page.locator("#field-batch_size")
+    for name in ("wgan-gp", "default"):
+        page.get_by_role("button", name=re.compile(f"^{name}[A-Z ]")).click()
+        assert shown.get_attribute("placeholder") == str(rows[name].get("batch_size", FIELDS["batch_size"].default))
+    assert rows["wgan-gp"].get("batch_size") != rows["default"].get("batch_size")
 
 
 def test_a_lesson_is_done_and_remembered(page, server):

@@ -170,7 +170,7 @@ def details(root: Path, run_id: str, *, given: Path) -> dict[str, Any]:
         "command": shlex.join(map(str, facts["command"])) if isinstance(facts.get("command"), list) else "",
         "facts": {name: facts[name] for name in ("versions", "python", "machine", "data") if name in facts},
         "rollbacks": facts.get("rollbacks", []),
-        "notices": list(facts.get("data", {}).get("notices", [])),
+        "notices": _notices(facts),
         "verdict": _verdict(run),
         "checkpoints": [int(found.name) for found in named_checkpoints(path)],
         "best": best_of(path),
@@ -178,6 +178,13 @@ def details(root: Path, run_id: str, *, given: Path) -> dict[str, Any]:
         "files": {name: (path / name).stat().st_size for name in FILES if (path / name).is_file()},
         "shares": {name: share.meaning for name, share in SHARES.items()},
     }
+
+
+def _notices(facts: Mapping[str, Any]) -> list[str]:
+    """Return what was said of a run's data; nothing where another program wrote something else there."""
+    data = facts.get("data")
+    notices = data.get("notices") if isinstance(data, dict) else None
+    return [str(notice) for notice in notices] if isinstance(notices, list) else []
 
 
 def best_of(directory: Path) -> int | None:

@@ -1,5 +1,5 @@
 // The frame: pages by address, the machine's state in the header, keys.
-import { clear, count, duration, follow, h, oops, url } from "./lib.js";
+import { clear, count, duration, follow, h, oops, renew, url } from "./lib.js";
 
 const PAGES = [
   { pattern: /^\/$/, module: "./runs.js", tab: "Runs", title: "Runs" },
@@ -89,15 +89,23 @@ function drawMachine() {
   if (!machine) return;
   const running = [...state.runs.values()].find((run) => run.status === "running");
   const waiting = state.jobs.filter((job) => job.state === "queued").length;
-  clear(
-    machine,
+  renew(machine, [state.isLost, waiting, state.is_held, running?.id], () => [
     state.isLost && h("span", { class: "badge fail", role: "alert" }, "Server not reached; trying again"),
     waiting > 0 && h("span", { class: "badge" }, `${waiting} waiting${state.is_held ? ", on hold" : ""}`),
     running && h("a", { class: "running", href: `/runs/${running.id}`, "aria-label": `Training ${running.id}` },
-      running.grid !== null && h("img", { src: url(`/runs/${running.id}/grids/${running.grid}`), alt: "" }),
-      h("span", { class: "num" }, running.seconds_left === null ? "starting" : `${duration(running.seconds_left)} left`)),
-    state.machine?.load !== null && state.machine && h("span", { class: "load num" }, `${count(state.machine.cores)} cores ${Math.round(100 * state.machine.load)}\u2009%`),
-  );
+      h("img", { alt: "", hidden: true }), h("span", { class: "num" })),
+    h("span", { class: "load num" }),
+  ]);
+  const isMeasured = state.machine !== null && state.machine.load !== null;
+  machine.querySelector(".load").textContent = isMeasured ? `${count(state.machine.cores)} cores ${Math.round(100 * state.machine.load)}\u2009%` : "";
+  if (running) drawRunning(running);
+}
+
+function drawRunning(run) {
+  const image = machine.querySelector(".running img");
+  const source = url(`/runs/${run.id}/grids/${run.grid}`);
+  if (run.grid !== null && image.getAttribute("src") !== source) Object.assign(image, { src: source, hidden: false });
+  machine.querySelector(".running .num").textContent = run.seconds_left === null ? "starting" : `${duration(run.seconds_left)} left`;
 }
 
 function switchTheme() {

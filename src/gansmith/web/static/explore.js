@@ -1,6 +1,6 @@
 // Sampling a generator: tiles by seed and class, pins, walks, words, classes by styles, nearest training images.
 import { go, state, watch } from "./app.js";
-import { api, clear, count, debounced, download, h, latest, oops, parameters, python, quote, remember, same, savingButton, sourceOf, term, tilesOf, url } from "./lib.js";
+import { api, clear, count, debounced, download, h, latest, oops, parameters, python, quote, remember, replaceCards, same, savingButton, sourceOf, term, tilesOf, url } from "./lib.js";
 import { drawing, sliders } from "./latents.js";
 
 export async function render(main, id) {
@@ -22,10 +22,13 @@ function choose(main) {
   main.append(h("div", { class: "page-head" }, h("h1", {}, "Explore"), h("p", { class: "muted" }, "Choose a run whose generator you want to draw with.")), shelf);
   return watch(() => {
     const runs = [...state.runs.values()].filter((run) => run.images_seen > 0 && !run.error).sort((a, b) => b.changed_at - a.changed_at);
-    const cards = runs.map((run) => h("article", { class: "card" }, h("a", { href: `/explore/${run.id}` },
+    const shown = JSON.stringify(runs.map((run) => [run.id, run.grid]));
+    if (shelf.shown === shown) return;
+    shelf.shown = shown;
+    const cards = runs.map((run) => h("article", { class: "card", "data-run": run.id }, h("a", { href: `/explore/${run.id}` },
       h("div", { class: "ground" }, run.grid !== null && h("img", { src: url(`/runs/${run.id}/grids/${run.grid}`), alt: "", loading: "lazy" })),
       h("span", { class: "title" }, `${run.recipe} · ${run.data}`), h("span", { class: "small muted" }, run.id))));
-    clear(shelf, cards.length ? cards : h("p", { class: "muted" }, "No run has a generator yet. ", h("a", { href: "/new" }, "Train one"), "."));
+    replaceCards(shelf, cards.length ? cards : h("p", { class: "muted" }, "No run has a generator yet. ", h("a", { href: "/new" }, "Train one"), "."));
   });
 }
 

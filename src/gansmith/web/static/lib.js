@@ -18,6 +18,22 @@ export const clear = (element, ...children) => {
   return element;
 };
 
+// Makes what an element holds again only where what it shows has changed, since what is replaced loses the focus.
+export function renew(element, shown, make) {
+  const text = JSON.stringify(shown);
+  if (element.shown === text) return;
+  element.shown = text;
+  clear(element, make());
+}
+
+// Replaces cards of runs; the new card of the run that had the focus gets it.
+export function replaceCards(shelf, cards) {
+  const focused = shelf.contains(document.activeElement) ? document.activeElement : null;
+  const run = focused?.closest("[data-run]")?.dataset.run;
+  clear(shelf, cards);
+  if (run) shelf.querySelector(`[data-run="${CSS.escape(run)}"] ${focused.nodeName}`)?.focus({ preventScroll: true });
+}
+
 const API = "/api/v1";
 
 export class Refused extends Error {}

@@ -65,10 +65,11 @@ export async function render(main) {
     }
   }
 
+  const options = optionStep(wanted, fields, recipes, settle);
   clear(foot, line, start);
   main.append(h("div", { class: "narrow stack loose" },
     h("h1", {}, from ? `A copy of ${from}` : "New run"),
-    dataStep(wanted, sets, settle), recipeStep(wanted, recipes, settle), lengthStep(wanted, settle), optionStep(wanted, fields, recipes, settle), lines, problem, foot));
+    dataStep(wanted, sets, settle), recipeStep(wanted, recipes, () => { options.draw(); settle(); }), lengthStep(wanted, settle), options.element, lines, problem, foot));
   settle();
   if (location.hash === "#data") document.getElementById("data")?.scrollIntoView();
 }
@@ -220,7 +221,8 @@ function optionStep(wanted, fields, recipes, settle) {
     const word = search.value.toLowerCase();
     const shown = fields.filter((field) => !word || `${field.name} ${field.help}`.toLowerCase().includes(word));
     const names = [...new Set(shown.map((field) => field.group))];
-    clear(groups, names.map((name) => h("details", { open: Boolean(word) || shown.some((field) => field.group === name && field.name in wanted.choices) }, h("summary", {}, h("strong", {}, name)),
+    const open = [...groups.querySelectorAll("details[open]")].map((group) => group.dataset.group);
+    clear(groups, names.map((name) => h("details", { "data-group": name, open: Boolean(word) || open.includes(name) || shown.some((field) => field.group === name && field.name in wanted.choices) }, h("summary", {}, h("strong", {}, name)),
       h("div", { class: "options", style: { padding: "12px 0" } }, shown.filter((field) => field.group === name).map((field) => option(field))))));
     count_();
   }
@@ -242,7 +244,8 @@ function optionStep(wanted, fields, recipes, settle) {
     return h("label", { class: "field" }, h("span", { class: "mono", style: { color: "var(--text)" } }, field.name), input, h("span", {}, `${field.help}.${range}`));
   }
   draw();
-  return h("details", { class: "panel", open: Object.keys(wanted.choices).length > 0 }, h("summary", {}, "4  Options"), h("div", { class: "stack" }, search, chosen, groups));
+  const element = h("details", { class: "panel", open: Object.keys(wanted.choices).length > 0 }, h("summary", {}, "4  Options"), h("div", { class: "stack" }, search, chosen, groups));
+  return { element, draw };
 }
 
 const short_ = (value) => (Math.abs(value) >= 1e6 ? Number(value).toExponential(0) : value);

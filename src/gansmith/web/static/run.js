@@ -1,7 +1,7 @@
 // A run: its samples through training, its curves, what went wrong, its choices.
 import { state, watch } from "./app.js";
 import { color, draw as drawCharts, moveCursor, SERIES, smooth, table } from "./charts.js";
-import { api, clear, code, count, debounced, download, duration, follow, h, MEANINGS, parameters, python, quote, ratio, remember, same, say, term, toast, url } from "./lib.js";
+import { api, clear, code, count, debounced, download, duration, follow, h, MEANINGS, parameters, python, quote, ratio, remember, renew, same, say, term, toast, url } from "./lib.js";
 import { badge } from "./runs.js";
 
 const EXPLAINED = [["D loss", "d_loss"], ["G loss", "g_loss"], ["validation FD ratio", "validation_fd_ratio"], ["D(real)", "d_real"], ["D(fake)", "d_fake"], ["gradient norm of D", "d_grad_norm"], ["gradient norm of G", "g_grad_norm"], ["images/s", "images_per_s"]];
@@ -22,7 +22,8 @@ export async function render(main, id) {
   const chart = h("div", { class: "chart" });
   const figures = h("div", { hidden: true });
   const curves = h("section", { class: "panel", "aria-label": "Curves" });
-  const below = h("div", { class: "below stack" });
+  const [share, choices, commands, kept] = Array.from({ length: 4 }, () => h("div"));
+  const below = h("div", { class: "below stack" }, share, choices, commands, kept);
   main.append(head, h("div", { class: "run" }, h("div", { class: "film stack loose" }, film.element, failures), h("div", { class: "side stack" }, actions, progress, verdict, curves), below));
 
   const strength = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: parameters().get("smooth") ?? 0.6, "aria-label": "Smoothing", oninput: () => { remember({ smooth: strength.value }); redraw(); } });
@@ -69,7 +70,6 @@ export async function render(main, id) {
     redraw();
   }
 
-  // Buttons are replaced only when they change, since a replaced one loses the focus.
   function drawHead() {
     const now = { ...details, ...live.state };
     clear(about, badge(now), h("span", {}, `${details.recipe} on ${details.data}`),
@@ -77,31 +77,33 @@ export async function render(main, id) {
       now.status === "running" && h("span", { class: "num" }, now.seconds_left === null ? "" : `${duration(now.seconds_left)} left · ${count(now.images_per_s)} images/s`));
     const share = Math.min(100, (100 * now.images_seen) / now.images);
     clear(progress, now.status === "running" && h("div", { class: "bar grow", role: "progressbar", "aria-label": "Progress", "aria-valuenow": Math.round(share) }, h("i", { style: { width: `${share}%` } })));
-    const key = JSON.stringify([live.gone, now.status, now.images_seen >= now.images, jobOf(id), failedOf(id)]);
-    if (key === actions.dataset.of) return;
-    actions.dataset.of = key;
-    clear(actions, live.gone ? h("p", { class: "notice fail grow" }, live.gone) : buttons(id, now));
+    renew(actions, [live.gone, now.status, now.images_seen >= now.images, jobOf(id), failedOf(id)], () => (live.gone ? h("p", { class: "notice fail grow" }, live.gone) : buttons(id, now)));
   }
 
   function drawVerdict() {
     const last = live.scores.at(-1);
     const found = details.verdict;
     const shown = found?.fd_ratio ?? last?.validation_fd_ratio;
-    clear(verdict,
+    renew(verdict, [found, last, live.scores.length], () => [
       h("div", { class: "spread" }, h("span", { class: "huge" }, ratio(shown)), term(found ? "FD ratio" : "validation FD ratio", found ? "fd_ratio" : "validation_fd_ratio", true)),
       h("p", { class: "small muted" }, found ? found.headline : last ? `1.00 = as close as other real images. ${ratio(last.validation_fd_ratio)} of ${count(last.images_seen)} images; best ${ratio(Math.min(...live.scores.map((row) => row.validation_fd_ratio)))}.` : "No score yet: the first one comes during training."),
       found && h("div", { class: "gates" }, found.gates.map((gate) => h("span", { class: `tip ${gate.result === "pass" ? "good" : gate.result === "FAIL" ? "fail" : "muted"}`, tabindex: "0", "data-tip": gate.figure }, h("span", { class: "dot" }), `${gate.name} ${gate.result === "FAIL" ? "failed" : gate.result === "pass" ? "" : "not run"}`))),
-      !found && shown !== undefined && h("p", { class: "small muted" }, "Gates (memorisation, coverage, classes) are checked by ", h("code", {}, `gansmith evaluate ${quote(details.path)}`), "."));
+      !found && shown !== undefined && h("p", { class: "small muted" }, "Gates (memorisation, coverage, classes) are checked by ", h("code", {}, `gansmith evaluate ${quote(details.path)}`), "."),
+    ]);
   }
 
   function drawFailures() {
     const reason = live.state.status === "failed" && live.state.reason;
-    clear(failures, reason && h("div", { class: "notice fail" }, h("h2", {}, "The run stopped by itself"), h("p", {}, reason)),
-      live.failures.map((row) => h("div", { class: "notice fail" }, h("div", { class: "spread" }, h("h2", {}, row.kind === "rollback" ? "Went back" : row.failure), h("button", { class: "quiet", onclick: () => film.showNear(row.images_seen) }, `at ${count(row.images_seen)} images`)), h("p", {}, row.message))));
+    renew(failures, [reason, live.failures], () => [reason && h("div", { class: "notice fail" }, h("h2", {}, "The run stopped by itself"), h("p", {}, reason)),
+      live.failures.map((row) => h("div", { class: "notice fail" }, h("div", { class: "spread" }, h("h2", {}, row.kind === "rollback" ? "Went back" : row.failure), h("button", { class: "quiet", onclick: () => film.showNear(row.images_seen) }, `at ${count(row.images_seen)} images`)), h("p", {}, row.message)))]);
   }
 
   function drawBelow() {
-    clear(below, sharing(id, details), configTable(details), lines(details), files(id, details));
+    const isEmpty = !details.checkpoints.length && !live.checkpoints.length;
+    renew(share, isEmpty, () => sharing(id, details, isEmpty));
+    renew(choices, details.config, () => configTable(details));
+    renew(commands, details.commands, () => lines(details));
+    renew(kept, [details.files, details.notices, details.facts], () => files(id, details, kept.querySelector("details")?.open));
   }
 
   const stop = follow(`/runs/${id}/events`, {
@@ -111,6 +113,7 @@ export async function render(main, id) {
       for (const row of news.metrics ?? []) if (row.validation_fd_ratio !== undefined && row.validation_fd_ratio !== null) live.scores.push(row);
       live.grids.push(...(news.grids ?? []));
       live.checkpoints.push(...(news.checkpoints ?? []));
+      drawBelow();
       const before = live.state.status;
       if (news.state) Object.assign(live, { state: news.state, best: news.state.best });
       const isEvaluated = (news.metrics ?? []).some((row) => row.tier !== "validation");
@@ -329,15 +332,14 @@ const shared = (id, name) => async (event) => {
   button.focus();
 };
 
-function sharing(id, details) {
-  const isEmpty = !details.checkpoints.length;
+function sharing(id, details, isEmpty) {
   return h("section", { class: "panel stack", "aria-label": "Share" }, h("h2", {}, "Share"),
     isEmpty ? h("p", { class: "muted" }, "Nothing is saved yet: wait for the first checkpoint.") : h("ul", { class: "shares" }, Object.entries(details.shares).map(([name, meaning]) => h("li", {}, h("button", { onclick: shared(id, name) }, name), h("span", { class: "muted small" }, meaning)))));
 }
 
-function files(id, details) {
+function files(id, details, isOpen) {
   const facts = details.facts;
-  return h("details", { class: "panel" }, h("summary", {}, "Files, data, machine"), h("div", { class: "stack" },
+  return h("details", { class: "panel", open: isOpen }, h("summary", {}, "Files, data, machine"), h("div", { class: "stack" },
     h("ul", { class: "row" }, Object.entries(details.files).map(([name, size]) => h("li", { style: { listStyle: "none" } }, h("a", { class: "button", href: url(`/runs/${id}/files/${name}`), target: "_blank", rel: "noopener" }, name, h("span", { class: "muted small num" }, ` ${count(size / 1000)} kB`))))),
     details.notices.map((notice) => h("p", { class: "muted" }, notice)),
     details.command && h("div", {}, h("p", { class: "small muted" }, "started by"), code(details.command, "the command that started it")),

@@ -1,6 +1,6 @@
 // All runs of the directory as cards.
 import { state, watch } from "./app.js";
-import { api, clear, count, duration, h, MEANINGS, parameters, ratio, remember, toast, url, when } from "./lib.js";
+import { api, clear, count, duration, h, MEANINGS, parameters, ratio, remember, renew, replaceCards, toast, url, when } from "./lib.js";
 
 const STATES = ["running", "finished", "stopped", "failed", "killed", "unreadable"];
 const SORTS = {
@@ -53,7 +53,7 @@ export function render(main) {
     const elements = shown.map((run) => cards.get(run.id).element);
     if (!runs.length && !waiting.length) clear(shelf, first());
     else if (!shown.length && runs.length) clear(shelf, h("p", { class: "muted" }, "No run matches. ", h("button", { class: "quiet", onclick: reset }, "Show all")));
-    else if ([...shelf.children].some((child, k) => child !== elements[k]) || shelf.children.length !== elements.length) clear(shelf, elements);
+    else if ([...shelf.children].some((child, k) => child !== elements[k]) || shelf.children.length !== elements.length) replaceCards(shelf, elements);
     shelf.className = !runs.length && !waiting.length ? "" : "cards";
   }
 
@@ -69,7 +69,7 @@ export function render(main) {
       ? h("img", { src: url(`/runs/${run.id}/grids/${run.grid}`), alt: `Samples of ${run.id} after ${run.grid} images`, loading: "lazy" })
       : h("span", { class: "muted small" }, run.error ? "" : "no samples yet");
     const pick = h("input", { type: "checkbox", checked: picked.has(run.id), "aria-label": `Choose ${run.id} to compare`, onchange: (event) => choose(run.id, event.target.checked) });
-    const element = h("article", { class: "card" },
+    const element = h("article", { class: "card", "data-run": run.id },
       h("a", { href: `/runs/${run.id}` },
         h("div", { class: "ground" }, picture),
         h("div", { class: "spread" }, h("span", { class: "title", title: run.id }, run.data ? [run.recipe, h("span", { class: "muted", style: { fontWeight: 400 } }, ` ${run.data}`)] : run.id),
@@ -94,15 +94,12 @@ export function render(main) {
   function drawQueue(jobs) {
     const failed = jobs.filter((job) => job.state === "ended").slice(-2);
     const open = jobs.filter((job) => job.state !== "ended");
-    const key = JSON.stringify([state.is_held, failed, open]);
-    if (key === queue.dataset.of) return;
-    queue.dataset.of = key;
-    clear(queue,
+    renew(queue, [state.is_held, failed, open], () => [
       state.is_held && h("div", { class: "notice row" }, h("span", { class: "grow" }, "The queue is on hold: no training starts."), h("button", { onclick: () => act("/jobs/hold", { hold: false }) }, "Let it go on")),
       failed.map((job) => h("div", { class: "notice fail row" }, h("span", { class: "grow" }, h("strong", {}, job.title), ` ${job.command === "train" ? "did not start" : "failed"}: ${job.message}`), h("button", { onclick: () => act(`/jobs/${job.id}/stop`, {}) }, "Dismiss"))),
       open.map((job) => h("div", { class: "notice row" }, h("span", { class: "dot muted" }), h("strong", {}, job.title),
         h("span", { class: "muted grow" }, job.state === "queued" ? "waits for its turn" : job.is_stopping ? "stops" : job.command === "evaluate" ? "is running" : "starts: loads its data, measures this machine"),
-        !job.is_stopping && h("button", { onclick: () => act(`/jobs/${job.id}/stop`, {}) }, job.state === "queued" ? "Remove" : "Stop"))));
+        !job.is_stopping && h("button", { onclick: () => act(`/jobs/${job.id}/stop`, {}) }, job.state === "queued" ? "Remove" : "Stop")))]);
     queue.style.marginBottom = queue.children.length ? "24px" : "0";
   }
 
