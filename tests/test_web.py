@@ -20,9 +20,11 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+import uvicorn
 from conftest import TINY, wait_until
 from PIL import Image
 from starlette.requests import Request
+from uvicorn.server import ServerState
 
 import gansmith as gs
 from gansmith import runs
@@ -33,7 +35,8 @@ from gansmith.errors import ConfigError, DataError, NotFoundError, RunError
 from gansmith.runs import create_run
 from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import train_events
-from gansmith.web import records, streams, uploads, worker
+from gansmith.web import guard, records, streams, uploads, worker
+from gansmith.web import server as web_server
 from gansmith.web.guard import TooLarge, own_hosts
 from gansmith.web.jobs import MAX_WAITING, Jobs
 
@@ -337,6 +340,49 @@ def test_slow_and_silent_clients_are_let_go(server):
         slow.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nX: " % server.port + b"a" * 70_000)
         assert slow.recv(200).startswith(b"HTTP/1.1 400")
     assert server.ask("GET", "/")[0] == 200
+
+
+@pytest.mark.parametrize("is_upload", [False, True])
+def test_a_body_arrives_in_time_and_an_upload_goes_on(is_upload, monkeypatch):
+    monkeypatch.setattr(guard, "BODY_S", 0.1)
+
+    async def drip() -> dict:
+        await asyncio.sleep(0.04)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def read() -> int:
+        reader = guard.Reader(drip, 100, is_upload=is_upload)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(5):
+                await reader()
+        return reader.seen
+
+    assert asyncio.run(read()) == 5 if is_upload else asyncio.run(read()) < 5
+
+
+def test_every_request_of_a_connection_arrives_in_time(monkeypatch):
+    monkeypatch.setattr(web_server, "SILENT_S", 0.1)
+
+    async def answer(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    async def talk() -> bytes:
+        config = uvicorn.Config(answer, lifespan="off", log_config=None)
+        config.load()
+        state = ServerState()
+        made = lambda: web_server._Connection(config, state, {})  # noqa: E731
+        async with await asyncio.get_running_loop().create_server(made, "127.0.0.1", 0) as opened:
+            reader, writer = await asyncio.open_connection(*opened.sockets[0].getsockname())
+            for _ in range(2):
+                await asyncio.sleep(0.06)
+                writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+                assert (await reader.readuntil(b"\r\n\r\nx")).startswith(b"HTTP/1.1 200")
+            writer.write(b"GET / HTTP/1.1\r\nHost: he")  # and no more
+            with contextlib.closing(writer):
+                return await asyncio.wait_for(reader.read(), 2)
+
+    assert asyncio.run(talk()) == b""
 
 
 def test_too_many_requests_are_put_off(server):

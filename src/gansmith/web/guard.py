@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 COOKIE = "gansmith_token"
 MAX_JSON_BYTES = 2**18
 MAX_UPLOAD_BYTES = 2**30
-BODY_S = 30.0  # a JSON body must have arrived by then; an upload must go on so fast
+BODY_S = 30.0  # a JSON body must have arrived by then; so long may an upload pause
 # Requests a second and in a burst, of one client: what makes the machine work, and all the rest.
 RATES = {"work": (60.0, 120.0), "other": (400.0, 800.0)}
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -65,7 +65,7 @@ class Guard:
         elif self.token and self._is_login(scope):
             await login(sender, scope, self.token)
         else:
-            await self._pass_on(scope, Reader(receive, body_limit(scope)), sender)
+            await self._pass_on(scope, Reader(receive, body_limit(scope), is_upload=is_upload(scope)), sender)
 
     async def _pass_on(self, scope: Scope, reader: "Reader", sender: "Sender") -> None:
         try:
@@ -166,7 +166,12 @@ def _same(given: str, expected: str) -> bool:
 
 def body_limit(scope: Scope) -> int:
     """Return how many bytes a request's body may have."""
-    return MAX_UPLOAD_BYTES if "/uploads/" in scope["path"] else MAX_JSON_BYTES
+    return MAX_UPLOAD_BYTES if is_upload(scope) else MAX_JSON_BYTES
+
+
+def is_upload(scope: Scope) -> bool:
+    """Return whether a request sends a file."""
+    return "/uploads/" in scope["path"]
 
 
 class TooLarge(Exception):
@@ -175,17 +180,21 @@ class TooLarge(Exception):
 
 @dataclass
 class Reader:
-    """Passes on a request's body up to a number of bytes, each part of it within a time."""
+    """Passes on a request's body up to a number of bytes: all of it within a time, or each part of an upload."""
 
     receive: Receive
     limit: int
+    is_upload: bool = False
+    deadline: float | None = None
     seen: int = 0
     is_complete: bool = False
 
     async def __call__(self) -> Message:
         if self.is_complete:  # what comes now is the end of the connection, which may be far off
             return await self.receive()
-        async with asyncio.timeout(BODY_S):
+        if self.deadline is None or self.is_upload:
+            self.deadline = asyncio.get_running_loop().time() + BODY_S
+        async with asyncio.timeout_at(self.deadline):
             message = await self.receive()
         self.seen += len(message.get("body", b""))
         self.is_complete = not message.get("more_body", False)

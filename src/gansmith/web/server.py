@@ -32,7 +32,7 @@ from gansmith.web.routes import ENDPOINTS, PREFIX, Studio, problem
 STATIC = Path(__file__).parent / "static"
 PAGES = ("/", "/new", "/explore", "/compare", "/learn", "/runs/{run}", "/explore/{run}")
 MAX_CONNECTIONS = 256
-SILENT_S = 20.0  # a connection that has sent no request by then is closed
+SILENT_S = 20.0  # a connection whose request has not arrived by then is closed
 _TICK_S = 0.5
 
 
@@ -102,7 +102,9 @@ def _is_busy(studio: Studio) -> bool:
 
 
 class _Connection(H11Protocol):
-    """A connection that is closed when it says nothing for long, or when there are too many."""
+    """A connection that is closed when a request's head takes long to arrive, or when there are too many."""
+
+    waiting: asyncio.TimerHandle | None = None  # for the head of a request: the first one, or one that has begun
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -111,9 +113,26 @@ class _Connection(H11Protocol):
         if len(self.connections) > MAX_CONNECTIONS:
             transport.close()
         else:
-            self.loop.call_later(SILENT_S, self._close_if_silent)
+            self.waiting = self.loop.call_later(SILENT_S, self._close_if_silent)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_waiting()
+        elif self.waiting is None:
+            self.waiting = self.loop.call_later(SILENT_S, self._close_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self.waiting is not None:
+            self.waiting.cancel()
+            self.waiting = None
 
     def _close_if_silent(self) -> None:
+        self.waiting = None
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self.transport.close()
 
