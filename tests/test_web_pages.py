@@ -464,6 +464,7 @@ def test_a_page_of_another_site_gets_nothing(browser, server):
     assert server.json("GET", "/api/v1/jobs") == before
     opened.close()
     other.shutdown()
+    other.server_close()
 
 
 def test_the_chosen_theme_is_remembered(page, server):

@@ -117,8 +117,7 @@ export function drawing({ id, model, body, source, onFound }) {
         answer.name && h("p", {}, `Found in class ${answer.name}.`),
         h("p", { class: "muted" }, `Pixel error ${answer.pixel_error.toFixed(3)}; the nearest of many random samples had ${answer.sample_error.toFixed(3)}.`), opinion && h("p", {}, opinion),
         answer.notices.map((notice) => h("p", { class: "small muted" }, notice)),
-        savingButton(pictures, 2, `${id}-inverted.png`),
-        h("button", { onclick: () => onFound({ latents: answer.latents, label: answer.label }) }, "Move it along directions")), same({ terminal: `gansmith invert ${quote(source())} ${quote(name)}`, Python: `gs.invert(${python(source())}, ${python(name)})` }));
+        h("div", { class: "row" }, savingButton(pictures, 2, `${id}-inverted.png`), h("button", { onclick: () => onFound({ latents: answer.latents, label: answer.label }) }, "Move it along directions"))), same({ terminal: `gansmith invert ${quote(source())} ${quote(name)}`, Python: `gs.invert(${python(source())}, ${python(name)})` }));
     } catch (error) {
       if (!signal.aborted) clear(result, h("span", { class: "fail" }, error.message));
     }
