@@ -231,6 +231,13 @@ def test_the_focus_stays_while_runs_change(page, server, root, digit_dir):
         shutil.copy(newest, newest.with_name(f"{int(newest.stem) + 64:09d}.png"))
         page.locator(f'[data-run="0004-growing"] img[src$="{int(newest.stem) + 64}"]').wait_for()
         assert page.evaluate(held) == f"0004-growing {'A' if role == 'link' else 'INPUT'}"
+    with runs.locked(run.directory):
+        run.record(status="running")
+        page.get_by_role("link", name="Training 0004-growing").focus()
+        newest = run.grids()[-1][1]
+        shutil.copy(newest, newest.with_name(f"{int(newest.stem) + 64:09d}.png"))
+        page.locator(f'.running img[src$="{int(newest.stem) + 64}"]').wait_for()
+        assert page.evaluate("document.activeElement.ariaLabel") == "Training 0004-growing"
     page.goto(f"{server.address}runs/0004-growing")
     page.get_by_text("Nothing is saved yet").wait_for()
     page.get_by_text("Gates (memorisation").wait_for()
