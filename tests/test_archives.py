@@ -174,6 +174,11 @@ def test_names_that_are_no_utf_8_become_readable_classes(tmp_path):
         read(tmp_path / "x.zip", wrong)
 
 
+def test_what_an_archive_is_is_known_by_its_first_bytes(tmp_path):
+    for name, data in (("x.tar.gz", zip_of(PICTURES)), ("x.zip", tar_of()), ("y.zip", gzip.compress(tar_of()))):
+        assert values(read(tmp_path / name, data)) == list(range(20))
+
+
 def test_empty_archives_and_passwords_are_named(tmp_path):
     for name, data in (("x.zip", zip_of({})), ("x.tar", tar_of(pictures={}))):
         with pytest.raises(NotFoundError, match=r"holds no images \(nothing\)"):

@@ -208,6 +208,22 @@ def test_the_zip_of_emnist_is_read_by_name(tmp_path, digits):
         load_data(str(tmp_path / "data" / "gzip.zip"))
 
 
+def test_a_zip_is_searched_at_any_depth_and_by_name(tmp_path, digits):
+    images, labels = digits
+    for name, count in (("MNIST", 30), ("FashionMNIST", 20)):
+        write_set(tmp_path / "data" / name / "raw", images[:count], labels[:count])
+    one, both = tmp_path / "one.zip", tmp_path / "both.zip"
+    with zipfile.ZipFile(one, "w") as first, zipfile.ZipFile(both, "w") as second:
+        for file in sorted(path for path in (tmp_path / "data").rglob("*") if path.is_file()):
+            second.write(file, file.relative_to(tmp_path))
+            if "Fashion" not in str(file):
+                first.write(file, file.relative_to(tmp_path))
+    assert len(load_data(str(one))) == 30
+    assert len(load_data("mnist", data_dir=both)) == 30 and len(load_data("fashion-mnist", data_dir=both)) == 20
+    with pytest.raises(DataError, match="several data sets .*data/MNIST/raw.*unpack it and name one"):
+        load_data(str(both))
+
+
 def test_the_labels_of_qmnist_are_its_first_column(tmp_path, digits):
     write_idx(tmp_path / "qmnist-train-images-idx3-ubyte", digits[0])
     table = np.zeros((400, 8), ">i4")

@@ -34,7 +34,7 @@ def list_archive(path: Path) -> tuple[list[str], tuple[str, ...]]:
     Raises DataError for damage, for names that lead out of it, and for a bomb.
     """
     with naming_damage(path):
-        found = list(_zip_entries(path) if _is_zip(path) else _tar_entries(path))
+        found = list(_zip_entries(path) if is_zip(path) else _tar_entries(path))
     names = [name for name, is_file in found if is_file]
     links = len(found) - len(names)
     nested = sum(name.lower().endswith(_NESTED) for name in names)
@@ -53,7 +53,7 @@ def read_archive(path: Path, names: Sequence[str], *, limit: int = MAX_MEMBER_BY
         limit: bytes of each that are enough; one more is read, so that a longer file is seen to be one.
     """
     with naming_damage(path):
-        if _is_zip(path):
+        if is_zip(path):
             yield from _read_zip(path, names, limit)
             return
         rows = {name: row for row, name in enumerate(names)}
@@ -65,8 +65,14 @@ def read_archive(path: Path, names: Sequence[str], *, limit: int = MAX_MEMBER_BY
                     yield row, inside.read(limit + 1)
 
 
-def _is_zip(path: Path) -> bool:
-    return path.name.lower().endswith(".zip")
+def is_zip(path: Path) -> bool:
+    """Whether an archive is a .zip rather than a tar: by its first bytes, by its name where these say nothing."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(b"PK"):
+        return True
+    is_tar = head.startswith(tuple(_OPENERS)) or head[257:262] == b"ustar"
+    return not is_tar and path.name.lower().endswith(".zip")
 
 
 @contextmanager

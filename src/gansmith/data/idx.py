@@ -19,6 +19,8 @@ from typing import IO
 import numpy as np
 import torch
 
+from gansmith.config import ARCHIVES
+from gansmith.data.archives import is_zip
 from gansmith.data.embedded import embedded_mnist
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.data.official import (
@@ -37,6 +39,7 @@ from gansmith.errors import DataError, NotFoundError
 _TYPES = {0x08: ">u1", 0x0C: ">i4"}  # the type byte of an IDX file, and its numbers
 _GZIP = b"\x1f\x8b"
 _ZIP_DAMAGE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError)
+_MAX_FILES = 100  # in one folder of a zip: EMNIST's has 24
 _MAX_BYTES = 640 * 2**20  # the largest set, emnist-byclass, holds 547 million; a header that claims more is damaged
 
 logger = logging.getLogger("gansmith")
@@ -103,7 +106,7 @@ def _read_values(file: IO[bytes], path: File) -> tuple[np.ndarray, str]:
 
 
 def find_idx(path: Path, name: str = "") -> IdxSource | None:
-    """Return the IDX files in a folder or zip, also where torchvision keeps them; None where there are none.
+    """Return the IDX files in a folder, where torchvision keeps them, or in a zip; None where there are none.
 
     Files of images whose names speak of neither training nor test are taken for training.
 
@@ -117,8 +120,8 @@ def find_idx(path: Path, name: str = "") -> IdxSource | None:
         beside = [(file, _idx_rank(file)) for file in _files_of(path.parent)]
         same = [file for file, rank in beside if rank in (1, 2) and part_of(file.name) == part_of(path.name)]
         return IdxSource(path, "an IDX file", {"train": (path, _partner(path, same))})
-    for folder, layout in _idx_places(path, name):
-        ranked = [(file, rank) for file in _files_of(folder) if (rank := _idx_rank(file))]
+    for files, layout in _idx_places(path, name):
+        ranked = [(file, rank) for file in files if (rank := _idx_rank(file))]
         if not any(part_of(file.name) for file, _ in ranked):
             by_part = {"train": ranked}
         else:
@@ -133,51 +136,67 @@ def find_idx(path: Path, name: str = "") -> IdxSource | None:
     return None
 
 
-def _files_of(folder: File) -> list[File]:
+def _files_of(folder: Path) -> list[File]:
     """Return the files of a folder that may be IDX files."""
     try:
         return [file for file in folder.iterdir() if file.is_file() and not _OTHERS.search(file.name)]
-    except _ZIP_DAMAGE:
+    except OSError:
         return []
 
 
 _OTHERS = re.compile(r"^\.|\.(png|jpe?g|webp|bmp|gif|tiff?|npz|npy|csv|tsv|mat|bin|parquet|txt)$", re.IGNORECASE)
 
 
-def _idx_places(path: Path, name: str = "") -> Iterator[tuple[File, str]]:
-    """Yield where IDX files may lie: in the folder itself, in torchvision's folders, in a zip of them."""
+def _idx_places(path: Path, name: str = "") -> Iterator[tuple[list[File], str]]:
+    """Yield files that may be IDX files: those of the folder itself, of torchvision's folders, of a zip."""
     if path.is_dir():
-        yield path, "IDX files"
-        for folder in _raw_folders(path, name):
-            yield folder, f"IDX files in {folder.relative_to(path)}, as torchvision keeps them"
+        yield _files_of(path), "IDX files"
+        raw = {str(folder.relative_to(path)): folder for folder in {*path.glob("raw"), *path.glob("*/raw")}}
+        found = {inner: _files_of(folder) for inner, folder in sorted(raw.items()) if folder.is_dir()}
+        for inner, files in _of_set(path, found, name).items():
+            yield files, f"IDX files in {inner}, as torchvision keeps them"
         for archive in sorted(path.glob("*gzip*.zip")):
-            yield from _idx_places(archive)
-    elif path.suffix.lower() == ".zip" and path.is_file():
-        try:
-            with zipfile.ZipFile(path) as file:
-                odd = [name for name in file.namelist() if not name or name.startswith("/") or "//" in name]
-        except _ZIP_DAMAGE:
-            return  # which reading pictures from it names
-        if odd:
-            return  # zipfile.Path would never end
+            yield from _idx_places(archive, name)
+    elif path.is_file() and path.name.lower().endswith(ARCHIVES) and is_zip(path):
+        by_depth: dict[int, dict[str, list[File]]] = {}
+        for folder, files in _zip_folders(path).items():
+            by_depth.setdefault(len(folder.split("/")) if folder else 0, {})[folder] = files
+        for _, found in sorted(by_depth.items()):
+            for files in _of_set(path, found, name).values():
+                yield files, f"IDX files in {path.name}"
+
+
+def _zip_folders(path: Path) -> dict[str, list[File]]:
+    """Return the files in a zip that may be IDX files, by folder; those of folders with more files than sets have."""
+    try:
         root = zipfile.Path(path)
-        inside = [inner for inner in root.iterdir() if inner.is_dir() and not inner.name.startswith("_")]
-        for place in (root, *inside):
-            yield place, f"IDX files in {path.name}"
+        names = root.root.namelist()
+    except _ZIP_DAMAGE:
+        return {}  # which reading pictures from it names
+    if any(not name or name.startswith("/") or "//" in name for name in names):
+        return {}  # zipfile.Path would never end
+    folders: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        folder, _, file = name.rpartition("/")
+        if file and not _OTHERS.search(file) and not folder.startswith("_"):
+            folders.setdefault(folder, []).append(name)
+    few = {folder: own for folder, own in folders.items() if len(own) <= _MAX_FILES}
+    return {folder: [root.joinpath(name) for name in own] for folder, own in few.items()}
 
 
-def _raw_folders(path: Path, name: str) -> list[Path]:
-    """Return torchvision's folders, such as FashionMNIST/raw, that may hold a set.
+def _of_set(path: Path, found: dict[str, list[File]], name: str) -> dict[str, list[File]]:
+    """Return those folders that hold IDX files; of several those that have the name of the set.
 
     Raises DataError where there are several and none has its name.
     """
-    found = [folder for folder in sorted({*path.glob("raw"), *path.glob("*/raw")}) if folder.is_dir()]
-    found = [folder for folder in found if any(_idx_rank(file) for file in _files_of(folder))]
+    found = {folder: files for folder, files in found.items() if any(map(_idx_rank, files))}
     own = {name.replace("-", ""), name.split("-")[0] if name.startswith("emnist") else name}
-    meant = [folder for folder in found if folder.parent.name.lower() in own]
+    meant = {folder: files for folder, files in found.items() if own & set(folder.lower().split("/"))}
     if len(found) > 1 and not meant:
-        listing = ", ".join(str(folder.relative_to(path)) for folder in found[:6])
-        raise DataError(f"{path} holds several data sets ({listing}); name one of these folders")
+        unpack = "unpack it and " if path.is_file() else ""
+        raise DataError(
+            f"{path} holds several data sets ({', '.join(list(found)[:6])}); {unpack}name one of these folders"
+        )
     return meant or found
 
 
