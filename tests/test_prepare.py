@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle
+from gansmith.data.prepare import Look, Preparation, decode, look_at, look_into, prepare, settle
 from gansmith.errors import ConfigError, DataError
 
 GREY = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
@@ -81,6 +81,17 @@ def test_16_bit_pictures_are_scaled_by_their_own_range():
     np.testing.assert_allclose(found.astype(float), np.linspace(0, 255, 64).reshape(8, 8), atol=0.6)
     flat = decode(packed(Image.fromarray(np.full((8, 8), 700, np.uint16))))
     assert np.asarray(flat).max() == 0
+    found = look_into(packed(Image.fromarray(deep)))
+    assert found.mode == "I;16" and "each by its own range" in settle(Preparation(), [look(), found])[1][0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_floats_that_are_not_finite_are_damage(value):
+    values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    assert np.asarray(decode(packed(Image.fromarray(values), "TIFF"))).max() == 255
+    values[3, 3] = value
+    with pytest.raises(DataError, match="NaN or infinite"):
+        decode(packed(Image.fromarray(values), "TIFF"))
 
 
 def test_of_an_animation_the_first_frame_counts():
@@ -153,6 +164,15 @@ def test_the_background_contrasts_with_what_is_visible(is_light, background):
     rgba[:4, :, 3] = 0
     found = look_at(Image.fromarray(rgba))
     assert found.has_transparency and found.is_grey and found.is_content_light is is_light
+
+
+@pytest.mark.parametrize(("ground", "background"), [(255, "white"), (0, "black")])
+def test_opaque_pictures_are_padded_with_what_is_at_their_edges(ground, background):
+    pixels = np.full((8, 12), ground, np.uint8)
+    pixels[1:-1, 1:-1] = 255 - ground
+    settled, _ = settle(Preparation(12, "pad"), [look_at(Image.fromarray(pixels))])
+    assert settled.background == background
+    assert prepare(Image.fromarray(pixels), settled)[0, 0].tolist() == [ground] * 12
 
 
 def test_nothing_visible_says_nothing_and_no_pictures_are_refused():

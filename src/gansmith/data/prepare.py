@@ -27,6 +27,7 @@ REDUCING_GAP = (
     2.0  # larger pictures are first averaged in whole blocks to so many times the size, as Pillow's thumbnails
 )
 MIN_CONTENT = 0.02  # mean opacity below which a picture's visible part says nothing of its ground
+_WIDE_MODES = ("I", "F")  # the beginnings of Pillow's modes of more than 8 bits
 _DAMAGE = (
     UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, StructError, zlib.error, OverflowError,
     MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning,
@@ -80,6 +81,8 @@ class Look:
         is_grey: whether all its channels agree everywhere.
         has_transparency: whether any pixel is transparent.
         is_content_light: whether the visible pixels are light on average; None where hardly any is visible.
+        is_edge_light: whether the outermost pixels are light on average.
+        mode: Pillow's name of how its pixels are stored, such as RGB, P or I;16; empty where it is not known.
     """
 
     width: int
@@ -87,6 +90,8 @@ class Look:
     is_grey: bool
     has_transparency: bool
     is_content_light: bool | None
+    is_edge_light: bool = False
+    mode: str = ""
 
 
 def decode(data: bytes) -> Image.Image:
@@ -98,6 +103,13 @@ def decode(data: bytes) -> Image.Image:
     """
     with quiet():
         return _decode(data)[0]
+
+
+def look_into(data: bytes) -> Look:
+    """Return what a picture's file says of its set. Raises DataError as `decode` does."""
+    with quiet():
+        picture, _, mode = _decode(data)
+    return replace(look_at(picture), mode=mode)
 
 
 @contextmanager
@@ -116,14 +128,14 @@ def read_prepared(data: bytes, how: Preparation) -> "Pixels | str":
     does in the frequencies: photographs differ by .3 to 1.2 grey levels of 255 on average from a full reduction.
     """
     try:
-        picture, extent = _decode(data, smallest=math.ceil(REDUCING_GAP * how.size))
+        picture, extent, _ = _decode(data, smallest=math.ceil(REDUCING_GAP * how.size))
         return prepare(picture, how, extent)
     except DataError as error:
         return str(error)
 
 
-def _decode(data: bytes, smallest: int = 0) -> "tuple[Image.Image, tuple[float, float]]":
-    """Return what `decode` does, and its width and height, whose last pixels may be partial.
+def _decode(data: bytes, smallest: int = 0) -> "tuple[Image.Image, tuple[float, float], str]":
+    """Return what `decode` does, its width and height, whose last pixels may be partial, and its mode in the file.
 
     Args:
         smallest: width and height that a JPEG may be reduced to while it is decoded; 0 not at all.
@@ -132,10 +144,11 @@ def _decode(data: bytes, smallest: int = 0) -> "tuple[Image.Image, tuple[float, 
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataError(f"it has {picture.width} x {picture.height} pixels, more than {MAX_PIXELS:,}")
+            mode = picture.mode
             drafted = picture.draft(None, (smallest, smallest)) if smallest else None
             found = upright(picture)
             is_as_stored = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
-            return found, drafted[1][2:] if drafted and is_as_stored else found.size
+            return found, drafted[1][2:] if drafted and is_as_stored else found.size, mode
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -153,9 +166,14 @@ def upright(picture: Image.Image) -> Image.Image:
 
 
 def _canonical(picture: Image.Image) -> Image.Image:
-    """Return the picture in one of four modes; palettes, CMYK and others are converted."""
-    if picture.mode.startswith(("I", "F")):
+    """Return the picture in one of four modes; palettes, CMYK and others are converted.
+
+    Raises DataError for floats that are not all finite, which have no range.
+    """
+    if picture.mode.startswith(_WIDE_MODES):
         values = np.asarray(picture, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise DataError("some of its pixels are NaN or infinite")
         low, high = float(values.min()), float(values.max())
         scaled = (values - low) * (255.0 / (high - low) if high > low else 0.0)
         return Image.fromarray(scaled.round().astype(np.uint8))
@@ -176,7 +194,10 @@ def look_at(picture: Image.Image) -> Look:
     is_light = None
     if visible > MIN_CONTENT:
         is_light = bool((colors.mean(axis=-1) * alpha).sum() / alpha.sum() > 0.5)
-    return Look(picture.width, picture.height, is_grey, bool((alpha < 1).any()), is_light)
+    inner = np.zeros(alpha.shape, dtype=bool)
+    inner[1:-1, 1:-1] = True
+    is_edge_light = bool(colors[~inner].mean() > 0.5)
+    return Look(picture.width, picture.height, is_grey, bool((alpha < 1).any()), is_light, is_edge_light)
 
 
 def settle(asked: Preparation, looks: Sequence[Look]) -> tuple[Preparation, tuple[str, ...]]:
@@ -198,12 +219,21 @@ def settle(asked: Preparation, looks: Sequence[Look]) -> tuple[Preparation, tupl
     if asked.color == "auto":
         asked = replace(asked, color="grey" if all(look.is_grey for look in looks) else "rgb")
     if asked.background == "auto":
-        seen = [look for look in looks if look.has_transparency] or looks
-        light = Counter(look.is_content_light for look in seen if look.is_content_light is not None)
-        asked = replace(asked, background="black" if light[True] >= light[False] else "white")
+        asked = replace(asked, background=_background(looks))
         if any(look.has_transparency for look in looks):
             notices.append(f"transparent pictures are laid over {asked.background}; --background chooses another")
+    if any(look.mode.startswith(_WIDE_MODES) for look in looks):
+        notices.append("pictures of 16 bits or of floats are scaled to 8 bits, each by its own range")
     return asked, tuple(notices)
+
+
+def _background(looks: Sequence[Look]) -> str:
+    """Return what lies under transparent pictures, in contrast to what they show; without such, what lies around."""
+    transparent = [look for look in looks if look.has_transparency]
+    if not transparent:
+        return "white" if 2 * sum(look.is_edge_light for look in looks) > len(looks) else "black"
+    light = Counter(look.is_content_light for look in transparent if look.is_content_light is not None)
+    return "black" if light[True] >= light[False] else "white"
 
 
 def _common_size(looks: Sequence[Look]) -> tuple[int, str]:
