@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gansmith.data.loading import load_pictures
-from gansmith.data.pictures import find_pictures, is_archive
+from gansmith.data.pictures import find_pictures, is_archive, look_around, split_of
 from gansmith.data.prepare import Preparation
 from gansmith.errors import DataError, NotFoundError
 
@@ -92,6 +92,80 @@ def test_splits_need_no_classes_and_one_split_is_no_class(tmp_path):
     assert source.class_names == () and [len(source.parts[part].names) for part in ("train", "test")] == [2, 1]
     alone = find_pictures(write(tmp_path / "b", numbered("train/cat/1.png", "train/dog/2.png")))
     assert alone.class_names == ("cat", "dog") and set(alone.parts) == {"train"}
+
+
+def files_of(*splits):
+    """Return names of two pictures for each of (folder, classes); without classes they lie in the folder itself."""
+    places = [f"{folder}/{name}" if name else folder for folder, names in splits for name in names or [""]]
+    return [f"{place}/{k}.png" for place in places for k in range(2)]
+
+
+CATS = ("cat", "dog")
+LAYOUTS = {
+    "words": ([("seg_train/seg_train", CATS), ("seg_test/seg_test", CATS), ("seg_pred/seg_pred", ())], 4, "seg_pred"),
+    "joined": ([("mnist_train", CATS), ("mnist_test", CATS)], 4, ""),
+    "sets": ([("train_set", CATS), ("test_set", CATS)], 4, ""),
+    "years": ([("train2017", CATS), ("val2017", CATS)], 4, ""),
+    "trainval": ([("trainval", CATS), ("test", CATS)], 4, ""),
+    "more": ([("train", CATS), ("test", CATS), ("extra", CATS), ("unlabeled", ())], 4, "in extra were left out"),
+    "flat test": ([("train", CATS), ("test", ())], 0, "the 2 pictures in test lie in no class folder"),
+    "images": (
+        [("train", ("cat/images", "dog/images")), ("val/images", ()), ("test/images", ())],
+        0,
+        "in test and val",
+    ),
+    "some flat": ([("train", CATS), ("val", CATS), ("test", ())], 4, "2 pictures in test and val, in no class folder"),
+    "other classes": ([("train", CATS), ("test", ("cat", "owl"))], 2, "2 pictures in test, in no class folder"),
+    "one class": ([("train", CATS), ("test", ("dog",))], 2, ""),
+}
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_splits_are_known_by_words_and_classes_are_those_of_the_training_part(tmp_path, kind):
+    splits, labelled, notice = LAYOUTS[kind]
+    source = find_pictures(write(tmp_path / "set", numbered(*files_of(*splits))))
+    assert source.class_names == CATS and source.parts["train"].labels == (0, 0, 1, 1)
+    test = source.parts["test"]
+    assert len(test.labels) == labelled and len(test.names) == (labelled or len(test.names))
+    assert test.names and all(split_of(name) == "test" for name in test.names)
+    assert notice in " ".join(source.notices) and bool(notice) is bool(source.notices)
+
+
+def test_pictures_beside_splits_are_left_out_or_refused_truly(tmp_path):
+    names = [f"{split}/{name}/{k}.png" for split in ("train", "test") for name in CATS for k in range(5)]
+    folder = write(tmp_path / "set", numbered(*names, "cover.png"))
+    assert find_pictures(folder).notices == ("1 pictures beside its folders were left out",)
+    write(folder, numbered(*(f"more{k}.png" for k in range(9))))
+    with pytest.raises(DataError, match="10 of 30 pictures lie beside the folders test, train;"):
+        find_pictures(folder)
+    trains = find_pictures(write(tmp_path / "trains", numbered(*files_of(("freight_train", ()), ("night_train", ())))))
+    assert trains.class_names == ("freight_train", "night_train")
+    names = [("bullet train", ()), ("test tube", ()), *((name, ()) for name in ("beaker", "car", "lens"))]
+    assert len(find_pictures(write(tmp_path / "things", numbered(*files_of(*names)))).class_names) == 5
+
+
+def test_class_folders_whose_numbers_cannot_be_labels_are_names(tmp_path):
+    same = find_pictures(write(tmp_path / "same", numbered("01/a.png", "1/a.png", "2/a.png")))
+    assert same.class_names == ("01", "1", "2") and same.parts["train"].labels == (0, 1, 2)
+    assert "taken as names, since some are the same number" in same.notices[0]
+    large = find_pictures(write(tmp_path / "large", numbered("65536/a.png", "7/a.png")))
+    assert large.class_names == ("7", "65536") and "above 65,535" in large.notices[0]
+    assert len(find_pictures(write(tmp_path / "x", numbered("65535/a.png", "7/a.png"))).class_names) == 65_536
+
+
+def test_jpegs_of_all_endings_are_read_and_other_kinds_said(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), 9).save(buffer, "JPEG")
+    files = {name: buffer.getvalue() for name in ("a.jfif", "b.jpe", "c.JPG", "d.pgm", "e.PGM", "f.txt")}
+    source = find_pictures(write(tmp_path / "set", files))
+    assert source.notices == ("2 .pgm files were left out; convert them to PNG",)
+    assert values(load_pictures(source, Preparation())) == [9, 9, 9]
+
+
+def test_pictures_looked_at_are_no_fixed_step_apart(tmp_path):
+    files = {f"{k:03d}.png": b"" if k % 2 else picture(size=(8, 8 if k < 400 else 12)) for k in range(0, 600)}
+    looks = look_around(find_pictures(write(tmp_path / "set", files)))
+    assert 64 < len(looks) < 192 and any(look.height == 12 for look in looks)
 
 
 def test_few_pictures_beside_the_folders_are_left_out_and_many_refused(tmp_path):
@@ -215,6 +289,38 @@ def test_links_out_of_the_folder_are_refused(tmp_path):
     (folder / "more").symlink_to(outside)
     with pytest.raises(DataError, match="is a link out of"):
         find_pictures(folder)
+
+
+def test_links_of_a_hugging_face_cache_are_followed_to_its_blobs(tmp_path):
+    write(tmp_path / "blobs", {"1234": picture(7)})
+    snapshot = tmp_path / "snapshots" / "abc"
+    for folder in ("cat", "dog"):
+        (snapshot / folder).mkdir(parents=True)
+        (snapshot / folder / "a.png").symlink_to("../../../blobs/1234")
+    for path in (snapshot, tmp_path):
+        assert values(load_pictures(find_pictures(path), Preparation())) == [7, 7]
+
+
+@pytest.mark.parametrize("number", [10, 100])
+def test_pickles_of_cifar_are_refused_by_name(tmp_path, number):
+    inner = {10: "cifar-10-batches-py", 100: "cifar-100-python"}[number]
+    folder = write(tmp_path / inner, {"meta": b"x", "train": b"x"})
+    for path in (folder, pack(folder, tmp_path / "renamed.tar.gz")):
+        with pytest.raises(DataError, match=f"never read; use the binary version, .*cifar-{number}-binary.tar.gz"):
+            find_pictures(path)
+
+
+def test_what_to_do_with_other_files_is_said(tmp_path):
+    folder = write(tmp_path / "set", {"mnist/train.csv": b"1"})
+    with pytest.raises(NotFoundError, match=r"\(1 .csv\); give one of these files, such as mnist/train.csv"):
+        find_pictures(folder)
+    for name in ("x.csv", "x.npz", "train-images-idx3-ubyte"):
+        packed = pack(write(tmp_path / name.replace(".", "-"), {name: b"1"}), tmp_path / "x.zip")
+        with pytest.raises(NotFoundError, match="unpack it and give the folder that holds these files"):
+            find_pictures(packed)
+    write(tmp_path / "two", {"train.zip": b"PK", "test.zip": b"PK"})
+    with pytest.raises(NotFoundError, match=r"\(2 .zip\); unpack test.zip, train.zip, or give one of them"):
+        find_pictures(tmp_path / "two")
 
 
 def test_places_without_pictures_say_what_they_hold(tmp_path):

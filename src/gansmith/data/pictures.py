@@ -5,30 +5,35 @@ operating systems and notebooks leave behind, and empty folders are passed over.
 """
 
 import os
+import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
-from gansmith.config import ARCHIVES
+from gansmith.config import ARCHIVES, ARRAY_FILES
 from gansmith.data import cache
-from gansmith.data.archives import MAX_MEMBER_BYTES, list_archive, read_archive
+from gansmith.data.archives import MAX_MEMBER_BYTES, is_zip, list_archive, read_archive
 from gansmith.data.images import MAX_IMAGES
+from gansmith.data.official import OFFICIAL
 from gansmith.data.parquet import read_rows
-from gansmith.data.prepare import Look, decode, look_at
+from gansmith.data.prepare import Look, look_into
 from gansmith.errors import DataError, NotFoundError
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_NOT_READ = (".pgm", ".ppm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".tga", ".psd", ".svg", ".ico", ".dcm")
 LOOKS = 256  # pictures that are looked at before preparation
 MAX_BROKEN_SHARE = 0.1
+MAX_NUMBERED = 65_536  # class folders have numbers below it, as the labels of a generator's file
 TRAIN_WORDS, TEST_WORDS = (
-    {"train", "training", "trainset"},
+    {"train", "training", "trainset", "trainval"},
     {"test", "testing", "testset", "val", "valid", "validation"},
 )
 _LONG_TAR_BYTES = 2**22  # whose list of names is kept
 _JUNK = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$|@eaDir(/|$))", re.IGNORECASE)
+_PICKLES = re.compile(r"(^|/)cifar-(100?)-(batches-py|python)")
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class PictureSource:
     notices: tuple[str, ...] = field(default=())
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(path: PurePath) -> bool:
     """Whether a file's name is that of an archive of pictures."""
     return path.name.lower().endswith(ARCHIVES)
 
@@ -75,25 +80,58 @@ def find_pictures(path: Path) -> PictureSource:
     """
     if not path.exists():
         raise NotFoundError(f"there is no file or folder {str(path)!r}; give a folder or an archive of pictures")
-    listed, odd = (list(_list_folder(path)), []) if path.is_dir() else _list_archive(path)
+    listed, odd = (list(_list_folder(path)), []) if path.is_dir() else list_names(path)
     names = sorted({name for name in listed if not _JUNK.search(name)})  # archives may hold a name twice
     pictures = [name for name in names if name.lower().endswith(ENDINGS)]
     if not pictures:
-        kinds = Counter(_readable(PurePosixPath(name).suffix.lower()[:12]) or "(none)" for name in names)
-        found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "nothing"
-        also = "".join(f"; {sentence}" for sentence in odd)
-        raise NotFoundError(
-            f"{path} holds no images ({found}); give {', '.join(ENDINGS)} pictures, or files of arrays{also}"
-        )
+        raise NotFoundError("; ".join([_why_none(path, names), *odd]))
     if len(pictures) > MAX_IMAGES:
         raise DataError(f"{path} holds {len(pictures):,} pictures; up to {MAX_IMAGES:,} can be read, take fewer")
     source = _arrange(path, pictures)
+    kinds = Counter(PurePosixPath(name).suffix.lower() for name in names)
+    odd += [f"{kinds[kind]:,} {kind} files were left out; convert them to PNG" for kind in _NOT_READ if kinds[kind]]
     return replace(source, notices=(*odd, *source.notices))
 
 
+def count_pictures(folder: Path) -> int:
+    """Return how many pictures a folder holds, at any depth; 0 where links keep them from being read."""
+    try:
+        return sum(name.lower().endswith(ENDINGS) for name in _list_folder(folder))
+    except DataError:
+        return 0
+
+
+def _why_none(path: Path, names: Sequence[str]) -> str:
+    """Return a sentence on files none of which is a picture, and what to do. Raises DataError for CIFAR's pickles."""
+    pickles = next(filter(None, (_PICKLES.search(f"{path.name}/{name}") for name in names)), None)
+    if pickles is not None:
+        known = OFFICIAL[f"cifar{pickles[2]}"]
+        raise DataError(
+            f"{path} is CIFAR's version for Python: pickles, which can run any code and are never read; use the binary "
+            f"version, {known.mirrors[0]}{next(iter(known.sha256))}"
+        )
+    kinds = Counter(_readable(PurePosixPath(name).suffix.lower()[:12]) or "(none)" for name in names)
+    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "nothing"
+    archives = [name for name in names if is_archive(PurePosixPath(name))]
+    arrays = [name for name in names if name.lower().endswith(ARRAY_FILES) or re.search(r"idx\d[-.]", name.lower())]
+    advice = f"give {', '.join(ENDINGS)} pictures, or files of arrays"
+    if path.is_file() and arrays:
+        advice = "unpack it and give the folder that holds these files"
+    elif path.is_dir() and archives:
+        advice = f"unpack {', '.join(archives[:4])}, or give one of them"
+    elif arrays:
+        advice = f"give one of these files, such as {arrays[0]}, or the folder that holds them"
+    return f"{path} holds no images ({found}); {advice}"
+
+
 def _list_folder(path: Path) -> Iterator[str]:
-    """Yield the names of all files inside, with forward slashes; not what operating systems hide."""
+    """Yield the names of all files inside, with forward slashes; not what operating systems hide.
+
+    Raises DataError for a link to a folder, or to a file elsewhere. In a cache of Hugging Face's, files are links to
+    its `blobs`.
+    """
     root, folders = path.resolve(), [""]
+    inside = (root, *(place.with_name("blobs") for place in (root, *root.parents) if place.name == "snapshots"))
     while folders:
         inner = folders.pop()
         with os.scandir(path / inner) as entries:
@@ -101,17 +139,20 @@ def _list_folder(path: Path) -> Iterator[str]:
                 if _JUNK.search(entry.name):
                     continue
                 file = Path(entry.path)
-                if entry.is_symlink() and (file.is_dir() or not file.resolve().is_relative_to(root)):
-                    raise DataError(f"{file} is a link out of {path} or to a folder; put the pictures themselves there")
+                if entry.is_symlink() and (file.is_dir() or not any(map(file.resolve().is_relative_to, inside))):
+                    raise DataError(
+                        f"{file} is a link out of {path} or to a folder, which is not followed; put copies there "
+                        "(cp -rL), or give the folder that it leads to"
+                    )
                 if entry.is_dir():
                     folders.append(f"{inner}{entry.name}/")
                 elif entry.is_file():
                     yield inner + entry.name
 
 
-def _list_archive(path: Path) -> tuple[list[str], list[str]]:
+def list_names(path: Path) -> tuple[list[str], list[str]]:
     """Return the names in an archive and what is odd about it; those of a long tar, which has no table, are kept."""
-    if path.name.lower().endswith(".zip") or path.stat().st_size < _LONG_TAR_BYTES:
+    if is_zip(path) or path.stat().st_size < _LONG_TAR_BYTES:
         found = _read_list(path)
     else:
         asked = {"source": str(path.resolve()), "part": "", "asked": "names", "content": cache.content_of(path)}
@@ -124,31 +165,54 @@ def _read_list(path: Path) -> dict[str, list[str]]:
     return {"names": list(names), "odd": list(odd)}
 
 
+def split_of(name: str) -> str:
+    """Return the split that the words of a name speak of, "train" or "test"; empty for none.
+
+    >>> [split_of(name) for name in ("seg_train", "val2017", "trainval", "cats")]
+    ['train', 'test', 'train', '']
+    """
+    words = set(re.split(r"[\W\d_]+", name.lower()))
+    return "train" if words & TRAIN_WORDS else "test" if words & TEST_WORDS else ""
+
+
 def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
     """Return the splits and classes that the folders of these pictures name."""
     inner = _without_common_folders(names)
-    tops = {name.split("/", 1)[0].lower() for name in inner if "/" in name}
-    flat = [name for name in inner if "/" not in name]
-    if tops and tops <= TRAIN_WORDS | TEST_WORDS and tops & TRAIN_WORDS and len(flat) <= MAX_BROKEN_SHARE * len(names):
-        rows = [k for k, name in enumerate(inner) if "/" in name]
-        source = _arrange_splits(path, [names[k] for k in rows], [inner[k] for k in rows])
-        if not flat:
-            return source
-        return replace(source, notices=(*source.notices, f"{len(flat):,} pictures beside its folders were left out"))
-    part, class_names, notices = _arrange_classes(path, names, inner)
-    layout = "class folders" if class_names else "pictures without class folders"
-    return PictureSource(path, layout, {"train": part}, class_names, notices)
+    tops = {name.split("/", 1)[0] for name in inner if "/" in name}
+    loose = sum("/" not in name for name in inner)
+    if _are_splits(tops):
+        if loose > MAX_BROKEN_SHARE * len(names):
+            raise DataError(_too_many_loose(path, loose, len(names), [top for top in sorted(tops) if split_of(top)]))
+        return _arrange_splits(path, names, inner)
+    if [split_of(top) for top in tops] == ["train"] and loose <= MAX_BROKEN_SHARE * len(names):
+        return _arrange_splits(path, names, inner)
+    part, numbers, notices = _arrange_classes(path, names, inner)
+    layout = "class folders" if numbers else "pictures without class folders"
+    return PictureSource(path, layout, {"train": part}, _names_of(numbers), notices)
 
 
-def _without_common_folders(names: Sequence[str]) -> list[str]:
-    """Return the names without the folders that all of them share."""
+def _are_splits(folders: Collection[str]) -> bool:
+    """Return whether folders are splits rather than classes: train and test, or most of them with such words."""
+    named = [folder for folder in folders if split_of(folder)]
+    if 2 * len(named) < len(folders):  # there may be classes such as "bullet train" and "test tube"
+        named = [folder for folder in named if folder.lower() in TRAIN_WORDS | TEST_WORDS]
+    return {split_of(folder) for folder in named} == {"train", "test"}
+
+
+def _without_common_folders(names: Sequence[str], *, keep: Collection[str] = ()) -> list[str]:
+    """Return the names without the folders that all of them share.
+
+    Args:
+        keep: folders that are left, with what is inside.
+    """
     paths = [_parts_of(name) for name in names]
     depth = 0
     while all(len(parts) > depth + 1 for parts in paths) and len({parts[depth] for parts in paths}) == 1:
-        if paths[0][depth].lower() in TRAIN_WORDS | TEST_WORDS:  # a split of its own
-            depth += 1
+        if paths[0][depth] in keep:
             break
         depth += 1
+        if paths[0][depth - 1].lower() in TRAIN_WORDS | TEST_WORDS:  # a split of its own
+            break
     return ["/".join(parts[depth:]) for parts in paths]
 
 
@@ -157,51 +221,102 @@ def _parts_of(name: str) -> list[str]:
 
 
 def _arrange_splits(path: Path, names: Sequence[str], inner: Sequence[str]) -> PictureSource:
-    """Return a source whose outermost folders are splits."""
-    by_split: dict[str, list[int]] = {"train": [], "test": []}
-    for k, name in enumerate(inner):
-        top = name.split("/", 1)[0].lower()
-        by_split["train" if top in TRAIN_WORDS else "test"].append(k)
-    stripped = [name.split("/", 1)[1] for name in inner]
-    whole, class_names, notices = _arrange_classes(path, names, stripped)
-    places = {name: k for k, name in enumerate(whole.names)}
-    parts = {}
-    for split, rows in by_split.items():
-        kept = sorted(places[names[row]] for row in rows if names[row] in places)
-        labels = tuple(whole.labels[k] for k in kept) if whole.labels else ()
-        if kept:
-            parts[split] = Part(tuple(whole.names[k] for k in kept), labels)
-    tops = " and ".join(dict.fromkeys(name.split("/", 1)[0] for name in inner))
-    layout = f"{'class folders' if class_names else 'pictures'} in {tops}"
-    return PictureSource(path, layout, parts, class_names, notices)
+    """Return a source whose outermost folders are splits; classes are those of the training part."""
+    by_top: dict[str, list[int]] = {}
+    for row, name in enumerate(inner):
+        by_top.setdefault(name.split("/", 1)[0] if "/" in name else "", []).append(row)
+    train_tops, test_tops = ([top for top in by_top if split_of(top) == split] for split in ("train", "test"))
+    notices = [
+        f"{len(rows):,} pictures {f'in {_readable(top)}' if top else 'beside its folders'} were left out"
+        for top, rows in by_top.items()
+        if not split_of(top)
+    ]
+    train, numbers, odd = _arrange_classes(path, *_rows_inside(names, inner, [by_top[top] for top in train_tops]))
+    parts, notices = {"train": train}, [*notices, *odd]
+    if test_tops:
+        groups = [by_top[top] for top in test_tops]
+        where = " and ".join(map(_readable, test_tops))
+        parts["test"], odd = _arrange_test(*_rows_inside(names, inner, groups, keep=numbers), numbers, where)
+        notices += odd
+    kind = "class folders" if numbers else "pictures"
+    layout = f"{kind} in {' and '.join(map(_readable, (*train_tops, *test_tops)))}"
+    return PictureSource(path, layout, parts, _names_of(numbers), tuple(notices))
+
+
+def _rows_inside(
+    names: Sequence[str], inner: Sequence[str], groups: Sequence[Sequence[int]], *, keep: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Return the names of these rows, and the same without the outermost folders that each group shares."""
+    chosen, stripped = [], []
+    for rows in groups:
+        chosen += [names[row] for row in rows]
+        stripped += _without_common_folders([inner[row].split("/", 1)[1] for row in rows], keep=keep)
+    return chosen, stripped
+
+
+def _arrange_test(
+    names: Sequence[str], inner: Sequence[str], numbers: dict[str, int], where: str
+) -> tuple[Part, tuple[str, ...]]:
+    """Return the test pictures with the labels of the training part's classes, and what is odd.
+
+    Where none of them lies in a folder of such a class, all are without labels; where some do, the others are left out.
+    """
+    labels = [numbers.get(name.split("/", 1)[0], -1) if "/" in name else -1 for name in inner]
+    rows = sorted((row for row, label in enumerate(labels) if label >= 0), key=labels.__getitem__)
+    left = len(names) - len(rows)
+    if not numbers or not left:
+        notices: tuple[str, ...] = ()
+    elif rows:
+        notices = (f"{left:,} pictures in {where}, in no class folder of the training part, were left out",)
+    else:
+        notices = (f"the {left:,} pictures in {where} lie in no class folder of the training part: without labels",)
+    if not rows:
+        return Part(tuple(names)), notices
+    return Part(tuple(names[row] for row in rows), tuple(labels[row] for row in rows)), notices
 
 
 def _arrange_classes(
     path: Path, names: Sequence[str], inner: Sequence[str]
-) -> tuple[Part, tuple[str, ...], tuple[str, ...]]:
-    """Return the pictures in order with the labels of their class folders, the classes' names, and what is odd."""
+) -> tuple[Part, dict[str, int], tuple[str, ...]]:
+    """Return the pictures in order with the labels of their class folders, each folder's label, and what is odd."""
     folders = [name.split("/", 1)[0] if "/" in name else "" for name in inner]
     loose = folders.count("")
-    classes = sorted({folder for folder in folders if folder}, key=_natural)
+    classes = sorted({folder for folder in folders if folder}, key=lambda folder: (_natural(folder), folder))
     if len(classes) < 2:
-        return Part(tuple(names)), (), ()
-    notices = []
+        return Part(tuple(names)), {}, ()
     if loose > MAX_BROKEN_SHARE * len(names):
-        raise DataError(
-            f"{path}: {loose:,} of {len(names):,} pictures lie beside the class folders {', '.join(classes[:4])}; put "
-            "each into a class folder, or all into one folder"
-        )
+        raise DataError(_too_many_loose(path, loose, len(names), classes))
+    numbers, notices = _class_numbers(classes)
     if loose:
-        notices.append(f"{loose:,} pictures beside the class folders were left out")
-    if all(folder.isdecimal() and len(folder) < 6 for folder in classes):
-        labels = {folder: int(folder) for folder in classes}
-    else:
-        labels = {folder: k for k, folder in enumerate(classes)}
-    numbered = {number: folder for folder, number in labels.items()}
-    class_names = tuple(_readable(numbered.get(number, str(number))) for number in range(max(numbered) + 1))
+        notices = (*notices, f"{loose:,} pictures beside the class folders were left out")
     rows = [k for k, folder in enumerate(folders) if folder]
-    rows.sort(key=lambda k: labels[folders[k]])
-    return Part(tuple(names[k] for k in rows), tuple(labels[folders[k]] for k in rows)), class_names, tuple(notices)
+    rows.sort(key=lambda k: numbers[folders[k]])
+    return Part(tuple(names[k] for k in rows), tuple(numbers[folders[k]] for k in rows)), numbers, notices
+
+
+def _too_many_loose(path: Path, loose: int, count: int, folders: Sequence[str]) -> str:
+    return (
+        f"{path}: {loose:,} of {count:,} pictures lie beside the folders {', '.join(map(_readable, folders[:4]))}; put "
+        "each into one of these folders, or all into one folder"
+    )
+
+
+def _class_numbers(folders: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Return the label of each class folder, its own number where all have one, else its place; and what is odd."""
+    places = {folder: place for place, folder in enumerate(folders)}
+    if not all(folder.isdecimal() for folder in folders):
+        return places, ()
+    own = {folder: int(folder) if len(folder) < 20 else MAX_NUMBERED for folder in folders}
+    if max(own.values()) < MAX_NUMBERED and len(set(own.values())) == len(folders):
+        return own, ()
+    why = f"some are above {MAX_NUMBERED - 1:,}" if max(own.values()) >= MAX_NUMBERED else "some are the same number"
+    return places, (f"the numbers of the class folders are taken as names, since {why}",)
+
+
+def _names_of(numbers: dict[str, int]) -> tuple[str, ...]:
+    """Return the classes' names by label; the label itself where no folder has it."""
+    folders = {number: folder for folder, number in numbers.items()}
+    return tuple(_readable(folders.get(label, str(label))) for label in range(max(folders, default=-1) + 1))
 
 
 def _readable(name: str) -> str:
@@ -253,34 +368,52 @@ def _read_tables(root: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]
             yield own[found], data[: MAX_MEMBER_BYTES + 1]
 
 
+def rows_to_look_at(count: int) -> list[int]:
+    """Return the rows of the pictures that say how a set of so many is prepared: all, or a fixed random choice."""
+    return list(range(count)) if count <= LOOKS else sorted(random.Random(0).sample(range(count), LOOKS))
+
+
 def look_around(source: PictureSource, part: str = "train") -> list[Look]:
     """Return a look at some pictures of a part, spread over it; unreadable ones are left out.
 
     Raises DataError where none can be read.
     """
-    names = source.parts[part].names
-    some = names[:: max(1, len(names) // LOOKS)][:LOOKS]
-    looks, reason = [], "it is empty"
-    for _, data in read_files(source.path, some):
-        try:
-            looks.append(look_at(decode(data)))
-        except DataError as error:
-            reason = str(error)
+    looks, broken = look_at_rows(source, rows_to_look_at(len(source.parts[part].names)), part)
     if not looks:
+        reason = next(iter(broken.values()), "it is empty")
         raise DataError(f"no picture in {source.path} can be read ({reason}); give others")
-    return looks
+    return list(looks.values())
+
+
+def look_at_rows(
+    source: PictureSource, rows: Sequence[int], part: str = "train"
+) -> tuple[dict[int, Look], dict[int, str]]:
+    """Return a look at each of these pictures of a part, and why others cannot be read, by row."""
+    looks, broken = dict[int, Look](), dict[int, str]()
+    names = source.parts[part].names
+    for place, data in read_files(source.path, [names[row] for row in rows]):
+        try:
+            looks[rows[place]] = look_into(data)
+        except DataError as error:
+            broken[rows[place]] = str(error)
+    return dict(sorted(looks.items())), dict(sorted(broken.items()))
+
+
+def list_broken(names: Sequence[str], broken: dict[int, str], what: str) -> str:
+    """Return a sentence that counts the pictures that cannot be read, by row, and lists the first of them."""
+    shown = "; ".join(f"{_readable(names[row])} ({why})" for row, why in sorted(broken.items())[:5])
+    more = f"; and {len(broken) - 5:,} more" if len(broken) > 5 else ""
+    return f"{len(broken):,} of {what} cannot be read: {shown}{more}"
 
 
 def on_broken(source: object, names: Sequence[str], broken: dict[int, str], *, strict: bool) -> list[str]:
-    """Return a sentence that counts and lists the pictures that cannot be read, by row; none where all can.
+    """Return a sentence on the pictures that cannot be read, by row; none where all can.
 
     Raises DataError for more than one in ten, or any where `strict`.
     """
     if not broken:
         return []
-    shown = "; ".join(f"{_readable(names[row])} ({why})" for row, why in sorted(broken.items())[:5])
-    more = f"; and {len(broken) - 5:,} more" if len(broken) > 5 else ""
-    sentence = f"{len(broken):,} of {len(names):,} pictures cannot be read: {shown}{more}"
+    sentence = list_broken(names, broken, f"{len(names):,} pictures")
     if strict or len(broken) > MAX_BROKEN_SHARE * len(names):
         raise DataError(f"{source}: {sentence}; repair or remove them")
     return [f"{sentence}; they were left out"]
