@@ -78,6 +78,17 @@ def test_shards_and_splits_are_one_set_with_hugging_faces_class_names(tmp_path):
     assert len(preview) == 20
 
 
+def test_folders_for_each_split_are_one_set_and_links_of_a_cache_are_followed(tmp_path):
+    for split, rows in (("partial-train", slice(20)), ("test", slice(20, 30))):
+        write(tmp_path / "set" / "plain" / split / "0000.parquet", {"image": PICTURES[rows], "label": LABELS[rows]})
+    for path in (tmp_path / "set", tmp_path / "set" / "plain"):
+        assert (len(read(path)), len(read(path, "test"))) == (20, 10)
+    write(tmp_path / "blobs" / "1234", {"image": PICTURES})
+    (tmp_path / "snapshots" / "abc" / "data").mkdir(parents=True)
+    (tmp_path / "snapshots" / "abc" / "data" / "train-0.parquet").symlink_to("../../../blobs/1234")
+    assert len(read(tmp_path / "snapshots" / "abc")) == 30
+
+
 def test_labels_may_be_names_and_what_is_no_label_is_said(tmp_path):
     words = ["dog" if label else "ape" for label in LABELS]
     named = read(write(tmp_path / "a.parquet", {"img": PICTURES, "class": words}))

@@ -1,6 +1,7 @@
 """One door for images of any kind: what a path holds is recognised, read and prepared."""
 
 import io
+import tarfile
 import zipfile
 
 import numpy as np
@@ -74,6 +75,54 @@ def test_several_files_that_may_be_meant_are_refused(tmp_path):
         np.savez(tmp_path / name, images=PIXELS)
     with pytest.raises(DataError, match=r"a.npz, b.npz.*name one of them"):
         open_source(tmp_path)
+
+
+def test_pictures_are_read_where_lists_and_means_lie_beside_them(tmp_path):
+    for k in range(6):
+        place = tmp_path / ("cat" if k % 2 else "dog")
+        place.mkdir(exist_ok=True)
+        (place / f"{k}.png").write_bytes(png(PIXELS[k]))
+    (tmp_path / "list_attr.csv").write_text("image_id,smiling\n0.png,1\n")
+    (tmp_path / "train.csv").write_text("id,breed\n0,cat\n")
+    np.save(tmp_path / "mean.npy", PIXELS[:3, :, :, 0])
+    (tmp_path / "setid.mat").write_bytes(bytes(200))
+    source = open_source(tmp_path)
+    assert isinstance(source, PictureSource) and source.class_names == ("cat", "dog")
+    assert source.notices == ("the pictures were read, and not list_attr.csv, mean.npy, setid.mat, train.csv",)
+
+
+def test_arrays_called_as_sets_are_read_where_a_picture_lies_beside_them(tmp_path):
+    (tmp_path / "preview.png").write_bytes(png(PIXELS[0]))
+    for name, rows in (("x_train.npy", PIXELS[:4]), ("x_test.npy", PIXELS[4:])):
+        np.save(tmp_path / name, rows)
+    images = load_data(str(tmp_path))
+    assert len(images) == 4 and images.notices[0] == "the pictures beside these files were left out"
+    np.savez(tmp_path / "images.npz", images=PIXELS)  # which of them is meant is unclear
+    assert isinstance(open_source(tmp_path), PictureSource)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "grid.png").write_bytes(png(PIXELS[0]))
+    np.savez(tmp_path / "other" / "drawn.npz", images=np.concatenate([PIXELS, PIXELS]))
+    assert len(load_data(str(tmp_path / "other"))) == 12
+
+
+def test_a_sample_of_a_submission_is_no_data(tmp_path):
+    for name, rows in (("train.csv", PIXELS[:4]), ("test.csv", PIXELS[4:])):
+        np.savetxt(tmp_path / name, rows.reshape(len(rows), -1), fmt="%d", delimiter=",")
+    (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n1,0\n")
+    assert len(load_data(str(tmp_path))) == 4 and len(load_data(str(tmp_path), part="test")) == 2
+
+
+def test_the_binary_archive_of_cifar_is_known_by_its_members(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 10, (7, 3073)).astype(np.uint8).tobytes()
+    for name in ("renamed.tar.gz", "renamed.zip"):
+        with (
+            zipfile.ZipFile(tmp_path / name, "w") if name.endswith("zip") else tarfile.open(tmp_path / name, "w") as out
+        ):
+            for member in ("data_batch_1.bin", "test_batch.bin"):
+                (tmp_path / member).write_bytes(rows)
+                (out.write if name.endswith("zip") else out.add)(tmp_path / member, f"cifar-10-batches-bin/{member}")
+        train, test = (load_data(str(tmp_path / name), part=part) for part in ("train", "test"))
+        assert len(train) == len(test) == 7 and train.spec.channels == 3 and train.labels.tolist() == list(rows[::3073])
 
 
 def test_the_test_part_is_in_the_same_file_or_in_one_of_its_own(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from gansmith.config import ARRAY_FILES
 from gansmith.data import cache
-from gansmith.data.arrays import MAX_CLASSES, Arrays, joined, kind_of, labels_beside, read_file
+from gansmith.data.arrays import MAX_CLASSES, Arrays, Parts, _read_cifar_tar, joined, kind_of, labels_beside, read_file
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images, find_known, labels_sha256, with_known
 from gansmith.data.loading import load_pictures
@@ -24,12 +24,14 @@ from gansmith.data.official import OFFICIAL, as_published, class_names, idx_dige
 from gansmith.data.on_disk import open_array
 from gansmith.data.parquet import Table, open_table
 from gansmith.data.pictures import (
-    TEST_WORDS,
-    TRAIN_WORDS,
+    MAX_BROKEN_SHARE,
     Part,
     PictureSource,
+    count_pictures,
     find_pictures,
     is_archive,
+    list_names,
+    split_of,
 )
 from gansmith.data.prepare import Preparation, Watch, look_at, prepare, settle
 from gansmith.errors import DataError, NotFoundError
@@ -71,19 +73,40 @@ def open_source(path: Path, *, name: str = "") -> Source:
         return find_tables(path, [path])
     if path.is_file() and (kind_of(path) == "cifar-tar" or not is_archive(path)):
         return FileSource(path, _FILE_WORDS.get(kind_of(path), "a file"), {"train": (path,)})
-    files = _files_in(path) if path.is_dir() else None
+    if path.is_file():
+        return _open_archive(path)
+    files = _files_in(path)
     if files is not None:
         return files
     try:
-        return find_pictures(path)
+        return _beside(find_pictures(path), _array_files(path))
     except NotFoundError:
-        tables = sorted(path.rglob("*.parquet")) if path.is_dir() else []
-        archives = sorted(file for file in path.iterdir() if is_archive(file)) if path.is_dir() else []
+        tables = sorted(path.rglob("*.parquet"))
+        archives = sorted(file for file in path.iterdir() if is_archive(file))
         if tables:
             return find_tables(path, tables)
         if len(archives) != 1:
             raise
         return open_source(archives[0], name=name)
+
+
+def _open_archive(path: Path) -> PictureSource | FileSource:
+    """Return the pictures in an archive, or CIFAR's binary files."""
+    try:
+        return find_pictures(path)
+    except NotFoundError:
+        if not any(re.search(r"(^|/)(data_batch_\d+|train)\.bin$", name) for name in list_names(path)[0]):
+            raise
+        return FileSource(path, _FILE_WORDS["cifar-tar"], {"train": (path,)})
+
+
+def _beside(source: PictureSource, files: Sequence[Path]) -> PictureSource:
+    """Return pictures with a notice of the files of numbers that lie beside them."""
+    if not files:
+        return source
+    more = f" and {len(files) - 6:,} more" if len(files) > 6 else ""
+    listing = f"{', '.join(file.name for file in files[:6])}{more}"
+    return replace(source, notices=(*source.notices, f"the pictures were read, and not {listing}"))
 
 
 _FILE_WORDS = {
@@ -104,13 +127,15 @@ def find_tables(path: Path, files: Sequence[Path]) -> PictureSource:
     """
     by_part: dict[str, list[Path]] = {"train": [], "test": []}
     for file in files:
-        words = set(re.split(r"[^a-z0-9]+", str(file.relative_to(path.parent)).lower()))
-        by_part["test" if words & TEST_WORDS and not words & TRAIN_WORDS else "train"].append(file)
+        by_part[split_of(str(file.relative_to(path.parent))) or "train"].append(file)
     if not by_part["train"]:
         by_part = {"train": by_part["test"]}
     tables = {part: [open_table(file) for file in own] for part, own in by_part.items() if own}
     every = [table for own in tables.values() for table in own]
-    if len({(table.image, table.label) for table in every}) > 1 or len({file.parent for file in files}) > 1:
+    places = {
+        tuple(folder for folder in file.relative_to(path.parent).parts[:-1] if not split_of(folder)) for file in files
+    }
+    if len({(table.image, table.label) for table in every}) > 1 or len(places) > 1:
         listing = ", ".join(str(file.relative_to(path)) for file in files[:6])
         raise DataError(f"{path} holds several sets of parquet files ({listing}); name one of them, or its folder")
     if sum(table.rows for table in every) > MAX_IMAGES:
@@ -148,12 +173,24 @@ def _label_numbers(tables: Sequence[Table]) -> tuple[dict[Any, int], tuple[str, 
     return {label: number for number, label in enumerate(found)}, tuple(str(label) for label in found), ()
 
 
-def _files_in(folder: Path) -> FileSource | PictureSource | None:
-    """Return the files of numbers in a folder; None where there are none."""
+def _array_files(folder: Path) -> list[Path]:
+    """Return the files of numbers in a folder, by their names."""
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    known = [file for file in files if file.name.lower().endswith(ARRAY_FILES) and "meta" not in file.name]
+    return [file for file in files if file.name.lower().endswith(ARRAY_FILES)]
+
+
+def _files_in(folder: Path) -> FileSource | PictureSource | None:
+    """Return the files of numbers that are the data set in a folder; None where there are none, or pictures are it.
+
+    Beside pictures they are where all of them hold images, and are called as sets are or hold far more images: lists
+    of pictures, their means and features are no sets.
+    """
+    known = [file for file in _array_files(folder) if not re.search(r"meta|submission", file.name.lower())]
     images = [file for file in known if not re.search(r"label|^y[._]", file.name.lower())]
     if not images:
+        return None
+    pictures = count_pictures(folder)
+    if pictures and not all(_is_set(file, pictures) for file in images):
         return None
     test = tuple(file for file in images if any(word in file.name.lower() for word in _TEST_WORDS))
     train = tuple(file for file in images if file not in test)
@@ -163,11 +200,34 @@ def _files_in(folder: Path) -> FileSource | PictureSource | None:
     if kinds == {"parquet"}:
         return find_tables(folder, [*train, *test])
     if len(kinds) > 1 or (len(train) > 1 and kinds <= {"npz", "table", "npy", "mat"}):
+        if pictures:
+            return None
         listing = ", ".join(file.name for file in train[:6])
         raise DataError(f"{folder} holds several files that may be meant ({listing}); name one of them")
-    return FileSource(
-        folder, f"{_FILE_WORDS[kinds.pop()]} in a folder", {"train": train, **({"test": test} if test else {})}
-    )
+    parts = {"train": train, **({"test": test} if test else {})}
+    notices = ("the pictures beside these files were left out",) if pictures else ()
+    return FileSource(folder, f"{_FILE_WORDS[kinds.pop()]} in a folder", parts, notices)
+
+
+_SET_NAMES = re.compile(r"train|test|t10k|images|samples|data|set|mnist|cifar|svhn|(^|_)x[._]")
+
+
+def _is_set(file: Path, pictures: int) -> bool:
+    """Return whether a file of numbers holds images and is a set by its name, or by their number beside pictures."""
+    try:
+        count = _count_images(file)
+    except DataError:
+        return False
+    return count > 0 and (bool(_SET_NAMES.search(file.name.lower())) or pictures <= MAX_BROKEN_SHARE * count)
+
+
+def _count_images(file: Path) -> int:
+    """Return how many training images a file of numbers holds. Raises DataError for one that holds none."""
+    kind = kind_of(file)
+    if kind == "parquet":
+        return open_table(file).rows
+    stored = open_array(file) if kind == "npy" else None
+    return len(read_file(file)["train"].pixels) if stored is None else len(stored)
 
 
 def load_source(
@@ -258,15 +318,20 @@ def as_prepared(images: Images, how: Preparation) -> Images:
 def read_arrays(source: FileSource, part: str) -> Arrays:
     """Return all files of a part as one."""
     if part in source.parts and part != "train":
-        found = [read_file(file)["train"] for file in source.parts[part]]
+        found = [_read(file)["train"] for file in source.parts[part]]
     else:
-        each = [read_file(file) for file in source.parts["train"]]
+        each = [_read(file) for file in source.parts["train"]]
         found = [parts[part] for parts in each if part in parts]
     if not found:
         raise NotFoundError(f"{source.path} holds no {part} images")
     if sum(len(one.pixels) for one in found) > MAX_IMAGES:
         raise DataError(f"{source.path} holds more than {MAX_IMAGES:,} images; take fewer")
     return joined(found, str(source.path))
+
+
+def _read(file: Path) -> Parts:
+    """Return the parts in a file of numbers; an archive is one of CIFAR's binary files, whatever its name."""
+    return _read_cifar_tar(file) if is_archive(file) else read_file(file)
 
 
 def settle_arrays(how: Preparation, arrays: Arrays) -> tuple[Preparation, tuple[str, ...]]:
