@@ -32,6 +32,39 @@ def test_pictures_are_described(folder):
     assert inspect(folder, Preparation(16))[1].shape[-1] == 16
 
 
+@pytest.mark.parametrize("count", [12, 50])
+def test_every_picture_of_a_small_set_is_looked_at(tmp_path, count):
+    for k in range(count):
+        path = tmp_path / "set" / f"{k:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new(("L", "RGB", "P")[k % 3], (8, 8)).save(path)
+    broken = [1] if count == 12 else range(0, 50, 2)
+    for k in broken:
+        (tmp_path / "set" / f"{k:03d}.png").write_bytes(b"")
+    facts, preview = inspect(tmp_path / "set", Preparation())
+    assert facts["looked_at"] == count and len(preview) == min(40, count - len(broken))
+    assert sum(facts["modes"].values()) == count - len(broken) and set(facts["modes"]) == {"L", "RGB", "P"}
+    notice = facts["notices"][-1]
+    assert notice.startswith(f"{len(broken)} of {count} pictures cannot be read: {broken[0]:03d}.png")
+    assert ("training refuses" in notice) is (count == 50)
+
+
+def test_some_pictures_of_a_large_set_are_looked_at_and_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("gansmith.data.inspection.CHECKED", 20)
+    monkeypatch.setattr("gansmith.data.pictures.LOOKS", 10)
+    for k in range(40):
+        path = tmp_path / "set" / f"{k:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        if k % 2:
+            Image.new("L", (8, 8)).save(path)
+        else:
+            path.write_bytes(b"")
+    facts, _ = inspect(tmp_path / "set", Preparation())
+    assert facts["looked_at"] == 10 and facts["images"] == {"train": 40}
+    notice = facts["notices"][-1]
+    assert "of the 10 pictures looked at, of 40 pictures, cannot be read" in notice and "refuses" not in notice
+
+
 def test_other_files_are_described(tmp_path, digits):
     facts, preview = inspect(write_set(tmp_path / "digits", *digits), Preparation())
     assert facts["images"] == {"train": 400} and list(facts["classes"]) == [str(k) for k in range(10)]
@@ -54,5 +87,11 @@ def test_the_command_prints_lines_or_json_and_writes_a_preview(gansmith, folder,
     code, out, _ = gansmith("data", "inspect", folder, "--json", "--out", "p.png", "--size", "8", "--color", "grey")
     facts = json.loads(out)
     assert code == 0 and facts["preview"] == "p.png" and facts["prepared"].startswith("prepared as 8x8 grey")
+    (tmp_path / "taken").mkdir()  # where no file can be written
+    code, out, err = gansmith("data", "inspect", folder, "--out", "taken")
+    assert (code, err) == (0, "") and "modes    RGB (40)" in out
+    assert out.splitlines()[-1].startswith("note: the preview could not be written to taken (")
+    code, out, _ = gansmith("data", "inspect", folder, "--out", "taken", "--json")
+    assert code == 0 and json.loads(out)["preview"] is None and "could not be" in json.loads(out)["notices"][-1]
     code, out, err = gansmith("data", "inspect", tmp_path / "nothing")
     assert code == 2 and out == "" and "no file or folder" in err

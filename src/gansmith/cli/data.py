@@ -1,7 +1,7 @@
 """`data fetch`, `data check`, `data inspect` and `data export`: real images."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gansmith.cli.output import Json, require_parent, require_place
 
@@ -72,25 +72,38 @@ def inspect(
     """
     from gansmith.data.inspection import inspect as inspect_path
     from gansmith.data.prepare import Preparation
+    from gansmith.errors import reason_of
     from gansmith.files import to_json, write_bytes
     from gansmith.pictures.grids import enlarge, grid, to_png
 
     require_parent(out)
     facts, preview = inspect_path(path, Preparation(size, resize, color, background))
-    write_bytes(out, to_png(enlarge(grid(preview, columns=8))))
+    if not json:
+        _print_facts(facts)
+    try:
+        write_bytes(out, to_png(enlarge(grid(preview, columns=8))))
+        written, failure = str(out), ""
+    except OSError as error:  # as in a folder that cannot be written: the facts are of use without
+        written, failure = None, f"the preview could not be written to {out} ({reason_of(error)}); --out names a place"
     if json:
-        print(to_json({**facts, "preview": str(out)}))
-        return 0
+        notices = [*facts["notices"], *([failure] if failure else [])]
+        print(to_json({**facts, "notices": notices, "preview": written}))
+    else:
+        print(f"note: {failure}" if failure else f"preview  {out}")
+    return 0
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
     print(f"{facts['path']}: {facts['layout']}, called {facts['name']}")
     for part, count in facts["images"].items():
         print(f"{part:<8} {count:,} images")
     print(f"classes  {', '.join(f'{name} ({count:,})' for name, count in facts['classes'].items()) or 'none'}")
-    print(f"sizes    {', '.join(f'{size} ({count:,})' for size, count in facts['sizes'].items())}")
+    for what in ("sizes", "modes"):
+        if what in facts:
+            print(f"{what:<8} {', '.join(f'{name} ({count:,})' for name, count in facts[what].items())}")
     print(facts["prepared"])
     for notice in facts["notices"]:
         print(f"note: {notice}")
-    print(f"preview  {out}")
-    return 0
 
 
 def export(

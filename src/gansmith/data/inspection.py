@@ -1,6 +1,7 @@
 """What a path holds, without training on it: layout, counts, sizes, classes, what is odd, how it would be prepared."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,21 @@ from torch import Tensor
 
 from gansmith.config import name_of
 from gansmith.data.images import Images
-from gansmith.data.pictures import PictureSource, look_around
-from gansmith.data.prepare import Preparation, settle
+from gansmith.data.pictures import (
+    MAX_BROKEN_SHARE,
+    Part,
+    PictureSource,
+    list_broken,
+    look_at_rows,
+    read_files,
+    rows_to_look_at,
+)
+from gansmith.data.prepare import Preparation, quiet, read_prepared, settle
 from gansmith.data.sources import load_source, open_source
 from gansmith.errors import DataError
 
 PREVIEW = 40  # images
+CHECKED = 1_000  # pictures up to which all of a set are looked at
 
 
 def inspect(path: Path, how: Preparation) -> tuple[dict[str, Any], Tensor]:
@@ -26,18 +36,8 @@ def inspect(path: Path, how: Preparation) -> tuple[dict[str, Any], Tensor]:
     source = open_source(path)
     facts: dict[str, Any] = {"path": str(path), "name": name_of(str(path)), "layout": source.layout}
     if isinstance(source, PictureSource):
-        looks = look_around(source)
-        settled, notices = settle(how, looks)
-        facts["images"] = {part: len(found.names) for part, found in source.parts.items()}
-        facts["classes"] = _counts(np.array(source.parts["train"].labels, np.int64), source.class_names)
-        facts["sizes"] = _sizes(looks)
-        facts["looked_at"] = len(looks)
-        facts["grey"] = sum(look.is_grey for look in looks)
-        facts["transparent"] = sum(look.has_transparency for look in looks)
-        facts["prepared"] = settled.in_words()
-        images = load_source(_first_of(source), settled, name=facts["name"])
-        facts["notices"] = list(dict.fromkeys([*source.notices, *notices, *images.notices[:-1]]))
-        return facts, images.pixels
+        own, preview = _inspect_pictures(source, how)
+        return facts | own, preview
     images = load_source(source, how, name=facts["name"])
     facts["images"] = {"train": len(images), **_test_count(source, how)}
     labels = np.zeros(0, np.int64) if images.labels is None else images.labels.numpy()
@@ -47,6 +47,47 @@ def inspect(path: Path, how: Preparation) -> tuple[dict[str, Any], Tensor]:
     facts["prepared"] = f"prepared as {side}x{side} {'grey' if channels == 1 else 'rgb'}"
     facts["notices"] = list(images.notices)
     return facts, _spread(images)
+
+
+def _inspect_pictures(source: PictureSource, how: Preparation) -> tuple[dict[str, Any], Tensor]:
+    """Return the facts about pictures, and some of them prepared; all of a small set are looked at."""
+    part = source.parts["train"]
+    deciding = rows_to_look_at(len(part.names))
+    looks, broken = look_at_rows(source, deciding if len(part.names) > CHECKED else range(len(part.names)))
+    if not looks:
+        raise DataError(f"{source.path}: {_broken(part, broken)}; give others")
+    settled, notices = settle(how, [looks[row] for row in deciding if row in looks])
+    odd = [_broken(part, broken)] if broken else []
+    readable, shown = list(looks), min(PREVIEW, len(looks))
+    chosen = [readable[k * len(looks) // shown] for k in range(shown)]
+    each = list(looks.values())
+    return {
+        "images": {name: len(found.names) for name, found in source.parts.items()},
+        "classes": _counts(np.array(part.labels, np.int64), source.class_names),
+        "sizes": _commonest(f"{look.width}x{look.height}" for look in each),
+        "modes": _commonest(look.mode for look in each),
+        "looked_at": len(looks) + len(broken),
+        "grey": sum(look.is_grey for look in each),
+        "transparent": sum(look.has_transparency for look in each),
+        "prepared": settled.in_words(),
+        "notices": list(dict.fromkeys([*source.notices, *notices, *odd])),
+    }, _prepared(source, [part.names[row] for row in chosen], settled)
+
+
+def _prepared(source: PictureSource, names: Sequence[str], how: Preparation) -> Tensor:
+    """Return pictures that can be read as uint8 (N, C, size, size); never from the cache, which holds whole parts."""
+    with quiet():
+        found = {row: read_prepared(data, how) for row, data in read_files(source.path, names)}
+    return torch.from_numpy(np.stack([image for _, image in sorted(found.items()) if not isinstance(image, str)]))
+
+
+def _broken(part: Part, broken: dict[int, str]) -> str:
+    """Return a sentence on the pictures of a part that cannot be read."""
+    count, looked_at = len(part.names), f"{len(part.names):,} pictures"
+    if count > CHECKED:
+        looked_at = f"the {len(rows_to_look_at(count)):,} pictures looked at, of {looked_at},"
+    refused = "" if len(broken) <= MAX_BROKEN_SHARE * count or count > CHECKED else "; training refuses over one in ten"
+    return f"{list_broken(part.names, broken, looked_at)}{refused}"
 
 
 def _test_count(source: Any, how: Preparation) -> dict[str, int]:
@@ -64,22 +105,9 @@ def _counts(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, int]:
     return {names[label] if label < len(names) else str(label): counted[label] for label in sorted(counted)}
 
 
-def _sizes(looks: list[Any]) -> dict[str, int]:
-    """Return how many of the pictures looked at have each size, the commonest first."""
-    return {f"{w}x{h}": count for (w, h), count in Counter((look.width, look.height) for look in looks).most_common(12)}
-
-
-def _first_of(source: PictureSource) -> PictureSource:
-    """Return a source of a few pictures, spread over the training part."""
-    from dataclasses import replace
-
-    from gansmith.data.pictures import Part
-
-    part = source.parts["train"]
-    rows = range(0, len(part.names), max(1, len(part.names) // PREVIEW))
-    chosen = list(rows)[:PREVIEW]
-    labels = tuple(part.labels[row] for row in chosen) if part.labels else ()
-    return replace(source, parts={"train": Part(tuple(part.names[row] for row in chosen), labels)})
+def _commonest(found: Iterable[str]) -> dict[str, int]:
+    """Return how many of these there are of each, the commonest first."""
+    return dict(Counter(found).most_common(12))
 
 
 def _spread(images: Images) -> Tensor:
