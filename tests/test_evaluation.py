@@ -181,6 +181,16 @@ def test_a_black_border_is_cut_off_and_other_sizes_are_resized(tmp_path, subset)
             assert np.abs(found.pixels[:, 0].numpy().astype(float) - pixels).mean() < 6
 
 
+def test_samples_of_one_class_have_the_label_of_their_folder(tmp_path, subset):
+    real = replace(subset.take(torch.tensor([0, 500, 1000])), class_names=("zero", "one", "two"))
+    pixels = real.pixels[:, 0].numpy()
+    for name, label in (("two", 2), ("1", 1), ("train", None), ("7", None)):
+        write_pictures(tmp_path / "samples" / name / name, pixels)
+        found = read_samples(tmp_path / "samples" / name, real)
+        assert found.labels is None if label is None else found.labels.tolist() == [label] * 3
+        assert (f"lie in the folder {name}" in found.notices[-1]) is (label is not None)
+
+
 def test_class_folders_named_as_the_real_classes_have_their_numbers(tmp_path, subset):
     names = ("zero", "one", "two")
     real = replace(subset.take(torch.tensor([0, 500, 1000])), class_names=names)

@@ -7,7 +7,7 @@ that differ in their seed alone.
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from gansmith.data.arrays import Arrays
 from gansmith.data.idx import IdxSource
 from gansmith.data.image_files import truncation_notice
 from gansmith.data.images import Images, split
-from gansmith.data.pictures import PictureSource, look_around
+from gansmith.data.pictures import PictureSource, holds_rows, look_around, split_of
 from gansmith.data.prepare import Preparation
 from gansmith.data.sources import arrays_as_images, as_prepared, load_source, open_source, read_arrays
 from gansmith.errors import ConfigError, NotFoundError
@@ -168,11 +168,12 @@ def read_samples(path: Path, real: Images, *, resize: str = "") -> Images:
     source = open_source(path)
     if isinstance(source, PictureSource):
         samples = load_source(source, replace(how, size=_common_side(source) or how.size), name=path.stem)
+        samples = _with_label_of_folder(real, samples, source)
     elif isinstance(source, IdxSource):
         samples = load_source(source, Preparation(), name=path.stem)
     else:
         samples = _from_arrays(read_arrays(source, "train"), how, path.stem)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         samples = replace(samples, notices=(*samples.notices, *truncation_notice(path)))
     return in_form_of(real, samples, resize=resize)
 
@@ -247,9 +248,7 @@ def _with_labels_of(real: Images, samples: Images) -> Images:
     """Return samples with the real classes' numbers, by the names of their classes, or without labels."""
     if samples.labels is None or not samples.class_names or not real.num_classes:
         return samples
-    numbers = {str(number): number for number in range(real.num_classes)}
-    numbers |= {name: number for number, name in folder_names(range(len(real.class_names)), real.class_names).items()}
-    numbers |= {name: number for number, name in enumerate(real.class_names)}
+    numbers = _class_numbers(real)
     used = samples.labels.unique().tolist()
     strange = [samples.class_names[label] for label in used if samples.class_names[label] not in numbers]
     if strange:
@@ -258,6 +257,25 @@ def _with_labels_of(real: Images, samples: Images) -> Images:
     table = torch.zeros(max(used) + 1, dtype=torch.int64)
     table[used] = torch.tensor([numbers[samples.class_names[label]] for label in used])
     return replace(samples, labels=table[samples.labels], class_names=real.class_names)
+
+
+def _class_numbers(real: Images) -> dict[str, int]:
+    """Return the label of each class by what a folder or a list of names may call it."""
+    numbers = {str(number): number for number in range(real.num_classes)}
+    numbers |= {name: number for number, name in folder_names(range(len(real.class_names)), real.class_names).items()}
+    return numbers | {name: number for number, name in enumerate(real.class_names)}
+
+
+def _with_label_of_folder(real: Images, samples: Images, source: PictureSource) -> Images:
+    """Return samples that all lie in one folder, called as one of the real classes, with its label."""
+    names = source.parts["train"].names
+    folders = {PurePosixPath(name).parent.name for name in names}
+    folder = folders.pop() if len(folders) == 1 else ""
+    is_class = folder in _class_numbers(real) and not split_of(folder)
+    if samples.labels is not None or holds_rows(names) or not is_class:
+        return samples
+    notices = (*samples.notices, f"all of them lie in the folder {folder}, which was taken for their label")
+    return replace(samples, labels=torch.zeros(len(samples)).long(), class_names=(folder,), notices=notices)
 
 
 def compare(
