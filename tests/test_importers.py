@@ -134,6 +134,15 @@ def save_in_all_formats(model, folder: Path) -> list[Path]:
     return [whole, archive, new, folder / "new.json", old, folder / "old.json", dated, folder / "dated.json"]
 
 
+def test_the_endings_of_files_of_keras_may_be_in_upper_case(tmp_path):
+    for name in ("G.JSON", "G_weights.H5", "g.h5", "G.KERAS"):
+        (tmp_path / name).write_bytes(b"x")
+    both = (tmp_path / "G.JSON", tmp_path / "G_weights.H5")
+    assert find_files(both[0]) == both and find_files(both[1]) == both
+    assert find_files(tmp_path / "G.KERAS") == (None, tmp_path / "G.KERAS")
+    assert find_files(tmp_path / "g.h5") == (None, tmp_path / "g.h5")
+
+
 def test_every_file_format_of_a_model_gives_the_same_images(keras, tmp_path):
     model = conditional_generator(keras)
     for path in save_in_all_formats(model, tmp_path):
@@ -508,10 +517,11 @@ def test_onnx_of_other_programs_is_read_in_a_process_of_its_own(tmp_path, gansmi
     worker = model.network.process
     del model
     assert worker.poll() is not None
-    code, out, err = gansmith("sample", tmp_path / "x.onnx", "--out", "x.npz")
-    assert (code, err) == (0, "")
+    (tmp_path / "x.onnx").rename(tmp_path / "X.ONNX")
+    code, out, err = gansmith("sample", tmp_path / "X.ONNX", "--out", "x.NPZ")
+    assert (code, err) == (0, "") and np.load("x.NPZ")["images"].shape == (25, 2, 2, 1)
     assert "note: its images are taken to be in [-1, 1], because values of 64 images drawn go down to -" in out
-    code, _, err = gansmith("sample", tmp_path / "x.onnx", "--num-classes", 3, "--out", "x.npz")
+    code, _, err = gansmith("sample", tmp_path / "X.ONNX", "--num-classes", 3, "--out", "x.npz")
     assert code == 2 and "num_classes is 3, and" in err and "takes no labels; omit it" in err
 
 

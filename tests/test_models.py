@@ -113,9 +113,11 @@ def test_missing_generators_are_named(tmp_path):
 def test_generators_are_recognised_by_name_or_content(generator, tmp_path):
     np.savez(tmp_path / "images.npz", images=np.zeros((2, 4, 4), np.uint8))
     (tmp_path / "x.onnx").write_bytes(b"")
+    (tmp_path / "G.ONNX").write_bytes(b"")
     (tmp_path / "pictures").mkdir()
-    found = {name: is_generator(tmp_path / name) for name in ("x.onnx", "images.npz", "pictures", generator.name)}
-    assert found == {"x.onnx": True, "images.npz": False, "pictures": False, generator.name: True}
+    names = ("x.onnx", "G.ONNX", "images.npz", "pictures", generator.name)
+    found = {name: is_generator(tmp_path / name) for name in names}
+    assert found == {"x.onnx": True, "G.ONNX": True, "images.npz": False, "pictures": False, generator.name: True}
     assert is_generator(tmp_path)
 
 
@@ -193,7 +195,7 @@ class Bomb:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("x.safetensors", "is not a"), *((f"x.{ending}", "never read") for ending in ("pt", "pth", "ckpt", "pkl"))],
+    [("x.safetensors", "is not a"), *((f"x.{ending}", "never read") for ending in ("pt", "pth", "PTH", "ckpt", "pkl"))],
 )
 def test_a_pickle_is_never_loaded(name, words, tmp_path):
     torch.save(Bomb(), tmp_path / name)

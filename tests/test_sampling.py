@@ -178,6 +178,7 @@ def test_samples_are_saved_as_a_grid_an_archive_or_a_folder_of_images(tmp_path, 
     with Image.open(tmp_path / "four.png") as image:
         assert image.size == (448, 448)  # two by two, enlarged to 400 or more
         assert np.array_equal(np.asarray(image).reshape(448, 448, -1)[:224:8, :224:8], found.images[0])
+    assert (tmp_path / "four.png").read_bytes() == found.save(tmp_path / "upper.PNG").read_bytes()
     found.save(tmp_path / "four.npz", truncation=0.5)
     with np.load(tmp_path / "four.npz") as saved:
         assert np.array_equal(saved["images"], found.images) and np.array_equal(saved["labels"], found.labels)

@@ -57,11 +57,12 @@ def load_generator(path: Path | str, *, num_classes: int | None = None) -> Model
     """
     path = find_generator(Path(path))
     G: Any = None
-    if path.suffix == ".onnx":
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
         from gansmith.importers.onnx import read_onnx
 
         G, metadata = read_onnx(path, num_classes)
-    elif path.suffix in KERAS_SUFFIXES:
+    elif suffix in KERAS_SUFFIXES:
         from gansmith.importers.keras import read_keras
 
         G, metadata = read_keras(path, num_classes)
@@ -121,12 +122,12 @@ def find_generator(path: Path) -> Path:
         if latest is None:
             raise NotFoundError(f"{path} has no checkpoint yet; let it train until its first save")
         return latest / "generator.safetensors"
-    if path.suffix == ".pt2":
+    if path.suffix.lower() == ".pt2":
         raise DataError(
             f"{path} is read by torch.export.load, which unpickles what it contains and so can run any code; it is "
             "therefore never read; give the run, or the same generator as ONNX (gansmith export RUN --format onnx)"
         )
-    if path.suffix in TORCH_SUFFIXES:
+    if path.suffix.lower() in TORCH_SUFFIXES:
         raise DataError(
             f"{path} is a pickle of torch's, which can run any code when it is read and is therefore never read; "
             "export the generator as ONNX (torch.onnx.export) and give that file"
@@ -144,7 +145,7 @@ def is_generator(target: Path) -> bool:
         )
     if target.is_dir():
         return any((target / name).is_file() for name in ("config.toml", "generator.safetensors"))
-    return target.suffix in (*GENERATOR_SUFFIXES, *TORCH_SUFFIXES)
+    return target.suffix.lower() in (*GENERATOR_SUFFIXES, *TORCH_SUFFIXES)
 
 
 def _read(metadata: Mapping[str, str]) -> tuple[Config, ImageSpec, Conditioning]:

@@ -343,9 +343,10 @@ def write_samples(
     if truncation != 1:
         note = PngInfo()
         note.add_text("truncation", f"{truncation:g}")
-    if out.suffix == ".png":
+    suffix = out.suffix.lower()
+    if suffix == ".png":
         write_bytes(out, to_png(enlarge(grid(images)), note))
-    elif out.suffix == ".npz":
+    elif suffix == ".npz":
         write_npz(out, images, labels, truncation=truncation)
     else:
         folders = {label: out / name for label, name in folder_names(labels.unique().tolist(), class_names).items()}

@@ -60,7 +60,7 @@ def require_parent(out: Path) -> None:
 def require_place(out: Path) -> None:
     """Raise GansmithError for a place where no .png, .npz or folder of images can be written."""
     require_parent(out)
-    if out.suffix in (".png", ".npz"):
+    if out.suffix.lower() in (".png", ".npz"):
         return
     if out.is_file() or out.suffix.lower() in _OTHER_KINDS:
         raise ConfigError(f"{out} is no folder; end --out in .png or .npz, or name a folder")

@@ -35,13 +35,20 @@ def read_keras(path: Path, num_classes: int | None = None) -> tuple[ForeignGener
 
 
 def find_files(path: Path) -> tuple[Path | None, Path]:
-    """Return the .json with the architecture (None if the weights' file must contain it) and the weights' file."""
-    if path.suffix == ".keras":
+    """Return the .json with the architecture (None if the weights' file must contain it) and the weights' file.
+
+    Endings may be written in upper case.
+    """
+    if path.suffix.lower() == ".keras":
         return None, path
-    stem = re.sub(r"([._]weights)?\.(json|h5|hdf5)$", "", path.name)
-    json_path = path if path.suffix == ".json" else path.with_name(f"{stem}.json")
+    stem = re.sub(r"([._]weights)?\.(json|h5|hdf5)$", "", path.name, flags=re.IGNORECASE)
+    beside = {_lower_ending(file, stem): file for file in path.parent.iterdir() if file.name.startswith(stem)}
     names = [f"{stem}{middle}{suffix}" for middle in ("", ".weights", "_weights") for suffix in (".h5", ".hdf5")]
-    for weights in [path.with_name(name) for name in names] if path == json_path else [path]:
-        if weights.is_file():
-            return json_path if json_path.is_file() else None, weights
+    for weights in [beside.get(name) for name in names] if path.suffix.lower() == ".json" else [path]:
+        if weights is not None and weights.is_file():
+            return beside.get(f"{stem}.json"), weights
     raise NotFoundError(f"there is no {path.with_name(names[0])}; the weights must be in the folder of {path.name}")
+
+
+def _lower_ending(file: Path, stem: str) -> str:
+    return stem + file.name[len(stem) :].lower()

@@ -99,7 +99,7 @@ def load(weights: Path, folder: Path, architecture: Path | None = None) -> tuple
     Raises DataError for anything but a plain generator, and whatever Keras, torch or HDF5 raise for broken files.
     """
     text = None
-    if weights.suffix == ".keras":
+    if weights.suffix.lower() == ".keras":
         text, weights = keras_files.unpack(weights, folder)
     if weights.stat().st_size > keras_files.MAX_FILE_BYTES:
         raise DataError(f"its weights take more than {keras_files.MAX_FILE_BYTES:,} bytes")

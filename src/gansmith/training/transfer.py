@@ -59,7 +59,7 @@ def find_source(start_from: str) -> Source:
     Raises NotFoundError where there is none, DataError for damage and for a file that Gansmith did not write.
     """
     path = find_generator(Path(start_from)).resolve()
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         raise DataError(
             f"{start_from} is no file that training can start from; give a run or a generator.safetensors of Gansmith's"
         )
