@@ -169,7 +169,7 @@ def test_the_background_contrasts_with_what_is_visible(is_light, background):
 @pytest.mark.parametrize(("ground", "background"), [(255, "white"), (0, "black")])
 def test_opaque_pictures_are_padded_with_what_is_at_their_edges(ground, background):
     pixels = np.full((8, 12), ground, np.uint8)
-    pixels[1:-1, 1:-1] = 255 - ground
+    pixels[3:5, 4:8] = 255 - ground
     settled, _ = settle(Preparation(12, "pad"), [look_at(Image.fromarray(pixels))])
     assert settled.background == background
     assert prepare(Image.fromarray(pixels), settled)[0, 0].tolist() == [ground] * 12
