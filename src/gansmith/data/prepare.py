@@ -29,8 +29,8 @@ REDUCING_GAP = (
 MIN_CONTENT = 0.02  # mean opacity below which a picture's visible part says nothing of its ground
 _WIDE_MODES = ("I", "F")  # the beginnings of Pillow's modes of more than 8 bits
 _DAMAGE = (
-    UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, StructError, zlib.error, OverflowError,
-    MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError, StructError, zlib.error,
+    OverflowError, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 
 Pixels = NDArray[np.uint8]
