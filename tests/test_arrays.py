@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from gansmith.data import arrays
+from gansmith.data import tables
 from gansmith.data.arrays import as_arrays, kind_of, read_file
 from gansmith.errors import DataError
 
@@ -193,7 +193,7 @@ def test_a_packed_table_cannot_grow_without_end(tmp_path, monkeypatch):
     path.write_bytes(gzip.compress(b"7," * 2**22))
     with pytest.raises(DataError, match="holds longer lines than images make"):
         read_file(path)
-    monkeypatch.setattr(arrays, "MAX_TEXT", 10_000)
+    monkeypatch.setattr(tables, "MAX_TEXT", 10_000)
     path.write_bytes(gzip.compress(b"1,2,3,4\n" * 2000))
     with pytest.raises(DataError, match="holds longer text than images make"):
         read_file(path)

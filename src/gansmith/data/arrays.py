@@ -4,33 +4,28 @@
 of that size is allocated, and nothing is ever unpickled.
 """
 
-import gzip
 import hashlib
 import io
-import math
 import re
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gansmith.data.archives import list_archive, read_archive
 from gansmith.data.image_files import read_array
+from gansmith.data.layouts import as_bytes, as_nhwc, range_in_words
+from gansmith.data.tables import TABLES, read_table
 from gansmith.errors import DataError, reason_of
 
 MAX_BYTES = 2**31  # of one file or array, unpacked
-MAX_TEXT = 2**31  # characters of a table
-_MAX_LINE, _ROWS = 2**22, 1024
-TABLES = (".csv", ".csv.gz", ".tsv")
 MAX_CLASSES = 10_000  # larger numbers are identifiers rather than labels
 _IMAGES = {
     "train": ("x_train", "train_images", "images", "samples", "x", "data", "arr_0"),
@@ -40,7 +35,6 @@ _LABELS = {
     "train": ("y_train", "train_labels", "labels", "y", "label", "target", "arr_1"),
     "test": ("y_test", "test_labels", "y_val", "val_labels"),
 }
-_LABEL_COLUMNS = ("label", "class", "target", "y", "digit", "category")
 
 
 @dataclass(frozen=True)
@@ -166,6 +160,11 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any
         return read_array(file, f"{path}: {name.removesuffix('.npy')}", limit=MAX_BYTES)
 
 
+def _read_table(path: Path) -> Parts:
+    pixels, labels = read_table(path)
+    return {"train": as_arrays(pixels, labels, str(path))}
+
+
 def _read_npy(path: Path) -> Parts:
     with path.open("rb") as file:
         images = read_array(file, str(path), limit=MAX_BYTES)
@@ -191,69 +190,8 @@ def as_arrays(images: NDArray[Any], labels: NDArray[Any] | None, source: str) ->
     Pixels may be uint8, whole numbers from 0 to 255, or floats in [0, 1] or [-1, 1]; labels one number, or one
     one-hot row, for each image.
     """
-    pixels = _as_nhwc(as_bytes(images, source), source)
-    return Arrays(pixels, _as_labels(labels, len(images), source), source, _range_in_words(images))
-
-
-def _range_in_words(images: NDArray[Any]) -> tuple[str, ...]:
-    """Return which range floats were taken to have, as a sentence; nothing for bytes and numbers up to 255."""
-    if images.dtype.kind != "f" or float(images.max()) > 1.001:
-        return ()
-    low, high = float(images.min()), float(images.max())
-    return (f"its floats, {low:.3g} to {high:.3g}, are taken to be in {'[-1, 1]' if low < -0.001 else '[0, 1]'}",)
-
-
-def as_bytes(images: NDArray[Any], source: str, *, span: tuple[float, float] | None = None) -> NDArray[np.uint8]:
-    """Return pixels as uint8.
-
-    Args:
-        span: smallest and largest value of the set that these are a part of; their own where None.
-    """
-    if images.dtype == np.uint8:
-        return images
-    if not images.size or images.dtype.kind not in "biuf":
-        raise DataError(f"{source} holds {images.dtype} {images.shape}; images are whole numbers or floats")
-    if images.dtype.kind == "b":
-        return images.astype(np.uint8) * np.uint8(255)
-    low, high = float(images.min()), float(images.max())
-    if not math.isfinite(low) or not math.isfinite(high):
-        raise DataError(f"{source} holds non-finite numbers; images are whole numbers from 0 to 255, or finite floats")
-    low, high = (low, high) if span is None else (min(low, span[0]), max(high, span[1]))
-    if images.dtype.kind == "f" and -1.001 <= low and high <= 1.001:
-        scaled = (images + 1) * 127.5 if low < -0.001 else images * 255.0
-        return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
-    if low < 0 or high > 255:
-        raise DataError(f"{source} holds numbers from {low:g} to {high:g}; images are 0 to 255, or floats in [-1, 1]")
-    return np.asarray(np.rint(images), np.uint8)
-
-
-def _as_nhwc(images: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
-    shape = images.shape
-    if images.ndim == 2:
-        side, channels = _square(shape[1])
-        if not side:
-            raise DataError(f"{source} holds rows of {shape[1]} numbers, which are no square images")
-        return (
-            images.reshape(-1, side, side, 1)
-            if channels == 1
-            else images.reshape(-1, channels, side, side).transpose(0, 2, 3, 1)
-        )
-    if images.ndim == 3:
-        return images[..., None]
-    if images.ndim == 4 and shape[3] in (1, 3, 4):
-        return images[..., :3] if shape[3] == 4 else images
-    if images.ndim == 4 and shape[1] in (1, 3):
-        return images.transpose(0, 2, 3, 1)
-    raise DataError(f"{source} holds an array of shape {shape}; images are (N, H, W), (N, H, W, C) or (N, C, H, W)")
-
-
-def _square(count: int) -> tuple[int, int]:
-    """Return the side and the channels of images with so many numbers; (0, 0) where there are none such."""
-    for channels in (1, 3):
-        side = math.isqrt(count // channels)
-        if side and side * side * channels == count:
-            return side, channels
-    return 0, 0
+    pixels = as_nhwc(as_bytes(images, source), source)
+    return Arrays(pixels, _as_labels(labels, len(images), source), source, range_in_words(images))
 
 
 def _as_labels(labels: NDArray[Any] | None, count: int, source: str) -> NDArray[np.int64] | None:
@@ -274,63 +212,6 @@ def _as_labels(labels: NDArray[Any] | None, count: int, source: str) -> NDArray[
         )
     whole = np.rint(labels).astype(np.int64)
     return whole if (whole >= 0).all() else None  # -1 stands for no label in our own files
-
-
-def _read_table(path: Path) -> Parts:
-    """Return the images of a table as Kaggle has them: a row each, a label first or last, one header line or none."""
-    delimiter = "\t" if ".tsv" in path.name.lower() else ","
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8-sig") as file:
-        lines = _lines(file, path)
-        first = next(lines, "")
-        names = [name.strip().strip('"').lower() for name in first.rstrip("\n").split(delimiter)]
-        has_header = not all(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names)
-        table = _read_numbers(lines if has_header else chain([first], lines), delimiter)
-    if not len(table):
-        raise DataError(f"{path} holds no rows of numbers; a row for each image is needed")
-    column = _label_column(names if has_header else [], table, str(path))
-    labels = None if column is None else table[:, column]
-    pixels = table if column is None else np.delete(table, column, axis=1)
-    return {"train": as_arrays(pixels, labels, str(path))}
-
-
-def _lines(file: IO[str], path: Path) -> Iterator[str]:
-    """Yield the lines of a text. Raises DataError where a line or all of it is longer than images are."""
-    total = 0
-    while line := file.readline(_MAX_LINE):
-        total += len(line)
-        if total > MAX_TEXT or len(line) == _MAX_LINE:
-            what = "lines" if total <= MAX_TEXT else "text"
-            raise DataError(f"{path} holds longer {what} than images make; take fewer, or save them with numpy.savez")
-        yield line
-
-
-def _read_numbers(lines: Iterator[str], delimiter: str) -> NDArray[Any]:
-    """Return a table of numbers, 16-bit where all are small and whole, as pixels and labels are."""
-    chunks: list[NDArray[Any]] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of no rows, where the text ends
-        while len(rows := list(islice(lines, _ROWS))):
-            chunk = np.loadtxt(rows, delimiter=delimiter, dtype=np.float32, ndmin=2)
-            small = chunk.astype(np.uint16) if chunk.size and chunk.min() >= 0 and chunk.max() < 2**16 else chunk
-            chunks.append(small if (small == chunk).all() else chunk)
-    return np.concatenate([chunk for chunk in chunks if chunk.size] or [np.zeros((0, 0), np.float32)])
-
-
-def _label_column(names: list[str], table: NDArray[Any], source: str) -> int | None:
-    """Return which column holds labels; None where all of them are pixels."""
-    columns = table.shape[1]
-    named = [k for k, name in enumerate(names) if name in _LABEL_COLUMNS]
-    if named:
-        return named[0]
-    if _square(columns)[0]:
-        return None
-    if not _square(columns - 1)[0]:
-        raise DataError(
-            f"{source} has {columns:,} columns; a square image's pixels, with or without one label, are needed"
-        )
-    first, last = (len(np.unique(table[:, k])) for k in (0, columns - 1))
-    return 0 if first > 1 or last <= 1 else columns - 1
 
 
 CIFAR_NAMES = ("batches.meta.txt", "fine_label_names.txt")  # files of class names, a line each

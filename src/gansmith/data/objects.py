@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 
 from gansmith.data.archives import MAX_MEMBER_BYTES
-from gansmith.data.arrays import as_arrays, as_bytes
+from gansmith.data.arrays import as_arrays
 from gansmith.data.images import MAX_IMAGES, Images
+from gansmith.data.layouts import as_bytes
 from gansmith.data.official import called_official
 from gansmith.data.pictures import on_broken
 from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle, upright
