@@ -5,10 +5,12 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import savemat
 
 from gansmith.data import tables
 from gansmith.data.arrays import as_arrays, kind_of, read_file
+from gansmith.data.prepare import laid_over
 from gansmith.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -59,10 +61,42 @@ def test_every_usual_form_gives_the_same_images(stored):
     np.testing.assert_array_equal(as_arrays(stored, None, "x").pixels, COLOR)
 
 
-def test_booleans_are_black_and_white_and_alpha_is_dropped():
-    assert set(np.unique(as_arrays(GREY > 100, None, "x").pixels)) == {0, 255}
-    rgba = np.concatenate([COLOR, COLOR[..., :1]], axis=-1)
-    np.testing.assert_array_equal(as_arrays(rgba, None, "x").pixels, COLOR)
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64])
+def test_zeros_and_ones_are_black_and_white(kind):
+    found = as_arrays((GREY > 100).astype(kind), None, "x")
+    np.testing.assert_array_equal(found.pixels[..., 0], np.where(GREY > 100, 255, 0))
+    assert found.notices == (() if kind is bool else ("its numbers are 0 and 1, which are taken for black and white",))
+
+
+@pytest.mark.parametrize("is_channels_last", [True, False])
+def test_transparent_images_are_laid_over_a_ground_as_pictures_are(is_channels_last):
+    rgba = np.concatenate([np.full((6, 8, 8, 3), 250, np.uint8), GREY[..., None]], axis=-1)
+    stored = rgba if is_channels_last else rgba.transpose(0, 3, 1, 2)
+    found = as_arrays(stored, None, "x")
+    assert found.pixels.shape == (6, 8, 8, 3) and found.notices == ("transparent images are laid over black",)
+    over_black = [np.asarray(laid_over(Image.fromarray(image), 0)) for image in rgba]
+    np.testing.assert_array_equal(found.pixels, over_black)
+    assert abs(found.pixels[..., 0].astype(int) - GREY * (250 / 255)).max() < 1
+    over_white = as_arrays(stored, None, "x", background="white")
+    assert over_white.pixels.min() >= 250 and over_white.notices == ("transparent images are laid over white",)
+    rgba[..., :3] = 5
+    assert as_arrays(stored, None, "x").notices == ("transparent images are laid over white",)
+    rgba[..., 3] = 255
+    np.testing.assert_array_equal(as_arrays(stored, None, "x").pixels, rgba[..., :3])
+
+
+SHADES = np.mgrid[0:12, 0:12].sum(0) * 8 + RNG.integers(0, 12, (6, 12, 12))
+SMOOTH = np.stack([SHADES // 2 + 120, SHADES, SHADES // 3], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("images", [SMOOTH, SMOOTH[..., [0, 0, 0]], SMOOTH / 255], ids=["color", "grey", "floats"])
+@pytest.mark.parametrize("order", ["pixel by pixel", "channel by channel"])
+def test_flat_color_images_are_taken_in_the_order_in_which_they_are_smoother(order, images):
+    stored = images if order == "pixel by pixel" else images.transpose(0, 3, 1, 2)
+    found = as_arrays(stored.reshape(6, -1), None, "x")
+    expected = images if images.dtype == np.uint8 else np.rint(images * 255)
+    np.testing.assert_array_equal(found.pixels, expected)
+    assert order in found.notices[-1]
 
 
 @pytest.mark.parametrize(

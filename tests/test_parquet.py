@@ -51,6 +51,7 @@ IMAGE_COLUMNS = {
     "channels first": pa.array(PIXELS.transpose(0, 3, 1, 2).tolist()),
     "flat": pa.array(PIXELS.transpose(0, 3, 1, 2).reshape(30, -1).tolist()),
     "floats": pa.array((PIXELS / 255).tolist()),
+    "floats from -1": pa.array((PIXELS / 127.5 - 1).tolist()),
 }
 
 
@@ -60,6 +61,23 @@ def test_every_form_of_images_gives_the_same_pixels(tmp_path, kind):
     images = read(path)
     np.testing.assert_array_equal(images.pixels.permute(0, 2, 3, 1).numpy(), PIXELS)
     assert images.labels.tolist() == LABELS and images.class_names == ()
+
+
+def test_numbers_are_scaled_by_the_range_of_the_file_not_of_each_row(tmp_path):
+    def values(levels):
+        images = read(write(tmp_path / "a.parquet", {"image": [np.full((8, 8), level).tolist() for level in levels]}))
+        return images.pixels[:, 0, 0, 0].tolist()
+
+    assert values([-1.0, 0.0, 1.0]) == [0, 128, 255]
+    assert values([1.0, 51.0, 255.0]) == [1, 51, 255]
+    assert values([0, 1, 1]) == [0, 255, 255] and values([0, 1, 9]) == [0, 1, 9]
+
+
+def test_flat_color_rows_are_taken_in_the_order_in_which_the_file_is_smoother(tmp_path):
+    shades = np.mgrid[0:8, 0:8].sum(0)[..., None] * np.array([15, 9, 2]) + np.array([0, 30, 200])
+    stored = np.stack([np.full((8, 8, 3), 7), *[shades + k for k in range(9)]])  # the first is as smooth in either
+    images = read(write(tmp_path / "a.parquet", {"image": stored.reshape(10, -1).tolist()}))
+    np.testing.assert_array_equal(images.pixels.permute(0, 2, 3, 1).numpy(), stored)
 
 
 def test_shards_and_splits_are_one_set_with_hugging_faces_class_names(tmp_path):
@@ -96,7 +114,10 @@ def test_labels_may_be_names_and_what_is_no_label_is_said(tmp_path):
     odd = read(write(tmp_path / "b.parquet", {"img": PICTURES, "label": [[1]] * 30}))
     assert odd.labels is None and "neither" in " ".join(odd.notices)
     assert read(write(tmp_path / "c.parquet", {"img": PICTURES, "label": [-1] * 30})).labels is None
-    assert read(write(tmp_path / "d.parquet", {"img": PICTURES, "label": [*LABELS[:-1], None]})).labels is None
+    gap = read(write(tmp_path / "d.parquet", {"img": PICTURES, "label": [*LABELS[:-1], None]}))
+    assert gap.labels is None and "column label" in gap.notices[0] and "without labels" in gap.notices[0]
+    floats = read(write(tmp_path / "f.parquet", {"img": PICTURES, "label": np.array(LABELS, float)}))
+    assert floats.labels.tolist() == LABELS
     assert read(
         write(tmp_path / "e.parquet", {"img": PICTURES, "label": [10**12 + k % 2 for k in range(30)]})
     ).class_names

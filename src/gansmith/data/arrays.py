@@ -18,14 +18,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from gansmith.data.archives import list_archive, read_archive
 from gansmith.data.image_files import read_array
-from gansmith.data.layouts import as_bytes, as_nhwc, range_in_words
+from gansmith.data.layouts import as_bytes, as_nhwc, order_in_words, range_in_words
+from gansmith.data.prepare import SIZE_STEP, Preparation, laid_over, look_at, settle
 from gansmith.data.tables import TABLES, read_table
 from gansmith.errors import DataError, reason_of
 
 MAX_BYTES = 2**31  # of one file or array, unpacked
+LOOKS = 256  # images by which the background of transparent ones is chosen
 MAX_CLASSES = 10_000  # larger numbers are identifiers rather than labels
 _IMAGES = {
     "train": ("x_train", "train_images", "images", "samples", "x", "data", "arr_0"),
@@ -184,14 +187,35 @@ def labels_beside(path: Path, count: int) -> NDArray[np.int64] | None:
     return None
 
 
-def as_arrays(images: NDArray[Any], labels: NDArray[Any] | None, source: str) -> Arrays:
+def as_arrays(images: NDArray[Any], labels: NDArray[Any] | None, source: str, *, background: str = "auto") -> Arrays:
     """Return images and labels in our form, whatever their layout and number format.
 
     Pixels may be uint8, whole numbers from 0 to 255, or floats in [0, 1] or [-1, 1]; labels one number, or one
     one-hot row, for each image.
+
+    Args:
+        background: what transparent pixels are laid over; auto as for pictures.
     """
     pixels = as_nhwc(as_bytes(images, source), source)
-    return Arrays(pixels, _as_labels(labels, len(images), source), source, range_in_words(images))
+    notices = (*range_in_words(images), *order_in_words(images))
+    if pixels.shape[3] == 4:
+        pixels, words = _laid_over(pixels, background)
+        notices = (*notices, *words)
+    return Arrays(pixels, _as_labels(labels, len(images), source), source, notices)
+
+
+def _laid_over(pixels: NDArray[np.uint8], background: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Return RGBA images as RGB over the background, as pictures are, and a sentence on it."""
+    if not len(pixels) or (pixels[..., 3] == 255).all():
+        return pixels[..., :3], ()
+    pixels = np.ascontiguousarray(pixels)
+    looks = [look_at(Image.fromarray(image)) for image in pixels[:: max(1, len(pixels) // LOOKS)][:LOOKS]]
+    settled, _ = settle(Preparation(SIZE_STEP, background=background), looks)
+    ground = 255 if settled.background == "white" else 0
+    opaque = np.empty((*pixels.shape[:3], 3), np.uint8)
+    for row, image in enumerate(pixels):
+        opaque[row] = laid_over(Image.fromarray(image), ground)
+    return opaque, (f"transparent images are laid over {settled.background}",)
 
 
 def _as_labels(labels: NDArray[Any] | None, count: int, source: str) -> NDArray[np.int64] | None:

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from gansmith.data.arrays import as_arrays
 from gansmith.data.images import MAX_IMAGES
+from gansmith.data.layouts import are_channels_last, as_bytes, as_nhwc, span_of, square
 from gansmith.errors import DataError, reason_of
 
 _IMAGES = ("image", "img", "images", "picture", "pixels", "pixel_values", "jpg", "png")
 _LABELS = ("label", "labels", "fine_label", "class", "target", "digit", "category", "y")
 _BATCH = 64  # rows held at once
+_LOOKS = 256  # rows by which the range of numbers and their order are decided
 _MAX_GROUP_BYTES = 2**31  # of one column of one row group, unpacked
 
 
@@ -55,9 +57,14 @@ def open_table(path: Path) -> Table:
         if label:
             for batch in file.iter_batches(batch_size=4096, columns=[_names(schema)[label]]):
                 labels += batch.column(0).to_pylist()
-        kept = tuple(labels) if len(labels) == rows and None not in labels else ()
+        kept = tuple(map(_as_whole, labels)) if len(labels) == rows and set(map(type, labels)) != {type(None)} else ()
         column = _names(schema)[label] if kept else ""
         return Table(path, rows, image, column, kept, _class_names(schema, column))
+
+
+def _as_whole(label: Any) -> Any:
+    """Return a whole number stored as a float, as pandas stores columns with gaps, as such; others as they are."""
+    return int(label) if isinstance(label, float) and label.is_integer() else label
 
 
 def read_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
@@ -65,6 +72,7 @@ def read_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
     wanted = sorted(rows)
     with _opened(path) as file:
         column = _image_column(file.schema_arrow, path)
+        form = _form_of(file, column)
         first = at = 0
         for group in range(file.metadata.num_row_groups):
             count = file.metadata.row_group(group).num_rows
@@ -73,39 +81,86 @@ def read_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
                 end += 1
             if end > at:
                 chosen = {row - first for row in wanted[at:end]}
-                for row, data in _read_group(file, group, column, chosen):
+                for row, data in _read_group(file, group, column, chosen, form):
                     yield first + row, data
             first, at = first + count, end
 
 
-def _read_group(file: Any, group: int, column: str, chosen: set[int]) -> Iterator[tuple[int, bytes]]:
+@dataclass(frozen=True)
+class _Form:
+    """How lists of numbers are images, as the first of the file show; bytes of pictures need none.
+
+    Attributes:
+        span: smallest and largest value.
+        is_channels_last: of flat images of three channels.
+    """
+
+    span: tuple[float, float] = (0.0, 0.0)
+    is_channels_last: bool = False
+
+
+def _form_of(file: Any, column: str) -> _Form:
+    rows: list[NDArray[Any]] = []
+    if not _is_list(file.schema_arrow.field(column).type):
+        return _Form()
+    for batch in file.iter_batches(batch_size=_BATCH, columns=[column]):
+        found = map(_as_array, batch.column(0).to_pylist())
+        rows += [row for row in found if row is not None and row.size]
+        if len(rows) >= _LOOKS:
+            break
+    if not rows:
+        return _Form()
+    spans = [span_of(row) for row in rows]
+    shape = rows[0].shape
+    is_flat = len(shape) == 1 and square(shape[0])[1] == 3
+    same = [row for row in rows if row.shape == shape]
+    is_last = is_flat and are_channels_last(np.stack(same))
+    return _Form((min(low for low, _ in spans), max(high for _, high in spans)), is_last)
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_nested(kind)) and not pa.types.is_struct(kind)
+
+
+def _as_array(value: Any) -> NDArray[Any] | None:
+    """Return a list of numbers as an array; None for other things, and for lists of several lengths."""
+    try:
+        array = np.asarray(value) if isinstance(value, list) else None
+    except ValueError:
+        return None
+    return array if array is not None and array.dtype.kind in "biuf" else None
+
+
+def _read_group(file: Any, group: int, column: str, chosen: set[int], form: _Form) -> Iterator[tuple[int, bytes]]:
     row = 0
     for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group], columns=[column]):
         values = batch.column(0)
         for k in range(len(values)):
             if row in chosen:
-                yield row, _as_picture_bytes(values[k].as_py())
+                yield row, _as_picture_bytes(values[k].as_py(), form)
             row += 1
 
 
-def _as_picture_bytes(value: Any) -> bytes:
-    """Return the bytes of a picture: those of its file, or of a PNG made of its pixels."""
+def _as_picture_bytes(value: Any, form: _Form) -> bytes:
+    """Return the bytes of a picture: those of its file, or of a PNG made of its pixels; empty for no image."""
     if isinstance(value, dict):  # Hugging Face's form
         value = value.get("bytes")
     if isinstance(value, bytes):
         return value
-    if not isinstance(value, list):
+    array = _as_array(value)
+    if array is None or not array.size:
         return b""
     try:
-        pixels = as_arrays(np.asarray(value)[None], None, "a row").pixels[0]
-    except (ValueError, DataError):  # lists of several lengths, or of no image
-        return b""
-    if not pixels.size:
+        pixels = as_nhwc(
+            as_bytes(array, "a row", span=form.span)[None], "a row", is_channels_last=form.is_channels_last
+        )
+    except DataError:
         return b""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)).save(
-        buffer, "PNG", compress_level=0
-    )
+    image = pixels[0, ..., 0] if pixels.shape[3] == 1 else pixels[0]
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
 
 
@@ -147,7 +202,7 @@ def _image_column(schema: Any, path: Path) -> str:
         return structs[0]
     names = _names(schema)
     encoded = [name for name, kind in types.items() if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
-    lists = [name for name, kind in types.items() if pa.types.is_nested(kind) and not pa.types.is_struct(kind)]
+    lists = [name for name, kind in types.items() if _is_list(kind)]
     for found in (encoded, lists):
         named = [names[name] for name in _IMAGES if names.get(name) in found]
         if named or len(found) == 1:
