@@ -10,7 +10,8 @@ from scipy.io import savemat
 
 from gansmith.data import tables
 from gansmith.data.arrays import as_arrays, kind_of, read_file
-from gansmith.data.prepare import laid_over
+from gansmith.data.prepare import Preparation, laid_over
+from gansmith.data.sources import load_source, open_source
 from gansmith.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -107,8 +108,32 @@ def test_labels_are_numbers_or_one_hot_rows(stored):
     assert as_arrays(GREY, stored, "x").labels.tolist() == LABELS.tolist()
 
 
+@pytest.mark.parametrize("kind", [str, object, "S3"])
+def test_labels_that_are_names_are_numbered_in_order(kind):
+    found = as_arrays(GREY, np.array(["ape", "dog", "owl"])[LABELS].astype(kind), "x")
+    assert found.labels.tolist() == LABELS.tolist() and found.class_names == ("ape", "dog", "owl")
+    digits = as_arrays(GREY, (LABELS + 3).astype(str).astype(kind), "x")
+    assert digits.labels.tolist() == (LABELS + 3).tolist() and digits.class_names == ("0", "1", "2", "3", "4", "5")
+
+
 def test_minus_one_stands_for_no_label():
-    assert as_arrays(GREY, np.full(6, -1), "x").labels is None
+    found = as_arrays(GREY, np.full(6, -1), "x")
+    assert found.labels is None and found.notices == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.where(LABELS > 1, np.nan, 0), "no label for 2 of 6 images"),
+        (np.array(["ape", None, "", "dog", "dog", "dog"], object), "no label for 2 of 6"),
+        (np.where(LABELS > 1, -1, 0), "labels below 0 for 2 of 6"),
+        (np.tile([[0, 1, 0, 1]], (6, 1)), "labels of several classes, or of none, for an image"),
+        (np.zeros((6, 14)), "labels of several classes, or of none, for an image"),
+    ],
+)
+def test_images_whose_labels_cannot_be_used_are_read_without_and_said(labels, words):
+    found = as_arrays(GREY, labels, "x")
+    assert found.labels is None and words in found.notices[0] and "used without labels" in found.notices[0]
 
 
 @pytest.mark.parametrize(
@@ -123,12 +148,41 @@ def test_minus_one_stands_for_no_label():
         (GREY, LABELS[:4], "4 labels for 6 images"),
         (GREY, LABELS + 0.5, "no whole numbers"),
         (GREY, np.where(LABELS > 1, np.inf, 0), "no whole numbers"),
-        (GREY, np.ones((6, 3)), "no one-hot rows"),
+        (GREY, np.full((6, 3), 0.4), "no one-hot rows"),
     ],
 )
 def test_other_numbers_are_refused(images, labels, words):
     with pytest.raises(DataError, match=words):
         as_arrays(images, labels, "x")
+
+
+LABEL_FILES = {
+    "x_train": "y_train", "X": "Y", "X_test": "y_test", "train_images": "train_labels", "imgs": "labels", "a": "y_a",
+    "train_x": "train_y", "trainX": "trainY", "train_data": "train_labels", "images": "targets", "xtest": "ytest",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("images", LABEL_FILES)
+def test_labels_beside_an_array_are_found_by_the_usual_names(tmp_path, images):
+    np.save(tmp_path / f"{images}.npy", GREY)
+    np.save(tmp_path / f"{LABEL_FILES[images]}.npy", np.eye(3)[LABELS])
+    found = read_file(tmp_path / f"{images}.npy")["train"]
+    assert found.labels.tolist() == LABELS.tolist() and found.notices == ()
+
+
+def test_each_part_has_its_own_labels_and_others_are_said(tmp_path):
+    for part, rows in (("train", slice(0, 4)), ("test", slice(4, 6))):
+        np.save(tmp_path / f"x_{part}.npy", GREY[rows])
+        np.save(tmp_path / f"Y_{part}.npy", np.array(["ape", "dog", "owl"])[LABELS[rows]])
+    source = open_source(tmp_path)
+    for part, rows in (("train", slice(0, 4)), ("test", slice(4, 6))):
+        assert load_source(source, Preparation(), part=part).labels.tolist() == LABELS[rows].tolist()
+    assert load_source(source, Preparation()).class_names == ("ape", "dog", "owl")
+    np.save(tmp_path / "y.npy", GREY)  # images, not labels
+    np.save(tmp_path / "other.npy", GREY)
+    (tmp_path / "my_labels.csv").write_text("0\n")
+    found = read_file(tmp_path / "other.npy")["train"]
+    assert found.labels is None and "beside other.npy that are not used: my_labels.csv, y.npy;" in found.notices[0]
 
 
 def test_a_single_array_has_its_labels_beside_it(tmp_path):
@@ -188,6 +242,9 @@ def test_the_form_of_svhn_is_read_with_ten_as_zero(tmp_path):
     assert found.labels.tolist() == [0, 1, 9, 0]
     savemat(tmp_path / "packed.mat", {"note": "digits", "X": pixels, "y": np.ones((4, 1))}, do_compression=True)
     np.testing.assert_array_equal(read_file(tmp_path / "packed.mat")["train"].pixels, found.pixels)
+    signs = np.array([[1], [10], [42], [0]])
+    savemat(tmp_path / "signs.mat", {"X": pixels, "y": signs})  # 10 is zero only where there are ten classes
+    assert read_file(tmp_path / "signs.mat")["train"].labels.tolist() == [1, 10, 42, 0]
     for X in (pixels.astype(complex), np.array([pixels, "text"], dtype=object), "text"):
         savemat(tmp_path / "odd.mat", {"X": X})
         with pytest.raises(DataError, match="X is not an array of plain numbers"):
@@ -204,6 +261,31 @@ def test_damage_is_refused_in_one_line(tmp_path, name, content):
     with pytest.raises(DataError) as caught:
         read_file(tmp_path / name)
     assert len(str(caught.value).splitlines()) == 1 and name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["image", "img", "imgs", "train_x", "trainX", "pixels", "mine"])
+def test_other_names_of_arrays_are_known_and_the_only_images_need_none(tmp_path, name):
+    np.savez(tmp_path / "a.npz", **{name: GREY, "labels": np.array(["dog", "ape"])[LABELS % 2], "test_x": GREY[:2]})
+    parts = read_file(tmp_path / "a.npz")
+    np.testing.assert_array_equal(parts["train"].pixels[..., 0], GREY)
+    assert parts["train"].labels.tolist() == (1 - LABELS % 2).tolist() and len(parts["test"].pixels) == 2
+    np.savez(tmp_path / "b.npz", mine=GREY, other=GREY)
+    with pytest.raises(DataError, match="holds mine, other; images are looked for as"):
+        read_file(tmp_path / "b.npz")
+
+
+def test_both_parts_number_names_alike(tmp_path):
+    names = np.array(["ape", "dog", "owl"])[LABELS]
+    np.savez(tmp_path / "a.npz", x_train=GREY, y_train=names, x_test=GREY[:1], y_test=names[:1])
+    parts = read_file(tmp_path / "a.npz")
+    assert parts["test"].labels.tolist() == [2] and parts["test"].class_names == parts["train"].class_names
+
+
+def test_arrays_are_known_by_their_first_bytes(tmp_path):
+    for name, saved in (("a.npz", np.save), ("b.npy", np.savez)):
+        with (tmp_path / name).open("wb") as file:
+            saved(file, GREY)
+        np.testing.assert_array_equal(read_file(tmp_path / name)["train"].pixels[..., 0], GREY)
 
 
 def test_objects_are_never_unpickled(tmp_path):

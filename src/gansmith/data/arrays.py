@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gansmith.data.archives import list_archive, read_archive
-from gansmith.data.image_files import read_array
+from gansmith.data.image_files import read_array, read_header
+from gansmith.data.labels import MAX_CLASSES as MAX_CLASSES
+from gansmith.data.labels import as_labels
 from gansmith.data.layouts import as_bytes, as_nhwc, order_in_words, range_in_words
 from gansmith.data.prepare import SIZE_STEP, Preparation, laid_over, look_at, settle
 from gansmith.data.tables import TABLES, read_table
@@ -29,15 +31,19 @@ from gansmith.errors import DataError, reason_of
 
 MAX_BYTES = 2**31  # of one file or array, unpacked
 LOOKS = 256  # images by which the background of transparent ones is chosen
-MAX_CLASSES = 10_000  # larger numbers are identifiers rather than labels
+# Names of arrays, whatever their case and with underscores or without.
 _IMAGES = {
-    "train": ("x_train", "train_images", "images", "samples", "x", "data", "arr_0"),
-    "test": ("x_test", "test_images", "x_val", "val_images"),
-}
+    "train": (
+        "x_train", "train_x", "train_images", "images", "samples", "x", "data", "image", "imgs", "img", "pixels",
+        "arr_0",
+    ),
+    "test": ("x_test", "test_x", "test_images", "x_val", "val_x", "val_images"),
+}  # fmt: skip
 _LABELS = {
-    "train": ("y_train", "train_labels", "labels", "y", "label", "target", "arr_1"),
-    "test": ("y_test", "test_labels", "y_val", "val_labels"),
+    "train": ("y_train", "train_y", "train_labels", "labels", "y", "label", "target", "targets", "arr_1"),
+    "test": ("y_test", "test_y", "test_labels", "y_val", "val_y", "val_labels"),
 }
+_MAY_BE_LABELS = re.compile(r"label|target|(?<![a-z])y(?![a-z])|^y(?=train|test|val)")
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,15 @@ Parts = dict[str, Arrays]
 def kind_of(path: Path) -> str:
     """Return what a file is by its name, or by its first bytes where those say more; empty for none of ours."""
     name = path.name.lower()
-    for kind, endings in _ENDINGS.items():
-        if name.endswith(endings):
-            return kind
+    kind = next((kind for kind, endings in _ENDINGS.items() if name.endswith(endings)), "")
+    if kind not in ("", "npz", "npy"):
+        return kind
     with path.open("rb") as file:
-        head = file.read(4)
-    return "idx" if _starts_idx(head) or head[:2] == b"\x1f\x8b" and "idx" in name else ""
+        head = file.read(6)
+    if kind:
+        is_archive = head[:2] == b"PK" and zipfile.is_zipfile(path)
+        return "npy" if head == b"\x93NUMPY" else "npz" if is_archive else kind
+    return "idx" if _starts_idx(head[:4]) or head[:2] == b"\x1f\x8b" and "idx" in name else ""
 
 
 _ENDINGS: dict[str, tuple[str, ...]] = {
@@ -127,20 +136,56 @@ def _naming_damage(path: Path) -> Iterator[None]:
 
 def _read_npz(path: Path) -> Parts:
     with zipfile.ZipFile(path) as archive:
-        stored = {name.removesuffix(".npy").lower(): name for name in archive.namelist() if name.endswith(".npy")}
-        parts: Parts = {}
-        for part in ("train", "test"):
-            found = _first(stored, _IMAGES[part])
-            if found is None:
-                continue
-            images = _read_member(archive, stored[found], path)
-            named = _first(stored, _LABELS[part])
-            labels = _labels_beside(path) if named is None else _read_member(archive, stored[named], path)
-            parts[part] = as_arrays(images, labels, f"{path}: {found}")
-    if "train" not in parts:
-        listing = ", ".join(sorted(stored)) or "nothing"
-        raise DataError(f"{path} holds {listing}; images are looked for as {', '.join(_IMAGES['train'])}")
-    return parts
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        stored = {_plain_name(name.removesuffix(".npy")): name for name in names}
+        found = {part: _first(stored, _IMAGES[part]) for part in ("train", "test")}
+        if found["train"] is None:
+            found["train"] = _only_images(archive, [name for name in names if name != found["test"]], path)
+        if found["train"] is None:
+            listing = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "nothing"
+            raise DataError(f"{path} holds {listing}; images are looked for as {', '.join(_IMAGES['train'])}")
+        labels = {part: _npz_labels(archive, stored, part, path) for part, name in found.items() if name is not None}
+        texts = [own for own in labels.values() if own is not None and own.dtype.kind == "U"]
+        every = sorted({label for own in texts for label in own.reshape(-1).tolist()})
+        return {
+            part: as_arrays(
+                _read_member(archive, name, path),
+                labels[part],
+                f"{path}: {name.removesuffix('.npy')}",
+                class_names=every if len(texts) == len(labels) else (),
+            )
+            for part, name in found.items()
+            if name is not None
+        }
+
+
+def _plain_name(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def _first(stored: dict[str, str], names: tuple[str, ...]) -> str | None:
+    """Return the stored name of the first of these."""
+    return next((stored[_plain_name(name)] for name in names if _plain_name(name) in stored), None)
+
+
+def _only_images(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> str | None:
+    """Return the only array that has the shape of images; None where there are several, or none."""
+    found = [name for name in names if len(_shape(archive, name, path)) in (3, 4)]
+    return found[0] if len(found) == 1 else None
+
+
+def _shape(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[int, ...]:
+    try:
+        with archive.open(name) as file:
+            return read_header(file, f"{path}: {name}")[0]
+    except DataError:  # of no array
+        return ()
+
+
+def _npz_labels(archive: zipfile.ZipFile, stored: dict[str, str], part: str, path: Path) -> NDArray[Any] | None:
+    named = _first(stored, _LABELS[part])
+    labels = _labels_beside(path) if named is None else _read_member(archive, named, path, may_be_text=True)
+    return np.char.decode(labels) if labels is not None and labels.dtype.kind == "S" else labels
 
 
 def _labels_beside(path: Path) -> NDArray[Any] | None:
@@ -149,18 +194,14 @@ def _labels_beside(path: Path) -> NDArray[Any] | None:
     if name == path.name or not path.with_name(name).is_file():
         return None
     with zipfile.ZipFile(path.with_name(name)) as archive:
-        return _read_member(archive, "arr_0.npy", path.with_name(name))
+        return _read_member(archive, "arr_0.npy", path.with_name(name), may_be_text=True)
 
 
-def _first(stored: dict[str, str], names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in stored), None)
-
-
-def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
+def _read_member(archive: zipfile.ZipFile, name: str, path: Path, *, may_be_text: bool = False) -> NDArray[Any]:
     if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(f"{path} is compressed in a way NumPy does not write; save it with numpy.savez_compressed")
     with archive.open(name) as file:
-        return read_array(file, f"{path}: {name.removesuffix('.npy')}", limit=MAX_BYTES)
+        return read_array(file, f"{path}: {name.removesuffix('.npy')}", limit=MAX_BYTES, may_be_text=may_be_text)
 
 
 def _read_table(path: Path) -> Parts:
@@ -171,7 +212,9 @@ def _read_table(path: Path) -> Parts:
 def _read_npy(path: Path) -> Parts:
     with path.open("rb") as file:
         images = read_array(file, str(path), limit=MAX_BYTES)
-    return {"train": as_arrays(images, labels_beside(path, len(images)), str(path))}
+    other, notices = _find_labels(path)
+    arrays = as_arrays(images, None if other is None else _read_labels(other), str(path))
+    return {"train": replace(arrays, notices=(*notices, *arrays.notices))}
 
 
 def labels_beside(path: Path, count: int) -> NDArray[np.int64] | None:
@@ -179,29 +222,79 @@ def labels_beside(path: Path, count: int) -> NDArray[np.int64] | None:
 
     Raises DataError for labels of another number.
     """
-    for name in ("labels.npy", f"{path.stem}_labels.npy", "y.npy"):
-        other = path.with_name(name)
-        if name != path.name and other.is_file():
-            with other.open("rb") as file:
-                return _as_labels(read_array(file, str(other)), count, str(path))
-    return None
+    other, _ = _find_labels(path)
+    return None if other is None else as_labels(_read_labels(other), count, str(path)).numbers
 
 
-def as_arrays(images: NDArray[Any], labels: NDArray[Any] | None, source: str, *, background: str = "auto") -> Arrays:
+def _read_labels(path: Path) -> NDArray[Any]:
+    with path.open("rb") as file:
+        return read_array(file, str(path), may_be_text=True)
+
+
+def _find_labels(path: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """Return the file of labels beside a .npy file of images, or a sentence on those that may be labels."""
+    files = sorted(file for file in path.parent.iterdir() if file != path and not file.name.startswith("."))
+    beside = {file.name.lower(): file for file in reversed(files)}
+    own = _label_names(path)
+    for name in (*own, "labels", "y", "targets"):
+        other = beside.get(f"{name}.npy")
+        if other is not None and not _holds_images(other):
+            return other, ()
+    others = {name for file in files if file.suffix.lower() == ".npy" for name in _label_names(file)}
+    unused = [
+        file.name
+        for file in files
+        if file.suffix.lower() in _LABEL_FILES
+        and _MAY_BE_LABELS.search(file.stem.lower())
+        and file.stem.lower() not in others
+    ]
+    if not unused:
+        return None, ()
+    listing = ", ".join(unused[:6])
+    return None, (f"files beside {path.name} that are not used: {listing}; its labels are read from {own[0]}.npy",)
+
+
+def _holds_images(path: Path) -> bool:
+    with path.open("rb") as file:
+        return len(read_header(file, str(path))[0]) > 2
+
+
+_LABEL_FILES = (".npy", ".npz", ".csv", ".txt", ".json")
+_PAIRS = (("images", "labels"), ("imgs", "labels"), ("data", "labels"), ("image", "label"), ("img", "label"))
+
+
+def _label_names(path: Path) -> list[str]:
+    """Return what the labels of a .npy file may be called, without its ending: train_labels, y_train, ..."""
+    stem = path.stem.lower()
+    renamed = [stem.replace(images, labels) for images, labels in _PAIRS if images in stem]
+    letter = re.sub(r"(?<![a-z])x(?![a-z])|^x(?=train|test|val)|(?<=train)x$|(?<=test)x$", "y", stem)
+    return [f"{stem}_labels", *renamed, *([letter] if letter != stem else []), f"y_{stem}", f"labels_{stem}"]
+
+
+def as_arrays(
+    images: NDArray[Any],
+    labels: NDArray[Any] | None,
+    source: str,
+    *,
+    class_names: Sequence[str] = (),
+    background: str = "auto",
+) -> Arrays:
     """Return images and labels in our form, whatever their layout and number format.
 
-    Pixels may be uint8, whole numbers from 0 to 255, or floats in [0, 1] or [-1, 1]; labels one number, or one
-    one-hot row, for each image.
+    Pixels may be uint8, whole numbers from 0 to 255, or floats in [0, 1] or [-1, 1]; labels one number, one name or
+    one one-hot row for each image.
 
     Args:
+        class_names: all names, where labels are names of which some may not occur.
         background: what transparent pixels are laid over; auto as for pictures.
     """
     pixels = as_nhwc(as_bytes(images, source), source)
-    notices = (*range_in_words(images), *order_in_words(images))
+    found = as_labels(labels, len(images), source, class_names=class_names)
+    notices = (*range_in_words(images), *order_in_words(images), *found.notices)
     if pixels.shape[3] == 4:
         pixels, words = _laid_over(pixels, background)
         notices = (*notices, *words)
-    return Arrays(pixels, _as_labels(labels, len(images), source), source, notices)
+    return Arrays(pixels, found.numbers, source, notices, class_names=found.class_names)
 
 
 def _laid_over(pixels: NDArray[np.uint8], background: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
@@ -216,26 +309,6 @@ def _laid_over(pixels: NDArray[np.uint8], background: str) -> tuple[NDArray[np.u
     for row, image in enumerate(pixels):
         opaque[row] = laid_over(Image.fromarray(image), ground)
     return opaque, (f"transparent images are laid over {settled.background}",)
-
-
-def _as_labels(labels: NDArray[Any] | None, count: int, source: str) -> NDArray[np.int64] | None:
-    if labels is None:
-        return None
-    if labels.ndim == 2 and labels.shape[0] == count and labels.shape[1] > 1:
-        if not np.isin(labels, (0, 1)).all() or not (labels.sum(axis=1) == 1).all():
-            raise DataError(f"{source} has labels of shape {labels.shape}, which are no one-hot rows")
-        labels = labels.argmax(axis=1)
-    labels = labels.reshape(-1)
-    if len(labels) != count:
-        raise DataError(f"{source} has {len(labels):,} labels for {count:,} images; one for each is needed")
-    if not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
-        raise DataError(f"{source} has labels that are no whole numbers")
-    if len(labels) and labels.max() >= MAX_CLASSES:
-        raise DataError(
-            f"{source} has labels up to {labels.max():g}; number the classes from 0 to at most {MAX_CLASSES - 1:,}"
-        )
-    whole = np.rint(labels).astype(np.int64)
-    return whole if (whole >= 0).all() else None  # -1 stands for no label in our own files
 
 
 CIFAR_NAMES = ("batches.meta.txt", "fine_label_names.txt")  # files of class names, a line each
@@ -318,7 +391,9 @@ def _read_mat(path: Path) -> Parts:
         raise ValueError(str(error) or type(error).__name__) from None
     if "X" not in found or found["X"].ndim != 4:
         raise DataError(f"{path} holds no X of (height, width, channels, count), as SVHN's files do")
-    labels = found["y"].reshape(-1) % 10 if "y" in found else None
+    labels = found["y"].reshape(-1) if "y" in found else None
+    if labels is not None and len(labels) and labels.max() == 10:
+        labels = labels % 10
     arrays = as_arrays(found["X"].transpose(3, 0, 1, 2), labels, str(path))
     return {"train": replace(arrays, digests=(hashlib.sha256(data).hexdigest(),))}
 

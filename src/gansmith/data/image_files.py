@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -90,20 +90,29 @@ def read_npz(path: Path) -> Images:
     )
 
 
-def read_array(file: IO[bytes], what: str, *, limit: int = MAX_BYTES) -> np.ndarray:
-    """Return one array of plain numbers in NumPy's format, whose header is trusted only within the size limit.
+def read_header(file: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
+    """Return the shape of an array in NumPy's format, whether it is stored by columns, and its type.
 
-    Raises DataError, which names `what` was read, for anything else; the file must end with the array.
+    Raises DataError, which names `what` was read, where the file does not begin with such a header.
     """
     try:
         version = np.lib.format.read_magic(file)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, is_fortran, dtype = readers[version](file)
+        return readers[version](file)
     except (ValueError, KeyError, SyntaxError, TokenError, TypeError, RecursionError, MemoryError) as error:
         raise DataError(f"{what} is not a NumPy array ({reason_of(error)}); save it with numpy.save or savez") from None
+
+
+def read_array(file: IO[bytes], what: str, *, limit: int = MAX_BYTES, may_be_text: bool = False) -> np.ndarray:
+    """Return one array of plain numbers in NumPy's format, whose header is trusted only within the size limit.
+
+    Raises DataError, which names `what` was read, for anything else; the file must end with the array.
+    """
+    shape, is_fortran, dtype = read_header(file, what)
     size = math.prod(shape) * dtype.itemsize
-    if dtype.kind not in "biuf" or size > limit or any(side < 0 for side in shape):
-        raise DataError(f"{what} is {dtype} {shape}; plain numbers of at most {limit:,} bytes are needed")
+    if dtype.kind not in ("biufUS" if may_be_text else "biuf") or size > limit or any(side < 0 for side in shape):
+        needed = "plain numbers or text" if may_be_text else "plain numbers"
+        raise DataError(f"{what} is {dtype} {shape}; {needed} of at most {limit:,} bytes are needed")
     body = bytearray()  # memory is taken only as it fills
     while len(body) <= size and (piece := file.read(min(2**24, size + 1 - len(body)))):
         body += piece
