@@ -1,6 +1,5 @@
 """Files of numbers: layouts, number formats and labels of .npz, .npy, tables, CIFAR and SVHN."""
 
-import gzip
 import zipfile
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from gansmith.data import tables
 from gansmith.data.arrays import as_arrays, kind_of, read_file
 from gansmith.data.prepare import Preparation, laid_over
 from gansmith.data.sources import load_source, open_source
@@ -192,35 +190,6 @@ def test_a_single_array_has_its_labels_beside_it(tmp_path):
     assert read_file(tmp_path / "digits.npy")["train"].labels.tolist() == LABELS.tolist()
 
 
-@pytest.mark.parametrize("label", ["first", "last", "none"])
-@pytest.mark.parametrize("header", [True, False])
-@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv"])
-def test_tables_have_a_row_for_each_image(tmp_path, name, header, label):
-    pixels = GREY.reshape(6, -1).copy()
-    pixels[:, 0] = 0  # a corner that is always black, as in most sets
-    column = {"first": [LABELS[:, None], pixels], "last": [pixels, LABELS[:, None]], "none": [pixels]}[label]
-    names = [f"pixel{k}" for k in range(64)]
-    names = {"first": ["label", *names], "last": [*names, "class"], "none": names}[label]
-    mark = "\t" if name == "a.tsv" else ","
-    lines = [mark.join(names)] * header + [mark.join(map(str, row)) for row in np.concatenate(column, axis=1)]
-    text = ("\ufeff" * header + "\r\n".join(lines) + "\n").encode()
-    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-    found = read_file(tmp_path / name)["train"]
-    np.testing.assert_array_equal(found.pixels[..., 0].reshape(6, -1), pixels)
-    assert (found.labels is None) if label == "none" else found.labels.tolist() == LABELS.tolist()
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [("1,2,3,4,5,6,7,8\n" * 3, "8 columns"), ("a,b\nx,y\n", "cannot be read"), ("1,2,3,4\n1,2\n", "cannot be read")],
-)
-def test_other_tables_are_refused_in_one_line(tmp_path, text, words):
-    (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(DataError, match=words) as caught:
-        read_file(tmp_path / "a.csv")
-    assert len(str(caught.value).splitlines()) == 1
-
-
 @pytest.mark.parametrize("labels", [1, 2])
 def test_the_binary_form_of_cifar_is_read(tmp_path, labels):
     pixels = RNG.integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
@@ -302,28 +271,6 @@ def test_kinds_are_known_by_name_or_by_the_first_bytes(tmp_path):
     for name, kind in (("a.NPZ", "npz"), ("a.tsv", "table"), ("a.txt", ""), ("b", "idx")):
         (tmp_path / name).write_bytes(bytes([0, 0, 8, 3]) if kind == "idx" else b"text")
         assert kind_of(tmp_path / name) == kind
-
-
-def test_a_packed_table_cannot_grow_without_end(tmp_path, monkeypatch):
-    path = tmp_path / "a.csv.gz"
-    path.write_bytes(gzip.compress(b"7," * 2**22))
-    with pytest.raises(DataError, match="holds longer lines than images make"):
-        read_file(path)
-    monkeypatch.setattr(tables, "MAX_TEXT", 10_000)
-    path.write_bytes(gzip.compress(b"1,2,3,4\n" * 2000))
-    with pytest.raises(DataError, match="holds longer text than images make"):
-        read_file(path)
-
-
-def test_tables_of_many_rows_keep_small_whole_numbers_and_others(tmp_path):
-    rows = np.arange(1500 * 5).reshape(1500, 5) % 256
-    (tmp_path / "a.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
-    part = read_file(tmp_path / "a.csv")["train"]
-    np.testing.assert_array_equal(part.pixels.reshape(1500, 4), rows[:, 1:])
-    assert part.labels.tolist() == rows[:, 0].tolist()
-    rows = np.where(np.arange(1500)[:, None] == 1400, 0.5, rows[:, :4] / 255)
-    (tmp_path / "b.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
-    np.testing.assert_allclose(read_file(tmp_path / "b.csv")["train"].pixels.reshape(1500, 4), rows * 255, atol=0.51)
 
 
 def test_labels_that_are_identifiers_are_refused(tmp_path):

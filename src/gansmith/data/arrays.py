@@ -205,8 +205,9 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path, *, may_be_text
 
 
 def _read_table(path: Path) -> Parts:
-    pixels, labels = read_table(path)
-    return {"train": as_arrays(pixels, labels, str(path))}
+    table = read_table(path)
+    arrays = as_arrays(table.pixels, table.labels, str(path))
+    return {"train": replace(arrays, notices=(*table.notices, *arrays.notices))}
 
 
 def _read_npy(path: Path) -> Parts:

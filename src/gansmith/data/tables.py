@@ -1,9 +1,12 @@
-"""Tables of numbers: a row for each image, as Kaggle has them, in text that may be packed."""
+"""Tables of numbers in text, packed or not: a row for each image, as Kaggle has them, with a label or without.
 
+What the columns hold is known by the header line, and by the values where there is none.
+"""
+
+import csv
 import gzip
-import re
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
@@ -17,61 +20,216 @@ from gansmith.errors import DataError
 MAX_TEXT = 2**31  # characters of a table
 _MAX_LINE, _ROWS = 2**22, 1024
 TABLES = (".csv", ".csv.gz", ".tsv")
-_LABEL_COLUMNS = ("label", "class", "target", "y", "digit", "category")
+_DELIMITERS = ",;\t"
+_LABEL_COLUMNS = ("label", "labels", "class", "target", "y", "digit", "letter", "emotion", "category")
+_INDEX_COLUMNS = ("", "id", "imageid", "image_id", "index", "unnamed: 0")
+_MIN_COUNTED = 16  # columns from which 0, 1, 2, ... are no pixels but names, as pandas gives them
 
 
-def read_table(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return the pixels of a table, a row each, and its column of labels, first or last; one header line or none."""
-    delimiter = "\t" if ".tsv" in path.name.lower() else ","
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8-sig") as file:
-        lines = _lines(file, path)
+@dataclass(frozen=True)
+class Table:
+    """What a table holds.
+
+    Attributes:
+        pixels: (N, numbers of an image).
+        labels: (N,) numbers, or text where not all are numbers; None without a column of labels.
+        notices: a sentence for each column that is left out or was chosen by its values.
+    """
+
+    pixels: NDArray[Any]
+    labels: NDArray[Any] | None
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what.
+
+    Attributes:
+        pixels: of numbers; one of text where each of its cells holds all numbers of an image, separated by spaces.
+        label: None where no name says which it is.
+    """
+
+    pixels: tuple[int, ...]
+    label: int | None = None
+    notices: tuple[str, ...] = ()
+
+
+def read_table(path: Path) -> Table:
+    """Return what a table of text holds. Raises DataError for cells that are no numbers, and rows that differ."""
+    with path.open("rb") as file:
+        is_packed = file.read(2) == b"\x1f\x8b"
+    with (gzip.open if is_packed else open)(path, "rt", encoding="utf-8-sig", newline="") as text:
+        lines = _lines(text, path)
         first = next(lines, "")
-        names = [name.strip().strip('"').lower() for name in first.rstrip("\n").split(delimiter)]
-        has_header = not all(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names)
-        table = _read_numbers(lines if has_header else chain([first], lines), delimiter)
-    if not len(table):
-        raise DataError(f"{path} holds no rows of numbers; a row for each image is needed")
-    column = _label_column(names if has_header else [], table, str(path))
-    labels = None if column is None else table[:, column]
-    pixels = table if column is None else np.delete(table, column, axis=1)
-    return pixels, labels
+        delimiter = max(_DELIMITERS, key=first.count)
+        rows = csv.reader(chain([first], lines), delimiter=delimiter, skipinitialspace=True)
+        try:
+            return _read_rows(rows, str(path))
+        except csv.Error as error:
+            raise DataError(f"{path} cannot be read ({error}); save it again as plain CSV") from None
 
 
 def _lines(file: IO[str], path: Path) -> Iterator[str]:
-    """Yield the lines of a text. Raises DataError where a line or all of it is longer than images are."""
+    """Yield the lines of a text but blank ones. Raises DataError where a line, or all of it, is longer than images."""
     total = 0
     while line := file.readline(_MAX_LINE):
         total += len(line)
         if total > MAX_TEXT or len(line) == _MAX_LINE:
             what = "lines" if total <= MAX_TEXT else "text"
             raise DataError(f"{path} holds longer {what} than images make; take fewer, or save them with numpy.savez")
-        yield line
+        if not line.isspace():
+            yield line
 
 
-def _read_numbers(lines: Iterator[str], delimiter: str) -> NDArray[Any]:
+def _read_rows(rows: Iterator[list[str]], source: str) -> Table:
+    names = [name.strip() for name in next(rows, [])]
+    width = len(names) - (names[-1:] == [""])  # a comma at the end of each line
+    second = next(rows, [])
+    has_header = _is_header(names[:width], second)
+    start = [row for row in ([second] if has_header else [names, second]) if row]
+    if not start:
+        raise DataError(f"{source} holds no rows of numbers; a row for each image is needed")
+    columns = choose_columns(names[:width] if has_header else None, start[0][:width], source)
+    labels: list[str] = []
+    cells = _pixel_cells(chain(start, rows), columns, width, labels, source)
+    pixels = _read_numbers(cells, source)
+    return find_labels(pixels, _as_numbers(labels) if labels else None, columns, source)
+
+
+def _is_header(names: Sequence[str], second: Sequence[str]) -> bool:
+    """Return whether the cells of a first row are names: not all are numbers, or they count 0, 1, 2, ...
+
+    A row of numbers that begins or ends with a name, as the second one does, is an image with its label.
+    """
+    text = [k for k, name in enumerate(names) if not _are_numbers(name)]
+    numbers = [name for k, name in enumerate(names) if name and k not in text]
+    if len(numbers) >= _MIN_COUNTED and numbers == [str(k) for k in range(len(numbers))]:
+        return True
+    is_label = text in ([0], [len(names) - 1]) and len(second) > text[0] and not _are_numbers(second[text[0]])
+    is_named = bool(text) and names[text[0]].lower() in _LABEL_COLUMNS
+    return bool(text) and not (is_label and len(numbers) >= 4 and not is_named)
+
+
+def _are_numbers(cell: str) -> bool:
+    """Return whether a cell holds a number, several separated by spaces, or nothing."""
+    return all(map(_is_number, cell.split()))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def choose_columns(names: Sequence[str] | None, start: Sequence[Any], source: str) -> Columns:
+    """Return which columns hold pixels and labels.
+
+    Args:
+        names: of the columns; None without a header line.
+        start: the cells of the first row of values.
+    """
+    numbers = [k for k, cell in enumerate(start) if _are_numbers(str(cell))]
+    packed = [k for k in numbers if len(str(start[k]).split()) > 1][:1]
+    if names is None:
+        labels = [k for k in range(len(start)) if k not in (packed or numbers)]
+        return Columns(tuple(packed or numbers), labels[0] if labels else None)
+    lower = [name.lower() for name in names]
+    named = [k for k, name in enumerate(lower) if name in _LABEL_COLUMNS]
+    others = [k for k, name in enumerate(lower[: len(start)]) if name not in _INDEX_COLUMNS and k not in named]
+    pixels = packed or [k for k in others if k in numbers]
+    if not pixels:
+        raise DataError(f"{source} holds no columns of numbers; a row of pixels for each image is needed")
+    unused = [names[k] for k in (*named[1:], *sorted({*others} - {*pixels}))]
+    notices = (f"columns that are not used: {', '.join(unused[:6])}",) if unused else ()
+    return Columns(tuple(pixels), named[0] if named else None, notices)
+
+
+def _pixel_cells(
+    rows: Iterable[list[str]], columns: Columns, width: int, labels: list[str], source: str
+) -> Iterator[list[str]]:
+    """Yield the pixels of each row as text, and add its label to the list."""
+    for number, row in enumerate(rows, 1):
+        if len(row) == width + 1 and not row[-1].strip():
+            row.pop()
+        if len(row) != width:
+            raise DataError(f"{source} cannot be read: row {number:,} has {len(row):,} cells, the first has {width:,}")
+        if columns.label is not None:
+            labels.append(row[columns.label].strip())
+        cells = row if len(columns.pixels) == width else [row[k] for k in columns.pixels]
+        yield cells[0].split() if len(cells) == 1 else cells
+
+
+def _read_numbers(rows: Iterator[list[str]], source: str) -> NDArray[Any]:
     """Return a table of numbers, 16-bit where all are small and whole, as pixels and labels are."""
+    numbered = (_as_row(cells, number, source) for number, cells in enumerate(rows, 1))
     chunks: list[NDArray[Any]] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of no rows, where the text ends
-        while len(rows := list(islice(lines, _ROWS))):
-            chunk = np.loadtxt(rows, delimiter=delimiter, dtype=np.float32, ndmin=2)
-            small = chunk.astype(np.uint16) if chunk.size and chunk.min() >= 0 and chunk.max() < 2**16 else chunk
-            chunks.append(small if (small == chunk).all() else chunk)
-    return np.concatenate([chunk for chunk in chunks if chunk.size] or [np.zeros((0, 0), np.float32)])
+    while some := list(islice(numbered, _ROWS)):
+        if len({len(row) for row in some}) > 1 or chunks and chunks[0].shape[1] != len(some[0]):
+            raise DataError(f"{source} holds images of several sizes; take those of one")
+        chunk = np.stack(some)
+        is_small = chunk.size > 0 and chunk.min() >= 0 and chunk.max() < 2**16
+        small = chunk.astype(np.uint16) if is_small else chunk
+        chunks.append(small if (small == chunk).all() else chunk)
+    return np.concatenate(chunks)
 
 
-def _label_column(names: list[str], table: NDArray[Any], source: str) -> int | None:
-    """Return which column holds labels; None where all of them are pixels."""
-    columns = table.shape[1]
-    named = [k for k, name in enumerate(names) if name in _LABEL_COLUMNS]
-    if named:
-        return named[0]
-    if square(columns)[0]:
-        return None
-    if not square(columns - 1)[0]:
+def _as_row(cells: list[str], number: int, source: str) -> NDArray[np.float32]:
+    try:
+        return np.array(cells, np.float32)
+    except ValueError:
+        cell = next(cell for cell in cells if not _is_number(cell))
+        what = f"{cell[:20]!r} is not a number" if cell.strip() else "a cell is empty"
+        raise DataError(f"{source} cannot be read: in row {number:,} {what}; give each pixel its number") from None
+
+
+def _as_numbers(labels: Sequence[str]) -> NDArray[Any]:
+    """Return labels as numbers where all that are given are, else as text."""
+    filled = [label or "nan" for label in labels]
+    return np.array(filled, np.float64) if all(map(_is_number, filled)) else np.array(labels)
+
+
+def find_labels(pixels: NDArray[Any], labels: NDArray[Any] | None, columns: Columns, source: str) -> Table:
+    """Return the images of a table with the labels of the named column, else of the first or the last of `pixels`.
+
+    Without a name, labels are whole numbers that look most like class ids; a column whose values all differ numbers the
+    images.
+    """
+    count = pixels.shape[1]
+    if labels is not None or square(count)[0]:
+        return Table(pixels, labels, columns.notices)
+    if not square(count - 1)[0]:
         raise DataError(
-            f"{source} has {columns:,} columns; a square image's pixels, with or without one label, are needed"
+            f"{source} has {count:,} columns; a square image's pixels, with or without one label, are needed"
         )
-    first, last = (len(np.unique(table[:, k])) for k in (0, columns - 1))
-    return 0 if first > 1 or last <= 1 else columns - 1
+    column, is_index = _label_column(pixels)
+    labels = None if is_index else pixels[:, column]
+    where = "first" if column == 0 else "last"
+    what = "numbers its images, which have no labels" if is_index else "is taken for labels"
+    found = Table(np.delete(pixels, column, axis=1), labels)
+    return replace(found, notices=(*columns.notices, f"its {where} column {what}"))
+
+
+def _label_column(table: NDArray[Any]) -> tuple[int, bool]:
+    """Return which of the first and the last column is not of pixels, and whether it only numbers the rows."""
+    count, last = len(table), table.shape[1] - 1
+    values = {column: np.unique(table[:, column]) for column in (0, last)}
+    whole = [column for column in (0, last) if (values[column] == np.rint(values[column])).all()] or [0]
+    varied = [column for column in whole if len(values[column]) > 1] or whole
+    if 0 in varied and len(values[0]) == count > 1:
+        is_counted = (np.diff(table[:, 0].astype(np.float64)) == 1).all()
+        if is_counted or values[0][-1] > 255:  # more than a pixel
+            return 0, True
+    repeated = [column for column in varied if len(values[column]) < count]
+    if repeated:
+        brightest = table[:, 1:-1].max()
+        return min(repeated, key=lambda column: _label_rank(values[column], brightest)), False
+    return varied[0], len(values[varied[0]]) == count > 1
+
+
+def _label_rank(values: NDArray[Any], brightest: float) -> tuple[bool, bool, int]:
+    """Return the less, the more different values look like class ids: above all pixels, without gaps, and few."""
+    has_gaps = int(values[-1] - values[0]) + 1 != len(values)
+    return bool(values[-1] <= brightest), has_gaps, len(values)
