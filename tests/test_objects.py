@@ -47,6 +47,9 @@ WITHOUT_LABELS = {
     "list of floats": [image / 255 for image in COLOR],
     "list of tensors from -1": [image / 127.5 - 1 for image in PIXELS],
     "dicts": [{"image": image} for image in PICTURES],
+    "rows": PIXELS.reshape(40, -1),
+    "list of rows": list(PIXELS.reshape(40, -1).numpy()),
+    "tensors of 16 bits": (PIXELS / 127.5 - 1).half(),
 }
 
 
@@ -64,6 +67,9 @@ WITH_LABELS = {
     "set of tensors": Pairs(lambda row: PIXELS[row].float() / 255),
     "set of normalised tensors": Pairs(lambda row: (PIXELS[row].float() / 255 - 0.5) / 0.5),
     "tensors": TensorDataset(PIXELS, torch.from_numpy(LABELS)),
+    "tensors of rows": TensorDataset(PIXELS.reshape(40, -1), torch.from_numpy(LABELS)),
+    "rows": (PIXELS.reshape(40, -1), LABELS.tolist()),
+    "one-hot rows": (PIXELS.reshape(40, -1), torch.eye(3)[LABELS]),
 }
 
 
@@ -79,6 +85,69 @@ def test_a_subset_knows_its_classes_and_named_labels_are_sorted():
     assert torch.equal(subset.pixels, PIXELS[[5, 2, 9]]) and subset.class_names == Pairs.classes
     named = read([(image, ("owl", "ape")[row % 2]) for row, image in enumerate(PICTURES)])
     assert named.class_names == ("ape", "owl") and named.labels[:3].tolist() == [1, 0, 1]
+
+
+WORDS = [("ape", "dog", "owl")[label] for label in LABELS]
+
+
+@pytest.mark.parametrize("labels", [WORDS, np.array(WORDS), np.array(WORDS, object)], ids=["list", "text", "objects"])
+def test_labels_of_arrays_may_be_names(labels):
+    images = read((COLOR, labels))
+    assert images.labels.tolist() == LABELS.tolist() and images.class_names == ("ape", "dog", "owl")
+    assert read(list(zip(PICTURES, labels, strict=True))).class_names == ("ape", "dog", "owl")
+
+
+def test_labels_with_gaps_or_of_several_classes_are_not_used_and_it_is_said():
+    gap = [*LABELS[:-1], None]
+    for labels, words in ((gap, "no label for 1 of 40"), (list(torch.ones(40, 5)), "of several classes")):
+        images = read(list(zip(PICTURES, labels, strict=True)))
+        assert images.labels is None and words in images.notices[0]
+    assert read(list(zip(PICTURES, [None] * 40, strict=True))).notices[0].startswith("prepared as")
+
+
+@pytest.mark.parametrize("data", [(COLOR, LABELS * 5000), gs.Images(COLOR, LABELS * 5000), WORDS], ids=str)
+def test_numbers_that_are_no_class_ids_are_refused(data):
+    data = list(zip(PICTURES, LABELS * 5000, strict=True)) if data is WORDS else data
+    with pytest.raises(DataError, match="labels up to 10000; number the classes from 0 to at most 9,999"):
+        read(data)
+
+
+def test_a_table_of_pandas_is_read_as_one_in_a_file():
+    pandas = pytest.importorskip("pandas")
+    pixels = COLOR[..., 0].reshape(40, -1)
+    frame = pandas.DataFrame(pixels, columns=[f"pixel{k}" for k in range(144)])
+    for labels in (WORDS, pandas.Categorical(WORDS)):
+        images = read(frame.assign(label=labels, id=range(40)))
+        np.testing.assert_array_equal(images.pixels.reshape(40, -1).numpy(), pixels)
+        assert images.labels.tolist() == LABELS.tolist() and images.class_names == ("ape", "dog", "owl")
+    assert read(frame).labels is None
+    for refused, words in ((frame.iloc[:0], "no rows"), (frame.iloc[:, :7], "7 columns"),
+                           (frame.astype(object), "no numbers"), (frame[[]], "no columns of numbers"),
+                           (frame.where(frame > 9), "non-finite")):  # fmt: skip
+        with pytest.raises(DataError, match=words):
+            read(refused)
+
+
+def test_two_arrays_of_one_shape_are_two_images():
+    assert len(read((COLOR[0], COLOR[1]))) == len(read((COLOR[0, :9, :9, 0], COLOR[1, :9, :9, 0]))) == 2
+
+
+def test_floats_of_the_other_16_bits_are_read():
+    images = read((PIXELS / 255).bfloat16())
+    assert (images.pixels.int() - PIXELS.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("kind", [list, np.asarray])
+def test_a_set_of_zeros_and_ones_is_black_and_white(kind):
+    images = read(kind([np.full((8, 8), row % 2) for row in range(6)]))
+    assert images.pixels[:, 0, 0, 0].tolist() == [0, 255] * 3 and "black and white" in images.notices[0]
+    dark = read(kind([np.full((8, 8), value) for value in (0, 1, 200)]))
+    assert dark.pixels[:, 0, 0, 0].tolist() == [0, 1, 200] and "black and white" not in str(dark.notices)
+
+
+def test_transparent_arrays_are_laid_over_the_background_asked_for():
+    rgba = np.concatenate([COLOR, np.zeros_like(COLOR[..., :1])], axis=-1)
+    assert read(rgba, background="white").pixels.min() == 255 and read(rgba, background="black").pixels.max() == 0
 
 
 def test_floats_are_scaled_by_the_range_of_the_whole_set():
@@ -125,6 +194,7 @@ class Stream(IterableDataset):
         ([(PIXELS[0].float() - 120) / 50], "numbers from -2.4 to"),
         (list(zip(PICTURES, [{}] * 40, strict=True)), "are dict"),
         ([(image, 0.5) for image in PICTURES], "are float"), ([{"pixels": COLOR[0]}], "has the keys pixels"),
+        ((COLOR, [[1], [1, 2]]), "lists of several lengths"), ([np.zeros(144), np.zeros(100)], "of several sizes"),
     ],
 )  # fmt: skip
 def test_what_is_no_set_of_images_is_refused(data, words):

@@ -20,11 +20,13 @@ from PIL import Image
 from gansmith.data.archives import MAX_MEMBER_BYTES
 from gansmith.data.arrays import as_arrays
 from gansmith.data.images import MAX_IMAGES, Images
-from gansmith.data.layouts import as_bytes
+from gansmith.data.labels import Labels, as_labels
+from gansmith.data.layouts import BLACK_AND_WHITE, as_bytes, span_of, square
 from gansmith.data.official import called_official
 from gansmith.data.pictures import on_broken
 from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle, upright
 from gansmith.data.sources import arrays_as_images, as_prepared
+from gansmith.data.tables import choose_columns, find_labels
 from gansmith.errors import DataError, NotFoundError
 
 LOOKS = 256  # items that are looked at before preparation
@@ -65,14 +67,19 @@ def as_images(data: Any, how: Preparation) -> Images:
     Raises DataError for anything else, and for what is no image in it.
     """
     if isinstance(data, Images):
-        return as_prepared(data, how)
+        images = as_prepared(data, how)
+        if images.labels is not None:
+            as_labels(images.labels.numpy(), len(images), images.source)  # refuses numbers that are no class ids
+        return images
     if isinstance(data, Mapping):
         keys = ", ".join(repr(key) for key in list(data)[:6]) or "nothing"
         raise DataError(f"data is a mapping of {keys}; give one of its values, or a pair (images, labels)")
+    if hasattr(data, "iloc") and hasattr(data, "columns"):
+        return _from_frame(data, how)
     if _is_array(data):
         return _from_arrays(data, None, how)
-    if isinstance(data, tuple) and len(data) == 2 and _is_array(data[0]) and data[0].ndim >= 3:
-        return _from_arrays(*data, how)
+    if _is_pair(data):
+        return _from_arrays(data[0], data[1], how)
     if hasattr(data, "features") and hasattr(data, "column_names"):
         items = _hugging_face_items(data)
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, str | bytes):
@@ -80,6 +87,8 @@ def as_images(data: Any, how: Preparation) -> Images:
     else:
         can_be_read = "can only be read in order" if hasattr(data, "__iter__") else "is no set of images"
         raise DataError(f"data is of type {_kind(data)}, which {can_be_read}; {_ALLOWED}")
+    if items.count and _is_flat(_split_item(items.get(0))[0]):
+        return _from_rows(items, how)
     return called_official(_from_items(items, how))
 
 
@@ -99,13 +108,13 @@ def as_pictures(pictures: Any) -> list[Image.Image]:
         raise DataError(
             f"pictures are of type {_kind(pictures)}; give a path, a PIL image, an array, or a list of these"
         )
-    span, found = _span(items), []
+    spans, found = _spans(items), []
     for item in items:
         path = Path(item) if isinstance(item, str | os.PathLike) else None
         if path is not None and not path.expanduser().exists():
             raise NotFoundError(f"there is no picture {str(item)!r}; give the path of one")
         try:
-            found.append(_as_picture(item, span))
+            found.append(_as_picture(item, spans))
         except _Unreadable as error:
             name = "a picture" if path is None else path
             raise DataError(f"{name} cannot be read ({error}); give a whole picture") from None
@@ -122,12 +131,69 @@ def _is_array(data: Any) -> bool:
 
 
 def _to_numpy(array: Any) -> np.ndarray:
-    return array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
+    """Return an array, or a list of numbers or names, as NumPy's; floats that NumPy does not know as float32."""
+    if isinstance(array, torch.Tensor):
+        array = array.detach().cpu()
+        is_known = not array.is_floating_point() or array.dtype in (torch.float16, torch.float32, torch.float64)
+        array = array if is_known else array.float()
+    try:
+        return np.asarray(array)
+    except ValueError:
+        raise DataError(
+            f"a {_kind(array)} holds lists of several lengths; give an array, or one label a time"
+        ) from None
 
 
-def _from_arrays(images: Any, labels: Any, how: Preparation) -> Images:
-    arrays = as_arrays(_to_numpy(images), None if labels is None else _to_numpy(labels), "the array in memory")
-    return called_official(arrays_as_images(replace(arrays, source="arrays in memory"), how, name="images"))
+def _is_flat(image: Any) -> bool:
+    """Whether this is a square image as a row of numbers."""
+    return _is_array(image) and image.ndim == 1 and square(image.shape[0])[0] > 1
+
+
+def _is_pair(data: Any) -> bool:
+    """Whether this is (images, labels), with images as an array of any layout, flat ones included."""
+    if not isinstance(data, tuple) or len(data) != 2 or not _is_array(data[0]):
+        return False
+    images, labels = data
+    if _is_array(labels) and tuple(labels.shape) == tuple(images.shape):  # of two images
+        return False
+    return images.ndim >= 3 or (images.ndim == 2 and square(images.shape[1])[0] > 1 and hasattr(labels, "__len__"))
+
+
+def _from_arrays(images: Any, labels: Any, how: Preparation, notices: tuple[str, ...] = ()) -> Images:
+    arrays = as_arrays(
+        _to_numpy(images),
+        None if labels is None else _to_numpy(labels),
+        "the array in memory",
+        background=how.background,
+    )
+    arrays = replace(arrays, source="arrays in memory", notices=(*notices, *arrays.notices))
+    return called_official(replace(arrays_as_images(arrays, how, name="images"), class_names=arrays.class_names))
+
+
+def _from_frame(frame: Any, how: Preparation) -> Images:
+    """Return the images of a pandas DataFrame: a row of pixels each, as in a table of text."""
+    if not len(frame):
+        raise DataError("the DataFrame in memory holds no rows; a row of pixels for each image is needed")
+    source = "the DataFrame in memory"
+    columns = choose_columns([str(name) for name in frame.columns], frame.iloc[0].tolist(), source)
+    pixels = frame.iloc[:, list(columns.pixels)].to_numpy()
+    if pixels.dtype.kind not in "biuf" or pixels.shape[1] < 2:
+        raise DataError(f"{source} has cells that are no numbers; give its pixels as columns of numbers")
+    labels = None if columns.label is None else frame.iloc[:, columns.label].to_numpy()
+    table = find_labels(pixels, labels, columns, source)
+    return _from_arrays(table.pixels, table.labels, how, table.notices)
+
+
+def _from_rows(items: _Items, how: Preparation) -> Images:
+    """Return the images of a set of flat ones."""
+    pairs = [_split_item(items.get(row)) for row in range(items.count)]
+    try:
+        pixels = np.stack([_to_numpy(image) for image, _ in pairs])
+    except ValueError:
+        raise DataError(f"{items.source} holds flat images of several sizes; give those of one") from None
+    found = _as_numbers([label for _, label in pairs], items)
+    images = _from_arrays(pixels, found.numbers, how, (*items.notices, *found.notices))
+    return replace(images, source=items.source, class_names=found.class_names or images.class_names)
 
 
 def _class_names(data: Any) -> tuple[str, ...]:
@@ -185,8 +251,8 @@ def _from_items(items: _Items, how: Preparation) -> Images:
     if not 0 < items.count <= MAX_IMAGES:
         raise DataError(f"{items.source} holds {items.count:,} images; give between 1 and {MAX_IMAGES:,}")
     some = [_split_item(items.get(row))[0] for row in range(0, items.count, max(1, items.count // LOOKS))]
-    span = _span(some)
-    looks = [_look(image, span) for image in some]
+    spans = _spans(some)
+    looks = [_look(image, spans) for image in some]
     if all(isinstance(look, str) for look in looks):
         raise DataError(f"no image of {items.source} can be read: {looks[0]}; give others")
     how, notices = settle(how, [look for look in looks if not isinstance(look, str)])
@@ -194,7 +260,7 @@ def _from_items(items: _Items, how: Preparation) -> Images:
     labels: list[Any] = []
     names: list[str] = []
     broken: dict[int, str] = {}
-    read = partial(_prepared, how, span)
+    read = partial(_prepared, how, spans)
     with ThreadPoolExecutor() as pool:
         rows = _fetched(items, names, labels)
         while batch := list(islice(rows, 512)):
@@ -203,9 +269,13 @@ def _from_items(items: _Items, how: Preparation) -> Images:
                     broken[row] = found
                 else:
                     pixels[row] = found
-    numbers, class_names = _as_numbers(labels, items)
-    notices = (*items.notices, *notices, *on_broken(items.source, names, broken, strict=how.strict), how.in_words())
-    images = Images(torch.from_numpy(pixels), numbers, source=items.source, notices=notices, class_names=class_names)
+    found_labels = _as_numbers(labels, items)
+    numbers = None if found_labels.numbers is None else torch.from_numpy(found_labels.numbers)
+    broken_words = on_broken(items.source, names, broken, strict=how.strict)
+    notices = (*items.notices, *found_labels.notices, *_in_words(spans), *notices, *broken_words, how.in_words())
+    images = Images(
+        torch.from_numpy(pixels), numbers, source=items.source, notices=notices, class_names=found_labels.class_names
+    )
     kept = [row for row in range(items.count) if row not in broken]
     return images.take(torch.tensor(kept)) if broken else images
 
@@ -230,7 +300,7 @@ def _split_item(item: Any) -> tuple[Any, Any]:
                 f"an item of data has the keys {', '.join(map(str, item))}; name its image {_IMAGE_KEYS[0]!r}"
             )
         return item[image], None if label is None else item[label]
-    if isinstance(item, tuple | list) and len(item) and _is_image(item[0]):
+    if isinstance(item, tuple | list) and len(item) and (_is_image(item[0]) or _is_flat(item[0])):
         return item[0], item[1] if len(item) > 1 else None
     return item, None
 
@@ -239,17 +309,32 @@ def _is_image(value: Any) -> bool:
     return isinstance(value, Image.Image | str | os.PathLike | bytes) or (_is_array(value) and value.ndim >= 2)
 
 
-def _span(images: Sequence[Any]) -> tuple[float, float]:
-    """Return the smallest and the largest value of those that are arrays of floats; (0, 0) where none is."""
-    arrays = [_to_numpy(image) for image in images if _is_array(image)]
-    floats = [array for array in arrays if array.dtype.kind == "f" and array.size]
-    return min([0.0, *(float(array.min()) for array in floats)]), max([0.0, *(float(array.max()) for array in floats)])
+Spans = Mapping[str, tuple[float, float]]
 
 
-def _look(image: Any, span: tuple[float, float]) -> Look | str:
+def _spans(images: Sequence[Any]) -> Spans:
+    """Return the smallest and the largest value of those that are arrays of floats, and of whole numbers."""
+    spans = {"floats": (0.0, 0.0), "whole": (0.0, 0.0)}
+    for array in [_to_numpy(image) for image in images if _is_array(image)]:
+        if array.size and array.dtype.kind in "iuf":
+            kind, (low, high) = _kind_of_numbers(array), span_of(array)
+            spans[kind] = min(low, spans[kind][0]), max(high, spans[kind][1])
+    return spans
+
+
+def _kind_of_numbers(array: np.ndarray) -> str:
+    return "floats" if array.dtype.kind == "f" else "whole"
+
+
+def _in_words(spans: Spans) -> tuple[str, ...]:
+    """Return that whole numbers are black and white, where none is above 1, as a sentence."""
+    return (BLACK_AND_WHITE,) if spans["whole"][1] == 1 else ()
+
+
+def _look(image: Any, spans: Spans) -> Look | str:
     """Return a look at an image, or why it cannot be read."""
     try:
-        return look_at(_as_picture(image, span))
+        return look_at(_as_picture(image, spans))
     except _Unreadable as error:
         return str(error)
 
@@ -258,20 +343,20 @@ class _Unreadable(DataError):
     """A picture's file that cannot be read, as against an object that is no image at all."""
 
 
-def _prepared(how: Preparation, span: tuple[float, float], item: tuple[int, Any]) -> tuple[int, np.ndarray | str]:
+def _prepared(how: Preparation, spans: Spans, item: tuple[int, Any]) -> tuple[int, np.ndarray | str]:
     """Return the row and its uint8 (C, size, size), or why its file cannot be read."""
     row, image = item
     try:
-        return row, prepare(_as_picture(image, span), how)
+        return row, prepare(_as_picture(image, spans), how)
     except _Unreadable as error:
         return row, str(error)
 
 
-def _as_picture(image: Any, span: tuple[float, float]) -> Image.Image:
+def _as_picture(image: Any, spans: Spans) -> Image.Image:
     """Return a PIL picture, a file, bytes or an array as a picture, upright.
 
     Args:
-        span: smallest and largest float of the set, which say how floats are scaled.
+        spans: of the set, which say how numbers are scaled.
     """
     try:
         if isinstance(image, Image.Image):
@@ -285,7 +370,8 @@ def _as_picture(image: Any, span: tuple[float, float]) -> Image.Image:
         raise DataError(
             f"an item of data is of type {_kind(image)}{shape}; an image is a PIL image, a path, or (H, W[, C])"
         )
-    pixels = as_bytes(_to_numpy(image), "an item of data", span=span)
+    array = _to_numpy(image)
+    pixels = as_bytes(array, "an item of data", span=spans[_kind_of_numbers(array)])
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4) and pixels.shape[0] in (1, 3, 4):
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4):
@@ -300,32 +386,25 @@ def _read(path: Path) -> bytes:
         return file.read(MAX_MEMBER_BYTES + 1)
 
 
-def _as_numbers(labels: Sequence[Any], items: _Items) -> tuple[torch.Tensor | None, tuple[str, ...]]:
-    """Return the labels of all items as numbers, and the classes' names; None where any item has no label."""
-    if any(label is None for label in labels):
-        return None, ()
-    if all(isinstance(label, str) for label in labels):
-        names = tuple(sorted(set(labels)))
-        table = {name: number for number, name in enumerate(names)}
-        return torch.tensor([table[label] for label in labels]), names
-    try:
-        numbers = torch.tensor([_number(label) for label in labels])
-    except (TypeError, ValueError, RuntimeError):
-        kinds = ", ".join(sorted({_kind(label) for label in labels}))
-        raise DataError(
-            f"labels of {items.source} are {kinds}; give one whole number or one name for each image"
-        ) from None
-    if int(numbers.min()) < 0:  # -1 stands for no label
-        return None, ()
-    return numbers, items.class_names if int(numbers.max()) < len(items.class_names) else ()
+def _as_numbers(labels: Sequence[Any], items: _Items) -> Labels:
+    """Return the labels of all items as numbers; none where no item has one."""
+    if all(label is None for label in labels):
+        return Labels()
+    values = [_plain(label) for label in labels]
+    rows = [value for value in values if isinstance(value, np.ndarray)]
+    if len(rows) == len(values) and len({row.shape for row in rows}) == 1:
+        array = np.stack(rows)  # one-hot
+    else:
+        array = np.empty(len(values), object)
+        array[:] = values
+    found = as_labels(array, items.count, items.source)
+    is_named = found.numbers is not None and int(found.numbers.max()) < len(items.class_names)
+    return replace(found, class_names=items.class_names) if is_named and not found.class_names else found
 
 
-def _number(label: Any) -> int:
-    """Return a label as a whole number, also of a one-hot array; TypeError or ValueError for other things."""
-    value = _to_numpy(label) if _is_array(label) else np.asarray(label)
-    if value.size > 1 and value.ndim == 1 and sorted(np.unique(value)) == [0, 1] and value.sum() == 1:
-        return int(value.argmax())
-    number = value.item()
-    if isinstance(number, str) or number != int(number):
-        raise ValueError(number)
-    return int(number)
+def _plain(label: Any) -> Any:
+    """Return a label of NumPy, torch or Python as a number or name; several numbers as an array."""
+    if not _is_array(label):
+        return label
+    array = _to_numpy(label)
+    return array.item() if array.size == 1 else array.reshape(-1)
