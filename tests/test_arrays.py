@@ -238,6 +238,10 @@ def test_other_names_of_arrays_are_known_and_the_only_images_need_none(tmp_path,
     parts = read_file(tmp_path / "a.npz")
     np.testing.assert_array_equal(parts["train"].pixels[..., 0], GREY)
     assert parts["train"].labels.tolist() == (1 - LABELS % 2).tolist() and len(parts["test"].pixels) == 2
+    np.savez(tmp_path / "c.npz", features=GREY.reshape(6, -1), fine_labels=np.eye(9)[LABELS])
+    found = read_file(tmp_path / "c.npz")["train"]
+    np.testing.assert_array_equal(found.pixels[..., 0], GREY)
+    assert found.labels is None and "arrays that are not used: fine_labels" in found.notices[0]
     np.savez(tmp_path / "b.npz", mine=GREY, other=GREY)
     with pytest.raises(DataError, match="holds mine, other; images are looked for as"):
         read_file(tmp_path / "b.npz")

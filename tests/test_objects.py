@@ -117,12 +117,16 @@ def test_a_table_of_pandas_is_read_as_one_in_a_file():
     pixels = COLOR[..., 0].reshape(40, -1)
     frame = pandas.DataFrame(pixels, columns=[f"pixel{k}" for k in range(144)])
     for labels in (WORDS, pandas.Categorical(WORDS)):
-        images = read(frame.assign(label=labels, id=range(40)))
+        images = read(frame.assign(label=labels, id=range(40)).convert_dtypes())
         np.testing.assert_array_equal(images.pixels.reshape(40, -1).numpy(), pixels)
         assert images.labels.tolist() == LABELS.tolist() and images.class_names == ("ape", "dog", "owl")
     assert read(frame).labels is None
+    packed = read(pandas.DataFrame({"emotion": LABELS, "pixels": [" ".join(map(str, row)) for row in pixels]}))
+    np.testing.assert_array_equal(packed.pixels.reshape(40, -1).numpy(), pixels)
+    assert packed.labels.tolist() == LABELS.tolist()
     for refused, words in ((frame.iloc[:0], "no rows"), (frame.iloc[:, :7], "7 columns"),
-                           (frame.astype(object), "no numbers"), (frame[[]], "no columns of numbers"),
+                           (frame.astype(object).mask(frame == frame.iloc[1, 0], "x"), "no numbers"),
+                           (frame[[]], "no columns of numbers"),
                            (frame.where(frame > 9), "non-finite")):  # fmt: skip
         with pytest.raises(DataError, match=words):
             read(refused)

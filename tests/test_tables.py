@@ -116,10 +116,14 @@ def test_without_a_header_the_column_that_looks_like_class_ids_holds_labels(tmp_
     corners = PIXELS.copy()
     corners[:, [0, -1]] = RNG.choice([0, 0, 0, 17, 40], (20, 2))  # fewer different values than classes
     assert read_with(LABELS, corners).labels.tolist() == LABELS.tolist()
+    corners[:, [0, -1]] = 230 + RNG.permutation(20)[:, None] % 10  # the brightest pixel, without gaps
+    assert read_with(LABELS, corners).labels.tolist() == LABELS.tolist()
     corners[:, [0, -1]] = 0
     assert read_with(LABELS % 2 * 4 + 3, corners).labels.tolist() == (LABELS % 2 * 4 + 3).tolist()
     binary = read_with(LABELS, PIXELS > 127)
     assert binary.labels.tolist() == LABELS.tolist() and binary.pixels.max() == 255
+    counted = np.concatenate([np.arange(20)[:, None], LABELS[:, None], PIXELS], axis=1)
+    assert is_whole(read(write(tmp_path / "b.csv", counted)))
     floats = read_with(LABELS, PIXELS / 255)
     assert floats.labels.tolist() == LABELS.tolist()
     np.testing.assert_array_equal(floats.pixels.reshape(20, -1), PIXELS)

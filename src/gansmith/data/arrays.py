@@ -24,7 +24,7 @@ from gansmith.data.archives import list_archive, read_archive
 from gansmith.data.image_files import read_array, read_header
 from gansmith.data.labels import MAX_CLASSES as MAX_CLASSES
 from gansmith.data.labels import as_labels
-from gansmith.data.layouts import as_bytes, as_nhwc, order_in_words, range_in_words
+from gansmith.data.layouts import as_bytes, as_nhwc, order_in_words, range_in_words, square
 from gansmith.data.prepare import SIZE_STEP, Preparation, laid_over, look_at, settle
 from gansmith.data.tables import TABLES, read_table
 from gansmith.errors import DataError, reason_of
@@ -43,6 +43,7 @@ _LABELS = {
     "train": ("y_train", "train_y", "train_labels", "labels", "y", "label", "target", "targets", "arr_1"),
     "test": ("y_test", "test_y", "test_labels", "y_val", "val_y", "val_labels"),
 }
+_MIN_SIDE = 8  # of flat images whose array has another name
 _MAY_BE_LABELS = re.compile(r"label|target|(?<![a-z])y(?![a-z])|^y(?=train|test|val)")
 
 
@@ -147,16 +148,21 @@ def _read_npz(path: Path) -> Parts:
         labels = {part: _npz_labels(archive, stored, part, path) for part, name in found.items() if name is not None}
         texts = [own for own in labels.values() if own is not None and own.dtype.kind == "U"]
         every = sorted({label for own in texts for label in own.reshape(-1).tolist()})
-        return {
-            part: as_arrays(
-                _read_member(archive, name, path),
-                labels[part],
-                f"{path}: {name.removesuffix('.npy')}",
-                class_names=every if len(texts) == len(labels) else (),
-            )
-            for part, name in found.items()
-            if name is not None
-        }
+        parts = {}
+        for part, name in found.items():
+            if name is not None:
+                source = f"{path}: {name.removesuffix('.npy')}"
+                images = _read_member(archive, name, path)
+                arrays = as_arrays(images, labels[part], source, class_names=every if len(texts) == len(labels) else ())
+                parts[part] = replace(arrays, notices=(*_unused_labels(names, labels[part]), *arrays.notices))
+        return parts
+
+
+def _unused_labels(names: Sequence[str], labels: NDArray[Any] | None) -> tuple[str, ...]:
+    """Return a sentence on arrays that may be the labels of images without any."""
+    plain = [name.removesuffix(".npy") for name in names]
+    unused = [name for name in plain if labels is None and _MAY_BE_LABELS.search(name.lower())]
+    return (f"arrays that are not used: {', '.join(unused[:6])}; labels are read from labels",) if unused else ()
 
 
 def _plain_name(name: str) -> str:
@@ -170,16 +176,17 @@ def _first(stored: dict[str, str], names: tuple[str, ...]) -> str | None:
 
 def _only_images(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> str | None:
     """Return the only array that has the shape of images; None where there are several, or none."""
-    found = [name for name in names if len(_shape(archive, name, path)) in (3, 4)]
+    found = [name for name in names if not _MAY_BE_LABELS.search(name.lower()) and _has_images(archive, name, path)]
     return found[0] if len(found) == 1 else None
 
 
-def _shape(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[int, ...]:
+def _has_images(archive: zipfile.ZipFile, name: str, path: Path) -> bool:
     try:
         with archive.open(name) as file:
-            return read_header(file, f"{path}: {name}")[0]
+            shape, _, _ = read_header(file, f"{path}: {name}")
     except DataError:  # of no array
-        return ()
+        return False
+    return len(shape) in (3, 4) or (len(shape) == 2 and square(shape[1])[0] >= _MIN_SIDE)
 
 
 def _npz_labels(archive: zipfile.ZipFile, stored: dict[str, str], part: str, path: Path) -> NDArray[Any] | None:

@@ -177,8 +177,13 @@ def _from_frame(frame: Any, how: Preparation) -> Images:
     source = "the DataFrame in memory"
     columns = choose_columns([str(name) for name in frame.columns], frame.iloc[0].tolist(), source)
     pixels = frame.iloc[:, list(columns.pixels)].to_numpy()
-    if pixels.dtype.kind not in "biuf" or pixels.shape[1] < 2:
-        raise DataError(f"{source} has cells that are no numbers; give its pixels as columns of numbers")
+    try:
+        if len(columns.pixels) == 1:  # all numbers of an image in one cell
+            pixels = np.array([cell.split() for cell in pixels[:, 0]], np.float64)
+        elif pixels.dtype.kind not in "biuf":
+            pixels = pixels.astype(np.float64)
+    except (AttributeError, TypeError, ValueError):
+        raise DataError(f"{source} has cells that are no numbers; give its pixels as columns of numbers") from None
     labels = None if columns.label is None else frame.iloc[:, columns.label].to_numpy()
     table = find_labels(pixels, labels, columns, source)
     return _from_arrays(table.pixels, table.labels, how, table.notices)

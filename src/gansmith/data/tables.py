@@ -83,7 +83,7 @@ def _lines(file: IO[str], path: Path) -> Iterator[str]:
 
 
 def _read_rows(rows: Iterator[list[str]], source: str) -> Table:
-    names = [name.strip() for name in next(rows, [])]
+    names = [name.strip().strip("'") for name in next(rows, [])]
     width = len(names) - (names[-1:] == [""])  # a comma at the end of each line
     second = next(rows, [])
     has_header = _is_header(names[:width], second)
@@ -200,6 +200,8 @@ def find_labels(pixels: NDArray[Any], labels: NDArray[Any] | None, columns: Colu
     count = pixels.shape[1]
     if labels is not None or square(count)[0]:
         return Table(pixels, labels, columns.notices)
+    if square(count - 2)[0] and _is_index(pixels[:, 0]):
+        return find_labels(pixels[:, 1:], None, columns, source)
     if not square(count - 1)[0]:
         raise DataError(
             f"{source} has {count:,} columns; a square image's pixels, with or without one label, are needed"
@@ -214,22 +216,26 @@ def find_labels(pixels: NDArray[Any], labels: NDArray[Any] | None, columns: Colu
 
 def _label_column(table: NDArray[Any]) -> tuple[int, bool]:
     """Return which of the first and the last column is not of pixels, and whether it only numbers the rows."""
-    count, last = len(table), table.shape[1] - 1
+    last = table.shape[1] - 1
     values = {column: np.unique(table[:, column]) for column in (0, last)}
     whole = [column for column in (0, last) if (values[column] == np.rint(values[column])).all()] or [0]
+    if 0 in whole and _is_index(table[:, 0]):
+        return 0, True
     varied = [column for column in whole if len(values[column]) > 1] or whole
-    if 0 in varied and len(values[0]) == count > 1:
-        is_counted = (np.diff(table[:, 0].astype(np.float64)) == 1).all()
-        if is_counted or values[0][-1] > 255:  # more than a pixel
-            return 0, True
-    repeated = [column for column in varied if len(values[column]) < count]
-    if repeated:
-        brightest = table[:, 1:-1].max()
-        return min(repeated, key=lambda column: _label_rank(values[column], brightest)), False
-    return varied[0], len(values[varied[0]]) == count > 1
+    repeated = [column for column in varied if len(values[column]) < len(table)] or varied
+    brightest = table[:, 1:-1].max(initial=0)
+    column = min(repeated, key=lambda column: _label_rank(values[column], brightest))
+    return column, len(values[column]) == len(table) > 1
 
 
-def _label_rank(values: NDArray[Any], brightest: float) -> tuple[bool, bool, int]:
-    """Return the less, the more different values look like class ids: above all pixels, without gaps, and few."""
-    has_gaps = int(values[-1] - values[0]) + 1 != len(values)
-    return bool(values[-1] <= brightest), has_gaps, len(values)
+def _is_index(column: NDArray[Any]) -> bool:
+    """Return whether a column counts its rows, or has another number above all pixels' for each."""
+    is_counting = bool((np.diff(column.astype(np.float64)) == 1).all())
+    return len(column) > 1 and (is_counting or (column.max() > 255 and len(np.unique(column)) == len(column)))
+
+
+def _label_rank(values: NDArray[Any], brightest: float) -> tuple[bool, bool, int, float]:
+    """Return the less, the more different values look like class ids: from 0 or 1 without gaps, few, and small."""
+    is_no_pixel = brightest <= 1 < values[-1]
+    are_ids = values[0] in (0, 1) and values[-1] - values[0] + 1 == len(values)
+    return not is_no_pixel, not are_ids, len(values), float(values[-1])
