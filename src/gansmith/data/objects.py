@@ -34,7 +34,7 @@ _IMAGE_KEYS = ("image", "img", "images", "pixel_values", "x")
 _LABEL_KEYS = ("label", "labels", "fine_label", "class", "target", "y")
 _ALLOWED = (
     "give a data set's name, a path, gansmith.Images, an array, a list of PIL images, arrays or paths, a torch data "
-    "set with __len__ and __getitem__, or a Hugging Face Dataset"
+    "set with __len__ and __getitem__, a DataFrame of pixels, or a Hugging Face Dataset"
 )
 
 
@@ -62,7 +62,7 @@ def as_images(data: Any, how: Preparation) -> Images:
 
     Args:
         data: `Images`, an array or a pair (images, labels) of arrays, a sequence of PIL pictures, arrays, paths or
-            pairs (image, label), a map-style torch data set, or a Hugging Face `Dataset`.
+            pairs (image, label), a map-style torch data set, a pandas DataFrame of pixels, or a Hugging Face `Dataset`.
 
     Raises DataError for anything else, and for what is no image in it.
     """
@@ -139,9 +139,7 @@ def _to_numpy(array: Any) -> np.ndarray:
     try:
         return np.asarray(array)
     except ValueError:
-        raise DataError(
-            f"a {_kind(array)} holds lists of several lengths; give an array, or one label a time"
-        ) from None
+        raise DataError(f"a {_kind(array)} holds lists of several lengths; give lists of one, or an array") from None
 
 
 def _is_flat(image: Any) -> bool:
