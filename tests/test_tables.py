@@ -116,6 +116,8 @@ def test_without_a_header_the_column_that_looks_like_class_ids_holds_labels(tmp_
     corners = PIXELS.copy()
     corners[:, [0, -1]] = RNG.choice([0, 0, 0, 17, 40], (20, 2))  # fewer different values than classes
     assert read_with(LABELS, corners).labels.tolist() == LABELS.tolist()
+    corners[:, [0, -1]] = np.where(np.arange(20) < 2, 1, 0)[:, None]  # mostly black, as in Fashion-MNIST
+    assert read_with(LABELS, corners).labels.tolist() == LABELS.tolist()
     corners[:, [0, -1]] = 230 + RNG.permutation(20)[:, None] % 10  # the brightest pixel, without gaps
     assert read_with(LABELS, corners).labels.tolist() == LABELS.tolist()
     corners[:, [0, -1]] = 0

@@ -23,6 +23,7 @@ TABLES = (".csv", ".csv.gz", ".tsv")
 _DELIMITERS = ",;\t"
 _LABEL_COLUMNS = ("label", "labels", "class", "target", "y", "digit", "letter", "emotion", "category")
 _INDEX_COLUMNS = ("", "id", "imageid", "image_id", "index", "unnamed: 0")
+_MOSTLY = 0.75  # of the rows
 _MIN_COUNTED = 16  # columns from which 0, 1, 2, ... are no pixels but names, as pandas gives them
 
 
@@ -217,15 +218,15 @@ def find_labels(pixels: NDArray[Any], labels: NDArray[Any] | None, columns: Colu
 def _label_column(table: NDArray[Any]) -> tuple[int, bool]:
     """Return which of the first and the last column is not of pixels, and whether it only numbers the rows."""
     last = table.shape[1] - 1
-    values = {column: np.unique(table[:, column]) for column in (0, last)}
-    whole = [column for column in (0, last) if (values[column] == np.rint(values[column])).all()] or [0]
+    found = {column: np.unique(table[:, column], return_counts=True) for column in (0, last)}
+    whole = [column for column in (0, last) if (found[column][0] == np.rint(found[column][0])).all()] or [0]
     if 0 in whole and _is_index(table[:, 0]):
         return 0, True
-    varied = [column for column in whole if len(values[column]) > 1] or whole
-    repeated = [column for column in varied if len(values[column]) < len(table)] or varied
+    varied = [column for column in whole if len(found[column][0]) > 1] or whole
+    repeated = [column for column in varied if len(found[column][0]) < len(table)] or varied
     brightest = table[:, 1:-1].max(initial=0)
-    column = min(repeated, key=lambda column: _label_rank(values[column], brightest))
-    return column, len(values[column]) == len(table) > 1
+    column = min(repeated, key=lambda column: _label_rank(*found[column], brightest))
+    return column, len(found[column][0]) == len(table) > 1
 
 
 def _is_index(column: NDArray[Any]) -> bool:
@@ -234,8 +235,13 @@ def _is_index(column: NDArray[Any]) -> bool:
     return len(column) > 1 and (is_counting or (column.max() > 255 and len(np.unique(column)) == len(column)))
 
 
-def _label_rank(values: NDArray[Any], brightest: float) -> tuple[bool, bool, int, float]:
-    """Return the less, the more different values look like class ids: from 0 or 1 without gaps, few, and small."""
+def _label_rank(values: NDArray[Any], counts: NDArray[np.int64], brightest: float) -> tuple[bool, int, int, float]:
+    """Return the less, the more the values of a column look like class ids.
+
+    Class ids start at 0 or 1, have no gaps, and none has nearly all rows, as black has in the corner of most images;
+    there are few, and they are small.
+    """
     is_no_pixel = brightest <= 1 < values[-1]
-    are_ids = values[0] in (0, 1) and values[-1] - values[0] + 1 == len(values)
-    return not is_no_pixel, not are_ids, len(values), float(values[-1])
+    has_gaps = values[0] not in (0, 1) or values[-1] - values[0] + 1 != len(values)
+    is_mostly_one = counts.max() > _MOSTLY * counts.sum()
+    return not is_no_pixel, int(has_gaps) + int(is_mostly_one), len(values), float(values[-1])
