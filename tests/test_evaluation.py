@@ -207,6 +207,10 @@ def test_class_folders_named_as_the_real_classes_have_their_numbers(tmp_path, su
     assert sorted(read_samples(folder, awkward).labels.tolist()) == [0, 1, 2]
     numbered = write_pictures(tmp_path / "numbered", real.pixels[:, 0].numpy(), [2, 0, 2])
     assert sorted(read_samples(numbered, real).labels.tolist()) == [0, 2, 2]
+    for shape in (28, 24):  # as they are, and cropped
+        pixels = real.pixels[:, 0, :shape].numpy()
+        np.savez(tmp_path / "named.npz", images=pixels, labels=["two", "one", "two"])
+        assert read_samples(tmp_path / "named.npz", real).labels.tolist() == [2, 1, 2]
     np.savez(tmp_path / "unnamed.npz", images=real.pixels[:, 0].numpy(), labels=[2, 1, 0])
     assert read_samples(tmp_path / "unnamed.npz", real).labels.tolist() == [2, 1, 0]
 

@@ -183,8 +183,9 @@ def _from_arrays(arrays: Arrays, how: Preparation, name: str) -> Images:
     height, width = arrays.pixels.shape[1:3]
     if height == width and len(arrays.pixels):
         labels = None if arrays.labels is None else torch.from_numpy(arrays.labels)
-        return Images(torch.from_numpy(arrays.pixels), labels, name, arrays.source, arrays.notices)
-    samples = arrays_as_images(arrays, how, name=name)
+        pixels, names = torch.from_numpy(arrays.pixels), arrays.class_names
+        return Images(pixels, labels, name, arrays.source, arrays.notices, class_names=names)
+    samples = replace(arrays_as_images(arrays, how, name=name), class_names=arrays.class_names)
     verb = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}[how.resize]
     done = f"its images of {height} x {width} pixels were {verb} to squares of {how.size}"
     return replace(samples, notices=(*samples.notices, done))

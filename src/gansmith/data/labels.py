@@ -48,10 +48,11 @@ def as_labels(labels: NDArray[Any] | None, count: int, source: str, *, class_nam
     labels = labels.reshape(-1)
     if len(labels) != count:
         raise DataError(f"{source} has {len(labels):,} labels for {count:,} images; one for each is needed")
-    missing = sum(map(_is_missing, labels)) if labels.dtype.kind in "fOUS" else 0
+    is_number = labels.dtype.kind in "biuf"
+    missing = int(np.isnan(labels).sum()) if is_number else sum(map(_is_missing, labels))
     if missing:
         return _without(f"{source} has no label for {missing:,} of {count:,} images")
-    if labels.dtype.kind not in "biuf":
+    if not is_number:
         labels = _plain(labels, source)
     if labels.dtype.kind != "U":
         return _numbers(labels, source)
