@@ -55,9 +55,9 @@ class Arrays:
         pixels: uint8 (N, H, W, C).
         labels: (N,) whole numbers, or None.
         source: the file, in words.
-        notices: a sentence on the range of floats.
+        notices: sentences on how numbers, layouts and labels were taken, and on what is not used.
         digests: SHA-256 of what they were read from, where sets of such files are published.
-        class_names: where files beside them say so.
+        class_names: where labels are names, or files beside them say so.
     """
 
     pixels: NDArray[np.uint8]

@@ -97,7 +97,8 @@ def _roughness(images: NDArray[np.float64]) -> float:
 
     The one beside it would not do: of grey pixels stored as three equal numbers it hardly differs in either order.
     """
-    return float(np.abs(np.diff(images, axis=1)).mean()) if images.shape[1] > 1 else 0.0
+    steps = np.abs(np.diff(images, axis=1))
+    return float(steps.mean()) if steps.size else 0.0
 
 
 def square(count: int) -> tuple[int, int]:
