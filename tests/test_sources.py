@@ -134,6 +134,16 @@ def test_the_test_part_is_in_the_same_file_or_in_one_of_its_own(tmp_path):
     assert len(load_data(str(tmp_path / "two"))) == 4 and len(load_data(str(tmp_path / "two"), part="test")) == 2
 
 
+def test_names_in_files_of_their_own_are_numbered_as_in_training(tmp_path):
+    rows = np.zeros((3, 64), np.uint8)
+    for part, labels in {"train": ["cat", "dog", "owl"], "test": ["owl", "eel", "dog"]}.items():
+        np.savez(tmp_path / f"{part}.npz", images=rows, labels=np.array(labels))
+    source = open_source(tmp_path)
+    train, test = (load_source(source, Preparation(), part=part) for part in ("train", "test"))
+    assert train.labels.tolist() == [0, 1, 2] and train.class_names == ("cat", "dog", "owl")
+    assert test.labels.tolist() == [2, 3, 1] and test.class_names == ("cat", "dog", "owl", "eel")
+
+
 def test_arrays_stay_as_they_are_unless_asked_for_more(tmp_path):
     np.savez(tmp_path / "x.npz", images=PIXELS)
     assert load_data(str(tmp_path / "x.npz")).notices == ()

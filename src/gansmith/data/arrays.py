@@ -22,7 +22,6 @@ from PIL import Image
 
 from gansmith.data.archives import list_archive, read_archive
 from gansmith.data.image_files import read_array, read_header
-from gansmith.data.labels import MAX_CLASSES as MAX_CLASSES
 from gansmith.data.labels import as_labels
 from gansmith.data.layouts import as_bytes, as_nhwc, order_in_words, range_in_words, square
 from gansmith.data.prepare import SIZE_STEP, Preparation, laid_over, look_at, settle
@@ -103,7 +102,7 @@ def read_file(path: Path) -> Parts:
         "npy": _read_npy,
         "table": _read_table,
         "cifar": _read_cifar,
-        "cifar-tar": _read_cifar_tar,
+        "cifar-tar": read_cifar_tar,
         "mat": _read_mat,
     }
     kind = kind_of(path)
@@ -345,7 +344,7 @@ def as_cifar(data: bytes, source: str, names: bytes) -> Arrays:
     raise DataError(f"{source} has {len(rows):,} bytes, no multiple of CIFAR's rows of 3,073 or 3,074; fetch it again")
 
 
-def _read_cifar_tar(path: Path) -> Parts:
+def read_cifar_tar(path: Path) -> Parts:
     """Return both parts of CIFAR's archive of binary files, read in place."""
     listed, _ = list_archive(path)
     wanted = [name for name in sorted(listed) if name.endswith((".bin", *CIFAR_NAMES))]
@@ -374,6 +373,9 @@ def joined(each: Sequence[Arrays], source: str) -> Arrays:
         raise DataError(
             f"{source} holds images of several shapes ({', '.join(map(str, sorted(shapes)))}); name one file"
         )
+    if len({one.class_names for one in each}) > 1:
+        names = sorted({name for one in each for name in one.class_names})
+        each = [numbered(one, names) for one in each]
     found = [one.labels for one in each if one.labels is not None]
     return Arrays(
         np.concatenate([one.pixels for one in each]),
@@ -383,6 +385,15 @@ def joined(each: Sequence[Arrays], source: str) -> Arrays:
         tuple(digest for one in each for digest in one.digests),
         each[0].class_names,
     )
+
+
+def numbered(arrays: Arrays, names: Sequence[str]) -> Arrays:
+    """Return images whose labels are numbers of these names, and after them of others that they have."""
+    if arrays.labels is None or not arrays.class_names or tuple(names) == arrays.class_names:
+        return arrays
+    every = (*names, *(name for name in arrays.class_names if name not in names))
+    numbers = np.array([every.index(name) for name in arrays.class_names], np.int64)
+    return replace(arrays, labels=numbers[arrays.labels], class_names=every)
 
 
 def _read_mat(path: Path) -> Parts:

@@ -16,9 +16,19 @@ from PIL import Image
 
 from gansmith.config import ARRAY_FILES
 from gansmith.data import cache
-from gansmith.data.arrays import MAX_CLASSES, Arrays, Parts, _read_cifar_tar, joined, kind_of, labels_beside, read_file
+from gansmith.data.arrays import (
+    Arrays,
+    Parts,
+    joined,
+    kind_of,
+    labels_beside,
+    numbered,
+    read_cifar_tar,
+    read_file,
+)
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images, find_known, labels_sha256, with_known
+from gansmith.data.labels import MAX_CLASSES
 from gansmith.data.loading import load_pictures
 from gansmith.data.official import OFFICIAL, as_published, class_names, idx_digests, known_sets, oddities, set_of_file
 from gansmith.data.on_disk import open_array
@@ -158,6 +168,8 @@ def _label_numbers(tables: Sequence[Table]) -> tuple[dict[Any, int], tuple[str, 
     if not all(table.label for table in tables):
         return {}, (), ()
     column = tables[0].label
+    if any(None in table.labels for table in tables):
+        return {}, (), (f"the column {column} has gaps, so images are used without labels",)
     try:
         found = sorted({label for table in tables for label in table.labels})
     except TypeError:  # lists, or of several kinds
@@ -316,7 +328,7 @@ def as_prepared(images: Images, how: Preparation) -> Images:
 
 
 def read_arrays(source: FileSource, part: str) -> Arrays:
-    """Return all files of a part as one."""
+    """Return all files of a part as one; where labels are names, numbered as those of the training images are."""
     if part in source.parts and part != "train":
         found = [_read(file)["train"] for file in source.parts[part]]
     else:
@@ -326,12 +338,15 @@ def read_arrays(source: FileSource, part: str) -> Arrays:
         raise NotFoundError(f"{source.path} holds no {part} images")
     if sum(len(one.pixels) for one in found) > MAX_IMAGES:
         raise DataError(f"{source.path} holds more than {MAX_IMAGES:,} images; take fewer")
-    return joined(found, str(source.path))
+    whole = joined(found, str(source.path))
+    if part != "train" and whole.class_names and kind_of(source.parts["train"][0]) in ("table", "npz", "npy"):
+        return numbered(whole, read_arrays(source, "train").class_names)
+    return whole
 
 
 def _read(file: Path) -> Parts:
     """Return the parts in a file of numbers; an archive is one of CIFAR's binary files, whatever its name."""
-    return _read_cifar_tar(file) if is_archive(file) else read_file(file)
+    return read_cifar_tar(file) if is_archive(file) else read_file(file)
 
 
 def settle_arrays(how: Preparation, arrays: Arrays) -> tuple[Preparation, tuple[str, ...]]:
