@@ -252,7 +252,7 @@ def _load(name: str, network: nn.Module, found: Mapping[str, Tensor], on_ids: se
     network.load_state_dict({**state, **found})
     others = [key for key in state if key not in found and key not in on_ids]
     embeddings = [key for key in on_ids if key not in found]
-    lacking = [f"{', '.join(others)} (of another shape)"] if others else []
+    lacking = [f"{', '.join(others)} (not there in this shape)"] if others else []
     lacking += [f"{', '.join(sorted(embeddings))} (of other class ids)"] if embeddings else []
     amount = f"{_share(found, network, on_ids):.0%} of its weights from" if others else "the weights of"
     return f"{name} starts with {amount} {start_from}{'; new: ' if lacking else ''}{', '.join(lacking)}"

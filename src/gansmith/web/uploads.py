@@ -19,7 +19,7 @@ from gansmith.web.records import DATA_SETS
 
 MAX_FILES = 200_000  # of one upload
 MAX_UPLOADS = 32  # kept; the oldest go first
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PACKED = (*ARCHIVES, *ARRAY_FILES)
 USED = ".used"  # marks an upload that a training reads
 _ID = re.compile(r"[0-9a-f]{16}")
