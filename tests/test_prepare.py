@@ -140,6 +140,7 @@ def test_pictures_of_one_size_keep_it_without_a_word():
     ("sizes", "size"),
     [
         ([(30, 30)], 32), ([(256, 256)], 64), ([(20, 30), (40, 24), (24, 90)], 24), ([(3, 3)], 8), ([(128, 128)], 128),
+        ([(100, 100)] * 20 + [(3024, 3024)], 100), ([(100, 100)] * 18 + [(3024, 3024)], 64),
     ],
 )  # fmt: skip
 def test_mixed_or_odd_sizes_are_settled_and_said(sizes, size):

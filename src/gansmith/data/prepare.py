@@ -22,6 +22,7 @@ from gansmith.errors import ConfigError, DataError, reason_of
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 RESIZES, COLORS = ("crop", "pad", "stretch"), ("auto", "grey", "rgb")
 MAX_SIZE, MAX_AUTO_SIZE, SIZE_STEP = 128, 64, 4
+COMMON = 0.95  # of the pictures looked at that have one size: the others are brought to it
 MAX_PIXELS = 89_000_000  # of one picture
 REDUCING_GAP = (
     2.0  # larger pictures are first averaged in whole blocks to so many times the size, as Pillow's thumbnails
@@ -237,14 +238,15 @@ def _background(looks: Sequence[Look]) -> str:
 
 
 def _common_size(looks: Sequence[Look]) -> tuple[int, str]:
-    """Return the size that all pictures have, or one near theirs, and why if it is another."""
+    """Return the size that all pictures have, but for a few, or one near theirs; and why if some are brought to it."""
     sizes = Counter((look.width, look.height) for look in looks)
-    (width, height), _ = sizes.most_common(1)[0]
-    if len(sizes) == 1 and width == height and width % SIZE_STEP == 0 and width <= MAX_SIZE:
+    (width, height), count = sizes.most_common(1)[0]
+    is_common = count >= COMMON * len(looks) and width == height and width % SIZE_STEP == 0 and width <= MAX_SIZE
+    if is_common and len(sizes) == 1:
         return width, ""
     middle = sorted(min(look.width, look.height) for look in looks)[len(looks) // 2]
     nearest = SIZE_STEP * math.floor(middle / SIZE_STEP + 0.5)
-    size = max(SIZE_STEP * 2, min(MAX_AUTO_SIZE, nearest))
+    size = width if is_common else max(SIZE_STEP * 2, min(MAX_AUTO_SIZE, nearest))
     listing = ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes.most_common(3))
     more = f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else ""
     return size, f"pictures are {listing}{more}; prepared as {size}x{size}: --size chooses another"
