@@ -10,7 +10,7 @@ import sys
 import pytest
 import safetensors.torch
 import torch
-from conftest import flags, wait_until
+from conftest import TINY, flags, wait_until
 
 from gansmith import processes
 from gansmith.config import resolve
@@ -255,6 +255,39 @@ def test_checkpoints_move_between_one_two_and_four_processes(tmp_path, digit_dir
     codes, _, err = finish(start([*command, f"--out={alone}"], 1))
     assert codes == [0], err
     assert_same_to_rounding(tmp_path, case, open_run(alone), open_run(moved))
+
+
+# Trains with losses that are not read at every step, as on an accelerator, and says how each run failed.
+UNREAD = """
+import json, sys
+from dataclasses import replace
+from gansmith import TrainingFailed, api
+from gansmith.training import state, step, techniques
+
+build = state.build_techniques
+state.build_techniques = lambda *given: replace(build(*given), reads=False)
+for module in (step, techniques):
+    module.known = lambda scalar: scalar.detach().clone()
+for name, choices in json.loads(sys.argv[1]).items():
+    try:
+        api.run_training(api.plan_training("mlp-small", out=name, choices=choices), progress="none")
+    except TrainingFailed as failure:
+        print(failure)
+"""
+
+
+def test_processes_go_back_together_from_what_is_not_finite(tmp_path, digit_dir):
+    """Whether the log finds it, or a sample grid, which process 0 alone draws, or a checkpoint."""
+    choices = {**TINY, "data_dir": str(digit_dir), "evaluate_every": 10**7, "g_lr": 1e18, "d_lr": 1e18}
+    seldom = {"log_every": 128, "sample_every": 10**7, "save_every": 10**7}
+    due = {"log": seldom, "grid": {**seldom, "sample_every": 32}, "save": {**seldom, "save_every": 32}}
+    words = ["-c", UNREAD, json.dumps({name: choices | own for name, own in due.items()})]
+    codes, out, err = finish(start(words, 2, GANSMITH_TIMEOUT=20))
+    assert codes == [0, 0], err
+    assert out[0] == out[1] and out[0].count("loss became NaN or infinite after") == len(due)
+    for name in due:
+        (row,) = [row for row in open_run(tmp_path / name).log if row.get("kind") == "failure"]
+        assert row["failure"] == "not-finite"
 
 
 SELDOM = {"evaluate_every": 10**7, "sample_every": 10**7}

@@ -1,6 +1,7 @@
 """What a run does besides training: log, diagnose, sample grids, validation FD ratios, checkpoints.
 
-Each chore is a function of the state that returns the event it made, or None.
+Each chore is a function of the state that returns the event it made, or None. All processes of a run call it; process
+0 alone writes files.
 """
 
 import logging
@@ -10,8 +11,9 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -41,6 +43,7 @@ MEASUREMENTS = 100  # of the health signals that `diagnose` reads
 SAFETY_S = 300.0  # no more than this is lost to a crash: a save between the scheduled ones, removed at the next
 
 Chore = Callable[[State], Event | None]
+T = TypeVar("T")
 
 logger = logging.getLogger("gansmith")
 
@@ -58,7 +61,7 @@ def scheduled_chores(state: State) -> list[tuple[int, Chore]]:
     if state.scorer is not None:
         every = interval(config, "evaluate_every", scores_in(config, expected_length(config), state.scorer.cost))
         chores.insert(0, (every, score))  # first, for it may find that the run is over
-    return [(every, chore) for every, chore in chores if processes.is_first() or chore in TOGETHER]
+    return chores
 
 
 def run_chores(
@@ -71,16 +74,15 @@ def run_chores(
         overdue: what `is_overdue` says on any process; None asks it here.
     """
     if state.images_seen == 0:
-        if processes.is_first():
-            yield draw_grid(state)
+        if event := draw_grid(state):
+            yield event
         return
     if state.just_resumed or state.images_seen < state.checked_until:
         return
     for every, chore in chores:
         is_due = state.images_seen // every > (state.images_seen - state.config.batch_size) // every
         if state.is_finished or is_due or (chore is save and state.is_best):
-            event = chore(state)
-            if event is not None:
+            if event := chore(state):
                 yield event
     is_stopping = stopping or (state.new_failure is not None and state.config.on_failure == "stop")
     overdue = is_overdue(state) if overdue is None else overdue
@@ -93,16 +95,34 @@ def is_overdue(state: State) -> bool:
     return time.monotonic() - state.saved_at > SAFETY_S
 
 
-def log(state: State) -> Event:
+def finite_on_all(compute: Callable[[], T]) -> T:
+    """Return what this computes, in which no process waits for another; NonFiniteError on all where one raises it.
+
+    So all processes go back together, or none does.
+    """
+    error = None
+    try:
+        found = compute()
+    except NonFiniteError as raised:
+        error = raised
+    if any(processes.any_of(error is not None)):
+        raise error or NonFiniteError("a number of another process")
+    return found
+
+
+def log(state: State) -> Event | None:
     """Append a row of means to log.jsonl, and the health signals where their turn has come."""
     config, images_seen = state.config, state.images_seen
-    row: dict[str, Any] = {"images_seen": images_seen, **state.means.take(), **state.clock.lap(images_seen)}
+    means = finite_on_all(state.means.take)
+    state.hold()
+    if not processes.is_first():
+        return None
+    row: dict[str, Any] = {"images_seen": images_seen, **means, **state.clock.lap(images_seen)}
     every = (config.planned_images or config.images) // MEASUREMENTS or 1
     if images_seen // every > (state.rows[-1]["images_seen"] if state.rows else 0) // every:
         row |= state.monitor.measure(state.networks.G, state.networks.D, images_seen)
         row |= gradient_norms(state)
     state.rows.append(state.run.append(state.run.log_path, row))
-    state.hold()
     values = {name: value for name, value in state.rows[-1].items() if name != "images_seen"}
     return Logged(images_seen, values=values)
 
@@ -140,11 +160,13 @@ def report_failure(state: State, failure: Failure) -> Event:
     return FailureDetected(failure.images_seen, failure.name, failure.message)
 
 
-def draw_grid(state: State) -> Event:
+def draw_grid(state: State) -> Event | None:
     """Write samples/<images seen>.png: the same latents every time, a column for each class where there are few."""
-    config = state.config
+    config, model = state.config, finite_on_all(state.averaged)
+    if not processes.is_first():
+        return None
     y = state.data.conditioning.draw_grid(GRID_COLUMNS * GRID_ROWS, GRID_COLUMNS)
-    frame = generate(state.averaged(), draw_latents(config, seed=config.seed, count=len(y)), y)
+    frame = generate(model, draw_latents(config, seed=config.seed, count=len(y)), y)
     path = state.run.samples_dir / f"{state.images_seen:09d}.png"
     write_bytes(path, to_png(grid(frame, columns=GRID_COLUMNS)))
     return Sampled(state.images_seen, str(path), state.data.spec.size)
@@ -153,7 +175,7 @@ def draw_grid(state: State) -> Event:
 def score(state: State) -> Event:
     """Append a validation FD ratio to metrics.jsonl."""
     assert state.scorer is not None
-    model, count = state.averaged(), state.scorer.count
+    model, count = finite_on_all(state.averaged), state.scorer.count
     z, y = (processes.split(inputs) for inputs in draw_inputs(model, seed=1, count=count))
     samples = processes.joined_rows(generate(model, z, y), count)
     scored = state.scorer.score(samples)  # in which all take part
@@ -178,8 +200,7 @@ def save(state: State, *, for_safety: bool = False) -> Event:
     """
     run, config = state.run, state.config
     tensors = {name: value.cpu() for name, value in to_tensors(state.networks, config).items()}
-    if not all(value.isfinite().all() for value in tensors.values()):
-        raise NonFiniteError("a weight")
+    finite_on_all(partial(_refuse_non_finite, state, tensors))
     if processes.count() > 1:
         processes.refuse_difference(tensors_sha256(tensors), "the state of the run")
     path = run.checkpoint(state.images_seen)
@@ -192,6 +213,14 @@ def save(state: State, *, for_safety: bool = False) -> Event:
     state.safety_save = path if for_safety else None
     state.saved_images, state.saved_at = state.images_seen, time.monotonic()
     return Saved(state.images_seen, str(path))
+
+
+def _refuse_non_finite(state: State, tensors: dict[str, Tensor]) -> None:
+    """Raise NonFiniteError where anything that a checkpoint holds is NaN or infinite."""
+    if not all(value.isfinite().all() for value in tensors.values()):
+        raise NonFiniteError("a weight")
+    state.averaged()
+    state.means.read()
 
 
 def _write_checkpoint(state: State, tensors: dict[str, Tensor], *, for_safety: bool) -> None:
@@ -224,9 +253,6 @@ def _counters(state: State, *, for_safety: bool) -> dict[str, Any]:
         "gradient_norms": gradient_norms(state),
         "initial_norms": state.initial_norms,
     }
-
-
-TOGETHER = (score, check_health, save)  # chores in which all processes take part; the others are of the first alone
 
 
 def scores_in(config: Config, images: int, cost: int = 1) -> int:
