@@ -290,6 +290,39 @@ def test_processes_go_back_together_from_what_is_not_finite(tmp_path, digit_dir)
         assert row["failure"] == "not-finite"
 
 
+# Chooses evaluators for ten minutes, in which process 0 alone would train one.
+CHOOSE = """
+import sys, torch
+from gansmith import processes
+from gansmith.data.images import Images
+from gansmith.metrics import evaluator_training, evaluators
+from gansmith.metrics.validation import ValidationScorer
+
+processes.join()
+evaluator_training.ON_DEMAND = 1
+evaluators.training_seconds = lambda train: 1000 * processes.number()
+draw = torch.Generator().manual_seed(0)
+pixels = torch.randint(256, (200, 1, 16, 16), generator=draw, dtype=torch.uint8)
+grey = Images(pixels, torch.arange(200) % 2, name="mine")
+scorer = ValidationScorer(grey, grey)
+scorer.prepare(600)
+print({name: network.name for name, network in scorer.networks.items()})
+if processes.number() == 1:
+    evaluators.FEWEST_TO_TRAIN_ON = 1000  # as where a package is missing
+try:
+    ValidationScorer(grey, grey).prepare(600)
+except processes.ConfigError as error:
+    print(error)
+"""
+
+
+def test_processes_score_with_the_same_evaluators(tmp_path):
+    codes, out, err = finish(start(["-c", CHOOSE], 2, GANSMITH_TIMEOUT=20))
+    assert codes == [0, 0], err
+    assert out[0] == out[1] and "{'trained': 'trained-" in out[0] and "'random': 'random-" in out[0]
+    assert out[0].endswith("lacks one of them; install the same packages on all machines\n")
+
+
 SELDOM = {"evaluate_every": 10**7, "sample_every": 10**7}
 
 

@@ -5,7 +5,7 @@ labels or on k-means clusters; for color one with ImageNet weights, where its pa
 weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -19,35 +19,41 @@ from gansmith.metrics.pretrained import PretrainedNetwork
 from gansmith.metrics.residual import ResidualNetwork
 from gansmith.metrics.weights import cached_array
 
+EVALUATORS = ("trained", "clusters", "pretrained", "random")
 FEWEST_TO_TRAIN_ON = 200  # images of a train split
 TRUSTED_ACCURACY = 0.9  # of a classifier that tells whether an image belongs to a class
 SHARE_OF_A_RUN = 0.2  # of its time, which an evaluator may take before it scores anything
 PRETRAINED_S = 30  # that the pretrained one takes for 12,000 real images, on one core
 
 
-def find_evaluators(train: Images, *, seconds: float | None = None) -> dict[str, Evaluator]:
+def find_evaluators(
+    train: Images, *, seconds: float | None = None, names: Collection[str] = EVALUATORS
+) -> dict[str, Evaluator]:
     """Return the evaluators of a data set by name, the one that knows most of it first.
 
     Args:
         train: its train split, with the labels it has.
         seconds: of a run; an evaluator that would first take more than a fifth of them is left out. None for all.
+        names: of those that are wanted; no other is loaded or trained.
     """
+    loaded = {name: network for name, network in load_evaluators(train).items() if name in names}
     if load_shipped(train.name, train.spec):
-        return {**load_evaluators(train)}
+        return loaded
     found: dict[str, Evaluator] = {}
-    if len(train) >= FEWEST_TO_TRAIN_ON:
+    own_name = "trained" if has_classes(train) else "clusters"
+    if own_name in names and len(train) >= FEWEST_TO_TRAIN_ON:
         own = load_stored(train)
         if own is None and (seconds is None or (seconds and training_seconds(train) <= SHARE_OF_A_RUN * seconds)):
             own = train_and_store(train)
         if own is not None:
-            found["trained" if has_classes(train) else "clusters"] = own
-    weights = pretrained.find_weights() if suits_pretrained(train) else None
+            found[own_name] = own
+    weights = pretrained.find_weights() if "pretrained" in names and suits_pretrained(train) else None
     is_affordable = seconds is None or PRETRAINED_S <= SHARE_OF_A_RUN * seconds
     if weights is not None and is_affordable:
         network = pretrained.load_pretrained(weights, train.spec.size)
         network.fit_scale(observe_real(network, train.shuffled(1_000))[0])
         found["pretrained"] = network
-    return {**found, **load_evaluators(train)}
+    return {**found, **loaded}
 
 
 def move_evaluators(networks: Mapping[str, Evaluator], device: torch.device) -> None:

@@ -13,7 +13,7 @@ earlier runs were measured.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gansmith.data.images import Images
+from gansmith.errors import ConfigError
 from gansmith.metrics.classes import class_balance, recognised
 from gansmith.metrics.distances import frechet_of_moments, moments
 from gansmith.metrics.evaluator_training import fit_and_held_out
@@ -33,7 +34,7 @@ from gansmith.metrics.evaluators import (
     observe_real,
 )
 from gansmith.metrics.features import Evaluator, load_shipped
-from gansmith.processes import joined_rows, split
+from gansmith.processes import agreed, any_of, is_first, joined_rows, split
 
 COUNT = 2_000  # samples and training images
 LARGEST_REFERENCE = 10_000  # validation images that evaluators trained on demand compare with
@@ -93,17 +94,30 @@ class ValidationScorer:
         return 3 if "pretrained" in self.networks else 1
 
     def prepare(self, seconds: float, *, names: Collection[str] = ()) -> None:
-        """Choose the evaluators of a run, once.
+        """Choose the evaluators of a run, once: process 0 does, and the others take the same.
 
         Args:
             seconds: that the run takes; one that is still to be trained is left out where these are too few for it.
             names: of those that have scored the run before, if it continues: the same ones score it again.
+
+        Raises ConfigError where a process lacks one of them.
         """
         if "networks" in self.__dict__:
             return
-        found = find_evaluators(self._train_split, seconds=None if set(names) & {"trained", "clusters"} else seconds)
-        same = {name: network for name, network in found.items() if name in names}
-        self.__dict__["networks"] = same or found
+        chosen = agreed(partial(self._choose, seconds, names))
+        if not is_first():
+            self.__dict__["networks"] = find_evaluators(self._train_split, names=chosen)
+        if any(any_of(list(self.networks) != chosen)):
+            raise ConfigError(
+                f"process 0 scores with the evaluators {', '.join(chosen)}, and another process lacks one of them; "
+                "install the same packages on all machines"
+            )
+
+    def _choose(self, seconds: float, names: Collection[str]) -> list[str]:
+        """Find the evaluators of a run, trained first where need be, and return their names."""
+        same = find_evaluators(self._train_split, names=names) if names else {}
+        self.__dict__["networks"] = same or find_evaluators(self._train_split, seconds=seconds)
+        return list(self.networks)
 
     @cached_property
     def real(self) -> dict[str, RealFigures]:

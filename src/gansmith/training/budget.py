@@ -37,8 +37,7 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
     measured_s = min(6.0, max(0.5, 0.01 * seconds))
     started_at = time.perf_counter()
     if data.scorer is not None:  # an evaluator that has to be trained is part of the time
-        with processes.first_alone():
-            data.scorer.prepare(seconds)
+        data.scorer.prepare(seconds)
     image_s, share = _seconds_per_image(probe, networks, data, measured_s)
     is_cpu = networks.device.type == "cpu"
     while is_cpu and share < FREE_CORES and config.threads == 0 and torch.get_num_threads() > 1:

@@ -229,8 +229,7 @@ def start(run: RunDirectory, data: TrainingData) -> State:
     scores = run.validation_scores()
     if data.scorer is not None:
         seconds = math.inf if config.images >= LONG_RUN else 0.0
-        with processes.first_alone():
-            data.scorer.prepare(seconds, names=scores[-1]["ratios"] if scores else ())
+        data.scorer.prepare(seconds, names=list(scores[-1]["ratios"]) if scores else ())
         data.scorer.move_to(networks.device)
     images_seen: int = counters.get("images_seen", 0)
     state = State(
