@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -385,6 +387,43 @@ def test_torchrun_repeats_a_run_whose_process_was_killed(tmp_path, digit_dir):
     assert run.facts()["status"] == "finished" and len(run.facts()["starts"]) == 2
     seen = [row["images_seen"] for row in run.log if "d_loss" in row]
     assert seen == sorted(set(seen)) and seen[-1] == 64_000
+
+
+@pytest.mark.slow
+def test_torchrun_passes_a_signal_on_and_the_run_is_recorded_as_stopped(tmp_path, digit_dir):
+    words = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1"]
+    job = subprocess.Popen(
+        [sys.executable, *words, *command(tmp_path / "run", digit_dir)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: (tmp_path / "run" / "log.jsonl").is_file(), seconds=120)
+    job.send_signal(signal.SIGTERM)
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 1 and "stopped and saved" in out, err
+    assert '"status": "stopped"' in (tmp_path / "run" / "run.json").read_text()  # as docs/cluster/slurm.sh reads it
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("code", "status", "is_queued"),
+    [(1, "stopped", True), (1, "failed", False), (1, None, False), (0, "finished", False)],
+)
+def test_a_job_whose_time_is_over_queues_itself_again(tmp_path, code, status, is_queued):
+    """`srun` stands for a job that leaves run.json with this status, or as it was, and ends with this code."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text('{"status": "stopped", "starts": 1}')  # of the job before
+    written = "" if status is None else f"""echo '{{"status": "{status}", "starts": 2}}' > "$RUN/run.json"; """
+    for name, body in (("srun", f"{written}exit {code}"), ("scontrol", 'echo "$@" >> "$RUN/asked"; echo node')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    script = Path(__file__).parent.parent / "docs" / "cluster" / "slurm.sh"
+    given = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RUN": str(run), "SLURM_SUBMIT_DIR": str(tmp_path)}
+    given |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]"}
+    assert subprocess.run(["bash", script], env=os.environ | given).returncode == code
+    assert ("requeue 7" in (run / "asked").read_text()) is is_queued
 
 
 @pytest.mark.slow
