@@ -1,5 +1,6 @@
 """Sweeps: spaces, what the study draws and prunes, and small real sweeps, killed ones among them."""
 
+import itertools
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from conftest import TINY, wait_until
 
 import gansmith as gs
@@ -125,7 +127,7 @@ SETTINGS = {"space": {"g_lr": {"low": 1e-4, "high": 1e-2, "scale": "log"}, "netw
 def new_study(folder, settings=SETTINGS, name="study.db"):
     folder.mkdir(exist_ok=True)
     storage = studies.open_storage(f"sqlite:///{folder / name}")
-    study = studies.create_study(storage, "s", settings, creator="me")
+    study = studies.create_study(storage, "s", settings)
     study.pruner = studies.pruner_of(settings["prune"])
     return study
 
@@ -154,13 +156,59 @@ def test_a_trial_that_was_begun_goes_on_with_its_choices(tmp_path):
     study = new_study(tmp_path)
     begun = studies.next_trial(study, SETTINGS, owner="me")
     theirs = studies.next_trial(study, SETTINGS, owner="another")
-    study.ask()  # killed before anything was drawn
     again = new_study(tmp_path)
-    mine = studies.unfinished_trials(again, SETTINGS, owner="me", is_shared=True)
+    mine = studies.unfinished_trials(again, SETTINGS, owner="me")
     assert [(trial.number, trial.params) for trial in mine] == [(0, begun.params)]
-    alone = studies.unfinished_trials(again, SETTINGS, owner="me", is_shared=False)
-    assert [trial.number for trial in alone] == [0, 2] and alone[1].params.keys() == SETTINGS["space"].keys()
     assert theirs.params == again.get_trials()[1].params
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_no_trial_is_lost_however_far_its_beginning_came(tmp_path):
+    """Killed before each transaction with the database in turn: every trial that is there is found again."""
+    settings = {**SETTINGS, "space": {"g_width": {"choices": [4, 8]}}, "sampler": "grid"}
+    begun, was_killed = 0, True
+    for survived in itertools.count():
+        storage = studies.open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+        study, left = studies.create_study(storage, "s", settings), [None] * survived
+
+        def die(connection, left=left):
+            if not left:
+                raise Killed
+            left.pop()
+
+        sqlalchemy.event.listen(storage.engine, "begin", die)
+        try:
+            studies.next_trial(study, settings, owner="me")
+            was_killed = False
+        except Killed:
+            pass
+        again = new_study(tmp_path, settings)
+        found = studies.unfinished_trials(again, settings, owner="me")
+        begun += len(found)
+        assert len(again.get_trials()) == begun and all(trial.params["g_width"] in (4, 8) for trial in found)
+        for trial in found:
+            again.tell(trial, 1.0)
+        if not was_killed:
+            break
+    assert 1 < begun <= survived
+
+
+def test_a_trial_beyond_the_last_is_not_counted(tmp_path, digit_dir, monkeypatch):
+    """As where another machine begins the last trial between this one's look at the study and its own trial."""
+    settings, next_trial = planned(digit_dir, sampler="random"), studies.next_trial
+
+    def begin_two(study, settings, *, owner):
+        next_trial(study, settings, owner="another")
+        return next_trial(study, settings, owner=owner)
+
+    monkeypatch.setattr(studies, "next_trial", begin_two)
+    pool = PoolHere()
+    search.run_sweep(tmp_path / "sweep", settings, trials=1, pool=pool)
+    assert not pool.started and [(row["trial"], row["state"]) for row in rows_of(tmp_path / "sweep")] == [(0, "running")]
+    assert "1 trial: 1 running" in gs.Sweep(tmp_path / "sweep").report().read_text()
 
 
 def test_studies_of_other_spaces_are_refused(tmp_path):

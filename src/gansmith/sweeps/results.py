@@ -23,14 +23,14 @@ _FIGURES = ("validation_fd_ratio", "images_per_s", "g_parameters", "images", "sh
 
 
 def read_rows(study: "Study", folder: Path) -> list[Row]:
-    """Return a row for each trial, in their order.
+    """Return a row for each trial, in their order, but for those that were one too many.
 
     A row has trial (its number), state, params, validation_fd_ratio (of a pruned trial, its last), images_per_s,
     g_parameters, images, share (of its length that was trained), reason, run (its directory) and curve: the ratio after
     each eighth of its length.
     """
     rows = []
-    for trial in study.get_trials(deepcopy=False):
+    for trial in studies.trials_of(study, read_facts(folder)["trials"]):
         directory = folder / "runs" / f"{trial.number:04d}"
         row: Row = {"trial": trial.number, "state": studies.state_of(trial), "params": dict(trial.params)}
         row |= {name: trial.user_attrs.get(name) for name in _FIGURES}

@@ -185,13 +185,10 @@ def run_sweep(
     url = storage or studies.local_storage(folder)
     with locked(folder), studies.quiet_optuna(), studies.opened_storage(url) as opened:
         write_json(folder / FACTS, facts)
-        found = studies.create_study(opened, facts["study"], settings, creator=facts["id"])
+        found = studies.create_study(opened, facts["study"], settings)
         found.pruner = studies.pruner_of(settings["prune"])
-        if settings["sampler"] == "grid":
-            points = min(facts["trials"], studies.grid_size(settings["space"]))
-            studies.enqueue_grid(found, settings["space"], points, owner=facts["id"])
         search = Search(folder, found, settings, facts["id"], facts["trials"], pool, report)
-        search.begun = studies.unfinished_trials(found, settings, owner=facts["id"], is_shared=storage is not None)
+        search.begun = studies.unfinished_trials(found, settings, owner=facts["id"])
         try:
             for task, ended in run_tasks(search.next_task, pool, should_stop=search.should_stop):
                 search.conclude(task, ended)
@@ -213,13 +210,16 @@ def _begin(
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"format": FORMAT, "id": uuid.uuid4().hex, "study": study or folder.absolute().name}
         facts |= {"storage": storage and studies.without_password(storage), "settings": dict(settings)}
-        facts["trials"] = studies.grid_size(settings["space"]) if settings["sampler"] == "grid" else TRIALS
+        facts["trials"] = TRIALS if settings["sampler"] != "grid" else studies.grid_size(settings["space"])
     if difference := studies.difference(facts["settings"], settings):
         raise RunError(f"{folder} holds a sweep with {difference}; give another --out")
     if study not in (None, facts["study"]) or (storage and studies.without_password(storage)) != facts["storage"]:
         place = facts["storage"] or "a file in it"
         raise RunError(f"{folder} holds a sweep in {place}, study {facts['study']!r}; give the same, or another --out")
-    return {**facts, "trials": trials or facts["trials"]}
+    trials = trials or facts["trials"]
+    if settings["sampler"] == "grid":
+        trials = min(trials, studies.grid_size(settings["space"]))
+    return {**facts, "trials": trials}
 
 
 @dataclass
@@ -262,14 +262,12 @@ class Search:
                 return task
 
     def _new_trial(self) -> "Trial | None":
-        states = [trial.state.name for trial in self.study.get_trials(deepcopy=False)]
-        waiting = states.count("WAITING")
-        if len(states) - waiting >= self.trials or (self.settings["sampler"] == "grid" and not waiting):
+        if len(self.study.get_trials(deepcopy=False)) >= self.trials:
             return None
         trial = studies.next_trial(self.study, self.settings, owner=self.owner)
         if trial.number < self.trials:
             return trial
-        self._tell(trial, "FAIL", reason="another machine had begun the last trial")
+        self._tell(trial, "FAIL", reason=studies.SURPLUS)
         return None
 
     def _task(self, trial: "Trial") -> Task:
@@ -357,7 +355,7 @@ class Search:
     def _refuse_all(self, ended: Ended) -> None:
         """Raise GansmithError where the first trials were all refused."""
         self.refused += ended.code == REFUSED
-        finished = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        finished = [trial for trial in studies.trials_of(self.study, self.trials) if trial.state.is_finished()]
         if self.refused >= min(MOST_REFUSED, self.trials) and self.refused == len(finished):
             raise GansmithError(
                 f"the first {self.refused} trials were all refused, the last one because: {ended.reason}"

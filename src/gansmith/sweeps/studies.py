@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,9 @@ OBJECTIVES = {"fd-ratio": ("validation_fd_ratio", False), "images-per-s": ("imag
 PARTS = 8  # of a trial's length, at which trials are compared by the pruner
 STARTUP = 4  # trials that are never pruned, as there is too little to compare with
 # User attributes of studies and of trials.
-SETTINGS, CREATOR, GRID, OWNER, PRUNED = "gansmith", "creator", "grid", "sweep", "pruned"
+SETTINGS, OWNER, PRUNED = "gansmith", "sweep", "pruned"
 MAX_GRID = 10_000
-GRID_S = 60.0  # for the creator of a study to enqueue its grid
+SURPLUS = "another machine had begun the last trial"  # the reason of a trial that is not trained
 
 
 def import_optuna() -> Any:
@@ -103,13 +104,12 @@ def open_storage(url: str) -> "optuna.storages.RDBStorage":
         raise ConfigError(f"the storage {shown} cannot be used ({reason}); check its address and driver") from None
 
 
-def create_study(storage: Any, name: str, settings: Mapping[str, Any], *, creator: str) -> "Study":
+def create_study(storage: Any, name: str, settings: Mapping[str, Any]) -> "Study":
     """Return a new study, or the one of this name where it has the same settings; RunError where it has others."""
     optuna = import_optuna()
     directions = ["maximize" if OBJECTIVES[one][1] else "minimize" for one in settings["objectives"]]
     try:
         study: Study = optuna.create_study(storage=storage, study_name=name, directions=directions)
-        study.set_user_attr(CREATOR, creator)
         study.set_user_attr(SETTINGS, dict(settings))
     except optuna.exceptions.DuplicatedStudyError:
         study = load_study(storage, name)
@@ -157,20 +157,6 @@ def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "choices": kept}
 
 
-def enqueue_grid(study: "Study", space: Space, trials: int, *, owner: str) -> None:
-    """Have the study ask for the points of the grid in their order; whoever created it does so, others wait for it."""
-    if study.user_attrs.get(CREATOR, owner) != owner:
-        deadline = time.monotonic() + GRID_S
-        while study.user_attrs.get(GRID, 0) < trials and time.monotonic() < deadline:
-            time.sleep(0.5)
-        return
-    names = list(space)
-    points = itertools.product(*(grid_values(name, space[name]) for name in names))
-    for point in itertools.islice(points, study.user_attrs.get(GRID, 0), trials):
-        study.enqueue_trial(dict(zip(names, point, strict=True)), skip_if_exists=True)
-    study.set_user_attr(GRID, max(trials, study.user_attrs.get(GRID, 0)))
-
-
 def grid_size(space: Space) -> int:
     """Return the number of points of a grid; ConfigError for a range without a step, or more than 10,000."""
     size = math.prod(len(grid_values(name, dimension)) for name, dimension in space.items())
@@ -181,13 +167,25 @@ def grid_size(space: Space) -> int:
     return size
 
 
+def grid_point(space: Space, number: int) -> dict[str, Any]:
+    """Return the choices of a trial of a grid; the first ones again after the last."""
+    points = itertools.product(*(grid_values(name, dimension) for name, dimension in space.items()))
+    point = next(itertools.islice(points, number % grid_size(space), None))
+    return dict(zip(space, point, strict=True))
+
+
 def sampler_of(settings: Mapping[str, Any], number: int) -> "optuna.samplers.BaseSampler":
     """Return the sampler that draws the choices of one trial, a function of the seed and its number."""
     optuna = import_optuna()
     seed = rng("sweep", settings["seed"], number).initial_seed() % 2**32
     if settings["sampler"] == "tpe":
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)  # type: ignore[no-any-return]
-    return optuna.samplers.RandomSampler(seed=seed)  # type: ignore[no-any-return]
+    sampler = optuna.samplers.RandomSampler(seed=seed)
+    if settings["sampler"] == "grid":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.PartialFixedSampler(grid_point(settings["space"], number), sampler)
+    return sampler  # type: ignore[no-any-return]
 
 
 def pruner_of(name: str) -> "optuna.pruners.BasePruner":
@@ -203,28 +201,33 @@ def pruner_of(name: str) -> "optuna.pruners.BasePruner":
 
 def next_trial(study: "Study", settings: Mapping[str, Any], *, owner: str) -> "Trial":
     """Begin a trial: a number and its choices, recorded in the storage before anything is trained."""
-    study.sampler = sampler_of(settings, len(study.get_trials(deepcopy=False)))
-    trial = study.ask()
-    trial.set_user_attr(OWNER, owner)
-    _draw(trial, settings["space"])
-    return trial
+    optuna = import_optuna()
+    # In one transaction with its owner, who finds it again; `study.ask` makes one that is nobody's at first.
+    running = optuna.trial.TrialState.RUNNING
+    study.add_trial(optuna.trial.create_trial(state=running, user_attrs={OWNER: owner}))
+    return _with_choices(study, settings, _begun(study, owner)[-1])
 
 
-def unfinished_trials(study: "Study", settings: Mapping[str, Any], *, owner: str, is_shared: bool) -> list["Trial"]:
+def unfinished_trials(study: "Study", settings: Mapping[str, Any], *, owner: str) -> list["Trial"]:
     """Return the trials that this sweep had begun when it was stopped, with the choices they were given.
 
-    Args:
-        is_shared: whether other sweeps use the study too; theirs are left alone.
+    Other sweeps may use the study too; their trials are left alone.
     """
-    optuna = import_optuna()
-    found = []
-    for frozen in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        if frozen.user_attrs.get(OWNER, None if is_shared else owner) == owner:
-            study.sampler = sampler_of(settings, frozen.number)
-            trial = optuna.trial.Trial(study, frozen._trial_id)
-            _draw(trial, settings["space"])
-            found.append(trial)
-    return found
+    return [_with_choices(study, settings, frozen) for frozen in _begun(study, owner)]
+
+
+def _begun(study: "Study", owner: str) -> list["FrozenTrial"]:
+    """Return the trials of a sweep that have not ended, in their order."""
+    running = study.get_trials(deepcopy=False, states=(import_optuna().trial.TrialState.RUNNING,))
+    return [frozen for frozen in running if frozen.user_attrs.get(OWNER) == owner]
+
+
+def _with_choices(study: "Study", settings: Mapping[str, Any], frozen: "FrozenTrial") -> "Trial":
+    """Return a trial with its choices, of which it is given those that it lacks."""
+    study.sampler = sampler_of(settings, frozen.number)
+    trial: Trial = import_optuna().trial.Trial(study, frozen._trial_id)
+    _draw(trial, settings["space"])
+    return trial
 
 
 def _draw(trial: "Trial", space: Space) -> None:
@@ -273,6 +276,12 @@ def in_eighths(scores: Sequence[tuple[float, float]]) -> dict[int, float]:
     return {part: math.exp(value) for part, value in found.items() if part < PARTS}
 
 
+def trials_of(study: "Study", count: int) -> list["FrozenTrial"]:
+    """Return the trials of a study that has so many, without those that two machines began beyond the last one."""
+    found = study.get_trials(deepcopy=False)
+    return [trial for trial in found if trial.number < count or trial.user_attrs.get("reason") != SURPLUS]
+
+
 def state_of(trial: "FrozenTrial") -> str:
-    """Return running, waiting, finished, pruned or failed."""
+    """Return running, finished, pruned or failed."""
     return {"COMPLETE": "finished", "FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
