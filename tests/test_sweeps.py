@@ -207,7 +207,8 @@ def test_a_trial_beyond_the_last_is_not_counted(tmp_path, digit_dir, monkeypatch
     monkeypatch.setattr(studies, "next_trial", begin_two)
     pool = PoolHere()
     search.run_sweep(tmp_path / "sweep", settings, trials=1, pool=pool)
-    assert not pool.started and [(row["trial"], row["state"]) for row in rows_of(tmp_path / "sweep")] == [(0, "running")]
+    assert not pool.started
+    assert [(row["trial"], row["state"]) for row in rows_of(tmp_path / "sweep")] == [(0, "running")]
     assert "1 trial: 1 running" in gs.Sweep(tmp_path / "sweep").report().read_text()
 
 
