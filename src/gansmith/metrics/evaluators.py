@@ -36,7 +36,7 @@ def find_evaluators(
         seconds: of a run; an evaluator that would first take more than a fifth of them is left out. None for all.
         names: of those that are wanted; no other is loaded or trained.
     """
-    loaded = {name: network for name, network in load_evaluators(train).items() if name in names}
+    loaded: dict[str, Evaluator] = {name: found for name, found in load_evaluators(train).items() if name in names}
     if load_shipped(train.name, train.spec):
         return loaded
     found: dict[str, Evaluator] = {}
