@@ -11,7 +11,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import sqlalchemy
 from conftest import TINY, wait_until
 
 import gansmith as gs
@@ -23,6 +22,7 @@ from gansmith.sweeps import results, search, studies
 from gansmith.sweeps.space import TABLES, grid_values, parse_search, read_space, to_space, to_words
 
 optuna = pytest.importorskip("optuna")
+sqlalchemy = pytest.importorskip("sqlalchemy")
 
 
 def test_ranges_choices_and_steps_are_read():
