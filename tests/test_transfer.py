@@ -258,7 +258,10 @@ def test_other_channels_start_new_and_another_size_or_network_is_refused(source)
         return take_weights(*build_networks(config, data.spec), config, data)["taken"]
 
     g, d = taken(images.pixels.repeat(1, 3, 1, 1))
-    assert f"% of its weights from {run.directory}; new: " in g and "layers.14.weight, layers.14.bias" in g
+    statistics = "layers.16.running_mean, layers.16.running_var, layers.16.num_batches_tracked"
+    last = "layers.18.weight, layers.18.bias"  # of the maps at full size
+    new = f"layers.14.weight, layers.14.bias, layers.16.weight, layers.16.bias, {statistics}, {last}"
+    assert f"% of its weights from {run.directory}; new: {new} (not there in this shape)" in g
     assert "layers.2.weight (not there in this shape)" in d
     with pytest.raises(ConfigError, match=r"only \d+% of G's weights fit .* \(size is 32 here and 28 there\); omit"):
         taken(torch.zeros(60, 1, 32, 32, dtype=torch.uint8))

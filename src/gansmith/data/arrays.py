@@ -25,7 +25,6 @@ from gansmith.data.image_files import read_array, read_header
 from gansmith.data.labels import as_labels
 from gansmith.data.layouts import as_bytes, as_nhwc, order_in_words, range_in_words, square
 from gansmith.data.prepare import SIZE_STEP, Preparation, laid_over, look_at, settle
-from gansmith.data.tables import TABLES, read_table
 from gansmith.errors import DataError, reason_of
 
 MAX_BYTES = 2**31  # of one file or array, unpacked
@@ -87,7 +86,7 @@ def kind_of(path: Path) -> str:
 _ENDINGS: dict[str, tuple[str, ...]] = {
     "npz": (".npz",),
     "npy": (".npy",),
-    "table": TABLES,
+    "table": (".csv", ".csv.gz", ".tsv"),
     "cifar": (".bin",),
     "cifar-tar": ("cifar-10-binary.tar.gz", "cifar-100-binary.tar.gz"),
     "mat": (".mat",),
@@ -211,6 +210,8 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path, *, may_be_text
 
 
 def _read_table(path: Path) -> Parts:
+    from gansmith.data.tables import read_table
+
     table = read_table(path)
     arrays = as_arrays(table.pixels, table.labels, str(path))
     return {"train": replace(arrays, notices=(*table.notices, *arrays.notices))}

@@ -19,7 +19,6 @@ from gansmith.errors import DataError
 
 MAX_TEXT = 2**31  # characters of a table
 _MAX_LINE, _ROWS = 2**22, 1024
-TABLES = (".csv", ".csv.gz", ".tsv")
 _DELIMITERS = ",;\t"
 _LABEL_COLUMNS = ("label", "labels", "class", "target", "y", "digit", "letter", "emotion", "category")
 _INDEX_COLUMNS = ("", "id", "imageid", "image_id", "index", "unnamed: 0")
