@@ -167,7 +167,8 @@ def unpack(packed: bytes, directory: Path) -> None:
     """Write the files of a tar file of `TrainingProcess.pack` into a directory."""
     directory.mkdir(parents=True, exist_ok=True)
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
-        tar.extractall(directory, filter="data")
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # which Python 3.11 has from 3.11.4 on
+        tar.extractall(directory)
 
 
 def last_said(log: Path) -> str:
