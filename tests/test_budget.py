@@ -59,9 +59,9 @@ def test_chores_take_their_share_of_the_time(tiny, monkeypatch):
 def test_scores_and_grids_of_large_images_leave_the_time_to_training(tiny, monkeypatch):
     config, data = load_training_data(tiny("mlp-small", threads=1, evaluate_every=0, sample_every=0))
     monkeypatch.setattr(budget, "_seconds_per_image", lambda *_: (0.0001, 1.0))
-    monkeypatch.setattr(budget, "_seconds_of_chores", lambda *_: (4.0, 3.0, 10.0))
+    monkeypatch.setattr(budget, "_seconds_of_chores", lambda *_: (4.0, 1.5, 10.0))
     fitted = config_for_time(config, data, 100.0)
-    assert fitted.images == pytest.approx((100 - 10 - 4 - 2 * 3) / 0.0001, rel=0.01)  # at most 6 s each
+    assert fitted.images == pytest.approx((100 - 10 - 4 - 2 * 1.5) / 0.0001, rel=0.01)  # at most 6 s and 3 s
     assert fitted.evaluate_every == fitted.images and fitted.sample_every == -(-fitted.images // 2)
     assert is_repeat(fitted, config.replace(images=fitted.images))
 

@@ -46,7 +46,7 @@ SEED = 504
 SMALL_SET = 500  # training images in data.npz
 # What the scripts import, of which Gansmith itself needs more; a test runs them with nothing else.
 EVALUATION_NEEDS = ("numpy", "h5py", "pillow")
-TRAINING_NEEDS = ("torch", "numpy", "pillow", "safetensors", "scikit-learn", "tomli-w", "filelock")
+TRAINING_NEEDS = ("torch", "numpy", "pillow", "safetensors", "tomli-w", "filelock")
 
 
 def write_bundle(

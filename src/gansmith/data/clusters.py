@@ -4,26 +4,26 @@ Source of the idea: self-conditioned GANs, arXiv:2006.10728; here the clusters a
 pixels and edges.
 """
 
+import contextlib
 import hashlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from gansmith.data import cache
 from gansmith.data.images import labels_sha256
 from gansmith.data.on_disk import OnDisk
+from gansmith.randomness import rng, seeded
 
 COMPONENTS = 50
+OVERSAMPLED, POWER_ITERATIONS = 10, 4  # of the randomised singular value decomposition: further vectors, and passes
 IMAGES_EACH = (
     24  # mean size at least; smaller clusters describe single images: 4,000 for 50,000 digits are worse than 2,000
 )
@@ -36,9 +36,9 @@ EDGE_WEIGHT = (
     2.0  # total standard deviation of edges over that of pixels: edges separate classes, pixels keep clusters tight
 )
 LABEL_CODES, LABEL_WEIGHT = 14, 4.0  # dimensions of a code that identify its class, and their norm
+LLOYD_ITERATIONS = 20  # of k-means; later ones move few images
+FIRST_CENTRES_FROM = 12_000  # images that k-means chooses its first centres from
 _CHUNK, _AT_ONCE = 1000, 250  # images whose codes, and whose pixels and edges, are computed together
-
-Codes = NDArray[np.float32]
 
 logger = logging.getLogger("gansmith")
 
@@ -80,7 +80,7 @@ def _find_subclusters(pixels: Tensor, labels: Tensor, count: int, num_labels: in
     ids, centres = torch.zeros_like(labels), torch.zeros(num_labels, count, codes.shape[1])
     for label in labels.unique().tolist():
         rows = torch.nonzero(labels == label).flatten()
-        found, centres[label] = _kmeans(codes[rows.numpy()], count)
+        found, centres[label] = _kmeans(codes[rows], count)
         ids[rows] = label * count + found
     names = torch.empty(num_labels, LABEL_CODES)
     torch.nn.init.orthogonal_(names, generator=torch.Generator().manual_seed(0))
@@ -96,7 +96,7 @@ def _kept(
     if not isinstance(pixels, OnDisk):
         return find()
     path, rows = pixels.file.path, hashlib.sha256(pixels.rows.numpy().tobytes()).hexdigest()
-    content = [cache.content_of(path), rows, labels_sha256(labels), version("scikit-learn")]
+    content = [cache.content_of(path), rows, labels_sha256(labels), torch.__version__]
     asked = ["labels" if labels is not None else "", count, MAX_SIDE, COMPONENTS]
     identity = {"source": str(path.resolve()), "part": "clusters", "asked": asked, "content": content}
     facts = cache.remember(identity, partial(_to_lists, path, len(pixels), find))
@@ -109,10 +109,8 @@ def _to_lists(path: Path, images: int, find: Callable[[], tuple[Tensor, Tensor]]
     return {"ids": ids.tolist(), "codes": codes.tolist()}
 
 
-def _components(pixels: Tensor) -> tuple[Codes, Tensor]:
+def _components(pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Return (N, d) principal components, and (d,) the standard deviation of each, infinite where it is negligible."""
-    from sklearn.decomposition import PCA
-
     read = _blocks(pixels[:: math.ceil(len(pixels) / MAX_PCA_IMAGES)])
     scales = [_spread(block) for block in read]
 
@@ -122,26 +120,62 @@ def _components(pixels: Tensor) -> tuple[Codes, Tensor]:
 
     sample = joined(read)
     del read
-    count = min(COMPONENTS, *sample.shape)
-    pca = PCA(count, svd_solver="randomized", random_state=0, copy=False).fit(sample.numpy())
+    count, mean = min(COMPONENTS, *sample.shape), sample.mean(dim=0)
+    wanted = min(COMPONENTS + OVERSAMPLED, *sample.shape)
+    with seeded(rng("components")), _one_thread():  # more would round otherwise, and a run continues on any number
+        _, _, axes = torch.svd_lowrank(sample.sub_(mean), wanted, niter=POWER_ITERATIONS)
     del sample
-    # Projected by torch, not by PCA.transform: NumPy's threads would busy-wait on the cores that torch's need.
-    mean, axes = torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_)
-    codes = torch.empty(len(pixels), len(axes))  # at once: results kept between the chunks would fragment memory
+    axes = axes[:, :count].contiguous()
+    codes = torch.empty(len(pixels), count)  # at once: results kept between the chunks would fragment memory
     for rows, chunk in zip(torch.arange(len(pixels)).split(_CHUNK), pixels.split(_CHUNK), strict=True):
-        codes[rows] = (joined(_blocks(chunk)) - mean) @ axes.T
-    deviation = codes.numpy().std(axis=0)
-    return codes.numpy(), torch.from_numpy(
-        np.where(deviation > NEGLIGIBLE * deviation.max(), deviation, np.inf)
-    ).float()
+        codes[rows] = (joined(_blocks(chunk)) - mean) @ axes
+    deviation = codes.std(dim=0, correction=0)
+    return codes, deviation.where(deviation > NEGLIGIBLE * deviation.max(), math.inf)
 
 
-def _kmeans(codes: Codes, count: int) -> tuple[Tensor, Tensor]:
-    """Return (N,) the cluster of each row, and (count, d) the centres."""
-    from sklearn.cluster import MiniBatchKMeans
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
-    means = MiniBatchKMeans(count, random_state=0, n_init=1, batch_size=4096).fit(codes)
-    return torch.from_numpy(means.labels_).long(), torch.from_numpy(means.cluster_centers_).float()
+
+def _kmeans(codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return (N,) the cluster of each row of (N, d), and (count, d) the centres, by Lloyd's iterations."""
+    draw = rng("k-means")
+    some = torch.randperm(len(codes), generator=draw)[: max(FIRST_CENTRES_FROM, 2 * count)]
+    centres = _first_centres(codes[some], count, draw)
+    for _ in range(LLOYD_ITERATIONS):
+        ids = _nearest(codes, centres)
+        sizes = torch.bincount(ids, minlength=count)[:, None]
+        sums = torch.zeros_like(centres).index_add_(0, ids, codes)
+        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
+    return _nearest(codes, centres), centres
+
+
+def _first_centres(codes: Tensor, count: int, draw: torch.Generator) -> Tensor:
+    """Return (count, d) of the rows (N, d), each drawn in proportion to its squared distance from those before it.
+
+    Source: k-means++, Arthur and Vassilvitskii 2007.
+    """
+    norms = codes.square().sum(1)
+    nearest, centres = norms.new_full((len(codes),), math.inf), codes.new_empty(count, codes.shape[1])
+    chosen = torch.randint(len(codes), (1,), generator=draw)
+    for centre in centres:
+        centre.copy_(codes[chosen[0]])
+        distances = norms + centre @ centre - 2 * (codes @ centre)
+        nearest = torch.minimum(nearest, distances).clamp(min=1e-12)  # where all are equal, each is as likely
+        chosen = torch.multinomial(nearest, 1, generator=draw)
+    return centres
+
+
+def _nearest(codes: Tensor, centres: Tensor) -> Tensor:
+    """Return (N,) the nearest centre of each row of (N, d)."""
+    halves, transposed = centres.square().sum(1) / 2, centres.T.contiguous()
+    return torch.cat([torch.addmm(halves, chunk, transposed, alpha=-1).argmin(1) for chunk in codes.split(_CHUNK)])
 
 
 def _spread(block: Tensor) -> float:
@@ -182,9 +216,12 @@ def edge_histograms(pixels: Tensor) -> Tensor:
     across = images[..., 1:-1, 2:] - images[..., 1:-1, :-2]
     down = images[..., 2:, 1:-1] - images[..., :-2, 1:-1]
     lengths = torch.hypot(across, down)
-    doubled = 2 * torch.atan2(down, across)  # an edge has no sign
-    maps = [
-        lengths * torch.cos(doubled - 2 * math.pi * k / ORIENTATIONS).clamp(min=0).square() for k in range(ORIENTATIONS)
-    ]
+    # An edge has no sign, so its direction is that of twice its angle: length times cosine, and length times sine.
+    divisors = lengths.clamp(min=1e-12)
+    twice = (across.square() - down.square()) / divisors, 2 * across * down / divisors
+    maps = []
+    for angle in (2 * math.pi * k / ORIENTATIONS for k in range(ORIENTATIONS)):
+        along = (twice[0] * math.cos(angle) + twice[1] * math.sin(angle)).clamp_(min=0)
+        maps.append(along.square_().div_(divisors))
     sums = avg_pool2d(pad(torch.cat(maps, dim=1), [CELL // 2] * 4), 2 * CELL, stride=CELL).flatten(1)
     return torch.nn.functional.normalize(sums, dim=1)

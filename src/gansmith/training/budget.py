@@ -21,7 +21,8 @@ from gansmith.training.step import Networks, NonFiniteError
 from gansmith.training.techniques import build_techniques
 
 PROBE_S = 0.5  # of training on each device
-LARGEST_SHARE = 0.06  # of a run's time that its scores take, or its grids: of large images there are fewer
+# Of a run's time, at most: there are fewer of them in short runs, and of large images.
+SCORES_SHARE, GRIDS_SHARE = 0.06, 0.03
 FREE_CORES = 0.75  # threads that get less than this share of their time have to wait: .96 on an idle machine
 
 
@@ -50,14 +51,15 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
         probe, image_s = halved, halved_s
     score_s, grid_s, once_s = _seconds_of_chores(config, networks, data)
     chores_s, images, fewer = 0.0, int(seconds / image_s), dict[str, int]()
-    for name, chore_s, usual in (
-        ("evaluate_every", score_s, scores_in(config, images, data.scorer.cost if data.scorer else 1)),
-        ("sample_every", grid_s, GRIDS),
+    scores = scores_in(config, images, data.scorer.cost if data.scorer else 1)
+    for name, chore_s, usual, share in (
+        ("evaluate_every", score_s, scores, SCORES_SHARE),
+        ("sample_every", grid_s, GRIDS, GRIDS_SHARE),
     ):
         if every := getattr(config, name):
             chores_s += chore_s / every
             continue
-        affordable = max(1, int(LARGEST_SHARE * seconds / max(chore_s, 1e-9)))
+        affordable = max(1, int(share * seconds / max(chore_s, 1e-9)))
         if affordable < usual:
             fewer[name] = affordable
         once_s += chore_s * min(usual, affordable)

@@ -302,7 +302,7 @@ def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:
     here = {
         "versions": {
             "gansmith": __version__,
-            **{name: metadata.version(name) for name in ("torch", "numpy", "scikit-learn")},
+            **{name: metadata.version(name) for name in ("torch", "numpy")},
         },
         "python": platform.python_version(),
         "machine": {

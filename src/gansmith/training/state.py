@@ -369,7 +369,7 @@ def _refuse_other_data(run: RunDirectory, data: TrainingData, counters: dict[str
     if counters.get("ids_sha256") not in (None, tensor_sha256(data.y)):
         raise RunError(
             f"{run.directory} was trained on clusters that k-means now finds differently, as with another version of "
-            "Gansmith or scikit-learn; use the old one (run.json names both), or train a new run with another --out"
+            "Gansmith or PyTorch; use the old one (run.json names both), or train a new run with another --out"
         )
 
 
