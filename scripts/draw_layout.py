@@ -40,7 +40,7 @@ BOXES = {
         48,
         "use",
     ),
-    "choices": Box("config", ("config.py", "recipes.py"), 20, 106, 120, 82, "flow"),
+    "choices": Box("config", ("config.py", "recipes.py", "advice.py"), 20, 106, 120, 82, "flow"),
     "data": Box("data", ("data",), 172, 106, 110, 82, "flow"),
     "conditioning": Box("conditioning", ("conditioning.py",), 314, 106, 140, 82, "flow"),
     "networks": Box("networks", ("networks", "summaries.py"), 486, 106, 130, 82, "flow"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gansmith
+from gansmith.advice import ADVICE, SOURCES
 from gansmith.checkpoints import FORMAT
 from gansmith.cli import app
 from gansmith.config import FIELDS
@@ -23,28 +24,6 @@ from gansmith.training.penalties import dragan_penalty, gradient_penalty, square
 PENALTIES = (squared_gradient_norm, gradient_penalty, dragan_penalty)
 DOCS = Path(__file__).parents[1] / "docs"
 PYTHON_PAGE, RESULTS_PAGE = DOCS / "python.md", DOCS / "results.md"
-# Where a technique's paper is; the formulas' docstrings name the equation.
-SOURCES = {
-    "augment": "arXiv:2006.10738 (DiffAugment), arXiv:2006.06676 (adaptive)",
-    "began_gamma": "arXiv:1703.10717",
-    "clip_weights": "arXiv:1701.07875",
-    "d_class_loss": "arXiv:1610.09585, eq. 3, of real images alone",
-    "d_conditioning": "arXiv:1802.05637 (projection), arXiv:1610.09585 (classifier)",
-    "dragan": "arXiv:1705.07215",
-    "ema": "arXiv:1806.04498",
-    "feature_matching": "arXiv:1606.03498",
-    "g_class_loss": "arXiv:1610.09585, section 3",
-    "gradient_penalty": "arXiv:1704.00028",
-    "instance_noise": "arXiv:1610.04490",
-    "label_smoothing": "arXiv:1606.03498",
-    "minibatch_stddev": "arXiv:1710.10196",
-    "penalty_every": "arXiv:1912.04958",
-    "r1_gamma": "arXiv:1801.04406",
-    "r2_gamma": "arXiv:1801.04406",
-    "replay": "arXiv:1612.07828",
-    "spectral_norm": "arXiv:1802.05957",
-    "style_mixing": "arXiv:1812.04948",
-}
 
 
 def commands_page() -> str:
@@ -87,8 +66,8 @@ def measured_effects() -> dict[str, list[str]]:
 
 def _table(names: list[str]) -> Iterator[str]:
     effects = measured_effects()
-    yield "| field | meaning | range | default | recipes that set it |"
-    yield "|---|---|---|---|---|"
+    yield "| field | meaning | when to choose another value | range | default | recipes that set it |"
+    yield "|---|---|---|---|---|---|"
     for name in names:
         field = FIELDS[name]
         notes = [
@@ -97,7 +76,14 @@ def _table(names: list[str]) -> Iterator[str]:
         notes += [SOURCES[name]] if name in SOURCES else []
         notes += [f"measured: {'; '.join(effects[name])}"] if name in effects else []
         meaning = field.metadata["help"] + (f"; {'; '.join(notes)}" if notes else "")
-        cells = (f"`{name}`", meaning, _range(field), f"`{_shown(field.default)}`", _recipes(name))
+        cells = (
+            f"`{name}`",
+            meaning,
+            ADVICE.get(name, ""),
+            _range(field),
+            f"`{_shown(field.default)}`",
+            _recipes(name),
+        )
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -4,6 +4,7 @@ import tomllib
 
 import pytest
 
+from gansmith.advice import ADVICE, SOURCES
 from gansmith.config import (
     FIELDS,
     SYNONYMS,
@@ -229,3 +230,9 @@ def test_names_that_differ_in_case_alone_are_told_apart():
 def test_the_preparation_of_pictures_is_checked(field, value):
     with pytest.raises(ConfigError, match=field):
         resolve(arguments={field: value})
+
+
+def test_every_setting_says_when_to_choose_another_value():
+    assert ADVICE.keys() == FIELDS.keys() - {"recipe"} and SOURCES.keys() <= FIELDS.keys()
+    for sentence in ADVICE.values():
+        assert 8 <= len(sentence) <= 110 and not sentence.endswith(".")

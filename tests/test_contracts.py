@@ -293,7 +293,7 @@ def test_descriptions_name_what_is_in_use():
 FLOW = [
     ["gansmith"],
     ["errors", "events", "exchange", "isolation", "verdicts", "pictures.grids"],
-    ["recipes", "files", "processes"],
+    ["recipes", "advice", "files", "processes"],
     ["config", "importers", "checkpoints", "randomness"],
     ["data", "runs", "training.machine"],
     ["conditioning", "metrics"],

@@ -556,7 +556,7 @@ def test_the_document_describes_every_endpoint(server):
         named = {parameter["name"] for parameter in row["parameters"] if parameter["in"] == "path"}
         assert named == set(re.findall(r"{(\w+)}", path)) and row["summary"].endswith(".")
     fields = server.json("GET", "/api/v1/fields")["fields"]
-    assert {row["name"] for row in fields} < FIELDS.keys() and all(row["help"] for row in fields)
+    assert {row["name"] for row in fields} < FIELDS.keys() and all(row["help"] and row["advice"] for row in fields)
 
 
 def start_training(server: Server, **choices: object) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gansmith import runs
+from gansmith.advice import ADVICE, SOURCES
 from gansmith.checkpoints import named_checkpoints
 from gansmith.config import FIELDS, NAME, Config
 from gansmith.errors import GansmithError, NotFoundError
@@ -212,13 +213,15 @@ def _of_verdict(verdict: Verdict) -> dict[str, Any]:
 
 
 def field_rows() -> list[dict[str, Any]]:
-    """Return every field of Config for a form: name, kind, default, range, choices, meaning, group."""
+    """Return every field of Config for a form: name, kind, default, range, choices, meaning, group, advice, source."""
     return [
         {
             "name": name,
             "kind": field.type.__name__ if isinstance(field.type, type) else str(field.type),
             "default": field.default,
             **{key: field.metadata[key] for key in ("help", "group", "low", "high", "choices", "technique")},
+            "advice": ADVICE.get(name, ""),
+            "source": SOURCES.get(name, ""),
         }
         for name, field in FIELDS.items()
     ]

@@ -219,7 +219,7 @@ function optionStep(wanted, fields, recipes, settle) {
   const chosen = h("p", { class: "muted small" });
   function draw() {
     const word = search.value.toLowerCase();
-    const shown = fields.filter((field) => !word || `${field.name} ${field.help}`.toLowerCase().includes(word));
+    const shown = fields.filter((field) => !word || `${field.name} ${field.help} ${field.advice}`.toLowerCase().includes(word));
     const names = [...new Set(shown.map((field) => field.group))];
     const open = [...groups.querySelectorAll("details[open]")].map((group) => group.dataset.group);
     clear(groups, names.map((name) => h("details", { "data-group": name, open: Boolean(word) || open.includes(name) || shown.some((field) => field.group === name && field.name in wanted.choices) }, h("summary", {}, h("strong", {}, name)),
@@ -241,7 +241,8 @@ function optionStep(wanted, fields, recipes, settle) {
       const isNumber = field.kind === "int" || field.kind === "float";
       input = h("input", { ...label, type: isNumber ? "number" : "text", step: "any", min: field.low ?? undefined, max: field.high ?? undefined, placeholder: String(inherited), value: now ?? "", oninput: (event) => set(event.target.value === "" ? "" : isNumber ? +event.target.value : event.target.value) });
     }
-    return h("label", { class: "field" }, h("span", { class: "mono", style: { color: "var(--text)" } }, field.name), input, h("span", {}, `${field.help}.${range}`));
+    return h("label", { class: "field" }, h("span", { class: "mono", style: { color: "var(--text)" } }, field.name), input, h("span", {}, `${field.help}.${range}`),
+      field.advice && h("span", {}, `When: ${field.advice}.`), field.source && h("span", {}, `Source: ${field.source}.`));
   }
   draw();
   const element = h("details", { class: "panel", open: Object.keys(wanted.choices).length > 0 }, h("summary", {}, "4  Options"), h("div", { class: "stack" }, search, chosen, groups));
