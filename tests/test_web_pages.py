@@ -22,6 +22,7 @@ from PIL import Image
 from test_web import Server, end_trainings, make_run
 
 from gansmith import runs
+from gansmith.advice import ADVICE, SOURCES
 from gansmith.config import FIELDS, resolve
 from gansmith.web.jobs import Jobs
 
@@ -259,6 +260,10 @@ def test_options_show_the_values_of_the_chosen_recipe(page, server):
         page.get_by_role("button", name=re.compile(f"^{name}[A-Z ]")).click()
         assert shown.get_attribute("placeholder") == str(rows[name].get("batch_size", FIELDS["batch_size"].default))
     assert rows["wgan-gp"].get("batch_size") != rows["default"].get("batch_size")
+    page.get_by_role("searchbox", name="Search options").fill("r1")
+    assert page.get_by_text(f"When: {ADVICE['r1_gamma']}.").is_visible()
+    assert page.get_by_text(f"Source: {SOURCES['r1_gamma']}.").first.is_visible()
+    keep(page, "options-1280-light")
 
 
 def test_a_lesson_is_done_and_remembered(page, server):
