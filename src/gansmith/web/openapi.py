@@ -1,4 +1,4 @@
-"""The OpenAPI document of the API, made of the table of endpoints and the models of what they take."""
+"""The OpenAPI document of the API, made of the table of endpoints and the models of what they take and give."""
 
 import re
 from collections.abc import Sequence
@@ -8,18 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from gansmith.web.answers import Error
+
 _REFERENCE = "#/components/schemas/{model}"
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["kind", "message"],
-            "properties": {"kind": {"type": "string"}, "message": {"type": "string"}},
-        }
-    },
-}
 _REFUSALS = {
     "400": "The request cannot be met; the message says what is allowed.",
     "401": "The token is missing.",
@@ -37,10 +28,9 @@ _REFUSALS = {
 
 def describe_api(endpoints: Sequence[Any], prefix: str) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of a table of `Endpoint` rows."""
-    bodies = {endpoint.body for endpoint in endpoints if endpoint.body is not None}
-    _, definitions = models_json_schema(
-        [(model, "validation") for model in sorted(bodies, key=lambda model: model.__name__)], ref_template=_REFERENCE
-    )
+    found = {model for endpoint in endpoints for model in (endpoint.body, endpoint.answer) if model is not None}
+    models = sorted({*found, Error}, key=lambda model: model.__name__)
+    _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
     paths: dict[str, Any] = {}
     for endpoint in endpoints:
         paths.setdefault(f"{prefix}{endpoint.path}", {})[endpoint.method.lower()] = _operation(endpoint)
@@ -48,17 +38,14 @@ def describe_api(endpoints: Sequence[Any], prefix: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Gansmith studio", "version": metadata.version("gansmith")},
         "paths": paths,
-        "components": {"schemas": {**definitions.get("$defs", {}), "Error": _ERROR}},
+        "components": {"schemas": definitions["$defs"]},
     }
 
 
 def _operation(endpoint: Any) -> dict[str, Any]:
-    error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
-    answer = (
-        {"application/json": {"schema": {"type": "object"}}}
-        if endpoint.answer.endswith("json")
-        else {endpoint.answer: {}}
-    )
+    error, answer = {"content": _as_json(Error)}, {kind.split(";")[0]: dict[str, Any]() for kind in endpoint.kinds}
+    if endpoint.answer is not None:
+        answer = _as_json(endpoint.answer) | answer
     found: dict[str, Any] = {
         "operationId": endpoint.handler.__name__,
         "summary": endpoint.summary,
@@ -69,14 +56,17 @@ def _operation(endpoint: Any) -> dict[str, Any]:
         },
     }
     if endpoint.body is not None:
-        schema = {"$ref": _REFERENCE.format(model=endpoint.body.__name__)}
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        found["requestBody"] = {"required": True, "content": _as_json(endpoint.body)}
     elif endpoint.method == "PUT":
         found["requestBody"] = {
             "required": True,
             "content": {"application/octet-stream": {"schema": {"type": "string"}}},
         }
     return found
+
+
+def _as_json(model: type[BaseModel]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": _REFERENCE.format(model=model.__name__)}}}
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:

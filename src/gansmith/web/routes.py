@@ -22,7 +22,7 @@ from gansmith.config import FIELDS, choose, resolve
 from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
 from gansmith.files import finite
 from gansmith.lessons.table import LESSONS, OBJECTIVES, RESTARTS, START
-from gansmith.web import records, schemas, streams, uploads
+from gansmith.web import answers, records, schemas, streams, uploads
 from gansmith.web.guard import TooLarge
 from gansmith.web.jobs import Jobs
 from gansmith.web.remote import Busy, Worker, WorkerFailed
@@ -88,7 +88,8 @@ class Endpoint:
     """A row of the table: method, path, handler, one sentence, and the models of its query and body.
 
     Attributes:
-        answer: the content type; JSON where a handler returns plain objects.
+        answer: the model of its JSON; None where it answers with none.
+        kinds: the other content types that it may answer with.
     """
 
     method: str
@@ -97,7 +98,8 @@ class Endpoint:
     summary: str
     query: type[BaseModel] = schemas.Nothing
     body: type[BaseModel] | None = None
-    answer: str = "application/json"
+    answer: type[BaseModel] | None = None
+    kinds: tuple[str, ...] = ()
 
     async def __call__(self, request: Request) -> Response:
         try:
@@ -503,34 +505,49 @@ async def document(call: Call) -> Any:
     return describe_api(ENDPOINTS, PREFIX)
 
 
-_EVENTS, _BYTES = "text/event-stream", "application/octet-stream"
+_EVENTS = ("text/event-stream",)
+_NPZ = "application/octet-stream"
 ENDPOINTS = [
-    Endpoint("GET", "/openapi.json", document, "This API as an OpenAPI document."),
-    Endpoint("GET", "/runs", list_runs, "All runs as cards, the queue, and the machine's load."),
-    Endpoint("GET", "/events", all_events, "The same as it changes, as server-sent events.", answer=_EVENTS),
-    Endpoint("GET", "/runs/{run}", run_details, "Everything about a run but its logs."),
-    Endpoint("GET", "/runs/{run}/log", run_log, "The rows of log.jsonl and metrics.jsonl."),
+    Endpoint("GET", "/openapi.json", document, "This API as an OpenAPI document.", answer=answers.Document),
+    Endpoint("GET", "/runs", list_runs, "All runs as cards, the queue, and the machine's load.", answer=answers.Runs),
+    Endpoint("GET", "/events", all_events, "The same as it changes, as server-sent events.", kinds=_EVENTS),
+    Endpoint("GET", "/runs/{run}", run_details, "Everything about a run but its logs.", answer=answers.Run),
+    Endpoint("GET", "/runs/{run}/log", run_log, "The rows of log.jsonl and metrics.jsonl.", answer=answers.Log),
     Endpoint(
         "GET",
         "/runs/{run}/events",
         run_events,
         "What is new in a run, as server-sent events.",
         schemas.EventsQuery,
-        answer=_EVENTS,
+        kinds=_EVENTS,
     ),
-    Endpoint("GET", "/runs/{run}/grids/{images}", run_grid, "A sample grid of training.", answer="image/png"),
-    Endpoint("GET", "/runs/{run}/files/{name}", run_file, "A file of a run.", answer=_BYTES),
+    Endpoint("GET", "/runs/{run}/grids/{images}", run_grid, "A sample grid of training.", kinds=("image/png",)),
     Endpoint(
-        "GET", "/runs/{run}/generator", describe, "Image size, classes and latents of a generator.", schemas.SampleQuery
+        "GET", "/runs/{run}/files/{name}", run_file, "A file of a run.", kinds=tuple(sorted({*records.FILES.values()}))
     ),
-    Endpoint("GET", "/runs/{run}/sample", sample, "Samples of a seed as tiles.", schemas.TilesQuery),
+    Endpoint(
+        "GET",
+        "/runs/{run}/generator",
+        describe,
+        "Image size, classes and latents of a generator.",
+        schemas.SampleQuery,
+        answer=answers.Generator,
+    ),
+    Endpoint(
+        "GET",
+        "/runs/{run}/sample",
+        sample,
+        "Samples of a seed as tiles.",
+        schemas.TilesQuery,
+        answer=answers.Tiles,
+    ),
     Endpoint(
         "GET",
         "/runs/{run}/sample.png",
         sample_png,
         "Samples of a seed as a picture.",
         schemas.TilesQuery,
-        answer="image/png",
+        kinds=("image/png",),
     ),
     Endpoint(
         "GET",
@@ -538,7 +555,7 @@ ENDPOINTS = [
         sample_npz,
         "Samples of a seed as NumPy arrays: images, labels.",
         schemas.SampleQuery,
-        answer=_BYTES,
+        kinds=(_NPZ,),
     ),
     Endpoint(
         "POST",
@@ -546,38 +563,141 @@ ENDPOINTS = [
         explore,
         "Tiles, each of its own seed, index and class.",
         body=schemas.ExploreBody,
+        answer=answers.Tiles,
+        kinds=("image/png", _NPZ),
     ),
-    Endpoint("POST", "/runs/{run}/walk", walk, "Images on the way between latents.", body=schemas.WalkBody),
+    Endpoint(
+        "POST",
+        "/runs/{run}/walk",
+        walk,
+        "Images on the way between latents.",
+        body=schemas.WalkBody,
+        answer=answers.Tiles,
+        kinds=("image/gif", _NPZ),
+    ),
     Endpoint(
         "POST",
         "/runs/{run}/neighbours",
         neighbours,
         "The training images nearest to a tile.",
         body=schemas.NeighboursBody,
+        answer=answers.Tiles,
     ),
-    Endpoint("POST", "/runs/{run}/move", move, "An image moved along the main directions.", body=schemas.MoveBody),
-    Endpoint("POST", "/runs/{run}/invert", invert, "A picture projected into latent space.", body=schemas.InvertBody),
-    Endpoint("GET", "/learn", list_lessons, "The lessons, and what a pair in the plane starts with."),
-    Endpoint("POST", "/learn", learn, "Train a pair in the plane for some steps.", body=schemas.LearnBody),
-    Endpoint("POST", "/runs/{run}/resume", resume, "Continue or extend a run.", body=schemas.ResumeBody),
-    Endpoint("POST", "/runs/{run}/evaluate", evaluate, "Evaluate the newest checkpoint.", body=schemas.EvaluateBody),
-    Endpoint("GET", "/runs/{run}/share/{name}", share, "The run as a file for others.", answer=_BYTES),
-    Endpoint("POST", "/runs/{run}/stop", stop_run, "Save a run that trains, and stop it.", body=schemas.StopBody),
-    Endpoint("GET", "/fields", list_fields, "Every choice of a training: kind, default, range, meaning, group."),
-    Endpoint("GET", "/datasets", list_data_sets, "Every data set that has a name."),
-    Endpoint("GET", "/recipes", list_recipes, "Every recipe with the values it sets."),
     Endpoint(
-        "POST", "/config", settle, "What a training's choices result in; nothing is started.", body=schemas.TrainBody
+        "POST",
+        "/runs/{run}/move",
+        move,
+        "An image moved along the main directions.",
+        body=schemas.MoveBody,
+        answer=answers.Moved,
     ),
-    Endpoint("GET", "/jobs", list_jobs, "All trainings that were asked for."),
-    Endpoint("POST", "/jobs", train, "Put a training into the queue.", body=schemas.TrainBody),
-    Endpoint("POST", "/jobs/hold", hold_queue, "Hold the queue, or let it go on.", body=schemas.HoldBody),
     Endpoint(
-        "POST", "/jobs/{job}/stop", stop_job, "Stop a training, or take it out of the list.", body=schemas.Nothing
+        "POST",
+        "/runs/{run}/invert",
+        invert,
+        "A picture projected into latent space.",
+        body=schemas.InvertBody,
+        answer=answers.Inverted,
     ),
-    Endpoint("POST", "/uploads", create_upload, "Begin an upload of images.", body=schemas.UploadBody),
-    Endpoint("PUT", "/uploads/{upload}/files", send_file, "Send one file of an upload.", schemas.PartQuery),
     Endpoint(
-        "GET", "/uploads/{upload}", look_at_upload, "What an upload holds, with some of its images.", schemas.LookQuery
+        "GET", "/learn", list_lessons, "The lessons, and what a pair in the plane starts with.", answer=answers.Lessons
+    ),
+    Endpoint(
+        "POST",
+        "/learn",
+        learn,
+        "Train a pair in the plane for some steps.",
+        body=schemas.LearnBody,
+        answer=answers.Frame,
+    ),
+    Endpoint(
+        "POST",
+        "/runs/{run}/resume",
+        resume,
+        "Continue or extend a run.",
+        body=schemas.ResumeBody,
+        answer=answers.Job,
+    ),
+    Endpoint(
+        "POST",
+        "/runs/{run}/evaluate",
+        evaluate,
+        "Evaluate the newest checkpoint.",
+        body=schemas.EvaluateBody,
+        answer=answers.Job,
+    ),
+    Endpoint(
+        "GET",
+        "/runs/{run}/share/{name}",
+        share,
+        "The run as a file for others.",
+        kinds=tuple(sorted({found.media_type for found in SHARES.values()})),
+    ),
+    Endpoint(
+        "POST",
+        "/runs/{run}/stop",
+        stop_run,
+        "Save a run that trains, and stop it.",
+        body=schemas.StopBody,
+        answer=answers.Job,
+    ),
+    Endpoint(
+        "GET",
+        "/fields",
+        list_fields,
+        "Every choice of a training: kind, default, range, meaning, group, advice.",
+        answer=answers.Choices,
+    ),
+    Endpoint("GET", "/datasets", list_data_sets, "Every data set that has a name.", answer=answers.DataSets),
+    Endpoint("GET", "/recipes", list_recipes, "Every recipe with the values it sets.", answer=answers.Recipes),
+    Endpoint(
+        "POST",
+        "/config",
+        settle,
+        "What a training's choices result in; nothing is started.",
+        body=schemas.TrainBody,
+        answer=answers.Settled,
+    ),
+    Endpoint("GET", "/jobs", list_jobs, "All trainings that were asked for.", answer=answers.Jobs),
+    Endpoint("POST", "/jobs", train, "Put a training into the queue.", body=schemas.TrainBody, answer=answers.Job),
+    Endpoint(
+        "POST",
+        "/jobs/hold",
+        hold_queue,
+        "Hold the queue, or let it go on.",
+        body=schemas.HoldBody,
+        answer=answers.Held,
+    ),
+    Endpoint(
+        "POST",
+        "/jobs/{job}/stop",
+        stop_job,
+        "Stop a training, or take it out of the list.",
+        body=schemas.Nothing,
+        answer=answers.Job,
+    ),
+    Endpoint(
+        "POST",
+        "/uploads",
+        create_upload,
+        "Begin an upload of images.",
+        body=schemas.UploadBody,
+        answer=answers.Upload,
+    ),
+    Endpoint(
+        "PUT",
+        "/uploads/{upload}/files",
+        send_file,
+        "Send one file of an upload.",
+        schemas.PartQuery,
+        answer=answers.Received,
+    ),
+    Endpoint(
+        "GET",
+        "/uploads/{upload}",
+        look_at_upload,
+        "What an upload holds, with some of its images.",
+        schemas.LookQuery,
+        answer=answers.Look,
     ),
 ]
