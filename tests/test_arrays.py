@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from gansmith.data.arrays import as_arrays, kind_of, read_file
+from gansmith.data.arrays import as_arrays, kind_of, opaque, read_file
 from gansmith.data.prepare import Preparation, laid_over
 from gansmith.data.sources import load_source, open_source
 from gansmith.errors import DataError
@@ -71,15 +71,15 @@ def test_zeros_and_ones_are_black_and_white(kind):
 def test_transparent_images_are_laid_over_a_ground_as_pictures_are(is_channels_last):
     rgba = np.concatenate([np.full((6, 8, 8, 3), 250, np.uint8), GREY[..., None]], axis=-1)
     stored = rgba if is_channels_last else rgba.transpose(0, 3, 1, 2)
-    found = as_arrays(stored, None, "x")
+    found = opaque(as_arrays(stored, None, "x"), "auto")
     assert found.pixels.shape == (6, 8, 8, 3) and found.notices == ("transparent images are laid over black",)
     over_black = [np.asarray(laid_over(Image.fromarray(image), 0)) for image in rgba]
     np.testing.assert_array_equal(found.pixels, over_black)
     assert abs(found.pixels[..., 0].astype(int) - GREY * (250 / 255)).max() < 1
-    over_white = as_arrays(stored, None, "x", background="white")
+    over_white = opaque(as_arrays(stored, None, "x"), "white")
     assert over_white.pixels.min() >= 250 and over_white.notices == ("transparent images are laid over white",)
     rgba[..., :3] = 5
-    assert as_arrays(stored, None, "x").notices == ("transparent images are laid over white",)
+    assert opaque(as_arrays(stored, None, "x"), "auto").notices == ("transparent images are laid over white",)
     rgba[..., 3] = 255
     np.testing.assert_array_equal(as_arrays(stored, None, "x").pixels, rgba[..., :3])
 
@@ -281,3 +281,14 @@ def test_labels_that_are_identifiers_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", images=GREY, labels=LABELS + 10**12)
     with pytest.raises(DataError, match="labels up to 1e.12; number the classes from 0 to at most 9,999"):
         read_file(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_transparent_images_in_files_are_laid_over_the_background_asked_for(name, tmp_path):
+    rgba = np.concatenate([COLOR, np.zeros_like(COLOR[..., :1])], axis=-1)
+    rgba[0, 0, 0, 3] = 255
+    np.save(tmp_path / name, rgba) if name.endswith("npy") else np.savez(tmp_path / name, images=rgba)
+    for background, ground in (("white", 255), ("black", 0)):
+        images = load_source(open_source(tmp_path / name), Preparation(background=background))
+        assert (images.pixels[1:] == ground).all() and images.pixels[0, :, 0, 0].tolist() == COLOR[0, 0, 0].tolist()
+        assert f"laid over {background}" in " ".join(images.notices)

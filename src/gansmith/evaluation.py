@@ -14,7 +14,7 @@ import torch
 
 from gansmith.config import Config, is_repeat
 from gansmith.data import load_data
-from gansmith.data.arrays import Arrays
+from gansmith.data.arrays import Arrays, opaque
 from gansmith.data.idx import IdxSource
 from gansmith.data.image_files import truncation_notice
 from gansmith.data.images import Images, split
@@ -180,6 +180,7 @@ def read_samples(path: Path, real: Images, *, resize: str = "") -> Images:
 
 def _from_arrays(arrays: Arrays, how: Preparation, name: str) -> Images:
     """Return arrays as they are where they are square, else prepared, with a notice."""
+    arrays = opaque(arrays, how.background)
     height, width = arrays.pixels.shape[1:3]
     if height == width and len(arrays.pixels):
         labels = None if arrays.labels is None else torch.from_numpy(arrays.labels)

@@ -50,7 +50,7 @@ class Arrays:
     """Images and labels as a file holds them.
 
     Attributes:
-        pixels: uint8 (N, H, W, C).
+        pixels: uint8 (N, H, W, C); C is 4 where some are transparent, see `opaque`.
         labels: (N,) whole numbers, or None.
         source: the file, in words.
         notices: sentences on how numbers, layouts and labels were taken, and on what is not used.
@@ -285,7 +285,6 @@ def as_arrays(
     source: str,
     *,
     class_names: Sequence[str] = (),
-    background: str = "auto",
 ) -> Arrays:
     """Return images and labels in our form, whatever their layout and number format.
 
@@ -294,29 +293,28 @@ def as_arrays(
 
     Args:
         class_names: all names, where labels are names of which some may not occur.
-        background: what transparent pixels are laid over; auto as for pictures.
     """
     pixels = as_nhwc(as_bytes(images, source), source)
     found = as_labels(labels, len(images), source, class_names=class_names)
     notices = (*range_in_words(images), *order_in_words(images), *found.notices)
-    if pixels.shape[3] == 4:
-        pixels, words = _laid_over(pixels, background)
-        notices = (*notices, *words)
+    if pixels.shape[3] == 4 and (pixels[..., 3] == 255).all():
+        pixels = pixels[..., :3]
     return Arrays(pixels, found.numbers, source, notices, class_names=found.class_names)
 
 
-def _laid_over(pixels: NDArray[np.uint8], background: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Return RGBA images as RGB over the background, as pictures are, and a sentence on it."""
-    if not len(pixels) or (pixels[..., 3] == 255).all():
-        return pixels[..., :3], ()
-    pixels = np.ascontiguousarray(pixels)
+def opaque(arrays: Arrays, background: str) -> Arrays:
+    """Return transparent images laid over the background, auto as for pictures, and say so; others as they are."""
+    if arrays.pixels.shape[3] != 4:
+        return arrays
+    pixels = np.ascontiguousarray(arrays.pixels)
     looks = [look_at(Image.fromarray(image)) for image in pixels[:: max(1, len(pixels) // LOOKS)][:LOOKS]]
     settled, _ = settle(Preparation(SIZE_STEP, background=background), looks)
     ground = 255 if settled.background == "white" else 0
-    opaque = np.empty((*pixels.shape[:3], 3), np.uint8)
+    found = np.empty((*pixels.shape[:3], 3), np.uint8)
     for row, image in enumerate(pixels):
-        opaque[row] = laid_over(Image.fromarray(image), ground)
-    return opaque, (f"transparent images are laid over {settled.background}",)
+        found[row] = laid_over(Image.fromarray(image), ground)
+    words = f"transparent images are laid over {settled.background}"
+    return replace(arrays, pixels=found, notices=(*arrays.notices, words))
 
 
 CIFAR_NAMES = ("batches.meta.txt", "fine_label_names.txt")  # files of class names, a line each

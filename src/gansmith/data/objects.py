@@ -162,7 +162,6 @@ def _from_arrays(images: Any, labels: Any, how: Preparation, notices: tuple[str,
         _to_numpy(images),
         None if labels is None else _to_numpy(labels),
         "the array in memory",
-        background=how.background,
     )
     arrays = replace(arrays, source="arrays in memory", notices=(*notices, *arrays.notices))
     return called_official(replace(arrays_as_images(arrays, how, name="images"), class_names=arrays.class_names))

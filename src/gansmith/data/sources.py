@@ -23,6 +23,7 @@ from gansmith.data.arrays import (
     kind_of,
     labels_beside,
     numbered,
+    opaque,
     read_cifar_tar,
     read_file,
 )
@@ -285,6 +286,7 @@ def _load_files(source: FileSource, how: Preparation, part: str, name: str) -> I
 
 def arrays_as_images(arrays: Arrays, how: Preparation, *, name: str) -> Images:
     """Return arrays as images, prepared."""
+    arrays = opaque(arrays, how.background)
     how, notices = settle_arrays(how, arrays)
     labels = None if arrays.labels is None else torch.from_numpy(arrays.labels)
     pixels = torch.from_numpy(prepare_arrays(arrays, how))
