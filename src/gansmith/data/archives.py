@@ -5,6 +5,7 @@ damage anywhere are refused; links, devices and archives inside are passed over 
 """
 
 import bz2
+import contextlib
 import gzip
 import lzma
 import re
@@ -12,7 +13,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -24,8 +25,13 @@ from gansmith.errors import DataError, reason_of
 MAX_MEMBER_BYTES = 2**27  # of one picture's file
 MAX_RATIO = 200  # of unpacked over packed size, beyond which an archive is a bomb
 _FREE_BYTES = 2**26  # of an archive, unpacked, whatever the ratio
+_CHUNK_BYTES = 2**20
 _NESTED = (*ARCHIVES, ".7z", ".rar")
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+
+
+class WriteFailed(OSError):
+    """What was read could not be written: nothing is wrong with the archive."""
 
 
 def list_archive(path: Path) -> tuple[list[str], tuple[str, ...]]:
@@ -65,6 +71,36 @@ def read_archive(path: Path, names: Sequence[str], *, limit: int = MAX_MEMBER_BY
                     yield row, inside.read(limit + 1)
 
 
+def copy_files(path: Path, places: Mapping[str, Path]) -> None:
+    """Write these files of an archive to their places, whatever their size.
+
+    Raises DataError for damage, OSError where they cannot be written.
+    """
+    with naming_damage(path), contextlib.ExitStack() as held:
+        if is_zip(path):
+            archive = held.enter_context(zipfile.ZipFile(path))
+            entries = {_inner_name(entry.filename, path): entry for entry in archive.infolist()}
+            for name, place in places.items():
+                with archive.open(entries[name]) as inside:
+                    _copy(inside, place)
+            return
+        tar, _ = held.enter_context(_opened_tar(path))
+        for member in _members(tar, path):
+            name = _inner_name(member.name, path)
+            if member.isfile() and name in places and (content := tar.extractfile(member)) is not None:
+                _copy(content, places[name])
+
+
+def _copy(inside: IO[bytes], place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("wb") as file:
+        while chunk := inside.read(_CHUNK_BYTES):
+            try:
+                file.write(chunk)
+            except OSError as error:
+                raise WriteFailed(error.errno, error.strerror) from None
+
+
 def is_zip(path: Path) -> bool:
     """Whether an archive is a .zip rather than a tar: by its first bytes, by its name where these say nothing."""
     with path.open("rb") as file:
@@ -80,7 +116,7 @@ def naming_damage(path: Path) -> Iterator[None]:
     """Turn what archive libraries raise for damage into DataError."""
     try:
         yield
-    except DataError:
+    except (DataError, WriteFailed):
         raise
     except (
         zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError,

@@ -45,7 +45,8 @@ from gansmith.data.pictures import (
     split_of,
 )
 from gansmith.data.prepare import Preparation, Watch, look_at, prepare, settle
-from gansmith.errors import DataError, NotFoundError
+from gansmith.data.unpacking import unpacked
+from gansmith.errors import DataError, GansmithError, NotFoundError
 
 _TEST_WORDS = ("test", "t10k", "val")
 
@@ -85,7 +86,7 @@ def open_source(path: Path, *, name: str = "") -> Source:
     if path.is_file() and (kind_of(path) == "cifar-tar" or not is_archive(path)):
         return FileSource(path, _FILE_WORDS.get(kind_of(path), "a file"), {"train": (path,)})
     if path.is_file():
-        return _open_archive(path)
+        return _open_archive(path, name)
     files = _files_in(path)
     if files is not None:
         return files
@@ -101,14 +102,23 @@ def open_source(path: Path, *, name: str = "") -> Source:
         return open_source(archives[0], name=name)
 
 
-def _open_archive(path: Path) -> PictureSource | FileSource:
-    """Return the pictures in an archive, or CIFAR's binary files."""
+def _open_archive(path: Path, name: str) -> Source:
+    """Return the pictures in an archive, CIFAR's binary files, or the tables, arrays or IDX files in it."""
     try:
         return find_pictures(path)
     except NotFoundError:
-        if not any(re.search(r"(^|/)(data_batch_\d+|train)\.bin$", name) for name in list_names(path)[0]):
+        if any(re.search(r"(^|/)(data_batch_\d+|train)\.bin$", name) for name in list_names(path)[0]):
+            return FileSource(path, _FILE_WORDS["cifar-tar"], {"train": (path,)})
+        folder = unpacked(path)
+        if folder is None:
             raise
-        return FileSource(path, _FILE_WORDS["cifar-tar"], {"train": (path,)})
+    try:
+        source = open_source(folder, name=name)
+    except GansmithError as error:
+        raise type(error)(str(error).replace(str(folder), str(path))) from None
+    if isinstance(source, PictureSource):  # rows of parquet files, read from where they are
+        return source
+    return replace(source, path=path, layout=source.layout.replace("in a folder", "in an archive"))
 
 
 def _beside(source: PictureSource, files: Sequence[Path]) -> PictureSource:
@@ -254,7 +264,8 @@ def load_source(
     Raises NotFoundError where the source has no such part, DataError for damage.
     """
     if isinstance(source, IdxSource):
-        return as_prepared(load_idx(source, part, name=name), how)
+        images = load_idx(source, part, name=name)
+        return as_prepared(replace(images, source=str(source.path)) if is_archive(source.path) else images, how)
     if isinstance(source, PictureSource):
         if part not in source.parts:
             raise NotFoundError(f"{source.path} holds no {part} images")
