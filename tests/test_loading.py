@@ -349,6 +349,9 @@ def test_a_large_array_stays_on_disk_as_it_is(tmp_path, large, monkeypatch):
     for how in (Preparation(4), Preparation(8, color="grey")):
         with pytest.raises(DataError, match="holds 50 images of 8 x 8 x 3, and a file too large"):
             load_data(str(tmp_path / "big.npy"), how=how)
+    np.save(tmp_path / "big.npy", pixels // 128)
+    with pytest.raises(DataError, match="holds 0 and 1 alone.*save them as 0 and 255"):
+        load_data(str(tmp_path / "big.npy"))
     np.save(tmp_path / "big.npy", pixels / 255)
     with pytest.raises(DataError, match="too large to be read into memory; save it as uint8"):
         load_data(str(tmp_path / "big.npy"))

@@ -131,6 +131,28 @@ def test_splits_are_known_by_words_and_classes_are_those_of_the_training_part(tm
     assert notice in " ".join(source.notices) and bool(notice) is bool(source.notices)
 
 
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (("cat/train", "cat/test", "dog/train", "dog/val"), ("cat", "dog")),
+        (("trainA", "trainB", "testA", "testB"), ("A", "B")),
+        (("set/train_A", "set/train_B", "set/val_A"), ("A", "B")),
+    ],
+)
+def test_splits_inside_classes_and_of_pairs_of_domains_are_splits(tmp_path, names, classes):
+    """No test picture is trained on, and no split is a class."""
+    source = find_pictures(write(tmp_path / "set", numbered(*(f"{name}/{k}.png" for name in names for k in range(2)))))
+    assert source.class_names == classes and source.parts["train"].labels == (0, 0, 1, 1)
+    assert all("train" in name for name in source.parts["train"].names)
+    assert source.parts["test"].names and not any("train" in name for name in source.parts["test"].names)
+
+
+def test_classes_called_like_splits_stay_classes(tmp_path):
+    names = ("transport/train", "transport/bus", "glass/bottle", "glass/lens")
+    source = find_pictures(write(tmp_path / "set", numbered(*(f"{name}/{k}.png" for name in names for k in range(2)))))
+    assert source.class_names == ("glass", "transport") and set(source.parts) == {"train"}
+
+
 def test_pictures_beside_splits_are_left_out_or_refused_truly(tmp_path):
     names = [f"{split}/{name}/{k}.png" for split in ("train", "test") for name in CATS for k in range(5)]
     folder = write(tmp_path / "set", numbered(*names, "cover.png"))

@@ -177,7 +177,7 @@ def split_of(name: str) -> str:
 
 def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
     """Return the splits and classes that the folders of these pictures name."""
-    inner = _without_common_folders(names)
+    inner = _splits_first(_without_common_folders(names))
     tops = {name.split("/", 1)[0] for name in inner if "/" in name}
     loose = sum("/" not in name for name in inner)
     if _are_splits(tops):
@@ -189,6 +189,29 @@ def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
     part, numbers, notices = _arrange_classes(path, names, inner)
     layout = "class folders" if numbers else "pictures without class folders"
     return PictureSource(path, layout, {"train": part}, _names_of(numbers), notices)
+
+
+def _splits_first(inner: Sequence[str]) -> Sequence[str]:
+    """Return the names with the split as outermost folder where all name it elsewhere.
+
+    >>> _splits_first(["cats/train/1.png", "cats/test/1.png", "dogs/train/1.png"])
+    ['train/cats/1.png', 'test/cats/1.png', 'train/dogs/1.png']
+    >>> _splits_first(["trainA/1.png", "trainB/1.png", "testA/1.png"])
+    ['train/A/1.png', 'train/B/1.png', 'test/A/1.png']
+    """
+    paths = [_parts_of(name) for name in inner]
+    domains = [_DOMAIN.fullmatch(parts[0]) if len(parts) > 1 else None for parts in paths]
+    if all(domains):
+        turned = [[found[1], found[2], *parts[1:]] for found, parts in zip(domains, paths, strict=True) if found]
+    elif all(len(parts) > 2 and split_of(parts[1]) for parts in paths):
+        turned = [[parts[1], parts[0], *parts[2:]] for parts in paths]
+    else:
+        return inner
+    is_split = {split_of(parts[0]) for parts in turned} == {"train", "test"}
+    return ["/".join(parts) for parts in turned] if is_split else inner
+
+
+_DOMAIN = re.compile(r"(train|test|val)[-_]?([AB])")  # of pairs of domains, as CycleGAN has them
 
 
 def _are_splits(folders: Collection[str]) -> bool:

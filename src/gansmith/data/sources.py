@@ -17,6 +17,7 @@ from PIL import Image
 from gansmith.config import ARRAY_FILES
 from gansmith.data import cache
 from gansmith.data.arrays import (
+    LOOKS,
     Arrays,
     Parts,
     joined,
@@ -322,6 +323,8 @@ def _large_array(source: FileSource, how: Preparation, part: str, name: str) -> 
             f"{files[0]} holds {len(pixels):,} images of {height} x {width} x {channels}, and a file too large for "
             f"memory is used as it is, up to {MAX_IMAGES:,} images; save it as it is wanted, or omit --size and --color"
         )
+    if pixels[:: max(1, len(pixels) // LOOKS)].max() <= 1:
+        raise DataError(f"{files[0]} holds 0 and 1 alone, which as they are would be black; save them as 0 and 255")
     labels = labels_beside(files[0], len(pixels))
     images = Images(pixels, labels, name=name, source=str(files[0]), notices=source.notices)
     content = [cache.content_of(files[0]), labels_sha256(images.labels)]
