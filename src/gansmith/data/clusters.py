@@ -38,6 +38,7 @@ EDGE_WEIGHT = (
 LABEL_CODES, LABEL_WEIGHT = 14, 4.0  # dimensions of a code that identify its class, and their norm
 LLOYD_ITERATIONS = 20  # of k-means; later ones move few images
 FIRST_CENTRES_FROM = 12_000  # images that k-means chooses its first centres from
+CENTRES_FROM = 100_000  # images that it moves them by
 _CHUNK, _AT_ONCE = 1000, 250  # images whose codes, and whose pixels and edges, are computed together
 
 logger = logging.getLogger("gansmith")
@@ -146,12 +147,13 @@ def _one_thread() -> Iterator[None]:
 def _kmeans(codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return (N,) the cluster of each row of (N, d), and (count, d) the centres, by Lloyd's iterations."""
     draw = rng("k-means")
-    some = torch.randperm(len(codes), generator=draw)[: max(FIRST_CENTRES_FROM, 2 * count)]
-    centres = _first_centres(codes[some], count, draw)
+    order = torch.randperm(len(codes), generator=draw)
+    centres = _first_centres(codes[order[: max(FIRST_CENTRES_FROM, 2 * count)]], count, draw)
+    some = codes if len(codes) <= CENTRES_FROM else codes[order[:CENTRES_FROM]]
     for _ in range(LLOYD_ITERATIONS):
-        ids = _nearest(codes, centres)
+        ids = _nearest(some, centres)
         sizes = torch.bincount(ids, minlength=count)[:, None]
-        sums = torch.zeros_like(centres).index_add_(0, ids, codes)
+        sums = torch.zeros_like(centres).index_add_(0, ids, some)
         centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
     return _nearest(codes, centres), centres
 
