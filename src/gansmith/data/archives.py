@@ -6,9 +6,11 @@ damage anywhere are refused; links, devices and archives inside are passed over 
 
 import bz2
 import contextlib
+import errno
 import gzip
 import lzma
 import re
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -25,7 +27,7 @@ from gansmith.errors import DataError, reason_of
 MAX_MEMBER_BYTES = 2**27  # of one picture's file
 MAX_RATIO = 200  # of unpacked over packed size, beyond which an archive is a bomb
 _FREE_BYTES = 2**26  # of an archive, unpacked, whatever the ratio
-_CHUNK_BYTES = 2**20
+_CHUNK_BYTES, LEFT_BYTES = 2**20, 2**30  # what is copied at once, and what is left on the disk
 _NESTED = (*ARCHIVES, ".7z", ".rar")
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
@@ -95,6 +97,8 @@ def _copy(inside: IO[bytes], place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("wb") as file:
         while chunk := inside.read(_CHUNK_BYTES):
+            if shutil.disk_usage(place.parent).free < LEFT_BYTES:
+                raise WriteFailed(errno.ENOSPC, "too little space would be left on the disk")
             try:
                 file.write(chunk)
             except OSError as error:
