@@ -224,15 +224,19 @@ def http_api_page() -> str:
 
     parts = [
         "# HTTP API of the studio",
-        f"Addresses begin with `{PREFIX}`. Answers are JSON unless the table says otherwise; errors are "
-        '`{"error": {"kind", "message"}}`. The same as [an OpenAPI document](openapi.json). '
-        "[The studio](../studio.md) has an example in Python.",
-        "| request | what it does | takes |\n|---|---|---|",
+        f"Addresses begin with `{PREFIX}`. Answers are JSON of the type named, or have a content type that is named; "
+        'errors are `{"error": {"kind", "message"}}`. The same as [an OpenAPI document](openapi.json), which has '
+        "the type of each field. [The studio](../studio.md) has an example in Python.",
+        "| request | what it does | takes | answers |\n|---|---|---|---|",
     ]
     for row in ENDPOINTS:
         fields = [f"`{name}`" for model in (row.query, row.body) if model for name in model.model_fields]
-        answer = "" if row.answer.endswith("json") else f" (`{row.answer}`)"
-        parts[-1] += f"\n| `{row.method} {row.path}` | {row.summary}{answer} | {', '.join(fields)} |"
+        answer = [f"`{name}`" for name in ([row.answer.__name__] if row.answer else []) + list(row.kinds)]
+        parts[-1] += f"\n| `{row.method} {row.path}` | {row.summary} | {', '.join(fields)} | {', '.join(answer)} |"
+    models = {row.answer.__name__: row.answer for row in ENDPOINTS if row.answer}
+    parts += ["## Answers", "| type | fields |\n|---|---|"]
+    for name in sorted(models):
+        parts[-1] += f"\n| `{name}` | {', '.join(f'`{field}`' for field in models[name].model_fields)} |"
     return "\n\n".join(parts) + "\n"
 
 

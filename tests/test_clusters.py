@@ -79,11 +79,11 @@ def test_components_are_those_of_scikit_learn():
 
 def test_clusters_do_not_depend_on_the_number_of_threads():
     """A run may continue on a machine with more or fewer cores."""
-    images, threads, found = embedded_mnist().take(torch.arange(0, 5000, 2)).pixels, torch.get_num_threads(), []
+    images, threads, found = embedded_mnist().take(torch.arange(0, 5000, 6)).pixels, torch.get_num_threads(), []
     try:
-        for count in (1, 2, 3):
+        for count in (1, 2):
             torch.set_num_threads(count)
-            found.append(find_clusters(images, 40))
+            found.append(find_clusters(images, 30))
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)

@@ -77,7 +77,7 @@ def test_a_long_run_goes_on_by_the_same_command_with_its_width(tmp_path, monkeyp
     monkeypatch.setattr(inputs, "LONG_RUN", 64)
     data = Images(noise, torch.arange(400) % 4)
     choices = dict(data=data, out=tmp_path / "run", clusters_per_class=1, g_width=4, batch_size=16, progress="none")
-    choices |= dict(use_all_training_images=True)  # so that nothing is scored
+    choices |= dict(threads=1, use_all_training_images=True)  # so that nothing is scored
     run = gs.train(images=64, **choices)
     assert run.config.d_width == 128
     monkeypatch.setattr(inputs, "LONG_RUN", 10**9)  # the length may be another by now

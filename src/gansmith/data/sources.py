@@ -46,7 +46,6 @@ from gansmith.data.pictures import (
     split_of,
 )
 from gansmith.data.prepare import Preparation, Watch, look_at, prepare, settle
-from gansmith.data.unpacking import unpacked
 from gansmith.errors import DataError, GansmithError, NotFoundError
 
 _TEST_WORDS = ("test", "t10k", "val")
@@ -110,6 +109,8 @@ def _open_archive(path: Path, name: str) -> Source:
     except NotFoundError:
         if any(re.search(r"(^|/)(data_batch_\d+|train)\.bin$", name) for name in list_names(path)[0]):
             return FileSource(path, _FILE_WORDS["cifar-tar"], {"train": (path,)})
+        from gansmith.data.unpacking import unpacked
+
         folder = unpacked(path)
         if folder is None:
             raise
