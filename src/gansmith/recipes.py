@@ -37,7 +37,7 @@ LONG_IN_COLOR: dict[str, dict[str, Any]] = {"default": dict(d_width=128, d_lr=2e
 RECIPES: dict[str, dict[str, Any]] = {
     # Conditioned on sub-clusters of each class where the data has labels, which D also names, on k-means clusters
     # elsewhere.
-    "default": dict(_DEFAULT, clusters_per_class=200, d_class_loss=0.5),
+    "default": dict(_DEFAULT, clusters_per_class=200, d_class_loss=0.5, g_class_loss=0.03),
     # The same without reading any labels: conditioned on k-means clusters as pseudo-labels.
     "default-unlabelled": dict(_DEFAULT, conditioning="clusters"),
     # Stacked MNIST, conditioned on neither labels nor clusters. The relativistic loss and the minibatch standard

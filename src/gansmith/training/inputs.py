@@ -135,7 +135,7 @@ def fit_to_images(config: Config, train: Images) -> Config:
       mirror where they look like others of their class. Measured on 500 images of CIFAR-10, that halves the FD ratio
       (docs/experiments.md).
     - On 10,000 images in color or more, `IN_COLOR` replaces what the recipe sets: one D step, a lower target for D's
-      loss, and a class loss for G. Measured on CIFAR-10, each lowers the FD ratio (docs/experiments.md).
+      loss, and a stronger class loss for G. Measured on CIFAR-10, each lowers the FD ratio (docs/experiments.md).
     - Groups of the minibatch standard deviation divide the batch.
 
     What else follows from the images is decided where it is used: stages and widths of networks by size in `networks`,
