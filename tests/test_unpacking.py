@@ -11,6 +11,7 @@ import pytest
 from conftest import write_set
 
 from gansmith.data import archives, cache, load_data, unpacking
+from gansmith.data.pictures import is_of_numbers
 from gansmith.data.prepare import Preparation
 from gansmith.data.sources import load_source, open_source
 from gansmith.errors import DataError, NotFoundError
@@ -124,7 +125,30 @@ def test_a_disk_without_room_is_said_as_it_is(tmp_path, digits, monkeypatch):
     with zipfile.ZipFile(path, "w") as archive, archive.open("x.npy", "w") as file:
         np.save(file, digits[0][:30])
 
-    monkeypatch.setattr(archives, "LEFT_BYTES", 2**70)
+    monkeypatch.setattr(archives, "FREE_BYTES", 2**70)
     with pytest.raises(DataError, match=r"cannot be unpacked \(too little space would be left.*\); unpack it yourself"):
         open_source(path)
     assert not list(cache.folder().glob("*"))
+
+
+def test_what_another_process_unpacked_meanwhile_is_used(tmp_path, digits, monkeypatch):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive, archive.open("x.npy", "w") as file:
+        np.save(file, digits[0][:30])
+    expected = load_source(open_source(path), Preparation()).pixels
+    (place,) = cache.folder().glob("unpacked-*")
+    place.rename(tmp_path / "made")
+
+    def copy(*given):
+        archives.copy_files(*given)
+        (tmp_path / "made").rename(place)
+
+    monkeypatch.setattr(unpacking, "copy_files", copy)
+    assert (load_source(open_source(path), Preparation()).pixels == expected).all()
+    assert [file.name for file in cache.folder().rglob("*")] == [place.name, "x.npy"]
+
+
+def test_names_of_tables_arrays_and_idx_files_are_known():
+    idx = "train-images-idx3-ubyte.gz", "t10k-labels.idx1-ubyte", "qmnist-train-labels-idx2-int.gz"
+    assert all(map(is_of_numbers, ("a/b.csv", "x.NPZ", *idx)))
+    assert not any(map(is_of_numbers, ("a.png", "notes.txt", "__MACOSX/._x.npy", ".cache/x.npy", "idx.md")))

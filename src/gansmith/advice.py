@@ -1,6 +1,6 @@
 """Settings of a run, field by field of `Config`: when to choose another value, and which paper a technique is from.
 
-Reference pages and forms show both; docs/experiments.md and docs/results.md have the measurements behind the advice.
+Reference pages and forms show both. Effects that were measured are in docs/experiments.md and docs/results.md.
 """
 
 ADVICE = {

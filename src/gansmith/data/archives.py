@@ -5,10 +5,10 @@ damage anywhere are refused; links, devices and archives inside are passed over 
 """
 
 import bz2
-import contextlib
 import errno
 import gzip
 import lzma
+import math
 import re
 import shutil
 import stat
@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from gansmith.config import ARCHIVES
+from gansmith.data.cache import FREE_BYTES
 from gansmith.data.images import MAX_IMAGES
 from gansmith.errors import DataError, reason_of
 
 MAX_MEMBER_BYTES = 2**27  # of one picture's file
 MAX_RATIO = 200  # of unpacked over packed size, beyond which an archive is a bomb
 _FREE_BYTES = 2**26  # of an archive, unpacked, whatever the ratio
-_CHUNK_BYTES, LEFT_BYTES = 2**20, 2**30  # what is copied at once, and what is left on the disk
+_CHUNK_BYTES = 2**20  # that are copied at once
 _NESTED = (*ARCHIVES, ".7z", ".rar")
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
@@ -61,16 +62,8 @@ def read_archive(path: Path, names: Sequence[str], *, limit: int = MAX_MEMBER_BY
         limit: bytes of each that are enough; one more is read, so that a longer file is seen to be one.
     """
     with naming_damage(path):
-        if is_zip(path):
-            yield from _read_zip(path, names, limit)
-            return
-        rows = {name: row for row, name in enumerate(names)}
-        with _opened_tar(path) as (tar, _):
-            for member in _members(tar, path):
-                row = rows.get(_inner_name(member.name, path), -1) if member.isfile() else -1
-                inside = tar.extractfile(member) if row >= 0 else None
-                if inside is not None:
-                    yield row, inside.read(limit + 1)
+        for row, inside in _opened(path, names, ratio=MAX_RATIO):
+            yield row, inside.read(limit + 1)
 
 
 def copy_files(path: Path, places: Mapping[str, Path]) -> None:
@@ -78,26 +71,17 @@ def copy_files(path: Path, places: Mapping[str, Path]) -> None:
 
     Raises DataError for damage, OSError where they cannot be written.
     """
-    with naming_damage(path), contextlib.ExitStack() as held:
-        if is_zip(path):
-            archive = held.enter_context(zipfile.ZipFile(path))
-            entries = {_inner_name(entry.filename, path): entry for entry in archive.infolist()}
-            for name, place in places.items():
-                with archive.open(entries[name]) as inside:
-                    _copy(inside, place)
-            return
-        tar, _ = held.enter_context(_opened_tar(path))
-        for member in _members(tar, path):
-            name = _inner_name(member.name, path)
-            if member.isfile() and name in places and (content := tar.extractfile(member)) is not None:
-                _copy(content, places[name])
+    names = list(places)
+    with naming_damage(path):
+        for row, inside in _opened(path, names, ratio=math.inf):  # sorted labels pack into next to nothing
+            _copy(inside, places[names[row]])
 
 
 def _copy(inside: IO[bytes], place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("wb") as file:
         while chunk := inside.read(_CHUNK_BYTES):
-            if shutil.disk_usage(place.parent).free < LEFT_BYTES:
+            if shutil.disk_usage(place.parent).free < FREE_BYTES:
                 raise WriteFailed(errno.ENOSPC, "too little space would be left on the disk")
             try:
                 file.write(chunk)
@@ -156,15 +140,29 @@ def _refuse_bomb(path: Path, unpacked: int, entries: int) -> None:
         raise DataError(f"{path} claims {unpacked:,} bytes or more, more than pictures pack into its size")
 
 
-def _read_zip(path: Path, names: Sequence[str], limit: int) -> Iterator[tuple[int, bytes]]:
-    with zipfile.ZipFile(path) as archive:
-        entries = {_inner_name(entry.filename, path): entry for entry in archive.infolist()}
-        for row, name in enumerate(names):
-            entry = entries[name]
-            if entry.file_size > max(2**20, MAX_RATIO * entry.compress_size):
-                raise DataError(f"{path}: {name} claims {entry.file_size:,} bytes, more than pictures pack into")
-            with archive.open(entry) as file:
-                yield row, file.read(limit + 1)
+def _opened(path: Path, names: Sequence[str], *, ratio: float) -> Iterator[tuple[int, IO[bytes]]]:
+    """Yield the row of each of these files and the file itself, to be read at once, in the order that reads fastest.
+
+    Args:
+        ratio: of unpacked over packed size, beyond which a single file of a zip is refused.
+    """
+    if is_zip(path):
+        with zipfile.ZipFile(path) as archive:
+            entries = {_inner_name(entry.filename, path): entry for entry in archive.infolist()}
+            for row, name in enumerate(names):
+                entry = entries[name]
+                if entry.file_size > max(2**20, ratio * entry.compress_size):
+                    raise DataError(f"{path}: {name} claims {entry.file_size:,} bytes, more than pictures pack into")
+                with archive.open(entry) as file:
+                    yield row, file
+        return
+    rows = {name: row for row, name in enumerate(names)}
+    with _opened_tar(path) as (tar, _):
+        for member in _members(tar, path):
+            row = rows.get(_inner_name(member.name, path), -1) if member.isfile() else -1
+            inside = tar.extractfile(member) if row >= 0 else None
+            if inside is not None:
+                yield row, inside
 
 
 class _Bounded:

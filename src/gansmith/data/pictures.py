@@ -113,7 +113,7 @@ def _why_none(path: Path, names: Sequence[str]) -> str:
     kinds = Counter(_readable(PurePosixPath(name).suffix.lower()[:12]) or "(none)" for name in names)
     found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "nothing"
     archives = [name for name in names if is_archive(PurePosixPath(name))]
-    arrays = [name for name in names if name.lower().endswith(ARRAY_FILES) or re.search(r"idx\d[-.]", name.lower())]
+    arrays = [name for name in names if is_of_numbers(name)]
     advice = f"give {', '.join(ENDINGS)} pictures, or files of arrays"
     if path.is_file() and arrays:
         advice = "unpack it and give the folder that holds these files"
@@ -122,6 +122,12 @@ def _why_none(path: Path, names: Sequence[str]) -> str:
     elif arrays:
         advice = f"give one of these files, such as {arrays[0]}, or the folder that holds them"
     return f"{path} holds no images ({found}); {advice}"
+
+
+def is_of_numbers(name: str) -> bool:
+    """Whether a file is a table, holds arrays or is an IDX file by its name, and is not hidden."""
+    is_known = name.lower().endswith(ARRAY_FILES) or re.search(r"idx\d[-.]", name.lower()) is not None
+    return is_known and not _JUNK.search(name)
 
 
 def _list_folder(path: Path) -> Iterator[str]:
@@ -200,9 +206,9 @@ def _splits_first(inner: Sequence[str]) -> Sequence[str]:
     ['train/A/1.png', 'train/B/1.png', 'test/A/1.png']
     """
     paths = [_parts_of(name) for name in inner]
-    domains = [_DOMAIN.fullmatch(parts[0]) if len(parts) > 1 else None for parts in paths]
-    if all(domains):
-        turned = [[found[1], found[2], *parts[1:]] for found, parts in zip(domains, paths, strict=True) if found]
+    known = {top: found.groups() for top in {parts[0] for parts in paths} if (found := _DOMAIN.fullmatch(top))}
+    if all(len(parts) > 1 and parts[0] in known for parts in paths):
+        turned = [[*known[parts[0]], *parts[1:]] for parts in paths]
     elif all(len(parts) > 2 and split_of(parts[1]) for parts in paths):
         turned = [[parts[1], parts[0], *parts[2:]] for parts in paths]
     else:

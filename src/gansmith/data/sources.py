@@ -107,11 +107,12 @@ def _open_archive(path: Path, name: str) -> Source:
     try:
         return find_pictures(path)
     except NotFoundError:
-        if any(re.search(r"(^|/)(data_batch_\d+|train)\.bin$", name) for name in list_names(path)[0]):
+        names, _ = list_names(path)
+        if any(re.search(r"(^|/)(data_batch_\d+|train)\.bin$", name) for name in names):
             return FileSource(path, _FILE_WORDS["cifar-tar"], {"train": (path,)})
         from gansmith.data.unpacking import unpacked
 
-        folder = unpacked(path)
+        folder = unpacked(path, names)
         if folder is None:
             raise
     try:

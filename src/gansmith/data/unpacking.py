@@ -5,35 +5,32 @@ Pictures are read in place, by `archives`; readers of numbers want files.
 
 import contextlib
 import os
-import re
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gansmith.config import ARRAY_FILES
 from gansmith.data import cache
-from gansmith.data.archives import copy_files, list_archive
+from gansmith.data.archives import copy_files
+from gansmith.data.pictures import is_of_numbers
 from gansmith.errors import DataError
 from gansmith.files import PARTIAL, json_sha256
 
-_IDX = re.compile(r"idx\d.?ubyte(\.gz)?$")
-_HIDDEN = re.compile(r"(^|/)(\.|__MACOSX)")
 MAX_FILES = 1_000
 
 
-def unpacked(path: Path) -> Path | None:
+def unpacked(path: Path, listed: Sequence[str]) -> Path | None:
     """Return the folder that the files of numbers in an archive were unpacked to; None where it holds none.
 
     What all of them lie in is left away, so that they are found as in a folder that was given.
 
+    Args:
+        listed: the names in the archive.
+
     Raises DataError for damage, and where there is no room for them.
     """
-    names = [
-        name
-        for name in list_archive(path)[0]
-        if not _HIDDEN.search(name) and (name.lower().endswith(ARRAY_FILES) or _IDX.search(name.lower()))
-    ]
+    names = [name for name in listed if is_of_numbers(name)]
     if not names:
         return None
     if len(names) > MAX_FILES:
@@ -49,8 +46,11 @@ def unpacked(path: Path) -> Path | None:
         _remove_unused()
         with TemporaryDirectory(prefix=PARTIAL, dir=cache.folder()) as place:
             copy_files(path, {name: Path(place) / "all" / os.path.relpath(name, common or ".") for name in names})
-            with contextlib.suppress(FileExistsError):  # another process was faster
-                shutil.move(Path(place) / "all", folder)
+            try:
+                os.rename(Path(place) / "all", folder)
+            except OSError:
+                if not folder.is_dir():  # which another process made meanwhile
+                    raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"{path} cannot be unpacked ({reason}); unpack it yourself and give the folder") from None
