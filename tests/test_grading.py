@@ -88,6 +88,16 @@ def test_what_writes_outside_or_asks_the_network_reaches_neither(name, place, se
         server.accept()
 
 
+@pytest.mark.skipif(not CLOSED or not sandbox.is_root(), reason="only root's hand-ins run as other users")
+@pytest.mark.parametrize("name", CLOSED)
+def test_what_only_root_can_enter_is_open_as_far_as_it_is_needed(name, place):
+    closed = place / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "secret.txt").write_text("readable, were the folder open")
+    outcome = run(f"import os; print(os.listdir({str(closed)!r}))", closed, name)
+    assert (outcome.ended, outcome.output.strip()) == ("", f"[{name!r}]"), outcome
+
+
 @pytest.mark.skipif("limits" not in WORKING, reason="for root, where other users cannot read this Python")
 def test_the_sandbox_that_closes_neither_says_so_and_this_test_would_notice(place, server):
     """The same two hand-ins with limits alone do what they try."""

@@ -5,7 +5,8 @@ Three kinds of sandbox, the first that works here is taken:
 - bubblewrap: no network; only the system's programs, this Python and the hand-in's own folder exist, and only that
   folder can be written; processes outside cannot be seen, and all of the hand-in end together.
 - unshare (util-linux): no network; every file of this user can be read, and only the own folder can be written;
-  processes outside cannot be seen, and all of the hand-in end together.
+  processes outside cannot be seen, and all of the hand-in end together. Of folders that root alone can enter, as its
+  home is, only what Python needs is left.
 - limits: what `worker.limit` sets and this module watches. The network and all files of this user are open, and a
   process that starts a session of its own may survive. Enough for mistakes; not for malice.
 
@@ -21,6 +22,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -49,16 +51,24 @@ USERS = range(61_184, 65_184)  # for root; systemd has reserved these for users 
 
 _PROBE = "import sys; open('prefix', 'w').write(sys.base_prefix)"
 
-# For sh: makes every file system read-only but $1, hides $2, and runs what follows. Exits with 125 where some file
-# system could not be made read-only.
+# For sh: makes every file system read-only but $1, hides $2, leaves of the folders $3 only those in $4 (a line each),
+# and runs what follows. Exits with 125 where some file system could not be made read-only.
 _UNSHARED = r"""
-work=$1; hidden=$2; shift 2
-mount --make-rprivate / && mount --bind "$work" "$work" || exit 125
+work=$1; hidden=$2; closed=$3; kept=$4; shift 4; umask 022; k=0; IFS='
+'
+mount --make-rprivate / && mount -t tmpfs -o size=64m tmpfs /dev/shm && mount --bind "$work" "$work" || exit 125
+for folder in $kept; do mkdir /dev/shm/$((k += 1)) && mount --bind "$folder" /dev/shm/$k || exit 125; done
+for folder in $closed; do mount -t tmpfs -o mode=755,size=1m tmpfs "$folder" || exit 125; done
+k=0
+for folder in $kept; do
+    mkdir -p "$folder" && mount --move /dev/shm/$((k += 1)) "$folder" && rmdir /dev/shm/$k || exit 125
+done
+unset IFS
 while read -r _ target _; do
     mount -o remount,bind,ro "$(printf %b "$target")" 2>/dev/null
 done < /proc/self/mounts
-mount -o remount,bind,rw "$work" && mount -t tmpfs -o size=64m tmpfs /dev/shm || exit 125
-if [ -n "$hidden" ]; then mount -t tmpfs -o ro tmpfs "$hidden" || exit 125; fi
+mount -o remount,bind,rw "$work" && mount -o remount,bind,rw /dev/shm || exit 125
+if [ -d "$hidden" ]; then mount -t tmpfs -o ro tmpfs "$hidden" || exit 125; fi
 for open in $(awk '{flags[$2] = $4} END {for (on in flags) if (flags[on] ~ /^rw/) print on}' /proc/self/mounts); do
     open=$(printf %b "$open")
     case $open in "$work"|/proc|/dev/shm) ;; *) exit 125 ;; esac
@@ -110,9 +120,18 @@ def unshare(work: Path, hidden: Path | None) -> list[str]:
     """Return the words before a command that run it in namespaces of its own, with all but `work` read-only."""
     words = "unshare --mount --net --pid --ipc --uts --fork --kill-child --mount-proc".split()
     words += [] if is_root() else ["--user", "--map-root-user"]
+    needed = {folder: _closed_above(folder) for folder in (*python_folders(), str(work))} if is_root() else {}
+    kept = [folder for folder, closed in needed.items() if closed]
+    closed = dict.fromkeys(needed[folder] for folder in kept)
     words += ["sh", "-c", _UNSHARED, "sh", str(work), "" if hidden is None else str(hidden)]
+    words += ["\n".join(closed), "\n".join(kept)]
     drop = "setpriv --bounding-set=-all --inh-caps=-all --no-new-privs".split()
     return [*words, *(_as_other_user(work) or drop)]
+
+
+def _closed_above(folder: str) -> str:
+    """Return the first folder on the way to this one that other users than its owner cannot enter, or ""."""
+    return next((str(path) for path in reversed(Path(folder).parents) if not path.stat().st_mode & stat.S_IXOTH), "")
 
 
 def limits(work: Path, hidden: Path | None) -> list[str]:
@@ -177,7 +196,7 @@ def find_sandbox(wanted: str = "auto") -> str:
     if wanted in ("auto", "limits"):
         raise GansmithError(
             "no sandbox works here; for root, hand-ins run as other users, who must be able to read this Python: "
-            "install bubblewrap, or grade as another user"
+            "install bubblewrap, allow namespaces, or grade as another user"
         )
     raise GansmithError(
         f"the sandbox {wanted} does not work here (is it installed, are user namespaces allowed?); install it, or "
