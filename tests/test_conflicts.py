@@ -48,7 +48,11 @@ REFUSED = [
     ({"weight_decay": 0.1}, "mlp-small", "no effect without adamw"),
     ({"momentum": 0.9}, "mlp-small", "no effect without sgd"),
     ({"lr_decay": "cosine"}, "mlp-small", "no effect without a fraction of the schedule to start at"),
-    ({"beta2_start": 0.9, "g_optimizer": "sgd", "d_optimizer": "rmsprop"}, "mlp-small", "no effect without adam or"),
+    (
+        {"beta2_start": 0.9, "g_optimizer": "sgd", "d_optimizer": "rmsprop"},
+        "mlp-small",
+        "no effect without adam, adamw or soap",
+    ),
     ({"style_mixing": 0.5}, "mlp-small", "no effect without --network stylegan-lite"),
     ({"began_gamma": 0.7}, "mlp-small", "no effect without --objective boundary"),
     ({"penalty_start_factor": 10.0}, "mlp-small", "no effect without a gradient penalty"),

@@ -3,13 +3,14 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from gansmith.config import OPTIMIZER_NAMES, resolve
 from gansmith.data.images import ImageSpec
-from gansmith.training.optimizers import OPTIMIZERS, build_optimizer, set_learning_rates
+from gansmith.training.optimizers import OPTIMIZERS, Soap, build_optimizer, renew_bases, set_learning_rates
 from gansmith.training.state import start_networks
 
 
@@ -21,6 +22,7 @@ from gansmith.training.state import start_networks
         ("adam", 2 - 0.1),
         ("adamw", 2 - 0.1 * 0.01 * 2 - 0.1),
         ("rmsprop", 2 - 0.1 * 0.5 / math.sqrt(0.1 * 0.5**2)),
+        ("soap", 2 - 0.1),
     ],
 )
 def test_optimisers_take_their_first_step(name, by_hand):
@@ -55,6 +57,92 @@ def test_adam_steps_as_torchs_own_and_loads_its_state():
     step_both("weight", "bias")
     ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
     step_both("weight", "bias")
+
+
+@pytest.mark.parametrize("beta1", [0.0, 0.5])
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Conv2d(3, 5, 2),
+        nn.Conv2d(3, 5, 2).to(memory_format=torch.channels_last),
+        nn.Linear(5, 5),
+        nn.Linear(300, 4),  # with a side that is too wide for a basis
+    ],
+)
+def test_soap_steps_as_its_formulas_in_double_precision(network, beta1):
+    """Source: arXiv:2409.11321, algorithm 3, on both sides of a weight and with bases renewed after steps 1, 6, ..."""
+    random = np.random.default_rng(0)
+    optimizer = build_optimizer("soap", network, 0.01, resolve("mlp-small", arguments=dict(beta1=beta1, beta2=0.9)))
+    weight, bias = (parameter.detach().double().numpy().copy() for parameter in network.parameters())
+    outputs, inputs = weight.shape[:2]
+    left, right = np.zeros((outputs, outputs)), np.zeros((inputs, inputs))
+    out_basis, in_basis = np.eye(outputs), np.eye(inputs)
+    mean, square, bias_mean, bias_square = (np.zeros_like(values) for values in (weight, weight, bias, bias))
+    for step in range(1, 20):
+        # Gradients that differ in size and are not independent, so that the bases are none of the axes.
+        mixed = random.normal(size=(outputs, outputs)) * 0.1 + np.diag(np.linspace(0.5, 3, outputs))
+        gradient = np.einsum("po,oi...->pi...", mixed, random.normal(size=weight.shape) + 0.3)
+        of_bias = random.normal(size=bias.shape)
+        for parameter, values in zip(network.parameters(), (gradient, of_bias), strict=True):
+            parameter.grad = torch.empty_like(parameter).copy_(torch.from_numpy(values))
+        optimizer.step()
+        flat = gradient.reshape(outputs, inputs, -1)
+        left = 0.9 * left + 0.1 * np.einsum("oik,pik->op", flat, flat)
+        right = 0.9 * right + 0.1 * np.einsum("oik,ojk->ij", flat, flat)
+        turned = np.einsum("oi...,op,iq->pq...", gradient, out_basis, in_basis)
+        mean, square = beta1 * mean + (1 - beta1) * gradient, 0.9 * square + 0.1 * turned**2
+        moved = np.einsum("oi...,op,iq->pq...", mean, out_basis, in_basis) / np.sqrt(square / (1 - 0.9**step))
+        weight -= 0.01 / (1 - beta1**step) * np.einsum("pq...,op,iq->oi...", moved, out_basis, in_basis)
+        bias_mean, bias_square = beta1 * bias_mean + (1 - beta1) * of_bias, 0.9 * bias_square + 0.1 * of_bias**2
+        bias -= 0.01 / (1 - beta1**step) * bias_mean / np.sqrt(bias_square / (1 - 0.9**step))
+        if step % 5 == 1:
+            optimizer.renew_bases()
+            out_basis = np.linalg.eigh(left)[1]
+            in_basis = np.linalg.eigh(right)[1] if inputs <= optimizer.WIDEST else in_basis
+    for parameter, expected in zip(network.parameters(), (weight, bias), strict=True):
+        np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert ("in_basis" in optimizer.state[network.weight]) == (inputs <= optimizer.WIDEST)
+
+
+@pytest.mark.parametrize("name", ["soap", "adam"])
+def test_gradients_in_other_coordinates_move_soap_alike_and_adam_not(name):
+    torch.manual_seed(0)
+    turns = [torch.linalg.qr(torch.randn(n, n))[0] for n in (4, 6)]
+    steps = [torch.randn(4, 6) * torch.linspace(0.2, 2, 6) for _ in range(40)]
+    weights = []
+    for U, V in ((torch.eye(4), torch.eye(6)), turns):
+        network = nn.Linear(6, 4, bias=False)
+        nn.init.zeros_(network.weight)
+        optimizer = build_optimizer(name, network, 0.0, resolve("mlp-small", arguments=dict(beta1=0.4, beta2=0.5)))
+        for number, gradient in enumerate(steps):
+            optimizer.param_groups[0]["lr"] = 0.01 if number > 30 else 0.0  # the first bases are the axes
+            network.weight.grad = U @ gradient @ V.T
+            optimizer.step()
+            if name == "soap":
+                optimizer.renew_bases()
+        weights.append(U.T @ network.weight.detach() @ V)
+    apart = (weights[0] - weights[1]).abs().max().item()
+    assert apart < 1e-4 if name == "soap" else apart > 1e-2
+
+
+def test_bases_are_renewed_after_the_first_step_and_every_tenth(tiny):
+    config = tiny("default", d_optimizer="soap", conditioning="labels")
+    networks = start_networks(config, ImageSpec(channels=1, size=28, num_classes=10), None)
+    assert isinstance(networks.d_optimizer, Soap) and not isinstance(networks.g_optimizer, Soap)
+    renewed = []
+    networks.d_optimizer.renew_bases = lambda: renewed.append(turn)
+    for turn in range(25):
+        renew_bases(networks, turn)
+    assert renewed == [1, 11, 21]
+
+
+def test_a_factor_that_is_not_finite_keeps_its_basis():
+    network = nn.Linear(3, 2, bias=False)
+    optimizer = build_optimizer("soap", network, 0.01, resolve("mlp-small"))
+    network.weight.grad = torch.full((2, 3), math.nan)
+    optimizer.step()
+    optimizer.renew_bases()
+    assert torch.equal(optimizer.state[network.weight]["in_basis"], torch.eye(3))
 
 
 def test_momentum_adds_the_last_steps_gradient():

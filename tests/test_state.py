@@ -111,6 +111,7 @@ def test_weights_that_are_not_finite_are_not_sampled(begin):
     [
         ("default", {"replay": 0.5}),
         ("mlp-small", {"d_optimizer": "sgd", "momentum": 0.9, "g_optimizer": "rmsprop", "augment": "adaptive"}),
+        ("default", {"d_optimizer": "soap", "g_optimizer": "soap"}),
     ],
 )
 def test_tensors_come_back_bit_for_bit(tiny, tmp_path, recipe, changes):

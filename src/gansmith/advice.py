@@ -67,7 +67,7 @@ ADVICE = {
     "d_loss_bound": "to repeat a recipe; penalties do it better",
     "g_loss_bound": "to repeat a recipe",
     "g_optimizer": "to repeat a paper: rmsprop is WGAN's",
-    "d_optimizer": "to repeat a paper: sgd slows a D that wins",
+    "d_optimizer": "to repeat a paper; sgd slows a D that wins, soap helps one that limits G",
     "g_lr": "down where losses jump or diverge, up where little moves; the first thing to search",
     "d_lr": "down where D wins and there is no penalty; the second thing to search",
     "beta1": "0 with gradient penalties, 0.5 as DCGAN; 0.9 collapses",

@@ -24,7 +24,7 @@ NAME_RULE = "a name is 1 to 64 letters, digits, dots, dashes and underscores"
 RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE", "GANSMITH_TIMEOUT")
 ACTIVATIONS = ("default", "relu", "leaky-relu", "elu", "selu", "silu", "gelu", "tanh")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
-OPTIMIZER_NAMES = ("adam", "adamw", "rmsprop", "sgd")
+OPTIMIZER_NAMES = ("adam", "adamw", "rmsprop", "sgd", "soap")
 
 
 def _field(
@@ -323,8 +323,10 @@ class Config:
     d_optimizer: str = _optimiser("adam", "the discriminator's optimiser", choices=OPTIMIZER_NAMES)
     g_lr: float = _optimiser(2e-4, "the generator's learning rate", low=0.0, search=(1e-5, 1e-2), scale="log")
     d_lr: float = _optimiser(2e-4, "the discriminator's learning rate", low=0.0, search=(1e-5, 1e-2), scale="log")
-    beta1: float = _optimiser(0.5, "Adam's beta1", low=0.0, high=0.9999)
-    beta2: float = _optimiser(0.999, "Adam's beta2, RMSprop's alpha", low=0.0, high=0.999999, search=(0.9, 0.9999))
+    beta1: float = _optimiser(0.5, "Adam's and SOAP's beta1", low=0.0, high=0.9999)
+    beta2: float = _optimiser(
+        0.999, "Adam's and SOAP's beta2, RMSprop's alpha", low=0.0, high=0.999999, search=(0.9, 0.9999)
+    )
     lr_start_factor: float = _optimiser(
         1.0,
         "factor on both learning rates at the start, fading over burn_in",

@@ -55,6 +55,7 @@ def _optimizer(config: Config, which: str) -> str:
         "adamw": f"{betas}, weight decay {config.weight_decay:g}",
         "rmsprop": f"alpha {config.beta2:g}",
         "sgd": f"momentum {config.momentum:g}",
+        "soap": betas,
     }
     return f"{name} {rate:g}, {settings[name]}"
 

@@ -36,7 +36,7 @@ NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "d_loss_target": (gradient_penalties, _A_PENALTY),
     "instance_noise_until": (lambda c: c.instance_noise, "--instance-noise"),
     "replay_size": (lambda c: c.replay, "--replay"),
-    "beta2_start": (lambda c: {c.g_optimizer, c.d_optimizer} & {"adam", "adamw"}, "adam or adamw"),
+    "beta2_start": (lambda c: {c.g_optimizer, c.d_optimizer} & {"adam", "adamw", "soap"}, "adam, adamw or soap"),
     "weight_decay": (lambda c: "adamw" in (c.g_optimizer, c.d_optimizer), "adamw"),
     "momentum": (lambda c: "sgd" in (c.g_optimizer, c.d_optimizer), "sgd"),
     "lr_decay": (lambda c: c.lr_decay_from < 1.0, "a fraction of the schedule to start at, such as --lr-decay-from 0"),

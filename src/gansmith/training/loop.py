@@ -28,7 +28,7 @@ from gansmith.training.chores import (
 from gansmith.training.diagnosis import FIRST_STEPS, WINDOW, Failure, to_failure
 from gansmith.training.inputs import TrainingData
 from gansmith.training.machine import training_machine
-from gansmith.training.optimizers import set_learning_rates
+from gansmith.training.optimizers import renew_bases, set_learning_rates
 from gansmith.training.schedule import progress_at
 from gansmith.training.state import State, norm_growth, start
 from gansmith.training.step import NonFiniteError
@@ -120,6 +120,7 @@ def advance(state: State) -> None:
     progress = progress_at(state.images_seen, length, config.planned_images or length)
     progress = min(progress, 1.0 - config.batch_size / length)
     set_learning_rates(state.networks, config, progress, factor=ROLLBACK_FACTOR ** len(state.rollbacks))
+    renew_bases(state.networks, state.images_seen // config.batch_size)
     techniques = replace(state.techniques, reads=state.techniques.reads or state.images_seen < state.checked_until)
     state.means.add(take_step(state.networks, techniques, state.batches, state.images_seen, progress))
     state.images_seen += config.batch_size

@@ -1,11 +1,15 @@
 """The optimisers of G and D, each built from parameters, a learning rate and the config."""
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from torch.optim import Optimizer
+from torch.optim.adam import adam as adam_by_function
 
 from gansmith.config import Config, choose
 from gansmith.training.schedule import decay, ramp
@@ -30,6 +34,114 @@ RMSprop = uncompiled(torch.optim.RMSprop)
 SGD = uncompiled(torch.optim.SGD)
 
 
+SIDES = {"out": 0, "in": 1}  # the dimensions of a weight that have bases
+
+
+class Soap(Optimizer):
+    """Adam in the bases in which gradients vary along the axes.
+
+    The weight of a linear layer or a convolution has a basis for its outputs and one for its inputs: the eigenvectors
+    of an average of gradients times themselves. Adam's averages are kept in these coordinates, and its steps are turned
+    back. Vectors, sides of more than `WIDEST` and all that has more outputs than that, as embeddings of many ids have,
+    have no basis. Source: Vyas et al., arXiv:2409.11321, algorithms 1 and 3, but that bases are found exactly.
+
+    Args:
+        betas: of Adam's two averages; the second is that of the bases too.
+    """
+
+    WIDEST = 256
+    RENEWED_EVERY = 10  # steps
+    EPS = 1e-8
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": betas})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Take a step along the gradients; the bases stay as they are."""
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            states = [self.state[parameter] or self._begin(parameter) for parameter in parameters]
+            beta1, beta2 = group["betas"]
+            for parameter, state in zip(parameters, states, strict=True):
+                _average_sides(parameter.grad, state, 1 - beta2)
+            gradients = [_turn(p.grad, state) for p, state in zip(parameters, states, strict=True)]
+            moved = [torch.zeros_like(p) if has_basis(s) else p for p, s in zip(parameters, states, strict=True)]
+            slots = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+            fused_adam(
+                moved, gradients, *slots, [], [state["step"] for state in states], amsgrad=False, beta1=beta1,
+                beta2=beta2, lr=group["lr"], weight_decay=0.0, eps=self.EPS, maximize=False, fused=True,
+                capturable=isinstance(group["lr"], Tensor),
+            )  # fmt: skip
+            for parameter, state, move in zip(parameters, states, moved, strict=True):
+                if has_basis(state):
+                    parameter.add_(_turn(move, state, back=True))
+
+    @torch.no_grad()
+    def renew_bases(self) -> None:
+        """Set every basis to the eigenvectors of its average; between steps, for CUDA graphs cannot hold this."""
+        for state in filter(has_basis, self.state.values()):
+            mean = _turn(state["exp_avg"], state, back=True)
+            for side in SIDES:
+                if f"{side}_factor" in state:
+                    with contextlib.suppress(LinAlgError):  # of what is not finite, which the loop finds
+                        state[f"{side}_basis"].copy_(torch.linalg.eigh(state[f"{side}_factor"].cpu())[1])
+            state["exp_avg"].copy_(_turn(mean, state))
+
+    def _begin(self, parameter: Tensor) -> dict[str, Tensor]:
+        """Return the state of a parameter before its first step, with bases that turn nothing."""
+        state: dict[str, Tensor] = self.state[parameter]
+        state["step"] = torch.zeros((), device=parameter.device)
+        state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
+        for side, rows in _sides(parameter).items():
+            if len(parameter) <= self.WIDEST and 1 < len(rows) <= self.WIDEST:
+                state[f"{side}_factor"] = rows.new_zeros(len(rows), len(rows))
+                state[f"{side}_basis"] = torch.eye(len(rows)).to(rows)
+        return state
+
+
+fused_adam = inspect.unwrap(adam_by_function)  # without its hook for torch's compiler
+
+
+def has_basis(state: dict[str, Tensor]) -> bool:
+    """Return whether what is kept for a parameter holds a basis."""
+    return "out_basis" in state or "in_basis" in state
+
+
+def _turn(values: Tensor, state: dict[str, Tensor], *, back: bool = False) -> Tensor:
+    """Return values of a parameter in the coordinates of its bases, or from these back in its own, in its layout."""
+    if not has_basis(state):
+        return values
+    turned = values.movedim(1, -1)  # contiguous, where a convolution's weight is channels-last
+    if (basis := state.get("out_basis")) is not None:
+        turned = ((basis if back else basis.T) @ turned.flatten(1)).view(turned.shape)
+    if (basis := state.get("in_basis")) is not None:
+        turned = turned @ (basis.T if back else basis)
+    turned = turned.movedim(-1, 1)
+    return turned if turned.stride() == values.stride() else torch.empty_like(values).copy_(turned)
+
+
+def _average_sides(gradient: Tensor, state: dict[str, Tensor], share: float) -> None:
+    """Move the average of each side's products towards those of this gradient."""
+    for side, rows in _sides(gradient).items():
+        if f"{side}_factor" in state:
+            state[f"{side}_factor"].lerp_(rows @ rows.T, share)
+
+
+def _sides(weight: Tensor) -> dict[str, Tensor]:
+    """Return a weight as matrices whose rows are outputs and inputs; of a vector, nothing."""
+    if weight.dim() < 2:
+        return {}
+    last = weight.movedim(1, -1)
+    return {"out": last.flatten(1), "in": last.flatten(0, -2).T}
+
+
+def slot_shape(slot: str, parameter: Tensor) -> tuple[int, ...]:
+    """Return the shape of what an optimiser keeps under this name for a parameter."""
+    side, _, kind = slot.partition("_")
+    n = parameter.shape[SIDES[side]] if side in SIDES and parameter.dim() > 1 else 0
+    return (n, n) if kind in ("factor", "basis") else tuple(parameter.shape)
+
+
 def adam(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
     """Return Adam. Source: Kingma and Ba, arXiv:1412.6980, algorithm 1."""
     return Adam(parameters, rate, betas=(config.beta1, config.beta2), fused=True)
@@ -50,11 +162,17 @@ def sgd(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
     return SGD(parameters, rate, momentum=config.momentum, fused=True)
 
 
+def soap(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
+    """Return SOAP. Source: Vyas et al., arXiv:2409.11321."""
+    return uncompiled(Soap)(parameters, rate, (config.beta1, config.beta2))
+
+
 OPTIMIZERS: dict[str, Callable[[Iterable[Tensor], float, Config], Optimizer]] = {
     "adam": adam,
     "adamw": adamw,
     "rmsprop": rmsprop,
     "sgd": sgd,
+    "soap": soap,
 }
 
 
@@ -84,3 +202,10 @@ def set_learning_rates(networks: Networks, config: Config, progress: float, *, f
                 group["lr"] = rate * factor
             if "betas" in group:
                 group["betas"] = (config.beta1, beta2)
+
+
+def renew_bases(networks: Networks, turn: int) -> None:
+    """Renew the bases of optimisers that have them, after the first step and then after every `RENEWED_EVERY`."""
+    for optimizer in (networks.g_optimizer, networks.d_optimizer):
+        if isinstance(optimizer, Soap) and turn % Soap.RENEWED_EVERY == 1:
+            optimizer.renew_bases()

@@ -29,10 +29,9 @@ from gansmith.training.diagnosis import Failure
 from gansmith.training.inputs import TrainingData
 from gansmith.training.machine import find_device
 from gansmith.training.monitor import Monitor
-from gansmith.training.optimizers import build_optimizer
+from gansmith.training.optimizers import build_optimizer, slot_shape
 from gansmith.training.step import Networks, NonFiniteError, Number, Techniques
 from gansmith.training.techniques import build_techniques, empty_buffers
-from gansmith.training.transfer import take_weights
 
 LONG_RUN = 300_000  # images of a run whose time is not limited, which an evaluator is trained for
 
@@ -222,6 +221,8 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         counters = _resume(run, networks, data)
     processes.refuse_difference(json_sha256(counters), f"the newest checkpoint of {run.directory}")
     if config.start_from and not counters:
+        from gansmith.training.transfer import take_weights  # few runs need it, and none of a hand-in's
+
         facts = run.facts().get("start_from")
         run.record(start_from=take_weights(networks.G, networks.D, config, data, facts=facts))
         networks.G_ema.load_state_dict(networks.G.state_dict())
@@ -315,10 +316,11 @@ def _load_optimizer(name: str, optimizer: torch.optim.Optimizer, state: dict[str
         if key.startswith(f"{name}."):
             _, index, slot = key.split(".")
             like = parameters[int(index)]
-            if value.dim() and value.shape != like.shape:
-                raise ValueError(f"{key} is {tuple(value.shape)}, not {tuple(like.shape)}")
+            if value.dim() and tuple(value.shape) != slot_shape(slot, like):
+                raise ValueError(f"{key} is {tuple(value.shape)}, not {slot_shape(slot, like)}")
             # The fused optimisers walk memory: a slot must be laid out as its parameter is.
-            slots.setdefault(int(index), {})[slot] = torch.empty_like(like).copy_(value) if value.dim() else value
+            same = value.shape == like.shape
+            slots.setdefault(int(index), {})[slot] = torch.empty_like(like).copy_(value) if same else value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 
