@@ -126,7 +126,7 @@ def test_gradients_in_other_coordinates_move_soap_alike_and_adam_not(name):
 
 
 def test_bases_are_renewed_after_the_first_step_and_every_tenth(tiny):
-    config = tiny("default", d_optimizer="soap", conditioning="labels")
+    config = tiny("default", g_optimizer="adam", conditioning="labels")
     networks = start_networks(config, ImageSpec(channels=1, size=28, num_classes=10), None)
     assert isinstance(networks.d_optimizer, Soap) and not isinstance(networks.g_optimizer, Soap)
     renewed = []
@@ -134,6 +134,32 @@ def test_bases_are_renewed_after_the_first_step_and_every_tenth(tiny):
     for turn in range(25):
         renew_bases(networks, turn)
     assert renewed == [1, 11, 21]
+
+
+def test_rows_of_ids_that_a_batch_does_not_show_stay():
+    network = nn.Embedding(40, 6)
+    optimizer = build_optimizer("soap", network, 0.1, resolve("mlp-small", arguments=dict(beta1=0.0)))
+    before = network.weight.detach().clone()
+    for number in range(3):
+        network.weight.grad = torch.zeros(40, 6).index_fill_(0, torch.tensor([3, 9 + number]), 0.5)
+        optimizer.step()
+        optimizer.renew_bases()
+    moved = (network.weight.detach() != before).all(1).nonzero().flatten().tolist()
+    assert moved == [3, 9, 10, 11]
+
+
+def test_bases_are_found_where_most_gradients_are_zero():
+    """180 of these rows made LAPACK return NaN in single precision."""
+    network = nn.Linear(128, 180, bias=False)
+    optimizer = build_optimizer("soap", network, 0.1, resolve("mlp-small"))
+    torch.manual_seed(1)
+    network.weight.grad = torch.randn(180, 128) * (torch.rand(180, 1) < 0.4) * 1e-3
+    optimizer.step()
+    optimizer.renew_bases()
+    for side, n in (("out", 180), ("in", 128)):
+        basis = optimizer.state[network.weight][f"{side}_basis"]
+        torch.testing.assert_close(basis @ basis.T, torch.eye(n), rtol=0, atol=1e-5)
+        assert (basis != torch.eye(n)).any()
 
 
 def test_a_factor_that_is_not_finite_keeps_its_basis():

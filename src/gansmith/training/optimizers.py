@@ -42,12 +42,14 @@ class Soap(Optimizer):
 
     The weight of a linear layer or a convolution has a basis for its outputs and one for its inputs: the eigenvectors
     of an average of gradients times themselves. Adam's averages are kept in these coordinates, and its steps are turned
-    back. Vectors, sides of more than `WIDEST` and all that has more outputs than that, as embeddings of many ids have,
-    have no basis. Source: Vyas et al., arXiv:2409.11321, algorithms 1 and 3, but that bases are found exactly.
+    back. Vectors, embeddings, sides of more than `WIDEST` and all that has more outputs than that have no basis.
+    Source: Vyas et al., arXiv:2409.11321, algorithms 1 and 3, but that bases are found exactly.
 
     Args:
         betas: of Adam's two averages; the second is that of the bases too.
     """
+
+    embeddings: frozenset[Tensor] = frozenset()  # a batch moves only the rows of its ids
 
     WIDEST = 256
     RENEWED_EVERY = 10  # steps
@@ -83,8 +85,7 @@ class Soap(Optimizer):
             mean = _turn(state["exp_avg"], state, back=True)
             for side in SIDES:
                 if f"{side}_factor" in state:
-                    with contextlib.suppress(LinAlgError):  # of what is not finite, which the loop finds
-                        state[f"{side}_basis"].copy_(torch.linalg.eigh(state[f"{side}_factor"].cpu())[1])
+                    _renew(state[f"{side}_basis"], state[f"{side}_factor"])
             state["exp_avg"].copy_(_turn(mean, state))
 
     def _begin(self, parameter: Tensor) -> dict[str, Tensor]:
@@ -92,8 +93,9 @@ class Soap(Optimizer):
         state: dict[str, Tensor] = self.state[parameter]
         state["step"] = torch.zeros((), device=parameter.device)
         state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
-        for side, rows in _sides(parameter).items():
-            if len(parameter) <= self.WIDEST and 1 < len(rows) <= self.WIDEST:
+        is_plain = parameter in self.embeddings or len(parameter) > self.WIDEST
+        for side, rows in () if is_plain else _sides(parameter).items():
+            if 1 < len(rows) <= self.WIDEST:
                 state[f"{side}_factor"] = rows.new_zeros(len(rows), len(rows))
                 state[f"{side}_basis"] = torch.eye(len(rows)).to(rows)
         return state
@@ -118,6 +120,14 @@ def _turn(values: Tensor, state: dict[str, Tensor], *, back: bool = False) -> Te
         turned = turned @ (basis.T if back else basis)
     turned = turned.movedim(-1, 1)
     return turned if turned.stride() == values.stride() else torch.empty_like(values).copy_(turned)
+
+
+def _renew(basis: Tensor, average: Tensor) -> None:
+    """Set a basis to the eigenvectors of an average, on the processor; not where they are not found."""
+    with contextlib.suppress(LinAlgError):
+        found = torch.linalg.eigh(average.cpu().double())[1].to(basis)
+        if found.isfinite().all():  # in single precision, LAPACK was seen to return NaN for rows of zeros
+            basis.copy_(found)
 
 
 def _average_sides(gradient: Tensor, state: dict[str, Tensor], share: float) -> None:
@@ -179,6 +189,9 @@ OPTIMIZERS: dict[str, Callable[[Iterable[Tensor], float, Config], Optimizer]] = 
 def build_optimizer(name: str, network: torch.nn.Module, rate: float, config: Config) -> Optimizer:
     """Return the optimiser called `name` for all parameters of a network."""
     optimizer: Optimizer = choose(OPTIMIZERS, name, "optimizer")(network.parameters(), rate, config)
+    if isinstance(optimizer, Soap):
+        tables = [module for module in network.modules() if isinstance(module, torch.nn.Embedding)]
+        optimizer.embeddings = frozenset(module.weight for module in tables)
     device = next(network.parameters()).device
     if device.type == "cuda":  # so that a captured step reads the rate at each repetition
         for group in optimizer.param_groups:
