@@ -17,12 +17,13 @@ from gansmith.training.inputs import fit_to_length, load_training_data
 def test_labels_get_subclusters_where_there_are_images_enough(subclustered):
     config, data = load_training_data(subclustered)
     assert config.clusters_per_class == 5 and data.conditioning.codes.shape[0] == len(data.conditioning) == 50
-    assert torch.equal(data.y // 5, data.train.labels) and data.notices == ()
+    assert torch.equal(data.y // 5, data.train.labels)
+    assert not any("clusters" in note for note in data.notices)
     shares = data.conditioning.frequencies.view(10, 5).sum(1)
     torch.testing.assert_close(shares, data.train.class_frequencies)
     few, data = load_training_data(subclustered.replace(limit_images=200))
     assert few.clusters_per_class == 1
-    assert data.notices == ("clusters_per_class is 1, not 5: each cluster takes 24 of 200 images",)
+    assert data.notices[0] == "clusters_per_class is 1, not 5: each cluster takes 24 of 200 images"
 
 
 def test_only_few_images_are_shifted(tiny, monkeypatch):
@@ -51,6 +52,27 @@ def test_many_images_in_color_change_what_the_recipe_sets_and_nothing_that_was_a
     assert load_training_data(tiny(d_class_loss=0.0), labelled)[0].g_class_loss == 0.03
     assert load_training_data(tiny(), grey)[0].d_steps == 2
     assert load_training_data(tiny("r3gan"), colors)[0].d_steps == tiny("r3gan").d_steps
+
+
+def test_soap_trains_on_many_grey_images_and_adam_on_others(tiny, monkeypatch):
+    noise = torch.randint(256, (400, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    colors, grey = Images(noise, None), Images(noise[:, :1], None)
+
+    def optimizers(images, **choices):
+        config, data = load_training_data(tiny(**choices), images)
+        return config.g_optimizer, config.d_optimizer, [note for note in data.notices if "optimizer" in note]
+
+    few = "g_optimizer and d_optimizer are adam, not soap: the images are few"
+    assert optimizers(grey) == ("adam", "adam", [few])
+    monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
+    assert optimizers(grey) == ("soap", "soap", [])
+    in_color = "g_optimizer and d_optimizer are adam, not soap: the images are in color"
+    assert optimizers(colors) == ("adam", "adam", [in_color])
+    one = "g_optimizer is adam, not soap: the images are in color"
+    assert optimizers(colors, d_optimizer="soap") == ("adam", "soap", [one])
+    config = load_training_data(tiny(), colors)[0]
+    assert load_training_data(config, colors)[0] == config  # as when the run is resumed
+    assert load_training_data(tiny("mlp-small"), grey)[0].d_optimizer == "adam"
 
 
 def test_long_runs_on_many_images_in_color_take_a_wider_d_unless_it_was_asked_for(monkeypatch):
@@ -99,8 +121,10 @@ def test_without_labels_the_default_takes_clusters(tiny, tmp_path, digits):
 def test_a_number_of_clusters_that_the_data_does_not_allow_is_reported_with_both_values(tiny):
     config, data = load_training_data(tiny("default-unlabelled", clusters=2000))
     assert config.clusters == 15
-    assert data.notices == ("clusters is 15, not 2000: each cluster takes 24 of 360 images",)
-    assert load_training_data(tiny("default-unlabelled", clusters=15))[1].notices == ()
+    assert data.notices[0] == "clusters is 15, not 2000: each cluster takes 24 of 360 images"
+    assert not any(
+        "clusters" in note for note in load_training_data(tiny("default-unlabelled", clusters=15))[1].notices
+    )
 
 
 def test_all_training_images_hold_none_out(tiny):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gansmith import api
-from gansmith.config import Config
+from gansmith.config import Config, resolve
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
 from gansmith.networks import build_networks
@@ -95,6 +95,16 @@ def test_a_device_that_is_not_here_is_refused_and_auto_is_the_cpu_without_one(mo
         find_device("cuda")
     with pytest.raises(ConfigError, match="device is 'gpu'; it must be auto, cpu, cuda"):
         Config(device="gpu")
+
+
+def test_an_accelerator_trains_with_adam_unless_asked(monkeypatch):
+    config = resolve("default", arguments={"d_optimizer": "soap"})
+    notices = []
+    assert api._fitted_to_device(config.replace(device="cpu"), notices).g_optimizer == "soap" and not notices
+    monkeypatch.setattr(api, "find_device", lambda asked: torch.device("cuda"))
+    fitted = api._fitted_to_device(config, notices)
+    assert (fitted.g_optimizer, fitted.d_optimizer) == ("adam", "soap")
+    assert notices == ["g_optimizer is adam, not soap: the device is cuda"]
 
 
 @pytest.mark.parametrize("rates", [{"cuda": 9e4, "cpu": 2e3}, {"cuda": 1e3, "cpu": 2e3}])

@@ -37,7 +37,7 @@ from gansmith.networks import NETWORKS
 from gansmith.pictures import animations, plots
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.progress import check_style, show_preparation, show_progress
-from gansmith.recipes import LONG_IN_COLOR
+from gansmith.recipes import ADAM, LONG_IN_COLOR
 from gansmith.runs import RunDirectory
 from gansmith.sampling import (
     Model,
@@ -1004,6 +1004,8 @@ def plan_training(
             notices += preview_weights(config, loaded)
         config, chosen = budget.choose_device(config, loaded)
         notices += chosen
+        if begun is None:
+            config = _fitted_to_device(config, notices)
         if epochs is not None:
             config = _with_epochs(config, epochs, loaded, notices)
         deadline = None
@@ -1260,7 +1262,7 @@ def _missing(run: RunDirectory, *, has_images: bool) -> dict[str, str]:
 def _as_begun(config: Config, begun: Config, *, keep_length: bool) -> Config:
     """Return the choices with what a run that exists has already settled."""
     config = config.replace(threads=config.threads or begun.threads)
-    fitted = LONG_IN_COLOR.get(begun.recipe, {}) if config.recipe == begun.recipe else {}
+    fitted = ADAM.get(begun.recipe, {}) | LONG_IN_COLOR.get(begun.recipe, {}) if config.recipe == begun.recipe else {}
     free = [name for name in fitted if config.is_open(name) and begun.origins.get(name, "recipe") == "recipe"]
     config = config.replace(**{name: getattr(begun, name) for name in free})
     if keep_length:
@@ -1281,6 +1283,17 @@ def _with_minutes(config: Config, data: TrainingData, deadline: float, notices: 
         fitted = budget.config_for_time(wider, data, deadline - time.perf_counter())
     if fitted.threads != config.threads:
         notices.append(f"threads is {fitted.threads}, not one per core: other programs keep this machine busy")
+    return fitted
+
+
+def _fitted_to_device(config: Config, notices: list[str]) -> Config:
+    """Return the config with Adam on an accelerator, where SOAP's steps were not measured; not asked on resume."""
+    device = find_device(config.device)
+    if device.type == "cpu":
+        return config
+    wanted = ADAM.get(config.recipe, {})
+    fitted = config.replace(**{name: value for name, value in wanted.items() if config.is_open(name)})
+    notices += sentences_on_changes(config, fitted, dict.fromkeys(wanted, f"the device is {device.type}"))
     return fitted
 
 

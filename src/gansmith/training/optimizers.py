@@ -40,10 +40,10 @@ SIDES = {"out": 0, "in": 1}  # the dimensions of a weight that have bases
 class Soap(Optimizer):
     """Adam in the bases in which gradients vary along the axes.
 
-    The weight of a linear layer or a convolution has a basis for its outputs and one for its inputs: the eigenvectors
-    of an average of gradients times themselves. Adam's averages are kept in these coordinates, and its steps are turned
-    back. Vectors, embeddings, sides of more than `WIDEST` and all that has more outputs than that have no basis.
-    Source: Vyas et al., arXiv:2409.11321, algorithms 1 and 3, but that bases are found exactly.
+    The weight of a linear layer or a convolution has a basis for its outputs and one for its inputs, an embedding has
+    one for its columns: the eigenvectors of an average of gradients times themselves. Adam's averages are kept in these
+    coordinates, and its steps are turned back. Vectors, and sides of more than `WIDEST`, have no basis. Source: Vyas et
+    al., arXiv:2409.11321, algorithms 1 and 3, but that bases are found exactly.
 
     Args:
         betas: of Adam's two averages; the second is that of the bases too.
@@ -61,22 +61,29 @@ class Soap(Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Take a step along the gradients; the bases stay as they are."""
         for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            states = [self.state[parameter] or self._begin(parameter) for parameter in parameters]
             beta1, beta2 = group["betas"]
-            for parameter, state in zip(parameters, states, strict=True):
-                _average_sides(parameter.grad, state, 1 - beta2)
-            gradients = [_turn(p.grad, state) for p, state in zip(parameters, states, strict=True)]
-            moved = [torch.zeros_like(p) if has_basis(s) else p for p, s in zip(parameters, states, strict=True)]
-            slots = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+            turned: list[Turned] = []
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    state = self.state[parameter] or self._begin(parameter)
+                    rows = self._rows_moved(parameter, beta1)
+                    _average_sides(parameter.grad[rows], state, 1 - beta2)
+                    turned.append(Turned(parameter, state, rows))
+            slots = ([one.state[name] for one in turned] for name in ("exp_avg", "exp_avg_sq"))
             fused_adam(
-                moved, gradients, *slots, [], [state["step"] for state in states], amsgrad=False, beta1=beta1,
-                beta2=beta2, lr=group["lr"], weight_decay=0.0, eps=self.EPS, maximize=False, fused=True,
-                capturable=isinstance(group["lr"], Tensor),
+                [one.moved for one in turned], [one.gradient for one in turned], *slots, [],
+                [one.state["step"] for one in turned], amsgrad=False, beta1=beta1, beta2=beta2, lr=group["lr"],
+                weight_decay=0.0, eps=self.EPS, maximize=False, fused=True, capturable=isinstance(group["lr"], Tensor),
             )  # fmt: skip
-            for parameter, state, move in zip(parameters, states, moved, strict=True):
-                if has_basis(state):
-                    parameter.add_(_turn(move, state, back=True))
+            for one in turned:
+                one.turn_back()
+
+    def _rows_moved(self, parameter: Tensor, beta1: float) -> Tensor | slice:
+        """Return the rows of an embedding that the next step moves, where that is known; else all."""
+        if parameter not in self.embeddings or beta1 or parameter.device.type != "cpu":
+            return slice(None)
+        assert parameter.grad is not None
+        return parameter.grad.any(1).nonzero().squeeze(1)
 
     @torch.no_grad()
     def renew_bases(self) -> None:
@@ -93,15 +100,41 @@ class Soap(Optimizer):
         state: dict[str, Tensor] = self.state[parameter]
         state["step"] = torch.zeros((), device=parameter.device)
         state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
-        is_plain = parameter in self.embeddings or len(parameter) > self.WIDEST
-        for side, rows in () if is_plain else _sides(parameter).items():
-            if 1 < len(rows) <= self.WIDEST:
+        for side, rows in _sides(parameter).items():
+            if 1 < len(rows) <= self.WIDEST and (side == "in" or parameter not in self.embeddings):
                 state[f"{side}_factor"] = rows.new_zeros(len(rows), len(rows))
                 state[f"{side}_basis"] = torch.eye(len(rows)).to(rows)
         return state
 
 
 fused_adam = inspect.unwrap(adam_by_function)  # without its hook for torch's compiler
+
+
+class Turned:
+    """A parameter during a step: its gradient in the coordinates of its bases, and the move there.
+
+    Args:
+        rows: those that the step moves, the first dimension of the parameter.
+    """
+
+    def __init__(self, parameter: Tensor, state: dict[str, Tensor], rows: Tensor | slice) -> None:
+        assert parameter.grad is not None
+        self.parameter, self.state, self.rows = parameter, state, rows
+        self.gradient, self.moved = parameter.grad, parameter  # where there is no basis, Adam moves the parameter
+        if has_basis(state):
+            self.moved = torch.zeros_like(parameter)
+            self.gradient = _turn(self.gradient[rows], state)
+            if isinstance(rows, Tensor):
+                self.gradient = torch.zeros_like(parameter).index_copy_(0, rows, self.gradient)
+
+    def turn_back(self) -> None:
+        """Move the parameter."""
+        if has_basis(self.state):
+            move = _turn(self.moved[self.rows], self.state, back=True)
+            if isinstance(self.rows, Tensor):
+                self.parameter.index_add_(0, self.rows, move)
+            else:
+                self.parameter.add_(move)
 
 
 def has_basis(state: dict[str, Tensor]) -> bool:
