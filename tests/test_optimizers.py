@@ -67,10 +67,14 @@ def test_adam_steps_as_torchs_own_and_loads_its_state():
         nn.Conv2d(3, 5, 2).to(memory_format=torch.channels_last),
         nn.Linear(5, 5),
         nn.Linear(300, 4),  # with a side that is too wide for a basis
+        nn.Linear(4, 300),  # with more outputs than have any
     ],
 )
 def test_soap_steps_as_its_formulas_in_double_precision(network, beta1):
-    """Source: arXiv:2409.11321, algorithm 3, on both sides of a weight and with bases renewed after steps 1, 6, ..."""
+    """Source: arXiv:2409.11321, algorithm 3, on both sides of a weight and with bases renewed after steps 1, 6, ...
+
+    Steps 1, 3, ... count for the bases.
+    """
     random = np.random.default_rng(0)
     optimizer = build_optimizer("soap", network, 0.01, resolve("mlp-small", arguments=dict(beta1=beta1, beta2=0.9)))
     weight, bias = (parameter.detach().double().numpy().copy() for parameter in network.parameters())
@@ -87,8 +91,9 @@ def test_soap_steps_as_its_formulas_in_double_precision(network, beta1):
             parameter.grad = torch.empty_like(parameter).copy_(torch.from_numpy(values))
         optimizer.step()
         flat = gradient.reshape(outputs, inputs, -1)
-        left = 0.9 * left + 0.1 * np.einsum("oik,pik->op", flat, flat)
-        right = 0.9 * right + 0.1 * np.einsum("oik,ojk->ij", flat, flat)
+        if step % 2:
+            left = 0.9 * left + 0.1 * np.einsum("oik,pik->op", flat, flat)
+            right = 0.9 * right + 0.1 * np.einsum("oik,ojk->ij", flat, flat)
         turned = np.einsum("oi...,op,iq->pq...", gradient, out_basis, in_basis)
         mean, square = beta1 * mean + (1 - beta1) * gradient, 0.9 * square + 0.1 * turned**2
         moved = np.einsum("oi...,op,iq->pq...", mean, out_basis, in_basis) / np.sqrt(square / (1 - 0.9**step))
@@ -97,11 +102,11 @@ def test_soap_steps_as_its_formulas_in_double_precision(network, beta1):
         bias -= 0.01 / (1 - beta1**step) * bias_mean / np.sqrt(bias_square / (1 - 0.9**step))
         if step % 5 == 1:
             optimizer.renew_bases()
-            out_basis = np.linalg.eigh(left)[1]
-            in_basis = np.linalg.eigh(right)[1] if inputs <= optimizer.WIDEST else in_basis
+            out_basis = np.linalg.eigh(left)[1] if outputs <= optimizer.WIDEST else out_basis
+            in_basis = np.linalg.eigh(right)[1] if max(inputs, outputs) <= optimizer.WIDEST else in_basis
     for parameter, expected in zip(network.parameters(), (weight, bias), strict=True):
         np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
-    assert ("in_basis" in optimizer.state[network.weight]) == (inputs <= optimizer.WIDEST)
+    assert ("in_basis" in optimizer.state[network.weight]) == (max(inputs, outputs) <= optimizer.WIDEST)
 
 
 @pytest.mark.parametrize("name", ["soap", "adam"])
@@ -148,22 +153,24 @@ def test_rows_of_ids_that_a_batch_does_not_show_stay():
     assert moved == [3, 9, 10, 11]
 
 
-def test_an_embedding_moves_as_a_linear_layer_that_sees_only_its_ids():
-    """Without momentum, rows of ids that are not in a batch cost nothing; with it, all move."""
+def test_an_embedding_moves_as_if_all_its_rows_were_turned(monkeypatch):
+    """Without momentum, only rows of ids in the batch are; with it, all."""
     for beta1 in (0.0, 0.5):
-        networks = nn.Embedding(300, 6), nn.Linear(6, 300, bias=False)
+        networks = nn.Embedding(300, 6), nn.Embedding(300, 6)
         networks[0].load_state_dict(networks[1].state_dict())
         config = resolve("mlp-small", arguments=dict(beta1=beta1, beta2=0.9))
-        table, linear = (build_optimizer("soap", network, 0.01, config) for network in networks)
+        some, whole = (build_optimizer("soap", network, 0.01, config) for network in networks)
+        monkeypatch.setattr(whole, "_rows_moved", lambda parameter, beta1: slice(None))
         for number in range(25):
             gradient = torch.zeros(300, 6).index_copy_(0, torch.tensor([number % 4, 7, 250]), torch.randn(3, 6) + 0.5)
-            for network, optimizer in zip(networks, (table, linear), strict=True):
+            for network, optimizer in zip(networks, (some, whole), strict=True):
                 network.weight.grad = gradient.clone()
                 optimizer.step()
                 if number % 5 == 0:
                     optimizer.renew_bases()
         torch.testing.assert_close(networks[0].weight, networks[1].weight, rtol=1e-5, atol=1e-5)
-        assert not torch.equal(table.state[networks[0].weight]["in_basis"], torch.eye(6))
+        assert some.state[networks[0].weight].keys() == {"step", "exp_avg", "exp_avg_sq", "in_factor", "in_basis"}
+        assert not torch.equal(some.state[networks[0].weight]["in_basis"], torch.eye(6))
 
 
 def test_bases_are_found_where_most_gradients_are_zero():

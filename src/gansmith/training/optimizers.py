@@ -42,8 +42,9 @@ class Soap(Optimizer):
 
     The weight of a linear layer or a convolution has a basis for its outputs and one for its inputs, an embedding has
     one for its columns: the eigenvectors of an average of gradients times themselves. Adam's averages are kept in these
-    coordinates, and its steps are turned back. Vectors, and sides of more than `WIDEST`, have no basis. Source: Vyas et
-    al., arXiv:2409.11321, algorithms 1 and 3, but that bases are found exactly.
+    coordinates, and its steps are turned back. Vectors, weights of more than `WIDEST` outputs, and inputs of more than
+    that have no basis. Source: Vyas et al., arXiv:2409.11321, algorithms 1 and 3, but that bases are found exactly, and
+    that on processors, to save time, the averages see every `SEEN_EVERY`th gradient.
 
     Args:
         betas: of Adam's two averages; the second is that of the bases too.
@@ -52,7 +53,7 @@ class Soap(Optimizer):
     embeddings: frozenset[Tensor] = frozenset()  # a batch moves only the rows of its ids
 
     WIDEST = 256
-    RENEWED_EVERY = 10  # steps
+    SEEN_EVERY, RENEWED_EVERY = 2, 10  # steps
     EPS = 1e-8
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> None:
@@ -67,7 +68,9 @@ class Soap(Optimizer):
                 if parameter.grad is not None:
                     state = self.state[parameter] or self._begin(parameter)
                     rows = self._rows_moved(parameter, beta1)
-                    _average_sides(parameter.grad[rows], state, 1 - beta2)
+                    # A graph does the same at every step, and nothing waits for the count on an accelerator.
+                    if parameter.device.type != "cpu" or int(state["step"]) % self.SEEN_EVERY == 0:
+                        _average_sides(parameter.grad[rows], state, 1 - beta2)
                     turned.append(Turned(parameter, state, rows))
             slots = ([one.state[name] for one in turned] for name in ("exp_avg", "exp_avg_sq"))
             fused_adam(
@@ -89,11 +92,13 @@ class Soap(Optimizer):
     def renew_bases(self) -> None:
         """Set every basis to the eigenvectors of its average; between steps, for CUDA graphs cannot hold this."""
         for state in filter(has_basis, self.state.values()):
-            mean = _turn(state["exp_avg"], state, back=True)
+            has_mean = self.param_groups[0]["betas"][0] > 0  # else the next gradient replaces it
+            mean = _turn(state["exp_avg"], state, back=True) if has_mean else None
             for side in SIDES:
                 if f"{side}_factor" in state:
                     _renew(state[f"{side}_basis"], state[f"{side}_factor"])
-            state["exp_avg"].copy_(_turn(mean, state))
+            if mean is not None:
+                state["exp_avg"].copy_(_turn(mean, state))
 
     def _begin(self, parameter: Tensor) -> dict[str, Tensor]:
         """Return the state of a parameter before its first step, with bases that turn nothing."""
@@ -101,7 +106,9 @@ class Soap(Optimizer):
         state["step"] = torch.zeros((), device=parameter.device)
         state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
         for side, rows in _sides(parameter).items():
-            if 1 < len(rows) <= self.WIDEST and (side == "in" or parameter not in self.embeddings):
+            is_table = parameter in self.embeddings
+            has_basis_here = side == "in" if is_table else len(parameter) <= self.WIDEST
+            if has_basis_here and 1 < len(rows) <= self.WIDEST:
                 state[f"{side}_factor"] = rows.new_zeros(len(rows), len(rows))
                 state[f"{side}_basis"] = torch.eye(len(rows)).to(rows)
         return state
@@ -157,10 +164,12 @@ def _turn(values: Tensor, state: dict[str, Tensor], *, back: bool = False) -> Te
 
 def _renew(basis: Tensor, average: Tensor) -> None:
     """Set a basis to the eigenvectors of an average, on the processor; not where they are not found."""
-    with contextlib.suppress(LinAlgError):
-        found = torch.linalg.eigh(average.cpu().double())[1].to(basis)
-        if found.isfinite().all():  # in single precision, LAPACK was seen to return NaN for rows of zeros
-            basis.copy_(found)
+    for precision in (torch.float32, torch.float64):  # in single, LAPACK was seen to return NaN for rows of zeros
+        with contextlib.suppress(LinAlgError):
+            found = torch.linalg.eigh(average.cpu().to(precision))[1].to(basis)
+            if found.isfinite().all():
+                basis.copy_(found)
+                return
 
 
 def _average_sides(gradient: Tensor, state: dict[str, Tensor], share: float) -> None:
