@@ -461,7 +461,7 @@ def test_a_choice_that_the_data_changed_is_said_with_both_values(gansmith, digit
     code, out, _ = gansmith(*words, "--progress", "json")
     started = json.loads(out.splitlines()[0])
     assert code == 0 and started["kind"] == "start" and started["notices"].count(sentence) == 1
-    assert json.loads((tmp_path / "a" / "run.json").read_text())["data"]["notices"][-1] == sentence
+    assert sentence in json.loads((tmp_path / "a" / "run.json").read_text())["data"]["notices"]
     assert open_run(tmp_path / "a").config.clusters == 15
     assert gansmith(*words)[0] == 0  # goes on with what was settled
     code, out, _ = gansmith("train", *flags(data_dir=digit_dir), "--out", tmp_path / "c", "--progress", "plain")
