@@ -320,7 +320,8 @@ def _load_optimizer(name: str, optimizer: torch.optim.Optimizer, state: dict[str
                 raise ValueError(f"{key} is {tuple(value.shape)}, not {slot_shape(slot, like)}")
             # The fused optimisers walk memory: a slot must be laid out as its parameter is.
             same = value.shape == like.shape
-            slots.setdefault(int(index), {})[slot] = torch.empty_like(like).copy_(value) if same else value
+            # Memory of a file may begin anywhere, and products of matrices differ in rounding by where theirs begins.
+            slots.setdefault(int(index), {})[slot] = torch.empty_like(like).copy_(value) if same else value.clone()
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 
