@@ -94,6 +94,14 @@ def test_a_run_with_many_techniques_continues_as_well(crowd, tiny, run_training)
     assert all(np.isfinite(row["g_loss"]) for row in whole.log)
 
 
+def test_soap_goes_on_with_its_bases(tiny, run_training):
+    config = tiny(g_optimizer="soap", d_optimizer="soap", images=400, beta1=0.3)
+    whole = run_training(config, "whole")
+    for stop_after in (4, 9):
+        run_training(config, "parts", stop_after=stop_after)
+    assert_same_run(whole, run_training(config, "parts"))
+
+
 def test_gradient_norms_of_a_step_before_the_interruption_are_logged(tiny, run_training):
     config = tiny("mlp-small", d_steps=3, save_every=16)  # between steps of G, which log lines are too
     whole = run_training(config, "whole")
