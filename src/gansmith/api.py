@@ -1287,12 +1287,12 @@ def _with_minutes(config: Config, data: TrainingData, deadline: float, notices: 
 
 
 def _fitted_to_device(config: Config, notices: list[str]) -> Config:
-    """Return the config with Adam on an accelerator, where SOAP's steps were not measured; not asked on resume."""
+    """Return the config of a new run with Adam on an accelerator, where SOAP was not measured."""
     device = find_device(config.device)
     if device.type == "cpu":
         return config
     wanted = ADAM.get(config.recipe, {})
-    fitted = config.replace(**{name: value for name, value in wanted.items() if config.is_open(name)})
+    fitted = config.replace_open(wanted)
     notices += sentences_on_changes(config, fitted, dict.fromkeys(wanted, f"the device is {device.type}"))
     return fitted
 

@@ -471,6 +471,10 @@ class Config:
         """Return the same choices but for `changes`, checked again."""
         return dataclasses.replace(self, **changes)
 
+    def replace_open(self, wanted: Mapping[str, Any]) -> "Config":
+        """Return the same choices but for those of `wanted` that nobody asked for."""
+        return self.replace(**{name: value for name, value in wanted.items() if self.is_open(name)})
+
     def with_origins(self, origins: Mapping[str, str]) -> "Config":
         """Return the same choices, said to come from these sources."""
         return dataclasses.replace(self, origins=origins)

@@ -151,7 +151,7 @@ def fit_to_images(config: Config, train: Images) -> Config:
         wanted |= IN_COLOR.get(config.recipe, {})
         if not config.classifies:
             wanted.pop("g_class_loss", None)
-    config = config.replace(**{name: value for name, value in wanted.items() if config.is_open(name)})
+    config = config.replace_open(wanted)
     return config.replace(minibatch_stddev=group_size(config.minibatch_stddev, config.batch_size))
 
 

@@ -105,10 +105,13 @@ class Soap(Optimizer):
         state: dict[str, Tensor] = self.state[parameter]
         state["step"] = torch.zeros((), device=parameter.device)
         state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(parameter) for _ in range(2))
-        for side, rows in _sides(parameter).items():
-            is_table = parameter in self.embeddings
-            has_basis_here = side == "in" if is_table else len(parameter) <= self.WIDEST
-            if has_basis_here and 1 < len(rows) <= self.WIDEST:
+        sides = _sides(parameter)
+        if parameter in self.embeddings:
+            del sides["out"]
+        elif len(sides.get("out", ())) > self.WIDEST:
+            sides = {}
+        for side, rows in sides.items():
+            if 1 < len(rows) <= self.WIDEST:
                 state[f"{side}_factor"] = rows.new_zeros(len(rows), len(rows))
                 state[f"{side}_basis"] = torch.eye(len(rows)).to(rows)
         return state
@@ -150,9 +153,7 @@ def has_basis(state: dict[str, Tensor]) -> bool:
 
 
 def _turn(values: Tensor, state: dict[str, Tensor], *, back: bool = False) -> Tensor:
-    """Return values of a parameter in the coordinates of its bases, or from these back in its own, in its layout."""
-    if not has_basis(state):
-        return values
+    """Return values of a weight in the coordinates of its bases, or from these back in its own, in its layout."""
     turned = values.movedim(1, -1)  # contiguous, where a convolution's weight is channels-last
     if (basis := state.get("out_basis")) is not None:
         turned = ((basis if back else basis.T) @ turned.flatten(1)).view(turned.shape)
