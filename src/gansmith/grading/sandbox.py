@@ -49,7 +49,7 @@ ETC = ("ld.so.cache", "alternatives", "localtime", "fonts", "passwd", "nsswitch.
 
 USERS = range(61_184, 65_184)  # for root; systemd has reserved these for users without an account
 
-_PROBE = "import sys; open('prefix', 'w').write(sys.base_prefix)"
+_PROBE = "import sys, gansmith.grading.worker; open('prefix', 'w').write(sys.base_prefix)"
 
 # For sh: makes every file system read-only but $1, hides $2, leaves of the folders $3 only those in $4 (a line each),
 # and runs what follows. Exits with 125 where some file system could not be made read-only.
@@ -206,13 +206,16 @@ def find_sandbox(wanted: str = "auto") -> str:
 
 @functools.cache
 def works(name: str) -> bool:
-    """Return whether a command can be run in a sandbox of this name."""
+    """Return whether the worker can be loaded in a sandbox of this name, by the user that hand-ins run as."""
     with TemporaryDirectory(prefix="gansmith-") as folder:
         work = Path(folder).resolve()
+        environment = _environment(work)
         hand_over(work)
         command = [*SANDBOXES[name](work, None), sys.executable, "-P", "-c", _PROBE]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            done = subprocess.run(command, cwd=work, capture_output=True, timeout=30, stdin=subprocess.DEVNULL)
+            done = subprocess.run(
+                command, cwd=work, env=environment, capture_output=True, timeout=30, stdin=subprocess.DEVNULL
+            )
             return done.returncode == 0 and (work / "prefix").read_text() == sys.base_prefix
         return False
 
