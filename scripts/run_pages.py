@@ -6,7 +6,8 @@ A page is one session in a folder of its own, which `lay_out_inputs` fills. In a
 begin with "$ " are commands and the others their output; a block fenced as `pycon` is a Python session; one fenced as
 `python` whose first line is `# name.py` is written to that file. Outputs are compared with every number as 0, since
 figures differ between machines; "..." stands for anything, and lines of progress are left out. --write stores the
-outputs in blocks that have no "...". Networks are small (see SETTINGS), so that a page takes seconds.
+outputs; in a block with "...", the lines that are shown. Networks are small (see SETTINGS), so that a page takes
+seconds.
 """
 
 import argparse
@@ -124,7 +125,7 @@ def run_page(text: str) -> tuple[str, list[str]]:
         done = _run_commands(block)
         if not agrees(block, done):
             differences.append(f"shown:\n{block}\nprinted:\n{done}")
-        return match[0] if "..." in block else f"```console\n{done}```"
+        return f"```console\n{lines_shown(block, done) if '...' in block else done}```"
 
     return BLOCK.sub(replaced, text), differences
 
@@ -196,6 +197,16 @@ def agrees(shown: str, printed: str) -> bool:
     plain = [" ".join(NUMBER.sub("0", text).split()) for text in (shown, printed)]
     pattern = ".*".join(re.escape(part.strip()) for part in plain[0].split("..."))
     return re.fullmatch(pattern.replace(".*", r"\s*.*?\s*"), plain[1], re.DOTALL) is not None
+
+
+def lines_shown(shown: str, printed: str) -> str:
+    """Return the lines of a block with those that agree with them in what was printed, in order."""
+    found, place, lines = printed.splitlines(), 0, []
+    for line in shown.splitlines():
+        places = [k for k in range(place, len(found)) if "..." not in line and agrees(line, found[k])]
+        lines.append(found[places[0]] if places else line)
+        place = places[0] + 1 if places else place
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:

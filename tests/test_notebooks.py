@@ -1,4 +1,4 @@
-"""Notebooks: progress and interruption in a real kernel, the stored notebooks, the whole API as a user types it."""
+"""Notebooks: progress and interruption in a real kernel, those stored, the tutorials', the whole API as typed."""
 
 import ast
 import base64
@@ -9,13 +9,16 @@ from queue import Empty
 
 import nbformat
 import pytest
+import run_pages
 from conftest import write_set
 from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_client.manager import start_new_kernel
 from nbformat.v4 import new_code_cell, new_notebook
 from run_notebooks import FOLDER, execute
+from tutorial_notebooks import INSTALL, to_notebook, tutorials
 
 import gansmith as gs
+from gansmith.errors import NotFoundError
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MAX_BYTES = 600_000
@@ -169,6 +172,44 @@ def test_the_first_code_cell_installs_gansmith_where_it_is_missing_only(stored):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path, tmp_path):
     execute(nbformat.read(path, as_version=4), tmp_path, images=1280)  # a cell that fails raises
+
+
+# The tutorials as notebooks.
+
+
+@pytest.mark.parametrize("page", tutorials(), ids=lambda path: path.stem)
+def test_the_notebook_of_a_tutorial_is_that_of_its_page(page):
+    stored = nbformat.read(page.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(stored)
+    text = page.read_text(encoding="utf-8")
+    assert stored == to_notebook(text)
+    sources = [cell.source for cell in stored.cells if cell.cell_type == "code"]
+    assert sources[0] == INSTALL
+    commands = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+    assert [source[1:] for source in sources if source.startswith("!")] == commands
+    prose = "\n".join(cell.source for cell in stored.cells if cell.cell_type == "markdown")
+    assert not run_pages.BLOCK.search(prose)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", tutorials(), ids=lambda path: path.stem)
+def test_the_notebook_of_a_tutorial_prints_what_it_shows(page, tmp_path):
+    shown = to_notebook(page.read_text(encoding="utf-8"))
+    if any("--format web" in cell.source for cell in shown.cells):
+        try:
+            run_pages.place_runtime(tmp_path)
+        except NotFoundError as error:
+            pytest.skip(str(error))
+    with run_pages.session(tmp_path):
+        done = execute(shown, tmp_path)
+    for before, after in zip(shown.cells, done.cells, strict=True):
+        if before.cell_type == "code":
+            assert run_pages.agrees(printed_by(before), printed_by(after)), after
+
+
+def printed_by(cell):
+    shown = "".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+    return run_pages.PROGRESS.sub("", shown.replace("\r\n", "\n"))
 
 
 # The whole API, as its documentation shows it.

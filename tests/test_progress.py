@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import TINY
 from PIL import Image
 
@@ -26,10 +27,12 @@ def test_a_small_sample_is_painted_two_pixels_to_a_character(tmp_path):
     assert styles == {"#ffffff on #ffffff", "#000000 on #000000"}
 
 
-def test_a_terminal_gets_a_bar_and_a_picture(digit_dir, tmp_path):
+@pytest.mark.parametrize("in_a_cell", [False, True])
+def test_a_terminal_gets_a_bar_and_a_picture_and_a_cell_with_a_command_gets_lines(digit_dir, tmp_path, in_a_cell):
     flags = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     ours, theirs = pty.openpty()
     environ = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "120", "LINES": "40"}
+    environ |= {"JPY_PARENT_PID": "1"} if in_a_cell else {}  # as Jupyter starts a kernel, which runs it in a terminal
     command = [GANSMITH, "train", *flags, "--data-dir", str(digit_dir), "--out", str(tmp_path / "run")]
     with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environ) as process:
         os.close(theirs)
@@ -44,4 +47,5 @@ def test_a_terminal_gets_a_bar_and_a_picture(digit_dir, tmp_path):
             shown += part
         assert process.wait() == 0
     os.close(ours)
-    assert b"100%" in shown and b"validation FD ratio" in shown and "\u2580".encode() in shown
+    assert b"validation FD ratio" in shown
+    assert (b"100%" in shown, "\u2580".encode() in shown, b"\x1b" in shown) == (not in_a_cell,) * 3

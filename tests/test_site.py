@@ -138,6 +138,14 @@ def test_outputs_agree_but_for_numbers():
     assert not run_pages.agrees("a\n...\nb", "a\nx\nc")
 
 
+def test_of_an_output_that_is_shown_in_part_only_that_part_is_renewed():
+    shown = "$ train\n1 image\n...\nnote: 2 of ... are left\nFD 3\n$ diagnose\nfine\n"
+    printed = "$ train\n4 image\nskipped\nnote: 5 of 6 are left\nFD 7\nFD 8\n$ diagnose\nfailed\n"
+    assert run_pages.lines_shown(shown, printed) == (
+        "$ train\n4 image\n...\nnote: 2 of ... are left\nFD 7\n$ diagnose\nfine\n"  # which `agrees` has refused
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", run_pages.pages(), ids=lambda path: path.stem)
 def test_the_commands_of_a_page_print_what_it_shows(page, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What a person or a script sees while a run trains: a live bar, a notebook's display, plain lines, or JSON."""
 
 import html
+import os
 import sys
 import time
 from base64 import b64encode
@@ -44,7 +45,7 @@ def show_progress(style: str = "auto") -> Iterator[Show]:
     """
     check_style(style)
     if style == "auto":
-        style = "notebook" if _in_notebook() else "bar" if sys.stdout.isatty() else "plain"
+        style = "notebook" if _in_notebook() else "bar" if is_terminal() else "plain"
     if style == "bar":
         with _bar() as show:
             yield show
@@ -61,7 +62,7 @@ def show_preparation(style: str = "auto") -> Iterator[Callable[[int, int], None]
     check_style(style)
     if style == "none":
         yield _ignore_counts
-    elif style == "bar" or (style == "auto" and sys.stdout.isatty()):
+    elif style == "bar" or (style == "auto" and is_terminal()):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("preparing pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -93,6 +94,11 @@ def _print_counts(shown_at: list[float], done: int, total: int, *, as_json: bool
     line = to_json({"kind": "preparation", "done": done, "total": total})
     sys.stdout.write((line if as_json else f"{done:>9,} of {total:,} pictures prepared") + "\n")
     sys.stdout.flush()
+
+
+def is_terminal() -> bool:
+    """Return whether what is printed can be drawn over; a notebook's cell that runs a command only claims so."""
+    return sys.stdout.isatty() and "JPY_PARENT_PID" not in os.environ
 
 
 def check_style(style: str) -> None:

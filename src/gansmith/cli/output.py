@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from gansmith.errors import ConfigError, NotFoundError
+from gansmith.progress import is_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +38,9 @@ def console(width: int) -> "Console":
     """Return a console as wide as the terminal, or of this width where output is no terminal."""
     from rich.console import Console
 
-    return Console(width=None if Console().is_terminal else width, highlight=False)
+    if is_terminal():
+        return Console(highlight=False)
+    return Console(width=width, force_terminal=False, highlight=False)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int = 140) -> None:
