@@ -194,3 +194,18 @@ def test_an_empty_array_is_refused(tmp_path):
     np.savez(tmp_path / "x.npz", images=PIXELS[:0])
     with pytest.raises(DataError, match="holds no images"):
         load_data(str(tmp_path / "x.npz"))
+
+
+def test_of_archives_of_splits_that_of_training_images_is_read_and_the_others_are_named(tmp_path):
+    folder = tmp_path / "dogs"
+    folder.mkdir()
+    for name, images in {"train": PIXELS[:4], "test1": PIXELS[4:]}.items():
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as archive:
+            for k, image in enumerate(images):
+                archive.writestr(f"{name}/dog.{k}.png", png(image))
+    images = load_data(str(folder))
+    np.testing.assert_array_equal(images.pixels.numpy(), PIXELS[:4].transpose(0, 3, 1, 2))
+    assert "train.zip was read, and not test1.zip" in images.notices
+    (folder / "train.zip").rename(folder / "a.zip")
+    with pytest.raises(NotFoundError, match="give one of them"):
+        open_source(folder)

@@ -91,15 +91,18 @@ def open_source(path: Path, *, name: str = "") -> Source:
     if files is not None:
         return files
     try:
-        return _beside(find_pictures(path), _array_files(path))
+        return _noting(find_pictures(path), "the pictures were", _array_files(path))
     except NotFoundError:
         tables = sorted(path.rglob("*.parquet"))
         archives = sorted(file for file in path.iterdir() if is_archive(file))
         if tables:
             return find_tables(path, tables)
-        if len(archives) != 1:
+        chosen = archives if len(archives) == 1 else [file for file in archives if split_of(file.stem) == "train"]
+        if len(chosen) != 1:
             raise
-        return open_source(archives[0], name=name)
+        source = open_source(chosen[0], name=name)
+        others = [file for file in archives if file not in chosen]
+        return source if isinstance(source, IdxSource) else _noting(source, f"{chosen[0].name} was", others)
 
 
 def _open_archive(path: Path, name: str) -> Source:
@@ -124,13 +127,13 @@ def _open_archive(path: Path, name: str) -> Source:
     return replace(source, path=path, layout=source.layout.replace("in a folder", "in an archive"))
 
 
-def _beside(source: PictureSource, files: Sequence[Path]) -> PictureSource:
-    """Return pictures with a notice of the files of numbers that lie beside them."""
-    if not files:
+def _noting(source: PictureSource | FileSource, read: str, left_out: Sequence[Path]) -> PictureSource | FileSource:
+    """Return a source with a notice of what was read, and of the files beside it that were not, if there are any."""
+    if not left_out:
         return source
-    more = f" and {len(files) - 6:,} more" if len(files) > 6 else ""
-    listing = f"{', '.join(file.name for file in files[:6])}{more}"
-    return replace(source, notices=(*source.notices, f"the pictures were read, and not {listing}"))
+    more = f" and {len(left_out) - 6:,} more" if len(left_out) > 6 else ""
+    listing = f"{', '.join(file.name for file in left_out[:6])}{more}"
+    return replace(source, notices=(*source.notices, f"{read} read, and not {listing}"))
 
 
 _FILE_WORDS = {
