@@ -292,3 +292,12 @@ def test_transparent_images_in_files_are_laid_over_the_background_asked_for(name
         images = load_source(open_source(tmp_path / name), Preparation(background=background))
         assert (images.pixels[1:] == ground).all() and images.pixels[0, :, 0, 0].tolist() == COLOR[0, 0, 0].tolist()
         assert f"laid over {background}" in " ".join(images.notices)
+
+
+def test_transparent_test_images_are_laid_over_the_background_of_the_training_images(tmp_path):
+    bright, dark = (np.full((6, 8, 8, 4), value, np.uint8) for value in (250, 5))
+    bright[..., 3] = dark[..., 3] = 100
+    np.savez(tmp_path / "x.npz", x_train=bright, x_test=dark)
+    source = open_source(tmp_path / "x.npz")
+    for part in ("train", "test"):  # by themselves, the latter would be laid over white
+        assert "transparent images are laid over black" in load_source(source, Preparation(), part=part).notices

@@ -306,15 +306,19 @@ def opaque(arrays: Arrays, background: str) -> Arrays:
     """Return transparent images laid over the background, auto as for pictures, and say so; others as they are."""
     if arrays.pixels.shape[3] != 4:
         return arrays
-    pixels = np.ascontiguousarray(arrays.pixels)
-    looks = [look_at(Image.fromarray(image)) for image in pixels[:: max(1, len(pixels) // LOOKS)][:LOOKS]]
-    settled, _ = settle(Preparation(SIZE_STEP, background=background), looks)
-    ground = 255 if settled.background == "white" else 0
-    found = np.empty((*pixels.shape[:3], 3), np.uint8)
-    for row, image in enumerate(pixels):
+    background = background_of(arrays) if background == "auto" else background
+    ground = 255 if background == "white" else 0
+    found = np.empty((*arrays.pixels.shape[:3], 3), np.uint8)
+    for row, image in enumerate(np.ascontiguousarray(arrays.pixels)):
         found[row] = laid_over(Image.fromarray(image), ground)
-    words = f"transparent images are laid over {settled.background}"
+    words = f"transparent images are laid over {background}"
     return replace(arrays, pixels=found, notices=(*arrays.notices, words))
+
+
+def background_of(arrays: Arrays) -> str:
+    """Return the background that images, transparent or in color, are laid over where none is asked for."""
+    some = np.ascontiguousarray(arrays.pixels[:: max(1, len(arrays.pixels) // LOOKS)][:LOOKS])
+    return settle(Preparation(SIZE_STEP), [look_at(Image.fromarray(image)) for image in some])[0].background
 
 
 CIFAR_NAMES = ("batches.meta.txt", "fine_label_names.txt")  # files of class names, a line each

@@ -20,6 +20,7 @@ from gansmith.data.arrays import (
     LOOKS,
     Arrays,
     Parts,
+    background_of,
     joined,
     kind_of,
     labels_beside,
@@ -283,6 +284,8 @@ def load_source(
 def _load_files(source: FileSource, how: Preparation, part: str, name: str) -> Images:
     """Return the images in files of numbers, called what their content says, else what they are asked for as."""
     arrays = read_arrays(source, part)
+    if part != "train" and how.background == "auto" and arrays.pixels.shape[3] == 4:
+        how = replace(how, background=background_of(read_arrays(source, "train")))
     digests = arrays.digests
     if not digests and arrays.pixels.shape[3] == 1:
         digests = idx_digests(arrays.pixels[..., 0], arrays.labels)
