@@ -17,6 +17,7 @@ from conftest import CHECKPOINT_FILES, TINY, assert_same_run, flags, log_without
 from gansmith.checkpoints import load_checkpoint
 from gansmith.config import resolve
 from gansmith.errors import RunError, TrainingFailed
+from gansmith.recipes import RECIPES
 from gansmith.runs import RunDirectory, create_run, is_locked, locked, open_run
 from gansmith.training import chores, loop
 from gansmith.training.inputs import load_training_data
@@ -73,18 +74,27 @@ def kill_at_random(directory, kill, is_running, draw, longest_s):
     return is_saving(directory)
 
 
-def test_kills_in_a_save_and_at_random_moments_change_nothing(tiny, run_training, tmp_path):
-    config, data = load_training_data(tiny("mlp-small", images=512, log_every=16, save_every=32, evaluate_every=512))
+@pytest.mark.parametrize(
+    ("recipe", "in_saves", "at_random"),
+    [("mlp-small", 12, 6), *(pytest.param(recipe, 15, 15, marks=pytest.mark.slow) for recipe in RECIPES)],
+)
+def test_kills_in_a_save_and_at_random_moments_change_nothing(
+    recipe, in_saves, at_random, tiny, run_training, tmp_path
+):
+    """Of processes forked from this one, which makes no thread."""
+    config, data = load_training_data(tiny(recipe, images=512, log_every=16, save_every=32, evaluate_every=512))
+    started_at = time.monotonic()
     whole = run_training(config, "whole")
+    longest_s = (time.monotonic() - started_at) / 8
     directory, draw, torn = tmp_path / "killed", random.Random(0), 0
-    for moment in range(1, 25, 2):  # the first start takes some 15, a save 7 to 10
+    for moment in range(1, 2 * in_saves, 2):  # the first start takes some 15, a save 7 to 10
         child = fork(directory, config, data, dies_at=moment)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         torn += is_saving(directory)
     assert torn > 2
-    for _ in range(6):
+    for _ in range(at_random):
         child = fork(directory, config, data)
-        time.sleep(draw.uniform(0, 0.1))
+        time.sleep(draw.uniform(0, longest_s))
         os.kill(child, signal.SIGKILL)  # a child that has finished waits to be asked for
         os.waitpid(child, 0)
     run = create_run(directory, config)
