@@ -75,22 +75,22 @@ def test_soap_trains_on_many_grey_images_and_adam_on_others(tiny, monkeypatch):
     assert load_training_data(tiny("mlp-small"), grey)[0].d_optimizer == "adam"
 
 
-def test_long_runs_on_many_images_in_color_take_a_wider_d_unless_it_was_asked_for(monkeypatch):
+def test_long_runs_on_many_images_in_color_take_wider_networks_unless_others_were_asked_for(monkeypatch):
     noise = torch.randint(256, (400, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     colors, grey = Images(noise, None), Images(noise[:, :1], None)
     monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
 
     def fitted(data, recipe="default", conditioning="labels", **choices):
         config = fit_to_length(resolve(recipe, arguments={"conditioning": conditioning, **choices}), data)
-        return config.d_width, config.d_lr
+        return config.g_width, config.g_lr, config.d_width, config.d_lr
 
-    long = {"images": inputs.LONG_RUN}
-    assert fitted(colors, **long) == (128, 2e-3)
-    assert fitted(colors, images=inputs.LONG_RUN - 1) == fitted(grey, **long) == (64, 3e-3)
-    assert fitted(colors, **long, d_width=64) == (64, 3e-3)
-    assert fitted(colors, **long, d_lr=3e-3) == (64, 3e-3)
-    assert fitted(colors, conditioning="clusters", **long) == (64, 3e-3)
-    assert fitted(colors, "mlp-small", **long) == (256, 2e-4)
+    long, narrow = {"images": inputs.LONG_RUN}, (64, 4.5e-3, 64, 3e-3)
+    assert fitted(colors, **long) == (128, 3e-3, 128, 2e-3)
+    assert fitted(colors, images=inputs.LONG_RUN - 1) == fitted(grey, **long) == narrow
+    assert fitted(colors, **long, d_width=64) == fitted(colors, **long, g_lr=4.5e-3) == narrow
+    assert fitted(colors, **long, d_width=32) == (64, 4.5e-3, 32, 3e-3)
+    assert fitted(colors, conditioning="clusters", **long) == narrow
+    assert fitted(colors, "mlp-small", **long) == (256, 2e-4, 256, 2e-4)
 
 
 def test_a_long_run_goes_on_by_the_same_command_with_its_width(tmp_path, monkeypatch):
@@ -98,10 +98,10 @@ def test_a_long_run_goes_on_by_the_same_command_with_its_width(tmp_path, monkeyp
     monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
     monkeypatch.setattr(inputs, "LONG_RUN", 64)
     data = Images(noise, torch.arange(400) % 4)
-    choices = dict(data=data, out=tmp_path / "run", clusters_per_class=1, g_width=4, batch_size=16, progress="none")
+    choices = dict(data=data, out=tmp_path / "run", clusters_per_class=1, batch_size=16, progress="none")
     choices |= dict(threads=1, use_all_training_images=True)  # so that nothing is scored
     run = gs.train(images=64, **choices)
-    assert run.config.d_width == 128
+    assert (run.config.g_width, run.config.d_width) == (128, 128)
     monkeypatch.setattr(inputs, "LONG_RUN", 10**9)  # the length may be another by now
     again = gs.train(images=128, **choices)
     assert (again.config.d_width, again.images_seen) == (128, 128)

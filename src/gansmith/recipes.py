@@ -36,8 +36,8 @@ IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(
     ("default", "default-unlabelled"), dict(d_steps=1, d_loss_target=0.8, g_class_loss=0.1)
 )
 
-# And with labels, in runs of a million of them or more: a D of twice the width.
-LONG_IN_COLOR: dict[str, dict[str, Any]] = {"default": dict(d_width=128, d_lr=2e-3)}
+# And with labels, in long runs: networks of twice the width.
+LONG_IN_COLOR: dict[str, dict[str, Any]] = {"default": dict(g_width=128, g_lr=3e-3, d_width=128, d_lr=2e-3)}
 
 RECIPES: dict[str, dict[str, Any]] = {
     # Conditioned on sub-clusters of each class where the data has labels, which D also names, on k-means clusters

@@ -24,7 +24,7 @@ from gansmith.training.machine import find_device
 from gansmith.training.techniques import build_techniques
 
 MIRRORED = 0.6  # images of a set that looks the same in a mirror are recognised as mirrored less often
-LONG_RUN = 1_000_000  # images; shorter runs learn more with narrower networks
+LONG_RUN = 1_500_000  # images; shorter runs learn more with narrower networks
 FEW_IMAGES = 10_000  # fewer are overfitted so soon that D is shown randomly shifted ones too
 
 
@@ -156,11 +156,11 @@ def fit_to_images(config: Config, train: Images) -> Config:
 
 
 def fit_to_length(config: Config, train: Images) -> Config:
-    """Return the config with the width that these training images ask for in a run of this length, `config.images`.
+    """Return the config with the widths that these training images ask for in a run of this length, `config.images`.
 
-    On 10,000 images in color or more with labels, a run of a million images or more has time for a D of twice the
-    width, at two thirds of its learning rate, which then sees half as many: `LONG_IN_COLOR`. Measured on CIFAR-10, in
-    25 minutes of one thread (docs/experiments.md).
+    On 10,000 images in color or more with labels, a run of 1,500,000 images or more has time for networks of twice the
+    width, at two thirds of their learning rates, which then see fewer than half as many: `LONG_IN_COLOR`. Measured on
+    CIFAR-10 (docs/experiments.md).
     """
     wanted = LONG_IN_COLOR.get(config.recipe, {}) if config.classifies else {}
     is_long = _are_many_in_color(train) and config.images >= LONG_RUN
