@@ -52,7 +52,8 @@ USERS = range(61_184, 65_184)  # for root; systemd has reserved these for users 
 _PROBE = "import sys, gansmith.grading.worker; open('prefix', 'w').write(sys.base_prefix)"
 
 # For sh: makes every file system read-only but $1, hides $2, leaves of the folders $3 only those in $4 (a line each),
-# and runs what follows. Exits with 125 where some file system could not be made read-only.
+# and runs what follows, as a child: the first process of a namespace does not end by the signal of the limit on its time.
+# Exits with 125 where some file system could not be made read-only.
 _UNSHARED = r"""
 work=$1; hidden=$2; closed=$3; kept=$4; shift 4; umask 022; k=0; IFS='
 '
@@ -74,7 +75,8 @@ for open in $(awk '{flags[$2] = $4} END {for (on in flags) if (flags[on] ~ /^rw/
     case $open in "$work"|/proc|/dev/shm) ;; *) exit 125 ;; esac
 done
 cd "$work" || exit 125
-exec "$@"
+"$@"
+exit $?
 """
 
 
