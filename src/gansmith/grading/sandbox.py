@@ -52,7 +52,7 @@ USERS = range(61_184, 65_184)  # for root; systemd has reserved these for users 
 _PROBE = "import sys, gansmith.grading.worker; open('prefix', 'w').write(sys.base_prefix)"
 
 # For sh: makes every file system read-only but $1, hides $2, leaves of the folders $3 only those in $4 (a line each),
-# and runs what follows, as a child: the first process of a namespace does not end by the signal of the limit on its time.
+# and runs what follows, as a child: the first process of a namespace does not end by the signal that limits its time.
 # Exits with 125 where some file system could not be made read-only.
 _UNSHARED = r"""
 work=$1; hidden=$2; closed=$3; kept=$4; shift 4; umask 022; k=0; IFS='
