@@ -34,6 +34,7 @@ from gansmith.exporters.web import VERSION, find_runtime
 DOCS = Path(__file__).parents[1] / "docs"
 SETTINGS = {"G_WIDTH": "16", "D_WIDTH": "16", "THREADS": "1", "TRACKERS": "none", "OFFLINE": "1", "CACHE": "cache"}
 BLOCK = re.compile(r"^```(console|pycon|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILE_NAME = re.compile(r"# (\w+\.py)\n")  # the first line of a block that is written to a file
 WEB_EXPORT = re.compile(r"^\$ gansmith export .*--format web", re.MULTILINE)
 PROGRESS = re.compile(
     r"^ *[\d,]+ of [\d,]+ images +[\d,]+ images/s.*\n", re.MULTILINE
@@ -119,7 +120,7 @@ def run_page(text: str) -> tuple[str, list[str]]:
             differences.extend(found)
             return f"```pycon\n{done}```"
         if kind == "python":
-            if named := re.match(r"# (\w+\.py)\n", block):
+            if named := FILE_NAME.match(block):
                 Path(named[1]).write_text(block, encoding="utf-8")
             return match[0]
         done = _run_commands(block)
@@ -203,9 +204,10 @@ def lines_shown(shown: str, printed: str) -> str:
     """Return the lines of a block with those that agree with them in what was printed, in order."""
     found, place, lines = printed.splitlines(), 0, []
     for line in shown.splitlines():
-        places = [k for k in range(place, len(found)) if "..." not in line and agrees(line, found[k])]
-        lines.append(found[places[0]] if places else line)
-        place = places[0] + 1 if places else place
+        rest = range(place, len(found)) if "..." not in line else ()
+        at = next((k for k in rest if agrees(line, found[k])), None)
+        lines.append(line if at is None else found[at])
+        place = place if at is None else at + 1
     return "\n".join(lines) + "\n"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from run_pages import BLOCK, DOCS
+from run_pages import BLOCK, DOCS, FILE_NAME
 
 INSTALL = """from importlib.util import find_spec
 
@@ -75,7 +75,7 @@ def _sessions(block: str) -> list[nbformat.NotebookNode]:
 
 def _files(block: str) -> list[nbformat.NotebookNode]:
     """Return a cell that writes the file named in the first line, or none."""
-    named = re.match(r"# (\w+\.py)\n", block)
+    named = FILE_NAME.match(block)
     return [_code(f"%%writefile {named[1]}\n{block}", f"Writing {named[1]}\n")] if named else []
 
 
