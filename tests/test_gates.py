@@ -1,5 +1,7 @@
 """Gates: which limit decides, and what is compared with real images."""
 
+import pytest
+
 from gansmith.metrics import gates
 
 
@@ -13,3 +15,18 @@ def test_a_limit_names_the_figure_furthest_beyond_it(monkeypatch):
     assert found(0.5, 0.5) == {"ok": True, "figure": "a", "value": 0.5, "limit": 1.0, "meaning": "why"}
     assert found(0.9, 0.35) == {"ok": False, "figure": "b", "value": 0.35, "limit": 0.4, "meaning": "why"}
     assert gates.apply_gates({})["g"]["ok"] is None
+
+
+def test_limits_allow_what_draws_of_real_images_reach(monkeypatch):
+    table = {"g": gates.Gate("why", (gates.Limit("a", low=-1.0, high=1.0, null="real"),))}
+    monkeypatch.setattr(gates, "GATES", table)
+
+    def limit_of(value, *draws):
+        figures = [{"a": {"value": of_real + 10, "real": 10}} for of_real in draws]
+        found = gates.apply_gates({"a": {"value": value + 5, "real": 5}}, draws=figures)["g"]
+        return found["limit"] - 5, found["ok"]
+
+    assert limit_of(2) == limit_of(2, 0.1, 0.1, 0.1) == (1, False)
+    assert limit_of(2, 0, 0.2, 0.4) == (1, False)  # mean .2, standard deviation .2
+    assert limit_of(2, -1, 0, 1) == (pytest.approx(3.5), True) and limit_of(-3.6, -1, 0, 1) == (-3.5, False)
+    assert limit_of(-2, -4, -3, -2) == (pytest.approx(-6.5), True) and limit_of(2, -4, -3, -2)[1] is False

@@ -97,6 +97,30 @@ def test_too_few_images_for_a_ratio_get_a_kernel_distance(halves, networks):
     assert nothing.metrics == {} and not nothing.is_valid and nothing.n == 5
 
 
+def test_gates_pass_few_real_images_and_still_find_what_is_wrong(halves, networks, monkeypatch):
+    few = halves.validation.take(torch.arange(150))
+    real = Real(halves.train.take(torch.arange(1000)), few, None)
+    draws = [halves.train.take(torch.arange(1000 + 150 * k, 1150 + 150 * k)) for k in range(10)]
+    found = [evaluate_samples(draw, real, networks, quick=True) for draw in draws]
+    assert all(one.is_valid for one in found)
+    assert any("draws of 150 real images" in notice for notice in found[0].notices)
+    spoilt = {
+        "classes": real.train.take(torch.nonzero(real.train.labels != 1).flatten()[:150]),
+        "coverage": real.train.take(torch.arange(150) % 15),
+        "pixels": Images((draws[0].pixels.int() + 20).clamp(max=255).byte()),
+    }
+    for gate, samples in spoilt.items():
+        assert evaluate_samples(samples, real, networks, quick=True).gates[gate]["ok"] is False, gate
+    monkeypatch.setattr(protocol, "MANY", 0)
+    assert not all(evaluate_samples(draw, real, networks, quick=True).is_valid for draw in draws)
+
+
+def test_draws_of_real_images_have_every_figure_with_a_limit(halves, networks):
+    (draw, *_) = draws = protocol._draw_real(halves.train, 200, networks, quick=False)
+    assert len(draws) == protocol.DRAWS and all(set(figure) == {"value", "real"} for figure in draw.values())
+    assert {limit.figure for gate in gates.GATES.values() for limit in gate.limits} <= set(draw)
+
+
 def test_samples_of_another_shape_are_refused(halves, networks):
     colour = Images(torch.zeros(4, 3, 28, 28, dtype=torch.uint8), source="x.npz")
     with pytest.raises(DataError, match=r"x.npz holds images of \(3, 28, 28\) and the data set is of \(1, 28, 28\)"):

@@ -1,14 +1,19 @@
 """Gates: limits that samples must meet for their FD ratio to be valid, as one table with a version.
 
 Each limit is on a figure of METRICS. Where the value of real images depends on the data or on the number of images, the
-limit is on the difference from it, which `Limit.null` says.
+limit is on the difference from it, which `Limit.null` says. Where images are few, limits are widened to what draws of
+as many real images reach, so that chance alone hardly fails any.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
-VERSION = 5  # raised with every change of a limit: verdicts of different versions do not compare
+Figures = Mapping[str, Mapping[str, Any]]  # name -> {"value": of the samples, "real": the same of real images}
+
+VERSION = 6  # raised with every change of a limit: verdicts of different versions do not compare
+SPREAD = 3.5  # standard deviations of real draws that a limit allows; one in 4,000 strays further if they are normal
 
 
 @dataclass(frozen=True)
@@ -80,42 +85,57 @@ GATES: dict[str, Gate] = {
 
 
 def apply_gates(
-    metrics: Mapping[str, Mapping[str, float | None]], left_out: Mapping[str, str] | None = None
+    metrics: Figures, left_out: Mapping[str, str] | None = None, draws: Sequence[Figures] = ()
 ) -> dict[str, dict[str, Any]]:
     """Apply each gate to figures name -> {"value", "real"}; "real" is None where it is not measured.
 
     Args:
         left_out: gates that say nothing about these images, each with the reason.
+        draws: the figures of real images in place of the samples, of as many, several times. No limit is less than
+            SPREAD standard deviations from their mean.
 
     Returns:
         name -> {"ok": whether all its limits hold, None where the figures they need are missing, "figure", "value",
         "limit": the figure that is furthest beyond its limit or nearest to it, and that limit, "meaning"}.
     """
     reasons = left_out or {}
-    return {name: _not_run(reasons[name]) if name in reasons else _apply(gate, metrics) for name, gate in GATES.items()}
+    return {
+        name: _not_run(reasons[name]) if name in reasons else _apply(gate, metrics, draws)
+        for name, gate in GATES.items()
+    }
 
 
-def _apply(gate: Gate, metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
+def _apply(gate: Gate, metrics: Figures, draws: Sequence[Figures]) -> dict[str, Any]:
     """Return the result of one gate, decided by the limit with the least room."""
     checks = []
     for limit in gate.limits:
-        found = metrics.get(limit.figure)
-        if found is None or found["value"] is None:
-            continue
-        base: float | None = 0.0
-        if limit.null is not None:
-            base = found["real"] if limit.null == "real" else metrics[limit.null]["value"]
+        base = _null(limit, metrics)
         if base is None:
             continue
+        value = metrics[limit.figure]["value"]
+        of_real = [draw[limit.figure]["value"] - null for draw in draws if (null := _null(limit, draw)) is not None]
         for bound, sign in ((limit.low, 1.0), (limit.high, -1.0)):
-            if bound is not None:
-                room = sign * (found["value"] - (base + bound))
-                # Relative to the allowed range, so that figures of different units compare.
-                checks.append((room / abs(bound), limit.figure, found["value"], base + bound))
+            if bound is None:
+                continue
+            if len(of_real) > 1:
+                bound = sign * min(sign * bound, sign * fmean(of_real) - SPREAD * stdev(of_real))
+            room = sign * (value - (base + bound))
+            # Relative to the allowed range, so that figures of different units compare.
+            checks.append((room / (abs(bound) or 1.0), limit.figure, value, base + bound))
     if not checks:
         return _not_run("it needs more images, or the full tier")
     room, figure, value, bound = min(checks)
     return {"ok": room >= 0, "figure": figure, "value": value, "limit": bound, "meaning": gate.meaning}
+
+
+def _null(limit: Limit, metrics: Figures) -> float | None:
+    """Return what the value of a figure is compared with; None where either is missing."""
+    if metrics.get(limit.figure, {}).get("value") is None:
+        return None
+    if limit.null is None:
+        return 0.0
+    found: float | None = metrics[limit.figure]["real"] if limit.null == "real" else metrics[limit.null]["value"]
+    return found
 
 
 def _not_run(reason: str) -> dict[str, Any]:

@@ -9,13 +9,14 @@ generator is trained on them only under `use_all_training_images`. Samples that 
 are first removed from the real images, so that nothing is compared with itself.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gansmith.data.images import Images
 from gansmith.errors import DataError
@@ -23,15 +24,20 @@ from gansmith.metrics import METRICS, gates
 from gansmith.metrics.distances import frechet_of_moments, kid_against_splits, moments
 from gansmith.metrics.evaluators import TRUSTED_ACCURACY, confusion_of, evaluator_notices, knows_classes, observe_real
 from gansmith.metrics.features import Evaluator
+from gansmith.metrics.memorisation import principal_components
 from gansmith.metrics.reference import COUNTS, Reference, measure_reference
 
 Array = NDArray[np.float64]
+Flat = NDArray[np.float32]
 Figures = dict[str, dict[str, float | None]]  # name -> {"value": of the samples, "real": the same of real images}
 
 FULL, QUICK = 10_000, 2_000  # samples of the two tiers
 MAX_FLAT_BYTES = 2**30  # of training images as memorisation compares them
 FEWEST_HELD_OUT = 200  # held-out images that the memorisation gate needs
 FEWEST_FOR_METRICS = 6  # images of either kind; density and coverage need five neighbours
+MANY = 2_000  # images from which the limits of gates stand as they are
+DRAWS = 20  # of real images that widen the limits for fewer
+GATED = ("density_coverage", "recognised", "class_balance", "class_diversity", "pixels", "memorisation")  # in METRICS
 SMALLEST_TEST_HALF = 1_000  # where no test images exist, validation images are halved if the halves have this many
 
 
@@ -101,20 +107,23 @@ class _Observed:
 
     Attributes:
         confusion: of that evaluator, see `class_balance`.
+        flat: (N, d) their pixels, or principal components of these, for memorisation; None where it is not measured.
     """
 
     images: Images
     features: dict[str, Array]
     probabilities: Array | None
     confusion: Array | None
+    flat: Flat | None = None
 
-    def first(self, count: int) -> "_Observed":
-        """Return the first `count` of them."""
+    def take(self, rows: Tensor) -> "_Observed":
+        """Return these rows of them."""
         return _Observed(
-            self.images.take(torch.arange(min(count, len(self.images)))),
-            {name: rows[:count] for name, rows in self.features.items()},
-            None if self.probabilities is None else self.probabilities[:count],
+            self.images.take(rows),
+            {name: features[rows.numpy()] for name, features in self.features.items()},
+            None if self.probabilities is None else self.probabilities[rows.numpy()],
             self.confusion,
+            None if self.flat is None else self.flat[rows.numpy()],
         )
 
     @property
@@ -174,17 +183,22 @@ def evaluate_samples(
         metrics, ratios = {}, {}
         notices.append(
             f"no FD ratio: it takes {COUNTS[0]:,} samples and as many held-out images "
-            f"({len(samples):,} and {len(compared.validation):,} are available); so few also decide the other figures, "
-            "those of a class most, and a gate near its limit may fail by chance"
+            f"({len(samples):,} and {len(compared.validation):,} are available)"
         )
-    others, size = _other_metrics(
-        fake, _compared_with(real.train, notices), compared, networks, quick=quick, with_kid=not count
-    )
+    train = _compared_with(real.train, notices)
+    others, size = _other_metrics(fake, train, compared, networks, quick=quick, with_kid=not count)
+    draws: list[Figures] = []
+    if FEWEST_FOR_METRICS <= size < MANY:
+        most = max([train, compared.held_out, *([compared.test] if compared.test else [])], key=len)
+        draws = _draw_real(most, size, networks, quick=quick)
+        notices.append(
+            f"gates allow what draws of {size:,} real images reach, and detect less than with {MANY:,} images"
+        )
     return Evaluation(
         fd_ratio=max(ratios.values(), default=None),
         fd_ratios=ratios,
         metrics=metrics | others,
-        gates=gates.apply_gates(metrics | others, _left_out(networks)),
+        gates=gates.apply_gates(metrics | others, _left_out(networks), draws),
         n=count or size,
         evaluators={name: network.name for name, network in networks.items()},
         notices=notices,
@@ -233,8 +247,13 @@ def _other_metrics(
     first = dict([next(iter(networks.items()))])
     real = _observe(target.shuffled(size), first, is_real=True)
     other = None if null is None else _observe(null.shuffled(size), first, is_real=True)
-    fake = fake.first(size)
-    metrics = _measure(train, compared.held_out, real, other, fake, left_out=_left_out(networks), quick=quick)
+    fake = fake.take(torch.arange(size))
+    names = [name for name, metric in METRICS.items() if metric.is_quick or not quick]
+    flat: tuple[Flat | None, Flat | None] = None, None
+    if not quick and len(compared.held_out) >= FEWEST_HELD_OUT:
+        flat = _flat(train), _flat(compared.held_out)
+        fake = replace(fake, flat=_flat(fake.images))
+    metrics = _measure(names, *flat, real, other, fake, left_out=_left_out(networks))
     if with_kid:
         metrics["kid_z"] = {"value": kid_against_splits(real.leading, fake.leading)["kid_z"], "real": 0.0}
     return metrics, size
@@ -315,20 +334,43 @@ def _left_out(networks: Mapping[str, Evaluator]) -> dict[str, str]:
     return {}
 
 
+def _draw_real(images: Images, size: int, networks: Mapping[str, Evaluator], *, quick: bool) -> list[Figures]:
+    """Return what gates measure, for DRAWS times three disjoint draws of these images, or of fewer that stray further.
+
+    One draw takes the place of the samples, one that of the real images, one that of the training images.
+    """
+    first = dict([next(iter(networks.items()))])
+    size = min(size, len(images) // 3)
+    names = [name for name in GATED if METRICS[name].is_quick or not quick]
+    pool = _observe(images.shuffled(3 * size), first, is_real=True)
+    if not quick and size >= FEWEST_HELD_OUT:
+        pool = replace(pool, flat=principal_components(_flat(pool.images))[0].numpy())
+    found: list[Figures] = []
+    for seed in range(DRAWS if size >= FEWEST_FOR_METRICS else 0):
+        rows = torch.randperm(3 * size, generator=torch.Generator().manual_seed(seed)).split(size)
+        samples, real, train = (pool.take(part) for part in rows)
+        found.append(_measure(names, train.flat, real.flat, real, None, samples, left_out=_left_out(networks)))
+    for one, other in zip(found, found[1:] + found[:1], strict=True):
+        for name, figure in one.items():
+            figure["real"] = other[name]["value"]
+    return found
+
+
 def _measure(
-    train: Images,
-    held_out: Images,
+    names: Iterable[str],
+    train: Flat | None,
+    held_out: Flat | None,
     real: _Observed,
     null: _Observed | None,
     fake: _Observed,
     *,
     left_out: Mapping[str, str],
-    quick: bool,
 ) -> Figures:
-    """Return every metric of METRICS but the FD, of the samples and of other real images in their place."""
+    """Return these rows of METRICS but the FD, of the samples and of other real images in their place."""
     figures: Figures = {}
-    for name, metric in METRICS.items():
-        if name == "fd" or (quick and not metric.is_quick) or (name == "recognised" and "recognisability" in left_out):
+    for name in names:
+        metric = METRICS[name]
+        if name == "fd" or (name == "recognised" and "recognisability" in left_out):
             continue
         arguments = _arguments(metric.takes, train, held_out, real, fake)
         if arguments is None:
@@ -341,14 +383,16 @@ def _measure(
     return figures
 
 
-def _arguments(takes: str, train: Images, held_out: Images, real: _Observed, fake: _Observed) -> tuple[Any, ...] | None:
+def _arguments(
+    takes: str, train: Flat | None, held_out: Flat | None, real: _Observed, fake: _Observed
+) -> tuple[Any, ...] | None:
     """Return the arguments of a metric; None where some are not available."""
     if takes == "features":
         return real.leading, fake.leading
     if takes == "pixels":
         return real.images.pixels.numpy(), fake.images.pixels.numpy()
     if takes == "train":
-        return None if len(held_out) < FEWEST_HELD_OUT else (_flat(train), _flat(held_out), _flat(fake.images))
+        return None if train is None or held_out is None or fake.flat is None else (train, held_out, fake.flat)
     if real.probabilities is None or fake.probabilities is None:
         return None
     if takes == "probabilities":
@@ -372,7 +416,7 @@ def _compared_with(train: Images, notices: list[str]) -> Images:
     return train.shuffled(most)
 
 
-def _flat(images: Images) -> NDArray[np.float32]:
+def _flat(images: Images) -> Flat:
     """Return (N, C * H * W) in [0, 1]; in double precision a whole training set would take gigabytes."""
-    flat: NDArray[np.float32] = images.pixels.flatten(1).float().div_(255).numpy()
+    flat: Flat = images.pixels.flatten(1).float().div_(255).numpy()
     return flat
