@@ -1,6 +1,7 @@
 """A run's state: how it starts or resumes, its means and its clock, its tensors in a checkpoint."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from gansmith.errors import RunError
 from gansmith.runs import RunDirectory, create_run
 from gansmith.training import chores
 from gansmith.training.inputs import load_training_data
+from gansmith.training.loop import advance
 from gansmith.training.state import (
     Clock,
     RunningMeans,
@@ -104,6 +106,24 @@ def test_weights_that_are_not_finite_are_not_sampled(begin):
     next(state.networks.G.parameters()).data[0] = float("inf")
     with pytest.raises(NonFiniteError, match="a weight of the generator"):
         state.averaged()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_going_back_to_the_start_trains_the_same_again(begin, optimizer):
+    state = begin("default", g_optimizer=optimizer, d_optimizer=optimizer)
+    state.techniques = replace(state.techniques, reads=False)
+    state.hold()
+
+    def train():
+        for _ in range(12):  # SOAP finds new bases after ten steps
+            advance(state)
+        return {name: value.clone() for name, value in state._live().items()}
+
+    first = train()
+    assert state.go_back() and state.images_seen == 0
+    again = train()
+    assert again.keys() == first.keys()
+    assert not [name for name, value in first.items() if not torch.equal(value, again[name])]
 
 
 @pytest.mark.parametrize(

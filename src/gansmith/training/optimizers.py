@@ -195,6 +195,13 @@ def slot_shape(slot: str, parameter: Tensor) -> tuple[int, ...]:
     return (n, n) if kind in ("factor", "basis") else tuple(parameter.shape)
 
 
+def reset_slot(slot: str, value: Tensor) -> None:
+    """Set what an optimiser keeps under this name, or one that ends with it, to what it is before its first step."""
+    value.zero_()
+    if slot.endswith("_basis"):
+        value.fill_diagonal_(1)
+
+
 def adam(parameters: Iterable[Tensor], rate: float, config: Config) -> Optimizer:
     """Return Adam. Source: Kingma and Ba, arXiv:1412.6980, algorithm 1."""
     return Adam(parameters, rate, betas=(config.beta1, config.beta2), fused=True)

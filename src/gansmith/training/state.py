@@ -29,7 +29,7 @@ from gansmith.training.diagnosis import Failure
 from gansmith.training.inputs import TrainingData
 from gansmith.training.machine import find_device
 from gansmith.training.monitor import Monitor
-from gansmith.training.optimizers import build_optimizer, slot_shape
+from gansmith.training.optimizers import build_optimizer, reset_slot, slot_shape
 from gansmith.training.step import Networks, NonFiniteError, Number, Techniques
 from gansmith.training.techniques import build_techniques, empty_buffers
 
@@ -192,8 +192,8 @@ class State:
         if self.held is None:
             return False
         live, held = self._live(), self.held
-        for name, value in live.items():  # in place, for graphs know where it is; an optimiser's that is new was zero
-            value.copy_(held.tensors[name]) if name in held.tensors else value.zero_()
+        for name, value in live.items():  # in place, for graphs know where it is
+            value.copy_(held.tensors[name]) if name in held.tensors else reset_slot(name, value)
         self.checked_until, self.images_seen, self.means = self.images_seen, held.images_seen, held.means
         self.held, self._averaged = None, None
         return True
