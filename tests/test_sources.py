@@ -206,6 +206,14 @@ def test_of_archives_of_splits_that_of_training_images_is_read_and_the_others_ar
     images = load_data(str(folder))
     np.testing.assert_array_equal(images.pixels.numpy(), PIXELS[:4].transpose(0, 3, 1, 2))
     assert "train.zip was read, and not test1.zip" in images.notices
+    (folder / "train.zip").unlink()
+    idx = write_set(tmp_path / "idx", PIXELS[:4, ..., 0], np.arange(4, dtype=np.uint8))
+    with zipfile.ZipFile(folder / "train.zip", "w") as archive:
+        for file in idx.iterdir():
+            archive.write(file, file.name)
+    digits = load_data(str(folder))
+    np.testing.assert_array_equal(digits.pixels[:, 0].numpy(), PIXELS[:4, ..., 0])
+    assert "train.zip was read, and not test1.zip" in digits.notices
     (folder / "train.zip").rename(folder / "a.zip")
     with pytest.raises(NotFoundError, match="give one of them"):
         open_source(folder)

@@ -56,6 +56,7 @@ class IdxSource:
     path: Path
     layout: str
     parts: "dict[str, tuple[File, File | None]]"
+    notices: tuple[str, ...] = ()
 
 
 File = Path | zipfile.Path

@@ -103,7 +103,7 @@ def open_source(path: Path, *, name: str = "") -> Source:
             raise
         source = open_source(chosen[0], name=name)
         others = [file for file in archives if file not in chosen]
-        return source if isinstance(source, IdxSource) else _noting(source, f"{chosen[0].name} was", others)
+        return _noting(source, f"{chosen[0].name} was", others)
 
 
 def _open_archive(path: Path, name: str) -> Source:
@@ -128,7 +128,7 @@ def _open_archive(path: Path, name: str) -> Source:
     return replace(source, path=path, layout=source.layout.replace("in a folder", "in an archive"))
 
 
-def _noting(source: PictureSource | FileSource, read: str, left_out: Sequence[Path]) -> PictureSource | FileSource:
+def _noting(source: Source, read: str, left_out: Sequence[Path]) -> Source:
     """Return a source with a notice of what was read, and of the files beside it that were not, if there are any."""
     if not left_out:
         return source
@@ -272,6 +272,7 @@ def load_source(
     """
     if isinstance(source, IdxSource):
         images = load_idx(source, part, name=name)
+        images = replace(images, notices=(*source.notices, *images.notices))
         return as_prepared(replace(images, source=str(source.path)) if is_archive(source.path) else images, how)
     if isinstance(source, PictureSource):
         if part not in source.parts:
