@@ -30,3 +30,6 @@ def test_limits_allow_what_draws_of_real_images_reach(monkeypatch):
     assert limit_of(2, 0, 0.2, 0.4) == (1, False)  # mean .2, standard deviation .2
     assert limit_of(2, -1, 0, 1) == (pytest.approx(3.5), True) and limit_of(-3.6, -1, 0, 1) == (-3.5, False)
     assert limit_of(-2, -4, -3, -2) == (pytest.approx(-6.5), True) and limit_of(2, -4, -3, -2)[1] is False
+    lacking = [{"a": {"value": float("inf"), "real": 0.0}}] * 2  # a KL divergence where other real images lack a class
+    assert gates.apply_gates({"a": {"value": 9.0, "real": 0.0}}, draws=lacking)["g"]["ok"] is None
+    assert gates.apply_gates({"a": {"value": 9.0, "real": float("inf")}})["g"]["ok"] is None

@@ -121,6 +121,14 @@ def test_draws_of_real_images_have_every_figure_with_a_limit(halves, networks):
     assert {limit.figure for gate in gates.GATES.values() for limit in gate.limits} <= set(draw)
 
 
+def test_a_dozen_images_are_evaluated_without_an_error(halves, networks):
+    few = Real(halves.train.take(torch.arange(40)), halves.validation.take(torch.arange(12)), None)
+    found = evaluate_samples(halves.validation.take(torch.arange(100, 112)), few, networks)
+    assert found.n == 12 and found.gates["coverage"]["ok"] is True and found.gates["memorisation"]["ok"] is None
+    white = Images(torch.full((12, 1, 28, 28), 255, dtype=torch.uint8))
+    assert evaluate_samples(white, few, networks).gates["pixels"]["ok"] is False
+
+
 def test_samples_of_another_shape_are_refused(halves, networks):
     colour = Images(torch.zeros(4, 3, 28, 28, dtype=torch.uint8), source="x.npz")
     with pytest.raises(DataError, match=r"x.npz holds images of \(3, 28, 28\) and the data set is of \(1, 28, 28\)"):

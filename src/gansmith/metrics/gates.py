@@ -5,6 +5,7 @@ limit is on the difference from it, which `Limit.null` says. Where images are fe
 as many real images reach, so that chance alone hardly fails any.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -114,6 +115,8 @@ def _apply(gate: Gate, metrics: Figures, draws: Sequence[Figures]) -> dict[str, 
             continue
         value = metrics[limit.figure]["value"]
         of_real = [draw[limit.figure]["value"] - null for draw in draws if (null := _null(limit, draw)) is not None]
+        if not all(map(math.isfinite, (base, *of_real))):
+            continue  # of so few images, real ones lack a class of others
         for bound, sign in ((limit.low, 1.0), (limit.high, -1.0)):
             if bound is None:
                 continue

@@ -107,7 +107,7 @@ class _Observed:
 
     Attributes:
         confusion: of that evaluator, see `class_balance`.
-        flat: (N, d) their pixels, or principal components of these, for memorisation; None where it is not measured.
+        flat: (N, d) what memorisation takes in place of their pixels: principal components, found once.
     """
 
     images: Images
@@ -115,6 +115,9 @@ class _Observed:
     probabilities: Array | None
     confusion: Array | None
     flat: Flat | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
 
     def take(self, rows: Tensor) -> "_Observed":
         """Return these rows of them."""
@@ -249,11 +252,7 @@ def _other_metrics(
     other = None if null is None else _observe(null.shuffled(size), first, is_real=True)
     fake = fake.take(torch.arange(size))
     names = [name for name, metric in METRICS.items() if metric.is_quick or not quick]
-    flat: tuple[Flat | None, Flat | None] = None, None
-    if not quick and len(compared.held_out) >= FEWEST_HELD_OUT:
-        flat = _flat(train), _flat(compared.held_out)
-        fake = replace(fake, flat=_flat(fake.images))
-    metrics = _measure(names, *flat, real, other, fake, left_out=_left_out(networks))
+    metrics = _measure(names, train, compared.held_out, real, other, fake, left_out=_left_out(networks))
     if with_kid:
         metrics["kid_z"] = {"value": kid_against_splits(real.leading, fake.leading)["kid_z"], "real": 0.0}
     return metrics, size
@@ -344,22 +343,22 @@ def _draw_real(images: Images, size: int, networks: Mapping[str, Evaluator], *, 
     names = [name for name in GATED if METRICS[name].is_quick or not quick]
     pool = _observe(images.shuffled(3 * size), first, is_real=True)
     if not quick and size >= FEWEST_HELD_OUT:
-        pool = replace(pool, flat=principal_components(_flat(pool.images))[0].numpy())
+        pool = replace(pool, flat=principal_components(_flat(pool))[0].numpy())
     found: list[Figures] = []
     for seed in range(DRAWS if size >= FEWEST_FOR_METRICS else 0):
         rows = torch.randperm(3 * size, generator=torch.Generator().manual_seed(seed)).split(size)
         samples, real, train = (pool.take(part) for part in rows)
-        found.append(_measure(names, train.flat, real.flat, real, None, samples, left_out=_left_out(networks)))
+        found.append(_measure(names, train, real, real, None, samples, left_out=_left_out(networks)))
     for one, other in zip(found, found[1:] + found[:1], strict=True):
-        for name, figure in one.items():
-            figure["real"] = other[name]["value"]
+        for name in one.keys() & other.keys():
+            one[name]["real"] = other[name]["value"]
     return found
 
 
 def _measure(
     names: Iterable[str],
-    train: Flat | None,
-    held_out: Flat | None,
+    train: "Images | _Observed",
+    held_out: "Images | _Observed",
     real: _Observed,
     null: _Observed | None,
     fake: _Observed,
@@ -384,7 +383,7 @@ def _measure(
 
 
 def _arguments(
-    takes: str, train: Flat | None, held_out: Flat | None, real: _Observed, fake: _Observed
+    takes: str, train: "Images | _Observed", held_out: "Images | _Observed", real: _Observed, fake: _Observed
 ) -> tuple[Any, ...] | None:
     """Return the arguments of a metric; None where some are not available."""
     if takes == "features":
@@ -392,7 +391,7 @@ def _arguments(
     if takes == "pixels":
         return real.images.pixels.numpy(), fake.images.pixels.numpy()
     if takes == "train":
-        return None if train is None or held_out is None or fake.flat is None else (train, held_out, fake.flat)
+        return None if len(held_out) < FEWEST_HELD_OUT else (_flat(train), _flat(held_out), _flat(fake))
     if real.probabilities is None or fake.probabilities is None:
         return None
     if takes == "probabilities":
@@ -416,7 +415,9 @@ def _compared_with(train: Images, notices: list[str]) -> Images:
     return train.shuffled(most)
 
 
-def _flat(images: Images) -> Flat:
-    """Return (N, C * H * W) in [0, 1]; in double precision a whole training set would take gigabytes."""
+def _flat(images: "Images | _Observed") -> Flat:
+    """Return (N, C * H * W) in [0, 1], or what stands for it; in double precision it would take gigabytes."""
+    if isinstance(images, _Observed):
+        return _flat(images.images) if images.flat is None else images.flat
     flat: Flat = images.pixels.flatten(1).float().div_(255).numpy()
     return flat
