@@ -15,6 +15,7 @@ import contextlib
 import csv
 import doctest
 import io
+import logging
 import os
 import re
 import shlex
@@ -91,7 +92,8 @@ def _draw_shapes(folder: Path) -> None:
 @contextlib.contextmanager
 def session(folder: Path):
     """Be in a folder with small networks, no network connection and no data but what comes with Gansmith."""
-    before, place = dict(os.environ), Path.cwd()
+    before, place, handlers = dict(os.environ), Path.cwd(), logging.root.handlers
+    logging.root.handlers = []  # warnings are printed, as they are where nothing collects them
     for name in [name for name in os.environ if name.startswith("GANSMITH_")]:
         del os.environ[name]
     os.environ.update({f"GANSMITH_{name}": value for name, value in SETTINGS.items()}, COLUMNS="120")
@@ -100,6 +102,7 @@ def session(folder: Path):
     try:
         yield
     finally:
+        logging.root.handlers = handlers
         os.chdir(place)
         os.environ.clear()
         os.environ.update(before)
