@@ -124,6 +124,22 @@ SETTINGS = {"space": {"g_lr": {"low": 1e-4, "high": 1e-2, "scale": "log"}, "netw
             "sampler": "tpe", "seed": 3, "objectives": ["fd-ratio"], "prune": "median"}  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def closed_databases(monkeypatch):
+    """Close the databases that a test leaves open, of which Python 3.13 warns."""
+    opened, begin = [], optuna.storages.RDBStorage.__init__
+
+    def noted(storage, *arguments, **named):
+        begin(storage, *arguments, **named)
+        opened.append(storage)
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, "__init__", noted)
+    yield
+    for storage in opened:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 def new_study(folder, settings=SETTINGS, name="study.db"):
     folder.mkdir(exist_ok=True)
     storage = studies.open_storage(f"sqlite:///{folder / name}")
