@@ -1,4 +1,4 @@
-"""Pictures prepared on all cores: right, in bounded memory, once for a large source, and anew when it changes."""
+"""Pictures prepared on all cores: right, in bounded memory, once for a large source, and again when it changes."""
 
 import io
 import os

@@ -66,7 +66,7 @@ def test_adam_steps_as_torchs_own_and_loads_its_state():
         nn.Conv2d(3, 5, 2),
         nn.Conv2d(3, 5, 2).to(memory_format=torch.channels_last),
         nn.Linear(5, 5),
-        nn.Linear(300, 4),  # with a side that is too wide for a basis
+        nn.Linear(300, 4),  # with one side too wide for a basis
         nn.Linear(4, 300),  # with more outputs than have any
     ],
 )
