@@ -190,10 +190,9 @@ def evaluate_samples(
         )
     train = _compared_with(real.train, notices)
     others, size = _other_metrics(fake, train, compared, networks, quick=quick, with_kid=not count)
-    draws: list[Figures] = []
-    if FEWEST_FOR_METRICS <= size < MANY:
-        most = max([train, compared.held_out, *([compared.test] if compared.test else [])], key=len)
-        draws = _draw_real(most, size, networks, quick=quick)
+    most = max(filter(None, (train, compared.held_out, compared.test)), key=len)
+    draws = _draw_real(most, size, networks, quick=quick) if size < MANY else []
+    if draws:
         notices.append(
             f"gates allow what draws of {size:,} real images reach, and detect less than with {MANY:,} images"
         )
@@ -340,12 +339,14 @@ def _draw_real(images: Images, size: int, networks: Mapping[str, Evaluator], *, 
     """
     first = dict([next(iter(networks.items()))])
     size = min(size, len(images) // 3)
+    if size < FEWEST_FOR_METRICS:
+        return []
     names = [name for name in GATED if METRICS[name].is_quick or not quick]
     pool = _observe(images.shuffled(3 * size), first, is_real=True)
     if not quick and size >= FEWEST_HELD_OUT:
         pool = replace(pool, flat=principal_components(_flat(pool))[0].numpy())
     found: list[Figures] = []
-    for seed in range(DRAWS if size >= FEWEST_FOR_METRICS else 0):
+    for seed in range(DRAWS):
         rows = torch.randperm(3 * size, generator=torch.Generator().manual_seed(seed)).split(size)
         samples, real, train = (pool.take(part) for part in rows)
         found.append(_measure(names, train, real, real, None, samples, left_out=_left_out(networks)))
