@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -226,6 +227,33 @@ def test_events_come_once_each_also_after_a_reload_and_a_rewritten_log(tmp_path,
         assert stream.status == 404
     finally:
         opened.close()
+
+
+def test_readers_of_one_period_share_a_reading_and_its_failure_and_none_ends_it_for_others():
+    made, may_end = [], threading.Event()
+
+    def read(name):
+        made.append(name)
+        may_end.wait(10)
+        if name == "gone":
+            raise FileNotFoundError(name)
+        return name
+
+    async def ask():
+        readings = streams.Readings(0.5)
+        await readings.wait()
+        asked = [asyncio.ensure_future(readings.read(read, name)) for name in ["run", "gone"] * 25]
+        await asyncio.sleep(0)
+        asked[0].cancel()
+        may_end.set()
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        await readings.wait()
+        return found, await readings.read(read, "run")
+
+    found, later = asyncio.run(ask())
+    assert sorted(made) == ["gone", "run", "run"] and later == "run"
+    assert isinstance(found[0], asyncio.CancelledError) and set(found[2::2]) == {"run"}
+    assert all(isinstance(failure, FileNotFoundError) for failure in found[1::2])
 
 
 def test_all_runs_are_followed_and_deleted_ones_said(tmp_path, digit_dir):

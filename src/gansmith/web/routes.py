@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import re
-import threading
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -30,7 +28,6 @@ from gansmith.web.shares import SHARES
 
 PREFIX = "/api/v1"
 MAX_VIEWERS = 128
-_SHARED_S = 0.8
 # Of Config, what a form may not set: where things are on this machine, and what asks other programs to act.
 _NOT_FROM_FORMS = (
     "recipe",
@@ -58,8 +55,15 @@ class Studio:
     jobs: Jobs
     worker: Worker
     viewers: int = 0
-    newest: tuple[float, dict[str, str]] = (-10.0, {})
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    of_runs: streams.Readings = field(default_factory=partial(streams.Readings, streams.RUN_S))
+    of_all: streams.Readings = field(default_factory=partial(streams.Readings, streams.ALL_S))
+
+    def snapshot(self) -> dict[str, str]:
+        """Return the overview as JSON texts for `streams.follow_all`."""
+        found = overview(self)
+        cards = found.pop("runs")
+        texts = {f"run {run_id}": json.dumps(finite(card)) for run_id, card in cards.items()}
+        return texts | {name: json.dumps(finite(value)) for name, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -176,19 +180,6 @@ def overview(studio: Studio) -> dict[str, Any]:
     }
 
 
-def snapshot(studio: Studio) -> dict[str, str]:
-    """Return the overview as JSON texts for `streams.follow_all`; within a second, all viewers get the same one."""
-    with studio.lock:
-        made_at, texts = studio.newest
-        if time.monotonic() - made_at > _SHARED_S:
-            found = overview(studio)
-            cards = found.pop("runs")
-            texts = {f"run {run_id}": json.dumps(finite(card)) for run_id, card in cards.items()}
-            texts |= {name: json.dumps(finite(value)) for name, value in found.items()}
-            studio.newest = (time.monotonic(), texts)
-        return texts
-
-
 def _shown(job: dict[str, Any]) -> dict[str, Any]:
     """Return a job with the first of its words alone, since others name places on this machine."""
     return {**{name: value for name, value in job.items() if name != "words"}, "command": job["words"][0]}
@@ -234,11 +225,11 @@ async def run_events(call: Call) -> Any:
     run_id = call.path("run")
     records.run_path(call.studio.root, run_id)
     last = call.request.headers.get("last-event-id") or call.query.after
-    return _stream(call.studio, streams.follow_run(call.studio.root, run_id, last))
+    return _stream(call.studio, streams.follow_run(call.studio.root, run_id, last, call.studio.of_runs))
 
 
 async def all_events(call: Call) -> Any:
-    return _stream(call.studio, streams.follow_all(partial(snapshot, call.studio)))
+    return _stream(call.studio, streams.follow_all(call.studio.snapshot, call.studio.of_all))
 
 
 def _stream(studio: Studio, messages: Any) -> Response:

@@ -7,10 +7,8 @@ with all of it.
 """
 
 import asyncio
-import functools
 import json
 import re
-import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -24,8 +22,7 @@ from gansmith.errors import GansmithError
 from gansmith.files import finite
 from gansmith.web import records
 
-POLL_S, KEEP_ALIVE_S = 0.7, 15.0
-_TURN = threading.Lock()
+RUN_S, ALL_S, KEEP_ALIVE_S = 0.7, 1.0, 15.0
 _TAIL = 64  # bytes before a cursor that are compared
 _LOG_KEYS = (
     "images_seen", "d_loss", "g_loss", "d_real", "d_fake", "g_grad_norm", "d_grad_norm", "images_per_s", "elapsed_s",
@@ -58,14 +55,33 @@ class Cursor:
         return found if min(found.log, found.metrics) >= 0 else cls()
 
 
-def news(directory: Path, cursor: Cursor, stamp: records.Stamp) -> tuple[str, Cursor]:
-    """Return what `read_news` does; readers at the same place share one answer, also those that ask at once."""
-    with _TURN:
-        return read_news(directory, cursor, stamp)
+class Readings:
+    """Readings of files that all share who ask for the same one within a period: one is made, in a thread.
+
+    Args:
+        period_s: its length in seconds; every reader waits until the next begins, so that they ask together.
+    """
+
+    def __init__(self, period_s: float) -> None:
+        self.period_s = period_s
+        self._period, self._made = -1, dict[Any, asyncio.Future[Any]]()
+
+    async def read(self, function: Callable[..., Any], *given: Any) -> Any:
+        """Return what the function does for these arguments, which must be hashable."""
+        period = int(time.monotonic() / self.period_s)
+        if period != self._period:
+            self._period, self._made = period, {}
+        key = (function, *given)
+        if key not in self._made:
+            self._made[key] = asyncio.ensure_future(asyncio.to_thread(function, *given))
+        return await asyncio.shield(self._made[key])  # for the others, where this reader leaves
+
+    async def wait(self) -> None:
+        """Wait until the next period begins."""
+        await asyncio.sleep(self.period_s - time.monotonic() % self.period_s)
 
 
-@functools.lru_cache(maxsize=64)
-def read_news(directory: Path, cursor: Cursor, stamp: records.Stamp) -> tuple[str, Cursor]:
+def read_news(directory: Path, cursor: Cursor) -> tuple[str, Cursor]:
     """Return what is new since a cursor as one JSON object, and the cursor after it; "" where nothing is."""
     run = runs.open_run(directory)
     found: dict[str, Any] = {}
@@ -112,7 +128,7 @@ def _is_rewritten(run: runs.RunDirectory, cursor: Cursor) -> bool:
     return any(_tail(path, offset) != tail for path, offset, tail in places)
 
 
-async def follow_run(root: Path, run_id: str, last_id: str) -> AsyncIterator[str]:
+async def follow_run(root: Path, run_id: str, last_id: str, readings: Readings) -> AsyncIterator[str]:
     """Yield a run's news as server-sent events, from a message's id on; ends with `gone` where the run is deleted."""
     path = records.run_path(root, run_id)
     cursor, stamp, sent_at = Cursor.parse(last_id), None, time.monotonic()
@@ -120,10 +136,9 @@ async def follow_run(root: Path, run_id: str, last_id: str) -> AsyncIterator[str
     while True:
         text = ""
         try:
-            newest = await asyncio.to_thread(_stamp_at, path, int(time.monotonic() / POLL_S))
+            newest = await readings.read(_stamp_of, root, run_id)
             if newest != stamp:
-                records.run_path(root, run_id)
-                text, after = await asyncio.to_thread(news, path, cursor, newest)
+                text, after = await readings.read(read_news, path, cursor)
                 # what one reading left in the logs is read at once, without waiting for the files to change
                 stamp = newest if (after.log, after.metrics) == (cursor.log, cursor.metrics) else None
                 cursor = after
@@ -137,15 +152,14 @@ async def follow_run(root: Path, run_id: str, last_id: str) -> AsyncIterator[str
         if time.monotonic() - sent_at > KEEP_ALIVE_S:
             sent_at = time.monotonic()
             yield ": still here\n\n"
-        await asyncio.sleep(POLL_S - time.monotonic() % POLL_S)  # all readers at once, so that one reading is for all
+        await readings.wait()
 
 
-@functools.lru_cache(maxsize=256)
-def _stamp_at(path: Path, tick: int) -> records.Stamp:
-    return records.stamp_of(path)
+def _stamp_of(root: Path, run_id: str) -> records.Stamp:
+    return records.stamp_of(records.run_path(root, run_id))
 
 
-async def follow_all(snapshot: Callable[[], dict[str, str]]) -> AsyncIterator[str]:
+async def follow_all(snapshot: Callable[[], dict[str, str]], readings: Readings) -> AsyncIterator[str]:
     """Yield the state of everything as server-sent events whenever it changed: cards, jobs, machine.
 
     Args:
@@ -155,10 +169,10 @@ async def follow_all(snapshot: Callable[[], dict[str, str]]) -> AsyncIterator[st
     sent_at = time.monotonic()
     yield "retry: 1000\n\n"
     while True:
-        parts = await asyncio.to_thread(snapshot)
-        changed = {name: text for name, text in parts.items() if sent.get(name) != text}
-        gone = [name.removeprefix("run ") for name in sent if name not in parts]
-        if changed or gone:
+        parts = await readings.read(snapshot)
+        if parts != sent:
+            gone = [name.removeprefix("run ") for name in sent if name not in parts]
+            changed = {name: text for name, text in parts.items() if sent.get(name) != text}
             cards = ", ".join(text for name, text in changed.items() if name.startswith("run "))
             others = "".join(f', "{name}": {text}' for name, text in changed.items() if not name.startswith("run "))
             yield as_message("overview", f'{{"gone": {json.dumps(gone)}, "runs": [{cards}]{others}}}', "")
@@ -166,7 +180,7 @@ async def follow_all(snapshot: Callable[[], dict[str, str]]) -> AsyncIterator[st
         elif time.monotonic() - sent_at > KEEP_ALIVE_S:
             sent_at = time.monotonic()
             yield ": still here\n\n"
-        await asyncio.sleep(1.0)
+        await readings.wait()
 
 
 def as_message(event: str, data: str, message_id: str) -> str:
