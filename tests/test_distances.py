@@ -100,6 +100,19 @@ def test_the_squared_mmd_agrees_with_brute_force():
     assert squared_mmd(x, y) == pytest.approx(within_x + within_y - 2 * between, rel=1e-12)
 
 
+def test_subsets_of_sets_of_several_blocks_have_their_own_squared_mmds():
+    x, y = RNG.normal(size=(610, 3)), RNG.normal(size=(520, 3)) * 1.2
+    rng, found = np.random.default_rng(5), []
+    for _ in range(4):
+        a, b = (rows[rng.choice(len(rows), 300, replace=False)] for rows in (x, y))
+        aa, bb, ab = ((p @ q.T / 3 + 1) ** 3 for p, q in ((a, a), (b, b), (a, b)))
+        within = sum((k.sum() - k.trace()) / (300 * 299) for k in (aa, bb))
+        found.append(within - 2 * ab.mean())
+    assert kid(x, y, subsets=4, size=300, seed=5) == pytest.approx(
+        {"kid": np.mean(found), "kid_spread": np.std(found)}, rel=1e-9
+    )
+
+
 def test_the_kernel_distance_of_equal_distributions_is_zero_on_average():
     draws = [squared_mmd(*RNG.normal(size=(2, 60, 4))) for _ in range(300)]
     assert np.mean(draws) == pytest.approx(0, abs=4 * np.std(draws) / 300**0.5)

@@ -88,35 +88,53 @@ def kid(real: Array, fake: Array, *, subsets: int = 100, size: int = 1000, seed:
     """
     rng = np.random.default_rng(seed)
     size = min(size, len(real), len(fake))
-    found = [
-        squared_mmd(real[rng.choice(len(real), size, replace=False)], fake[rng.choice(len(fake), size, replace=False)])
-        for _ in range(subsets)
-    ]
+    of_real, of_fake = (np.zeros((subsets, len(rows))) for rows in (real, fake))
+    for chosen in zip(of_real, of_fake, strict=True):
+        for rows in chosen:
+            rows[rng.choice(len(rows), size, replace=False)] = 1
+    found = _squared_mmds(real, fake, of_real, of_fake)
     return {"kid": float(np.mean(found)), "kid_spread": float(np.std(found))}
 
 
 def squared_mmd(real: Array, fake: Array) -> float:
     """Return the unbiased squared MMD of whole sets under the kernel (a.b / d + 1)^3: `kid` without its subsets.
 
-    It is less noisy than subsets at the same cost: about 3 N^2 d multiplications.
+    It is less noisy than subsets at no more cost: about 2 N^2 d multiplications.
 
     Source: Gretton et al. 2012, "A kernel two-sample test", equation 3.
     """
-    return _kernel_mean(real, real) + _kernel_mean(fake, fake) - 2 * _kernel_mean(real, fake)
+    return float(_squared_mmds(real, fake, np.ones((1, len(real))), np.ones((1, len(fake))))[0])
 
 
-def _kernel_mean(a: Array, b: Array) -> float:
-    """Return the mean of the kernel over all pairs; over pairs of different rows where `b` is `a`."""
-    scaled = a / a.shape[1]
-    total = 0.0
+def _squared_mmds(real: Array, fake: Array, of_real: Array, of_fake: Array) -> Array:
+    """Return the squared MMD of each pair of subsets, whose rows are 1 in (subsets, N) arrays of 0 and 1.
+
+    The kernel of two rows is computed once for all subsets that hold them.
+    """
+    between = _kernel_sums(real, fake, of_real, of_fake) / (of_real.sum(axis=1) * of_fake.sum(axis=1))
+    found: Array = _own_kernel_means(real, of_real) + _own_kernel_means(fake, of_fake) - 2 * between
+    return found
+
+
+def _own_kernel_means(a: Array, subsets: Array) -> Array:
+    """Return for each subset of `a` the mean of the kernel over all pairs of different rows."""
+    size, own = subsets.sum(axis=1), ((a * a).sum(axis=1) / a.shape[1] + 1) ** 3
+    means: Array = (_kernel_sums(a, a, subsets, subsets) - subsets @ own) / (size * (size - 1))
+    return means
+
+
+def _kernel_sums(a: Array, b: Array, of_a: Array, of_b: Array) -> Array:
+    """Return for each subset the sum of the kernel over all pairs of its rows; where `b` is `a`, half is computed."""
+    scaled, totals = a / a.shape[1], np.zeros(len(of_a))
     for start in range(0, len(a), 250):
-        kernel = scaled[start : start + 250] @ b.T
+        rows, columns = slice(start, start + 250), slice(start if b is a else 0, None)
+        kernel = scaled[rows] @ b[columns].T
         kernel += 1
-        total += float(np.vdot(kernel, kernel * kernel))
-    if b is not a:
-        return total / (len(a) * len(b))
-    own = float((((a * scaled).sum(axis=1) + 1) ** 3).sum())
-    return (total - own) / (len(a) * (len(a) - 1))
+        kernel *= kernel * kernel
+        if b is a:
+            kernel[:, 250:] *= 2  # these pairs stand for both of their orders
+        totals += np.einsum("ij,ij->i", of_a[:, rows] @ kernel, of_b[:, columns])
+    return totals
 
 
 def kid_against_splits(real: Array, fake: Array, *, splits: int = 20, seed: int = 0) -> dict[str, float]:
