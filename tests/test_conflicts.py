@@ -44,6 +44,8 @@ REFUSED = [
     ({"d_class_loss": 0.5, "conditioning": "clusters"}, "mlp-small", "no effect without --conditioning labels"),
     ({"g_class_loss": 0.1, "conditioning": "labels"}, "mlp-small", "no effect without --d-class-loss"),
     ({"network": "plain", "d_class_loss": 0.5, "conditioning": "labels"}, "mlp-small", "has no classifier"),
+    ({"g_rotation_loss": 0.2}, "default", "no effect without --d-rotation-loss"),
+    ({"d_rotation_loss": 1.0}, "mlp-small", "cannot name turns"),
     ({"d_class_loss": 0.5, "conditioning": "labels"}, "acgan", "no effect without .* auto or projection"),
     ({"weight_decay": 0.1}, "mlp-small", "no effect without adamw"),
     ({"momentum": 0.9}, "mlp-small", "no effect without sgd"),

@@ -43,14 +43,19 @@ def test_many_images_in_color_change_what_the_recipe_sets_and_nothing_that_was_a
     monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
     config, data = load_training_data(tiny(), colors)
     assert (config.d_steps, config.d_loss_target, config.g_class_loss) == (1, 0.8, 0.03)
+    assert (config.d_rotation_loss, config.g_rotation_loss) == (1.0, 0.2)
+    assert load_training_data(tiny(d_rotation_loss=0.5), colors)[0].d_rotation_loss == 0.5
+    assert load_training_data(tiny(network="mlp"), colors)[0].d_rotation_loss == 0.0  # its D cannot name turns
     labelled = Images(colors.pixels, torch.arange(400) % 4)
+    assert load_training_data(tiny(), labelled)[0].d_rotation_loss == 0.0
     assert load_training_data(tiny(), labelled)[0].g_class_loss == 0.1
     assert "d_steps is 1, not 2: the images are in color" in data.notices
     assert load_training_data(config, colors)[0] == config  # as when the run is resumed
     asked = load_training_data(tiny(d_steps=2, d_loss_target=1.1, g_class_loss=0.0), labelled)[0]
     assert (asked.d_steps, asked.d_loss_target, asked.g_class_loss) == (2, 1.1, 0.0)
     assert load_training_data(tiny(d_class_loss=0.0), labelled)[0].g_class_loss == 0.03
-    assert load_training_data(tiny(), grey)[0].d_steps == 2
+    without = load_training_data(tiny(), grey)[0]
+    assert (without.d_steps, without.d_rotation_loss) == (2, 0.0)
     assert load_training_data(tiny("r3gan"), colors)[0].d_steps == tiny("r3gan").d_steps
 
 

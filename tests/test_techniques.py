@@ -294,6 +294,40 @@ def test_a_chosen_activation_replaces_the_networks_own(name):
     assert sum(isinstance(layer, kind) for layer in networks.D.modules()) == 4
 
 
+@pytest.mark.parametrize("g_weight", [0.0, 0.2])
+def test_d_learns_by_how_many_quarters_images_are_turned_and_g_to_draw_what_it_names_rightly(g_weight):
+    """Against the losses by hand: of six images the first and the fifth are turned."""
+    choices = dict(g_optimizer="sgd", d_optimizer="sgd", g_lr=1.0, d_lr=1.0, minibatch_stddev=0)
+    networks, techniques, _ = setting(
+        "default", conditioning="none", d_rotation_loss=0.3, g_rotation_loss=g_weight, **choices
+    )
+    G, D, batch, y = networks.G, networks.D, batch_of(), torch.zeros(6, dtype=torch.int64)
+    batch = Batch(batch.real, y, batch.z, y, batch.rng)
+    fake = G(batch.z, batch.fake_y)
+    bce, ce = nn.BCEWithLogitsLoss(), nn.CrossEntropyLoss()
+
+    def named(images):
+        logits = [
+            D.rotation(D.features(torch.rot90(images[k], turns, (1, 2))[None], y[k : k + 1]))
+            for turns in range(4)
+            for k in (0, 4)
+        ]
+        return ce(torch.cat(logits), torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]))
+
+    loss = bce(D(batch.real, y), torch.ones(6)) + bce(D(fake.detach(), y), torch.zeros(6))
+    loss = loss + 0.3 * named(batch.real)
+    gradients = torch.autograd.grad(loss, list(D.parameters()))
+    before = weights(D)
+    discriminator_step(networks, batch, techniques, Penalties(), fake)
+    torch.testing.assert_close(before - weights(D), torch.cat([g.flatten() for g in gradients]), rtol=1e-4, atol=1e-6)
+
+    g_loss = bce(D(fake, y), torch.ones(6)) + g_weight * named(fake)
+    gradients = torch.autograd.grad(g_loss, list(G.parameters()), retain_graph=True)
+    before = weights(G)
+    generator_step(networks, batch, techniques, fake)
+    torch.testing.assert_close(before - weights(G), torch.cat([g.flatten() for g in gradients]), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("recipe", ["default", "mlp-small"])
 @pytest.mark.parametrize("g_weight", [0.0, 0.2])
 def test_d_learns_the_labels_of_real_images_and_g_to_draw_what_d_names_rightly(recipe, g_weight):

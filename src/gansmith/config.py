@@ -251,6 +251,25 @@ class Config:
         technique=True,
     )
 
+    d_rotation_loss: float = _loss(
+        0.0,
+        "rotation loss in the discriminator's loss: weight of naming by how many quarter turns real images were turned",
+        low=0.0,
+        high=100.0,
+        search=(0.1, 10.0),
+        scale="log",
+        technique=True,
+    )
+    g_rotation_loss: float = _loss(
+        0.0,
+        "rotation loss in the generator's loss: weight of the discriminator naming the turns of generated images",
+        low=0.0,
+        high=100.0,
+        search=(0.02, 2.0),
+        scale="log",
+        technique=True,
+    )
+
     r1_gamma: float = _penalty(
         0.0, "gamma of R1, the gradient penalty on real images", low=0.0, search=(0.01, 100.0), scale="log"
     )

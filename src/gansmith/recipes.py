@@ -36,6 +36,11 @@ IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(
     ("default", "default-unlabelled"), dict(d_steps=1, d_loss_target=0.8, g_class_loss=0.1)
 )
 
+# And without labels, where the network stays: features of D that say what pictures show.
+WITHOUT_LABELS_IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(
+    ("default", "default-unlabelled"), dict(d_rotation_loss=1.0, g_rotation_loss=0.2)
+)
+
 # And with labels, in long runs: networks of twice the width.
 LONG_IN_COLOR: dict[str, dict[str, Any]] = {"default": dict(g_width=128, g_lr=3e-3, d_width=128, d_lr=2e-3)}
 

@@ -82,6 +82,7 @@ class Discriminator(nn.Module):
         self.stddev = minibatch_stddev(config)
         self.head = nn.Linear(128 + stddev_features(config), 1)
         self.embedding = nn.Embedding(max(spec.num_classes, 1), 128)
+        self.rotation = nn.Linear(128, 4) if config.d_rotation_loss else None
         self.classifier = nn.Linear(128, spec.num_classes // config.ids_per_class) if config.classifies else None
 
     def forward(self, images: Tensor, y: Tensor) -> Tensor:

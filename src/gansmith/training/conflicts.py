@@ -27,6 +27,7 @@ _A_PENALTY = "a gradient penalty such as --r1-gamma 0.1"
 NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "d_class_loss": (lambda c: c.classifies, "--conditioning labels, and --d-conditioning auto or projection"),
     "g_class_loss": (lambda c: c.classifies, "--d-class-loss 0.5 and --conditioning labels"),
+    "g_rotation_loss": (lambda c: c.d_rotation_loss, "--d-rotation-loss 1"),
     "style_mixing": (lambda c: c.network == "stylegan-lite", "--network stylegan-lite"),
     "began_gamma": (lambda c: OBJECTIVES[c.objective].is_balanced, "--objective boundary-equilibrium"),
     "random_labels": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.3"),
@@ -155,6 +156,15 @@ def _class_loss_without_classifier(config: Config, objective: Objective, D: nn.M
     )
 
 
+def _rotation_loss_without_head(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    if not config.d_rotation_loss or getattr(D, "rotation", None) is not None:
+        return None
+    return (
+        f"d_rotation_loss is {config.d_rotation_loss:g}, but D of the {config.network} network cannot name turns; set "
+        "it to 0 or choose --network compact"
+    )
+
+
 def _group_beside_batch(config: Config, objective: Objective, D: nn.Module) -> str | None:
     group, batch = config.minibatch_stddev, config.batch_size
     if not group or batch % group == 0 or config.is_from_recipe("minibatch_stddev"):
@@ -197,6 +207,7 @@ CONFLICTS: tuple[Conflict, ...] = (
     _began_and_autoencoder,
     _classes_without_classifier,
     _class_loss_without_classifier,
+    _rotation_loss_without_head,
     _group_beside_batch,
     _uneven_shares,
     _matching_without_features,

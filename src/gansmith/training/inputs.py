@@ -17,7 +17,7 @@ from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, DataError
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.networks import build_networks
-from gansmith.recipes import ADAM, IN_COLOR, LONG_IN_COLOR
+from gansmith.recipes import ADAM, IN_COLOR, LONG_IN_COLOR, WITHOUT_LABELS_IN_COLOR
 from gansmith.training.augment import mirror_accuracy
 from gansmith.training.calibration import output_layer
 from gansmith.training.machine import find_device
@@ -138,6 +138,7 @@ def fit_to_images(config: Config, train: Images) -> Config:
     - Fewer than 10,000 images, and those in color, are learnt with Adam, for SOAP gains nothing there: `ADAM`.
     - On 10,000 images in color or more, `IN_COLOR` replaces what the recipe sets: one D step, a lower target for D's
       loss, and a stronger class loss for G. Measured on CIFAR-10, each lowers the FD ratio (docs/experiments.md).
+    - The same without labels: `WITHOUT_LABELS_IN_COLOR`, rotation losses (docs/experiments.md).
     - Groups of the minibatch standard deviation divide the batch.
 
     What else follows from the images is decided where it is used: stages and widths of networks by size in `networks`,
@@ -151,6 +152,8 @@ def fit_to_images(config: Config, train: Images) -> Config:
         wanted |= IN_COLOR.get(config.recipe, {})
         if not config.classifies:
             wanted.pop("g_class_loss", None)
+        if config.conditioning != "labels" and config.network == "compact":
+            wanted |= WITHOUT_LABELS_IN_COLOR.get(config.recipe, {})
     config = config.replace_open(wanted)
     return config.replace(minibatch_stddev=group_size(config.minibatch_stddev, config.batch_size))
 
@@ -233,6 +236,8 @@ def _changes(asked: Config, config: Config, images: int, spec: ImageSpec) -> tup
         "d_steps": "the images are in color",
         "d_loss_target": "the images are in color",
         "g_class_loss": "the images are in color",
+        "d_rotation_loss": "the images are in color, and no labels are used",
+        "g_rotation_loss": "the images are in color, and no labels are used",
         "g_optimizer": why_adam,
         "d_optimizer": why_adam,
     }

@@ -225,6 +225,15 @@ def class_loss(class_logits: Tensor, y: Tensor) -> Tensor:
     return cross_entropy(class_logits, y)
 
 
+def rotation_loss(rotation_logits: Tensor) -> Tensor:
+    """Return the cross-entropy of (4 N, 4) logits of N images as they are, then turned by one, two and three quarters.
+
+    Source: arXiv:1811.11212, section 3.
+    """
+    turns = torch.arange(4, device=rotation_logits.device).repeat_interleave(len(rotation_logits) // 4)
+    return cross_entropy(rotation_logits, turns)
+
+
 def feature_distance(real_features: Tensor, fake_features: Tensor) -> Tensor:
     """Return feature matching's squared distance between the mean features (N, ...) of two batches.
 

@@ -87,6 +87,10 @@ class DOutput:
         return DOutput(self.logits[part], self.y[part], features, class_logits)
 
 
+# From D, a function that looks at images (N, C, H, W) with class ids (N,), a batch of images and D's output for it.
+FurtherLoss = Callable[[nn.Module, Callable[[Tensor, Tensor], DOutput], Tensor, DOutput], Tensor]
+
+
 @dataclass(frozen=True)
 class Techniques:
     """What the config attaches to a step, built once by `techniques.build_techniques`.
@@ -104,6 +108,7 @@ class Techniques:
         adapt: from D's logits of real and of generated images to the buffers of later steps; gives more to log.
         wants_features, wants_classes: D's features, and its class logits, are used too.
         d_auxiliary, g_auxiliary: from a loss and D's outputs for real and fake images to the loss with auxiliary ones.
+        d_further, g_further: one more loss, of D at changed copies of the real images, or of the generated ones.
         clip_gradients: gradients before an optimiser uses them.
         clip_weights: D's weights after its optimiser moved them.
         d_bound, g_bound: D or G skips its step while its loss is below.
@@ -126,6 +131,8 @@ class Techniques:
     wants_classes: bool = False
     d_auxiliary: Callable[[Buffers, Tensor, DOutput, DOutput], Tensor] = lambda buffers, loss, real, fake: loss
     g_auxiliary: Callable[[Tensor, DOutput, DOutput], Tensor] = lambda loss, real, fake: loss
+    d_further: FurtherLoss | None = None
+    g_further: FurtherLoss | None = None
     clip_gradients: Callable[[Gradients], Gradients] = lambda gradients: gradients
     clip_weights: Callable[[Sequence[Tensor]], None] = lambda parameters: None
     d_bound: float = -math.inf
@@ -177,6 +184,8 @@ def discriminator_step(
             fake_out = _discriminate(networks, fake, fake_y, batch, techniques)
     d_loss = techniques.d_loss(real_out.logits, fake_out.logits, batch.rng)
     loss = techniques.d_auxiliary(networks.buffers, d_loss, real_out, fake_out)
+    if techniques.d_further is not None:
+        loss = loss + _further(networks, techniques.d_further, batch.real, real_out, batch, techniques)
     logits = real_out.logits.detach(), fake_out.logits.detach()
     if penalties.at_images:
         total = real_out.logits.sum() + fake_out.logits.sum()
@@ -217,6 +226,8 @@ def generator_step(networks: Networks, batch: Batch, techniques: Techniques, fak
             )
         g_loss = techniques.g_loss(real_out.logits, fake_out.logits, batch.rng)
         loss = techniques.g_auxiliary(g_loss, real_out, fake_out)
+        if techniques.g_further is not None:
+            loss = loss + _further(networks, techniques.g_further, fake.to(batch.real), fake_out, batch, techniques)
         gradients, (loss, g_loss) = _averaged_gradients(networks.g_optimizer, loss, g_loss)
         numbers = _checked("g_loss", techniques, g_loss, loss)
         if techniques.g_bound == -math.inf or numbers["g_loss"] >= techniques.g_bound:
@@ -254,6 +265,13 @@ def _discriminate(networks: Networks, images: Tensor, y: Tensor, batch: Batch, t
     features = D.features(images, y)
     class_logits = D.classify(features).to(images) if techniques.wants_classes else None
     return DOutput(D.score(features, y).to(images), y, features.to(images), class_logits)
+
+
+def _further(
+    networks: Networks, further: FurtherLoss, images: Tensor, out: DOutput, batch: Batch, techniques: Techniques
+) -> Tensor:
+    with _precision(techniques):
+        return further(networks.D, lambda some, y: _discriminate(networks, some, y, batch, techniques), images, out)
 
 
 def _precision(techniques: Techniques) -> contextlib.AbstractContextManager[Any]:

@@ -15,7 +15,7 @@ from gansmith.processes import all_rows, average, own_rows, whole
 from gansmith.randomness import drawn, to_device
 from gansmith.training.augment import AUGMENTATIONS, adapt_tensor, augment
 from gansmith.training.conflicts import refuse_conflicts
-from gansmith.training.losses import OBJECTIVES, Objective, build_losses, class_loss, feature_distance
+from gansmith.training.losses import OBJECTIVES, Objective, build_losses, class_loss, feature_distance, rotation_loss
 from gansmith.training.machine import gains_by_bf16
 from gansmith.training.step import Batch, Buffers, DOutput, Gradients, Number, Techniques, has_batch_norm, known
 
@@ -29,6 +29,7 @@ def build_techniques(config: Config, D: nn.Module) -> Techniques:
     d_loss, g_loss = build_losses(config)
     on_real, on_fake, in_g = _class_weights(config, D)
     ids_per_class = 1 if on_fake else config.ids_per_class  # ACGAN's classifier tells sub-clusters apart too
+    turns = config.d_rotation_loss > 0 and getattr(D, "rotation", None) is not None
     wants_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and gains_by_bf16(config, D))
     device = next(D.parameters()).device.type
     return Techniques(
@@ -42,12 +43,14 @@ def build_techniques(config: Config, D: nn.Module) -> Techniques:
         replay=partial(replay, config.replay) if config.replay else Techniques.replay,
         augment=_augmentation(config),
         adapt=_adaptation(config, objective),
-        wants_features=config.feature_matching > 0,
+        wants_features=config.feature_matching > 0 or turns,
         wants_classes=on_real > 0,
         d_auxiliary=weigh_fakes
         if objective.is_balanced
         else partial(add_class_losses, (on_real, on_fake), ids_per_class),
         g_auxiliary=partial(g_auxiliary, config.feature_matching, in_g, ids_per_class),
+        d_further=partial(rotation, config.d_rotation_loss) if turns else None,
+        g_further=partial(rotation, config.g_rotation_loss) if turns and config.g_rotation_loss else None,
         clip_gradients=partial(clip_gradients, config.clip_grad_norm)
         if config.clip_grad_norm
         else Techniques.clip_gradients,
@@ -208,6 +211,21 @@ def g_auxiliary(
         assert fake.class_logits is not None
         loss = loss + class_weight * class_loss(fake.class_logits, fake.y // ids_per_class)
     return loss
+
+
+def rotation(
+    weight: float, D: nn.Module, look: Callable[[Tensor, Tensor], DOutput], images: Tensor, out: DOutput
+) -> Tensor:
+    """Return the weighted loss of D naming by how many quarter turns it sees every fourth image turned.
+
+    D's features then hold what tells up from down, which in photographs is what they show, without any label.
+    Source: Chen et al., arXiv:1811.11212, section 3; there, too, a quarter of the batch is turned.
+    """
+    some, y = images[::4], out.y[::4]
+    turned = look(torch.cat([torch.rot90(some, turns, (2, 3)) for turns in (1, 2, 3)]), y.repeat(3))
+    assert out.features is not None and turned.features is not None
+    logits = D.get_submodule("rotation")(torch.cat([out.features[::4], turned.features]))
+    return weight * rotation_loss(logits.to(images))
 
 
 def clip_gradients(max_norm: float, gradients: Gradients) -> Gradients:
