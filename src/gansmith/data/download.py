@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 from gansmith.errors import NotFoundError
 
-OFFLINE = "GANSMITH_OFFLINE"  # any value: never touch the network
 _TIMEOUT_S = 5.0
 _MAX_BYTES = 2**30  # the largest file, of EMNIST, has 562 million
 _CHUNK_BYTES = 2**16

@@ -12,8 +12,8 @@ from importlib import resources
 from pathlib import Path
 
 from gansmith import __version__
-from gansmith.data.download import OFFLINE, download
-from gansmith.data.official import OFFICIAL, cache_dir
+from gansmith.data.download import download
+from gansmith.data.official import OFFICIAL, OFFLINE, cache_dir
 from gansmith.errors import GansmithError, NotFoundError
 from gansmith.exporters.onnx import to_onnx
 from gansmith.files import file_sha256

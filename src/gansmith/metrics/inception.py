@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, relu
 
-from gansmith.data.download import OFFLINE
 from gansmith.data.images import Images
-from gansmith.data.official import cache_dir
+from gansmith.data.official import OFFLINE, cache_dir
 from gansmith.errors import NotFoundError
 from gansmith.metrics.distances import frechet_of_moments
 from gansmith.metrics.weights import cached_array, folded, read_published
