@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+_ROWS = 250  # of a kernel that are computed at once
+
 
 def moments(features: Array) -> tuple[Array, Array]:
     """Return the mean (d,) and the unbiased covariance (d, d) of features (N, d)."""
@@ -126,13 +128,13 @@ def _own_kernel_means(a: Array, subsets: Array) -> Array:
 def _kernel_sums(a: Array, b: Array, of_a: Array, of_b: Array) -> Array:
     """Return for each subset the sum of the kernel over all pairs of its rows; where `b` is `a`, half is computed."""
     scaled, totals = a / a.shape[1], np.zeros(len(of_a))
-    for start in range(0, len(a), 250):
-        rows, columns = slice(start, start + 250), slice(start if b is a else 0, None)
+    for start in range(0, len(a), _ROWS):
+        rows, columns = slice(start, start + _ROWS), slice(start if b is a else 0, None)
         kernel = scaled[rows] @ b[columns].T
         kernel += 1
         kernel *= kernel * kernel
         if b is a:
-            kernel[:, 250:] *= 2  # these pairs stand for both of their orders
+            kernel[:, _ROWS:] *= 2  # these pairs stand for both of their orders
         totals += np.einsum("ij,ij->i", of_a[:, rows] @ kernel, of_b[:, columns])
     return totals
 

@@ -29,7 +29,7 @@ def build_techniques(config: Config, D: nn.Module) -> Techniques:
     d_loss, g_loss = build_losses(config)
     on_real, on_fake, in_g = _class_weights(config, D)
     ids_per_class = 1 if on_fake else config.ids_per_class  # ACGAN's classifier tells sub-clusters apart too
-    turns = config.d_rotation_loss > 0 and getattr(D, "rotation", None) is not None
+    turns = config.d_rotation_loss > 0
     wants_bf16 = config.precision == "bfloat16" or (config.precision == "auto" and gains_by_bf16(config, D))
     device = next(D.parameters()).device.type
     return Techniques(
@@ -219,7 +219,7 @@ def rotation(
     """Return the weighted loss of D naming by how many quarter turns it sees every fourth image turned.
 
     D's features then hold what tells up from down, which in photographs is what they show, without any label.
-    Source: Chen et al., arXiv:1811.11212, section 3; there, too, a quarter of the batch is turned.
+    Source: Chen et al., arXiv:1811.11212, section 3.
     """
     some, y = images[::4], out.y[::4]
     turned = look(torch.cat([torch.rot90(some, turns, (2, 3)) for turns in (1, 2, 3)]), y.repeat(3))
