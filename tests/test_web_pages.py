@@ -321,6 +321,36 @@ def save_picture(page, name: str, folder: Path) -> tuple[int, int]:
         return picture.size
 
 
+@pytest.mark.browser
+def test_the_address_reopens_sliders_and_hands(page, server):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+
+    def moved() -> str:
+        page.get_by_text("moved in").wait_for()
+        page.wait_for_timeout(300)
+        return page.get_by_role("img", name="The image, moved").evaluate("canvas => canvas.toDataURL()")
+
+    page.goto(f"{server.address}explore/{name}?word=07")
+    settle(page)
+    unmoved = moved()
+    page.get_by_role("slider", name="PC 2 (").fill("-3.5")
+    page.get_by_role("slider", name="variety").fill("0.4")
+    page.get_by_role("combobox", name="Hands").select_option("many")
+    wait_until(lambda: re.search(r"steps=0_-3\.5_0.*variety=0\.4", page.url) and "hands=many" in page.url)
+    before = moved()
+    page.reload()
+    settle(page)
+    assert moved() == before != unmoved
+    assert page.get_by_role("slider", name="PC 2 (").input_value() == "-3.5"
+    assert page.get_by_role("combobox", name="Hands").input_value() == "many"
+    page.get_by_role("button", name="Reset").click()
+    wait_until(lambda: "steps" not in page.url and "variety" not in page.url)
+    page.goto(f"{server.address}explore/{name}?steps=99_nonsense_1e400&variety=-7")  # an address that a person changed
+    settle(page)
+    assert [page.get_by_role("slider", name=f"PC {k} (").input_value() for k in (1, 2, 3, 4)] == ["4", "0", "0", "0"]
+    assert page.get_by_role("slider", name="variety").input_value() == "0"
+
+
 def test_letters_are_written_as_they_are_typed(page, server, root, digit_dir, tmp_path):
     for k in range(64):
         folder = tmp_path / "letters" / ("A" if k % 2 else "a")

@@ -249,7 +249,7 @@ function makeView(id, found) {
   // A word, each letter or digit a class: all in one hand (one latent), or each in its own.
   function writer() {
     const word = h("input", { type: "text", maxLength: 24, placeholder: "2026", value: parameters().get("word") ?? "", "aria-label": "Write", oninput: () => write() });
-    const hands = h("select", { "aria-label": "Hands", onchange: () => write() }, h("option", { value: "one" }, "in one hand"), h("option", { value: "many" }, "in several hands"));
+    const hands = h("select", { "aria-label": "Hands", onchange: () => write() }, h("option", { value: "one" }, "in one hand"), h("option", { value: "many", selected: parameters().get("hands") === "many" }, "in several hands"));
     const paper = h("div", { class: "tiles", style: { gridTemplateColumns: "none", gridAutoFlow: "column" } });
     const names = new Map(model.labels.map(({ label, name }) => [name, label]));
     for (const { label, name } of model.labels) {
@@ -262,7 +262,7 @@ function makeView(id, found) {
       const letters = [...word.value].filter((letter) => letter !== " ");
       const missing = letters.find((letter) => !names.has(letter));
       clear(keeping);
-      remember({ word: word.value });
+      remember({ word: word.value, hands: hands.value === "many" ? "many" : "" });
       if (!letters.length) return clear(paper);
       if (missing) return clear(paper, h("span", { class: "fail small", style: { padding: "8px", background: "var(--surface)" } }, `There is no class “${missing}”.`));
       try {

@@ -1,8 +1,10 @@
 // Sections of the explorer that act on latents: sliders along directions, a drawing or a picture projected.
-import { api, clear, debounced, h, latest, python, quote, same, savingButton, term, tilesOf, toast } from "./lib.js";
+import { api, clear, debounced, h, latest, parameters, python, quote, remember, same, savingButton, term, tilesOf, toast } from "./lib.js";
 
 const SIDE = 280; // of the drawing
 const MAX_UPLOAD_PX = 512;
+const DIRECTIONS = 10;
+const FURTHEST = 4; // standard deviations along a direction
 const DIRECTION = "The main directions of latent space: principal components of the activations of G's first layer, with their share of the variance.";
 const VARIETY = "Below 1, latents (or styles) move towards their mean: truer to type, less varied.";
 
@@ -13,8 +15,9 @@ export function sliders({ id, model, body, exact, pins }) {
   const status = h("p", { class: "small muted num", role: "status" });
   const keeping = h("span");
   const element = h("section", { class: "panel stack", style: { minHeight: "640px" } }, h("h2", {}, term("Directions", DIRECTION)), picture, rows, status);
-  const steps = Array(10).fill(0);
-  let variety = 1;
+  const given = parameters();
+  const steps = parseSteps(given.get("steps"));
+  let variety = within(given.get("variety") ?? 1, 0, 1);
   let subject = null; // latents and label of a picture that was inverted
   let isBuilt = false;
   const asking = latest();
@@ -23,6 +26,8 @@ export function sliders({ id, model, body, exact, pins }) {
     const signal = asking(); // the first answer in a class takes longer, and others would wait
     const tile = pins.at(-1);
     const start = subject ?? { tile: tile ? exact(tile) : { seed: 0, index: 0 } };
+    const isAtStart = subject !== null || steps.every((step) => step === 0); // no address holds a picture
+    remember({ steps: isAtStart ? "" : steps.join("_"), variety: subject !== null || variety === 1 ? "" : variety });
     const began = performance.now();
     try {
       const answer = await api(`/runs/${id}/move`, { body: { checkpoint: body({}).checkpoint, ...start, steps, variety }, signal });
@@ -50,7 +55,7 @@ export function sliders({ id, model, body, exact, pins }) {
 
   function build(shares) {
     isBuilt = true;
-    clear(rows, shares.map((share, k) => slider(`PC ${k + 1} (${Math.round(100 * share)}\u2009%)`, "", -4, 4, steps[k], (value) => { steps[k] = value; })),
+    clear(rows, shares.map((share, k) => slider(`PC ${k + 1} (${Math.round(100 * share)}\u2009%)`, "", -FURTHEST, FURTHEST, steps[k], (value) => { steps[k] = value; })),
       slider("variety", VARIETY, 0, 1, variety, (value) => { variety = value; }));
     element.querySelector(".reset")?.remove();
     element.append(h("div", { class: "row reset" }, h("button", { onclick: () => { steps.fill(0); variety = 1; isBuilt = false; draw(); } }, "Reset"), keeping));
@@ -126,4 +131,11 @@ export function drawing({ id, model, body, source, onFound }) {
   erase();
   return h("section", { class: "panel stack" }, h("h2", {}, term("Draw", "What you draw is projected into latent space: the nearest image that the generator can make.")), paper,
     h("div", { class: "row" }, brush, h("button", { onclick: erase }, "Clear")), h("label", { class: "field" }, "or a picture", file), result);
+}
+
+const within = (value, low, high) => (Number.isFinite(+value) ? Math.min(high, Math.max(low, +value)) : 0);
+
+function parseSteps(text) {
+  const found = (text ?? "").split("_").map((part) => within(part, -FURTHEST, FURTHEST));
+  return Array.from({ length: DIRECTIONS }, (_, k) => found[k] ?? 0);
 }
