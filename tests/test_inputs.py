@@ -10,6 +10,7 @@ from gansmith.config import resolve
 from gansmith.data import images
 from gansmith.data.images import Images, to_float
 from gansmith.errors import ConfigError, DataError, RunError
+from gansmith.recipes import LONG_IN_COLOR
 from gansmith.training import inputs
 from gansmith.training.inputs import fit_to_length, load_training_data
 
@@ -102,15 +103,16 @@ def test_a_long_run_goes_on_by_the_same_command_with_its_width(tmp_path, monkeyp
     noise = torch.randint(256, (400, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
     monkeypatch.setattr(inputs, "LONG_RUN", 64)
+    monkeypatch.setitem(LONG_IN_COLOR, "default", dict(g_width=24, g_lr=3e-3, d_width=16, d_lr=2e-3))
     data = Images(noise, torch.arange(400) % 4)
     choices = dict(data=data, out=tmp_path / "run", clusters_per_class=1, batch_size=16, progress="none")
     choices |= dict(threads=1, use_all_training_images=True)  # so that nothing is scored
     run = gs.train(images=64, **choices)
-    assert (run.config.g_width, run.config.d_width) == (128, 128)
+    assert (run.config.g_width, run.config.d_width) == (24, 16)
     monkeypatch.setattr(inputs, "LONG_RUN", 10**9)  # the length may be another by now
     again = gs.train(images=128, **choices)
-    assert (again.config.d_width, again.images_seen) == (128, 128)
-    with pytest.raises(RunError, match="d_width 128 -> 64"):
+    assert (again.config.d_width, again.images_seen) == (16, 128)
+    with pytest.raises(RunError, match="d_width 16 -> 64"):
         gs.train(images=192, d_width=64, **choices)
 
 

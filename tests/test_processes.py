@@ -318,6 +318,7 @@ except processes.ConfigError as error:
 """
 
 
+@pytest.mark.slow
 def test_processes_score_with_the_same_evaluators(tmp_path):
     codes, out, err = finish(start(["-c", CHOOSE], 2, GANSMITH_TIMEOUT=20))
     assert codes == [0, 0], err
