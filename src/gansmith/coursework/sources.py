@@ -46,12 +46,16 @@ def _find(module: str) -> tuple[str, Traversable | None]:
 
 
 def _imported(node: ast.AST) -> Iterator[str]:
-    """Yield the full name of everything imported below a node, functions left out."""
+    """Yield the full name of everything imported below a node, functions and what is for type checkers left out."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
             yield from (alias.name for alias in child.names)
         elif isinstance(child, ast.ImportFrom) and child.module:
             yield child.module
             yield from (f"{child.module}.{alias.name}" for alias in child.names)  # each may be a module, too
-        elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+        elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not _is_for_types(child):
             yield from _imported(child)
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"

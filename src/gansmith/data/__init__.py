@@ -19,7 +19,6 @@ from gansmith.data.idx import IdxSource
 from gansmith.data.images import MAX_IMAGES, Images, ImageSpec, split, to_float, to_uint8
 from gansmith.data.official import class_names, shared_places
 from gansmith.data.prepare import Preparation, Watch
-from gansmith.data.sources import FileSource, as_prepared, load_source, open_source
 from gansmith.errors import DataError, NotFoundError
 
 __all__ = [
@@ -80,6 +79,8 @@ def load_data(
 
     Raises ConfigError for an unknown name, DataError for a corrupt file, NotFoundError where no source has the images.
     """
+    from gansmith.data.sources import as_prepared, load_source, open_source  # training on arrays needs no readers
+
     how = how or Preparation()
     name = name if data_dir else as_path(name)
     if data_dir is None and is_path(name):
@@ -107,6 +108,8 @@ def _own_name(path: Path) -> str:
 
 def _load_named(name: str, folder: Path | None, part: str, how: Preparation, watch: Watch | None) -> Images:
     """Return a part of a set by its row; where its folder holds other files than the row reads, by what they are."""
+    from gansmith.data.sources import FileSource, load_source, open_source
+
     row: Callable[[Path | None, str], Images] = choose(DATASETS, name, "data set")
     try:
         return row(folder, part)

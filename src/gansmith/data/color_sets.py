@@ -1,12 +1,15 @@
 """CIFAR-10, CIFAR-100 and SVHN in the files they are published in, unpacked or not."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gansmith.data.images import Images
 from gansmith.data.official import OFFICIAL, can_fetch, fetch, is_of, places
 from gansmith.data.prepare import Preparation
-from gansmith.data.sources import FileSource, load_source
 from gansmith.errors import DataError, NotFoundError
+
+if TYPE_CHECKING:
+    from gansmith.data.sources import FileSource
 
 _FOLDERS = {"cifar10": "cifar-10-batches-bin", "cifar100": "cifar-100-binary", "svhn": "svhn"}
 _PICKLES = ("cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar-100-python", "cifar-100-python.tar.gz")
@@ -21,6 +24,8 @@ def load(name: str, root: Path | None, part: str) -> Images:
 
     Raises NotFoundError where there are none, DataError for damage, or for files that are pickles.
     """
+    from gansmith.data.sources import load_source
+
     for folder in [root] if root is not None else places(name):
         source = _find(name, folder) if folder.exists() else None
         if source is not None:
@@ -36,8 +41,10 @@ def load(name: str, root: Path | None, part: str) -> Images:
     raise NotFoundError(f"no {part} images of {name} were found (looked in {tried}); give their folder with --data-dir")
 
 
-def _find(name: str, folder: Path) -> FileSource | None:
+def _find(name: str, folder: Path) -> "FileSource | None":
     """Return the files of a set in a folder, in its own subfolder there, or in an archive there; None without any."""
+    from gansmith.data.sources import FileSource
+
     known = OFFICIAL[name]
     files = tuple(known.members) or tuple(known.sha256)
     if folder.is_file() and folder.name in (*known.sha256, *files):
