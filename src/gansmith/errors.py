@@ -48,6 +48,17 @@ class ProcessLost(TrainingFailed):
     """Another process of a run under torchrun ended or did not answer in time."""
 
 
+_MAX_REASON = 200  # characters: libraries quote file names and headers in full
+
+
 def reason_of(error: Exception) -> str:
-    """Return the first line of an exception's message, or the name of its class where it has no message."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """Return the first line of an exception's message, cut off where it is long, or the name of its class."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= _MAX_REASON else f"{lines[0][:_MAX_REASON]}..."
+
+
+def unreadable(path: object, error: Exception, remedy: str) -> str:
+    """Return the sentence that a file cannot be read, and why; a permission that is missing has a remedy of its own."""
+    if isinstance(error, PermissionError):
+        return f"{error.filename or path} cannot be read (permission denied); allow it, as with chmod u+r"
+    return f"{path} cannot be read ({reason_of(error)}); {remedy}"

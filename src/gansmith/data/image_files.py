@@ -58,7 +58,7 @@ def read_npz(path: Path) -> Images:
                 with archive.open(f"{each}.npy") as file:
                     found[each] = read_array(file, f"{path}: {each}")
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{path} is not a whole .npz file ({error}); save one with numpy.savez") from None
+        raise DataError(f"{path} is not a whole .npz file ({reason_of(error)}); save one with numpy.savez") from None
     except UnicodeDecodeError:
         raise DataError(
             f"{path} is not a whole .npz file (its names are not text); save one with numpy.savez"
@@ -97,8 +97,11 @@ def read_header(file: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, "np.
     """
     try:
         version = np.lib.format.read_magic(file)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        return readers[version](file)
+        if version not in ((1, 0), (2, 0), (3, 0)):
+            raise ValueError(f"its version is {version[0]}.{version[1]}")
+        # The third differs from the second in the names of fields alone, which arrays of plain numbers have not.
+        is_first = version == (1, 0)
+        return (np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0)(file)
     except (ValueError, KeyError, SyntaxError, TokenError, TypeError, RecursionError, MemoryError) as error:
         raise DataError(f"{what} is not a NumPy array ({reason_of(error)}); save it with numpy.save or savez") from None
 
@@ -110,6 +113,13 @@ def read_array(file: IO[bytes], what: str, *, limit: int = MAX_BYTES, may_be_tex
     """
     shape, is_fortran, dtype = read_header(file, what)
     size = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject:
+        remedy = (
+            "plain numbers or text, such as labels.astype(str), are needed"
+            if may_be_text
+            else "plain numbers are needed: join images of one size with numpy.stack"
+        )
+        raise DataError(f"{what} is {dtype} {shape}, which NumPy stores as a pickle, and none is ever read; {remedy}")
     if dtype.kind not in ("biufUS" if may_be_text else "biuf") or size > limit or any(side < 0 for side in shape):
         needed = "plain numbers or text" if may_be_text else "plain numbers"
         raise DataError(f"{what} is {dtype} {shape}; {needed} of at most {limit:,} bytes are needed")
