@@ -149,6 +149,19 @@ def test_a_set_of_zeros_and_ones_is_black_and_white(kind):
     assert dark.pixels[:, 0, 0, 0].tolist() == [0, 1, 200] and "black and white" not in str(dark.notices)
 
 
+@pytest.mark.parametrize("kind", [list, np.asarray])
+def test_whole_numbers_on_another_common_scale_are_scaled(kind):
+    stored = np.arange(40 * 64).reshape(40, 8, 8) % 17
+    images = read(kind([image.astype(float) for image in stored]))
+    assert np.abs(images.pixels[:, 0].numpy() - stored * (255 / 16)).max() <= 0.5
+    assert images.notices[0] == "its numbers, 0 to 16, are scaled to 0 to 255"
+
+
+def test_sparse_tensors_are_refused():
+    with pytest.raises(DataError, match=r"a Tensor is sparse; .* give tensor.to_dense\(\)"):
+        read(torch.zeros(6, 8, 8).to_sparse())
+
+
 def test_transparent_arrays_are_laid_over_the_background_asked_for():
     rgba = np.concatenate([COLOR, np.zeros_like(COLOR[..., :1])], axis=-1)
     assert read(rgba, background="white").pixels.min() == 255 and read(rgba, background="black").pixels.max() == 0

@@ -4,6 +4,7 @@
 of that size is allocated, and nothing is ever unpickled.
 """
 
+import gzip
 import hashlib
 import io
 import re
@@ -22,10 +23,21 @@ from PIL import Image
 
 from gansmith.data.archives import list_archive, read_archive
 from gansmith.data.image_files import read_array, read_header
-from gansmith.data.labels import as_labels
-from gansmith.data.layouts import as_bytes, as_nhwc, order_in_words, range_in_words, square
+from gansmith.data.labels import MAX_CLASSES, as_labels, count_of
+from gansmith.data.layouts import (
+    Range,
+    as_bytes,
+    as_nhwc,
+    count_first,
+    order_in_words,
+    range_of,
+    scale_of,
+    span_of,
+    square,
+)
+from gansmith.data.official import OFFICIAL
 from gansmith.data.prepare import SIZE_STEP, Preparation, laid_over, look_at, settle
-from gansmith.errors import DataError, reason_of
+from gansmith.errors import DataError, reason_of, unreadable
 
 MAX_BYTES = 2**31  # of one file or array, unpacked
 LOOKS = 256  # images by which the background of transparent ones is chosen
@@ -213,7 +225,8 @@ def _read_table(path: Path) -> Parts:
     from gansmith.data.tables import read_table
 
     table = read_table(path)
-    arrays = as_arrays(table.pixels, table.labels, str(path))
+    pixels = table.pixels if table.pixels.max(initial=0) <= 255 else table.pixels.astype(np.float32)  # is refused
+    arrays = as_arrays(pixels, table.labels, str(path))
     return {"train": replace(arrays, notices=(*table.notices, *arrays.notices))}
 
 
@@ -285,21 +298,32 @@ def as_arrays(
     source: str,
     *,
     class_names: Sequence[str] = (),
+    numbers: Range | None = None,
 ) -> Arrays:
     """Return images and labels in our form, whatever their layout and number format.
 
-    Pixels may be uint8, whole numbers from 0 to 255, or floats in [0, 1] or [-1, 1]; labels one number, one name or
-    one one-hot row for each image.
+    Pixels may be uint8, whole numbers from 0 to 255 or on another common scale, 16-bit numbers, or floats in [0, 1] or
+    [-1, 1]; labels one number, one name or one one-hot row for each image.
 
     Args:
         class_names: all names, where labels are names of which some may not occur.
+        numbers: which of them are black and white, in the set that these are a part of; decided by them where None.
     """
-    pixels = as_nhwc(as_bytes(images, source), source)
+    images, axes = count_first(images, count_of(labels))
+    numbers = numbers_of(images, labels, source) if numbers is None else numbers
+    pixels = as_nhwc(as_bytes(images, numbers), source)
     found = as_labels(labels, len(images), source, class_names=class_names)
-    notices = (*range_in_words(images), *order_in_words(images), *found.notices)
+    said = (numbers.notice,) if numbers.notice else ()
+    notices = (*axes, *said, *order_in_words(images), *found.notices)
     if pixels.shape[3] == 4 and (pixels[..., 3] == 255).all():
         pixels = pixels[..., :3]
     return Arrays(pixels, found.numbers, source, notices, class_names=found.class_names)
+
+
+def numbers_of(images: NDArray[Any], labels: NDArray[Any] | None, source: str) -> Range:
+    """Return which numbers of images in any layout are black and white."""
+    images, _ = count_first(images, count_of(labels))
+    return range_of(images, source, scale=scale_of(images))
 
 
 def opaque(arrays: Arrays, background: str) -> Arrays:

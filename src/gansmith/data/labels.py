@@ -29,6 +29,13 @@ class Labels:
     notices: tuple[str, ...] = ()
 
 
+def count_of(labels: NDArray[Any] | None) -> int | None:
+    """Return for how many images there are labels: numbers, a row or column of them, or one-hot rows."""
+    if labels is None:
+        return None
+    return len(labels) if labels.ndim == 2 and 1 not in labels.shape else labels.size
+
+
 def as_labels(labels: NDArray[Any] | None, count: int, source: str, *, class_names: Sequence[str] = ()) -> Labels:
     """Return labels of `count` images, or why they are used without: several classes for an image, or gaps.
 
@@ -45,6 +52,12 @@ def as_labels(labels: NDArray[Any] | None, count: int, source: str, *, class_nam
         if not (labels.sum(axis=1) == 1).all():
             return _without(f"{source} has labels of several classes, or of none, for an image")
         labels = labels.argmax(axis=1)
+    if labels.ndim == 2 and 1 not in labels.shape:
+        hint = ", here labels.T" if labels.shape[1] == count else ""
+        raise DataError(
+            f"{source} has labels of shape {labels.shape} for {count:,} images; one label or one-hot row for each is "
+            f"needed{hint}"
+        )
     labels = labels.reshape(-1)
     if len(labels) != count:
         raise DataError(f"{source} has {len(labels):,} labels for {count:,} images; one for each is needed")

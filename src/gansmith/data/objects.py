@@ -21,7 +21,7 @@ from gansmith.data.archives import MAX_MEMBER_BYTES
 from gansmith.data.arrays import as_arrays
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.data.labels import Labels, as_labels
-from gansmith.data.layouts import BLACK_AND_WHITE, as_bytes, span_of, square
+from gansmith.data.layouts import as_bytes, range_of, scale_of, span_of, square
 from gansmith.data.official import called_official
 from gansmith.data.pictures import on_broken
 from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle, upright
@@ -133,6 +133,8 @@ def _is_array(data: Any) -> bool:
 def _to_numpy(array: Any) -> np.ndarray:
     """Return an array, or a list of numbers or names, as NumPy's; floats that NumPy does not know as float32."""
     if isinstance(array, torch.Tensor):
+        if array.layout != torch.strided:
+            raise DataError("a Tensor is sparse; images and labels are dense arrays, so give tensor.to_dense()")
         array = array.detach().cpu()
         is_known = not array.is_floating_point() or array.dtype in (torch.float16, torch.float32, torch.float64)
         array = array if is_known else array.float()
@@ -274,7 +276,7 @@ def _from_items(items: _Items, how: Preparation) -> Images:
     found_labels = _as_numbers(labels, items)
     numbers = None if found_labels.numbers is None else torch.from_numpy(found_labels.numbers)
     broken_words = on_broken(items.source, names, broken, strict=how.strict)
-    notices = (*items.notices, *found_labels.notices, *_in_words(spans), *notices, *broken_words, how.in_words())
+    notices = (*items.notices, *found_labels.notices, *_in_words(some, spans), *notices, *broken_words, how.in_words())
     images = Images(
         torch.from_numpy(pixels), numbers, source=items.source, notices=notices, class_names=found_labels.class_names
     )
@@ -311,26 +313,42 @@ def _is_image(value: Any) -> bool:
     return isinstance(value, Image.Image | str | os.PathLike | bytes) or (_is_array(value) and value.ndim >= 2)
 
 
-Spans = Mapping[str, tuple[float, float]]
+Spans = Mapping[str, tuple[tuple[float, float], float]]
 
 
 def _spans(images: Sequence[Any]) -> Spans:
-    """Return the smallest and the largest value of those that are arrays of floats, and of whole numbers."""
-    spans = {"floats": (0.0, 0.0), "whole": (0.0, 0.0)}
+    """Return the smallest and the largest value of arrays of floats, and of whole numbers, and their white."""
+    return {kind: (_span(arrays), _scale(arrays)) for kind, arrays in _by_kind(images).items()}
+
+
+def _by_kind(images: Sequence[Any]) -> dict[str, list[np.ndarray]]:
+    kinds: dict[str, list[np.ndarray]] = {"floats": [], "whole": []}
     for array in [_to_numpy(image) for image in images if _is_array(image)]:
         if array.size and array.dtype.kind in "iuf":
-            kind, (low, high) = _kind_of_numbers(array), span_of(array)
-            spans[kind] = min(low, spans[kind][0]), max(high, spans[kind][1])
-    return spans
+            kinds[_kind_of_numbers(array)].append(array)
+    return kinds
+
+
+def _span(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
+    each = [(0.0, 0.0), *map(span_of, arrays)]
+    return min(low for low, _ in each), max(high for _, high in each)
+
+
+def _scale(arrays: Sequence[np.ndarray]) -> float:
+    return scale_of(np.stack(arrays)) if len({array.shape for array in arrays}) == 1 else 255.0
 
 
 def _kind_of_numbers(array: np.ndarray) -> str:
     return "floats" if array.dtype.kind == "f" else "whole"
 
 
-def _in_words(spans: Spans) -> tuple[str, ...]:
-    """Return that whole numbers are black and white, where none is above 1, as a sentence."""
-    return (BLACK_AND_WHITE,) if spans["whole"][1] == 1 else ()
+def _in_words(images: Sequence[Any], spans: Spans) -> tuple[str, ...]:
+    """Return how numbers of arrays were taken, where they are not 0 to 255, as sentences."""
+    notices = []
+    for kind, arrays in _by_kind(images).items():
+        span, scale = spans[kind]
+        notices += [range_of(array, "data", span=span, scale=scale).notice for array in arrays[:1]]
+    return tuple(notice for notice in notices if notice)
 
 
 def _look(image: Any, spans: Spans) -> Look | str:
@@ -373,7 +391,8 @@ def _as_picture(image: Any, spans: Spans) -> Image.Image:
             f"an item of data is of type {_kind(image)}{shape}; an image is a PIL image, a path, or (H, W[, C])"
         )
     array = _to_numpy(image)
-    pixels = as_bytes(array, "an item of data", span=spans[_kind_of_numbers(array)])
+    span, scale = spans[_kind_of_numbers(array)]
+    pixels = as_bytes(array, range_of(array, "an item of data", span=span, scale=scale))
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4) and pixels.shape[0] in (1, 3, 4):
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4):

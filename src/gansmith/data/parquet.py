@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gansmith.data.images import MAX_IMAGES
-from gansmith.data.layouts import are_channels_last, as_bytes, as_nhwc, span_of, square
-from gansmith.errors import DataError, reason_of
+from gansmith.data.layouts import (
+    are_channels_last,
+    as_bytes,
+    as_nhwc,
+    range_of,
+    scale_in_words,
+    scale_of,
+    span_of,
+    square,
+)
+from gansmith.errors import DataError, unreadable
 
 _IMAGES = ("image", "img", "images", "picture", "pixels", "pixel_values", "jpg", "png")
 _LABELS = ("label", "labels", "fine_label", "class", "target", "digit", "category", "y")
@@ -92,10 +101,12 @@ class _Form:
 
     Attributes:
         span: smallest and largest value.
+        scale: the number that is white among whole ones.
         is_channels_last: of flat images of three channels.
     """
 
     span: tuple[float, float] = (0.0, 0.0)
+    scale: float = 255.0
     is_channels_last: bool = False
 
 
@@ -115,7 +126,9 @@ def _form_of(file: Any, column: str) -> _Form:
     is_flat = len(shape) == 1 and square(shape[0])[1] == 3
     same = [row for row in rows if row.shape == shape]
     is_last = is_flat and are_channels_last(np.stack(same))
-    return _Form((min(low for low, _ in spans), max(high for _, high in spans)), is_last)
+    span = min(low for low, _ in spans), max(high for _, high in spans)
+    scale = scale_of(np.stack(same)) if len(same) == len(rows) else 255.0
+    return _Form(span, scale, is_last)
 
 
 def _is_list(kind: Any) -> bool:
@@ -153,9 +166,8 @@ def _as_picture_bytes(value: Any, form: _Form) -> bytes:
     if array is None or not array.size:
         return b""
     try:
-        pixels = as_nhwc(
-            as_bytes(array, "a row", span=form.span)[None], "a row", is_channels_last=form.is_channels_last
-        )
+        numbers = range_of(array, "a row", span=form.span, scale=form.scale)
+        pixels = as_nhwc(as_bytes(array, numbers)[None], "a row", is_channels_last=form.is_channels_last)
     except DataError:
         return b""
     buffer = io.BytesIO()
