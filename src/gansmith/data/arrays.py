@@ -87,8 +87,11 @@ def kind_of(path: Path) -> str:
     kind = next((kind for kind, endings in _ENDINGS.items() if name.endswith(endings)), "")
     if kind not in ("", "npz", "npy"):
         return kind
-    with path.open("rb") as file:
-        head = file.read(6)
+    try:
+        with path.open("rb") as file:
+            head = file.read(6)
+    except PermissionError as error:
+        raise DataError(unreadable(path, error, "")) from None
     if kind:
         is_archive = head[:2] == b"PK" and zipfile.is_zipfile(path)
         return "npy" if head == b"\x93NUMPY" else "npz" if is_archive else kind
@@ -116,14 +119,40 @@ def read_file(path: Path) -> Parts:
         "cifar-tar": read_cifar_tar,
         "mat": _read_mat,
     }
-    kind = kind_of(path)
-    if kind not in readers:
-        raise DataError(
-            f"{path} is none of the files that images are read from; give a folder or archive of pictures, .npz, .npy, "
-            "CSV, IDX, CIFAR's .bin, SVHN's .mat or .parquet"
-        )
     with _naming_damage(path):
+        kind = kind_of(path)
+        _refuse_pickle(path, kind)
+        if kind not in readers:
+            raise DataError(
+                f"{path} is none of the files that images are read from; give a folder or archive of pictures, .npz, "
+                ".npy, CSV, IDX, CIFAR's .bin, SVHN's .mat or .parquet"
+            )
         return readers[kind](path)
+
+
+def _refuse_pickle(path: Path, kind: str) -> None:
+    """Raise DataError for a pickle, packed or not, known by its first bytes, as a file of torch, or by its name."""
+    if kind not in ("", "npz", "npy"):
+        return
+    with path.open("rb") as file:
+        head = file.read(2)
+        if head == b"\x1f\x8b":
+            file.seek(0)
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                head = unpacked.read(2)
+    is_pickle = head[:1] == b"\x80" and head[1:] in (b"\2", b"\3", b"\4", b"\5")
+    if not is_pickle and not kind and head == b"PK" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            is_pickle = any(re.search(r"(^|/)data\.pkl$", name) for name in archive.namelist())
+    if is_pickle or (not kind and _PICKLES.search(path.name)):
+        remedy = "where you trust it, load it yourself and save its images and labels with numpy.savez"
+        if re.search(r"data_batch|test_batch|batches\.meta|cifar", "/".join(path.resolve().parts[-2:]), re.I):
+            known = OFFICIAL["cifar100" if "100" in path.resolve().parent.name else "cifar10"]
+            remedy = f"use CIFAR's binary version, {known.mirrors[0]}{next(iter(known.sha256))}"
+        raise DataError(f"{path} is a pickle, which can run any code and is never read; {remedy}")
+
+
+_PICKLES = re.compile(r"\.(pkl|pickle|pt|pth|joblib)(\.gz)?$", re.IGNORECASE)
 
 
 @contextmanager
@@ -142,7 +171,7 @@ def _naming_damage(path: Path) -> Iterator[None]:
         NotImplementedError,
         RuntimeError,
     ) as error:
-        raise DataError(f"{path} cannot be read ({reason_of(error)}); save it again") from None
+        raise DataError(unreadable(path, error, "save it again")) from None
 
 
 def _read_npz(path: Path) -> Parts:
