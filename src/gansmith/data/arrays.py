@@ -380,7 +380,24 @@ CIFAR_NAMES = ("batches.meta.txt", "fine_label_names.txt")  # files of class nam
 def _read_cifar(path: Path) -> Parts:
     beside = (path.with_name(name) for name in CIFAR_NAMES)
     names = next((_read_limited(file) for file in beside if file.is_file()), b"")
-    return {"train": as_cifar(_read_limited(path), str(path), names)}
+    data = _read_limited(path)
+    if path.name.lower().endswith("_x.bin") and data and len(data) % _STL_BYTES == 0:
+        return {"train": _as_stl(data, path)}
+    return {"train": as_cifar(data, str(path), names)}
+
+
+_STL_BYTES = 3 * 96 * 96
+
+
+def _as_stl(data: bytes, path: Path) -> Arrays:
+    """Return images in STL-10's binary form, channels of columns, with the labels from 1 in train_y.bin beside them."""
+    pixels = np.frombuffer(data, np.uint8).reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)
+    other, words = path.with_name(path.name[:-5] + "y.bin"), path.with_name("class_names.txt")
+    labels = np.frombuffer(_read_limited(other), np.uint8).astype(np.int64) - 1 if other.is_file() else None
+    arrays = as_arrays(pixels, labels, str(path))
+    names = tuple(_read_limited(words).decode("ascii", "replace").split()) if words.is_file() else ()
+    is_named = arrays.labels is not None and len(names) > arrays.labels.max(initial=-1)
+    return replace(arrays, class_names=names if is_named else ())
 
 
 def as_cifar(data: bytes, source: str, names: bytes) -> Arrays:
@@ -397,7 +414,10 @@ def as_cifar(data: bytes, source: str, names: bytes) -> Arrays:
             words = tuple(names.decode("ascii", "replace").split())
             known = words if arrays.labels is not None and len(words) > arrays.labels.max() else ()
             return replace(arrays, digests=(hashlib.sha256(data).hexdigest(),), class_names=known)
-    raise DataError(f"{source} has {len(rows):,} bytes, no multiple of CIFAR's rows of 3,073 or 3,074; fetch it again")
+    raise DataError(
+        f"{source} has {len(rows):,} bytes, no multiple of CIFAR's rows of 3,073 or 3,074; fetch it again, or give "
+        "other images as .npz"
+    )
 
 
 def read_cifar_tar(path: Path) -> Parts:
