@@ -44,14 +44,20 @@ LOOKS = 256  # images by which the background of transparent ones is chosen
 # Names of arrays, whatever their case and with underscores or without.
 _IMAGES = {
     "train": (
-        "x_train", "train_x", "train_images", "images", "samples", "x", "data", "image", "imgs", "img", "pixels",
-        "arr_0",
+        "x_train", "train_x", "train_images", "train_data", "tr_x", "images", "samples", "x", "data", "image", "imgs",
+        "img", "pixels", "arr_0",
     ),
-    "test": ("x_test", "test_x", "test_images", "x_val", "val_x", "val_images"),
+    "test": (
+        "x_test", "test_x", "test_images", "test_data", "te_x", "ts_x", "x_val", "val_x", "val_images", "val_data",
+    ),
 }  # fmt: skip
 _LABELS = {
-    "train": ("y_train", "train_y", "train_labels", "labels", "y", "label", "target", "targets", "arr_1"),
-    "test": ("y_test", "test_y", "test_labels", "y_val", "val_y", "val_labels"),
+    "train": ("y_train", "train_y", "train_labels", "tr_y", "labels", "y", "label", "target", "targets", "arr_1"),
+    "test": ("y_test", "test_y", "test_labels", "te_y", "ts_y", "y_val", "val_y", "val_labels"),
+}
+_OTHER_PART = {  # words in the names of arrays that are not of a part
+    "train": re.compile(r"(?<![a-z])(test|val(?!ue))|(test|val)$", re.IGNORECASE),
+    "test": re.compile("train", re.IGNORECASE),
 }
 _MIN_SIDE = 8  # of flat images whose array has another name
 _MAY_BE_LABELS = re.compile(r"label|target|(?<![a-z])y(?![a-z])|^y(?=train|test|val)")
@@ -178,30 +184,96 @@ def _read_npz(path: Path) -> Parts:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(".npy")]
         stored = {_plain_name(name.removesuffix(".npy")): name for name in names}
-        found = {part: _first(stored, _IMAGES[part]) for part in ("train", "test")}
-        if found["train"] is None:
-            found["train"] = _only_images(archive, [name for name in names if name != found["test"]], path)
+        found = {part: _npz_images(archive, stored, part, path) for part in ("train", "test")}
         if found["train"] is None:
             listing = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "nothing"
             raise DataError(f"{path} holds {listing}; images are looked for as {', '.join(_IMAGES['train'])}")
-        labels = {part: _npz_labels(archive, stored, part, path) for part, name in found.items() if name is not None}
-        texts = [own for own in labels.values() if own is not None and own.dtype.kind == "U"]
-        every = sorted({label for own in texts for label in own.reshape(-1).tolist()})
-        parts = {}
-        for part, name in found.items():
-            if name is not None:
-                source = f"{path}: {name.removesuffix('.npy')}"
-                images = _read_member(archive, name, path)
-                arrays = as_arrays(images, labels[part], source, class_names=every if len(texts) == len(labels) else ())
-                parts[part] = replace(arrays, notices=(*_unused_labels(names, labels[part]), *arrays.notices))
-        return parts
+        images = {part: _read_member(archive, name, path) for part, name in found.items() if name is not None}
+        labels = {part: _npz_labels(archive, stored, part, path) for part in images}
+        said = {part: _choose_labels(archive, names, part, images, labels, path) for part in images}
+    texts = [own for own in labels.values() if own is not None and own.dtype.kind == "U"]
+    every = sorted({label for own in texts for label in own.reshape(-1).tolist()})
+    class_names = every if len(texts) == len(labels) else ()
+    sources = {part: f"{path}: {str(found[part]).removesuffix('.npy')}" for part in images}
+    return _as_parts(images, labels, said, sources, class_names)
 
 
-def _unused_labels(names: Sequence[str], labels: NDArray[Any] | None) -> tuple[str, ...]:
-    """Return a sentence on arrays that may be the labels of images without any."""
-    plain = [name.removesuffix(".npy") for name in names]
-    unused = [name for name in plain if labels is None and _MAY_BE_LABELS.search(name.lower())]
+def _as_parts(
+    images: dict[str, NDArray[Any]],
+    labels: dict[str, NDArray[Any] | None],
+    said: dict[str, tuple[str, ...]],
+    sources: dict[str, str],
+    class_names: Sequence[str] = (),
+) -> Parts:
+    """Return the parts of one file, whose numbers are taken alike.
+
+    Args:
+        said: sentences on the labels of each part.
+    """
+    numbers = numbers_of(images["train"], labels["train"], sources["train"])
+    parts = {}
+    for part, own in images.items():
+        is_alike = own.dtype.kind == images["train"].dtype.kind and numbers.covers(span_of(own))
+        like = numbers if is_alike else None
+        arrays = as_arrays(own, labels[part], sources[part], class_names=class_names, numbers=like)
+        parts[part] = replace(arrays, notices=(*said[part], *arrays.notices))
+    return parts
+
+
+def _npz_images(archive: zipfile.ZipFile, stored: dict[str, str], part: str, path: Path) -> str | None:
+    """Return the array of a part's images: by its name, else the only one whose name and shape do not speak against it.
+
+    None where there are several, or none.
+    """
+    named = _first(stored, _IMAGES[part])
+    if named is not None:
+        return named
+    others = [name for each in (*_IMAGES.values(), *_LABELS.values()) for name in each]
+    own = [name for plain, name in stored.items() if plain not in map(_plain_name, others)]
+    own = [name for name in own if not _MAY_BE_LABELS.search(name.lower()) and not _OTHER_PART[part].search(name)]
+    if part == "test":
+        own = [name for name in own if _OTHER_PART["train"].search(name)]
+    found = [name for name in own if _has_images(archive, name, path)]
+    return found[0] if len(found) == 1 else None
+
+
+def _choose_labels(
+    archive: zipfile.ZipFile,
+    names: Sequence[str],
+    part: str,
+    images: dict[str, NDArray[Any]],
+    labels: dict[str, NDArray[Any] | None],
+    path: Path,
+) -> tuple[str, ...]:
+    """Give images without labels those of the only array of another name that has one for each image.
+
+    Returns sentences on it, and on arrays that may be labels and are not used.
+    """
+    if labels[part] is not None:
+        return ()
+    own = [name for name in names if not _OTHER_PART[part].search(name)]
+    plain = {name.removesuffix(".npy"): name for name in own if part == "train" or _OTHER_PART["train"].search(name)}
+    shapes = {name: _shape_of_labels(archive, stored, path) for name, stored in plain.items()}
+    likely = [name for name, shape in shapes.items() if shape in (images[part].shape[:1], (*images[part].shape[:1], 1))]
+    if len(likely) == 1:
+        found = _read_text(_read_member(archive, plain[likely[0]], path, may_be_text=True))
+        if _are_classes(found):
+            labels[part] = found
+            return (f"its labels are read from {likely[0]}",)
+    unused = [name for name in plain if name in likely or _MAY_BE_LABELS.search(name.lower())]
     return (f"arrays that are not used: {', '.join(unused[:6])}; labels are read from labels",) if unused else ()
+
+
+def _are_classes(labels: NDArray[Any]) -> bool:
+    """Return whether numbers or names may be those of classes: some are alike, as identifiers are not."""
+    is_small = labels.dtype.kind == "U" or (labels.min(initial=0) >= 0 and labels.max(initial=0) < MAX_CLASSES)
+    return bool(is_small) and len(np.unique(labels)) < max(2, labels.size)
+
+
+def _shape_of_labels(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[int, ...] | None:
+    """Return the shape of an array of whole numbers or text; None for another."""
+    header = _header_of(archive, name, path)
+    return header[0] if header is not None and header[2].kind in "biuUS" else None
 
 
 def _plain_name(name: str) -> str:
@@ -213,25 +285,30 @@ def _first(stored: dict[str, str], names: tuple[str, ...]) -> str | None:
     return next((stored[_plain_name(name)] for name in names if _plain_name(name) in stored), None)
 
 
-def _only_images(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> str | None:
-    """Return the only array that has the shape of images; None where there are several, or none."""
-    found = [name for name in names if not _MAY_BE_LABELS.search(name.lower()) and _has_images(archive, name, path)]
-    return found[0] if len(found) == 1 else None
-
-
 def _has_images(archive: zipfile.ZipFile, name: str, path: Path) -> bool:
+    header = _header_of(archive, name, path)
+    shape = () if header is None else header[0]
+    return len(shape) in (3, 4) or (len(shape) == 2 and square(shape[1])[0] >= _MIN_SIDE)
+
+
+def _header_of(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"] | None:
+    """Return the header of an array; None for what is no array."""
     try:
         with archive.open(name) as file:
-            shape, _, _ = read_header(file, f"{path}: {name}")
-    except DataError:  # of no array
-        return False
-    return len(shape) in (3, 4) or (len(shape) == 2 and square(shape[1])[0] >= _MIN_SIDE)
+            return read_header(file, f"{path}: {name}")
+    except DataError:
+        return None
 
 
 def _npz_labels(archive: zipfile.ZipFile, stored: dict[str, str], part: str, path: Path) -> NDArray[Any] | None:
     named = _first(stored, _LABELS[part])
     labels = _labels_beside(path) if named is None else _read_member(archive, named, path, may_be_text=True)
-    return np.char.decode(labels) if labels is not None and labels.dtype.kind == "S" else labels
+    return None if labels is None else _read_text(labels)
+
+
+def _read_text(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return bytes as text, other labels as they are."""
+    return np.char.decode(labels) if labels.dtype.kind == "S" else labels
 
 
 def _labels_beside(path: Path) -> NDArray[Any] | None:
@@ -473,38 +550,68 @@ def numbered(arrays: Arrays, names: Sequence[str]) -> Arrays:
 
 
 def _read_mat(path: Path) -> Parts:
-    """Return SVHN's form: X (32, 32, 3, N), y (N, 1) with 10 for zero."""
+    """Return the arrays of a MATLAB file by the names of .npz files.
+
+    SVHN's are X (32, 32, 3, N) and y (N, 1) with 10 for zero.
+    """
     from scipy.io import loadmat
 
     data = _read_limited(path)
+    if _HDF5 in data[:1024]:
+        raise DataError(f"{path} is of MATLAB 7.3 (HDF5), which is not read; save it again with save(..., '-v7')")
+    if data[126:128] not in (b"IM", b"MI"):
+        raise ValueError("it is not in the format of MATLAB 5 to 7.2")
     try:
-        _refuse_odd_types(data)
-        found = loadmat(io.BytesIO(data), variable_names=["X", "y"])
+        variables = _mat_variables(data)
+        stored = {_plain_name(name): name for name in variables}
+        chosen = [(part, _first(stored, _IMAGES[part]), _first(stored, _LABELS[part])) for part in ("train", "test")]
+        for name in (name for _, *names in chosen for name in names if name is not None):
+            if not variables[name]:
+                raise DataError(f"{path} cannot be read ({name} is not an array of plain numbers); save it as one")
+        found = loadmat(io.BytesIO(data), variable_names=[name for _, *names in chosen for name in names if name])
     except DataError:
         raise
     except Exception as error:  # its reader raises many kinds, some of them its own
-        raise ValueError(str(error) or type(error).__name__) from None
-    if "X" not in found or found["X"].ndim != 4:
-        raise DataError(f"{path} holds no X of (height, width, channels, count), as SVHN's files do")
-    labels = found["y"].reshape(-1) if "y" in found else None
-    if labels is not None and len(labels) and labels.max() == 10:
-        labels = labels % 10
-    arrays = as_arrays(found["X"].transpose(3, 0, 1, 2), labels, str(path))
-    return {"train": replace(arrays, digests=(hashlib.sha256(data).hexdigest(),))}
+        reason = "its elements do not fit" if isinstance(error, struct.error) else reason_of(error)
+        raise DataError(f"{path} is damaged ({reason}); fetch or save it again") from None
+    if chosen[0][1] is None:
+        listing = ", ".join(variables) or "nothing"
+        raise DataError(
+            f"{path} holds no X but {listing[:200]}; save images as X (height, width, channels, count), or as .npz"
+        )
+    taken = [(part, found.get(images), found.get(labels)) for part, images, labels in chosen]
+    images = {part: _mat_images(own) for part, own, _ in taken if own is not None}
+    labels = {part: None if own is None else _mat_labels(own) for part, _, own in taken if part in images}
+    parts = _as_parts(images, labels, dict.fromkeys(images, ()), dict.fromkeys(images, str(path)))
+    digests = (hashlib.sha256(data).hexdigest(),)
+    return {part: replace(arrays, digests=digests) for part, arrays in parts.items()}
+
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # the signature of files that MATLAB saves with -v7.3
+
+
+def _mat_images(images: NDArray[Any]) -> NDArray[Any]:
+    """Return images of (H, W, C, N), MATLAB's order, with N first; others as they are."""
+    return np.moveaxis(images, -1, 0) if images.ndim == 4 and images.shape[2] in (1, 3, 4) else images
+
+
+def _mat_labels(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return labels from 0 where they are 1 to 10, as SVHN numbers digits from MATLAB's first index."""
+    is_from_one = labels.size > 0 and labels.min() > 0 and labels.max() == 10
+    return labels % 10 if is_from_one else labels
 
 
 _MAT_NUMBERS = range(6, 16)  # classes of arrays: double, single, int8 to uint64
 _MAT_STORED = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13}  # what their elements are stored as
 
 
-def _refuse_odd_types(data: bytes) -> None:
-    """Raise ValueError where X or y of a MATLAB 5 file is not a plain array of numbers.
+def _mat_variables(data: bytes) -> dict[str, bool]:
+    """Return the names in a MATLAB 5 file, and whether each is a plain array of numbers.
 
     SciPy takes the type of the stored numbers for an index unchecked, so a damaged one ends the process.
     """
-    if data[126:128] not in (b"IM", b"MI"):
-        raise ValueError("it is not in the format of MATLAB 5 to 7.2")
     order = ">" if data[126:128] == b"MI" else "<"
+    found: dict[str, bool] = {}
     start = 128
     while start + 8 <= len(data):
         kind, size = struct.unpack_from(f"{order}II", data, start)
@@ -513,11 +620,12 @@ def _refuse_odd_types(data: bytes) -> None:
             head = zlib.decompressobj().decompress(head[8:], _MAT_HEAD)
         flags, dims_size = struct.unpack_from(f"{order}16xI8xI", head)  # two tags, the flags, the tag of dimensions
         name, after = _mat_element(head, 32 + -(-dims_size // 8) * 8, order)
-        if name in (b"X", b"y"):
-            (stored,) = struct.unpack_from(f"{order}I", head, after)
-            if flags & 0xFF not in _MAT_NUMBERS or flags & 0x800 or (stored & 0xFFFF) not in _MAT_STORED:
-                raise ValueError(f"{name.decode()} is not an array of plain numbers")
+        stored = struct.unpack_from(f"{order}I", head, after)[0] & 0xFFFF if len(head) >= after + 4 else 0
+        is_plain = flags & 0xFF in _MAT_NUMBERS and not flags & 0x800 and stored in _MAT_STORED
+        variable = name.decode("ascii", "replace")
+        found[variable] = found.get(variable, True) and is_plain
         start += 8 + size
+    return found
 
 
 _MAT_HEAD = 4096  # bytes in which an array's name and type are found
