@@ -123,6 +123,49 @@ def test_labels_may_be_names_and_what_is_no_label_is_said(tmp_path):
     ).class_names
 
 
+def test_the_column_of_pictures_is_chosen_by_its_name_and_others_are_said(tmp_path):
+    columns = {"mask": as_structs(PICTURES[::-1]), "image": as_structs(PICTURES), "label": LABELS}
+    images = read(write(tmp_path / "a.parquet", columns))
+    np.testing.assert_array_equal(images.pixels.permute(0, 2, 3, 1).numpy(), PIXELS)
+    assert images.notices[0] == "columns that are not used: mask"
+    named = read(write(tmp_path / "b.parquet", {"image": PICTURES, "species": ["cat", "dog", "owl"] * 10}))
+    assert named.labels is None
+    assert named.notices[0] == "columns that are not used: species; labels are read from a column called label"
+
+
+def test_labels_below_zero_are_said_and_digits_in_text_keep_their_numbers(tmp_path):
+    some = read(write(tmp_path / "a.parquet", {"image": PICTURES, "label": [-1, *LABELS[1:]]}))
+    assert some.labels is None and "the column label is below 0 in 1 of 30 rows" in some.notices[0]
+    digits = read(write(tmp_path / "b.parquet", {"image": PICTURES, "label": ["1", "3", "5"] * 10}))
+    assert digits.labels.tolist() == [1, 3, 5] * 10 and digits.class_names == ()
+
+
+def test_numbers_on_another_scale_are_scaled_and_said(tmp_path):
+    stored = np.arange(40 * 64).reshape(40, 8, 8) % 17
+    images = read(write(tmp_path / "a.parquet", {"image": stored.tolist()}))
+    assert np.abs(images.pixels[:, 0].numpy() - stored * (255 / 16)).max() <= 0.5
+    assert images.notices[0] == "its numbers, 0 to 16, are scaled to 0 to 255"
+
+
+@pytest.mark.parametrize("kind", ["null", "binary"])
+def test_paths_without_pictures_are_refused(tmp_path, kind):
+    types = pa.struct([("bytes", pa.type_for_alias(kind)), ("path", pa.string())])
+    rows = pa.array([{"bytes": None, "path": f"/x/{row}.png"} for row in range(9)], types)
+    with pytest.raises(DataError, match="holds the paths of pictures alone in its column image; give the folder"):
+        read(write(tmp_path / "a.parquet", {"image": rows, "label": LABELS[:9]}))
+
+
+def test_a_missing_permission_is_said(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.parquet", {"image": PICTURES})
+
+    def refusing(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pq, "ParquetFile", refusing)
+    with pytest.raises(DataError, match=r"a.parquet cannot be read \(permission denied\); allow it"):
+        read(path)
+
+
 def test_broken_pictures_are_listed_by_row(tmp_path):
     pictures = [*PICTURES[:4], b"nothing", *PICTURES[5:]]
     images = read(write(tmp_path / "a.parquet", {"image": as_structs(pictures), "label": LABELS}))

@@ -5,6 +5,7 @@ Row groups are read one batch at a time, so memory does not grow with the file. 
 
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Table:
         image, label: the columns; label is empty where there is none.
         labels: whole numbers or names, one for each row; empty without a column of labels.
         class_names: as Hugging Face's schema has them; empty where it has none.
+        notices: a sentence on columns that are not used.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Table:
     label: str
     labels: tuple[Any, ...]
     class_names: tuple[str, ...]
+    notices: tuple[str, ...] = ()
 
 
 def open_table(path: Path) -> Table:
@@ -62,13 +65,54 @@ def open_table(path: Path) -> Table:
             raise DataError(f"{path} holds {rows:,} rows; up to {MAX_IMAGES:,} can be read, take fewer")
         schema = file.schema_arrow
         image, label = _image_column(schema, path), next((name for name in _LABELS if name in _names(schema)), "")
+        if _holds_paths_alone(file, image):
+            raise DataError(
+                f"{path} holds the paths of pictures alone in its column {image}; give the folder that they lie in, or "
+                "write the bytes of the pictures into it"
+            )
         labels: list[Any] = []
         if label:
             for batch in file.iter_batches(batch_size=4096, columns=[_names(schema)[label]]):
                 labels += batch.column(0).to_pylist()
+        labels = _as_numbers(labels)
         kept = tuple(map(_as_whole, labels)) if len(labels) == rows and set(map(type, labels)) != {type(None)} else ()
         column = _names(schema)[label] if kept else ""
-        return Table(path, rows, image, column, kept, _class_names(schema, column))
+        scale = _form_of(file, image).scale
+        scaled = (scale_in_words(scale),) if scale < 255 else ()
+        notices = (*_unused_columns(schema, image, label), *scaled)
+        return Table(path, rows, image, column, kept, _class_names(schema, column), notices)
+
+
+def _holds_paths_alone(file: Any, image: str) -> bool:
+    """Return whether all bytes of a column of pictures are missing, as their type or the file's statistics say."""
+    import pyarrow as pa
+
+    if image not in _picture_columns(file.schema_arrow):
+        return False
+    if pa.types.is_null(file.schema_arrow.field(image).type.field("bytes").type):
+        return True
+    groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+    columns = [group.column(k) for group in groups for k in range(group.num_columns)]
+    own = [(column, column.statistics) for column in columns if column.path_in_schema == f"{image}.bytes"]
+    return bool(own) and all(
+        known is not None and known.has_null_count and known.null_count == column.num_values for column, known in own
+    )
+
+
+def _unused_columns(schema: Any, image: str, label: str) -> tuple[str, ...]:
+    """Return a sentence on other columns of pictures, and on all others where no column is known to be of labels."""
+    others = [name for name in schema.names if name not in (image, _names(schema).get(label))]
+    unused = [name for name in others if not label or name in _picture_columns(schema)]
+    if not unused:
+        return ()
+    known = "" if label else "; labels are read from a column called label"
+    return (f"columns that are not used: {', '.join(unused[:6])}{known}",)
+
+
+def _as_numbers(labels: list[Any]) -> list[Any]:
+    """Return labels that are digits in text, as 3 and 10, as numbers; others as they are."""
+    are_digits = all(isinstance(label, str) and re.fullmatch(r"\d{1,4}", label) for label in labels)
+    return [int(label) for label in labels] if are_digits else labels
 
 
 def _as_whole(label: Any) -> Any:
@@ -196,7 +240,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} cannot be read ({reason_of(error)}); fetch or write it again") from None
+        raise DataError(unreadable(path, error, "fetch or write it again")) from None
 
 
 def _names(schema: Any) -> dict[str, str]:
@@ -205,14 +249,13 @@ def _names(schema: Any) -> dict[str, str]:
 
 
 def _image_column(schema: Any, path: Path) -> str:
-    """Return the column of images: by its type where there is one such, else by its name."""
+    """Return the column of images: by its type, and where there are several such by its name."""
     import pyarrow as pa
 
     types: dict[str, Any] = {field.name: field.type for field in schema}
-    structs = [name for name, kind in types.items() if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0]
+    names, structs = _names(schema), _picture_columns(schema)
     if structs:
-        return structs[0]
-    names = _names(schema)
+        return next((names[name] for name in _IMAGES if names.get(name) in structs), structs[0])
     encoded = [name for name, kind in types.items() if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
     lists = [name for name, kind in types.items() if _is_list(kind)]
     for found in (encoded, lists):
@@ -221,6 +264,14 @@ def _image_column(schema: Any, path: Path) -> str:
             return (named or found)[0]
     listing = ", ".join(f"{name} ({kind})" for name, kind in list(types.items())[:8]) or "nothing"
     raise DataError(f"{path} has the columns {listing[:300]}; one of pictures, called image, is needed")
+
+
+def _picture_columns(schema: Any) -> list[str]:
+    """Return the columns of pictures in Hugging Face's form: their bytes and their path."""
+    import pyarrow as pa
+
+    types = {field.name: field.type for field in schema}
+    return [name for name, kind in types.items() if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0]
 
 
 def _class_names(schema: Any, label: str) -> tuple[str, ...]:

@@ -169,6 +169,7 @@ def find_tables(path: Path, files: Sequence[Path]) -> PictureSource:
     if sum(table.rows for table in every) > MAX_IMAGES:
         raise DataError(f"{path} holds more than {MAX_IMAGES:,} rows; take fewer")
     numbers, class_names, notices = _label_numbers(every)
+    notices = (*dict.fromkeys(notice for table in every for notice in table.notices), *notices)
     root = path if path.is_dir() else path.parent
     parts = {}
     for part, own in tables.items():
@@ -198,8 +199,11 @@ def _label_numbers(tables: Sequence[Table]) -> tuple[dict[Any, int], tuple[str, 
     names = tables[0].class_names if len({table.class_names for table in tables}) == 1 else ()
     if all(isinstance(label, int) and 0 <= label < MAX_CLASSES for label in found):
         return {label: int(label) for label in found}, names if len(names) > max(found, default=0) else (), ()
-    if any(isinstance(label, int) and label < 0 for label in found):  # -1 stands for no label
-        return {}, (), ()
+    negative = sum(isinstance(label, int) and label < 0 for table in tables for label in table.labels)
+    if negative:  # -1 stands for no label
+        count = sum(table.rows for table in tables)
+        words = f"the column {column} is below 0 in {negative:,} of {count:,} rows, so images are used without labels"
+        return {}, (), (words,) if negative < count else ()
     return {label: number for number, label in enumerate(found)}, tuple(str(label) for label in found), ()
 
 
