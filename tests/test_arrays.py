@@ -1,6 +1,9 @@
 """Files of numbers: layouts, number formats and labels of .npz, .npy, tables, CIFAR and SVHN."""
 
+import gzip
+import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from scipy.io import savemat
 from gansmith.data.arrays import as_arrays, kind_of, opaque, read_file
 from gansmith.data.prepare import Preparation, laid_over
 from gansmith.data.sources import load_source, open_source
-from gansmith.errors import DataError
+from gansmith.errors import DataError, reason_of
 
 RNG = np.random.default_rng(0)
 COLOR = RNG.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
@@ -65,6 +68,105 @@ def test_zeros_and_ones_are_black_and_white(kind):
     found = as_arrays((GREY > 100).astype(kind), None, "x")
     np.testing.assert_array_equal(found.pixels[..., 0], np.where(GREY > 100, 255, 0))
     assert found.notices == (() if kind is bool else ("its numbers are 0 and 1, which are taken for black and white",))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "taken"),
+    [
+        (0, 1, "[0, 1]"), (-0.002, 1, "[0, 1], and are clipped"), (-0.25, 1.25, "[0, 1], and are clipped"),
+        (-0.25, 0.75, "[0, 1], and are clipped"), (-0.25, 0.7, "[-1, 1]"), (-0.0005, 0.5, "[0, 1]"),
+        (-0.26, 1, "[-1, 1]"), (-1.25, 1.25, "[-1, 1], and are clipped"), (0.2, 1.25, "[0, 1], and are clipped"),
+        (-1.26, 1, ""), (-0.3, 1.26, ""),
+    ],
+)  # fmt: skip
+def test_floats_slightly_beyond_their_range_are_clipped_to_it(low, high, taken):
+    stored = np.full((2, 8, 8), 0.5)
+    stored[0, 0, 0], stored[0, 0, 1] = low, high
+    if not taken:
+        with pytest.raises(DataError, match="0 to 255, or floats"):
+            as_arrays(stored, None, "x")
+        return
+    found = as_arrays(stored, None, "x")
+    assert found.notices[0].endswith(f"are taken to be in {taken}")
+    black = -1 if taken.startswith("[-1") else 0
+    expected = [round(255 * min(1, max(0, (value - black) / (1 - black)))) for value in (low, high, 0.5)]
+    assert np.abs(found.pixels[0, 0, :3, 0].astype(int) - expected).max() <= 1  # 127.5 may go either way
+
+
+def shaded(highest, count=40):
+    """Return images of all whole numbers to the highest, which half of the images reach."""
+    images = np.arange(count * 64).reshape(count, 8, 8) % (highest + 1)
+    images[:, 0, 0] = np.where(np.arange(count) % 2, highest, 0)
+    return images
+
+
+@pytest.mark.parametrize("highest", [15, 16, 31, 63, 100, 127])
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float64])
+def test_whole_numbers_on_another_common_scale_are_scaled(highest, kind):
+    stored = shaded(highest)
+    found = as_arrays(stored.astype(kind), None, "x")
+    assert np.abs(found.pixels[..., 0] - stored * (255 / highest)).max() <= 0.5
+    assert found.notices == (f"its numbers, 0 to {highest}, are scaled to 0 to 255",)
+
+
+RARELY = shaded(63)
+RARELY[RARELY == 63] = 62
+RARELY[:3, 0, 0] = 63
+
+
+@pytest.mark.parametrize(
+    ("stored", "highest"),
+    [
+        (shaded(16, count=20), 16), (shaded(50), 50), (shaded(99), 99), (RARELY, 63), (shaded(100) + 1, 101),
+        (np.where(shaded(100) > 50, 100, 0), 100), (shaded(16) + shaded(16) % 2 * 0.5, 16), (shaded(140), 0),
+    ],
+    ids=["few", "50", "99", "rarely reached", "from 1", "two levels", "not whole", "bright"],
+)  # fmt: skip
+def test_dark_images_are_not_stretched_but_said(stored, highest):
+    found = as_arrays(stored, None, "x")
+    np.testing.assert_array_equal(found.pixels[..., 0], np.rint(stored))
+    assert found.notices == ((f"its pixels reach only {highest} of 255",) if highest else ())
+
+
+def test_numbers_of_16_bits_are_scaled_by_the_range_of_the_set(tmp_path):
+    found = as_arrays(GREY.astype(np.uint16) * 257, None, "x")
+    np.testing.assert_array_equal(found.pixels[..., 0], GREY)
+    assert found.notices == ("its numbers of 16 bits, 0 to 65535, are scaled to 8 bits",)
+    assert as_arrays(GREY.astype(np.uint16), None, "x").notices == ()
+    (tmp_path / "a.csv").write_text("0,1,2,300\n4,5,6,7\n")  # of text, whose numbers have no 16 bits
+    with pytest.raises(DataError, match="from 0 to 300"):
+        read_file(tmp_path / "a.csv")
+
+
+def test_the_numbers_of_both_parts_are_taken_alike(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=shaded(16), x_test=shaded(16)[:2], y_train=np.arange(40) % 2)
+    test = read_file(tmp_path / "a.npz")["test"].pixels
+    assert np.abs(test[..., 0] - shaded(16)[:2] * (255 / 16)).max() <= 0.5
+    np.savez(tmp_path / "b.npz", x_train=GREY / 127.5 - 1, x_test=np.full((2, 8, 8), 0.5))
+    assert (read_file(tmp_path / "b.npz")["test"].pixels == 191).all()
+
+
+@pytest.mark.parametrize(
+    ("stored", "labels"),
+    [
+        (GREY.transpose(1, 2, 0), LABELS), (GREY.transpose(1, 2, 0), None), (GREY.reshape(6, 64).T, LABELS),
+        (GREY[:, :7].transpose(1, 2, 0), LABELS), (COLOR.transpose(1, 2, 3, 0), None),
+        (COLOR.transpose(3, 1, 2, 0), None),
+        (COLOR[:, :7].transpose(1, 2, 3, 0), np.eye(3)[LABELS]),
+    ],
+)  # fmt: skip
+def test_images_counted_by_the_last_axis_are_known_by_labels_or_as_squares(stored, labels):
+    found = as_arrays(stored, labels, "x")
+    original = COLOR if found.pixels.shape[3] == 3 else GREY[..., None]
+    np.testing.assert_array_equal(found.pixels, original[:, : found.pixels.shape[1]])
+    assert "is taken for 6 images of" in found.notices[0]
+
+
+def test_labels_keep_the_first_axis_for_the_count():
+    stored = RNG.integers(0, 256, (8, 8, 12), dtype=np.uint8)
+    found = as_arrays(stored, np.arange(8) % 2, "x")
+    np.testing.assert_array_equal(found.pixels[..., 0], stored)
+    assert "(3, 8, 8) is taken for 3 grey images of 8 x 8" in as_arrays(GREY[:3], None, "x").notices[0]
 
 
 @pytest.mark.parametrize("is_channels_last", [True, False])
@@ -141,7 +243,13 @@ def test_images_whose_labels_cannot_be_used_are_read_without_and_said(labels, wo
         (GREY.astype(float) - 9, None, "0 to 255"),
         (np.where(GREY > 250, np.nan, 0.5), None, "non-finite"),
         (np.zeros((6, 50), np.uint8), None, "no square images"),
-        (np.zeros((6, 8, 8, 2), np.uint8), None, "an array of shape"),
+        (np.zeros((6, 8, 8, 2), np.uint8), None, "an array of shape .* with C 1, 3 or 4"),
+        (np.zeros((32, 30, 3), np.uint8), None, "one image of shape .32, 30, 3.; give several"),
+        (np.zeros((28, 20, 60, 2), np.uint8), None, "an array of shape .28, 20, 60, 2."),
+        (np.zeros((), np.uint8), None, "an array of shape"),
+        (GREY / 100 - 0.4, None, "from -0.4 to 2.15; .* undo a standardisation"),
+        (np.where(GREY == 255, 256, GREY.astype(float)), None, "from 0 to 256; .* clip or scale"),
+        (GREY, np.zeros((3, 6)), r"labels of shape \(3, 6\) for 6 images; .* labels.T"),
         (np.zeros((6, 8, 8), complex), None, "whole numbers or floats"),
         (GREY, LABELS[:4], "4 labels for 6 images"),
         (GREY, LABELS + 0.5, "no whole numbers"),
@@ -223,6 +331,142 @@ def test_the_form_of_svhn_is_read_with_ten_as_zero(tmp_path):
         read_file(tmp_path / "other.mat")
 
 
+def test_the_binary_form_of_stl_is_read(tmp_path):
+    pixels = RNG.integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
+    pixels.transpose(0, 3, 2, 1).tofile(tmp_path / "train_X.bin")  # columns of each channel
+    pixels[:1].transpose(0, 3, 2, 1).tofile(tmp_path / "test_X.bin")
+    np.array([1, 3, 2], np.uint8).tofile(tmp_path / "train_y.bin")
+    (tmp_path / "class_names.txt").write_text("airplane\nbird\ncar\n")
+    found = load_source(open_source(tmp_path), Preparation())
+    np.testing.assert_array_equal(found.pixels.permute(0, 2, 3, 1).numpy(), pixels)
+    assert found.labels.tolist() == [0, 2, 1] and found.class_names == ("airplane", "bird", "car")
+    assert read_file(tmp_path / "test_X.bin")["train"].labels is None
+
+
+MAT_FORMS = {
+    "images": ({"images": COLOR.transpose(1, 2, 3, 0), "labels": LABELS[:, None]}, COLOR),
+    "mnist-original": ({"data": GREY.reshape(6, 64).T, "label": LABELS[None].astype(float)}, GREY[..., None]),
+    "grey": ({"X": GREY.transpose(1, 2, 0), "y": LABELS[:, None]}, GREY[..., None]),
+    "toolbox": ({"train_x": GREY.reshape(6, 64), "train_y": np.eye(3)[LABELS], "test_x": GREY[:2]}, GREY[..., None]),
+}
+
+
+@pytest.mark.parametrize("form", MAT_FORMS)
+def test_arrays_of_matlab_are_read_by_the_usual_names(tmp_path, form):
+    stored, images = MAT_FORMS[form]
+    savemat(tmp_path / "a.mat", stored)
+    parts = read_file(tmp_path / "a.mat")
+    np.testing.assert_array_equal(parts["train"].pixels, images)
+    assert parts["train"].labels.tolist() == LABELS.tolist() and len(parts) == 1 + ("test_x" in stored)
+
+
+def test_ten_stays_ten_where_zero_occurs(tmp_path):
+    savemat(tmp_path / "a.mat", {"X": np.repeat(COLOR, 2, axis=0)[:11].transpose(1, 2, 3, 0), "y": np.arange(11)})
+    assert read_file(tmp_path / "a.mat")["train"].labels.tolist() == list(range(11))
+
+
+@pytest.mark.parametrize("is_compressed", [True, False])
+def test_files_of_matlab_that_cannot_be_read_are_refused_truly(tmp_path, is_compressed):
+    savemat(tmp_path / "a.mat", {"X": COLOR.transpose(1, 2, 3, 0)}, do_compression=is_compressed)
+    data = (tmp_path / "a.mat").read_bytes()
+    hdf5 = b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + b"\0" * 384 + b"\x89HDF\r\n\x1a\n" + b"\0" * 99
+    for content, words in (
+        (hdf5, "MATLAB 7.3 .HDF5., .* '-v7'"),
+        (data[:150], "is damaged"),
+        (data[:-40], "is damaged"),
+    ):
+        (tmp_path / "a.mat").write_bytes(content)
+        with pytest.raises(DataError, match=words) as caught:
+            read_file(tmp_path / "a.mat")
+        assert "unpack" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("mnist.pkl", "numpy.savez"), ("plain", "numpy.savez"), ("mnist.pkl.gz", "numpy.savez"), ("x.npz", "numpy.savez"),
+     ("x.npy", "numpy.savez"), ("data_batch_1", "cifar-10-binary.tar.gz"), ("training.pt", "numpy.savez"),
+     ("old.pt", "numpy.savez"), ("model", "numpy.savez")],
+)  # fmt: skip
+def test_pickles_are_named_and_never_loaded(tmp_path, name, words):
+    content = pickle.dumps(Trap())
+    if name in ("training.pt", "model"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("archive/data.pkl", content)
+    else:
+        content = b"cos\nsystem\n." if name == "old.pt" else content  # of the first protocol
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(DataError, match=f"is a pickle, which can run any code and is never read; .*{words}") as caught:
+        read_file(tmp_path / name)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+class Trap:
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was loaded",)
+
+
+def test_a_missing_permission_is_said_of_the_file_that_lacks_it(tmp_path, monkeypatch):
+    for name, values in (("x_train", GREY), ("y_train", LABELS)):
+        np.save(tmp_path / f"{name}.npy", values)
+    (tmp_path / "a.csv").write_text("0,1,2,3\n")
+    own = Path.open
+
+    def refusing(path, *args, **kwargs):
+        if path.name in ("y_train.npy", "a.csv"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return own(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    for asked, lacking in (("x_train.npy", "y_train.npy"), ("a.csv", "a.csv")):
+        with pytest.raises(DataError) as caught:
+            read_file(tmp_path / asked)
+        assert str(caught.value).startswith(f"{tmp_path / lacking} cannot be read (permission denied); allow it")
+
+
+def test_reasons_of_other_libraries_are_cut_off(tmp_path):
+    assert len(reason_of(ValueError("x" * 10**5))) == 203 and reason_of(ValueError("one\ntwo")) == "one"
+
+
+def test_the_third_version_of_numpys_format_is_read(tmp_path):
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.lib.format.write_array(file, GREY, version=(3, 0))
+    np.testing.assert_array_equal(read_file(tmp_path / "a.npy")["train"].pixels[..., 0], GREY)
+
+
+LABEL_NAMES = [
+    {"images": "lbl"}, {"x": "t"}, {"images": "classes"}, {"mnist_pics": "mnist_labels"}, {"set/images": "set/labels"},
+    {"train_imgs": "train_lbls", "test_imgs": "test_lbls"}, {"train_data": "train_labels", "test_data": "test_labels"},
+    {"trX": "trY", "teX": "teY"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", LABEL_NAMES, ids=lambda names: next(iter(names)))
+@pytest.mark.parametrize("kind", [np.int64, np.str_])
+def test_labels_of_other_names_are_read_and_said(tmp_path, names, kind):
+    arrays = {image: GREY[part:] for part, image in enumerate(names)}
+    labels = {label: LABELS[part:].astype(kind) for part, label in enumerate(names.values())}
+    np.savez(tmp_path / "a.npz", **arrays, **labels)
+    parts = read_file(tmp_path / "a.npz")
+    assert len(parts) == len(names)
+    for row, (found, label) in enumerate(zip(parts.values(), names.values(), strict=True)):
+        assert found.labels.tolist() == LABELS[row:].tolist()
+        assert found.notices == (() if label in ("trY", "teY", "train_labels", "test_labels") else
+                                 (f"its labels are read from {label}",))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"a": LABELS, "b": LABELS}, {"ids": np.arange(6)}, {"times": LABELS + 10**6}, {"below": LABELS - 1}],
+)
+def test_arrays_that_may_be_no_labels_are_said(tmp_path, others):
+    np.savez(tmp_path / "a.npz", images=GREY, weights=np.ones(6), short=LABELS[:4], **others)
+    found = read_file(tmp_path / "a.npz")["train"]
+    assert found.labels is None
+    assert found.notices == (f"arrays that are not used: {', '.join(others)}; labels are read from labels",)
+    np.savez(tmp_path / "b.npz", x_train=GREY, x_test=GREY, lbl=LABELS)  # of which part is not known by its name
+    assert read_file(tmp_path / "b.npz")["test"].labels is None
+
+
 @pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.csv", "a.csv.gz", "a.bin", "a.mat", "a.parquet", "a.txt"])
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"\x80\x04garbage" * 50])
 def test_damage_is_refused_in_one_line(tmp_path, name, content):
@@ -263,8 +507,11 @@ def test_arrays_are_known_by_their_first_bytes(tmp_path):
 
 def test_objects_are_never_unpickled(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.array([{}, {}]))
-    with pytest.raises(DataError, match="plain numbers"):
+    with pytest.raises(DataError, match="stores as a pickle, .* plain numbers are needed: join .* with numpy.stack"):
         read_file(tmp_path / "a.npz")
+    np.savez(tmp_path / "c.npz", images=GREY, labels=LABELS.astype(object))
+    with pytest.raises(DataError, match=r"plain numbers or text, such as labels.astype\(str\), are needed"):
+        read_file(tmp_path / "c.npz")
     with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
         archive.writestr("other.npy", b"")
     with pytest.raises(DataError, match="holds other; images are looked for as x_train"):
