@@ -73,6 +73,9 @@ INDEX = np.arange(20)[:, None]
         (["ImageId", *NAMES], [INDEX + 1, PIXELS], None),
         (["", *NAMES], [INDEX, PIXELS], None),
         (["Unnamed: 0", "label", *NAMES], [INDEX, LABELS[:, None], PIXELS], LABELS),
+        (["idx", "label", *NAMES], [INDEX, LABELS[:, None], PIXELS], LABELS),
+        (["label", *NAMES], [INDEX + 1, LABELS[:, None], PIXELS], LABELS),  # row names, as R writes them
+        ([str(k + 1) for k in range(65)], [LABELS[:, None], PIXELS], LABELS),
         (["", "label", *NAMES], [INDEX, LABELS[:, None], PIXELS], LABELS),
         (["digit", "label", *NAMES], [LABELS[:, None], INDEX, PIXELS], LABELS),
         ([*NAMES, "sort"], [PIXELS, LABELS[:, None]], LABELS),
@@ -91,6 +94,25 @@ def test_names_of_classes_are_numbered_and_other_text_is_left_out(tmp_path):
     rows[3, 0] = ""
     found = read(write(tmp_path / "a.csv", rows, names=["label", *NAMES, "Usage"]))
     assert is_whole(found, None) and "has no label for 1 of 20 images" in found.notices[1]
+
+
+def test_columns_of_numbers_that_are_no_pixels_are_left_out_or_named(tmp_path):
+    rows = np.concatenate([LABELS[:, None], np.ones_like(INDEX), PIXELS], axis=1)
+    found = read(write(tmp_path / "a.csv", rows, names=["label", "fold", *NAMES]))
+    assert is_whole(found) and found.notices == ("columns that are not used: fold",)
+    with pytest.raises(DataError, match="rows of 66 numbers.*such as 'kind', 'fold', and call the one of labels label"):
+        read(write(tmp_path / "a.csv", rows, names=["kind", "fold", *NAMES]))
+    with pytest.raises(DataError, match="rows of 63 numbers, which are no square images.*such as 'fold'$"):
+        read(write(tmp_path / "a.csv", rows[:, :-2], names=["label", "fold", *NAMES[:-2]]))
+
+
+@pytest.mark.parametrize("cell", ["?", "NA", "\0"])
+def test_a_first_row_with_a_bad_cell_is_no_header(tmp_path, cell):
+    for column in (0, 9):
+        rows = TABLE.astype(str).astype(object)
+        rows[0, column] = cell
+        with pytest.raises(DataError, match="in row 1 .* is not a number"):
+            read(write(tmp_path / "a.csv", rows))
 
 
 @pytest.mark.parametrize("place", [0, 64])
@@ -131,22 +153,61 @@ def test_without_a_header_the_column_that_looks_like_class_ids_holds_labels(tmp_
     np.testing.assert_array_equal(floats.pixels.reshape(20, -1), PIXELS)
 
 
+@pytest.mark.parametrize("labels", [[3] * 20, [0] * 20, [7], [0], [2, 7], [*range(8)], [5, 9, 1]])
+def test_the_first_column_of_few_rows_or_of_one_class_holds_labels(tmp_path, labels):
+    """The last pixel is black in all images, as in most of digits."""
+    pixels = PIXELS[: len(labels)].copy()
+    pixels[:, -1] = 0
+    found = read(write(tmp_path / "a.csv", np.concatenate([np.array(labels)[:, None], pixels], axis=1)))
+    assert found.labels.tolist() == labels
+    np.testing.assert_array_equal(found.pixels.reshape(len(labels), -1), pixels)
+
+
+def test_one_class_is_known_beside_a_pixel_that_varies_and_grey_corners_are_none(tmp_path):
+    found = read(write(tmp_path / "a.csv", np.concatenate([np.full((20, 1), 3), PIXELS], axis=1)))
+    assert is_whole(found, np.full(20, 3))
+    grey = PIXELS.copy()
+    grey[:, -1] = 100
+    found = read(write(tmp_path / "a.csv", np.concatenate([LABELS[:, None] * 2, grey], axis=1)))
+    assert found.labels.tolist() == (LABELS * 2).tolist()
+
+
 def test_without_a_header_a_column_that_counts_is_no_label(tmp_path):
     for index in (np.arange(20), RNG.permutation(20) * 100):
         found = read(write(tmp_path / "a.csv", np.concatenate([index[:, None], PIXELS], axis=1)))
         assert is_whole(found, None) and found.notices == ("its first column numbers its images, which have no labels",)
 
 
-@pytest.mark.parametrize("form", ["semicolons", "quotes", "quoted header", "trailing commas", "spaces", "blank lines"])
+PREAMBLES = {"comment": "# digits, of 2026\n", "semicolons": "sep=;\n", "header as a comment": "# "}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "semicolons", "quotes", "quoted header", "trailing commas", "spaces", "blank lines", "bars", "UTF-16",
+        "comment", "header as a comment",
+    ],
+)  # fmt: skip
 def test_text_has_many_forms(tmp_path, form):
-    names, mark = ["label", *NAMES], ";" if form == "semicolons" else ", " if form == "spaces" else ","
+    names, mark = ["label", *NAMES], {"semicolons": ";", "spaces": ", ", "bars": "|"}.get(form, ",")
     quote = '"{}"'.format if form == "quotes" else str
     lines = [mark.join(map(quote, row)) for row in [names, *TABLE.tolist()]]
     if form == "quoted header":
         lines[0] = mark.join(f'"{name}"' for name in names)
     between = {"trailing commas": ",\n", "blank lines": "\n\n"}.get(form, "\n")
-    (tmp_path / "a.csv").write_text(between.join([*lines, ""]))
+    text = PREAMBLES.get(form, "") + between.join([*lines, ""])
+    (tmp_path / "a.csv").write_text(text, encoding="utf-16" if form == "UTF-16" else None)
     assert is_whole(read(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("names", [(), ("label", *NAMES)])
+@pytest.mark.parametrize(("mark", "cell"), [(";", "{}"), (",", '"{}"')])
+def test_decimal_marks_may_be_commas(tmp_path, mark, cell, names):
+    shades = [[cell.format(str(value / 255).replace(".", ",")) for value in row] for row in PIXELS.tolist()]
+    rows = [(label, *row) for label, row in zip(LABELS, shades, strict=True)]
+    assert is_whole(read(write(tmp_path / "a.csv", rows, names=names, mark=mark)))
+    rows = [(*row, label) for label, row in zip(LABELS, shades, strict=True)]
+    assert is_whole(read(write(tmp_path / "a.csv", rows, names=[*names[1:], *names[:1]], mark=mark)))
 
 
 @pytest.mark.parametrize("header", [True, False])
@@ -158,6 +219,19 @@ def test_all_pixels_of_an_image_may_lie_in_one_cell(tmp_path, header):
     rows[4] = (1, "0 1 2 3", "Test")[: 2 + header]
     with pytest.raises(DataError, match="images of several sizes"):
         read(write(tmp_path / "a.csv", rows, names=names))
+
+
+@pytest.mark.parametrize("form", ["list", "nested list", "printed array", "numbers and commas"])
+def test_a_cell_may_hold_a_list(tmp_path, form):
+    write_cell = {
+        "list": lambda row: str(row.tolist()),
+        "nested list": lambda row: str(row.reshape(8, 8).tolist()),
+        "printed array": lambda row: f"[{' '.join(map(str, row))}]",
+        "numbers and commas": lambda row: ",".join(map(str, row)),
+    }[form]
+    rows = [(label, f'"{write_cell(row)}"') for label, row in zip(LABELS, PIXELS, strict=True)]
+    for names in ((), ("label", "pixels")):
+        assert is_whole(read(write(tmp_path / "a.csv", rows, names=names)))
 
 
 def test_what_is_packed_is_known_by_its_first_bytes(tmp_path):
@@ -177,10 +251,14 @@ def test_what_is_packed_is_known_by_its_first_bytes(tmp_path):
         ("", "no rows of numbers"),
         ('1,2,3,"' + "4" * 200_000 + "\n", "cannot be read"),
         ("label,a,b\n1,2,3\n", "no square images"),
+        ("label,pixels\n1,2\n3,4\n", "rows of 1 numbers, which are no square images"),
+        ("1\n2\n3\n", "1 columns; a square image's pixels"),
+        ("label,image\n7,[0 0 0 ... 0 0 0]\n", "'...' in place of most numbers"),
+        ("\udce9tiquette,a\n1,2\n", "is not text in UTF-8, as tables are; save it again as CSV in UTF-8"),
     ],
 )
 def test_other_tables_are_refused_in_one_line(tmp_path, text, words):
-    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "a.csv").write_text(text, errors="surrogateescape")
     with pytest.raises(DataError, match=words) as caught:
         read_file(tmp_path / "a.csv")
     assert len(str(caught.value).splitlines()) == 1

@@ -5,6 +5,8 @@ What the columns hold is known by the header line, and by the values where there
 
 import csv
 import gzip
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -19,11 +21,11 @@ from gansmith.errors import DataError
 
 MAX_TEXT = 2**31  # characters of a table
 _MAX_LINE, _ROWS = 2**22, 1024
-_DELIMITERS = ",;\t"
 _LABEL_COLUMNS = ("label", "labels", "class", "target", "y", "digit", "letter", "emotion", "category")
-_INDEX_COLUMNS = ("", "id", "imageid", "image_id", "index", "unnamed: 0")
+_INDEX_COLUMNS = ("", "id", "idx", "imageid", "image_id", "index", "row", "unnamed: 0")
 _MOSTLY = 0.75  # of the rows
-_MIN_COUNTED = 16  # columns from which 0, 1, 2, ... are no pixels but names, as pandas gives them
+_MIN_COUNTED = 16  # columns from which 0, 1, 2, ... or 1, 2, 3, ... are no pixels but names, as pandas gives them
+_FEW_ROWS = 10  # up to which different numbers may be the labels of as many classes
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,51 @@ class Columns:
 
 def read_table(path: Path) -> Table:
     """Return what a table of text holds. Raises DataError for cells that are no numbers, and rows that differ."""
+    try:
+        with _open_text(path) as text:
+            lines = _lines(text, path)
+            first, second = _skip_preamble(lines)
+            delimiter = _delimiter_of(first)
+            rows = csv.reader(chain([first, second], lines), delimiter=delimiter, skipinitialspace=True)
+            return _read_rows(filter(None, rows), str(path))
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read ({error}); save it again as plain CSV") from None
+    except UnicodeError:
+        raise DataError(f"{path} is not text in UTF-8, as tables are; save it again as CSV in UTF-8") from None
+
+
+def _open_text(path: Path) -> IO[str]:
+    """Open a table, packed or not, in UTF-8, or in UTF-16 where it begins with the mark of that."""
     with path.open("rb") as file:
-        is_packed = file.read(2) == b"\x1f\x8b"
-    with (gzip.open if is_packed else open)(path, "rt", encoding="utf-8-sig", newline="") as text:
-        lines = _lines(text, path)
-        first = next(lines, "")
-        delimiter = max(_DELIMITERS, key=first.count)
-        rows = csv.reader(chain([first], lines), delimiter=delimiter, skipinitialspace=True)
-        try:
-            return _read_rows(rows, str(path))
-        except csv.Error as error:
-            raise DataError(f"{path} cannot be read ({error}); save it again as plain CSV") from None
+        opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
+    with opener(path, "rb") as file:
+        is_wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
+    opened: IO[str] = opener(path, "rt", encoding="utf-16" if is_wide else "utf-8-sig", newline="")
+    return opened
+
+
+def _skip_preamble(lines: Iterator[str]) -> tuple[str, str]:
+    """Return the first two lines of a table, without Excel's `sep=;` and comments before them.
+
+    A comment with as many cells as the line below it is a header, as numpy.savetxt writes it.
+    """
+    first, second = next(lines, ""), next(lines, "")
+    while first.startswith(("#", "sep=")):
+        delimiter = _delimiter_of(second)
+        if first.startswith("#") and 0 < first.count(delimiter) == second.count(delimiter):
+            return first.lstrip("# "), second
+        first, second = second, next(lines, "")
+    return first, second
+
+
+def _delimiter_of(line: str) -> str:
+    """Return what separates the cells of a line; commas may be decimal marks of cells that something else separates.
+
+    >>> [_delimiter_of(line) for line in ("7,0,255", "7,0;0,5;1,0", "label|a|b")]
+    [',', ';', '|']
+    """
+    other = max(";\t|", key=line.count)
+    return other if 0 < line.count(other) >= line.count(",") - 1 else ","
 
 
 def _lines(file: IO[str], path: Path) -> Iterator[str]:
@@ -86,65 +122,124 @@ def _read_rows(rows: Iterator[list[str]], source: str) -> Table:
     names = [name.strip().strip("'") for name in next(rows, [])]
     width = len(names) - (names[-1:] == [""])  # a comma at the end of each line
     second = next(rows, [])
-    has_header = _is_header(names[:width], second)
+    has_header = _is_header(names[:width])
     start = [row for row in ([second] if has_header else [names, second]) if row]
     if not start:
         raise DataError(f"{source} holds no rows of numbers; a row for each image is needed")
-    columns = choose_columns(names[:width] if has_header else None, start[0][:width], source)
+    notices: tuple[str, ...] = ()
+    if has_header and len(second) == width + 1 and second[-1].strip():  # as R writes tables
+        names, width = ["", *names[:width]], width + 1
+        notices = ("its rows have a cell more than its header line, so their first cells are taken for row names",)
+    if has_header:
+        columns = choose_columns(names[:width], start[0][:width], source)
+    else:
+        columns = _unnamed_columns(names[:width], second)
     labels: list[str] = []
     cells = _pixel_cells(chain(start, rows), columns, width, labels, source)
     pixels = _read_numbers(cells, source)
+    columns = replace(columns, notices=(*notices, *columns.notices))
     return find_labels(pixels, _as_numbers(labels) if labels else None, columns, source)
 
 
-def _is_header(names: Sequence[str], second: Sequence[str]) -> bool:
-    """Return whether the cells of a first row are names: not all are numbers, or they count 0, 1, 2, ...
+def _is_header(names: Sequence[str]) -> bool:
+    """Return whether the cells of a first row are names: of columns that are known, counting, or most are no numbers.
 
-    A row of numbers that begins or ends with a name, as the second one does, is an image with its label.
+    A row of numbers with one other cell is an image, and that cell its label, or damage.
     """
-    text = [k for k, name in enumerate(names) if not _are_numbers(name)]
-    numbers = [name for k, name in enumerate(names) if name and k not in text]
-    if len(numbers) >= _MIN_COUNTED and numbers == [str(k) for k in range(len(numbers))]:
+    text = [name for name in names if not _are_numbers(name)]
+    numbers = [name for name in names if name and _are_numbers(name)]
+    if len(numbers) >= _MIN_COUNTED and numbers in [[str(k + by) for k in range(len(numbers))] for by in (0, 1)]:
         return True
-    is_label = text in ([0], [len(names) - 1]) and len(second) > text[0] and not _are_numbers(second[text[0]])
-    is_named = bool(text) and names[text[0]].lower() in _LABEL_COLUMNS
-    return bool(text) and not (is_label and len(numbers) >= 4 and not is_named)
+    is_known = any(name.lower() in (*_LABEL_COLUMNS, *_INDEX_COLUMNS) for name in text)
+    return is_known or len(text) > len(numbers)
 
 
 def _are_numbers(cell: str) -> bool:
-    """Return whether a cell holds a number, several separated by spaces, or nothing."""
-    return all(map(_is_number, cell.split()))
+    """Return whether a cell holds a number, several, or nothing."""
+    return all(map(_is_number, _split_cell(cell)))
+
+
+def _split_cell(cell: str) -> list[str]:
+    """Return the numbers in a cell: separated by spaces, or by commas as in Python's lists.
+
+    >>> [_split_cell(cell) for cell in ("0 7 255", "[0, 7, 255]", "0,5")]
+    [['0', '7', '255'], ['0', '7', '255'], ['0,5']]
+    """
+    is_list = cell[:1] in ("[", "(") or cell.count(",") > 1
+    return (re.sub(r"[\[\](),]", " ", cell) if is_list else cell).split()
 
 
 def _is_number(cell: str) -> bool:
+    """Return whether a cell is a number, with a point or a comma as decimal mark."""
     try:
-        float(cell)
+        float(cell.replace(",", "."))
     except ValueError:
         return False
     return True
 
 
-def choose_columns(names: Sequence[str] | None, start: Sequence[Any], source: str) -> Columns:
+def _unnamed_columns(first: Sequence[str], second: Sequence[str]) -> Columns:
+    """Return which columns hold pixels and labels in a table without a header line.
+
+    The label may be text, as the first or the last cell of each row; all other cells must be numbers.
+    """
+    packed = [k for k, cell in enumerate(first) if _are_numbers(cell) and len(_split_cell(cell)) > 1][:1]
+    if packed:
+        others = [k for k in range(len(first)) if k not in packed]
+        numbers = [k for k in others if _are_numbers(first[k])]
+        return Columns(tuple(packed), next(iter(numbers or others), None))
+    text = [k for k, cell in enumerate(first) if not _are_numbers(cell)]
+    is_label = text in ([0], [len(first) - 1]) and not any(_are_numbers(cell) for cell in second[text[0] : text[0] + 1])
+    pixels = [k for k in range(len(first)) if not is_label or k not in text]
+    return Columns(tuple(pixels), text[0] if is_label else None)
+
+
+def choose_columns(names: Sequence[str], start: Sequence[Any], source: str) -> Columns:
     """Return which columns hold pixels and labels.
 
     Args:
-        names: of the columns; None without a header line.
+        names: of the columns.
         start: the cells of the first row of values.
     """
     numbers = [k for k, cell in enumerate(start) if _are_numbers(str(cell))]
-    packed = [k for k in numbers if len(str(start[k]).split()) > 1][:1]
-    if names is None:
-        labels = [k for k in range(len(start)) if k not in (packed or numbers)]
-        return Columns(tuple(packed or numbers), labels[0] if labels else None)
+    packed = [k for k in numbers if len(_split_cell(str(start[k]))) > 1][:1]
     lower = [name.lower() for name in names]
     named = [k for k, name in enumerate(lower) if name in _LABEL_COLUMNS]
     others = [k for k, name in enumerate(lower[: len(start)]) if name not in _INDEX_COLUMNS and k not in named]
     pixels = packed or [k for k in others if k in numbers]
     if not pixels:
+        if any("..." in str(cell) for cell in start):  # as NumPy prints long arrays
+            raise DataError(f"{source} holds '...' in place of most numbers; save the arrays with numpy.savez instead")
         raise DataError(f"{source} holds no columns of numbers; a row of pixels for each image is needed")
+    if not packed:
+        pixels = _alike(pixels, names, source, has_label=bool(named))
     unused = [names[k] for k in (*named[1:], *sorted({*others} - {*pixels}))]
     notices = (f"columns that are not used: {', '.join(unused[:6])}",) if unused else ()
     return Columns(tuple(pixels), named[0] if named else None, notices)
+
+
+def _alike(columns: Sequence[int], names: Sequence[str], source: str, *, has_label: bool) -> list[int]:
+    """Return the columns of pixels among those of numbers: all where they make images, else those of like names.
+
+    Raises DataError for several others where none is known to hold labels.
+    """
+    count = len(columns)
+    stems = [re.sub(r"\d+", "", names[k]) for k in columns]
+    stem = Counter(stems).most_common(1)[0][0]
+    odd = [names[k] for k, own in zip(columns, stems, strict=True) if own != stem]
+    if _makes_images(count) or not odd or (not has_label and len(odd) == 1):
+        return list(columns)
+    if has_label and _makes_images(count - len(odd)):
+        return [k for k, own in zip(columns, stems, strict=True) if own == stem]
+    raise DataError(
+        f"{source} holds rows of {count:,} numbers, which are no square images; remove columns that are no pixels, "
+        f"such as {', '.join(map(repr, odd[:3]))}{'' if has_label else ', and call the one of labels label'}"
+    )
+
+
+def _makes_images(count: int) -> bool:
+    """Return whether so many numbers make a square image of more than one pixel."""
+    return count > 0 and square(count)[0] > 1
 
 
 def _pixel_cells(
@@ -159,7 +254,7 @@ def _pixel_cells(
         if columns.label is not None:
             labels.append(row[columns.label].strip())
         cells = row if len(columns.pixels) == width else [row[k] for k in columns.pixels]
-        yield cells[0].split() if len(cells) == 1 else cells
+        yield _split_cell(cells[0]) if len(cells) == 1 else cells
 
 
 def _read_numbers(rows: Iterator[list[str]], source: str) -> NDArray[Any]:
@@ -180,6 +275,8 @@ def _as_row(cells: list[str], number: int, source: str) -> NDArray[np.float32]:
     try:
         return np.array(cells, np.float32)
     except ValueError:
+        if all(cell.strip() and _is_number(cell) for cell in cells):
+            return np.array([cell.replace(",", ".") for cell in cells], np.float32)
         cell = next(cell for cell in cells if not _is_number(cell))
         what = f"{cell[:20]!r} is not a number" if cell.strip() else "a cell is empty"
         raise DataError(f"{source} cannot be read: in row {number:,} {what}; give each pixel its number") from None
@@ -187,8 +284,10 @@ def _as_row(cells: list[str], number: int, source: str) -> NDArray[np.float32]:
 
 def _as_numbers(labels: Sequence[str]) -> NDArray[Any]:
     """Return labels as numbers where all that are given are, else as text."""
-    filled = [label or "nan" for label in labels]
-    return np.array(filled, np.float64) if all(map(_is_number, filled)) else np.array(labels)
+    try:
+        return np.array([label or "nan" for label in labels], np.float64)
+    except ValueError:
+        return np.array(labels)
 
 
 def find_labels(pixels: NDArray[Any], labels: NDArray[Any] | None, columns: Columns, source: str) -> Table:
@@ -198,11 +297,16 @@ def find_labels(pixels: NDArray[Any], labels: NDArray[Any] | None, columns: Colu
     images.
     """
     count = pixels.shape[1]
-    if labels is not None or square(count)[0]:
+    if labels is not None or _makes_images(count):
+        if not _makes_images(count):
+            raise DataError(
+                f"{source} holds rows of {count:,} numbers, which are no square images; give each image a number for "
+                "each pixel, such as 784 for 28 x 28"
+            )
         return Table(pixels, labels, columns.notices)
-    if square(count - 2)[0] and _is_index(pixels[:, 0]):
+    if _makes_images(count - 2) and _is_index(pixels[:, 0]):
         return find_labels(pixels[:, 1:], None, columns, source)
-    if not square(count - 1)[0]:
+    if not _makes_images(count - 1):
         raise DataError(
             f"{source} has {count:,} columns; a square image's pixels, with or without one label, are needed"
         )
@@ -215,17 +319,26 @@ def find_labels(pixels: NDArray[Any], labels: NDArray[Any] | None, columns: Colu
 
 
 def _label_column(table: NDArray[Any]) -> tuple[int, bool]:
-    """Return which of the first and the last column is not of pixels, and whether it only numbers the rows."""
+    """Return which of the first and the last column is not of pixels, and whether it only numbers the rows.
+
+    In few rows, different numbers are the labels of different classes unless a label can hardly be as large.
+    """
     last = table.shape[1] - 1
     found = {column: np.unique(table[:, column], return_counts=True) for column in (0, last)}
     whole = [column for column in (0, last) if (found[column][0] == np.rint(found[column][0])).all()] or [0]
-    if 0 in whole and _is_index(table[:, 0]):
+    is_few = len(table) <= _FEW_ROWS
+    if 0 in whole and _is_index(table[:, 0]) and not (is_few and table[:, 0].max() <= 255):
         return 0, True
-    varied = [column for column in whole if len(found[column][0]) > 1] or whole
-    repeated = [column for column in varied if len(found[column][0]) < len(table)] or varied
     brightest = table[:, 1:-1].max(initial=0)
+    varied = [column for column in whole if not _is_ground(found[column][0], brightest)] or whole
+    repeated = [column for column in varied if is_few or len(found[column][0]) < len(table)] or varied
     column = min(repeated, key=lambda column: _label_rank(*found[column], brightest))
-    return column, len(found[column][0]) == len(table) > 1
+    return column, len(found[column][0]) == len(table) and not (is_few and found[column][0].max() <= 255)
+
+
+def _is_ground(values: NDArray[Any], brightest: float) -> bool:
+    """Return whether a column is black or white all over, as the corners of images are."""
+    return len(values) == 1 and values[0] in (0, brightest)
 
 
 def _is_index(column: NDArray[Any]) -> bool:
@@ -234,13 +347,13 @@ def _is_index(column: NDArray[Any]) -> bool:
     return len(column) > 1 and (is_counting or (column.max() > 255 and len(np.unique(column)) == len(column)))
 
 
-def _label_rank(values: NDArray[Any], counts: NDArray[np.int64], brightest: float) -> tuple[bool, int, int, float]:
+def _label_rank(values: NDArray[Any], counts: NDArray[np.int64], brightest: float) -> tuple[bool, int, float, int]:
     """Return the less, the more the values of a column look like class ids.
 
     Class ids start at 0 or 1, have no gaps, and none has nearly all rows, as black has in the corner of most images;
-    there are few, and they are small.
+    they are small, and there are few. A column of one number that is neither black nor white is a class.
     """
     is_no_pixel = brightest <= 1 < values[-1]
     has_gaps = values[0] not in (0, 1) or values[-1] - values[0] + 1 != len(values)
-    is_mostly_one = counts.max() > _MOSTLY * counts.sum()
-    return not is_no_pixel, int(has_gaps) + int(is_mostly_one), len(values), float(values[-1])
+    is_mostly_one = len(values) > 1 and counts.max() > _MOSTLY * counts.sum()
+    return not is_no_pixel, int(has_gaps) + int(is_mostly_one), float(values[-1]), len(values)
