@@ -222,8 +222,8 @@ def test_only_a_few_files_are_held_at_once(folder, tmp_path, monkeypatch):
     read, stored = [], []
     whole = loading.read_files
 
-    def counted(path, names):
-        for row, data in whole(path, names):
+    def counted(path, names, unreadable):
+        for row, data in whole(path, names, unreadable):
             read.append(row)
             assert len(read) - len(stored) <= 5
             yield row, data

@@ -1,5 +1,7 @@
 """Folders and archives of pictures: their classes and splits, what is passed over, and what is refused."""
 
+import builtins
+import errno
 import io
 import os
 import tarfile
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansmith.data.loading import load_pictures
+from gansmith.data.loading import _content, load_pictures
 from gansmith.data.pictures import find_pictures, is_archive, look_around, split_of
 from gansmith.data.prepare import Preparation
 from gansmith.errors import DataError, NotFoundError
@@ -214,6 +216,47 @@ def test_broken_pictures_are_left_out_and_counted_up_to_one_in_ten(tmp_path):
     write(folder, {"0/06.png": b"nothing"})
     with pytest.raises(DataError, match="3 of 20 pictures cannot be read"):
         load_pictures(find_pictures(folder), Preparation())
+
+
+def test_files_that_cannot_be_opened_are_left_out_as_damaged_ones_are(tmp_path, monkeypatch):
+    folder = write(tmp_path / "set", numbered(*(f"{k % 2}/{k:02d}.png" for k in range(40))))
+    (folder / "0/04.png").unlink()
+    (folder / "0/04.png").symlink_to("04.png")
+    (folder / "1/05.png").unlink()
+    (folder / "1/05.png").symlink_to(tmp_path / "nothing.png")
+    forbidden, real_open = str(folder / "0/06.png"), builtins.open
+
+    def open_allowed(path, *args, **kwargs):
+        if str(path) == forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_open(path, *args, **kwargs)
+
+    monkeypatch.setattr("builtins.open", open_allowed)
+    images = load_pictures(find_pictures(folder), Preparation())
+    assert sorted(values(images)) == [k for k in range(40) if k not in (4, 5, 6)]
+    assert images.notices[0].startswith("3 of 40 pictures cannot be read: 0/04.png (too many levels of symbolic links)")
+    assert "0/06.png (permission denied); 1/05.png (no such file or directory); they were left out" in images.notices[0]
+    with pytest.raises(DataError, match="3 of 40 pictures cannot be read"):
+        load_pictures(find_pictures(folder), Preparation(strict=True))
+    assert _content(find_pictures(folder))[1] == sum(
+        file.stat().st_size for file in folder.rglob("*.png") if file.exists()
+    )
+
+
+def test_a_picture_with_a_wrong_check_sum_in_a_zip_is_left_out(tmp_path):
+    path = pack(write(tmp_path / "set", numbered(*(f"{k % 2}/{k:02d}.png" for k in range(20)))), tmp_path / "x.zip")
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x01\x02", 16), (b"PK\x03\x04", 14)):
+        place = next(
+            k for k in range(len(data)) if data[k : k + 4] == signature and data.find(b"/04.png", k, k + 60) > 0
+        )
+        data[place + offset] ^= 1
+    path.write_bytes(data)
+    images = load_pictures(find_pictures(path), Preparation())
+    assert sorted(values(images)) == [k for k in range(20) if k != 4] and len(images.labels) == 19
+    assert images.notices[0].startswith("1 of 20 pictures cannot be read: set/0/04.png (Bad CRC-32")
+    with pytest.raises(DataError, match="x.zip: 1 of 20 pictures cannot be read"):
+        load_pictures(find_pictures(path), Preparation(strict=True))
 
 
 def test_mixed_sizes_become_one_and_it_is_said(tmp_path):

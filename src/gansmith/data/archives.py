@@ -1,7 +1,8 @@
 """Files inside .zip and .tar archives, read in place: what is there, and the bytes of some of them.
 
 An archive may come from anywhere: names that lead out of it, archives that unpack to far more than pictures do, and
-damage anywhere are refused; links, devices and archives inside are passed over and counted.
+damage are refused, but for single files of a .zip, if asked; links, devices and archives inside are passed over and
+counted.
 """
 
 import bz2
@@ -55,15 +56,25 @@ def list_archive(path: Path) -> tuple[list[str], tuple[str, ...]]:
     return names, tuple(odd)
 
 
-def read_archive(path: Path, names: Sequence[str], *, limit: int = MAX_MEMBER_BYTES) -> Iterator[tuple[int, bytes]]:
+def read_archive(
+    path: Path, names: Sequence[str], *, limit: int = MAX_MEMBER_BYTES, unreadable: dict[int, str] | None = None
+) -> Iterator[tuple[int, bytes]]:
     """Yield the row and the bytes of these files of an archive, in the order that reads fastest.
 
     Args:
         limit: bytes of each that are enough; one more is read, so that a longer file is seen to be one.
+        unreadable: takes the rows of damaged files of a .zip, and why, instead of raising DataError.
     """
     with naming_damage(path):
         for row, inside in _opened(path, names, ratio=MAX_RATIO):
-            yield row, inside.read(limit + 1)
+            try:
+                data = inside.read(limit + 1)
+            except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+                if unreadable is None or not isinstance(inside, zipfile.ZipExtFile):
+                    raise
+                unreadable[row] = reason_of(error)
+            else:
+                yield row, data
 
 
 def copy_files(path: Path, places: Mapping[str, Path]) -> None:

@@ -20,7 +20,15 @@ from torch import Tensor
 from gansmith.data import cache
 from gansmith.data.images import Images, find_known, with_known
 from gansmith.data.on_disk import open_array
-from gansmith.data.pictures import PictureSource, holds_rows, look_around, on_broken, read_file, read_files
+from gansmith.data.pictures import (
+    PictureSource,
+    holds_rows,
+    look_around,
+    on_broken,
+    read_file,
+    read_files,
+    why_unreadable,
+)
 from gansmith.data.prepare import Pixels, Preparation, Watch, quiet, read_prepared, settle
 from gansmith.errors import DataError
 
@@ -88,7 +96,13 @@ def _content(source: PictureSource) -> tuple[str, int]:
     for names in (source.parts[part].names for part in sorted(source.parts)):
         files = dict.fromkeys(name.rpartition("#")[0] for name in names) if holds_rows(names) else names
         for name in files:
-            found = os.stat(f"{source.path}/{name}")
+            try:
+                found = os.stat(f"{source.path}/{name}")
+            except OSError:  # of a link to nothing
+                digest.update(f"{name}\0unreadable\n".encode(errors="surrogateescape"))
+                continue
+            if not os.access(f"{source.path}/{name}", os.R_OK):
+                digest.update(b"forbidden\n")
             digest.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode(errors="surrogateescape"))
             size += found.st_size
     return digest.hexdigest(), size
@@ -159,10 +173,10 @@ def _prepare_all(
     Args:
         store: takes rows and their images, in any order.
     """
-    names, broken, done = source.parts[part].names, dict[int, str](), 0
+    names, broken, unreadable, done = source.parts[part].names, dict[int, str](), dict[int, str](), 0
     workers = os.cpu_count() or 1
     with quiet(), ThreadPoolExecutor(workers) as pool:
-        batches = (pool.submit(_prepare_batch, how, batch) for batch in _batches(source.path, names))
+        batches = (pool.submit(_prepare_batch, how, batch) for batch in _batches(source.path, names, unreadable))
         waiting = deque(islice(batches, 2 * workers))
         while waiting:
             rows, images, failed = waiting.popleft().result()
@@ -171,13 +185,13 @@ def _prepare_all(
             broken |= failed
             done += len(rows) + len(failed)
             if watch is not None:
-                watch(min(done, len(names)), len(names))  # archives may hold a name twice
-    return broken
+                watch(min(done + len(unreadable), len(names)), len(names))  # archives may hold a name twice
+    return broken | unreadable
 
 
-def _batches(path: Path, names: Sequence[str]) -> Iterator[list[tuple[int, bytes | str]]]:
+def _batches(path: Path, names: Sequence[str], unreadable: dict[int, str]) -> Iterator[list[tuple[int, bytes | str]]]:
     """Yield pictures a few at a time: their rows with the files' contents, or their paths where they are files."""
-    files: Iterator[tuple[int, bytes | str]] = read_files(path, names)
+    files: Iterator[tuple[int, bytes | str]] = read_files(path, names, unreadable)
     if path.is_dir() and not holds_rows(names):
         files = ((row, f"{path}/{name}") for row, name in enumerate(names))
     batch, size = [], 0
@@ -199,7 +213,10 @@ def _prepare_batch(
     rows: list[int] = []
     failed: dict[int, str] = {}
     for row, file in batch:
-        found = read_prepared(read_file(file) if isinstance(file, str) else file, how)
+        try:
+            found = read_prepared(read_file(file) if isinstance(file, str) else file, how)
+        except OSError as error:
+            found = why_unreadable(error)
         if isinstance(found, str):
             failed[row] = found
         else:

@@ -20,7 +20,7 @@ from gansmith.data.images import MAX_IMAGES
 from gansmith.data.official import OFFICIAL
 from gansmith.data.parquet import read_rows
 from gansmith.data.prepare import Look, look_into
-from gansmith.errors import DataError, NotFoundError
+from gansmith.errors import DataError, NotFoundError, reason_of
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _NOT_READ = (".pgm", ".ppm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".tga", ".psd", ".svg", ".ico", ".dcm")
@@ -134,7 +134,7 @@ def _list_folder(path: Path) -> Iterator[str]:
     """Yield the names of all files inside, with forward slashes; not what operating systems hide.
 
     Raises DataError for a link to a folder, or to a file elsewhere. In a cache of Hugging Face's, files are links to
-    its `blobs`.
+    its `blobs`. A link to nothing, or to itself, is a file that cannot be read.
     """
     root, folders = path.resolve(), [""]
     inside = (root, *(place.with_name("blobs") for place in (root, *root.parents) if place.name == "snapshots"))
@@ -145,6 +145,9 @@ def _list_folder(path: Path) -> Iterator[str]:
                 if _JUNK.search(entry.name):
                     continue
                 file = Path(entry.path)
+                if entry.is_symlink() and not os.path.exists(file):
+                    yield inner + entry.name
+                    continue
                 if entry.is_symlink() and (file.is_dir() or not any(map(file.resolve().is_relative_to, inside))):
                     raise DataError(
                         f"{file} is a link out of {path} or to a folder, which is not followed; put copies there "
@@ -370,15 +373,33 @@ def read_file(path: Path | str) -> bytes:
         return file.read() if is_sound else file.read(MAX_MEMBER_BYTES + 1)
 
 
-def read_files(path: Path, names: Sequence[str]) -> Iterator[tuple[int, bytes]]:
-    """Yield the row and the bytes of these files, in the order that the source reads fastest."""
+def read_files(
+    path: Path, names: Sequence[str], unreadable: dict[int, str] | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the row and the bytes of these files, in the order that the source reads fastest.
+
+    Args:
+        unreadable: takes the rows of files that cannot be read, and why; None to raise OSError or DataError instead.
+    """
     if holds_rows(names):
         yield from _read_tables(path if path.is_dir() else path.parent, names)
     elif path.is_dir():
         for row, name in enumerate(names):
-            yield row, read_file(path / name)
+            try:
+                data = read_file(path / name)
+            except OSError as error:
+                if unreadable is None:
+                    raise
+                unreadable[row] = why_unreadable(error)
+            else:
+                yield row, data
     else:
-        yield from read_archive(path, names)
+        yield from read_archive(path, names, unreadable=unreadable)
+
+
+def why_unreadable(error: OSError) -> str:
+    """Return why a file could not be opened, in words of the system: it may be a link to nothing, or forbidden."""
+    return (error.strerror or reason_of(error)).lower()
 
 
 def holds_rows(names: Sequence[str]) -> bool:
@@ -418,13 +439,14 @@ def look_at_rows(
     source: PictureSource, rows: Sequence[int], part: str = "train"
 ) -> tuple[dict[int, Look], dict[int, str]]:
     """Return a look at each of these pictures of a part, and why others cannot be read, by row."""
-    looks, broken = dict[int, Look](), dict[int, str]()
+    looks, broken, unreadable = dict[int, Look](), dict[int, str](), dict[int, str]()
     names = source.parts[part].names
-    for place, data in read_files(source.path, [names[row] for row in rows]):
+    for place, data in read_files(source.path, [names[row] for row in rows], unreadable):
         try:
             looks[rows[place]] = look_into(data)
         except DataError as error:
             broken[rows[place]] = str(error)
+    broken |= {rows[place]: why for place, why in unreadable.items()}
     return dict(sorted(looks.items())), dict(sorted(broken.items()))
 
 
