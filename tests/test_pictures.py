@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 import zipfile
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -119,6 +120,16 @@ LAYOUTS = {
     "some flat": ([("train", CATS), ("val", CATS), ("test", ())], 4, "2 pictures in test and val, in no class folder"),
     "other classes": ([("train", CATS), ("test", ("cat", "owl"))], 2, "2 pictures in test, in no class folder"),
     "one class": ([("train", CATS), ("test", ("dog",))], 2, ""),
+    "short": ([("trn", CATS), ("tst", CATS)], 4, ""),
+    "development": ([("train", CATS), ("dev", CATS)], 4, ""),
+    "evaluation": ([("train", CATS), ("eval", CATS)], 4, ""),
+    "held out": ([("train", CATS), ("holdout", CATS)], 4, ""),
+    "around classes": ([("rps/rps", CATS), ("rps-test-set/rps-test-set", CATS)], 4, "rps is taken for the training"),
+    "a copy": (
+        [("train", CATS), ("test", CATS), ("all/train", CATS), ("all/test", CATS)],
+        4,
+        "8 pictures in all, which",
+    ),
 }
 
 
@@ -131,6 +142,59 @@ def test_splits_are_known_by_words_and_classes_are_those_of_the_training_part(tm
     assert len(test.labels) == labelled and len(test.names) == (labelled or len(test.names))
     assert test.names and all(split_of(name) == "test" for name in test.names)
     assert notice in " ".join(source.notices) and bool(notice) is bool(source.notices)
+
+
+@pytest.mark.parametrize(
+    ("folder", "classes"), [("unlabeled", ()), ("extra", CATS), ("query", CATS), ("gallery", ()), ("night", CATS)]
+)
+def test_what_lies_beside_training_images_is_no_class(tmp_path, folder, classes):
+    names = files_of(("train", CATS), (folder, classes))
+    source = find_pictures(write(tmp_path / "set", numbered(*names)))
+    assert source.class_names == CATS and source.parts["train"].names == tuple(names[:4]) and len(source.parts) == 1
+    assert source.notices == (f"{len(names) - 4} pictures in {folder} were left out",)
+
+
+def test_folders_with_the_same_classes_are_joined_where_they_are_numbered_parts_and_else_refused(tmp_path):
+    folder = write(
+        tmp_path / "set", numbered(*files_of(("fold2", CATS), ("fold1/fold1", CATS), ("fold3", CATS)), "a.png")
+    )
+    source = find_pictures(folder)
+    assert source.class_names == CATS and source.parts["train"].labels == (0,) * 6 + (1,) * 6
+    assert all(f"/{CATS[label]}/" in name for name, label in zip(*astuple(source.parts["train"]), strict=True))
+    assert source.notices[0] == "fold1, fold2, fold3 hold the same class folders, which are joined"
+    assert source.notices[1] == "1 pictures beside the class folders were left out"
+    for tops in (("left", "right"), ("1", "2"), ("обучение", "тест")):
+        folder = write(tmp_path / tops[0], numbered(*files_of(*((top, CATS) for top in tops))))
+        with pytest.raises(
+            DataError, match=rf"{tops[0]}, {tops[1]} hold the same folders \(cat, dog\), and no name says"
+        ):
+            find_pictures(folder)
+
+
+@pytest.mark.parametrize("copy", ["pets", "pets/pets"])
+def test_a_folder_that_holds_the_classes_beside_it_again_is_a_copy(tmp_path, copy):
+    names = files_of(("", CATS), (copy, CATS))
+    source = find_pictures(write(tmp_path / "set", numbered(*(name.lstrip("/") for name in names))))
+    assert source.class_names == CATS and source.parts["train"].labels == (0, 0, 1, 1)
+    assert source.parts["train"].names == ("cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png")
+    assert source.notices == ("4 pictures in pets, which holds the folders beside it again, were left out",)
+
+
+@pytest.mark.parametrize(
+    ("names", "kept", "classes"),
+    [
+        (("images", "masks"), ("images",), ()),
+        (("train/images", "train/masks", "test/images", "test/masks"), ("train/images",), ()),
+        (("imgs/train", "imgs/val", "annotations/train", "annotations/val"), ("imgs/train",), ()),
+        (("cat/Images", "cat/Segmentation", "dog/Images"), ("cat/Images", "dog/Images"), CATS),
+        (("images", "masks", "hats"), ("hats", "images", "masks"), ("hats", "images", "masks")),
+    ],
+)
+def test_masks_beside_images_are_no_images(tmp_path, names, kept, classes):
+    source = find_pictures(write(tmp_path / "set", numbered(*files_of(*((name, ()) for name in names)))))
+    assert source.parts["train"].names == tuple(files_of(*((name, ()) for name in kept)))
+    assert source.class_names == classes
+    assert ("were left out, as masks or labels" in " ".join(source.notices)) is (classes in ((), CATS))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
@@ -16,6 +16,20 @@ from pathlib import Path, PurePath, PurePosixPath
 from gansmith.config import ARCHIVES, ARRAY_FILES
 from gansmith.data import cache
 from gansmith.data.archives import MAX_MEMBER_BYTES, is_zip, list_archive, read_archive
+from gansmith.data.folders import (
+    OTHER_WORDS,
+    TEST_WORDS,
+    TRAIN_WORDS,
+    are_folds,
+    copies_among,
+    folders_inside,
+    hold_same_classes,
+    parts_of,
+    places_of,
+    places_of_masks,
+    without_common_folders,
+    words_of,
+)
 from gansmith.data.images import MAX_IMAGES
 from gansmith.data.official import OFFICIAL
 from gansmith.data.parquet import read_rows
@@ -27,10 +41,6 @@ _NOT_READ = (".pgm", ".ppm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", 
 LOOKS = 256  # pictures that are looked at before preparation
 MAX_BROKEN_SHARE = 0.1
 MAX_NUMBERED = 65_536  # class folders have numbers below it, as the labels of a generator's file
-TRAIN_WORDS, TEST_WORDS = (
-    {"train", "training", "trainset", "trainval"},
-    {"test", "testing", "testset", "val", "valid", "validation"},
-)
 _LONG_TAR_BYTES = 2**22  # whose list of names is kept
 _JUNK = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$|@eaDir(/|$))", re.IGNORECASE)
 _PICKLES = re.compile(r"(^|/)cifar-(100?)-(batches-py|python)")
@@ -180,24 +190,84 @@ def split_of(name: str) -> str:
     >>> [split_of(name) for name in ("seg_train", "val2017", "trainval", "cats")]
     ['train', 'test', 'train', '']
     """
-    words = set(re.split(r"[\W\d_]+", name.lower()))
+    words = words_of(name)
     return "train" if words & TRAIN_WORDS else "test" if words & TEST_WORDS else ""
 
 
 def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
     """Return the splits and classes that the folders of these pictures name."""
-    inner = _splits_first(_without_common_folders(names))
-    tops = {name.split("/", 1)[0] for name in inner if "/" in name}
+    names, notices = _without_masks(names)
+    inner = _splits_first(without_common_folders(names))
+    names, inner, copied = _without_copies(names, inner)
+    inside = folders_inside(inner)
+    splits = {top: split_of(top) for top in inside}
     loose = sum("/" not in name for name in inner)
-    if _are_splits(tops):
-        if loose > MAX_BROKEN_SHARE * len(names):
-            raise DataError(_too_many_loose(path, loose, len(names), [top for top in sorted(tops) if split_of(top)]))
-        return _arrange_splits(path, names, inner)
-    if [split_of(top) for top in tops] == ["train"] and loose <= MAX_BROKEN_SHARE * len(names):
-        return _arrange_splits(path, names, inner)
-    part, numbers, notices = _arrange_classes(path, names, inner)
-    layout = "class folders" if numbers else "pictures without class folders"
-    return PictureSource(path, layout, {"train": part}, _names_of(numbers), notices)
+    is_loose = loose > MAX_BROKEN_SHARE * len(names)
+    source = None
+    if _are_splits(inside):
+        if is_loose:
+            raise DataError(_too_many_loose(path, loose, len(names), [top for top in sorted(inside) if splits[top]]))
+        source = _arrange_splits(path, names, inner, splits)
+    elif list(splits.values()) == ["train"] and not is_loose:
+        source = _arrange_splits(path, names, inner, splits)
+    elif hold_same_classes(inside) and not is_loose:
+        source = _arrange_alike(path, names, inner, inside, splits)
+    if source is None:
+        part, numbers, odd = _arrange_classes(path, names, inner)
+        layout = "class folders" if numbers else "pictures without class folders"
+        source = PictureSource(path, layout, {"train": part}, _names_of(numbers), odd)
+    return replace(source, notices=(*notices, *copied, *source.notices))
+
+
+def _without_masks(names: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
+    """Return the pictures without masks in a folder beside that of the images, and a sentence on these."""
+    masks = places_of_masks(places_of(names))
+    if not masks:
+        return names, ()
+    kept = [name for name in names if name.rpartition("/")[0] not in masks]
+    left_out = f"{len(names) - len(kept):,} pictures in {_readable(min(masks))}"
+    more = f" and {len(masks) - 1:,} more folders" if len(masks) > 1 else ""
+    return kept, (f"{left_out}{more} were left out, as masks or labels of the images in the folder beside",)
+
+
+def _without_copies(names: Sequence[str], inner: Sequence[str]) -> tuple[Sequence[str], Sequence[str], tuple[str, ...]]:
+    """Return the pictures without a folder that holds the folders beside it once more, and a sentence on that."""
+    copies = copies_among(folders_inside(inner))
+    if not copies:
+        return names, inner, ()
+    rows = [row for row, name in enumerate(inner) if name.split("/", 1)[0] not in copies]
+    listing = " and ".join(map(_readable, sorted(copies)))
+    odd = f"{len(names) - len(rows):,} pictures in {listing}, which holds the folders beside it again, were left out"
+    return [names[row] for row in rows], [inner[row] for row in rows], (odd,)
+
+
+def _arrange_alike(
+    path: Path, names: Sequence[str], inner: Sequence[str], inside: Mapping[str, set[str]], splits: Mapping[str, str]
+) -> PictureSource:
+    """Return a source whose outermost folders hold the same class folders: splits, or numbered parts of one set.
+
+    Raises DataError where no name says which holds the training images.
+    """
+    unnamed = [top for top, split in splits.items() if not split]
+    if "train" in splits.values():
+        return _arrange_splits(path, names, inner, splits)
+    if len(unnamed) == 1:
+        source = _arrange_splits(path, names, inner, {**splits, unnamed[0]: "train"})
+        notice = f"{_readable(unnamed[0])} is taken for the training images, as what is beside it is named as a test"
+        return replace(source, notices=(notice, *source.notices))
+    listing = ", ".join(map(_readable, sorted(inside)[:4]))
+    if are_folds(inside):
+        groups = [[row for row, name in enumerate(inner) if name.startswith(f"{top}/")] for top in inside]
+        part, numbers, odd = _arrange_classes(path, *_rows_inside(names, inner, groups))
+        notices = [f"{listing} hold the same class folders, which are joined", *odd]
+        if len(part.names) < len(names):
+            notices.append(f"{len(names) - len(part.names):,} pictures beside the class folders were left out")
+        return PictureSource(path, "class folders", {"train": part}, _names_of(numbers), tuple(notices))
+    classes = ", ".join(map(_readable, sorted(next(iter(inside.values())))[:4]))
+    raise DataError(
+        f"{path}: {listing} hold the same folders ({classes}), and no name says which is for training; call that one "
+        "train, give it alone, or, where these are the classes, put their pictures straight into them"
+    )
 
 
 def _splits_first(inner: Sequence[str]) -> Sequence[str]:
@@ -208,7 +278,7 @@ def _splits_first(inner: Sequence[str]) -> Sequence[str]:
     >>> _splits_first(["trainA/1.png", "trainB/1.png", "testA/1.png"])
     ['train/A/1.png', 'train/B/1.png', 'test/A/1.png']
     """
-    paths = [_parts_of(name) for name in inner]
+    paths = [parts_of(name) for name in inner]
     known = {top: found.groups() for top in {parts[0] for parts in paths} if (found := _DOMAIN.fullmatch(top))}
     if all(len(parts) > 1 and parts[0] in known for parts in paths):
         turned = [[*known[parts[0]], *parts[1:]] for parts in paths]
@@ -224,44 +294,30 @@ _DOMAIN = re.compile(r"(train|test|val)[-_]?([AB])")  # of pairs of domains, as 
 
 
 def _are_splits(folders: Collection[str]) -> bool:
-    """Return whether folders are splits rather than classes: train and test, or most of them with such words."""
+    """Return whether folders are splits rather than classes: train and test, train and others, or most of them."""
     named = [folder for folder in folders if split_of(folder)]
+    others = [folder for folder in folders if not split_of(folder)]
+    if others and all(words_of(folder) & OTHER_WORDS for folder in others) and "train" in map(split_of, named):
+        return True
     if 2 * len(named) < len(folders):  # there may be classes such as "bullet train" and "test tube"
         named = [folder for folder in named if folder.lower() in TRAIN_WORDS | TEST_WORDS]
     return {split_of(folder) for folder in named} == {"train", "test"}
 
 
-def _without_common_folders(names: Sequence[str], *, keep: Collection[str] = ()) -> list[str]:
-    """Return the names without the folders that all of them share.
+def _arrange_splits(path: Path, names: Sequence[str], inner: Sequence[str], splits: Mapping[str, str]) -> PictureSource:
+    """Return a source whose outermost folders are splits; classes are those of the training part.
 
     Args:
-        keep: folders that are left, with what is inside.
+        splits: "train", "test" or nothing for each of these folders; those without are left out.
     """
-    paths = [_parts_of(name) for name in names]
-    depth = 0
-    while all(len(parts) > depth + 1 for parts in paths) and len({parts[depth] for parts in paths}) == 1:
-        if paths[0][depth] in keep:
-            break
-        depth += 1
-        if paths[0][depth - 1].lower() in TRAIN_WORDS | TEST_WORDS:  # a split of its own
-            break
-    return ["/".join(parts[depth:]) for parts in paths]
-
-
-def _parts_of(name: str) -> list[str]:
-    return [part for part in name.split("/") if part not in ("", ".")]
-
-
-def _arrange_splits(path: Path, names: Sequence[str], inner: Sequence[str]) -> PictureSource:
-    """Return a source whose outermost folders are splits; classes are those of the training part."""
     by_top: dict[str, list[int]] = {}
     for row, name in enumerate(inner):
         by_top.setdefault(name.split("/", 1)[0] if "/" in name else "", []).append(row)
-    train_tops, test_tops = ([top for top in by_top if split_of(top) == split] for split in ("train", "test"))
+    train_tops, test_tops = ([top for top in by_top if splits.get(top) == split] for split in ("train", "test"))
     notices = [
         f"{len(rows):,} pictures {f'in {_readable(top)}' if top else 'beside its folders'} were left out"
         for top, rows in by_top.items()
-        if not split_of(top)
+        if not splits.get(top)
     ]
     train, numbers, odd = _arrange_classes(path, *_rows_inside(names, inner, [by_top[top] for top in train_tops]))
     parts, notices = {"train": train}, [*notices, *odd]
@@ -282,7 +338,7 @@ def _rows_inside(
     chosen, stripped = [], []
     for rows in groups:
         chosen += [names[row] for row in rows]
-        stripped += _without_common_folders([inner[row].split("/", 1)[1] for row in rows], keep=keep)
+        stripped += without_common_folders([inner[row].split("/", 1)[1] for row in rows], keep=keep)
     return chosen, stripped
 
 

@@ -1,0 +1,114 @@
+"""What the names of folders around pictures say: which are splits, masks or copies, and which hold the same classes.
+
+A place is the path of a folder that holds pictures, inside a source.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+TRAIN_WORDS, TEST_WORDS = (
+    {"train", "training", "trainset", "trainval", "trn"},
+    {"test", "testing", "testset", "tst", "val", "valid", "validation", "dev", "eval", "evaluation", "holdout"},
+)
+OTHER_WORDS = {"unlabeled", "unlabelled", "extra", "query", "gallery", "pred"}  # of splits beside a training one
+IMAGE_WORDS = {"image", "images", "img", "imgs"}
+MASK_WORDS = {"mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations"}
+FOLD_WORDS = {"fold", "part", "batch", "chunk", "shard", "split", "subset"}  # of numbered parts of one set
+
+
+def words_of(name: str) -> set[str]:
+    """Return the words in a name, in lower case."""
+    return set(re.split(r"[\W\d_]+", name.lower())) - {""}
+
+
+def parts_of(name: str) -> list[str]:
+    """Return the folders in a path and what is inside the last."""
+    return [part for part in name.split("/") if part not in ("", ".")]
+
+
+def places_of(names: Sequence[str]) -> set[str]:
+    """Return the folders that files lie in."""
+    return {name.rpartition("/")[0] for name in names}
+
+
+def without_common_folders(names: Sequence[str], *, keep: Collection[str] = ()) -> list[str]:
+    """Return the names without the folders that all of them share.
+
+    Args:
+        keep: folders that are left, with what is inside.
+    """
+    paths = [parts_of(name) for name in names]
+    depth = 0
+    while all(len(parts) > depth + 1 for parts in paths) and len({parts[depth] for parts in paths}) == 1:
+        if paths[0][depth] in keep:
+            break
+        depth += 1
+        if paths[0][depth - 1].lower() in TRAIN_WORDS | TEST_WORDS:  # a split of its own
+            break
+    return ["/".join(parts[depth:]) for parts in paths]
+
+
+def folders_inside(names: Sequence[str]) -> dict[str, set[str]]:
+    """Return the folders inside each outermost folder, without those that all of its files share.
+
+    >>> folders_inside(["set/a/cat/1.png", "set/a/cat/2.png", "b/owl/1.png", "b/2.png"])
+    {'b': {'owl'}, 'set': set()}
+    """
+    by_top: dict[str, list[str]] = {}
+    for place in sorted(places_of(names)):
+        top, *inner = parts_of(place) or [""]
+        by_top.setdefault(top, []).append("/".join([*inner, "file"]))
+    by_top.pop("", None)
+    return {
+        top: {name.split("/", 1)[0] for name in without_common_folders(inner) if "/" in name}
+        for top, inner in by_top.items()
+    }
+
+
+def hold_same_classes(inside: Mapping[str, set[str]]) -> bool:
+    """Return whether several folders all hold the same folders, two or more."""
+    first = next(iter(inside.values()), set())
+    return len(inside) > 1 and len(first) > 1 and all(folders == first for folders in inside.values())
+
+
+def are_folds(folders: Collection[str]) -> bool:
+    """Return whether folders are numbered parts of one set.
+
+    >>> are_folds(["fold1", "fold2"]), are_folds(["epoch_1", "epoch_2"])
+    (True, False)
+    """
+    stems = {re.sub(r"\d+", "", folder.lower()) for folder in folders}
+    return len(stems) == 1 and bool(words_of(stems.pop()) & FOLD_WORDS)
+
+
+def copies_among(inside: Mapping[str, set[str]]) -> set[str]:
+    """Return the folders that hold folders of the names of all others beside them.
+
+    >>> copies_among({"yes": set(), "no": set(), "tumors": {"yes", "no"}})
+    {'tumors'}
+    """
+    return {top for top, folders in inside.items() if len(folders) > 1 and folders == {*inside} - {top}}
+
+
+def places_of_masks(places: Collection[str]) -> set[str]:
+    """Return the places in folders of masks or labels beside a folder of images and nothing else.
+
+    >>> places_of_masks(["train/images", "train/masks", "masks"])
+    {'train/masks'}
+    """
+    inside: dict[str, set[str]] = {}
+    for place in places:
+        parts = place.split("/")
+        for depth, part in enumerate(parts):
+            inside.setdefault("/".join(parts[:depth]), set()).add(part.lower())
+    pairs = {
+        parent
+        for parent, folders in inside.items()
+        if folders & IMAGE_WORDS and folders & MASK_WORDS and folders <= IMAGE_WORDS | MASK_WORDS
+    }
+    return {place for place in places if _is_in_masks(place.split("/"), pairs)}
+
+
+def _is_in_masks(parts: Sequence[str], pairs: Collection[str]) -> bool:
+    found = [depth for depth, part in enumerate(parts) if part.lower() in MASK_WORDS]
+    return any("/".join(parts[:depth]) in pairs for depth in found)
