@@ -79,8 +79,9 @@ def test_16_bit_pictures_are_scaled_by_their_own_range():
     deep = np.linspace(1000, 5000, 64).reshape(8, 8).astype(np.uint16)
     found = prepare(decode(packed(Image.fromarray(deep))), Preparation(8, color="grey"))[0]
     np.testing.assert_allclose(found.astype(float), np.linspace(0, 255, 64).reshape(8, 8), atol=0.6)
-    flat = decode(packed(Image.fromarray(np.full((8, 8), 700, np.uint16))))
-    assert np.asarray(flat).max() == 0
+    for value, level in ((0, 0), (257 * 51, 51), (65535, 255)):  # without a range of their own, by that of their type
+        flat = decode(packed(Image.fromarray(np.full((8, 8), value, np.uint16))))
+        assert flat.mode == "L" and (np.asarray(flat) == level).all()
     found = look_into(packed(Image.fromarray(deep)))
     assert found.mode == "I;16" and "each by its own range" in settle(Preparation(), [look(), found])[1][0]
 
@@ -176,8 +177,12 @@ def test_opaque_pictures_are_padded_with_what_is_at_their_edges(ground, backgrou
     assert prepare(Image.fromarray(pixels), settled)[0, 0].tolist() == [ground] * 12
 
 
-def test_nothing_visible_says_nothing_and_no_pictures_are_refused():
-    assert look_at(Image.new("RGBA", (8, 8), (255, 255, 255, 0))).is_content_light is None
+def test_nothing_visible_is_said_and_no_pictures_are_refused():
+    hidden = look_at(Image.new("RGBA", (8, 8), (255, 255, 255, 0)))
+    assert hidden.is_content_light is None
+    notices = settle(Preparation(), [hidden, hidden, look(8, 8)])[1]
+    assert "2 of 3 pictures looked at are transparent nearly everywhere" in notices[1] and "alpha" in notices[1]
+    assert len(settle(Preparation(), [hidden, look(8, 8)])[1]) == 1
     with pytest.raises(DataError, match="no picture that can be read"):
         settle(Preparation(), [])
 

@@ -176,13 +176,26 @@ def _canonical(picture: Image.Image) -> Image.Image:
         if not np.isfinite(values).all():
             raise DataError("some of its pixels are NaN or infinite")
         low, high = float(values.min()), float(values.max())
-        scaled = (values - low) * (255.0 / (high - low) if high > low else 0.0)
+        if high == low:
+            return Image.new("L", picture.size, _grey_level(low, picture.mode))
+        scaled = (values - low) * (255.0 / (high - low))
         return Image.fromarray(scaled.round().astype(np.uint8))
     if picture.mode in ("L", "LA", "RGB", "RGBA") and "transparency" not in picture.info:
         return picture
     if picture.mode == "PA" or "transparency" in picture.info:
         return picture.convert("RGBA")
     return picture.convert("L" if picture.mode == "1" else "RGB")
+
+
+def _grey_level(value: float, mode: str) -> int:
+    """Return the grey level of a picture of one value, which has no range of its own: by that of its type.
+
+    >>> _grey_level(65535, "I;16"), _grey_level(0.2, "F"), _grey_level(51, "F")
+    (255, 51, 51)
+    """
+    limits = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0, 2.0**31)
+    limit = next((limit for limit in limits if value <= limit), value)
+    return round(max(0.0, value) / limit * 255)
 
 
 def look_at(picture: Image.Image) -> Look:
@@ -223,6 +236,12 @@ def settle(asked: Preparation, looks: Sequence[Look]) -> tuple[Preparation, tupl
         asked = replace(asked, background=_background(looks))
         if any(look.has_transparency for look in looks):
             notices.append(f"transparent pictures are laid over {asked.background}; --background chooses another")
+    hidden = sum(look.has_transparency and look.is_content_light is None for look in looks)
+    if 2 * hidden > len(looks):
+        notices.append(
+            f"{hidden} of {len(looks)} pictures looked at are transparent nearly everywhere, so hardly anything of "
+            "them is seen; save them without an alpha channel to use the colors under it"
+        )
     if any(look.mode.startswith(_WIDE_MODES) for look in looks):
         notices.append("pictures of 16 bits or of floats are scaled to 8 bits, each by its own range")
     return asked, tuple(notices)
