@@ -1,6 +1,7 @@
 """One door for images of any kind: what a path holds is recognised, read and prepared."""
 
 import io
+import shutil
 import tarfile
 import zipfile
 
@@ -68,6 +69,34 @@ def test_a_folder_of_cifar_is_one_set_in_two_parts(tmp_path):
     np.testing.assert_array_equal(train.pixels.numpy().reshape(6, -1), both[:, 1:])
     assert train.labels.tolist() == both[:, 0].tolist()
     assert test.labels.tolist() == stored["test_batch"][:, 0].tolist()
+
+
+def test_targets_beside_features_are_labels(tmp_path):
+    np.save(tmp_path / "features.npy", PIXELS)
+    np.save(tmp_path / "targets.npy", np.array([2, 0, 1, 1, 0, 2]))
+    images = load_data(str(tmp_path))
+    assert images.labels.tolist() == [2, 0, 1, 1, 0, 2] and len(images) == 6
+
+
+@pytest.mark.parametrize("mode", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
+def test_an_archive_without_an_ending_is_known_by_its_first_bytes(tmp_path, mode):
+    (tmp_path / "pictures" / "a").mkdir(parents=True)
+    for k, image in enumerate(PIXELS):
+        (tmp_path / "pictures" / "a" / f"{k}.png").write_bytes(png(image))
+    format = {"tar.gz": "gztar", "tar.bz2": "bztar", "tar.xz": "xztar"}.get(mode, mode)
+    shutil.make_archive(str(tmp_path / "x"), format, tmp_path / "pictures")
+    (tmp_path / f"x.{mode}").rename(tmp_path / "archive")
+    np.testing.assert_array_equal(load_data(str(tmp_path / "archive")).pixels.numpy(), PIXELS.transpose(0, 3, 1, 2))
+    (tmp_path / "archive").write_bytes((tmp_path / "archive").read_bytes()[:5])
+    with pytest.raises(DataError, match="archive is (none of the files that images|damaged or no archive)"):
+        load_data(str(tmp_path / "archive"))
+
+
+def test_arrays_beside_pictures_in_an_archive_are_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("set/a.png", png(PIXELS[0]))
+        archive.writestr("set/data.npz", b"")
+    assert load_data(str(tmp_path / "x.zip")).notices[0] == "the pictures were read, and not set/data.npz"
 
 
 def test_several_files_that_may_be_meant_are_refused(tmp_path):

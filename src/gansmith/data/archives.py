@@ -110,6 +110,20 @@ def is_zip(path: Path) -> bool:
     return not is_tar and path.name.lower().endswith(".zip")
 
 
+def starts_archive(path: Path) -> bool:
+    """Whether a file is a zip or a tar, packed or not, by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+        opener = next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
+        if opener is not None:
+            with opener(path, "rb") as stream:
+                head = stream.read(512)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        return False
+    return head.startswith(b"PK\x03\x04") or head[257:262] == b"ustar"
+
+
 @contextmanager
 def naming_damage(path: Path) -> Iterator[None]:
     """Turn what archive libraries raise for damage into DataError."""

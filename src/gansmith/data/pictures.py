@@ -15,7 +15,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from gansmith.config import ARCHIVES, ARRAY_FILES
 from gansmith.data import cache
-from gansmith.data.archives import MAX_MEMBER_BYTES, is_zip, list_archive, read_archive
+from gansmith.data.archives import MAX_MEMBER_BYTES, is_zip, list_archive, read_archive, starts_archive
 from gansmith.data.folders import (
     OTHER_WORDS,
     TEST_WORDS,
@@ -79,8 +79,10 @@ class PictureSource:
 
 
 def is_archive(path: PurePath) -> bool:
-    """Whether a file's name is that of an archive of pictures."""
-    return path.name.lower().endswith(ARCHIVES)
+    """Whether a file is an archive of pictures by its name, or by its first bytes where its name has no ending."""
+    if path.suffix or not isinstance(path, Path):
+        return path.name.lower().endswith(ARCHIVES)
+    return path.is_file() and starts_archive(path)
 
 
 def find_pictures(path: Path) -> PictureSource:
@@ -100,6 +102,10 @@ def find_pictures(path: Path) -> PictureSource:
     source = _arrange(path, pictures)
     kinds = Counter(PurePosixPath(name).suffix.lower() for name in names)
     odd += [f"{kinds[kind]:,} {kind} files were left out; convert them to PNG" for kind in _NOT_READ if kinds[kind]]
+    if not path.is_dir():
+        arrays = [_readable(name) for name in names if is_of_numbers(name)]
+        more = f" and {len(arrays) - 6:,} more" if len(arrays) > 6 else ""
+        odd += [f"the pictures were read, and not {', '.join(arrays[:6])}{more}"] if arrays else []
     return replace(source, notices=(*odd, *source.notices))
 
 

@@ -220,7 +220,7 @@ def _files_in(folder: Path) -> FileSource | PictureSource | None:
     of pictures, their means and features are no sets.
     """
     known = [file for file in _array_files(folder) if not re.search(r"meta|submission", file.name.lower())]
-    images = [file for file in known if not re.search(r"label|^y[._]|_y\.bin$", file.name.lower())]
+    images = [file for file in known if not re.search(r"label|target|^y[._]|_y\.bin$", file.name.lower())]
     if not images:
         return None
     pictures = count_pictures(folder)
