@@ -75,6 +75,9 @@ INDEX = np.arange(20)[:, None]
         (["Unnamed: 0", "label", *NAMES], [INDEX, LABELS[:, None], PIXELS], LABELS),
         (["idx", "label", *NAMES], [INDEX, LABELS[:, None], PIXELS], LABELS),
         (["label", *NAMES], [INDEX + 1, LABELS[:, None], PIXELS], LABELS),  # row names, as R writes them
+        (["V", *NAMES], [INDEX + 1, LABELS[:, None], PIXELS], LABELS),
+        (NAMES, [INDEX + 1, PIXELS], None),
+        (NAMES, [LABELS[:, None], PIXELS], LABELS),
         ([str(k + 1) for k in range(65)], [LABELS[:, None], PIXELS], LABELS),
         (["", "label", *NAMES], [INDEX, LABELS[:, None], PIXELS], LABELS),
         (["digit", "label", *NAMES], [LABELS[:, None], INDEX, PIXELS], LABELS),
@@ -100,7 +103,7 @@ def test_columns_of_numbers_that_are_no_pixels_are_left_out_or_named(tmp_path):
     rows = np.concatenate([LABELS[:, None], np.ones_like(INDEX), PIXELS], axis=1)
     found = read(write(tmp_path / "a.csv", rows, names=["label", "fold", *NAMES]))
     assert is_whole(found) and found.notices == ("columns that are not used: fold",)
-    with pytest.raises(DataError, match="rows of 66 numbers.*such as 'kind', 'fold', and call the one of labels label"):
+    with pytest.raises(DataError, match="66 columns; .*such as 'kind', 'fold', or call one label"):
         read(write(tmp_path / "a.csv", rows, names=["kind", "fold", *NAMES]))
     with pytest.raises(DataError, match="rows of 63 numbers, which are no square images.*such as 'fold'$"):
         read(write(tmp_path / "a.csv", rows[:, :-2], names=["label", "fold", *NAMES[:-2]]))

@@ -50,11 +50,13 @@ class Columns:
     Attributes:
         pixels: of numbers; one of text where each of its cells holds all numbers of an image, separated by spaces.
         label: None where no name says which it is.
+        odd: names of columns of numbers that differ from those of most, as of columns that are no pixels.
     """
 
     pixels: tuple[int, ...]
     label: int | None = None
     notices: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
 
 
 def read_table(path: Path) -> Table:
@@ -128,8 +130,10 @@ def _read_rows(rows: Iterator[list[str]], source: str) -> Table:
         raise DataError(f"{source} holds no rows of numbers; a row for each image is needed")
     notices: tuple[str, ...] = ()
     if has_header and len(second) == width + 1 and second[-1].strip():  # as R writes tables
-        names, width = ["", *names[:width]], width + 1
-        notices = ("its rows have a cell more than its header line, so their first cells are taken for row names",)
+        has_label = any(name.lower() in _LABEL_COLUMNS for name in names)
+        names, width = ["" if has_label else "first", *names[:width]], width + 1
+        taken = ", so their first cells are taken for row names" if has_label else ""
+        notices = (f"its rows have a cell more than its header line{taken}",)
     if has_header:
         columns = choose_columns(names[:width], start[0][:width], source)
     else:
@@ -211,30 +215,20 @@ def choose_columns(names: Sequence[str], start: Sequence[Any], source: str) -> C
         if any("..." in str(cell) for cell in start):  # as NumPy prints long arrays
             raise DataError(f"{source} holds '...' in place of most numbers; save the arrays with numpy.savez instead")
         raise DataError(f"{source} holds no columns of numbers; a row of pixels for each image is needed")
-    if not packed:
-        pixels = _alike(pixels, names, source, has_label=bool(named))
+    alike, odd = _split_alike(pixels, names)
+    if named and not _makes_images(len(pixels)) and _makes_images(len(alike)):
+        pixels, odd = alike, []
     unused = [names[k] for k in (*named[1:], *sorted({*others} - {*pixels}))]
     notices = (f"columns that are not used: {', '.join(unused[:6])}",) if unused else ()
-    return Columns(tuple(pixels), named[0] if named else None, notices)
+    found = tuple(names[k] for k in odd) if len(odd) < len(alike) else ()
+    return Columns(tuple(pixels), named[0] if named else None, notices, found)
 
 
-def _alike(columns: Sequence[int], names: Sequence[str], source: str, *, has_label: bool) -> list[int]:
-    """Return the columns of pixels among those of numbers: all where they make images, else those of like names.
-
-    Raises DataError for several others where none is known to hold labels.
-    """
-    count = len(columns)
-    stems = [re.sub(r"\d+", "", names[k]) for k in columns]
-    stem = Counter(stems).most_common(1)[0][0]
-    odd = [names[k] for k, own in zip(columns, stems, strict=True) if own != stem]
-    if _makes_images(count) or not odd or (not has_label and len(odd) == 1):
-        return list(columns)
-    if has_label and _makes_images(count - len(odd)):
-        return [k for k, own in zip(columns, stems, strict=True) if own == stem]
-    raise DataError(
-        f"{source} holds rows of {count:,} numbers, which are no square images; remove columns that are no pixels, "
-        f"such as {', '.join(map(repr, odd[:3]))}{'' if has_label else ', and call the one of labels label'}"
-    )
+def _split_alike(columns: Sequence[int], names: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return the columns whose names differ from the commonest in more than a number, after the others."""
+    stems = {k: re.sub(r"\d+", "", names[k]) for k in columns}
+    stem = Counter(stems.values()).most_common(1)[0][0]
+    return [k for k in columns if stems[k] == stem], [k for k in columns if stems[k] != stem]
 
 
 def _makes_images(count: int) -> bool:
@@ -300,15 +294,16 @@ def find_labels(pixels: NDArray[Any], labels: NDArray[Any] | None, columns: Colu
     if labels is not None or _makes_images(count):
         if not _makes_images(count):
             raise DataError(
-                f"{source} holds rows of {count:,} numbers, which are no square images; give each image a number for "
-                "each pixel, such as 784 for 28 x 28"
+                f"{source} holds rows of {count:,} numbers, which are no square images; "
+                f"{_what_to_remove(columns) or 'give a number for each pixel, such as 784 for 28 x 28'}"
             )
         return Table(pixels, labels, columns.notices)
     if _makes_images(count - 2) and _is_index(pixels[:, 0]):
         return find_labels(pixels[:, 1:], None, columns, source)
     if not _makes_images(count - 1):
+        advice = f", so {_what_to_remove(columns)}" if columns.odd else ""
         raise DataError(
-            f"{source} has {count:,} columns; a square image's pixels, with or without one label, are needed"
+            f"{source} has {count:,} columns; a square image's pixels, with or without one label, are needed{advice}"
         )
     column, is_index = _label_column(pixels)
     labels = None if is_index else pixels[:, column]
@@ -316,6 +311,15 @@ def find_labels(pixels: NDArray[Any], labels: NDArray[Any] | None, columns: Colu
     what = "numbers its images, which have no labels" if is_index else "is taken for labels"
     found = Table(np.delete(pixels, column, axis=1), labels)
     return replace(found, notices=(*columns.notices, f"its {where} column {what}"))
+
+
+def _what_to_remove(columns: Columns) -> str:
+    """Return advice on columns that may be no pixels; nothing where none is called otherwise than most."""
+    if not columns.odd:
+        return ""
+    shown = ", ".join(map(repr, columns.odd[:3]))
+    more = ", or call one label" if columns.label is None else ""
+    return f"remove columns that are no pixels, such as {shown}{more}"
 
 
 def _label_column(table: NDArray[Any]) -> tuple[int, bool]:
