@@ -44,9 +44,12 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def write_idx(path: Path, values: np.ndarray) -> None:
-    header = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
-    data = header + values.astype(np.uint8).tobytes()
+IDX_TYPES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
+
+
+def write_idx(path: Path, values: np.ndarray, kind: str = "u1") -> None:
+    header = bytes([0, 0, IDX_TYPES[kind], values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+    data = header + values.astype(f">{kind}").tobytes()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 

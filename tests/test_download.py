@@ -182,7 +182,7 @@ def test_a_set_of_one_archive_is_fetched_once_for_both_parts(gansmith, monkeypat
     root, url = server
     monkeypatch.delenv("GANSMITH_OFFLINE")
     for name in ("train_32x32.mat", "test_32x32.mat"):
-        savemat(root / name, {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.array([[10], [1], [2], [3]])})
+        savemat(root / name, {"X": np.full((32, 32, 3, 4), 200, np.uint8), "y": np.array([[10], [1], [2], [3]])})
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.iterdir()}
     known = replace(official.OFFICIAL["svhn"], sha256=hashes, mirrors=(url,))
     monkeypatch.setitem(official.OFFICIAL, "svhn", known)
@@ -207,8 +207,8 @@ def test_official_sets_are_fetched_once_and_read_from_the_cache(gansmith, monkey
     root, url = server
     monkeypatch.delenv("GANSMITH_OFFLINE")
     monkeypatch.setattr(idx, "places", lambda name: [cache_dir(name)])
-    write_set(root, np.zeros((3, 4, 4), np.uint8), np.arange(3))
-    write_set(root, np.zeros((2, 4, 4), np.uint8), np.arange(2), "t10k")
+    write_set(root, np.full((3, 8, 8), 200, np.uint8), np.arange(3))
+    write_set(root, np.full((2, 8, 8), 200, np.uint8), np.arange(2), "t10k")
     hashes = {path.name: hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest() for path in root.glob("*.gz")}
     monkeypatch.setitem(official.OFFICIAL, "mnist", replace(official.OFFICIAL["mnist"], sha256=hashes, mirrors=(url,)))
     images = load_data("mnist")

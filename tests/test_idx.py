@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from gansmith.data import load_data, official
 from gansmith.data.idx import find_idx, load_idx, read_idx
 from gansmith.data.official import cache_dir
+from gansmith.data.prepare import Preparation
 from gansmith.errors import DataError, NotFoundError
 
 
@@ -40,7 +41,8 @@ def whole_file():
     [
         (b"", "nothing"),
         (b"\x89PNG" + bytes(50), "does not start"),
-        (bytes([0, 0, 13, 3]) + whole_file()[4:], "does not start"),
+        (bytes([0, 0, 10, 3]) + whole_file()[4:], "does not start"),
+        (bytes([0, 0, 13, 3]) + whole_file()[4:], "its header says 128 bytes, it holds 32"),
         (bytes([0, 0, 8, 9]) + whole_file()[4:], "does not start"),
         (whole_file()[:10], "damaged header"),
         (whole_file()[:-1], "cut off"),
@@ -114,8 +116,8 @@ def test_labels_must_match_and_may_be_missing(tmp_path, digits):
     assert unlabelled.labels is None and unlabelled.num_classes == 0
     with pytest.raises(DataError, match="holds no images"):
         load_data("idx", data_dir=write_set(tmp_path / "c", images[:0], labels[:0]))
-    with pytest.raises(DataError, match="square"):
-        load_data("idx", data_dir=write_set(tmp_path / "d", images[:, :20], labels))
+    with pytest.raises(DataError, match=r"shape \(400, 0, 28\); images of at least one pixel"):
+        load_data("idx", data_dir=write_set(tmp_path / "d", images[:, :0], labels))
 
 
 def test_emnist_is_turned_upright(tmp_path, digits):
@@ -234,11 +236,83 @@ def test_the_labels_of_qmnist_are_its_first_column(tmp_path, digits):
     assert found.labels.tolist() == digits[1].tolist()
 
 
-def test_images_of_32_bit_numbers_are_refused(tmp_path):
-    header = bytes([0, 0, 0x0C, 3]) + (1).to_bytes(4, "big") * 3
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(header + (7).to_bytes(4, "big"))
-    with pytest.raises(DataError, match="bytes are needed, from 0 to 255"):
-        load_data("idx", data_dir=tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "name", "scale"),
+    [
+        ("f4", "pictures-idx3-ubyte", 255),
+        ("f8", "mine-idx3-double", 255),
+        ("i2", "a-idx3-short", 1),
+        ("i4", "a", 1),
+    ],
+)
+def test_numbers_of_every_type_are_read_as_those_of_arrays_are(tmp_path, digits, kind, name, scale):
+    images, labels = digits[0][:20].astype(int), digits[1][:20]
+    write_idx(tmp_path / name, images / scale, kind)
+    write_idx(tmp_path / "labels-idx1-byte", labels, "i1")
+    found = load_data(str(tmp_path))
+    np.testing.assert_array_equal(found.pixels[:, 0].numpy(), images)
+    assert found.labels.tolist() == labels.tolist()
+    write_idx(tmp_path / name, np.where(images == 0, -7, images), kind)
+    with pytest.raises(DataError, match=f"{name} holds numbers from -7 to 255"):
+        load_data(str(tmp_path))
+
+
+@pytest.mark.parametrize("shape", [(20, 784), (20, 28, 28, 1), (20, 1, 28, 28), (60, 32, 32, 3)])
+def test_flat_images_and_images_in_color_are_read(tmp_path, digits, shape):
+    stored = np.resize(digits[0], shape)
+    write_idx(tmp_path / f"train-images-idx{len(shape)}-ubyte", stored)
+    write_idx(tmp_path / "train-labels-idx2-ubyte", np.eye(64)[np.arange(shape[0])])  # one-hot
+    found = load_data(str(tmp_path))
+    expected = stored.transpose(0, 3, 1, 2) if shape[-1] == 3 else stored.reshape(20, 1, 28, 28)
+    np.testing.assert_array_equal(found.pixels.numpy(), expected)
+    assert found.labels.tolist() == list(range(shape[0]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((30, 30), 32), ((28, 20), 20), ((1, 1), 8), ((4, 4), 8), ((200, 200), 64), ((128, 128), 128)]
+)
+def test_images_of_any_size_are_prepared_as_arrays_are(tmp_path, shape, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, *shape), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=pixels)
+    for path in (write_set(tmp_path / "set", pixels, np.arange(6)), tmp_path / "x.npz"):
+        found = load_data(str(path))
+        assert tuple(found.pixels.shape) == (6, 1, size, size)
+        assert any("--size chooses another" in notice for notice in found.notices) is (shape != (size, size))
+    np.testing.assert_array_equal(
+        load_data("idx", data_dir=tmp_path / "set").pixels.numpy(), load_data(str(tmp_path / "x.npz")).pixels.numpy()
+    )
+    asked = load_data(str(tmp_path / "set"), how=Preparation(30))
+    assert asked.spec.size == 30
+    if shape == (30, 30):
+        np.testing.assert_array_equal(asked.pixels[:, 0].numpy(), pixels)
+
+
+def test_images_that_need_no_preparation_are_not_copied(tmp_path, digits, monkeypatch):
+    stored = []
+    monkeypatch.setattr("gansmith.data.idx.read_idx", lambda path: stored.append(read_idx(path)) or stored[-1])
+    found = load_data(str(write_set(tmp_path / "set", *digits)))
+    assert np.shares_memory(found.pixels.numpy(), stored[0][0])
+
+
+def test_labels_are_checked_as_those_of_arrays_are(tmp_path, digits):
+    write_idx(tmp_path / "a-images-idx3-ubyte", digits[0][:20])
+    labels = tmp_path / "a-labels-idx1-int"
+    write_idx(labels, np.arange(20) + 100_000, "i4")
+    with pytest.raises(DataError, match="idx1-int has labels up to 100019; number the classes from 0 to at most 9,999"):
+        load_data(str(tmp_path))
+    with pytest.raises(DataError, match="idx1-int is an IDX file of labels; give the file of their images"):
+        load_data(str(labels))
+    write_idx(labels, np.where(np.arange(20) < 3, -1, 5), "i4")
+    found = load_data(str(tmp_path))
+    assert found.labels is None
+    assert found.notices == (f"{labels} has labels below 0 for 3 of 20 images, so images are used without labels",)
+
+
+def test_of_test_images_alone_it_is_said_how_they_can_be_trained_on(tmp_path, digits):
+    folder = write_set(tmp_path / "set", *digits, stem="t10k")
+    assert len(load_data(str(folder), part="test")) == 400
+    with pytest.raises(NotFoundError, match="holds no train images in IDX form, only t10k-images.*with train in place"):
+        load_data(str(folder))
 
 
 def test_an_official_set_under_another_name_is_called_by_its_own(tmp_path, digits, monkeypatch):

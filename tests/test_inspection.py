@@ -9,7 +9,7 @@ from PIL import Image
 
 from gansmith.data.inspection import inspect
 from gansmith.data.prepare import Preparation
-from gansmith.errors import NotFoundError
+from gansmith.errors import DataError, NotFoundError
 
 
 @pytest.fixture
@@ -76,6 +76,8 @@ def test_other_files_are_described(tmp_path, digits):
     assert facts["images"] == {"train": 5, "test": 3} and len(preview) == 5 and facts["classes"] == {}
     with pytest.raises(NotFoundError):
         inspect(tmp_path / "nothing", Preparation())
+    with pytest.raises(DataError, match="empty holds no images; give a data set with at least one"):
+        inspect(write_set(tmp_path / "empty", digits[0][:0], digits[1][:0]), Preparation())
 
 
 def test_the_command_prints_lines_or_json_and_writes_a_preview(gansmith, folder, tmp_path):

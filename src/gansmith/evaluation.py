@@ -15,7 +15,7 @@ import torch
 from gansmith.config import Config, is_repeat
 from gansmith.data import load_data
 from gansmith.data.arrays import Arrays, opaque
-from gansmith.data.idx import IdxSource
+from gansmith.data.idx import IdxSource, load_idx
 from gansmith.data.image_files import truncation_notice
 from gansmith.data.images import Images, split
 from gansmith.data.pictures import PictureSource, holds_rows, look_around, split_of
@@ -170,7 +170,9 @@ def read_samples(path: Path, real: Images, *, resize: str = "") -> Images:
         samples = load_source(source, replace(how, size=_common_side(source) or how.size), name=path.stem)
         samples = _with_label_of_folder(real, samples, source)
     elif isinstance(source, IdxSource):
-        samples = load_source(source, Preparation(), name=path.stem)
+        samples = load_idx(source, "train", name=path.stem)
+        height, width = samples.pixels.shape[2:]
+        samples = samples if height == width else as_prepared(samples, how)
     else:
         samples = _from_arrays(read_arrays(source, "train"), how, path.stem)
     if path.suffix.lower() == ".npz":

@@ -79,7 +79,7 @@ def load_data(
 
     Raises ConfigError for an unknown name, DataError for a corrupt file, NotFoundError where no source has the images.
     """
-    from gansmith.data.sources import as_prepared, load_source, open_source  # training on arrays needs no readers
+    from gansmith.data.sources import load_source, open_source  # training on arrays needs no readers
 
     how = how or Preparation()
     name = name if data_dir else as_path(name)
@@ -89,7 +89,7 @@ def load_data(
     if name not in DATASETS and folder is not None and (name == _own_name(folder) or not _is_misspelt(name)):
         images = load_source(open_source(folder, name=name), how, part=part, name=name, watch=watch)
     else:
-        images = as_prepared(_load_named(name, folder, part, how, watch), how)
+        images = _load_named(name, folder, part, how, watch)
     if len(images) == 0:
         raise DataError(f"{images.source} holds no images; give a data set with at least one")
     return images
@@ -108,11 +108,11 @@ def _own_name(path: Path) -> str:
 
 def _load_named(name: str, folder: Path | None, part: str, how: Preparation, watch: Watch | None) -> Images:
     """Return a part of a set by its row; where its folder holds other files than the row reads, by what they are."""
-    from gansmith.data.sources import FileSource, load_source, open_source
+    from gansmith.data.sources import FileSource, as_prepared, load_source, open_source
 
     row: Callable[[Path | None, str], Images] = choose(DATASETS, name, "data set")
     try:
-        return row(folder, part)
+        return as_prepared(row(folder, part), how, is_own=name not in BUILT_IN_DATASETS)
     except NotFoundError:
         shared = [place for place in shared_places(name) if place.is_dir() and any(place.iterdir())]
         if folder is None and not shared:

@@ -648,4 +648,7 @@ def _read_limited(path: Path) -> bytes:
 
 
 def _starts_idx(head: bytes) -> bool:
-    return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in (0x08, 0x0C) and 1 <= head[3] <= 4
+    return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _IDX_TYPES and 1 <= head[3] <= 4
+
+
+_IDX_TYPES = (0x08, 0x09, 0x0B, 0x0C, 0x0D, 0x0E)

@@ -1,7 +1,7 @@
 """Data sets stored as IDX files, such as MNIST.
 
 An IDX file is two zero bytes, a type byte (8: uint8), the number of dimensions, each dimension as a big-endian
-32-bit number, then the values. Sizes are checked against the header before anything is kept.
+32-bit number, then the values, big-endian too. Sizes are checked against the header before anything is kept.
 """
 
 import gzip
@@ -12,7 +12,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +23,8 @@ from gansmith.config import ARCHIVES
 from gansmith.data.archives import is_zip
 from gansmith.data.embedded import embedded_mnist
 from gansmith.data.images import MAX_IMAGES, Images
+from gansmith.data.labels import Labels, as_labels
+from gansmith.data.layouts import square
 from gansmith.data.official import (
     OFFICIAL,
     as_published,
@@ -36,7 +38,10 @@ from gansmith.data.official import (
 )
 from gansmith.errors import DataError, NotFoundError
 
-_TYPES = {0x08: ">u1", 0x0C: ">i4"}  # the type byte of an IDX file, and its numbers
+# The type byte of an IDX file, and its numbers.
+_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_NAMES = re.compile(r"idx([1-4])[-.](ubyte|byte|short|int|float|double)")
+_MIN_FLAT = 64  # numbers in a row of flat images; QMNIST's labels have eight
 _GZIP = b"\x1f\x8b"
 _ZIP_DAMAGE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError)
 _MAX_FILES = 100  # in one folder of a zip: EMNIST's has 24
@@ -65,7 +70,7 @@ File = Path | zipfile.Path
 def read_idx(path: File) -> tuple[np.ndarray, str]:
     """Return the array of an IDX file, plain or gzip, and the SHA-256 of its uncompressed bytes.
 
-    Values are bytes, or 32-bit whole numbers as in QMNIST's labels; the first bytes say what a file is, not its name.
+    The first bytes say what a file is and which numbers it holds, not its name.
     Raises DataError for a wrong magic number, a size that differs from the header's, or a damaged archive.
     """
     try:
@@ -83,9 +88,9 @@ def _unpacked(raw: IO[bytes], head: bytes) -> IO[bytes]:
 
 def _read_values(file: IO[bytes], path: File) -> tuple[np.ndarray, str]:
     magic = file.read(4)
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= magic[3] <= 4:
+    if not _is_idx(magic):
         raise DataError(
-            f"{path} does not start like an IDX file of bytes (found {magic.hex() or 'nothing'}); "
+            f"{path} does not start like an IDX file (found {magic.hex() or 'nothing'}); "
             "fetch it again, or give the original file"
         )
     header = file.read(4 * magic[3])
@@ -117,21 +122,24 @@ def find_idx(path: Path, name: str = "") -> IdxSource | None:
 
     Raises DataError where several may be meant.
     """
-    if path.is_file() and _idx_rank(path) == 3:
-        beside = [(file, _idx_rank(file)) for file in _files_of(path.parent)]
-        same = [file for file, rank in beside if rank in (1, 2) and part_of(file.name) == part_of(path.name)]
-        return IdxSource(path, "an IDX file", {"train": (path, _partner(path, same))})
+    held = _held_by(path) if path.is_file() else ""
+    if held == "labels":
+        raise DataError(f"{path} is an IDX file of labels; give the file of their images, or the folder of both")
+    if held == "images":
+        beside = [file for file in _files_of(path.parent) if part_of(file.name) == part_of(path.name)]
+        labels = [file for file in beside if _held_by(file) == "labels"]
+        return IdxSource(path, "an IDX file", {"train": (path, _partner(path, labels))})
     for files, layout in _idx_places(path, name):
-        ranked = [(file, rank) for file in files if (rank := _idx_rank(file))]
-        if not any(part_of(file.name) for file, _ in ranked):
-            by_part = {"train": ranked}
+        found = [(file, held) for file in files if (held := _held_by(file))]
+        if not any(part_of(file.name) for file, _ in found):
+            by_part = {"train": found}
         else:
-            by_part = {part: [each for each in ranked if part_of(each[0].name) == part] for part in ("train", "test")}
+            by_part = {part: [each for each in found if part_of(each[0].name) == part] for part in ("train", "test")}
         parts = {}
         for part, own in by_part.items():
-            images = _only([file for file, rank in own if rank == 3], name)
+            images = _only([file for file, held in own if held == "images"], name)
             if images is not None:
-                parts[part] = (images, _partner(images, [file for file, rank in own if rank in (1, 2)]))
+                parts[part] = (images, _partner(images, [file for file, held in own if held == "labels"]))
         if parts:
             return IdxSource(path, layout, parts)
     return None
@@ -190,7 +198,7 @@ def _of_set(path: Path, found: dict[str, list[File]], name: str) -> dict[str, li
 
     Raises DataError where there are several and none has its name.
     """
-    found = {folder: files for folder, files in found.items() if any(map(_idx_rank, files))}
+    found = {folder: files for folder, files in found.items() if any(map(_held_by, files))}
     own = {name.replace("-", ""), name.split("-")[0] if name.startswith("emnist") else name}
     meant = {folder: files for folder, files in found.items() if own & set(folder.lower().split("/"))}
     if len(found) > 1 and not meant:
@@ -201,23 +209,30 @@ def _of_set(path: Path, found: dict[str, list[File]], name: str) -> dict[str, li
     return meant or found
 
 
-def _idx_rank(file: File) -> int:
-    """Return the number of dimensions of an IDX file's array; 0 for another file.
+def _held_by(file: File) -> str:
+    """Return whether an IDX file holds "images" or "labels", by its dimensions; empty for another file.
 
     A damaged file whose name is that of an IDX file counts as one, so that reading it says what is wrong.
     """
-    named = re.search(r"idx([1-3])[-.](ubyte|int)", file.name.lower())
-    by_name = int(named[1]) if named else 0
+    named = _NAMES.search(file.name.lower())
+    rank, row = int(named[1]) if named else 0, 0
     try:
         with file.open("rb") as raw:
-            head = raw.read(4)
+            head = raw.read(12)
         if head[:2] == _GZIP:
             with file.open("rb") as raw, gzip.GzipFile(fileobj=raw) as unpacked:
-                head = unpacked.read(4)
+                head = unpacked.read(12)
+        if _is_idx(head):
+            rank, row = head[3], int.from_bytes(head[8:12], "big")
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError):
-        return by_name
-    is_idx = len(head) == 4 and head[:2] == b"\0\0" and head[2] in _TYPES and 1 <= head[3] <= 3
-    return head[3] if is_idx else by_name
+        pass
+    is_flat = rank == 2 and row >= _MIN_FLAT and square(row)[0] > 0 and "label" not in file.name.lower()
+    return "" if not rank else "images" if rank > 2 or is_flat else "labels"
+
+
+def _is_idx(head: bytes) -> bool:
+    """Return whether a file that begins with these bytes is an IDX file."""
+    return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _TYPES and 1 <= head[3] <= 4
 
 
 def _only(files: list[File], name: str) -> File | None:
@@ -247,10 +262,19 @@ def _partner(images: File, labels: list[File]) -> File | None:
 
 
 def load_idx(source: IdxSource, part: str, *, name: str) -> Images:
-    """Return a part of a pair of IDX files. Raises NotFoundError where there is none, DataError for damage."""
+    """Return a part of a pair of IDX files, its images of their own size.
+
+    Raises NotFoundError where there is none, DataError for damage.
+    """
     if part not in source.parts:
-        raise NotFoundError(f"{source.path} holds no {part} images in IDX form")
-    return _read(name, part, *source.parts[part])
+        advice = ""
+        if part == "train":
+            only = ", ".join(file.name for file in source.parts["test"] if file is not None)
+            advice = f", only {only}; to train on these, give them names with train in place of t10k or test"
+        raise NotFoundError(f"{source.path} holds no {part} images in IDX form{advice}")
+    images = _read(name, part, *source.parts[part])
+    where = str(source.path) if source.path.name.lower().endswith(ARCHIVES) else images.source
+    return replace(images, source=where, notices=(*source.notices, *images.notices))
 
 
 def load(name: str, root: Path | None, part: str) -> Images:
@@ -285,35 +309,51 @@ def load(name: str, root: Path | None, part: str) -> Images:
 
 
 def _read(name: str, part: str, images_path: File, labels_path: File | None) -> Images:
-    """Return the images of a pair of files, with a notice where they are not the official ones or have no labels."""
-    pixels, images_hash = read_idx(images_path)
-    if pixels.ndim != 3 or pixels.shape[1] != pixels.shape[2] or not pixels.shape[1]:
-        raise DataError(f"{images_path} has shape {pixels.shape}; square grey images (count, size, size) are needed")
-    if pixels.dtype != np.uint8:
-        raise DataError(f"{images_path} holds images of 32-bit numbers; bytes are needed, from 0 to 255")
-    if len(pixels) > MAX_IMAGES:
-        raise DataError(f"{images_path} holds {len(pixels):,} images; up to {MAX_IMAGES:,} can be read, take fewer")
-    labels, labels_hash = (None, None) if labels_path is None else read_idx(labels_path)
-    if labels is not None and labels.ndim == 2:  # QMNIST: the class, then what else is known of each image
-        labels = labels[:, 0]
-    if labels is not None and labels.shape != pixels.shape[:1]:
-        raise DataError(
-            f"{labels_path} has shape {labels.shape} for {len(pixels)} images in {images_path}; "
-            "one label for each image is needed: use the pair of files that belong together"
-        )
+    """Return the images of a pair of files, of their own size.
+
+    A notice says where they are not the official ones or have no labels, and how their numbers were taken.
+    """
+    from gansmith.data.arrays import as_arrays  # training on arrays needs no readers
+
+    stored, images_hash = read_idx(images_path)
+    if not len(stored):
+        raise DataError(f"{_where(images_path)} holds no images; give a data set with at least one")
+    if not stored.size:
+        raise DataError(f"{images_path} has shape {stored.shape}; images of at least one pixel are needed")
+    if len(stored) > MAX_IMAGES:
+        raise DataError(f"{images_path} holds {len(stored):,} images; up to {MAX_IMAGES:,} can be read, take fewer")
+    arrays = as_arrays(stored, None, str(images_path))
+    if arrays.pixels.shape[3] == 4:
+        raise DataError(f"{images_path} has shape {stored.shape}; images of 1 or 3 channels are needed")
+    labels, labels_hash = (
+        (Labels(), None) if labels_path is None else _read_labels(labels_path, images_path, len(stored))
+    )
     known, notices = _known_name(
         name, part, {"images": (images_path, images_hash), "labels": (labels_path, labels_hash)}
     )
-    if labels is None:
+    if labels_path is None:
         notices.append(f"{_where(images_path)} holds no {part} labels; the images are used without")
     images = Images(
         name=known,
-        pixels=torch.from_numpy(np.ascontiguousarray(pixels[:, None])),
-        labels=None if labels is None else torch.from_numpy(labels.astype(np.int64)),
+        pixels=torch.from_numpy(np.ascontiguousarray(arrays.pixels.transpose(0, 3, 1, 2))),
+        labels=None if labels.numbers is None else torch.from_numpy(labels.numbers),
         source=_where(images_path),
-        notices=tuple(notices),
+        notices=(*notices, *arrays.notices, *labels.notices),
     )
     return as_published(images, known)
+
+
+def _read_labels(path: File, images_path: File, count: int) -> tuple[Labels, str]:
+    """Return the labels of so many images, and the SHA-256 of their file."""
+    labels, digest = read_idx(path)
+    if labels.ndim == 2 and not np.isin(labels, (0, 1)).all():  # QMNIST: the class, then what else is known of each
+        labels = labels[:, 0]
+    if len(labels) != count or labels.ndim > 2:
+        raise DataError(
+            f"{path} has shape {labels.shape} for {count} images in {images_path}; one label for each image is "
+            "needed: use the pair of files that belong together"
+        )
+    return as_labels(labels, count, str(path)), digest
 
 
 def _known_name(name: str, part: str, files: dict[str, tuple[File | None, str | None]]) -> tuple[str, list[str]]:

@@ -21,7 +21,7 @@ from gansmith.errors import ConfigError, DataError, reason_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 RESIZES, COLORS = ("crop", "pad", "stretch"), ("auto", "grey", "rgb")
-MAX_SIZE, MAX_AUTO_SIZE, SIZE_STEP = 128, 64, 4
+MIN_SIZE, MAX_SIZE, MAX_AUTO_SIZE, SIZE_STEP = 8, 128, 64, 4  # that are chosen where none is asked for
 COMMON = 0.95  # of the pictures looked at that have one size: the others are brought to it
 MAX_PIXELS = 89_000_000  # of one picture
 REDUCING_GAP = (
@@ -260,15 +260,20 @@ def _common_size(looks: Sequence[Look]) -> tuple[int, str]:
     """Return the size that all pictures have, but for a few, or one near theirs; and why if some are brought to it."""
     sizes = Counter((look.width, look.height) for look in looks)
     (width, height), count = sizes.most_common(1)[0]
-    is_common = count >= COMMON * len(looks) and width == height and width % SIZE_STEP == 0 and width <= MAX_SIZE
+    is_common = count >= COMMON * len(looks) and keeps_size(width, height)
     if is_common and len(sizes) == 1:
         return width, ""
     middle = sorted(min(look.width, look.height) for look in looks)[len(looks) // 2]
     nearest = SIZE_STEP * math.floor(middle / SIZE_STEP + 0.5)
-    size = width if is_common else max(SIZE_STEP * 2, min(MAX_AUTO_SIZE, nearest))
+    size = width if is_common else max(MIN_SIZE, min(MAX_AUTO_SIZE, nearest))
     listing = ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes.most_common(3))
     more = f" and {len(sizes) - 3} more sizes" if len(sizes) > 3 else ""
     return size, f"pictures are {listing}{more}; prepared as {size}x{size}: --size chooses another"
+
+
+def keeps_size(width: int, height: int) -> bool:
+    """Return whether images of this size are trained on as they are, where no other is asked for."""
+    return width == height and width % SIZE_STEP == 0 and MIN_SIZE <= width <= MAX_SIZE
 
 
 def laid_over(picture: Image.Image, ground: int) -> Image.Image:

@@ -46,7 +46,7 @@ from gansmith.data.pictures import (
     list_names,
     split_of,
 )
-from gansmith.data.prepare import Preparation, Watch, look_at, prepare, settle
+from gansmith.data.prepare import Preparation, Watch, keeps_size, look_at, prepare, settle
 from gansmith.errors import DataError, GansmithError, NotFoundError
 
 _TEST_WORDS = ("test", "t10k", "val")
@@ -275,9 +275,7 @@ def load_source(
     Raises NotFoundError where the source has no such part, DataError for damage.
     """
     if isinstance(source, IdxSource):
-        images = load_idx(source, part, name=name)
-        images = replace(images, notices=(*source.notices, *images.notices))
-        return as_prepared(replace(images, source=str(source.path)) if is_archive(source.path) else images, how)
+        return as_prepared(load_idx(source, part, name=name), how, is_own=False)
     if isinstance(source, PictureSource):
         if part not in source.parts:
             raise NotFoundError(f"{source.path} holds no {part} images")
@@ -345,10 +343,15 @@ def _large_array(source: FileSource, how: Preparation, part: str, name: str) -> 
     return with_known(images, cache.remember(identity, partial(find_known, images)))
 
 
-def as_prepared(images: Images, how: Preparation) -> Images:
-    """Return images in the size and color asked for; as they are where none was."""
-    is_same = how.size in (0, images.spec.size) and how.color in ("auto", ("grey", "", "rgb")[images.spec.channels - 1])
-    if is_same:
+def as_prepared(images: Images, how: Preparation, *, is_own: bool = True) -> Images:
+    """Return images in the size and color asked for; as they are where none was.
+
+    Args:
+        is_own: whether they are a program's own, which keep any size; others are brought to one that networks take.
+    """
+    channels, height, width = images.pixels.shape[1:]
+    is_size = how.size == width == height if how.size else is_own or keeps_size(width, height)
+    if is_size and how.color in ("auto", ("grey", "", "rgb")[channels - 1]):
         return images
     arrays = Arrays(images.pixels.permute(0, 2, 3, 1).numpy(), None, images.source)
     settled, notices = settle_arrays(how, arrays)
