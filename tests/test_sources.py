@@ -1,6 +1,7 @@
 """One door for images of any kind: what a path holds is recognised, read and prepared."""
 
 import io
+import os
 import shutil
 import tarfile
 import zipfile
@@ -52,6 +53,35 @@ def test_each_kind_of_path_is_recognised_and_read(tmp_path, digits):
     assert isinstance(source, IdxSource) and len(load_source(source, Preparation())) == 400
     with pytest.raises(NotFoundError, match="no file or folder"):
         open_source(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("place", ["a path", "a folder of a named set"])
+def test_what_is_no_file_or_folder_is_refused_and_not_read(tmp_path, place):
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path, sentence in (
+        (f"{tmp_path}/pipe.npz", f"{tmp_path}/pipe.npz is a pipe, socket or device; give the path of a file or folder"),
+        ("/dev/null", "/dev/null is a pipe, socket or device; give the path of a file or folder"),
+        (f"./{'a' * 300}", f"{'a' * 80}... cannot be opened (File name too long); give the path of a file or folder"),
+        (
+            "https://some.org/a.zip",
+            "https://some.org/a.zip is an address, and addresses are not fetched; download it and give the path of the "
+            "file",
+        ),
+    ):
+        with pytest.raises(DataError) as caught:
+            load_data(path) if place == "a path" else load_data("mnist", data_dir=path)
+        assert str(caught.value) == sentence
+    with pytest.raises(ConfigError, match="there is no data set 'aaa"):
+        load_data("a" * 300)
+
+
+def test_pipes_beside_images_are_not_read(tmp_path):
+    for name in ("a.parquet", "b.zip", "c.npz", "d.png", "labels.npy"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(NotFoundError, match="holds no images"):
+        load_data(str(tmp_path))
+    np.save(tmp_path / "x.npy", PIXELS)
+    assert len(load_data(str(tmp_path / "x.npy"))) == 6
 
 
 def test_a_folder_of_cifar_is_one_set_in_two_parts(tmp_path):

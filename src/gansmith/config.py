@@ -7,6 +7,7 @@ through `choose`. Nothing heavy is imported here, so `--help` answers at once.
 """
 
 import dataclasses
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -729,7 +730,7 @@ def is_path(what: str) -> bool:
 
 def name_of(path: str | Path) -> str:
     """Return what a data set given by its path is called: letters, digits, dots, dashes and underscores."""
-    stem = Path(path).expanduser().resolve().name
+    stem = Path(os.path.realpath(os.path.expanduser(path))).name  # which never fail, whatever the path
     for ending in (*ARCHIVES, *ARRAY_FILES):
         stem = stem[: -len(ending)] if stem.lower().endswith(ending) else stem
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:64] or "images"

@@ -7,6 +7,7 @@ on the official training part only, less the validation images that `images.spli
 <Images gaussian-ring: 10,000 of 28 x 28 x 1, 8 classes, from ...>
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
@@ -79,13 +80,13 @@ def load_data(
 
     Raises ConfigError for an unknown name, DataError for a corrupt file, NotFoundError where no source has the images.
     """
-    from gansmith.data.sources import load_source, open_source  # training on arrays needs no readers
+    from gansmith.data.sources import expanded, load_source, open_source  # training on arrays needs no readers
 
     how = how or Preparation()
     name = name if data_dir else as_path(name)
     if data_dir is None and is_path(name):
-        name, data_dir = _own_name(Path(name).expanduser()), name
-    folder = Path(data_dir).expanduser() if data_dir else None
+        name, data_dir = _own_name(Path(name)), name
+    folder = expanded(Path(data_dir)) if data_dir else None
     if name not in DATASETS and folder is not None and (name == _own_name(folder) or not _is_misspelt(name)):
         images = load_source(open_source(folder, name=name), how, part=part, name=name, watch=watch)
     else:
@@ -166,4 +167,4 @@ def split_of(images: Images, which: str) -> Images:
 
 def as_path(name: str) -> str:
     """Return the name of a data set as it is, and that of a file or folder that is here as a path."""
-    return f"./{name}" if name and name not in DATASETS and not is_path(name) and Path(name).exists() else name
+    return f"./{name}" if name and name not in DATASETS and not is_path(name) and os.path.exists(name) else name

@@ -360,7 +360,7 @@ def _read_labels(path: Path) -> NDArray[Any]:
 
 def _find_labels(path: Path) -> tuple[Path | None, tuple[str, ...]]:
     """Return the file of labels beside a .npy file of images, or a sentence on those that may be labels."""
-    files = sorted(file for file in path.parent.iterdir() if file != path and not file.name.startswith("."))
+    files = sorted(file for file in path.parent.iterdir() if file != path and file.is_file() and file.name[0] != ".")
     beside = {file.name.lower(): file for file in reversed(files)}
     own = _label_names(path)
     for name in (*own, "labels", "y", "targets"):

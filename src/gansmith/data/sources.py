@@ -76,9 +76,16 @@ def open_source(path: Path, *, name: str = "") -> Source:
     Args:
         name: of the data set, where files of several lie together.
     """
-    path = path.expanduser()
+    path = expanded(path)
+    if not path.exists() and (address := re.match(r"(\w{2,}:)[/\\]+(.*)", str(path))):
+        raise DataError(
+            f"{address[1]}//{address[2]} is an address, and addresses are not fetched; download it and give the path "
+            "of the file"
+        )
     if not path.exists():
         raise NotFoundError(f"there is no file or folder {str(path)!r}; give a data set's name, or the path of one")
+    if not (path.is_file() or path.is_dir()):  # reading a pipe would never end
+        raise DataError(f"{path} is a pipe, socket or device; give the path of a file or folder")
     found = find_idx(path, name)
     if found is not None:
         return found
@@ -94,8 +101,8 @@ def open_source(path: Path, *, name: str = "") -> Source:
     try:
         return _noting(find_pictures(path), "the pictures were", _array_files(path))
     except NotFoundError:
-        tables = sorted(path.rglob("*.parquet"))
-        archives = sorted(file for file in path.iterdir() if is_archive(file))
+        tables = sorted(file for file in path.rglob("*.parquet") if file.is_file())
+        archives = sorted(file for file in path.iterdir() if is_archive(file) and file.is_file())
         if tables:
             return find_tables(path, tables)
         chosen = archives if len(archives) == 1 else [file for file in archives if split_of(file.stem) == "train"]
@@ -104,6 +111,18 @@ def open_source(path: Path, *, name: str = "") -> Source:
         source = open_source(chosen[0], name=name)
         others = [file for file in archives if file not in chosen]
         return _noting(source, f"{chosen[0].name} was", others)
+
+
+def expanded(path: Path) -> Path:
+    """Return a path with the home folder in place of ~. Raises DataError where the system cannot follow it."""
+    try:
+        path = path.expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        shown = f"{str(path)[:80]}..." if len(str(path)) > 80 else str(path)
+        raise DataError(f"{shown} cannot be opened ({reason}); give the path of a file or folder") from None
+    return path
 
 
 def _open_archive(path: Path, name: str) -> Source:
