@@ -84,6 +84,25 @@ def test_pipes_beside_images_are_not_read(tmp_path):
     assert len(load_data(str(tmp_path / "x.npy"))) == 6
 
 
+@pytest.mark.parametrize(("labels", "classes"), [([0, 100, 300, 300, 0, 900], 901), ([7, 2, 1, 0, 4, 39], 40)])
+def test_few_labels_up_to_a_large_one_are_said(tmp_path, labels, classes):
+    np.savez(tmp_path / "x.npz", images=PIXELS, labels=np.array(labels))
+    write_set(tmp_path / "idx", PIXELS[..., 0], np.minimum(labels, 255))
+    for k, label in enumerate(labels):
+        (tmp_path / "folders" / str(label)).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folders" / str(label) / f"{k}.png").write_bytes(png(PIXELS[k]))
+    for name in ("x.npz", "idx", "folders"):
+        images = load_data(str(tmp_path / name))
+        count = min(classes, 256) if name == "idx" else classes
+        said = [notice for notice in images.notices if "different labels" in notice]
+        used = len({*images.labels.tolist()})
+        assert images.num_classes == count and len(said) == (count > 40)
+        assert not said or said[0] == (
+            f"its {used} different labels reach {count - 1}, so there are {count} classes, {count - used} of them "
+            f"without images; number them from 0 without gaps for {used}"
+        )
+
+
 def test_a_folder_of_cifar_is_one_set_in_two_parts(tmp_path):
     rng = np.random.default_rng(0)
     stored = {}

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gansmith.errors import DataError
 
 MAX_CLASSES = 10_000  # larger numbers are identifiers rather than labels
+MIN_USED = 0.1  # of the classes; where fewer have images, it is said
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Labels:
     Attributes:
         numbers: (N,) from 0; None where images are used without labels.
         class_names: by number, where labels were names; else empty.
-        notices: a sentence on why there are no labels.
+        notices: a sentence on why there are no labels, or on large gaps between them.
     """
 
     numbers: NDArray[np.int64] | None = None
@@ -113,8 +114,18 @@ def _numbers(labels: NDArray[Any], source: str) -> Labels:
     negative = int((whole < 0).sum())
     if negative == len(whole) > 0:  # -1 stands for no label in our own files
         return Labels()
+    if negative:
+        return _without(f"{source} has labels below 0 for {negative:,} of {len(whole):,} images")
+    return Labels(whole, notices=gaps_in_words(whole))
+
+
+def gaps_in_words(numbers: ArrayLike) -> tuple[str, ...]:
+    """Return a sentence where labels, whole numbers from 0, are fewer than a tenth of those up to the largest."""
+    images = np.bincount(np.asarray(numbers, np.int64))
+    used = int(np.count_nonzero(images))
+    if not 1 < used < MIN_USED * len(images):
+        return ()
     return (
-        _without(f"{source} has labels below 0 for {negative:,} of {len(whole):,} images")
-        if negative
-        else Labels(whole)
+        f"its {used:,} different labels reach {len(images) - 1:,}, so there are {len(images):,} classes, "
+        f"{len(images) - used:,} of them without images; number them from 0 without gaps for {used:,}",
     )

@@ -31,6 +31,7 @@ from gansmith.data.folders import (
     words_of,
 )
 from gansmith.data.images import MAX_IMAGES
+from gansmith.data.labels import gaps_in_words
 from gansmith.data.official import OFFICIAL
 from gansmith.data.parquet import read_rows
 from gansmith.data.prepare import Look, look_into
@@ -402,7 +403,7 @@ def _class_numbers(folders: Sequence[str]) -> tuple[dict[str, int], tuple[str, .
         return places, ()
     own = {folder: int(folder) if len(folder) < 20 else MAX_NUMBERED for folder in folders}
     if max(own.values()) < MAX_NUMBERED and len(set(own.values())) == len(folders):
-        return own, ()
+        return own, gaps_in_words(list(own.values()))
     why = f"some are above {MAX_NUMBERED - 1:,}" if max(own.values()) >= MAX_NUMBERED else "some are the same number"
     return places, (f"the numbers of the class folders are taken as names, since {why}",)
 

@@ -31,7 +31,7 @@ from gansmith.data.arrays import (
 )
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images, find_known, labels_sha256, with_known
-from gansmith.data.labels import MAX_CLASSES
+from gansmith.data.labels import MAX_CLASSES, gaps_in_words
 from gansmith.data.loading import load_pictures
 from gansmith.data.official import OFFICIAL, as_published, class_names, idx_digests, known_sets, oddities, set_of_file
 from gansmith.data.on_disk import open_array
@@ -217,7 +217,8 @@ def _label_numbers(tables: Sequence[Table]) -> tuple[dict[Any, int], tuple[str, 
         return {}, (), (f"the column {column} holds {what}, so images are used without labels",)
     names = tables[0].class_names if len({table.class_names for table in tables}) == 1 else ()
     if all(isinstance(label, int) and 0 <= label < MAX_CLASSES for label in found):
-        return {label: int(label) for label in found}, names if len(names) > max(found, default=0) else (), ()
+        names = names if len(names) > max(found, default=0) else ()
+        return {label: int(label) for label in found}, names, () if names else gaps_in_words(found)
     negative = sum(isinstance(label, int) and label < 0 for table in tables for label in table.labels)
     if negative:  # -1 stands for no label
         count = sum(table.rows for table in tables)
