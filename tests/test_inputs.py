@@ -172,7 +172,7 @@ def test_images_that_cannot_be_trained_on_are_refused(tiny, tmp_path):
     with pytest.raises(DataError, match="28 x 30 pixels; square ones are needed"):
         load_training_data(tiny("mlp-small"), wide)
     write_set(tmp_path / "one", np.arange(784, dtype=np.uint8).reshape(1, 28, 28), None)
-    with pytest.raises(DataError, match="too few; give at least 3"):
+    with pytest.raises(DataError, match=r"too few images to train on \(1\); give at least 2"):
         load_training_data(tiny("mlp-small", data_dir=str(tmp_path / "one")))
 
 

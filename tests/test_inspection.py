@@ -95,5 +95,10 @@ def test_the_command_prints_lines_or_json_and_writes_a_preview(gansmith, folder,
     assert out.splitlines()[-1].startswith("note: the preview could not be written to taken (")
     code, out, _ = gansmith("data", "inspect", folder, "--out", "taken", "--json")
     assert code == 0 and json.loads(out)["preview"] is None and "could not be" in json.loads(out)["notices"][-1]
+    for k in range(5):  # of 50
+        (folder / "train" / "dog" / f"broken{k}.png").write_bytes(b"")
+    code, out, err = gansmith("data", "inspect", folder)
+    assert code == 2 and "train    45 images" in out and err.startswith(f"gansmith: {folder}: 5 of 45 pictures cannot")
+    assert err.endswith("; training refuses over one in ten: repair or remove them\n") and len(err.splitlines()) == 1
     code, out, err = gansmith("data", "inspect", tmp_path / "nothing")
     assert code == 2 and out == "" and "no file or folder" in err

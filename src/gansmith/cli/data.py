@@ -59,6 +59,8 @@ def inspect(
 ) -> int:
     """Say what a folder, archive or file of images holds, and how it would be prepared; nothing is trained.
 
+    The exit code is 2 where training would refuse it.
+
     Parameters
     ----------
     path
@@ -72,7 +74,7 @@ def inspect(
     """
     from gansmith.data.inspection import inspect as inspect_path
     from gansmith.data.prepare import Preparation
-    from gansmith.errors import reason_of
+    from gansmith.errors import DataError, reason_of
     from gansmith.files import to_json, write_bytes
     from gansmith.pictures.grids import enlarge, grid, to_png
 
@@ -90,6 +92,8 @@ def inspect(
         print(to_json({**facts, "notices": notices, "preview": written}))
     else:
         print(f"note: {failure}" if failure else f"preview  {out}")
+    if facts.get("refused"):
+        raise DataError(facts["refused"])
     return 0
 
 

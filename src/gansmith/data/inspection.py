@@ -31,6 +31,8 @@ CHECKED = 1_000  # pictures up to which all of a set are looked at
 def inspect(path: Path, how: Preparation) -> tuple[dict[str, Any], Tensor]:
     """Return what a path holds as one JSON object, and some of its images as they would be trained on.
 
+    Of pictures, "refused" says why training refuses them, which is known where all were looked at; empty for none.
+
     Raises NotFoundError or DataError where it holds no images.
     """
     source = open_source(path)
@@ -58,6 +60,7 @@ def _inspect_pictures(source: PictureSource, how: Preparation) -> tuple[dict[str
         raise DataError(f"{source.path}: {_broken(part, broken)}; give others")
     settled, notices = settle(how, [looks[row] for row in deciding if row in looks])
     odd = [_broken(part, broken)] if broken else []
+    is_refused = len(part.names) <= CHECKED and len(broken) > MAX_BROKEN_SHARE * len(part.names)
     readable, shown = list(looks), min(PREVIEW, len(looks))
     chosen = [readable[k * len(looks) // shown] for k in range(shown)]
     each = list(looks.values())
@@ -70,6 +73,7 @@ def _inspect_pictures(source: PictureSource, how: Preparation) -> tuple[dict[str
         "grey": sum(look.is_grey for look in each),
         "transparent": sum(look.has_transparency for look in each),
         "prepared": settled.in_words(),
+        "refused": f"{source.path}: {odd[0]}" if is_refused else "",
         "notices": list(dict.fromkeys([*source.notices, *notices, *odd])),
     }, _prepared(source, [part.names[row] for row in chosen], settled)
 
@@ -86,7 +90,11 @@ def _broken(part: Part, broken: dict[int, str]) -> str:
     count, looked_at = len(part.names), f"{len(part.names):,} pictures"
     if count > CHECKED:
         looked_at = f"the {len(rows_to_look_at(count)):,} pictures looked at, of {looked_at},"
-    refused = "" if len(broken) <= MAX_BROKEN_SHARE * count or count > CHECKED else "; training refuses over one in ten"
+    refused = (
+        ""
+        if len(broken) <= MAX_BROKEN_SHARE * count or count > CHECKED
+        else "; training refuses over one in ten: repair or remove them"
+    )
     return f"{list_broken(part.names, broken, looked_at)}{refused}"
 
 

@@ -111,7 +111,7 @@ def load_training_data(
     whole, train_split, train, validation = choose_images(config, images, watch=watch)
     config = config.replace(data=whole.name)  # which may be another: see the images' notices
     if len(train) < 2:
-        raise DataError(f"{whole.source} holds {len(train)} images to train on, too few; give at least 3")
+        raise DataError(f"{whole.source} holds too few images to train on ({len(train)}); give at least 2")
     height, width = train.pixels.shape[2:]
     if height != width:
         raise DataError(f"{whole.source} holds images of {height} x {width} pixels; square ones are needed")
