@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import write_set
+from conftest import write_idx, write_set
 from PIL import Image
 
 from gansmith.data import load_data
@@ -210,6 +210,39 @@ def test_the_test_part_is_in_the_same_file_or_in_one_of_its_own(tmp_path):
     for name, rows in (("train.csv", PIXELS[:4]), ("test.csv", PIXELS[4:])):
         np.savetxt(tmp_path / "two" / name, rows.reshape(len(rows), -1), fmt="%d", delimiter=",")
     assert len(load_data(str(tmp_path / "two"))) == 4 and len(load_data(str(tmp_path / "two"), part="test")) == 2
+
+
+def save_parts(place, form, parts):
+    """Write a training and a test part in files of their own."""
+    place.mkdir()
+    for part, values in parts.items():
+        if form == "npy":
+            np.save(place / f"x_{part}.npy", values)
+        elif form == "npz":
+            np.savez(place / f"{part}.npz", images=values)
+        elif form == "csv":
+            np.savetxt(place / f"{part}.csv", values.reshape(len(values), -1), fmt="%g", delimiter=",")
+        else:
+            write_idx(place / f"{part}-images", values, "f4" if values.dtype.kind == "f" else "u1")
+    return str(place)
+
+
+@pytest.mark.parametrize("form", ["npy", "npz", "csv", "idx"])
+def test_numbers_of_the_test_part_are_taken_as_those_of_the_training_part(tmp_path, form):
+    grey = PIXELS[..., 0].copy()
+    grey[0, 0, :2] = 0, 255
+    dark = (grey > 99).astype(np.uint8)
+    path = save_parts(tmp_path / "whole", form, {"train": grey, "test": dark})
+    test = load_data(path, part="test")
+    np.testing.assert_array_equal(test.pixels[:, 0].numpy(), dark)
+    assert not any("black and white" in notice for notice in test.notices)
+    signed = grey.astype(np.float32) / 127.5 - 1
+    light = np.where(grey > 99, np.float32(0.2), np.float32(0.6))
+    path = save_parts(tmp_path / "floats", form, {"train": signed, "test": light})
+    np.testing.assert_array_equal(load_data(path).pixels[:, 0].numpy(), grey)
+    np.testing.assert_array_equal(load_data(path, part="test").pixels[:, 0].numpy(), np.where(grey > 99, 153, 204))
+    path = save_parts(tmp_path / "mixed", form, {"train": grey, "test": light})  # of another kind: by their own range
+    np.testing.assert_array_equal(load_data(path, part="test").pixels[:, 0].numpy(), np.where(grey > 99, 51, 153))
 
 
 def test_names_in_files_of_their_own_are_numbered_as_in_training(tmp_path):

@@ -13,7 +13,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -74,6 +75,8 @@ class Arrays:
         notices: sentences on how numbers, layouts and labels were taken, and on what is not used.
         digests: SHA-256 of what they were read from, where sets of such files are published.
         class_names: where labels are names, or files beside them say so.
+        numbers: which numbers, as they were stored, became black and white.
+        kind: of these numbers, NumPy's letter; i for all whole ones.
     """
 
     pixels: NDArray[np.uint8]
@@ -82,6 +85,8 @@ class Arrays:
     notices: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    numbers: Range = field(default_factory=Range)
+    kind: str = "i"
 
 
 Parts = dict[str, Arrays]
@@ -115,15 +120,21 @@ _ENDINGS: dict[str, tuple[str, ...]] = {
 }
 
 
-def read_file(path: Path) -> Parts:
-    """Return the parts in one file. Raises DataError for another kind, damage, or arrays that are no images."""
+def read_file(path: Path, *, like: Arrays | None = None) -> Parts:
+    """Return the parts in one file.
+
+    Args:
+        like: training images in another file, as whose numbers those of this one are taken where they may be.
+
+    Raises DataError for another kind, damage, or arrays that are no images.
+    """
     readers: dict[str, Callable[[Path], Parts]] = {
-        "npz": _read_npz,
-        "npy": _read_npy,
-        "table": _read_table,
+        "npz": partial(_read_npz, like=like),
+        "npy": partial(_read_npy, like=like),
+        "table": partial(_read_table, like=like),
         "cifar": _read_cifar,
         "cifar-tar": read_cifar_tar,
-        "mat": _read_mat,
+        "mat": partial(_read_mat, like=like),
     }
     with _naming_damage(path):
         kind = kind_of(path)
@@ -180,7 +191,7 @@ def _naming_damage(path: Path) -> Iterator[None]:
         raise DataError(unreadable(path, error, "save it again")) from None
 
 
-def _read_npz(path: Path) -> Parts:
+def _read_npz(path: Path, like: Arrays | None) -> Parts:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(".npy")]
         stored = {_plain_name(name.removesuffix(".npy")): name for name in names}
@@ -195,7 +206,7 @@ def _read_npz(path: Path) -> Parts:
     every = sorted({label for own in texts for label in own.reshape(-1).tolist()})
     class_names = every if len(texts) == len(labels) else ()
     sources = {part: f"{path}: {str(found[part]).removesuffix('.npy')}" for part in images}
-    return _as_parts(images, labels, said, sources, class_names)
+    return _as_parts(images, labels, said, sources, class_names, like=like)
 
 
 def _as_parts(
@@ -204,18 +215,18 @@ def _as_parts(
     said: dict[str, tuple[str, ...]],
     sources: dict[str, str],
     class_names: Sequence[str] = (),
+    *,
+    like: Arrays | None,
 ) -> Parts:
     """Return the parts of one file, whose numbers are taken alike.
 
     Args:
         said: sentences on the labels of each part.
+        like: see `as_arrays`.
     """
-    numbers = numbers_of(images["train"], labels["train"], sources["train"])
-    parts = {}
+    parts: Parts = {}
     for part, own in images.items():
-        is_alike = own.dtype.kind == images["train"].dtype.kind and numbers.covers(span_of(own))
-        like = numbers if is_alike else None
-        arrays = as_arrays(own, labels[part], sources[part], class_names=class_names, numbers=like)
+        arrays = as_arrays(own, labels[part], sources[part], class_names=class_names, like=parts.get("train", like))
         parts[part] = replace(arrays, notices=(*said[part], *arrays.notices))
     return parts
 
@@ -327,20 +338,20 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path, *, may_be_text
         return read_array(file, f"{path}: {name.removesuffix('.npy')}", limit=MAX_BYTES, may_be_text=may_be_text)
 
 
-def _read_table(path: Path) -> Parts:
+def _read_table(path: Path, like: Arrays | None) -> Parts:
     from gansmith.data.tables import read_table
 
     table = read_table(path)
     pixels = table.pixels if table.pixels.max(initial=0) <= 255 else table.pixels.astype(np.float32)  # is refused
-    arrays = as_arrays(pixels, table.labels, str(path))
+    arrays = as_arrays(pixels, table.labels, str(path), like=like)
     return {"train": replace(arrays, notices=(*table.notices, *arrays.notices))}
 
 
-def _read_npy(path: Path) -> Parts:
+def _read_npy(path: Path, like: Arrays | None) -> Parts:
     with path.open("rb") as file:
         images = read_array(file, str(path), limit=MAX_BYTES)
     other, notices = _find_labels(path)
-    arrays = as_arrays(images, None if other is None else _read_labels(other), str(path))
+    arrays = as_arrays(images, None if other is None else _read_labels(other), str(path), like=like)
     return {"train": replace(arrays, notices=(*notices, *arrays.notices))}
 
 
@@ -404,7 +415,7 @@ def as_arrays(
     source: str,
     *,
     class_names: Sequence[str] = (),
-    numbers: Range | None = None,
+    like: Arrays | None = None,
 ) -> Arrays:
     """Return images and labels in our form, whatever their layout and number format.
 
@@ -413,23 +424,19 @@ def as_arrays(
 
     Args:
         class_names: all names, where labels are names of which some may not occur.
-        numbers: which of them are black and white, in the set that these are a part of; decided by them where None.
+        like: training images, as whose numbers these are taken where they are of the same kind and lie within.
     """
     images, axes = count_first(images, count_of(labels))
-    numbers = numbers_of(images, labels, source) if numbers is None else numbers
+    kind = "i" if images.dtype.kind in "iu" else images.dtype.kind
+    is_alike = like is not None and like.kind == kind and like.numbers.covers(span_of(images))
+    numbers = like.numbers if like and is_alike else range_of(images, source, scale=scale_of(images))
     pixels = as_nhwc(as_bytes(images, numbers), source)
     found = as_labels(labels, len(images), source, class_names=class_names)
     said = (numbers.notice,) if numbers.notice else ()
     notices = (*axes, *said, *order_in_words(images), *found.notices)
     if pixels.shape[3] == 4 and (pixels[..., 3] == 255).all():
         pixels = pixels[..., :3]
-    return Arrays(pixels, found.numbers, source, notices, class_names=found.class_names)
-
-
-def numbers_of(images: NDArray[Any], labels: NDArray[Any] | None, source: str) -> Range:
-    """Return which numbers of images in any layout are black and white."""
-    images, _ = count_first(images, count_of(labels))
-    return range_of(images, source, scale=scale_of(images))
+    return Arrays(pixels, found.numbers, source, notices, (), found.class_names, numbers, kind)
 
 
 def opaque(arrays: Arrays, background: str) -> Arrays:
@@ -537,6 +544,8 @@ def joined(each: Sequence[Arrays], source: str) -> Arrays:
         each[0].notices,
         tuple(digest for one in each for digest in one.digests),
         each[0].class_names,
+        each[0].numbers,
+        each[0].kind,
     )
 
 
@@ -549,7 +558,7 @@ def numbered(arrays: Arrays, names: Sequence[str]) -> Arrays:
     return replace(arrays, labels=numbers[arrays.labels], class_names=every)
 
 
-def _read_mat(path: Path) -> Parts:
+def _read_mat(path: Path, like: Arrays | None) -> Parts:
     """Return the arrays of a MATLAB file by the names of .npz files.
 
     SVHN's are X (32, 32, 3, N) and y (N, 1) with 10 for zero.
@@ -582,7 +591,7 @@ def _read_mat(path: Path) -> Parts:
     taken = [(part, found.get(images), found.get(labels)) for part, images, labels in chosen]
     images = {part: _mat_images(own) for part, own, _ in taken if own is not None}
     labels = {part: None if own is None else _mat_labels(own) for part, _, own in taken if part in images}
-    parts = _as_parts(images, labels, dict.fromkeys(images, ()), dict.fromkeys(images, str(path)))
+    parts = _as_parts(images, labels, dict.fromkeys(images, ()), dict.fromkeys(images, str(path)), like=like)
     digests = (hashlib.sha256(data).hexdigest(),)
     return {part: replace(arrays, digests=digests) for part, arrays in parts.items()}
 

@@ -24,7 +24,7 @@ from gansmith.data.archives import is_zip
 from gansmith.data.embedded import embedded_mnist
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.data.labels import Labels, as_labels
-from gansmith.data.layouts import square
+from gansmith.data.layouts import Range, square
 from gansmith.data.official import (
     OFFICIAL,
     as_published,
@@ -272,7 +272,7 @@ def load_idx(source: IdxSource, part: str, *, name: str) -> Images:
             only = ", ".join(file.name for file in source.parts["test"] if file is not None)
             advice = f", only {only}; to train on these, give them names with train in place of t10k or test"
         raise NotFoundError(f"{source.path} holds no {part} images in IDX form{advice}")
-    images = _read(name, part, *source.parts[part])
+    images = _read(name, part, source.parts)
     where = str(source.path) if source.path.name.lower().endswith(ARCHIVES) else images.source
     return replace(images, source=where, notices=(*source.notices, *images.notices))
 
@@ -308,13 +308,17 @@ def load(name: str, root: Path | None, part: str) -> Images:
     raise NotFoundError(f"no {part} images of {name} were found (looked in {tried}); give their folder with --data-dir")
 
 
-def _read(name: str, part: str, images_path: File, labels_path: File | None) -> Images:
+def _read(name: str, part: str, parts: "dict[str, tuple[File, File | None]]") -> Images:
     """Return the images of a pair of files, of their own size.
 
     A notice says where they are not the official ones or have no labels, and how their numbers were taken.
+
+    Args:
+        parts: the pairs of files of the set; the training images say how the numbers of others are taken.
     """
     from gansmith.data.arrays import as_arrays  # training on arrays needs no readers
 
+    images_path, labels_path = parts[part]
     stored, images_hash = read_idx(images_path)
     if not len(stored):
         raise DataError(f"{_where(images_path)} holds no images; give a data set with at least one")
@@ -323,6 +327,9 @@ def _read(name: str, part: str, images_path: File, labels_path: File | None) -> 
     if len(stored) > MAX_IMAGES:
         raise DataError(f"{images_path} holds {len(stored):,} images; up to {MAX_IMAGES:,} can be read, take fewer")
     arrays = as_arrays(stored, None, str(images_path))
+    if part != "train" and "train" in parts and arrays.numbers != Range():
+        like = as_arrays(read_idx(parts["train"][0])[0], None, str(parts["train"][0]))
+        arrays = as_arrays(stored, None, str(images_path), like=like)
     if arrays.pixels.shape[3] == 4:
         raise DataError(f"{images_path} has shape {stored.shape}; images of 1 or 3 channels are needed")
     labels, labels_hash = (

@@ -20,6 +20,7 @@ from gansmith.data.arrays import (
     LOOKS,
     Arrays,
     Parts,
+    as_arrays,
     background_of,
     joined,
     kind_of,
@@ -32,9 +33,10 @@ from gansmith.data.arrays import (
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images, find_known, labels_sha256, with_known
 from gansmith.data.labels import MAX_CLASSES, gaps_in_words
+from gansmith.data.layouts import Range
 from gansmith.data.loading import load_pictures
 from gansmith.data.official import OFFICIAL, as_published, class_names, idx_digests, known_sets, oddities, set_of_file
-from gansmith.data.on_disk import open_array
+from gansmith.data.on_disk import OnDisk, open_array
 from gansmith.data.parquet import Table, open_table
 from gansmith.data.pictures import (
     MAX_BROKEN_SHARE,
@@ -342,11 +344,9 @@ def _large_array(source: FileSource, how: Preparation, part: str, name: str) -> 
     Raises DataError where they are asked for in another form.
     """
     files = source.parts.get(part, ())
-    if len(files) != 1 or kind_of(files[0]) != "npy" or files[0].stat().st_size <= cache.MEMORY_BYTES:
-        return None
-    pixels = open_array(files[0])
+    pixels = _open_large(files)
     if pixels is None:
-        raise DataError(f"{files[0]} is too large to be read into memory; save it as uint8 (N, size, size, channels)")
+        return None
     _, channels, height, width = pixels.shape
     colors = ("auto", "grey", "", "rgb")
     if len(pixels) > MAX_IMAGES or how.size not in (0, width) or how.color not in ("auto", colors[channels]):
@@ -361,6 +361,16 @@ def _large_array(source: FileSource, how: Preparation, part: str, name: str) -> 
     content = [cache.content_of(files[0]), labels_sha256(images.labels)]
     identity = {"source": str(files[0].resolve()), "part": part, "asked": "as it is", "content": content}
     return with_known(images, cache.remember(identity, partial(find_known, images)))
+
+
+def _open_large(files: Sequence[Path]) -> OnDisk | None:
+    """Return the images of one .npy file that is too large for memory; None for other files."""
+    if len(files) != 1 or kind_of(files[0]) != "npy" or files[0].stat().st_size <= cache.MEMORY_BYTES:
+        return None
+    pixels = open_array(files[0])
+    if pixels is None:
+        raise DataError(f"{files[0]} is too large to be read into memory; save it as uint8 (N, size, size, channels)")
+    return pixels
 
 
 def as_prepared(images: Images, how: Preparation, *, is_own: bool = True) -> Images:
@@ -383,6 +393,9 @@ def read_arrays(source: FileSource, part: str) -> Arrays:
     """Return all files of a part as one; where labels are names, numbered as those of the training images are."""
     if part in source.parts and part != "train":
         found = [_read(file)["train"] for file in source.parts[part]]
+        if any(one.numbers != Range() for one in found):
+            like = _training_numbers(source)
+            found = [_read(file, like)["train"] for file in source.parts[part]]
     else:
         each = [_read(file) for file in source.parts["train"]]
         found = [parts[part] for parts in each if part in parts]
@@ -396,9 +409,19 @@ def read_arrays(source: FileSource, part: str) -> Arrays:
     return whole
 
 
-def _read(file: Path) -> Parts:
-    """Return the parts in a file of numbers; an archive is one of CIFAR's binary files, whatever its name."""
-    return read_cifar_tar(file) if is_archive(file) else read_file(file)
+def _training_numbers(source: FileSource) -> Arrays:
+    """Return the training images, or some of them where they are in a file too large for memory."""
+    large = _open_large(source.parts["train"])
+    return read_arrays(source, "train") if large is None else as_arrays(large[:LOOKS].numpy(), None, str(source.path))
+
+
+def _read(file: Path, like: Arrays | None = None) -> Parts:
+    """Return the parts in a file of numbers; an archive is one of CIFAR's binary files, whatever its name.
+
+    Args:
+        like: see `read_file`.
+    """
+    return read_cifar_tar(file) if is_archive(file) else read_file(file, like=like)
 
 
 def settle_arrays(how: Preparation, arrays: Arrays) -> tuple[Preparation, tuple[str, ...]]:
