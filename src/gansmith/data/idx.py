@@ -326,10 +326,11 @@ def _read(name: str, part: str, parts: "dict[str, tuple[File, File | None]]") ->
         raise DataError(f"{images_path} has shape {stored.shape}; images of at least one pixel are needed")
     if len(stored) > MAX_IMAGES:
         raise DataError(f"{images_path} holds {len(stored):,} images; up to {MAX_IMAGES:,} can be read, take fewer")
-    arrays = as_arrays(stored, None, str(images_path))
+    grey = stored[..., None] if stored.ndim == 3 else stored  # three of them are not taken for channels
+    arrays = as_arrays(grey, None, str(images_path))
     if part != "train" and "train" in parts and arrays.numbers != Range():
         like = as_arrays(read_idx(parts["train"][0])[0], None, str(parts["train"][0]))
-        arrays = as_arrays(stored, None, str(images_path), like=like)
+        arrays = as_arrays(grey, None, str(images_path), like=like)
     if arrays.pixels.shape[3] == 4:
         raise DataError(f"{images_path} has shape {stored.shape}; images of 1 or 3 channels are needed")
     labels, labels_hash = (
