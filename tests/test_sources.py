@@ -137,7 +137,7 @@ def test_an_archive_without_an_ending_is_known_by_its_first_bytes(tmp_path, mode
     (tmp_path / f"x.{mode}").rename(tmp_path / "archive")
     np.testing.assert_array_equal(load_data(str(tmp_path / "archive")).pixels.numpy(), PIXELS.transpose(0, 3, 1, 2))
     (tmp_path / "archive").write_bytes((tmp_path / "archive").read_bytes()[:5])
-    with pytest.raises(DataError, match="archive (is none of the files that images|is damaged or no archive|cannot be read)"):
+    with pytest.raises(DataError, match="archive (is none of the files|is damaged or no archive|cannot be read)"):
         load_data(str(tmp_path / "archive"))
 
 
