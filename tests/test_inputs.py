@@ -9,9 +9,11 @@ import gansmith as gs
 from gansmith.config import resolve
 from gansmith.data import images
 from gansmith.data.images import Images, to_float
+from gansmith.data.on_disk import open_array
 from gansmith.errors import ConfigError, DataError, RunError
 from gansmith.recipes import LONG_IN_COLOR
 from gansmith.training import inputs
+from gansmith.training.batches import Batches
 from gansmith.training.inputs import fit_to_length, load_training_data
 
 
@@ -58,6 +60,33 @@ def test_many_images_in_color_change_what_the_recipe_sets_and_nothing_that_was_a
     without = load_training_data(tiny(), grey)[0]
     assert (without.d_steps, without.d_rotation_loss) == (2, 0.0)
     assert load_training_data(tiny("r3gan"), colors)[0].d_steps == tiny("r3gan").d_steps
+
+
+def test_many_unlabelled_images_in_color_that_look_the_same_in_a_mirror_are_shown_mirrored_too(tiny, monkeypatch, tmp_path):
+    noise = torch.randint(256, (400, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    colors = Images(noise, None)
+    assert not load_training_data(tiny(), colors)[0].mirror
+    monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
+    config, data = load_training_data(tiny(use_all_training_images=True), colors)
+    assert config.mirror and any(note.startswith("mirror is True, not False: ") for note in data.notices)
+    assert len(data.train) == 400 and len(data.y) == len(data.shown) == 800
+    torch.testing.assert_close(data.shown.pixels[400:], noise.flip(3), rtol=0, atol=0)
+    batches = Batches(config, data, torch.device("cpu"))
+    shown = torch.cat([batches.at(seen).real for seen in range(0, 800, config.batch_size)])
+    assert len(shown) == 800 and len(shown.flatten(1).unique(dim=0)) == 800  # each once in an epoch
+    lopsided = Images(torch.where(torch.arange(16) < 8, noise // 2, noise), None)
+    labelled, grey = Images(noise, torch.arange(400) % 4), Images(noise[:, :1], None)
+    for other in (lopsided, labelled, grey):
+        assert not load_training_data(tiny(), other)[0].mirror
+    assert not load_training_data(tiny(mirror=False), colors)[0].mirror
+    config, data = load_training_data(tiny(mirror=True), labelled)
+    assert (data.shown.labels == data.y // data.conditioning.ids_per_class).all()
+    assert data.conditioning.frequencies.sum().item() == pytest.approx(1)
+    np.save(tmp_path / "colors.npy", noise.permute(0, 2, 3, 1).numpy())
+    stored = Images(open_array(tmp_path / "colors.npy"))
+    assert not load_training_data(tiny(), stored)[0].mirror
+    with pytest.raises(ConfigError, match="mirror needs images in memory"):
+        load_training_data(tiny(mirror=True), stored)
 
 
 def test_soap_trains_on_many_grey_images_and_adam_on_others(tiny, monkeypatch):

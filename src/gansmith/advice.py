@@ -13,6 +13,7 @@ ADVICE = {
     "strict": "where a missing picture must not go unnoticed",
     "classes": "for a quick look at one class, or for a set of which only some matter",
     "limit_images": "to see what few pictures would give",
+    "mirror": "for images that look the same in a mirror, where D overfits: twice as many to learn",
     "use_all_training_images": "for a last run; nothing is left then that a score could be trusted on",
     "start_from": "for few pictures that resemble a set you have trained on",
     "images": "instead of minutes where a run must repeat bit for bit; up as long as validation FD ratios fall",

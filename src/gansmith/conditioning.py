@@ -145,6 +145,13 @@ def conditioned_spec(spec: ImageSpec, config: Config) -> ImageSpec:
     return ImageSpec(spec.size, spec.channels, ids)
 
 
+def choose_kind(config: Config, train: Images) -> Config:
+    """Return the config with `conditioning` chosen: labels where there are any, else clusters."""
+    if config.conditioning != "auto":
+        return config
+    return config.replace(conditioning="clusters" if train.labels is None else "labels")
+
+
 def condition(config: Config, train: Images) -> tuple[Config, Conditioning, Tensor]:
     """Choose what a run is conditioned on, from its config and its training images.
 
@@ -153,10 +160,8 @@ def condition(config: Config, train: Images) -> tuple[Config, Conditioning, Tens
 
     Raises ConfigError where labels are wanted and the data has none.
     """
+    config = choose_kind(config, train)
     kind = config.conditioning
-    if kind == "auto":
-        kind = "labels" if train.labels is not None else "clusters"
-    config = config.replace(conditioning=kind)
     if kind == "none":
         return config, UNCONDITIONAL, torch.zeros(len(train), dtype=torch.int64)
     if kind == "clusters":

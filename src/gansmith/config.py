@@ -106,6 +106,7 @@ class Config:
     strict: bool = _data(False, "refuse pictures that cannot be read, instead of leaving out up to one in ten")
     classes: str = _data("", "labels to train on, such as 3 or 0-4; evaluation still compares with all (empty: all)")
     limit_images: int = _data(0, "train on so many images only, spread over the stored order (0: all)", low=0)
+    mirror: bool = _data(False, "train on the mirror image of each training image too")
     use_all_training_images: bool = _data(False, "train on the validation images too (for a hand-in)")
     start_from: str = _data(
         "", "run, checkpoint or generator.safetensors whose weights G and D start with (empty: random ones)"

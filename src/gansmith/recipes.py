@@ -36,6 +36,9 @@ IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(
     ("default", "default-unlabelled"), dict(d_steps=1, d_loss_target=0.8, g_class_loss=0.1)
 )
 
+# And without labels, where images look the same in a mirror: twice as many for D to learn.
+MIRRORED: dict[str, dict[str, Any]] = dict.fromkeys(("default", "default-unlabelled"), dict(mirror=True))
+
 # And without labels, with the compact networks: D learns what pictures show by naming how they are turned.
 WITHOUT_LABELS_IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(
     ("default", "default-unlabelled"), dict(d_rotation_loss=1.0, g_rotation_loss=0.2)

@@ -138,6 +138,11 @@ class Images:
         """Return all rows; of a large set a fixed random choice, enough for means over all images."""
         return _shuffled_rows(len(self))[:SOME] if self.pixels.nbytes > LARGE_BYTES else torch.arange(len(self))
 
+    def with_mirror_images(self) -> "Images":
+        """Return them and, in the same order after them, their mirror images; in memory."""
+        labels = None if self.labels is None else torch.cat([self.labels, self.labels])
+        return replace(self, pixels=torch.cat([self.pixels, self.pixels.flip(3)]), labels=labels)
+
     def without_labels(self) -> "Images":
         """Return the same images, their labels dropped."""
         return replace(self, labels=None)

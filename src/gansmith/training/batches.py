@@ -40,7 +40,7 @@ class Batches:
     def __init__(self, config: Config, data: TrainingData, device: torch.device | None = None) -> None:
         self.config, self.data, self.device = config, data, device or find_device(config.device)
         resident = data.on(self.device)
-        self.pixels, self.y = (data.train.pixels, data.y) if resident is None else resident
+        self.pixels, self.y = (data.shown.pixels, data.y) if resident is None else resident
         self.is_resident = resident is not None
         self.graphs = Graphs(self.device) if self.device.type == "cuda" and is_repeatable(config) else None
         self.orders: dict[int, Tensor] = {}
@@ -65,7 +65,7 @@ class Batches:
 
     def _rows(self, images_seen: int) -> Tensor:
         """Return the next rows of this epoch's permutation, and of the next ones where a batch crosses an end."""
-        n, rows, position = len(self.data.train), [], images_seen
+        n, rows, position = len(self.data.y), [], images_seen
         while position < images_seen + self.config.batch_size:
             epoch, start = divmod(position, n)
             taken = self._order(epoch)[start : start + images_seen + self.config.batch_size - position]
@@ -75,7 +75,7 @@ class Batches:
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self.orders:
-            order = torch.randperm(len(self.data.train), generator=rng(self.config.seed, epoch, "order"))
+            order = torch.randperm(len(self.data.y), generator=rng(self.config.seed, epoch, "order"))
             self.orders = {epoch: to_device(order, self.device) if self.is_resident else order}
         return self.orders[epoch]
 

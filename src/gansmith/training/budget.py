@@ -137,7 +137,7 @@ def _seconds_of_chores(config: Config, networks: Networks, data: TrainingData) -
     wait_for(device)
     per_sample_s = (time.perf_counter() - started_at) / len(y)
     grid_s = statistics_s + GRID_COLUMNS * GRID_ROWS * per_sample_s
-    monitor = Monitor(config, data.train, data.validation, data.y, data.conditioning.frequencies)
+    monitor = Monitor(config, data.shown, data.validation, data.y, data.conditioning.frequencies)
     started_at = time.perf_counter()
     for _ in range(2):
         monitor.measure(networks.G, networks.D, 0)

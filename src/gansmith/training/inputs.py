@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gansmith.conditioning import Conditioning, condition
+from gansmith.conditioning import Conditioning, choose_kind, condition
 from gansmith.config import Config, parse_labels
 from gansmith.data import load_data
-from gansmith.data.images import CHUNK, Images, ImageSpec, split, to_float
+from gansmith.data.images import CHUNK, LARGE_BYTES, Images, ImageSpec, split, to_float
 from gansmith.data.on_disk import OnDisk
 from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, DataError
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.networks import build_networks
-from gansmith.recipes import ADAM, IN_COLOR, LONG_IN_COLOR, WITHOUT_LABELS_IN_COLOR
+from gansmith.recipes import ADAM, IN_COLOR, LONG_IN_COLOR, MIRRORED, WITHOUT_LABELS_IN_COLOR
 from gansmith.training.augment import mirror_accuracy
 from gansmith.training.calibration import output_layer
 from gansmith.training.machine import find_device
 from gansmith.training.techniques import build_techniques
 
-MIRRORED = 0.6  # images of a set that looks the same in a mirror are recognised as mirrored less often
+SYMMETRIC = 0.6  # images of a set that looks the same in a mirror are recognised as mirrored less often
 LONG_RUN = 1_500_000  # images; shorter runs learn more with narrower networks
 FEW_IMAGES = 10_000  # fewer are overfitted so soon that D is shown randomly shifted ones too
 
@@ -33,9 +33,9 @@ class TrainingData:
     """What a run trains on.
 
     Attributes:
-        train: the images shown.
+        train: the images shown; those of a run with `mirror` without their mirror images.
         validation: the images held out; None when all are trained on.
-        y: (N,) class id of each training image; zeros for an unconditional run.
+        y: (N,) class id of each image in `shown`; zeros for an unconditional run.
         conditioning: what these ids stand for.
         data_sha256: hash of the whole official training part.
         notices: a sentence for each choice that the data changed, with both values.
@@ -52,6 +52,11 @@ class TrainingData:
     train_split: Images | None = None
 
     @cached_property
+    def shown(self) -> Images:
+        """The images that D is shown as real: `train`, and their mirror images in a run with `mirror`."""
+        return self.train if len(self.y) == len(self.train) else self.train.with_mirror_images()
+
+    @cached_property
     def scorer(self) -> ValidationScorer | None:
         """What scores samples during training; None without validation images."""
         if self.validation is None or len(self.validation) < 2:
@@ -63,7 +68,7 @@ class TrainingData:
 
         None where they stay on disk, or take more than half of what is free there.
         """
-        pixels = self.train.pixels
+        pixels = self.shown.pixels
         if device.type == "cpu":
             return pixels, self.y
         is_large = device.type == "cuda" and pixels.nbytes > torch.cuda.mem_get_info(device)[0] // 2
@@ -84,10 +89,10 @@ class TrainingData:
 
         Of a large set, over some of its images.
         """
-        rows = self.train.some_rows()
+        rows = self.shown.some_rows()
         images = torch.empty(len(rows), self.spec.channels, 2)
         for places in torch.arange(len(rows)).split(CHUNK):
-            part = to_float(self.train.pixels.index_select(0, rows[places])).flatten(2)
+            part = to_float(self.shown.pixels.index_select(0, rows[places])).flatten(2)
             images[places] = torch.stack([part.mean(2), part.square().mean(2)], dim=2)
         frequencies = self.conditioning.frequencies
         y = self.y[rows]
@@ -117,15 +122,19 @@ def load_training_data(
         raise DataError(f"{whole.source} holds images of {height} x {width} pixels; square ones are needed")
     if all((chunk == train.pixels[:1]).all() for chunk in train.pixels.split(CHUNK)):
         raise DataError(f"all images of {train.source} are the same, so there is nothing to learn; give others")
-    config, conditioning, y = condition(config, train)
-    config = fit_to_images(config, train)
+    config = fit_to_images(choose_kind(config, train), train)
+    if config.mirror and isinstance(train.pixels, OnDisk):
+        raise ConfigError(
+            f"mirror is true, and the {len(train):,} images of {train.source} stay on disk; set it to false"
+        )
+    config, conditioning, y = condition(config, train.with_mirror_images() if config.mirror else train)
     if not conditioning.has_labels:
         train, validation = train.without_labels(), validation and validation.without_labels()
     G, D = build_networks(config, train.spec)
     build_techniques(config, D)  # refuses what cannot be built before anything is written
     if config.calibrate_output:
         output_layer(G, train.spec.channels)
-    notices = _changes(asked, config, len(train), train.spec)
+    notices = _changes(asked, config, len(y), train.spec)
     return config, TrainingData(train, validation, y, conditioning, whole.sha256, notices, train_split)
 
 
@@ -138,7 +147,8 @@ def fit_to_images(config: Config, train: Images) -> Config:
     - Fewer than 10,000 images, and those in color, are learnt with Adam, for SOAP gains nothing there: `ADAM`.
     - On 10,000 images in color or more, `IN_COLOR` replaces what the recipe sets: one D step, a lower target for D's
       loss, and a stronger class loss for G. Measured on CIFAR-10, each lowers the FD ratio (docs/experiments.md).
-    - The same without labels: `WITHOUT_LABELS_IN_COLOR`, rotation losses (docs/experiments.md).
+    - The same without labels: `WITHOUT_LABELS_IN_COLOR`, rotation losses, and `MIRRORED` where images look the same in
+      a mirror, for D overfits them in half an hour (docs/experiments.md).
     - Groups of the minibatch standard deviation divide the batch.
 
     What else follows from the images is decided where it is used: stages and widths of networks by size in `networks`,
@@ -152,8 +162,10 @@ def fit_to_images(config: Config, train: Images) -> Config:
         wanted |= IN_COLOR.get(config.recipe, {})
         if not config.classifies:
             wanted.pop("g_class_loss", None)
-        if config.conditioning != "labels" and config.network == "compact":
-            wanted |= WITHOUT_LABELS_IN_COLOR.get(config.recipe, {})
+        if config.conditioning != "labels":
+            fits = not isinstance(train.pixels, OnDisk) and train.pixels.nbytes <= LARGE_BYTES  # twice, in memory
+            wanted |= MIRRORED.get(config.recipe, {}) if fits and _is_symmetric(train) else {}
+            wanted |= WITHOUT_LABELS_IN_COLOR.get(config.recipe, {}) if config.network == "compact" else {}
     config = config.replace_open(wanted)
     return config.replace(minibatch_stddev=group_size(config.minibatch_stddev, config.batch_size))
 
@@ -178,8 +190,13 @@ def choose_augmentation(train: Images) -> str:
     """Return the augmentation for so many training images, none for many."""
     if len(train) >= FEW_IMAGES:
         return "none"
-    is_symmetric = mirror_accuracy(train.pixels, train.labels) < MIRRORED
-    return "flips" if is_symmetric else "shifts"
+    return "flips" if _is_symmetric(train) else "shifts"
+
+
+def _is_symmetric(train: Images) -> bool:
+    """Return whether images look the same in a mirror; of many, some are looked at."""
+    some = train.shuffled(FEW_IMAGES) if len(train) > FEW_IMAGES else train
+    return mirror_accuracy(some.pixels, some.labels) < SYMMETRIC
 
 
 def choose_images(
@@ -236,6 +253,7 @@ def _changes(asked: Config, config: Config, images: int, spec: ImageSpec) -> tup
         "d_steps": "the images are in color",
         "d_loss_target": "the images are in color",
         "g_class_loss": "the images are in color",
+        "mirror": "the images are in color and look the same in a mirror, and no labels are used",
         "d_rotation_loss": "the images are in color, and no labels are used",
         "g_rotation_loss": "the images are in color, and no labels are used",
         "g_optimizer": why_adam,

@@ -239,7 +239,7 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         networks,
         build_techniques(config, networks.D),
         Batches(config, data, networks.device),
-        Monitor(config, data.train, data.validation, data.y, data.conditioning.frequencies),
+        Monitor(config, data.shown, data.validation, data.y, data.conditioning.frequencies),
         data.scorer,
         counters.get("initial_norms", initial_norms),
         Clock(images_seen),
