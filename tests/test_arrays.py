@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from gansmith.data.arrays import as_arrays, kind_of, opaque, read_file
+from gansmith.data.array_files import kind_of, read_file
+from gansmith.data.arrays import as_arrays, opaque
 from gansmith.data.prepare import Preparation, laid_over
 from gansmith.data.sources import load_source, open_source
 from gansmith.errors import DataError, reason_of

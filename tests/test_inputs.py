@@ -62,7 +62,9 @@ def test_many_images_in_color_change_what_the_recipe_sets_and_nothing_that_was_a
     assert load_training_data(tiny("r3gan"), colors)[0].d_steps == tiny("r3gan").d_steps
 
 
-def test_many_unlabelled_images_in_color_that_look_the_same_in_a_mirror_are_shown_mirrored_too(tiny, monkeypatch, tmp_path):
+def test_many_unlabelled_images_in_color_that_look_the_same_in_a_mirror_are_shown_mirrored_too(
+    tiny, monkeypatch, tmp_path
+):
     noise = torch.randint(256, (400, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     colors = Images(noise, None)
     assert not load_training_data(tiny(), colors)[0].mirror

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gansmith.data import tables
-from gansmith.data.arrays import read_file
+from gansmith.data.array_files import read_file
 from gansmith.errors import DataError
 
 RNG = np.random.default_rng(0)

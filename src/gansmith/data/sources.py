@@ -16,25 +16,15 @@ from PIL import Image
 
 from gansmith.config import ARRAY_FILES
 from gansmith.data import cache
-from gansmith.data.arrays import (
-    LOOKS,
-    Arrays,
-    Parts,
-    as_arrays,
-    background_of,
-    joined,
-    kind_of,
-    labels_beside,
-    numbered,
-    opaque,
-    read_cifar_tar,
-    read_file,
-)
+from gansmith.data.array_files import kind_of, read_file
+from gansmith.data.arrays import LOOKS, Arrays, Parts, as_arrays, background_of, joined, numbered, opaque
+from gansmith.data.binary_sets import read_cifar_tar
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images, find_known, labels_sha256, with_known
 from gansmith.data.labels import MAX_CLASSES, gaps_in_words
 from gansmith.data.layouts import Range
 from gansmith.data.loading import load_pictures
+from gansmith.data.numpy_files import labels_beside
 from gansmith.data.official import OFFICIAL, as_published, class_names, idx_digests, known_sets, oddities, set_of_file
 from gansmith.data.on_disk import OnDisk, open_array
 from gansmith.data.parquet import Table, open_table

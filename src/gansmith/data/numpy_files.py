@@ -1,0 +1,247 @@
+"""Images and labels in .npz and .npy files, known by the names of arrays and of files beside them."""
+
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gansmith.data.arrays import MAX_BYTES, Arrays, Parts, as_arrays
+from gansmith.data.image_files import read_array, read_header
+from gansmith.data.labels import MAX_CLASSES, as_labels
+from gansmith.data.layouts import square
+from gansmith.errors import DataError
+
+# Names of arrays, whatever their case and with underscores or without.
+IMAGES = {
+    "train": (
+        "x_train", "train_x", "train_images", "train_data", "tr_x", "images", "samples", "x", "data", "image", "imgs",
+        "img", "pixels", "arr_0",
+    ),
+    "test": (
+        "x_test", "test_x", "test_images", "test_data", "te_x", "ts_x", "x_val", "val_x", "val_images", "val_data",
+    ),
+}  # fmt: skip
+LABELS = {
+    "train": ("y_train", "train_y", "train_labels", "tr_y", "labels", "y", "label", "target", "targets", "arr_1"),
+    "test": ("y_test", "test_y", "test_labels", "te_y", "ts_y", "y_val", "val_y", "val_labels"),
+}
+_OTHER_PART = {  # words in the names of arrays that are not of a part
+    "train": re.compile(r"(?<![a-z])(test|val(?!ue))|(test|val)$", re.IGNORECASE),
+    "test": re.compile("train", re.IGNORECASE),
+}
+_MIN_SIDE = 8  # of flat images whose array has another name
+_MAY_BE_LABELS = re.compile(r"label|target|(?<![a-z])y(?![a-z])|^y(?=train|test|val)")
+
+
+def read_npz(path: Path, like: Arrays | None) -> Parts:
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        stored = {plain_name(name.removesuffix(".npy")): name for name in names}
+        found = {part: _npz_images(archive, stored, part, path) for part in ("train", "test")}
+        if found["train"] is None:
+            listing = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "nothing"
+            raise DataError(f"{path} holds {listing}; images are looked for as {', '.join(IMAGES['train'])}")
+        images = {part: _read_member(archive, name, path) for part, name in found.items() if name is not None}
+        labels = {part: _npz_labels(archive, stored, part, path) for part in images}
+        said = {part: _choose_labels(archive, names, part, images, labels, path) for part in images}
+    texts = [own for own in labels.values() if own is not None and own.dtype.kind == "U"]
+    every = sorted({label for own in texts for label in own.reshape(-1).tolist()})
+    class_names = every if len(texts) == len(labels) else ()
+    sources = {part: f"{path}: {str(found[part]).removesuffix('.npy')}" for part in images}
+    return as_parts(images, labels, said, sources, class_names, like=like)
+
+
+def as_parts(
+    images: dict[str, NDArray[Any]],
+    labels: dict[str, NDArray[Any] | None],
+    said: dict[str, tuple[str, ...]],
+    sources: dict[str, str],
+    class_names: Sequence[str] = (),
+    *,
+    like: Arrays | None,
+) -> Parts:
+    """Return the parts of one file, whose numbers are taken alike.
+
+    Args:
+        said: sentences on the labels of each part.
+        like: see `as_arrays`.
+    """
+    parts: Parts = {}
+    for part, own in images.items():
+        arrays = as_arrays(own, labels[part], sources[part], class_names=class_names, like=parts.get("train", like))
+        parts[part] = replace(arrays, notices=(*said[part], *arrays.notices))
+    return parts
+
+
+def _npz_images(archive: zipfile.ZipFile, stored: dict[str, str], part: str, path: Path) -> str | None:
+    """Return the array of a part's images: by its name, else the only one whose name and shape do not speak against it.
+
+    None where there are several, or none.
+    """
+    named = first_of(stored, IMAGES[part])
+    if named is not None:
+        return named
+    others = [name for each in (*IMAGES.values(), *LABELS.values()) for name in each]
+    own = [name for plain, name in stored.items() if plain not in map(plain_name, others)]
+    own = [name for name in own if not _MAY_BE_LABELS.search(name.lower()) and not _OTHER_PART[part].search(name)]
+    if part == "test":
+        own = [name for name in own if _OTHER_PART["train"].search(name)]
+    found = [name for name in own if _has_images(archive, name, path)]
+    return found[0] if len(found) == 1 else None
+
+
+def _choose_labels(
+    archive: zipfile.ZipFile,
+    names: Sequence[str],
+    part: str,
+    images: dict[str, NDArray[Any]],
+    labels: dict[str, NDArray[Any] | None],
+    path: Path,
+) -> tuple[str, ...]:
+    """Give images without labels those of the only array of another name that has one for each image.
+
+    Returns sentences on it, and on arrays that may be labels and are not used.
+    """
+    if labels[part] is not None:
+        return ()
+    own = [name for name in names if not _OTHER_PART[part].search(name)]
+    plain = {name.removesuffix(".npy"): name for name in own if part == "train" or _OTHER_PART["train"].search(name)}
+    shapes = {name: _shape_of_labels(archive, stored, path) for name, stored in plain.items()}
+    likely = [name for name, shape in shapes.items() if shape in (images[part].shape[:1], (*images[part].shape[:1], 1))]
+    if len(likely) == 1:
+        found = _read_text(_read_member(archive, plain[likely[0]], path, may_be_text=True))
+        if _are_classes(found):
+            labels[part] = found
+            return (f"its labels are read from {likely[0]}",)
+    unused = [name for name in plain if name in likely or _MAY_BE_LABELS.search(name.lower())]
+    return (f"arrays that are not used: {', '.join(unused[:6])}; labels are read from labels",) if unused else ()
+
+
+def _are_classes(labels: NDArray[Any]) -> bool:
+    """Return whether numbers or names may be those of classes: some are alike, as identifiers are not."""
+    is_small = labels.dtype.kind == "U" or (labels.min(initial=0) >= 0 and labels.max(initial=0) < MAX_CLASSES)
+    return bool(is_small) and len(np.unique(labels)) < max(2, labels.size)
+
+
+def _shape_of_labels(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[int, ...] | None:
+    """Return the shape of an array of whole numbers or text; None for another."""
+    header = _header_of(archive, name, path)
+    return header[0] if header is not None and header[2].kind in "biuUS" else None
+
+
+def plain_name(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def first_of(stored: dict[str, str], names: tuple[str, ...]) -> str | None:
+    """Return the stored name of the first of these."""
+    return next((stored[plain_name(name)] for name in names if plain_name(name) in stored), None)
+
+
+def _has_images(archive: zipfile.ZipFile, name: str, path: Path) -> bool:
+    header = _header_of(archive, name, path)
+    shape = () if header is None else header[0]
+    return len(shape) in (3, 4) or (len(shape) == 2 and square(shape[1])[0] >= _MIN_SIDE)
+
+
+def _header_of(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"] | None:
+    """Return the header of an array; None for what is no array."""
+    try:
+        with archive.open(name) as file:
+            return read_header(file, f"{path}: {name}")
+    except DataError:
+        return None
+
+
+def _npz_labels(archive: zipfile.ZipFile, stored: dict[str, str], part: str, path: Path) -> NDArray[Any] | None:
+    named = first_of(stored, LABELS[part])
+    labels = _labels_beside(path) if named is None else _read_member(archive, named, path, may_be_text=True)
+    return None if labels is None else _read_text(labels)
+
+
+def _read_text(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return bytes as text, other labels as they are."""
+    return np.char.decode(labels) if labels.dtype.kind == "S" else labels
+
+
+def _labels_beside(path: Path) -> NDArray[Any] | None:
+    """Return the one array of a .npz file of labels beside one of images, as KMNIST has them; None without such."""
+    name = re.sub(r"imgs|images", "labels", path.name)
+    if name == path.name or not path.with_name(name).is_file():
+        return None
+    with zipfile.ZipFile(path.with_name(name)) as archive:
+        return _read_member(archive, "arr_0.npy", path.with_name(name), may_be_text=True)
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, path: Path, *, may_be_text: bool = False) -> NDArray[Any]:
+    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{path} is compressed in a way NumPy does not write; save it with numpy.savez_compressed")
+    with archive.open(name) as file:
+        return read_array(file, f"{path}: {name.removesuffix('.npy')}", limit=MAX_BYTES, may_be_text=may_be_text)
+
+
+def read_npy(path: Path, like: Arrays | None) -> Parts:
+    with path.open("rb") as file:
+        images = read_array(file, str(path), limit=MAX_BYTES)
+    other, notices = _find_labels(path)
+    arrays = as_arrays(images, None if other is None else _read_labels(other), str(path), like=like)
+    return {"train": replace(arrays, notices=(*notices, *arrays.notices))}
+
+
+def labels_beside(path: Path, count: int) -> NDArray[np.int64] | None:
+    """Return the labels of a .npy file's images, where a file of them lies beside it: labels.npy, X_labels.npy, y.npy.
+
+    Raises DataError for labels of another number.
+    """
+    other, _ = _find_labels(path)
+    return None if other is None else as_labels(_read_labels(other), count, str(path)).numbers
+
+
+def _read_labels(path: Path) -> NDArray[Any]:
+    with path.open("rb") as file:
+        return read_array(file, str(path), may_be_text=True)
+
+
+def _find_labels(path: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """Return the file of labels beside a .npy file of images, or a sentence on those that may be labels."""
+    files = sorted(file for file in path.parent.iterdir() if file != path and file.is_file() and file.name[0] != ".")
+    beside = {file.name.lower(): file for file in reversed(files)}
+    own = _label_names(path)
+    for name in (*own, "labels", "y", "targets"):
+        other = beside.get(f"{name}.npy")
+        if other is not None and not _holds_images(other):
+            return other, ()
+    others = {name for file in files if file.suffix.lower() == ".npy" for name in _label_names(file)}
+    unused = [
+        file.name
+        for file in files
+        if file.suffix.lower() in _LABEL_FILES
+        and _MAY_BE_LABELS.search(file.stem.lower())
+        and file.stem.lower() not in others
+    ]
+    if not unused:
+        return None, ()
+    listing = ", ".join(unused[:6])
+    return None, (f"files beside {path.name} that are not used: {listing}; its labels are read from {own[0]}.npy",)
+
+
+def _holds_images(path: Path) -> bool:
+    with path.open("rb") as file:
+        return len(read_header(file, str(path))[0]) > 2
+
+
+_LABEL_FILES = (".npy", ".npz", ".csv", ".txt", ".json")
+_PAIRS = (("images", "labels"), ("imgs", "labels"), ("data", "labels"), ("image", "label"), ("img", "label"))
+
+
+def _label_names(path: Path) -> list[str]:
+    """Return what the labels of a .npy file may be called, without its ending: train_labels, y_train, ..."""
+    stem = path.stem.lower()
+    renamed = [stem.replace(images, labels) for images, labels in _PAIRS if images in stem]
+    letter = re.sub(r"(?<![a-z])x(?![a-z])|^x(?=train|test|val)|(?<=train)x$|(?<=test)x$", "y", stem)
+    return [f"{stem}_labels", *renamed, *([letter] if letter != stem else []), f"y_{stem}", f"labels_{stem}"]
