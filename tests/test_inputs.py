@@ -7,7 +7,7 @@ from conftest import write_set
 
 import gansmith as gs
 from gansmith.config import resolve
-from gansmith.data import images
+from gansmith.data import images, on_disk
 from gansmith.data.images import Images, to_float
 from gansmith.data.on_disk import open_array
 from gansmith.errors import ConfigError, DataError, RunError
@@ -79,16 +79,17 @@ def test_many_unlabelled_images_in_color_that_look_the_same_in_a_mirror_are_show
     lopsided = Images(torch.where(torch.arange(16) < 8, noise // 2, noise), None)
     labelled, grey = Images(noise, torch.arange(400) % 4), Images(noise[:, :1], None)
     for other in (lopsided, labelled, grey):
-        assert not load_training_data(tiny(), other)[0].mirror
-    assert not load_training_data(tiny(mirror=False), colors)[0].mirror
+        assert not load_training_data(tiny(use_all_training_images=True), other)[0].mirror
+    assert not load_training_data(tiny(use_all_training_images=True, mirror=False), colors)[0].mirror
     config, data = load_training_data(tiny(mirror=True), labelled)
     assert (data.shown.labels == data.y // data.conditioning.ids_per_class).all()
     assert data.conditioning.frequencies.sum().item() == pytest.approx(1)
     np.save(tmp_path / "colors.npy", noise.permute(0, 2, 3, 1).numpy())
     stored = Images(open_array(tmp_path / "colors.npy"))
-    assert not load_training_data(tiny(), stored)[0].mirror
+    monkeypatch.setattr(on_disk, "COPIED_BYTES", 0)
+    assert not load_training_data(tiny(use_all_training_images=True), stored)[0].mirror
     with pytest.raises(ConfigError, match="mirror needs images in memory"):
-        load_training_data(tiny(mirror=True), stored)
+        load_training_data(tiny(use_all_training_images=True, mirror=True), stored)
 
 
 def test_soap_trains_on_many_grey_images_and_adam_on_others(tiny, monkeypatch):

@@ -124,9 +124,7 @@ def load_training_data(
         raise DataError(f"all images of {train.source} are the same, so there is nothing to learn; give others")
     config = fit_to_images(choose_kind(config, train), train)
     if config.mirror and isinstance(train.pixels, OnDisk):
-        raise ConfigError(
-            f"mirror is true, and the {len(train):,} images of {train.source} stay on disk; set it to false"
-        )
+        raise ConfigError("mirror needs images in memory, and so many stay on disk; set it to false")
     config, conditioning, y = condition(config, train.with_mirror_images() if config.mirror else train)
     if not conditioning.has_labels:
         train, validation = train.without_labels(), validation and validation.without_labels()
