@@ -4,9 +4,11 @@ import dataclasses
 import errno
 import math
 import os
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import filelock
 import pytest
 
 from gansmith import runs
@@ -202,6 +204,16 @@ def test_a_directory_is_locked_for_others_while_a_block_runs(tmp_path):
     assert not is_locked(tmp_path)
     with locked(tmp_path):  # again
         pass
+
+
+def test_a_look_at_the_lock_does_not_keep_a_training_from_starting(tmp_path):
+    look = filelock.FileLock(tmp_path / ".lock", thread_local=False)
+    look.acquire()
+    end = threading.Timer(0.05, look.release)
+    end.start()
+    with locked(tmp_path):
+        assert not look.is_locked
+    end.join()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EIO])

@@ -628,7 +628,7 @@ def test_trainings_survive_the_server_and_the_server_survives_them(tmp_path):
     try:
         run = start_training(opened)
         other = start_training(opened)
-        wait_until(lambda: runs.is_locked(tmp_path / run), seconds=120)
+        wait_until((tmp_path / run / "log.jsonl").is_file, seconds=120)  # no longer between two locks
         os.kill(opened.process.pid, signal.SIGKILL)
         opened.process.communicate()
         assert runs.is_locked(tmp_path / run)

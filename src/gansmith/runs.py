@@ -148,6 +148,9 @@ def _is_first() -> bool:
     return is_first()
 
 
+_LOOK_S = 0.3  # another process that asks whether a directory is locked holds the lock for an instant
+
+
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Be the only process that trains in a directory; RunError where another one does.
@@ -162,7 +165,7 @@ def locked(directory: Path) -> Iterator[None]:
     lock = _lock(directory)
     try:
         if lock is not None:
-            lock.acquire()
+            lock.acquire(timeout=_LOOK_S)
     except TimeoutError:
         holder = RunDirectory(directory, Config()).facts().get("pid", "unknown")
         raise RunError(
