@@ -18,6 +18,7 @@ import numpy as np
 
 from gansmith.data.arrays import Arrays, Parts, as_arrays
 from gansmith.data.binary_sets import read_cifar, read_cifar_tar
+from gansmith.data.idx import is_idx
 from gansmith.data.matlab import read_mat
 from gansmith.data.numpy_files import read_npy, read_npz
 from gansmith.data.official import OFFICIAL
@@ -38,7 +39,7 @@ def kind_of(path: Path) -> str:
     if kind:
         is_archive = head[:2] == b"PK" and zipfile.is_zipfile(path)
         return "npy" if head == b"\x93NUMPY" else "npz" if is_archive else kind
-    return "idx" if _starts_idx(head[:4]) or head[:2] == b"\x1f\x8b" and "idx" in name else ""
+    return "idx" if is_idx(head) or head[:2] == b"\x1f\x8b" and "idx" in name else ""
 
 
 _ENDINGS: dict[str, tuple[str, ...]] = {
@@ -130,10 +131,3 @@ def _read_table(path: Path, like: Arrays | None) -> Parts:
     pixels = table.pixels if table.pixels.max(initial=0) <= 255 else table.pixels.astype(np.float32)  # is refused
     arrays = as_arrays(pixels, table.labels, str(path), like=like)
     return {"train": replace(arrays, notices=(*table.notices, *arrays.notices))}
-
-
-def _starts_idx(head: bytes) -> bool:
-    return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _IDX_TYPES and 1 <= head[3] <= 4
-
-
-_IDX_TYPES = (0x08, 0x09, 0x0B, 0x0C, 0x0D, 0x0E)

@@ -88,7 +88,7 @@ def _unpacked(raw: IO[bytes], head: bytes) -> IO[bytes]:
 
 def _read_values(file: IO[bytes], path: File) -> tuple[np.ndarray, str]:
     magic = file.read(4)
-    if not _is_idx(magic):
+    if not is_idx(magic):
         raise DataError(
             f"{path} does not start like an IDX file (found {magic.hex() or 'nothing'}); "
             "fetch it again, or give the original file"
@@ -222,7 +222,7 @@ def _held_by(file: File) -> str:
         if head[:2] == _GZIP:
             with file.open("rb") as raw, gzip.GzipFile(fileobj=raw) as unpacked:
                 head = unpacked.read(12)
-        if _is_idx(head):
+        if is_idx(head):
             rank, row = head[3], int.from_bytes(head[8:12], "big")
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError):
         pass
@@ -230,7 +230,7 @@ def _held_by(file: File) -> str:
     return "" if not rank else "images" if rank > 2 or is_flat else "labels"
 
 
-def _is_idx(head: bytes) -> bool:
+def is_idx(head: bytes) -> bool:
     """Return whether a file that begins with these bytes is an IDX file."""
     return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _TYPES and 1 <= head[3] <= 4
 

@@ -41,6 +41,7 @@ class TrainingData:
         notices: a sentence for each choice that the data changed, with both values.
         train_split: all images of the train split with their labels, which evaluators belong to; None where `train` is
             all of it.
+        mirrored: `train` and its mirror images, in a run with `mirror`.
     """
 
     train: Images
@@ -50,11 +51,12 @@ class TrainingData:
     data_sha256: str
     notices: tuple[str, ...] = ()
     train_split: Images | None = None
+    mirrored: Images | None = None
 
-    @cached_property
+    @property
     def shown(self) -> Images:
-        """The images that D is shown as real: `train`, and their mirror images in a run with `mirror`."""
-        return self.train if len(self.y) == len(self.train) else self.train.with_mirror_images()
+        """The images that D is shown as real."""
+        return self.train if self.mirrored is None else self.mirrored
 
     @cached_property
     def scorer(self) -> ValidationScorer | None:
@@ -125,15 +127,17 @@ def load_training_data(
     config = fit_to_images(choose_kind(config, train), train)
     if config.mirror and isinstance(train.pixels, OnDisk):
         raise ConfigError("mirror needs images in memory, and so many stay on disk; set it to false")
-    config, conditioning, y = condition(config, train.with_mirror_images() if config.mirror else train)
+    mirrored = train.with_mirror_images() if config.mirror else None
+    config, conditioning, y = condition(config, mirrored or train)
     if not conditioning.has_labels:
         train, validation = train.without_labels(), validation and validation.without_labels()
+        mirrored = mirrored and mirrored.without_labels()
     G, D = build_networks(config, train.spec)
     build_techniques(config, D)  # refuses what cannot be built before anything is written
     if config.calibrate_output:
         output_layer(G, train.spec.channels)
     notices = _changes(asked, config, len(y), train.spec)
-    return config, TrainingData(train, validation, y, conditioning, whole.sha256, notices, train_split)
+    return config, TrainingData(train, validation, y, conditioning, whole.sha256, notices, train_split, mirrored)
 
 
 def fit_to_images(config: Config, train: Images) -> Config:
