@@ -195,3 +195,12 @@ def test_the_last_of_two_files_with_one_name_counts(tmp_path):
         with zipfile.ZipFile(buffer, "a") as archive:
             archive.writestr("cat/0.png", PICTURES["dog/1.png"])
     assert values(read(tmp_path / "x.zip", buffer.getvalue()))[:2] == [1, 1]
+
+
+def test_a_damaged_header_leaves_out_one_picture_of_a_zip(tmp_path):
+    data = zip_of({f"bar/{k:02d}.png": picture(k) for k in range(20)})
+    offset = zipfile.ZipFile(io.BytesIO(data)).infolist()[3].header_offset
+    images = read(tmp_path / "x.zip", data[:offset] + b"XXXX" + data[offset + 4 :])
+    assert sorted(images.pixels[:, 0, 0, 0].tolist()) == [k for k in range(20) if k != 3]
+    with pytest.raises(DataError, match=r"x\.zip is damaged or no archive"):
+        read(tmp_path / "x.zip", data.replace(b"PK\3\4", b"XXXX")[:-40])

@@ -75,6 +75,13 @@ def test_what_is_no_file_or_folder_is_refused_and_not_read(tmp_path, place):
         load_data("a" * 300)
 
 
+def test_labels_alone_are_told_to_need_their_images(tmp_path):
+    for name in ("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"):
+        write_idx(tmp_path / name, np.arange(6, dtype=np.uint8))
+    with pytest.raises(NotFoundError, match="are labels; put their images, such as train-images-idx3-ubyte, beside"):
+        load_data(str(tmp_path))
+
+
 def test_pipes_beside_images_are_not_read(tmp_path):
     for name in ("a.parquet", "b.zip", "c.npz", "d.png", "labels.npy"):
         os.mkfifo(tmp_path / name)

@@ -66,7 +66,7 @@ def read_archive(
         unreadable: takes the rows of damaged files of a .zip, and why, instead of raising DataError.
     """
     with naming_damage(path):
-        for row, inside in _opened(path, names, ratio=MAX_RATIO):
+        for row, inside in _opened(path, names, ratio=MAX_RATIO, unreadable=unreadable):
             try:
                 data = inside.read(limit + 1)
             except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
@@ -165,11 +165,14 @@ def _refuse_bomb(path: Path, unpacked: int, entries: int) -> None:
         raise DataError(f"{path} claims {unpacked:,} bytes or more, more than pictures pack into its size")
 
 
-def _opened(path: Path, names: Sequence[str], *, ratio: float) -> Iterator[tuple[int, IO[bytes]]]:
+def _opened(
+    path: Path, names: Sequence[str], *, ratio: float, unreadable: dict[int, str] | None = None
+) -> Iterator[tuple[int, IO[bytes]]]:
     """Yield the row of each of these files and the file itself, to be read at once, in the order that reads fastest.
 
     Args:
         ratio: of unpacked over packed size, beyond which a single file of a zip is refused.
+        unreadable: takes the rows of files of a zip with a damaged header, and why, instead of raising BadZipFile.
     """
     if is_zip(path):
         with zipfile.ZipFile(path) as archive:
@@ -178,7 +181,14 @@ def _opened(path: Path, names: Sequence[str], *, ratio: float) -> Iterator[tuple
                 entry = entries[name]
                 if entry.file_size > max(2**20, ratio * entry.compress_size):
                     raise DataError(f"{path}: {name} claims {entry.file_size:,} bytes, more than pictures pack into")
-                with archive.open(entry) as file:
+                try:
+                    file = archive.open(entry)
+                except zipfile.BadZipFile as error:
+                    if unreadable is None:
+                        raise
+                    unreadable[row] = reason_of(error)
+                    continue
+                with file:
                     yield row, file
         return
     rows = {name: row for row, name in enumerate(names)}

@@ -136,6 +136,8 @@ def _why_none(path: Path, names: Sequence[str]) -> str:
         advice = "unpack it and give the folder that holds these files"
     elif path.is_dir() and archives:
         advice = f"unpack {', '.join(archives[:4])}, or give one of them"
+    elif arrays and all("idx1" in name.lower() for name in arrays):
+        advice = "IDX files of one dimension are labels; put their images, such as train-images-idx3-ubyte, beside them"
     elif arrays:
         advice = f"give one of these files, such as {arrays[0]}, or the folder that holds them"
     return f"{path} holds no images ({found}); {advice}"
