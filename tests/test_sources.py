@@ -75,7 +75,7 @@ def test_what_is_no_file_or_folder_is_refused_and_not_read(tmp_path, place):
         load_data("a" * 300)
 
 
-def test_labels_alone_are_told_to_need_their_images(tmp_path):
+def test_labels_alone_are_refused_with_the_way_to_their_images(tmp_path):
     for name in ("train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"):
         write_idx(tmp_path / name, np.arange(6, dtype=np.uint8))
     with pytest.raises(NotFoundError, match="are labels; put their images, such as train-images-idx3-ubyte, beside"):
