@@ -16,8 +16,9 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,11 +67,13 @@ def read_archive(
         unreadable: takes the rows of damaged files of a .zip, and why, instead of raising DataError.
     """
     with naming_damage(path):
-        for row, inside in _opened(path, names, ratio=MAX_RATIO, unreadable=unreadable):
+        is_a_zip = is_zip(path)
+        for row, open_file in _found(path, names, ratio=MAX_RATIO):
             try:
-                data = inside.read(limit + 1)
+                with open_file() as inside:
+                    data = inside.read(limit + 1)
             except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-                if unreadable is None or not isinstance(inside, zipfile.ZipExtFile):
+                if unreadable is None or not is_a_zip:
                     raise
                 unreadable[row] = reason_of(error)
             else:
@@ -84,8 +87,9 @@ def copy_files(path: Path, places: Mapping[str, Path]) -> None:
     """
     names = list(places)
     with naming_damage(path):
-        for row, inside in _opened(path, names, ratio=math.inf):  # sorted labels pack into next to nothing
-            _copy(inside, places[names[row]])
+        for row, open_file in _found(path, names, ratio=math.inf):  # sorted labels pack into next to nothing
+            with open_file() as inside:
+                _copy(inside, places[names[row]])
 
 
 def _copy(inside: IO[bytes], place: Path) -> None:
@@ -165,14 +169,11 @@ def _refuse_bomb(path: Path, unpacked: int, entries: int) -> None:
         raise DataError(f"{path} claims {unpacked:,} bytes or more, more than pictures pack into its size")
 
 
-def _opened(
-    path: Path, names: Sequence[str], *, ratio: float, unreadable: dict[int, str] | None = None
-) -> Iterator[tuple[int, IO[bytes]]]:
-    """Yield the row of each of these files and the file itself, to be read at once, in the order that reads fastest.
+def _found(path: Path, names: Sequence[str], *, ratio: float) -> Iterator[tuple[int, Callable[[], IO[bytes]]]]:
+    """Yield the row of each of these files and what opens it, to be read at once, in the order that reads fastest.
 
     Args:
         ratio: of unpacked over packed size, beyond which a single file of a zip is refused.
-        unreadable: takes the rows of files of a zip with a damaged header, and why, instead of raising BadZipFile.
     """
     if is_zip(path):
         with zipfile.ZipFile(path) as archive:
@@ -181,23 +182,14 @@ def _opened(
                 entry = entries[name]
                 if entry.file_size > max(2**20, ratio * entry.compress_size):
                     raise DataError(f"{path}: {name} claims {entry.file_size:,} bytes, more than pictures pack into")
-                try:
-                    file = archive.open(entry)
-                except zipfile.BadZipFile as error:
-                    if unreadable is None:
-                        raise
-                    unreadable[row] = reason_of(error)
-                    continue
-                with file:
-                    yield row, file
+                yield row, partial(archive.open, entry)
         return
     rows = {name: row for row, name in enumerate(names)}
     with _opened_tar(path) as (tar, _):
         for member in _members(tar, path):
             row = rows.get(_inner_name(member.name, path), -1) if member.isfile() else -1
-            inside = tar.extractfile(member) if row >= 0 else None
-            if inside is not None:
-                yield row, inside
+            if row >= 0:
+                yield row, partial(tarfile.ExFileObject, tar, member)
 
 
 class _Bounded:
