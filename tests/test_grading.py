@@ -98,6 +98,25 @@ def test_what_only_root_can_enter_is_open_as_far_as_it_is_needed(name, place):
     assert (outcome.ended, outcome.output.strip()) == ("", f"[{name!r}]"), outcome
 
 
+@pytest.mark.parametrize("name", CLOSED)
+def test_other_hand_ins_are_seen_neither_where_they_lie_nor_where_they_run(name, place):
+    others = [place / folder / "grid.png" for folder in ("handed in", "work/1/original")]
+    for other in others:
+        other.parent.mkdir(parents=True)
+        other.write_text("the work of another")
+    work = place / "work" / "2" / "run"
+    (work / "handin").mkdir(parents=True)
+    looks = f"import os; print([os.path.exists(path) for path in ({str(others[0])!r}, {str(others[1])!r}, __file__)])"
+    (work / "handin" / "evaluation.py").write_text(looks)
+    words, is_seen = ["run", str(work / "handin")], name == "unshare"
+    for hidden, found in (
+        ((), [is_seen, is_seen, True]),
+        ((place / "work", place / "handed in"), [False, False, True]),
+    ):
+        outcome = sandbox.run_bounded(words, work, SHORT, sandbox=name, hidden=hidden)
+        assert (outcome.ended, outcome.output.strip()) == ("", str(found)), outcome
+
+
 @pytest.mark.skipif("limits" not in WORKING, reason="for root, where other users cannot read this Python")
 def test_the_sandbox_that_closes_neither_says_so_and_this_test_would_notice(place, server):
     """The same two hand-ins with limits alone do what they try."""

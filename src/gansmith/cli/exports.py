@@ -27,7 +27,7 @@ def report(run: Path, /, *others: Path, out: Path | None = None) -> int:
     """
     from gansmith import api
 
-    path = api.report(run, *others, out=_checked(out or run / "report.pdf"))
+    path = api.report(run, *others, out=None if out is None else _checked(out))
     print(f"report of {1 + len(others)} runs -> {path}" if others else f"report -> {path}")
     return 0
 
@@ -79,6 +79,7 @@ def handin(
     out: Path = Path("submission.zip"),
     allow_labels: bool = False,
     allow_test_images: bool = False,
+    seed: int = 504,
 ) -> int:
     """Bundle what a course asks for: Keras files, code that checks them, a report, the grid, the film.
 
@@ -94,6 +95,8 @@ def handin(
         Hand in a run that was trained with labels.
     allow_test_images
         Hand in a run that was trained on test images.
+    seed
+        Of the latents of the grid, as the course gives it.
     """
     from gansmith.coursework import write_bundle
     from gansmith.runs import open_run
@@ -101,7 +104,8 @@ def handin(
     if out.suffix != ".zip":
         raise ConfigError(f"{out} does not end in .zip; give a name that does")
     runs = [open_run(path) for path in (run, *others)]
-    for note in write_bundle(runs, _checked(out), allow_labels=allow_labels, allow_test_images=allow_test_images):
+    notes = write_bundle(runs, _checked(out), allow_labels=allow_labels, allow_test_images=allow_test_images, seed=seed)
+    for note in notes:
         print(f"note: {note}")
     print(f"{run.name} -> {out}")
     return 0

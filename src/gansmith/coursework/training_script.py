@@ -31,7 +31,7 @@ def main() -> None:
     config = load_config(HERE / "config.toml", written_in=FORMAT)
     config = config.replace(images=length, schedule_images=0, planned_images=0)  # schedules fit the new length
     config = config.replace(classes="", limit_images=0)  # data.npz holds only images that were chosen by these
-    config = config.replace(start_from="")  # weights of another run are not handed in
+    config = config.replace(start_from="", on_failure="warn")  # weights of another run are not handed in
     config, data = load_training_data(config, read_npz(HERE / "data.npz"))
     with TemporaryDirectory() as folder:
         run = create_run(Path(folder) / "run", config)

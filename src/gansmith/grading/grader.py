@@ -37,7 +37,7 @@ from gansmith.metrics.evaluators import find_evaluators, knows_classes
 from gansmith.metrics.features import Evaluator
 from gansmith.metrics.protocol import Real, evaluate_samples
 
-COMMON_SEEDS = (0, 1, 2, 3, 5, 7, 10, 42, 100, 123, 500, 503, 505, 1000, 1234, 2024, 2025, 2026)
+COMMON_SEEDS = (0, 1, 2, 3, 5, 7, 10, 42, 100, 123, 500, 503, 504, 505, 1000, 1234, 2024, 2025, 2026)
 FEWEST_DISTINCT = 0.1  # of samples; generators that collapsed still give images that differ in some pixel
 GRID = "grid.png"
 
@@ -80,8 +80,8 @@ class Place:
     """Where hand-ins are and where they run.
 
     Attributes:
-        folder: of the hand-ins; none of them sees it.
-        work: a temporary folder.
+        folder: of the hand-ins.
+        work: a temporary folder, with a folder for each hand-in.
         stop: set when grading is interrupted.
     """
 
@@ -89,6 +89,11 @@ class Place:
     work: Path
     sandbox: str
     stop: threading.Event
+
+    @property
+    def hidden(self) -> tuple[Path, Path]:
+        """Folders of which a hand-in sees nothing but its own part."""
+        return self.work, self.folder
 
 
 def grade_handins(
@@ -162,7 +167,7 @@ def run_handin(name: str, source: Path, work: Path, place: Place, settings: Sett
         folder = _own_copy(original, work / "run")
         (folder / GRID).unlink(missing_ok=True)  # it must be drawn, not be there
         ran.script = run_bounded(
-            ["run", str(folder)], work / "run", settings, sandbox=place.sandbox, hidden=place.folder, stop=place.stop
+            ["run", str(folder)], work / "run", settings, sandbox=place.sandbox, hidden=place.hidden, stop=place.stop
         )
         if not ran.script.ended and _is_plain(folder / GRID):
             ran.shown = tiles_of(folder / GRID, size)
@@ -182,7 +187,7 @@ def _draw(ran: Ran, original: Path, work: Path, place: Place, settings: Settings
     out.mkdir()
     seeds = [seed for seed in COMMON_SEEDS if seed != settings.seed]
     words = ["draw", str(folder), str(out), str(settings.samples), str(settings.seed), *map(str, seeds)]
-    ran.draw = run_bounded(words, work, settings, sandbox=place.sandbox, hidden=place.folder, stop=place.stop)
+    ran.draw = run_bounded(words, work, settings, sandbox=place.sandbox, hidden=place.hidden, stop=place.stop)
     if ran.draw.ended:
         return
     try:

@@ -51,11 +51,11 @@ USERS = range(61_184, 65_184)  # for root; systemd has reserved these for users 
 
 _PROBE = "import sys, gansmith.grading.worker; open('prefix', 'w').write(sys.base_prefix)"
 
-# For sh: makes every file system read-only but $1, hides $2, leaves of the folders $3 only those in $4 (a line each),
-# and runs what follows, as a child: the first process of a namespace does not end by the signal that limits its time.
-# Exits with 125 where some file system could not be made read-only.
+# For sh: makes every file system read-only but $1, hides the folders $2, leaves of those in $3 only those in $4 (a line
+# each), and runs what follows, as a child: the first process of a namespace does not end by the signal that limits its
+# time. Exits with 125 where some file system could not be made read-only.
 _UNSHARED = r"""
-work=$1; hidden=$2; closed=$3; kept=$4; shift 4; umask 022; k=0; IFS='
+work=$1; hidden=$2; closed=$3; kept=$4; shift 4; umask 022; set -f; k=0; IFS='
 '
 mount --make-rprivate / && mount -t tmpfs -o size=64m tmpfs /dev/shm && mount --bind "$work" "$work" || exit 125
 for folder in $kept; do mkdir /dev/shm/$((k += 1)) && mount --bind "$folder" /dev/shm/$k || exit 125; done
@@ -64,12 +64,12 @@ k=0
 for folder in $kept; do
     mkdir -p "$folder" && mount --move /dev/shm/$((k += 1)) "$folder" && rmdir /dev/shm/$k || exit 125
 done
+for folder in $hidden; do if [ -d "$folder" ]; then mount -t tmpfs -o ro tmpfs "$folder" || exit 125; fi; done
 unset IFS
 while read -r _ target _; do
     mount -o remount,bind,ro "$(printf %b "$target")" 2>/dev/null
 done < /proc/self/mounts
 mount -o remount,bind,rw "$work" && mount -o remount,bind,rw /dev/shm || exit 125
-if [ -d "$hidden" ]; then mount -t tmpfs -o ro tmpfs "$hidden" || exit 125; fi
 for open in $(awk '{flags[$2] = $4} END {for (on in flags) if (flags[on] ~ /^rw/) print on}' /proc/self/mounts); do
     open=$(printf %b "$open")
     case $open in "$work"|/proc|/dev/shm) ;; *) exit 125 ;; esac
@@ -99,7 +99,7 @@ class Outcome:
     seconds: float
 
 
-def bubblewrap(work: Path, hidden: Path | None) -> list[str]:
+def bubblewrap(work: Path, hidden: Sequence[Path]) -> list[str]:
     """Return the words before a command that run it in bubblewrap; what is not named here does not exist inside."""
     words = "bwrap --unshare-ipc --unshare-pid --unshare-net --unshare-uts --die-with-parent --new-session".split()
     words += (
@@ -118,15 +118,17 @@ def bubblewrap(work: Path, hidden: Path | None) -> list[str]:
     return [*words, "--remount-ro", "/dev", "--remount-ro", "/", *_as_other_user(work)]
 
 
-def unshare(work: Path, hidden: Path | None) -> list[str]:
+def unshare(work: Path, hidden: Sequence[Path]) -> list[str]:
     """Return the words before a command that run it in namespaces of its own, with all but `work` read-only."""
     words = "unshare --mount --net --pid --ipc --uts --fork --kill-child --mount-proc".split()
     words += [] if is_root() else ["--user", "--map-root-user"]
     needed = {folder: _closed_above(folder) for folder in (*python_folders(), str(work))} if is_root() else {}
+    around = [str(folder) for folder in hidden if work.is_relative_to(folder)]
+    needed[str(work)] = needed.get(str(work)) or (around[0] if around else "")
     kept = [folder for folder, closed in needed.items() if closed]
     closed = dict.fromkeys(needed[folder] for folder in kept)
-    words += ["sh", "-c", _UNSHARED, "sh", str(work), "" if hidden is None else str(hidden)]
-    words += ["\n".join(closed), "\n".join(kept)]
+    elsewhere = [str(folder) for folder in hidden if str(folder) not in around]
+    words += ["sh", "-c", _UNSHARED, "sh", str(work), *map("\n".join, (elsewhere, closed, kept))]
     drop = "setpriv --bounding-set=-all --inh-caps=-all --no-new-privs".split()
     return [*words, *(_as_other_user(work) or drop)]
 
@@ -136,7 +138,7 @@ def _closed_above(folder: str) -> str:
     return next((str(path) for path in reversed(Path(folder).parents) if not path.stat().st_mode & stat.S_IXOTH), "")
 
 
-def limits(work: Path, hidden: Path | None) -> list[str]:
+def limits(work: Path, hidden: Sequence[Path]) -> list[str]:
     """Return no words, or for root those that change the user: only the limits that `worker` sets hold."""
     return _as_other_user(work)
 
@@ -171,7 +173,7 @@ def hand_over(work: Path) -> None:
         work.chmod(0o711)  # bubblewrap enters it as root without its privileges
 
 
-SANDBOXES: dict[str, Callable[[Path, Path | None], list[str]]] = {
+SANDBOXES: dict[str, Callable[[Path, Sequence[Path]], list[str]]] = {
     "bubblewrap": bubblewrap,
     "unshare": unshare,
     "limits": limits,
@@ -213,7 +215,7 @@ def works(name: str) -> bool:
         work = Path(folder).resolve()
         environment = _environment(work)
         hand_over(work)
-        command = [*SANDBOXES[name](work, None), sys.executable, "-P", "-c", _PROBE]
+        command = [*SANDBOXES[name](work, ()), sys.executable, "-P", "-c", _PROBE]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             done = subprocess.run(
                 command, cwd=work, env=environment, capture_output=True, timeout=30, stdin=subprocess.DEVNULL
@@ -228,14 +230,14 @@ def run_bounded(
     settings: Settings,
     *,
     sandbox: str,
-    hidden: Path | None = None,
+    hidden: Sequence[Path] = (),
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Run the worker with these words, and wait until it and all it started have ended.
 
     Args:
         work: the one folder it may write in; what it prints goes to the file beside it.
-        hidden: a folder that it must not see, that of all hand-ins.
+        hidden: folders of which it must see no more than `work`: that of all hand-ins, that in which they run.
         stop: ends it when it is set.
     """
     bounds = {
