@@ -591,7 +591,7 @@ def test_resuming_works_once_it_is_defined_again(of_another_program, tmp_path):
 def test_a_hand_in_of_a_run_with_labels_is_written_with_a_warning(run_training, tiny, monkeypatch, caplog):
     asked = []
 
-    def write_bundle(runs, out, *, allow_labels, allow_test_images, images_in_memory):
+    def write_bundle(runs, out, *, allow_labels, **others):
         asked.append(allow_labels)
         return ["class 3 does not occur in the grid"]
 

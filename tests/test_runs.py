@@ -187,6 +187,10 @@ def test_directories_are_numbered_onwards(tmp_path):
     assert next_directory(tmp_path, CONFIG).name == "0001-mlp-small-mnist"
     (tmp_path / "0041-x").mkdir()
     assert next_directory(tmp_path, CONFIG).name == "0042-mlp-small-mnist"
+    long = CONFIG.replace(data="a" * 46 + "-" + "b" * 17)
+    assert next_directory(tmp_path, long).name == f"0042-mlp-small-{'a' * 46}-bb"
+    assert next_directory(tmp_path, long.replace(data="a" * 48 + "-b")).name == f"0042-mlp-small-{'a' * 48}"
+    assert create_run(next_directory(tmp_path, long), long).directory.is_dir()
 
 
 def test_a_number_is_taken_once(tmp_path):

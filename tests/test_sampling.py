@@ -214,7 +214,7 @@ def test_folders_of_classes_exist_on_every_system_and_differ():
     assert [folders[k] for k in range(8)] == [
         "a-b 0", "a-b 1", "Cat 2", "cat 3", "con-", "NUL.x-", "hidden", "\u732b",
     ]  # fmt: skip
-    assert folders[8] == "m" * 80 and folders[9] == "C-" and folders[10] == "tea" and folders[11] == "11"
+    assert folders[8] == "m" * 60 and folders[9] == "C++" and folders[10] == "tea" and folders[11] == "11"
     assert folder_names([-1]) == {-1: ""}
     assert folder_names([0, 1, 2], ["a/b", "a:b", "a-b 0"]) == {0: "0 a-b", 1: "1 a-b", 2: "2 a-b 0"}
     assert len({name.casefold() for name in folders.values()}) == len(folders)

@@ -38,7 +38,7 @@ from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import train_events
 from gansmith.web import answers, guard, records, streams, uploads, worker
 from gansmith.web import server as web_server
-from gansmith.web.guard import TooLarge, own_hosts
+from gansmith.web.guard import NOTEBOOKS, TooLarge, host_name, own_hosts
 from gansmith.web.jobs import MAX_WAITING, Jobs
 
 pytest.importorskip("plotly")
@@ -158,6 +158,9 @@ def test_cards_and_pages_say_what_the_run_directory_says(server, root):
     assert found["checkpoints"] == [int(path.name) for path in run.checkpoints()]
     status, headers, picture = server.ask("GET", f"/api/v1/runs/0001-default-mnist/grids/{found['grids'][-1]}")
     assert status == 200 and picture == run.grids()[-1][1].read_bytes() and headers["content-type"] == "image/png"
+    path = f"/api/v1/runs/0001-default-mnist/grids/{found['grids'][-1]}?course=2"
+    assert server.ask("GET", path, if_none_match=headers["etag"])[::2] == (304, b"")
+    assert server.ask("GET", path, if_none_match='"other"')[0] == 200
     log = server.json("GET", "/api/v1/runs/0001-default-mnist/log")
     assert log == {"log": run.log, "metrics": run.metrics}
 
@@ -167,6 +170,13 @@ def test_commands_give_the_same_choices_again():
     lines = records.commands(config, minutes=3)
     assert lines["terminal"] == "gansmith train r3gan --minutes 3 --data './my photos.zip' --strict true --g-lr 0.0001"
     assert lines["python"] == "gs.train('r3gan', minutes=3, data='./my photos.zip', strict=True, g_lr=0.0001)"
+
+
+def test_commands_name_a_set_and_its_folder_where_one_does_not_give_the_other():
+    config = resolve("stacked", arguments={"data": "stacked-mnist", "data_dir": "digits"})
+    assert records.commands(config)["terminal"] == "gansmith train stacked --data-dir digits"
+    config = resolve("default", arguments={"data": "emnist-letters", "data_dir": "emnist"})
+    assert records.commands(config)["terminal"] == "gansmith train default --data emnist-letters --data-dir emnist"
 
 
 def test_commands_name_the_directory_of_runs_as_the_user_did(tmp_path, digit_dir):
@@ -357,7 +367,7 @@ def test_answers_carry_a_strict_policy(server):
         _, headers, _ = server.ask("GET", path)
         policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
         assert policy["default-src"] == "'none'" and policy["script-src"] == "'self'"
-        assert policy["frame-ancestors"] == "'none'" and headers["x-content-type-options"] == "nosniff"
+        assert policy["frame-ancestors"] == " ".join(NOTEBOOKS) and headers["x-content-type-options"] == "nosniff"
         assert "server" not in headers
     page = server.ask("GET", "/")[2].decode()
     assert not re.search(r"<script(?![^>]*src=)|\son\w+=|https?://|style=", page)
@@ -447,9 +457,42 @@ def test_beyond_loopback_a_token_is_asked_for(root, tmp_path):
 
 
 def test_own_hosts_are_those_of_the_address():
-    assert own_hosts("127.0.0.1", 80) == ("127.0.0.1:80", "localhost:80", "[::1]:80")
-    assert own_hosts("192.168.1.5", 80) == ("192.168.1.5:80",)
-    assert own_hosts("0.0.0.0", 80) == ()
+    assert {"127.0.0.1", "localhost", "[::1]"} == set(own_hosts("127.0.0.1")) == set(own_hosts("::1"))
+    assert "127.0.0.2" in own_hosts("127.0.0.2") and own_hosts("0.0.0.0") == ()
+    assert own_hosts("192.168.1.5") == ("192.168.1.5",) and own_hosts("Box.local") == ("box.local",)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("a.example:80", "a.example"), ("A.Example", "a.example"), ("[::1]:80", "[::1]"), ("a:", "a"), ("", ""),
+     ("a:b", ""), ("a@b", ""), ("a/b", ""), ("::1", ""), ("[::1", ""), ("a:80:80", ""), (" ", "")],
+)  # fmt: skip
+def test_the_name_of_a_host_is_what_stands_before_its_port(text, name):
+    assert host_name(text) == name
+
+
+def test_a_studio_answers_by_the_names_of_servers_before_it(root, tmp_path):
+    opened = Server(tmp_path, "--name", "Studio.example")
+    try:
+        token = {"authorization": f"Bearer {opened.address.partition('token=')[2]}"}
+        asked_by = {
+            ("studio.example", "https://studio.example"): 415,  # let through, but it sends no JSON
+            ("studio.example", "https://other.example"): 403,
+            (f"127.0.0.1:{opened.port}", "https://studio.example"): 415,  # a server that changes the Host
+            ("localhost:9000", "http://localhost:9000"): 415,  # a tunnel from another port
+            ("localhost:9000", "http://localhost:9001"): 403,
+            ("studio.example", "ftp://studio.example"): 403,
+            ("other.example", "https://other.example"): 421,
+        }
+        for (host, origin), status in asked_by.items():
+            kinds = {"content_type": "text/plain", **token}
+            found = opened.ask("POST", "/api/v1/jobs", b"x", host=host, origin=origin, **kinds)
+            assert found[0] == status, (host, origin, found)
+        assert opened.ask("GET", "/api/v1/runs", host="studio.example")[0] == 401
+        headers = opened.ask("GET", "/", host="studio.example", **token)[1]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    finally:
+        opened.close()
 
 
 def test_one_studio_opens_a_directory_and_a_run_is_no_directory_of_runs(server, root, gansmith):
@@ -534,11 +577,15 @@ def test_a_walk_reaches_the_class_of_each_tile_and_keeps_the_labels(root):
         np.testing.assert_array_equal(arrays["images"][..., 0], path)
 
 
-def test_neighbours_are_the_nearest_training_images(root):
-    run = gs.open_run(root / "0001-default-mnist")
-    found = asked(root, "neighbours", tile={"seed": 3, "index": 1}, count=4)[0]["tiles"]
-    image = gs.sample(run, 2, seed=3).images[1, ..., 0].astype(float)
-    training = gs.load_data("mnist", data_dir=run.config.data_dir, split="train").pixels[:, 0].numpy()
+@pytest.mark.parametrize(
+    ("changes", "split"), [({}, "train"), ({"use_all_training_images": True}, None), ({"classes": "3"}, "train")]
+)
+def test_neighbours_are_the_nearest_of_the_images_trained_on(changes, split, tmp_path, digit_dir):
+    run = make_run(tmp_path, "0001-default-mnist", digit_dir, **changes)
+    found = asked(tmp_path, "neighbours", tile={"seed": 3, "index": 1}, count=4)[0]["tiles"]
+    image = gs.sample(run.directory, 2, seed=3).images[1, ..., 0].astype(float)
+    images = gs.load_data("mnist", data_dir=run.config.data_dir, **({"split": split} if split else {}))
+    training = images.pixels[images.labels == 3 if "classes" in changes else slice(None), 0].numpy()
     distances = np.sqrt(((training - image) ** 2).mean((1, 2))) / 255
     assert [row["row"] for row in found] == np.argsort(distances)[:4].tolist()
     np.testing.assert_allclose([row["distance"] for row in found], np.sort(distances)[:4], rtol=1e-5)
@@ -697,15 +744,26 @@ def test_what_is_uploaded_gets_a_number_and_the_name_of_its_class(server, root):
         "my/..%00/3.png",
         "plain.png",
         "my/-rf/4.png",
+        "my/train/cat/5.png",
+        "my/test/cat/6.png",
+        "my/C%23/7.png",
+        "my/C%2B%2B/8.png",
+        "my/%E7%8C%AB/9.png",
+        "my/a:b/10.png",
+        "my/a;b/11.png",
+        "my/con/12.png",
     )
     for name in names:
         status, _, data = server.ask("PUT", path + name, b"pixels", content_type=BYTES)
         assert (status, json.loads(data)) == (200, {"bytes": 6}), name
     found = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
     assert len(found) == len(names) + 1 and all(
-        re.fullmatch(r"my-photos/(\w+/)?\d{6}\.(png|jpg)", f) for f in found[:-1]
+        re.fullmatch(r"my-photos/([\w#+-]+/){0,3}\d{6}\.(png|jpg)", f) for f in found[:-1]
     )
-    assert "my-photos/cat/000000.png" in found and found[-1] == "upload.json"
+    kept = ("cat/000000", "train/cat/000006", "test/cat/000007", "C#/000008", "C++/000009", "猫/000010")
+    assert {f"my-photos/{name}.png" for name in kept} <= set(found) and found[-1] == "upload.json"
+    folders = {file.split("/")[1] for file in found if file.count("/") == 2}  # no two of these became one
+    assert len(folders) == 9 and len({name for name in folders if name.startswith("a-b-")}) == 2
     for name, word in {
         "run.sh": "neither a picture nor",
         "%2F": "neither a picture nor",

@@ -312,6 +312,64 @@ def test_seeds_are_shown_and_what_is_drawn_can_be_saved(page, server, tmp_path):
     assert save_picture(page, f"{name}-neighbours.png", tmp_path) == (9 * 112, 112)
 
 
+@pytest.mark.browser
+def test_each_of_many_classes_is_drawn_by_its_button(browser, tmp_path, digit_dir):
+    for k in range(60):
+        folder = tmp_path / "letters" / "abcdefghijkl"[k % 12]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(k).integers(0, 255, (16, 16), np.uint8)).save(folder / f"{k}.png")
+    choices = {"data": str(tmp_path / "letters"), "data_dir": "", "conditioning": "labels", "clusters_per_class": 1}
+    make_run(tmp_path / "runs", "0001-letters", digit_dir, **choices)
+    opened = Server(tmp_path / "runs")
+    try:
+        with watched_page(browser, opened.address) as page:
+            page.goto(f"{opened.address}explore/0001-letters")
+            settle(page)
+            for name in ("k", "b"):
+                page.get_by_role("button", name=name, exact=True).click()
+                page.wait_for_timeout(500)
+                assert {text.split()[-1] for text in page.locator(".stage .tile .seed").all_text_contents()} == {name}
+            page.get_by_role("button", name="l", exact=True).click()
+            page.get_by_text("The same").first.click()
+            assert "--labels 11-11" in page.content() and "labels=[11]" in page.content()
+    finally:
+        opened.close()
+
+
+@pytest.mark.browser
+def test_a_page_that_is_left_while_it_loads_changes_nothing_of_the_next(page, server):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+    for asked, address in ((f"**/runs/{name}", "runs/"), (f"**/runs/{name}/generator*", "explore/")):
+        held = []
+        page.route(asked, lambda route, held=held: held.append(route))
+        page.goto(server.address)
+        settle(page)
+        page.evaluate(f"import('/static/app.js').then((app) => app.go('/{address}{name}?seed=5'))")
+        page.wait_for_timeout(300)
+        page.get_by_role("link", name="Compare").first.click()
+        page.locator("h1", has_text="Compare").wait_for()
+        assert held
+        page.unroute(asked)
+        for route in held:
+            route.continue_()
+        page.wait_for_timeout(700)
+        assert page.locator("main h1").count() == 1 and "seed=5" not in page.url and "/compare" in page.url
+
+
+@pytest.mark.browser
+def test_the_first_button_keeps_the_focus_while_nothing_is_there(browser, tmp_path):
+    opened = Server(tmp_path)
+    try:
+        with watched_page(browser, opened.address) as page:
+            page.goto(opened.address)
+            button = page.get_by_role("button", name="Train on MNIST for three minutes")
+            button.focus()
+            page.wait_for_timeout(2500)  # news of the machine's load come every half second
+            assert button.evaluate("(it) => document.activeElement === it")
+    finally:
+        opened.close()
+
+
 def save_picture(page, name: str, folder: Path) -> tuple[int, int]:
     """Return the size of a picture that a page saves under this name."""
     with page.expect_download() as saved:

@@ -167,9 +167,10 @@ class Run(RunDirectory):
         *,
         allow_labels: bool | None = None,
         allow_test_images: bool = False,
+        seed: int = 504,
     ) -> Path:
         """Write the bundle a course asks for; see `gansmith.handin`."""
-        return handin(self, out=out, allow_labels=allow_labels, allow_test_images=allow_test_images)
+        return handin(self, out=out, allow_labels=allow_labels, allow_test_images=allow_test_images, seed=seed)
 
     def __repr__(self) -> str:
         facts = [self.status, f"{self.images_seen:,} images", _ratio_of(self), *undefined_choices(self)]
@@ -646,6 +647,7 @@ def handin(
     out: Path | str = "submission.zip",
     allow_labels: bool | None = None,
     allow_test_images: bool = False,
+    seed: int = 504,
 ) -> Path:
     """Write the bundle a course asks for: Keras files, code, a report, the grid, the film; returns the .zip.
 
@@ -659,6 +661,7 @@ def handin(
         allow_labels: whether a run that was trained with labels, which assignments often forbid, may be handed in. None
             writes the bundle and warns; the command line asks for --allow-labels.
         allow_test_images: hand in a run that was trained on test images.
+        seed: of the latents of the grid, as the course gives it, for `np.random.seed`.
 
     Raises GansmithError for a run that breaks a rule which was not lifted; nothing is written then.
     """
@@ -677,6 +680,7 @@ def handin(
             allow_labels=allow_labels is not False,
             allow_test_images=allow_test_images,
             images_in_memory=in_memory,
+            seed=seed,
         )
     config = opened[0].config
     if allow_labels is None and (config.conditioning == "labels" or config.classes):
@@ -1077,7 +1081,10 @@ def plan_resume(
         if epochs is not None:
             config = _with_epochs(config, epochs, loaded, notices)
         if minutes is not None:
-            left_s = started_at + 60 * minutes - time.perf_counter()
+            ends_at, scores = started_at + 60 * minutes, opened.validation_scores()
+            if loaded.scorer is not None and scores:  # the same evaluators score it again, however long it goes on
+                loaded.scorer.prepare(ends_at - time.perf_counter(), names=list(scores[-1]["ratios"]))
+            left_s = ends_at - time.perf_counter()
             fitting = budget.config_for_time(config.replace(planned_images=0), loaded, left_s).images
             config = config.replace(images=opened.images_seen + fitting)
             notices.append(f"{minutes:g} minutes are about {fitting:,} images more")
@@ -1316,12 +1323,23 @@ def _own_images(target: "Run | Path | str") -> Images | None:
     images = target.images if isinstance(target, Run) else None
     path = _path(target)
     if images is not None:
-        return None if images.name in data_sets.DATASETS else images
+        return None if _is_named_set(images, open_run(target).config) else images
     if runs.holds_run(path):
         opened = open_run(target)
         if "data" in _missing(opened, has_images=False):
             refuse_undefined(opened)
     return None
+
+
+def _is_named_set(images: Images, config: Config) -> bool:
+    """Return whether images are what a run's config finds by the name of its data set, whose test images count then."""
+    if images.name not in data_sets.DATASETS:
+        return False
+    try:
+        found = data_sets.load_data(images.name, data_dir=config.data_dir or None, how=preparation(config))
+    except GansmithError:
+        return False
+    return found.sha256 == images.sha256
 
 
 def _real_images(target: "Run | Path | str", data: Any) -> str | Images:
@@ -1359,6 +1377,8 @@ def _as_latents(latents: Any, *widths: int) -> Any:
 
     if isinstance(latents, str | Path):
         return read_latents(Path(latents), *widths)
+    if isinstance(latents, torch.Tensor):
+        latents = latents.detach().cpu()
     z = torch.as_tensor(np.asarray(latents, dtype=np.float32))
     if z.dim() != 2 or z.shape[1] not in widths or not len(z) or not z.isfinite().all():
         wanted = " or ".join(f"(count, {width})" for width in widths)

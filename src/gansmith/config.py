@@ -19,8 +19,9 @@ from typing import Any
 from gansmith.errors import ConfigError, NotFoundError
 from gansmith.recipes import RECIPES
 
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-NAME_RULE = "a name is 1 to 64 letters, digits, dots, dashes and underscores"
+MAX_NAME = 64
+NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_NAME}}}")
+NAME_RULE = f"a name is 1 to {MAX_NAME} letters, digits, dots, dashes and underscores"
 # Variables that start like a field's and are none: places, and how long processes wait for each other.
 RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE", "GANSMITH_TIMEOUT")
 ACTIVATIONS = ("default", "relu", "leaky-relu", "elu", "selu", "silu", "gelu", "tanh")
@@ -434,7 +435,9 @@ class Config:
 
     log_every: int = _output(0, "images between log lines (0: a 200th of the length)", low=0)
     sample_every: int = _output(0, "images between sample grids (0: a twelfth)", low=0)
-    evaluate_every: int = _output(0, "images between validation FD ratios (0: by length, eight at most)", low=0)
+    evaluate_every: int = _output(
+        0, "images between validation FD ratios (0: by length, one to eight in runs of minutes)", low=0
+    )
     early_stopping: int = _output(
         0, "stop after so many validation FD ratios in a row without a better one (0: never)", low=0
     )
@@ -734,7 +737,7 @@ def name_of(path: str | Path) -> str:
     stem = Path(os.path.realpath(os.path.expanduser(path))).name  # which never fail, whatever the path
     for ending in (*ARCHIVES, *ARRAY_FILES):
         stem = stem[: -len(ending)] if stem.lower().endswith(ending) else stem
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:64] or "images"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:MAX_NAME] or "images"
 
 
 _MAX_TOML_BYTES = 2**14  # dotted keys cost the square of their length

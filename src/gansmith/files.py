@@ -11,6 +11,8 @@ import json
 import logging
 import math
 import os
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,6 +157,16 @@ def tensors_sha256(tensors: Mapping[str, "Tensor"]) -> str:
     return json_sha256({name: tensor_sha256(tensor) for name, tensor in tensors.items()})
 
 
+def folder_name(text: str) -> str:
+    """Return what a folder may be called on every file system, near this text; empty where nothing is left of it."""
+    name = re.sub(r"[^\w. #&'()+,=@-]+", "-", unicodedata.normalize("NFC", text)).strip(" .")[:60].rstrip(" .")
+    return f"{name}-" if name.split(".")[0].upper() in _RESERVED else name
+
+
+# Windows has no folders of these names.
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(10))}
+
+
 def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file whose bytes depend on its content alone, flushed to disk.
 
@@ -173,7 +185,10 @@ def load_tensors(path: Path, *, max_bytes: int) -> dict[str, "Tensor"]:
 
     size = path.stat().st_size
     if size > max_bytes:
-        raise DataError(f"{path} has {size:,} bytes, more than the {max_bytes:,} this run can have; remove it")
+        raise DataError(
+            f"{path} has {size:,} bytes, more than the {max_bytes:,} that it can have here; restore it, or remove "
+            f"{path.parent}"
+        )
     tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
     broken = [name for name, values in tensors.items() if values.is_floating_point() and not values.isfinite().all()]
     if broken:

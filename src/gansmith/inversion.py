@@ -23,7 +23,7 @@ from gansmith.files import replacing, write_bytes
 from gansmith.networks import build_networks
 from gansmith.networks.layers import MinibatchStddev
 from gansmith.pictures.grids import enlarge, grid, to_png
-from gansmith.sampling import CHUNK, Model, draw_inputs, generate
+from gansmith.sampling import CHUNK, Model, draw_inputs, generate, on_cpu
 from gansmith.signature import ExportedGenerator, as_exported
 from gansmith.training.optimizers import Adam
 from gansmith.training.step import has_batch_norm
@@ -116,6 +116,7 @@ def invert(
 
     Raises ConfigError for a generator without gradients, DataError for what is no picture.
     """
+    model = on_cpu(model)
     exported = as_exported(model)
     if not any(parameter.is_floating_point() for parameter in exported.network.parameters()):
         raise ConfigError("this file can draw images but gives no gradients; give the run, or a generator.safetensors")

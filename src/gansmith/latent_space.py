@@ -4,13 +4,14 @@ import contextlib
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gansmith.errors import ConfigError
 from gansmith.randomness import rng, seeded
-from gansmith.sampling import Model, draw_inputs, draw_latents, generate, slerp, truncate, with_embeddings
+from gansmith.sampling import Model, draw_inputs, draw_latents, generate, on_cpu, slerp, truncate, with_embeddings
 
 SAMPLES = 2048  # latents whose activations are analysed
 _LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
@@ -35,9 +36,14 @@ class Directions:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def move(self, latents: Tensor, steps: Sequence[float]) -> Tensor:
-        """Return latents (N, latent_dim) moved by so many standard deviations along the first directions."""
-        return latents + torch.tensor(steps, dtype=torch.float32) @ self.vectors[: len(steps)]
+    def move(self, latents: Any, steps: Sequence[float]) -> Tensor:
+        """Return latents (N, latent_dim) moved by so many standard deviations along the first directions.
+
+        A further number of each, which chooses the cluster where a latent is found or exported, stays.
+        """
+        z = torch.as_tensor(latents, dtype=torch.float32)
+        moves = torch.tensor(steps, dtype=torch.float32) @ self.vectors[: len(steps)]
+        return z + nn.functional.pad(moves, (0, z.shape[-1] - len(moves)))
 
 
 @torch.no_grad()
@@ -55,7 +61,7 @@ def find_directions(model: Model, count: int = 10, *, seed: int = 0, label: int 
 
     Raises ConfigError for a file that draws images in another program, and for a count out of range.
     """
-    dim = model.config.latent_dim
+    model, dim = on_cpu(model), model.config.latent_dim
     if not 1 <= count <= dim:
         raise ConfigError(f"count is {count}; it must be between 1 and {dim}, the length of a latent")
     first, y = draw_inputs(model, seed=seed, count=1, labels=None if label is None else [label])

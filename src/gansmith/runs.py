@@ -31,7 +31,7 @@ from gansmith.checkpoints import (
 from gansmith.checkpoints import (
     NAME as CHECKPOINT_NAME,
 )
-from gansmith.config import FIELDS, NAME, NAME_RULE, Config, load_config
+from gansmith.config import FIELDS, MAX_NAME, NAME, NAME_RULE, Config, load_config
 from gansmith.errors import NotFoundError, RunError
 from gansmith.files import PARTIAL, append_json, read_json, read_metadata, to_json, warn_once, write_json, write_text
 
@@ -336,7 +336,8 @@ def _config_of(checkpoint: Path) -> Config:
 def next_directory(root: Path, config: Config) -> Path:
     """Return a new numbered name, such as runs/0007-default-mnist."""
     numbers = [int(match[1]) for path in root.glob("*") if (match := re.match(r"(\d{4,})-", path.name))]
-    return root / f"{max(numbers, default=0) + 1:04d}-{config.recipe}-{config.data}"
+    name = f"{max(numbers, default=0) + 1:04d}-{config.recipe}-{config.data}"
+    return root / name[:MAX_NAME].rstrip("-.")
 
 
 def make_next_directory(root: Path, config: Config) -> Path:

@@ -6,8 +6,6 @@ stored in the file, so sample 17 is the same image whatever else is drawn with i
 
 import copy
 import math
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +24,7 @@ from gansmith.config import Config, class_number, parse_labels, unknown_class
 from gansmith.data.image_files import read_array
 from gansmith.data.images import MAX_IMAGES, ImageSpec, to_uint8
 from gansmith.errors import ConfigError, DataError
-from gansmith.files import replacing, write_bytes
+from gansmith.files import folder_name, replacing, write_bytes
 from gansmith.networks.layers import Dropout
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.randomness import rng
@@ -195,6 +193,12 @@ def device_of(network: nn.Module) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
+def on_cpu(model: Model) -> Model:
+    """Return a model whose network computes on the CPU; the same where it does."""
+    is_there = device_of(model.network).type == "cpu"
+    return model if is_there else replace(model, network=copy.deepcopy(model.network).cpu())
+
+
 @torch.no_grad()
 def generate(model: Model, latents: Tensor, y: Tensor) -> Tensor:
     """Return uint8 (N, C, H, W) images for latents (N, latent_dim) and class ids (N,).
@@ -319,6 +323,8 @@ def refuse_counts(count: int, seed: int, numpy_seed: int | None) -> None:
 def label_numbers(labels: Sequence[int | str] | str | None, class_names: Sequence[str]) -> list[int] | None:
     """Return labels given as text (see `config.parse_labels`), or as a list of numbers and class names, as numbers.
 
+    Labels of -1 alone, as samples have where there are none, are no labels.
+
     Raises ConfigError for a name that no class has.
     """
     if labels is None or isinstance(labels, str):
@@ -329,7 +335,7 @@ def label_numbers(labels: Sequence[int | str] | str | None, class_names: Sequenc
         if number is None:
             raise ConfigError(unknown_class(str(label), class_names))
         numbers.append(number)
-    return numbers
+    return None if numbers and set(numbers) == {-1} else numbers
 
 
 def write_samples(
@@ -366,17 +372,12 @@ def folder_names(labels: Sequence[int], class_names: Sequence[str] = ()) -> dict
     names: dict[int, str] = {}
     for label in labels:
         name = class_names[label] if 0 <= label < len(class_names) else str(label)
-        name = re.sub(r"[^\w. -]+", "-", unicodedata.normalize("NFC", name)).strip(" .")[:80].rstrip(" .") or "class"
-        names[label] = f"{name}-" if name.split(".")[0].upper() in _RESERVED else name
+        names[label] = folder_name(name) or "class"
     counts = Counter(name.casefold() for name in names.values())
     folders = {label: f"{name} {label}" if counts[name.casefold()] > 1 else name for label, name in names.items()}
     if len({name.casefold() for name in folders.values()}) < len(folders):
         folders = {label: f"{label} {name}" for label, name in names.items()}
     return folders | ({-1: ""} if -1 in folders else {})
-
-
-# Windows has no folders of these names.
-_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(10))}
 
 
 def write_npz(path: Path, images: Tensor, labels: Tensor, *, truncation: float = 1.0) -> None:

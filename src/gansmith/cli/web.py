@@ -7,18 +7,15 @@ from cyclopts import Parameter
 
 from gansmith.errors import ConfigError
 
-# Pages of a notebook on this machine, which may show the studio in a frame.
-_NOTEBOOKS = ("http://localhost:*", "http://127.0.0.1:*")
-
 
 def studio(
     runs_dir: Path = Path("runs"),
     /,
     *,
     host: str = "127.0.0.1",
+    name: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     port: int = 8787,
     open_browser: Annotated[bool, Parameter(name="--open", negative=())] = False,
-    in_notebook: Annotated[bool, Parameter(negative=(), show=False)] = False,
 ) -> int:
     """Open a web application on this machine: train, watch, explore and compare runs in a browser.
 
@@ -28,6 +25,9 @@ def studio(
         Folder of the runs.
     host
         Address to listen on. Beyond this machine, as with 0.0.0.0, a token is asked for.
+    name
+        Another name by which browsers reach the studio, such as that of a server with TLS before it; a token is asked
+        for. Several times for several names.
     port
         Port to listen on; 0 takes any free one.
     open_browser
@@ -40,10 +40,7 @@ def studio(
             f"the studio needs the extra `studio` ({error.name}): pip install 'gansmith[studio]'"
         ) from None
 
-    serve(
-        runs_dir, host=host, port=port, frames=_NOTEBOOKS if in_notebook else (),
-        show=lambda address: _show(address, runs_dir, open_browser),
-    )  # fmt: skip
+    serve(runs_dir, host=host, names=name, port=port, show=lambda address: _show(address, runs_dir, open_browser))
     return 0
 
 

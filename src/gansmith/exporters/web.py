@@ -120,7 +120,7 @@ def _list_for_offline_use(folder: Path) -> None:
     hashes = "".join(file_sha256(folder / name) for name in names)
     worker = folder / "offline.js"
     text = worker.read_text(encoding="utf-8").replace("@FILES@", json.dumps(["./", *names]))
-    version = f"gansmith@{sha256(hashes.encode()).hexdigest()[:16]}"
+    version = sha256(hashes.encode()).hexdigest()[:16]
     worker.write_text(text.replace("@VERSION@", version), encoding="utf-8")
 
 

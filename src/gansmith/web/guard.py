@@ -10,10 +10,10 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qs, quote
@@ -29,6 +29,9 @@ BODY_S = 30.0  # a JSON body must have arrived by then; so long may an upload pa
 # Requests a second and in a burst, of one client: what makes the machine work, and all the rest.
 RATES = {"work": (60.0, 120.0), "other": (400.0, 800.0)}
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_EVERY = ("0.0.0.0", "::")
+# Pages of a notebook on this machine, which may show the studio in a frame.
+NOTEBOOKS = ("http://localhost:*", "http://127.0.0.1:*")
 _BODY_TYPES = ("application/json", "application/octet-stream")
 
 logger = logging.getLogger("gansmith")
@@ -40,16 +43,16 @@ class Guard:
 
     Attributes:
         app: what is protected.
-        hosts: what the Host header may say; empty where any IP address and any of this machine's names will do.
+        host: the address it listens on.
+        names: others that it is reached by, as through a server with TLS.
         token: what a client must show; empty on loopback.
-        frames: origins whose pages may show the studio in a frame, as a notebook does.
         clients: the rate limiter's state, by client and kind.
     """
 
     app: ASGIApp
-    hosts: tuple[str, ...]
+    host: str
+    names: tuple[str, ...] = ()
     token: str = ""
-    frames: tuple[str, ...] = ()
     clients: "OrderedDict[tuple[str, str], tuple[float, float]]" = field(default_factory=OrderedDict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +61,8 @@ class Guard:
                 await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        sender = Sender(send, self.frames, "no-store" if scope["path"].startswith("/api/") else "no-cache")
+        frames = () if self.token else NOTEBOOKS
+        sender = Sender(send, frames, "no-store" if scope["path"].startswith("/api/") else "no-cache")
         refused = self.refusal(scope, headers)
         if refused is not None:
             await answer(sender, *refused)
@@ -79,8 +83,9 @@ class Guard:
     def refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         """Return status and sentence for a request that is not let through; None for one that is."""
         if not self._is_own_host(headers.get("host", "")):
-            return HTTPStatus.MISDIRECTED_REQUEST, "this is not the name of this server; open the address it printed"
-        if not _is_own_origin(scope, headers):
+            sentence = "this is not a name of this server; open the address it printed, or start it with --name"
+            return HTTPStatus.MISDIRECTED_REQUEST, sentence
+        if not self._is_own_origin(scope, headers):
             return HTTPStatus.FORBIDDEN, "requests from pages of other sites are not answered"
         if scope["method"] not in ("GET", "HEAD"):
             kind = headers.get("content-type", "").split(";")[0].strip().lower()
@@ -95,10 +100,20 @@ class Guard:
             return HTTPStatus.TOO_MANY_REQUESTS, "too many requests at once; wait a second"
         return None
 
-    def _is_own_host(self, host: str) -> bool:
-        if host in self.hosts:
-            return True
-        return bool(self.token) and not self.hosts and _is_address(host)
+    def _is_own_host(self, authority: str) -> bool:
+        name = host_name(authority)
+        return name in (*own_hosts(self.host), *self.names) or (self.host in _EVERY and _is_of_this_machine(name))
+
+    def _is_own_origin(self, scope: Scope, headers: Headers) -> bool:
+        """Whether a request comes from this server's own pages, from a program, or opens a page by a link."""
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if origin is not None:
+            scheme, _, authority = origin.partition("://")
+            is_own = authority == headers.get("host") or host_name(authority) in self.names
+            if scheme not in ("http", "https") or not is_own:
+                return False
+        is_page = headers.get("sec-fetch-mode") == "navigate" and not scope["path"].startswith("/api/")
+        return site in (None, "same-origin", "none") or is_page
 
     def _has_token(self, scope: Scope, headers: Headers) -> bool:
         if not self.token:
@@ -126,12 +141,21 @@ class Guard:
         return left >= 1
 
 
-def own_hosts(host: str, port: int) -> tuple[str, ...]:
-    """Return what the Host header may say of a server on `host`; none where it listens on every address."""
-    if host in ("0.0.0.0", "::"):
+def own_hosts(host: str) -> tuple[str, ...]:
+    """Return what the Host header may say of a server on `host`, at any port; none where it listens on every address.
+
+    The port may be another one where a tunnel leads here. Only names keep other sites out.
+    """
+    if host in _EVERY:
         return ()
-    names: Iterable[str] = _LOOPBACK if is_loopback(host) else (f"[{host}]" if ":" in host else host,)
-    return tuple(f"{name}:{port}" for name in names)
+    name = f"[{host}]" if ":" in host else host.lower()
+    return (*_LOOPBACK, name) if is_loopback(host) else (name,)
+
+
+def host_name(authority: str) -> str:
+    """Return the name or address of a host, which a port may follow, in lower case; "" where it is neither."""
+    found = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^\s:\[\]@/]+)(:\d*)?", authority.lower())
+    return found[1] if found else ""
 
 
 def is_loopback(host: str) -> bool:
@@ -142,22 +166,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _is_address(host: str) -> bool:
-    name = host.rsplit(":", 1)[0].strip("[]")
+def _is_of_this_machine(name: str) -> bool:
     try:
-        ipaddress.ip_address(name)
+        ipaddress.ip_address(name.strip("[]"))
     except ValueError:
-        return name in ("localhost", socket.gethostname())
+        return name in ("localhost", socket.gethostname().lower())
     return True
-
-
-def _is_own_origin(scope: Scope, headers: Headers) -> bool:
-    """Whether a request comes from this server's own pages, from a program, or opens a page by a link."""
-    origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-    if origin is not None and origin not in (f"http://{headers.get('host')}", f"https://{headers.get('host')}"):
-        return False
-    is_page = headers.get("sec-fetch-mode") == "navigate" and not scope["path"].startswith("/api/")
-    return site in (None, "same-origin", "none") or is_page
 
 
 def _same(given: str, expected: str) -> bool:

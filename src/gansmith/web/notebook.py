@@ -54,7 +54,7 @@ def studio(runs_dir: Path | str = "runs", *, port: int = 0, height_px: int = 820
         from gansmith.web.server import address_of
 
         return Served(address_of(root), height_px=height_px)
-    words = [sys.executable, "-m", "gansmith", "studio", str(root), "--port", str(port), "--in-notebook"]
+    words = [sys.executable, "-m", "gansmith", "studio", str(root), "--port", str(port)]
     with TemporaryFile("w+") as complaints:  # a pipe that nobody reads would stop the server once it is full
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=complaints, text=True)
         assert process.stdout is not None

@@ -12,7 +12,7 @@ from typing import Any
 from gansmith import runs
 from gansmith.advice import ADVICE, SOURCES
 from gansmith.checkpoints import named_checkpoints
-from gansmith.config import FIELDS, NAME, Config
+from gansmith.config import FIELDS, NAME, Config, name_of
 from gansmith.errors import GansmithError, NotFoundError
 from gansmith.files import read_json
 from gansmith.recipes import RECIPES
@@ -72,7 +72,7 @@ def run_ids(root: Path) -> list[str]:
     for path in root.iterdir() if root.is_dir() else ():
         try:
             found.append(run_path(root, path.name).name)
-        except GansmithError:
+        except (GansmithError, OSError):  # no run, or a folder that this user may not enter
             continue
     return sorted(found)
 
@@ -265,7 +265,8 @@ def commands(config: Config, **length: float | int | None) -> dict[str, str]:
     }
     if given:
         values.pop("images", None)
-    if values.get("data_dir") and config.origins.get("data_dir") == config.origins.get("data"):
+    place = values.get("data_dir", "")
+    if place and config.origins.get("data_dir") == config.origins.get("data") and name_of(place) == config.data:
         values["data"] = values.pop("data_dir")  # a path was given as data
     chosen = {**given, **values}
     flags = [f"--{name.replace('_', '-')} {shlex.quote(_as_text(value))}" for name, value in chosen.items()]

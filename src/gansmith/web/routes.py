@@ -258,7 +258,7 @@ async def run_grid(call: Call) -> Any:
     images = call.path("images")
     if not re.fullmatch(r"\d{1,19}", images):
         raise NotFoundError("a grid is named by images seen, such as 128000")
-    return _file(path / "samples" / f"{int(images):09d}.png", "image/png", is_fixed=True)
+    return _file(call.request, path / "samples" / f"{int(images):09d}.png", "image/png")
 
 
 async def run_file(call: Call) -> Any:
@@ -266,14 +266,18 @@ async def run_file(call: Call) -> Any:
     name = call.path("name")
     if name not in records.FILES:
         raise NotFoundError(f"there is no file {name[:64]!r}; choose one of {', '.join(records.FILES)}")
-    return _file(path / name, records.FILES[name])
+    return _file(call.request, path / name, records.FILES[name])
 
 
-def _file(path: Path, kind: str, *, is_fixed: bool = False) -> Response:
-    """Return a file of a run that is no link out of it."""
+def _file(request: Request, path: Path, kind: str) -> Response:
+    """Return a file of a run that is no link out of it; nothing where the browser has this version."""
     if not path.is_file() or path.resolve().parent != path.parent.resolve():
         raise NotFoundError(f"there is no {path.name} in this run")
-    return FileResponse(path, media_type=kind, headers={"cache-control": "max-age=3600" if is_fixed else "no-cache"})
+    status = path.stat()
+    headers = {"etag": f'"{status.st_mtime_ns:x}-{status.st_size:x}"', "cache-control": "no-cache"}
+    if request.headers.get("if-none-match") == headers["etag"]:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return FileResponse(path, media_type=kind, headers=headers)
 
 
 async def describe(call: Call) -> Any:
@@ -512,7 +516,14 @@ ENDPOINTS = [
         schemas.EventsQuery,
         kinds=_EVENTS,
     ),
-    Endpoint("GET", "/runs/{run}/grids/{images}", run_grid, "A sample grid of training.", kinds=("image/png",)),
+    Endpoint(
+        "GET",
+        "/runs/{run}/grids/{images}",
+        run_grid,
+        "A sample grid of training.",
+        schemas.GridQuery,
+        kinds=("image/png",),
+    ),
     Endpoint(
         "GET", "/runs/{run}/files/{name}", run_file, "A file of a run.", kinds=tuple(sorted({*records.FILES.values()}))
     ),

@@ -19,6 +19,10 @@ class Nothing(_Model):
     """No parameters."""
 
 
+class GridQuery(_Model):
+    course: int = Field(0, ge=0, description="ignored; another one makes a page ask again")
+
+
 class EventsQuery(_Model):
     after: str = Field("", max_length=256, description="id of the last message that was read")
 

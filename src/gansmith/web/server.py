@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ from gansmith import runs
 from gansmith.errors import ConfigError, GansmithError, RunError
 from gansmith.files import read_json, write_json
 from gansmith.web import records
-from gansmith.web.guard import Guard, is_loopback, own_hosts
+from gansmith.web.guard import Guard, host_name, is_loopback
 from gansmith.web.jobs import FOLDER, Jobs
 from gansmith.web.remote import Worker
 from gansmith.web.routes import ENDPOINTS, PREFIX, Studio, problem
@@ -36,7 +36,7 @@ SILENT_S = 20.0  # a connection whose request has not arrived by then is closed
 _TICK_S = 0.5
 
 
-def make_app(root: Path, *, hosts: tuple[str, ...], token: str = "", frames: tuple[str, ...] = ()) -> Guard:
+def make_app(root: Path, *, host: str, names: tuple[str, ...] = (), token: str = "") -> Guard:
     """Return the application that serves a directory of runs; see `Guard` for the rest.
 
     Args:
@@ -49,7 +49,7 @@ def make_app(root: Path, *, hosts: tuple[str, ...], token: str = "", frames: tup
     handlers: dict[Any, Any] = {HTTPException: _as_problem, Exception: _as_failure}
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=_lifespan)
     app.state.studio = Studio(root, given, Jobs(root), Worker(root))
-    return Guard(app, hosts, token, frames)
+    return Guard(app, host, names, token)
 
 
 async def _page(request: Request) -> Response:
@@ -142,14 +142,14 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8787,
-    frames: tuple[str, ...] = (),
+    names: Sequence[str] = (),
     show: Callable[[str], None],
 ) -> None:
     """Serve a directory of runs until interrupted.
 
     Args:
         port: 0 takes any free one.
-        frames: origins of pages that may show the studio in a frame.
+        names: others than `host` that it is reached by; whoever asks by them needs the token too.
         show: called with the address once it can be opened.
 
     Raises GansmithError where it cannot begin.
@@ -165,10 +165,13 @@ def serve(
         raise RunError(f"{root} cannot be used ({error.strerror}); give a folder that can be written") from None
     if runs.is_locked(folder):
         raise RunError(f"{root} is open in another studio already, at {address_of(root)}; use that one")
-    token = "" if is_loopback(host) else secrets.token_urlsafe(24)
+    strange = next((name for name in names if host_name(name) == ""), None)
+    if strange is not None:
+        raise ConfigError(f"name is {strange!r}; it must be a host's name, such as studio.example.org")
+    token = "" if is_loopback(host) and not names else secrets.token_urlsafe(24)
     listener = _listen(host, port)
     port = listener.getsockname()[1]
-    app = make_app(root, hosts=own_hosts(host, port), token=token, frames=frames)
+    app = make_app(root, host=host, names=tuple(map(host_name, names)), token=token)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
     config = uvicorn.Config(

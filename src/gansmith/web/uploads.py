@@ -1,9 +1,11 @@
-"""Data sets sent by a browser. Nothing of what a sender says becomes a path: files get numbers, classes safe names."""
+"""Data sets sent by a browser. Nothing of what a sender says becomes a path: files get numbers, folders safe names."""
 
 import asyncio
+import hashlib
 import re
 import secrets
 import shutil
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,12 +14,13 @@ from starlette.requests import Request
 
 from gansmith.config import ARCHIVES, ARRAY_FILES
 from gansmith.errors import DataError, NotFoundError
-from gansmith.files import read_json, write_json
+from gansmith.files import folder_name, read_json, write_json
 from gansmith.web.guard import MAX_UPLOAD_BYTES, TooLarge
 from gansmith.web.jobs import FOLDER
 from gansmith.web.records import DATA_SETS
 
 MAX_FILES = 200_000  # of one upload
+MAX_DEPTH = 4  # folders around a picture that are kept, innermost first
 MAX_UPLOADS = 32  # kept; the oldest go first
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PACKED = (*ARCHIVES, *ARRAY_FILES)
@@ -138,8 +141,19 @@ def _safe_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "-", text[: len(text) - len(ending)]).strip("-")[:64]
 
 
+def _own_name(text: str) -> str:
+    """Return a folder's name as every file system can have it, another one for each text."""
+    name = folder_name(text)
+    if name == unicodedata.normalize("NFC", text):
+        return name
+    return f"{name or 'folder'}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
 def _place(folder: Path, name: str, held: _Held) -> Path:
-    """Return a new path for a file: archives and arrays by their ending, pictures numbered in their class's folder."""
+    """Return a new path for a file: archives and arrays by their ending, pictures numbered in their folders.
+
+    The first of several parts of the name stands for the upload itself.
+    """
     title = str(read_json(folder / "upload.json")["name"])
     parts = PurePosixPath(name.replace("\\", "/")).parts or ("",)
     lower = parts[-1].lower()
@@ -155,8 +169,7 @@ def _place(folder: Path, name: str, held: _Held) -> Path:
         )
     if held.number >= MAX_FILES:
         raise DataError(f"an upload may hold {MAX_FILES:,} pictures; pack them into a .zip")
-    label = _safe_name(parts[-2]) if len(parts) > 2 else ""
-    place = folder / title / label if label else folder / title
+    place = Path(folder / title, *(_own_name(part) for part in parts[1:-1][-MAX_DEPTH:]))
     place.mkdir(parents=True, exist_ok=True)
     held.number += 1
     return place / f"{held.number - 1:06d}{ending}"

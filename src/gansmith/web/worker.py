@@ -10,6 +10,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,14 +19,17 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from gansmith import api, models, runs, sampling
+from gansmith import models, runs, sampling
 from gansmith.checkpoints import named_checkpoints
+from gansmith.config import Config
+from gansmith.data.images import Images
 from gansmith.data.inspection import inspect
 from gansmith.data.prepare import Preparation
 from gansmith.errors import ConfigError, GansmithError, NotFoundError
 from gansmith.files import finite
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.sampling import Model
+from gansmith.training.inputs import choose_images
 from gansmith.web import latents
 from gansmith.web.learn import learn
 from gansmith.web.records import run_path
@@ -127,14 +131,15 @@ def neighbours(root: Path, request: Mapping[str, Any]) -> Answer:
     model = truncated(load(root, request), request)
     z, y = inputs_of(model, Tile(**request["tile"]))
     image = sampling.generate(model, z, y)
-    images = training_images(root, request["run"])
+    images = training_images(runs.open_run(run_path(root, request["run"])).config)
     flat = image.flatten().float()
-    distances = torch.cat([(chunk.flatten(1).float() - flat).square().mean(1).sqrt() for chunk in images.split(2048)])
+    chunks = (images.pixels[start : start + 2048] for start in range(0, len(images), 2048))
+    distances = torch.cat([(chunk.flatten(1).float() - flat).square().mean(1).sqrt() for chunk in chunks])
     nearest = distances.topk(min(request["count"], len(distances)), largest=False)
     found = [
         {"row": int(row), "distance": float(d) / 255} for d, row in zip(nearest.values, nearest.indices, strict=True)
     ]
-    return finish(model, images[nearest.indices], found, {**request, "columns": len(found)})
+    return finish(model, images.take(nearest.indices).pixels, found, {**request, "columns": len(found)})
 
 
 def move(root: Path, request: Mapping[str, Any]) -> Answer:
@@ -158,20 +163,10 @@ def invert(root: Path, request: Mapping[str, Any]) -> Answer:
     return {**facts, **found}, data
 
 
-_TRAINING: dict[str, Tensor] = {}
-
-
-def training_images(root: Path, run_id: str) -> Tensor:
-    """Return the images a run was trained on, uint8 (N, C, H, W); those of one run are kept."""
-    if run_id not in _TRAINING:
-        config = runs.open_run(run_path(root, run_id)).config
-        how: dict[str, Any] = {
-            name: getattr(config, name) for name in ("size", "resize", "color", "background", "strict")
-        }
-        images = api.load_data(config.data, data_dir=config.data_dir or None, split="train", **how)
-        _TRAINING.clear()
-        _TRAINING[run_id] = images.pixels[:]
-    return _TRAINING[run_id]
+@lru_cache(maxsize=1)
+def training_images(config: Config) -> Images:
+    """Return the images that a run with this config was trained on; those of one are kept."""
+    return choose_images(config)[2]
 
 
 def look(root: Path, request: Mapping[str, Any]) -> Answer:

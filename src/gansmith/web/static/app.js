@@ -61,11 +61,14 @@ async function open() {
   try {
     const { render } = await import(page.module);
     if (number !== opened) return;
-    clear(main);
     const given = page.pattern.exec(location.pathname)[1];
-    leave = (await render(main, given === undefined ? undefined : decodeURIComponent(given))) ?? (() => {});
+    const place = h("div", { class: "page" });  // of its own: a page that was left while it loaded draws on nothing shown
+    clear(main, place);
+    const close = (await render(place, given === undefined ? undefined : decodeURIComponent(given))) ?? (() => {});
+    if (number === opened) leave = close;
+    else close();
   } catch (error) {
-    clear(main, oops(error, open));
+    if (number === opened) clear(main, oops(error, open));
   }
 }
 

@@ -6,10 +6,16 @@ export function plotly() {
   loading ??= new Promise((resolve, reject) => {
     const script = h("script", { src: "/vendor/plotly.js" });
     script.onload = () => resolve(window.Plotly);
-    script.onerror = () => reject(new Error("The chart library could not be loaded."));
+    script.onerror = () => { loading = undefined; reject(new Error("The chart library could not be loaded.")); };
     document.head.append(script);
   });
   return loading;
+}
+
+// A chart's element, without what the library keeps of it.
+export function emptied(chart) {
+  window.Plotly?.purge(chart);
+  return chart;
 }
 
 // Colour-blind safe, in a fixed order (Okabe and Ito), darkened for light grounds.

@@ -81,7 +81,7 @@ export function render(main) {
     if (one.checkpoint) query.set("checkpoint", one.checkpoint);
     try {
       const model = await api(`/runs/${one.run}/generator${one.checkpoint ? `?checkpoint=${one.checkpoint}` : ""}`);
-      if (model.labels.length && model.labels.length <= 12) query.set("labels", model.labels.slice(0, 5).map(({ label }) => label).join(","));
+      if (model.labels.length && model.labels.length <= 12) query.set("labels", model.labels.slice(0, 5).map(({ label }) => `${label}-${label}`).join(","));
       const answer = await api(`/runs/${one.run}/sample?${query}`);
       const pictures = await tilesOf(answer);
       const room = Math.min(tiles.parentNode.clientWidth || 280, 560);
@@ -96,7 +96,8 @@ export function render(main) {
   }
 
   function drawDifferences() {
-    const names = columns.map(({ run }) => run);
+    const names = columns.map(({ run }) => run).filter((run) => !details.get(run).error);
+    if (names.length < 2) return clear(differences);
     const rows = details.get(names[0]).config.map((row, k) => ({ row, values: names.map((name) => details.get(name).config[k]?.value) })).filter(({ values }) => new Set(values.map(String)).size > 1);
     clear(differences, h("h2", {}, "Choices that differ"), rows.length
       ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Choices that differ" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "choice"), names.map((name) => h("th", { scope: "col" }, name)))),

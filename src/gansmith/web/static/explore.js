@@ -6,6 +6,7 @@ import { drawing, sliders } from "./latents.js";
 export async function render(main, id) {
   if (!id) return choose(main);
   const found = await api(`/runs/${id}`);
+  if (!main.isConnected) return;  // another page was opened
   document.title = `Explore ${id} · Gansmith studio`;
   if (!found.checkpoints.length) {
     main.append(h("div", { class: "empty" }, h("h2", {}, "Nothing to explore yet"), h("p", {}, `${id} has no checkpoint; let it train until its first save.`), h("a", { class: "button", href: `/runs/${id}` }, "Watch it")));
@@ -46,6 +47,8 @@ function makeView(id, found) {
   const pinning = latest();
   let moving = null;
   let sketch = null;
+  let writeAgain = () => {};
+  const writing = latest();
 
   const canvas = h("div", { class: "tiles", role: "group", "aria-label": "Generated images" });
   const stage = h("div", { class: "ground stage" }, canvas);
@@ -57,15 +60,22 @@ function makeView(id, found) {
   const right = h("div", { class: "stack" });
   const both = h("div", { class: given.get("seeds") === "0" ? "two no-seeds" : "two" }, left, right);
 
+  // A label as text that means nothing else: 10 would be 1 and 0, and 1 may be the name of class 0.
+  function asText(label) {
+    const isOwn = /^\d$/.test(label) && !model.labels.some((other) => other.name.trim() === label && String(other.label) !== label);
+    return isOwn || !/^\d+$/.test(label) ? label : `${label}-${label}`;
+  }
+
   const useSeed = (wanted) => { chosen.seed = wanted; seed.value = wanted; draw(); };
   const seed = h("input", { type: "number", min: 0, step: 1, value: chosen.seed, "aria-label": "Seed", style: { width: "120px" }, oninput: () => { chosen.seed = Math.max(0, Math.floor(+seed.value || 0)); draw(); } });
 
   const draw = debounced(async () => {
     remember({ seed: chosen.seed || "", label: chosen.label, count: chosen.count === 25 ? "" : chosen.count, checkpoint: chosen.checkpoint, truncation: chosen.truncation === 1 ? "" : chosen.truncation });
     const signal = asking();
+    writeAgain();
     const began = performance.now();
     const query = new URLSearchParams({ seed: chosen.seed, count: chosen.count, truncation: chosen.truncation });
-    if (chosen.label !== "") query.set("labels", chosen.label);
+    if (chosen.label !== "") query.set("labels", asText(chosen.label));
     if (chosen.checkpoint) query.set("checkpoint", chosen.checkpoint);
     try {
       const answer = await api(`/runs/${id}/sample?${query}`, { signal });
@@ -127,7 +137,7 @@ function makeView(id, found) {
 
   async function drawPins() {
     const signal = pinning();
-    clear(pinned, h("div", { class: "row" }, h("h2", { class: "grow" }, "Pinned"), pins.length > 0 && h("button", { class: "quiet", onclick: () => { pins.length = 0; remember({ pins: "" }); drawPins(); draw(); } }, "Clear")));
+    clear(pinned, h("div", { class: "row" }, h("h2", { class: "grow" }, "Pinned"), pins.length > 0 && h("button", { class: "quiet", onclick: () => { pins.length = 0; remember({ pins: "" }); moving.show(null); drawPins(); draw(); } }, "Clear")));
     if (!pins.length) return pinned.append(h("p", { class: "muted small" }, "Click images to keep them here: walk between them, find the training images nearest to one, or draw them in every class."));
     try {
       const answer = await api(`/runs/${id}/explore`, { body: body({ tiles: pins.map(exact) }) });
@@ -182,7 +192,7 @@ function makeView(id, found) {
     if (!isWalk || model.class_ids > Math.max(1, model.labels.length)) return [];
     const label = model.labels.length ? ends[0].y : null;
     return same({
-      terminal: `gansmith walk ${quote(source())} --seeds ${ends.map((end) => end.seed).join(",")}${label === null ? "" : ` --label ${label}`} --steps ${steps}`,
+      terminal: `gansmith walk ${quote(source())} --seeds ${ends.map((end) => end.seed).join(",")}${label === null ? "" : ` --label ${asText(String(label))}`} --steps ${steps}`,
       Python: `from gansmith.sampling import latent_walk; latent_walk(gs.load(${python(source())}), seeds=[${ends.map((end) => end.seed).join(", ")}], steps=${steps}${label === null ? "" : `, label=${label}`})`,
     });
   }
@@ -210,15 +220,15 @@ function makeView(id, found) {
   const save = (what, request, name) => download(`/runs/${id}/${what}`, { body: body(request), name });
 
   function drawHead() {
-    const checkpoint = h("select", { "aria-label": "Checkpoint", onchange: () => { chosen.checkpoint = checkpoint.value; draw(); drawPins(); moving.draw(); } }, h("option", { value: "" }, "newest checkpoint"),
+    const checkpoint = h("select", { "aria-label": "Checkpoint", onchange: () => { chosen.checkpoint = checkpoint.value; draw(); drawPins(); moving.renew(); } }, h("option", { value: "" }, "newest checkpoint"),
       found.checkpoints.map((seen) => h("option", { value: seen, selected: String(seen) === chosen.checkpoint }, `${count(seen)} images${seen === found.best ? " ★" : ""}`)));
     clear(head, h("div", { class: "grow" }, h("h1", {}, "Explore"), h("p", { class: "muted" }, h("a", { href: `/runs/${id}` }, id), ` · ${found.recipe} on ${found.data}`)), checkpoint, h("a", { class: "button", href: `/compare?runs=${id}` }, "Compare"));
   }
 
   const lines = h("div");
   function drawLines() {
-    const flags = [`--seed ${chosen.seed}`, chosen.label !== "" && `--labels ${quote(chosen.label)}`, `--count ${chosen.count}`, chosen.truncation !== 1 && `--truncation ${chosen.truncation}`].filter(Boolean).join(" ");
-    const keywords = [`${chosen.count}`, `seed=${chosen.seed}`, chosen.label !== "" && `labels=${python(chosen.label)}`, chosen.truncation !== 1 && `truncation=${chosen.truncation}`].filter(Boolean).join(", ");
+    const flags = [`--seed ${chosen.seed}`, chosen.label !== "" && `--labels ${quote(asText(chosen.label))}`, `--count ${chosen.count}`, chosen.truncation !== 1 && `--truncation ${chosen.truncation}`].filter(Boolean).join(" ");
+    const keywords = [`${chosen.count}`, `seed=${chosen.seed}`, chosen.label !== "" && `labels=${/^\d+$/.test(chosen.label) ? `[${chosen.label}]` : python(chosen.label)}`, chosen.truncation !== 1 && `truncation=${chosen.truncation}`].filter(Boolean).join(", ");
     const isOpen = lines.querySelector("details")?.open;
     clear(lines, same({ terminal: `gansmith sample ${quote(source())} ${flags}`, Python: `gs.sample(${python(source())}, ${keywords})` }, isOpen));
   }
@@ -229,8 +239,8 @@ function makeView(id, found) {
     const mark = () => choices.forEach(([label, choice]) => { choice.setAttribute("aria-pressed", String(label === chosen.label)); choice.classList.toggle("primary", label === chosen.label); });
     mark();
     const classes = model.labels.length > 0 && h("div", { class: "row", role: "group", "aria-label": "Class" }, choices.map(([, choice]) => choice));
-    const strength = model.has_truncation && h("label", { class: "sliders" }, term("truncation", "truncation"), h("input", { type: "range", min: 0, max: 1, step: 0.05, value: chosen.truncation, oninput: (event) => { chosen.truncation = +event.target.value; event.target.nextSibling.textContent = event.target.value; draw(); } }), h("span", { class: "num" }, chosen.truncation));
-    const query = () => new URLSearchParams({ seed: chosen.seed, count: chosen.count, truncation: chosen.truncation, ...(chosen.label !== "" ? { labels: chosen.label } : {}), ...(chosen.checkpoint ? { checkpoint: chosen.checkpoint } : {}) });
+    const strength = model.has_truncation && h("label", { class: "sliders" }, term("truncation", "truncation"), h("input", { type: "range", min: 0, max: 1, step: 0.05, value: chosen.truncation, oninput: (event) => { chosen.truncation = +event.target.value; event.target.nextSibling.textContent = event.target.value; draw(); drawPins(); } }), h("span", { class: "num" }, chosen.truncation));
+    const query = () => new URLSearchParams({ seed: chosen.seed, count: chosen.count, truncation: chosen.truncation, ...(chosen.label !== "" ? { labels: asText(chosen.label) } : {}), ...(chosen.checkpoint ? { checkpoint: chosen.checkpoint } : {}) });
     const load = (kind) => h("button", { onclick: () => { h("a", { href: url(`/runs/${id}/sample.${kind}?${query()}`), download: `${id}-seed-${chosen.seed}.${kind}` }).click(); } }, kind.toUpperCase());
     clear(right,
       h("section", { class: "panel stack" }, h("h2", {}, term("Seed", "seed")), h("div", { class: "row" }, seed,
@@ -261,6 +271,7 @@ function makeView(id, found) {
     const write = debounced(async () => {
       const letters = [...word.value].filter((letter) => letter !== " ");
       const missing = letters.find((letter) => !names.has(letter));
+      const signal = writing();
       clear(keeping);
       remember({ word: word.value, hands: hands.value === "many" ? "many" : "" });
       if (!letters.length) return clear(paper);
@@ -268,14 +279,16 @@ function makeView(id, found) {
       try {
         const answer = await api(`/runs/${id}/explore`, { body: body({ columns: letters.length, tiles: letters.map((letter, k) => ({ seed: chosen.seed, index: hands.value === "one" ? 0 : k, label: names.get(letter) })) }) });
         const pictures = await tilesOf(answer);
+        if (signal.aborted) return;
         const side = Math.max(1, Math.min(3, Math.floor((right.clientWidth - 40) / letters.length / model.size))) * model.size;
         clear(paper, pictures.map((picture, k) => h("div", { class: "tile", style: { width: `${side}px` } }, picture, seedOf(answer.tiles[k]))));
         clear(keeping, savingButton(pictures, letters.length, `${id}-${word.value.replace(/\W+/g, "-")}.png`));
       } catch (error) {
-        clear(paper, h("span", { class: "fail" }, error.message));
+        if (!signal.aborted) clear(paper, h("span", { class: "fail" }, error.message));
       }
     });
-    if (word.value) write();
+    writeAgain = () => { if (word.value) write(); };
+    writeAgain();
     return h("section", { class: "panel stack" }, h("h2", {}, "Write"), h("div", { class: "row" }, word, hands, keeping), h("div", { style: { overflowX: "auto" } }, paper));
   }
 
@@ -291,6 +304,7 @@ function makeView(id, found) {
         clear(left, oops(error, () => go(location.pathname + location.search)));
         return;
       }
+      if (!both.isConnected) return;
       moving = sliders({ id, model, body, exact, pins });
       sketch = drawing({ id, model, body, source, onFound: moving.show });
       drawControls();

@@ -3,6 +3,7 @@ import { api, clear, debounced, h, latest, parameters, python, quote, remember, 
 
 const SIDE = 280; // of the drawing
 const MAX_UPLOAD_PX = 512;
+const MAX_UPLOAD_CHARACTERS = 250_000;
 const DIRECTIONS = 10;
 const FURTHEST = 4; // standard deviations along a direction
 const DIRECTION = "The main directions of latent space: principal components of the activations of G's first layer, with their share of the variance.";
@@ -61,7 +62,7 @@ export function sliders({ id, model, body, exact, pins }) {
     element.append(h("div", { class: "row reset" }, h("button", { onclick: () => { steps.fill(0); variety = 1; isBuilt = false; draw(); } }, "Reset"), keeping));
   }
 
-  return { element, draw, show(found) { subject = found; steps.fill(0); variety = 1; isBuilt = false; draw(); } };
+  return { element, draw, renew() { isBuilt = false; draw(); }, show(found) { subject = found; steps.fill(0); variety = 1; isBuilt = false; draw(); } };
 }
 
 // A canvas to draw on with mouse, finger or pen, and a picture from a file; both are projected into latent space.
@@ -73,7 +74,7 @@ export function drawing({ id, model, body, source, onFound }) {
   const context = paper.getContext("2d");
   let last = null;
   const asking = latest();
-  const erase = () => { context.fillStyle = "#fff"; context.fillRect(0, 0, SIDE, SIDE); clear(result); asking(); };
+  const erase = () => { context.fillStyle = "#fff"; context.fillRect(0, 0, SIDE, SIDE); clear(result); asking(); file.value = ""; };
 
   function point(event) {
     const box = paper.getBoundingClientRect();
@@ -92,13 +93,21 @@ export function drawing({ id, model, body, source, onFound }) {
   paper.addEventListener("pointermove", (event) => { if (last) stroke(event); });
   for (const name of ["pointerup", "pointercancel"]) paper.addEventListener(name, () => { if (last) { last = null; project(paper.toDataURL("image/png"), "drawing.png"); } });
 
+  // Transparency stays, as in the file: what lies under it is chosen where the picture is read.
+  function encoded(image, side) {
+    const share = Math.min(1, side / Math.max(image.width, image.height));
+    const small = h("canvas", { width: Math.max(1, Math.round(image.width * share)), height: Math.max(1, Math.round(image.height * share)) });
+    small.getContext("2d").drawImage(image, 0, 0, small.width, small.height);
+    return small.toDataURL("image/webp", 0.92);
+  }
+
   async function upload(chosen) {
     try {
       const image = await createImageBitmap(chosen);
-      const share = Math.min(1, MAX_UPLOAD_PX / Math.max(image.width, image.height));
-      const small = h("canvas", { width: Math.max(1, Math.round(image.width * share)), height: Math.max(1, Math.round(image.height * share)) });
-      small.getContext("2d").drawImage(image, 0, 0, small.width, small.height);
-      project(small.toDataURL("image/jpeg", 0.92), chosen.name);
+      let side = MAX_UPLOAD_PX;
+      let data = encoded(image, side);
+      while (data.length > MAX_UPLOAD_CHARACTERS) data = encoded(image, (side /= 2));
+      project(data, chosen.name);
     } catch {
       toast("This file is no picture that the browser can open.");
     }

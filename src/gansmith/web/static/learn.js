@@ -28,6 +28,7 @@ function percent(v) { return `${Math.round(100 * v)}\u2009%`; }
 
 export async function render(main) {
   const table = await api("/learn");
+  if (!main.isConnected) return;  // another page was opened
   const view = makeView(table);
   main.append(h("div", { class: "page-head" }, h("h1", { class: "grow" }, "Learn"), h("p", { class: "muted" }, "Eight lessons with a GAN so small that you can see all of it.")), view.tabs, h("div", { class: "two learn" }, view.left, view.right));
   view.open();

@@ -130,9 +130,11 @@ export const ratio = (n) => (n === null || n === undefined ? "–" : n < 100 ? n
 export const figure = (n) => (n === null || n === undefined ? "–" : typeof n !== "number" ? String(n) : Number.isInteger(n) ? count(n) : +n.toPrecision(4) + "");
 export function duration(s) {
   if (s === null || s === undefined) return "";
-  if (s < 60) return `${Math.round(s)} s`;
-  if (s < 3600) return `${Math.floor(s / 60)}:${String(Math.round(s % 60) % 60).padStart(2, "0")}`;
-  return `${Math.floor(s / 3600)} h ${Math.round((s % 3600) / 60)} min`;
+  const whole = Math.round(s);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+  const minutes = Math.round(s / 60);
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 export function when(seconds) {
   const ago = Date.now() / 1000 - seconds;
@@ -140,7 +142,8 @@ export function when(seconds) {
   if (ago < 90 && ago > -90) return "just now";
   if (ago < 3600 && ago > 0) return `${Math.round(ago / 60)} min ago`;
   const isToday = date.toDateString() === new Date().toDateString();
-  return isToday ? date.toTimeString().slice(0, 5) : date.toISOString().slice(0, 10);
+  const day = [date.getFullYear(), date.getMonth() + 1, date.getDate()].map((part) => String(part).padStart(2, "0"));
+  return isToday ? date.toTimeString().slice(0, 5) : day.join("-");
 }
 
 export const MEANINGS = {
@@ -161,11 +164,22 @@ export const term = (text, key, end) => h("span", { class: `tip${end ? " end" : 
 export function code(text, label) {
   const button = h("button", { class: "quiet", type: "button", "aria-label": `Copy: ${label}` }, "Copy");
   button.addEventListener("click", async () => {
-    await navigator.clipboard?.writeText(text).catch(() => {});
-    button.textContent = "Copied";
+    button.textContent = (await copied(text, line)) ? "Copied" : "Press Ctrl+C";
     setTimeout(() => (button.textContent = "Copy"), 1200);
   });
-  return h("div", { class: "code", role: "group", "aria-label": label }, h("code", { tabindex: "0" }, text), button);
+  const line = h("code", { tabindex: "0" }, text);
+  return h("div", { class: "code", role: "group", "aria-label": label }, line, button);
+}
+
+// Whether a text is in the clipboard, which not every page may write to; else it is selected.
+async function copied(text, element) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    getSelection().selectAllChildren(element);
+    return document.execCommand("copy");
+  }
 }
 
 export const same = (lines, isOpen = false) => h("details", { class: "panel", open: isOpen }, h("summary", {}, "The same in a terminal, in Python"), h("div", { class: "stack" }, Object.entries(lines).map(([name, line]) => code(line, name))));

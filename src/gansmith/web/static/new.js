@@ -18,6 +18,7 @@ export async function render(main) {
   const wanted = { recipe: given.get("recipe") ?? "default", data: given.get("data") ?? "mnist", length: "minutes", amount: given.get("minutes") ?? "3", choices: {} };
   const from = given.get("from");
   if (from) await takeOver(from, wanted, fields);
+  if (!main.isConnected) return;  // another page was opened
   try {
     Object.assign(wanted.choices, JSON.parse(given.get("choices") ?? "{}"));
   } catch { /* not ours: the form starts without */ }
@@ -30,6 +31,7 @@ export async function render(main) {
   const asking = latest();
   const settle = debounced(async () => {
     const signal = asking();
+    length.expect();
     if (!wanted.data) {
       start.disabled = true;
       return clear(line, h("span", { class: "muted" }, "Choose the data first."));
@@ -66,10 +68,11 @@ export async function render(main) {
   }
 
   const options = optionStep(wanted, fields, recipes, settle);
+  const length = lengthStep(wanted, settle);
   clear(foot, line, start);
   main.append(h("div", { class: "narrow stack loose" },
     h("h1", {}, from ? `A copy of ${from}` : "New run"),
-    dataStep(wanted, sets, settle), recipeStep(wanted, recipes, () => { options.draw(); settle(); }), lengthStep(wanted, settle), options.element, lines, problem, foot));
+    dataStep(wanted, sets, settle), recipeStep(wanted, recipes, () => { options.draw(); settle(); }), length.element, options.element, lines, problem, foot));
   settle();
   if (location.hash === "#data") document.getElementById("data")?.scrollIntoView();
 }
@@ -95,11 +98,12 @@ function group(buttons, isOn) {
 function dataStep(wanted, sets, settle) {
   const result = h("div", { class: "stack" });
   const pictures = new Map([...state.runs.values()].filter((run) => run.grid !== null).map((run) => [run.data, run.id]));
-  const buttons = sets.map(({ name, about }) => [name, h("button", { class: "choice", type: "button", onclick: () => { wanted.data = name; clear(result); mark(); settle(); } },
+  const sending = latest();
+  const buttons = sets.map(({ name, about }) => [name, h("button", { class: "choice", type: "button", onclick: () => { sending(); wanted.data = name; clear(result); mark(); settle(); } },
     pictures.has(name) && h("img", { class: "pixels", src: url(`/runs/${pictures.get(name)}/files/real.png`), alt: "", style: { width: "100%", aspectRatio: "3", objectFit: "cover", objectPosition: "top left" }, onerror: (event) => event.target.remove() }), h("strong", {}, name), h("span", { class: "muted small" }, about))]);
   const mark = group(buttons, (name) => name === wanted.data);
-  const files = h("input", { type: "file", multiple: true, class: "hidden-text", accept: ".zip,.npz,.npy,.tar,.gz,.csv,.parquet,.png,.jpg,.jpeg,.webp,.bmp,.gif", "aria-label": "Pictures or an archive", onchange: () => send([...files.files]) });
-  const folder = h("input", { type: "file", class: "hidden-text", webkitdirectory: true, "aria-label": "A folder of pictures", onchange: () => send([...folder.files]) });
+  const files = h("input", { type: "file", multiple: true, class: "hidden-text", accept: ".zip,.npz,.npy,.tar,.gz,.csv,.parquet,.png,.jpg,.jpeg,.webp,.bmp,.gif", "aria-label": "Pictures or an archive", onchange: () => sendFrom(files) });
+  const folder = h("input", { type: "file", class: "hidden-text", webkitdirectory: true, "aria-label": "A folder of pictures", onchange: () => sendFrom(folder) });
   folder.setAttribute("webkitdirectory", "");
   const drop = h("div", { class: "drop", ondragover: (event) => { event.preventDefault(); drop.classList.add("over"); }, ondragleave: () => drop.classList.remove("over"), ondrop: async (event) => {
     event.preventDefault();
@@ -110,29 +114,41 @@ function dataStep(wanted, sets, settle) {
   async function send(chosen) {
     if (!chosen.length) return;
     const progress = h("progress", { max: 1, value: 0, "aria-label": "Upload" });
-    const stop = new AbortController();
-    clear(result, h("div", { class: "panel row" }, h("span", {}, "Sending"), progress, h("button", { type: "button", onclick: () => stop.abort() }, "Cancel")));
+    const signal = sending();
+    clear(result, h("div", { class: "panel row" }, h("span", {}, "Sending"), progress, h("button", { type: "button", onclick: () => { sending(); clear(result); } }, "Cancel")));
     try {
       const first = pathOf(chosen[0]);
-      const upload = await api("/uploads", { body: { name: chosen.length > 1 ? first.split("/")[0].replace(/\.\w+$/, "") || "images" : first.split("/")[0] }, signal: stop.signal });
+      // Folders dropped together have none around them.
+      const isOne = chosen.every((file) => pathOf(file).split("/")[0] === first.split("/")[0]);
+      const upload = await api("/uploads", { body: { name: isOne ? first.split("/")[0] : "images" }, signal });
       const sent = readable(chosen, upload);
       for (const [k, file] of sent.entries()) {
-        await api(`/uploads/${upload.id}/files?name=${encodeURIComponent(pathOf(file))}`, { method: "PUT", raw: file, signal: stop.signal });
+        await api(`/uploads/${upload.id}/files?name=${encodeURIComponent((isOne ? "" : "images/") + pathOf(file))}`, { method: "PUT", raw: file, signal });
         progress.value = (k + 1) / sent.length;
       }
       clear(result, h("div", { class: "skeleton", style: { height: "160px" } }));
-      show(upload, await api(`/uploads/${upload.id}`, { signal: stop.signal }), chosen.length - sent.length);
+      const facts = await api(`/uploads/${upload.id}`, { signal });
+      if (!signal.aborted) show(upload, facts, chosen.length - sent.length);
     } catch (error) {
-      clear(result, error.name === "AbortError" ? [] : h("p", { class: "notice fail" }, error.message));
+      if (!signal.aborted) clear(result, h("p", { class: "notice fail" }, error.message));
     }
+  }
+
+  // The same files may be chosen again: an input says only what changes.
+  function sendFrom(input) {
+    const chosen = [...input.files];
+    input.value = "";
+    send(chosen);
   }
 
   // The upload of the run that is duplicated.
   async function again(id) {
+    const signal = sending();
     try {
-      show({ id }, await api(`/uploads/${id}`));
+      const facts = await api(`/uploads/${id}`, { signal });
+      if (!signal.aborted) show({ id }, facts);
     } catch (error) {
-      clear(result, h("p", { class: "notice fail" }, error.message));
+      if (!signal.aborted) clear(result, h("p", { class: "notice fail" }, error.message));
     }
   }
 
@@ -198,9 +214,9 @@ function recipeStep(wanted, recipes, settle) {
 }
 
 function lengthStep(wanted, settle) {
-  const unit = h("select", { "aria-label": "Length in", onchange: () => { wanted.length = unit.value; expect(); settle(); } }, ["minutes", "images", "epochs"].map((name) => h("option", { value: name, selected: name === wanted.length }, name)));
-  const amount = h("input", { type: "number", min: 0, step: "any", value: wanted.amount, "aria-label": "Length", style: { width: "128px" }, oninput: () => { wanted.amount = amount.value; mark(); expect(); settle(); } });
-  const buttons = LENGTHS.map(([minutes, name, what]) => [minutes, h("button", { class: "choice", type: "button", onclick: () => { Object.assign(wanted, { length: "minutes", amount: minutes }); unit.value = "minutes"; amount.value = minutes; mark(); expect(); settle(); } }, h("strong", {}, name), h("span", { class: "muted small" }, what))]);
+  const unit = h("select", { "aria-label": "Length in", onchange: () => { wanted.length = unit.value; mark(); settle(); } }, ["minutes", "images", "epochs"].map((name) => h("option", { value: name, selected: name === wanted.length }, name)));
+  const amount = h("input", { type: "number", min: 0, step: "any", value: wanted.amount, "aria-label": "Length", style: { width: "128px" }, oninput: () => { wanted.amount = amount.value; mark(); settle(); } });
+  const buttons = LENGTHS.map(([minutes, name, what]) => [minutes, h("button", { class: "choice", type: "button", onclick: () => { Object.assign(wanted, { length: "minutes", amount: minutes }); unit.value = "minutes"; amount.value = minutes; mark(); settle(); } }, h("strong", {}, name), h("span", { class: "muted small" }, what))]);
   const mark = group(buttons, (minutes) => wanted.length === "minutes" && wanted.amount === minutes);
   const note = h("p", { class: "muted" });
   function expect() {
@@ -209,8 +225,8 @@ function lengthStep(wanted, settle) {
     const images = wanted.length === "minutes" ? wanted.amount * 60 * like.images_per_s : wanted.length === "images" ? +wanted.amount : null;
     clear(note, images ? `About ${count(images)} images in ${duration(images / like.images_per_s)}: ${like.id} saw ${count(like.images_per_s)} a second here and reached FD ratio ${ratio(like.fd_ratio)} after ${count(like.images_seen)}.` : "");
   }
-  expect();
-  return step("3", "Length", h("div", { class: "choices" }, buttons.map(([, button]) => button)), h("div", { class: "row" }, h("span", { class: "muted" }, "or"), amount, unit), note);
+  const element = step("3", "Length", h("div", { class: "choices" }, buttons.map(([, button]) => button)), h("div", { class: "row" }, h("span", { class: "muted" }, "or"), amount, unit), note);
+  return { element, expect };
 }
 
 function optionStep(wanted, fields, recipes, settle) {

@@ -1,6 +1,6 @@
 // A run: its samples through training, its curves, what went wrong, its choices.
 import { state, watch } from "./app.js";
-import { color, draw as drawCharts, moveCursor, SERIES, smooth, table } from "./charts.js";
+import { color, draw as drawCharts, emptied, moveCursor, SERIES, smooth, table } from "./charts.js";
 import { api, clear, code, count, debounced, download, duration, follow, h, MEANINGS, parameters, python, quote, ratio, remember, renew, same, say, term, toast, url } from "./lib.js";
 import { badge } from "./runs.js";
 
@@ -8,8 +8,9 @@ const EXPLAINED = [["D loss", "d_loss"], ["G loss", "g_loss"], ["validation FD r
 const KEPT = ["images_seen", "d_loss", "g_loss", "d_real", "d_fake", "d_grad_norm", "g_grad_norm", "images_per_s"];
 
 export async function render(main, id) {
-  const live = { log: [], scores: [], failures: [], grids: [], checkpoints: [], state: {}, best: null, gone: "" };
+  const live = { log: [], scores: [], failures: [], grids: [], checkpoints: [], courses: 0, state: {}, best: null, gone: "" };
   let details = await api(`/runs/${id}`);
+  if (!main.isConnected) return;  // another page was opened
   document.title = `${id} · Gansmith studio`;
   const film = makeFilm(id, live, (x) => moveCharts(x));
   const about = h("div", { class: "row muted" });
@@ -57,7 +58,7 @@ export async function render(main, id) {
   const marks = () => live.failures.filter((row) => row.failure).map((row) => row.images_seen);
   const redraw = debounced(async () => {
     const rows = chartRows();
-    if (!rows.length) return clear(chart, h("p", { class: "muted" }, "The first figures come after a few steps."));
+    if (!rows.length) return clear(emptied(chart), h("p", { class: "muted" }, "The first figures come after a few steps."));
     if (chart.firstChild?.nodeName === "P") clear(chart);
     await drawCharts(chart, rows, { cursor: film.at(), marks: marks(), onHover: (x) => film.showNear(x), length: Math.max(live.state.images ?? 0, live.state.images_seen ?? 0) }).catch((error) => clear(chart, h("p", { class: "muted" }, error.message)));
     if (!figures.hidden) clear(figures, table(KEPT, live.log.map((row) => KEPT.map((key) => row[key]))));
@@ -108,7 +109,7 @@ export async function render(main, id) {
 
   const stop = follow(`/runs/${id}/events`, {
     news(news) {
-      if (news.reset) Object.assign(live, { log: [], scores: [], failures: [], grids: [], checkpoints: [] });
+      if (news.reset) Object.assign(live, { log: [], scores: [], failures: [], grids: [], checkpoints: [], courses: live.courses + 1 });
       for (const row of news.log ?? []) (row.kind ? live.failures : live.log).push(row);
       for (const row of news.metrics ?? []) if (row.validation_fd_ratio !== undefined && row.validation_fd_ratio !== null) live.scores.push(row);
       live.grids.push(...(news.grids ?? []));
@@ -121,7 +122,7 @@ export async function render(main, id) {
       film.update(news.grids?.length > 0 || news.reset);
       drawHead();
       drawVerdict();
-      if (news.log || news.reset) drawFailures();
+      if (news.log || news.reset || news.state) drawFailures();
       redraw();
     },
     gone(news) {
@@ -158,7 +159,7 @@ function addOverlay(rows, name, found, hue, strength) {
 function makeFilm(id, live, onMove) {
   let place = -1; // -1: the newest
   let timer = 0;
-  const asked = Number(parameters().get("frame") || NaN);
+  let asked = Number(parameters().get("frame") || NaN); // until it was shown
   const image = h("img", { class: "pixels", alt: "" });
   const stage = h("div", { class: "ground stage" }, h("p", { class: "muted" }, "The first samples come after a moment."));
   const slider = h("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Training frame", oninput: () => { pause(); show(+slider.value); } });
@@ -180,13 +181,16 @@ function makeFilm(id, live, onMove) {
     image.style.width = times >= 1 ? `${times * image.naturalWidth}px` : "100%";
   }
 
+  // After a rollback other grids have the same names, which a page would not ask for again.
+  const sourceAt = (frame) => url(`/runs/${id}/grids/${frame}?course=${live.courses}`);
+
   function show(k, isQuiet) {
     const frames = live.grids;
     if (!frames.length) return;
     const at = Math.max(0, Math.min(frames.length - 1, k));
     place = at === frames.length - 1 ? -1 : at;
     slider.value = at;
-    const source = url(`/runs/${id}/grids/${frames[at]}`);
+    const source = sourceAt(frames[at]);
     if (!image.src.endsWith(source)) {
       image.src = source;
       image.classList.remove("frame-in");
@@ -199,10 +203,11 @@ function makeFilm(id, live, onMove) {
     clear(caption, `${count(frames[at])} images seen`, live.best === frames[at] && h("span", { class: "good" }, "  ★ best"));
     slider.setAttribute("aria-valuetext", `${frames[at]} images seen`);
     if (!isQuiet) {
+      asked = NaN;
       remember({ frame: place === -1 ? "" : frames[at] });
       onMove(frames[at]);
     }
-    for (const next of [at + 1, at + 2]) if (frames[next] !== undefined) new Image().src = url(`/runs/${id}/grids/${frames[next]}`);
+    for (const next of [at + 1, at + 2]) if (frames[next] !== undefined) new Image().src = sourceAt(frames[next]);
   }
 
   function start() {

@@ -47,14 +47,17 @@ export function render(main) {
       .filter((run) => words.every((word) => `${run.id} ${run.data} ${run.recipe} ${run.status}`.toLowerCase().includes(word)))
       .sort(SORTS[sort] ?? SORTS.newest);
     for (const run of shown) {
-      const text = JSON.stringify(run);
+      const text = JSON.stringify([run, when(run.changed_at)]);
       if (cards.get(run.id)?.text !== text) cards.set(run.id, { text, element: card(run, cards.get(run.id)?.element) });
     }
     const elements = shown.map((run) => cards.get(run.id).element);
-    if (!runs.length && !waiting.length) clear(shelf, first());
-    else if (!shown.length && runs.length) clear(shelf, h("p", { class: "muted" }, "No run matches. ", h("button", { class: "quiet", onclick: reset }, "Show all")));
+    const isEmpty = !runs.length && !waiting.length;
+    const isHidden = !shown.length && runs.length > 0;
+    if (isEmpty) renew(shelf, "empty", first);
+    else if (isHidden) renew(shelf, "hidden", () => [h("p", { class: "muted" }, "No run matches. ", h("button", { class: "quiet", onclick: reset }, "Show all"))]);
     else if ([...shelf.children].some((child, k) => child !== elements[k]) || shelf.children.length !== elements.length) replaceCards(shelf, elements);
-    shelf.className = !runs.length && !waiting.length ? "" : "cards";
+    if (!isEmpty && !isHidden) shelf.shown = "";
+    shelf.className = isEmpty ? "" : "cards";
   }
 
   function reset() {
@@ -133,6 +136,7 @@ function first() {
     } catch (error) {
       toast(error.message);
       button.disabled = false;
+      button.textContent = "Train on MNIST for three minutes";
     }
   });
   return h("div", { class: "empty" }, h("h2", { class: "huge" }, "Nothing trained here yet"),
