@@ -68,6 +68,14 @@ def test_a_notice_tells_of_training_on_the_validation_images(run_training, tiny)
     assert noticed == [True, False]
 
 
+def test_a_verdict_on_images_of_a_chosen_size_is_reused(tiny, run_training):
+    run = run_training(tiny("mlp-small", size=16))
+    compare([run.directory], quick=True)
+    verdicts = len(run.metrics)
+    compare([run.directory], quick=True)
+    assert len(run.metrics) == verdicts > len(run.validation_scores())
+
+
 def test_seeds_share_a_row_and_verdicts_are_reused(gansmith, tiny, run_training, tmp_path, subset):
     runs = [run_training(tiny("mlp-small", seed=seed), f"seed{seed}") for seed in (0, 1)]
     np.savez(tmp_path / "real.npz", images=subset.pixels[::10, 0].numpy())

@@ -22,7 +22,7 @@ from gansmith.data.loading import load_pictures
 from gansmith.data.on_disk import OnDisk
 from gansmith.data.pictures import find_pictures
 from gansmith.data.prepare import Preparation, decode, prepare
-from gansmith.errors import DataError
+from gansmith.errors import DataError, NotFoundError
 from gansmith.training.inputs import load_training_data
 
 HOW = Preparation(8, color="rgb", background="black")
@@ -109,6 +109,8 @@ def test_a_large_source_is_prepared_once_and_gives_the_same(folder, tmp_path, la
     again = load(folder)
     with monkeypatch.context() as context:
         context.setattr(loading, "WORTHWHILE_IMAGES", 100)
+        assert isinstance(load(folder).pixels, OnDisk)  # few, but more than memory holds
+        context.setattr(cache, "MEMORY_BYTES", 10**6)
         memory = load(folder)
     assert prepared == [40, 40] and not isinstance(memory.pixels, OnDisk)
     for one in (images, again):
@@ -187,6 +189,7 @@ def test_broken_pictures_of_a_large_source_are_left_out_and_strictness_refuses_t
         (folder / name).write_bytes(b"nothing")
     found = [load(folder) for _ in range(2)]
     monkeypatch.setattr(loading, "WORTHWHILE_IMAGES", 100)
+    monkeypatch.setattr(cache, "MEMORY_BYTES", 10**6)
     memory = load(folder)
     assert prepared == [40, 40] and len(memory) == 38
     for images in found:
@@ -339,6 +342,8 @@ def test_a_large_array_stays_on_disk_as_it_is(tmp_path, large, monkeypatch):
     np.save(tmp_path / "labels.npy", np.arange(50) % 3)
     images = load_data(str(tmp_path / "big.npy"))
     assert isinstance(images.pixels, OnDisk) and images.labels.tolist() == [k % 3 for k in range(50)]
+    with pytest.raises(NotFoundError, match="holds no test images"):
+        load_data(str(tmp_path / "big.npy"), part="test")
     again = load_data(str(tmp_path / "big.npy"), how=Preparation(8, color="rgb"))
     monkeypatch.setattr(cache, "MEMORY_BYTES", 10**6)
     memory = load_data(str(tmp_path / "big.npy"))

@@ -96,6 +96,23 @@ def test_shards_and_splits_are_one_set_with_hugging_faces_class_names(tmp_path):
     assert len(preview) == 20
 
 
+def test_the_name_of_the_folder_that_was_given_makes_no_split(tmp_path):
+    for split, rows in (("train", slice(20)), ("test", slice(20, 30))):
+        write(tmp_path / "training_data" / f"{split}-0.parquet", {"image": PICTURES[rows], "label": LABELS[rows]})
+    path = tmp_path / "training_data"
+    assert (len(read(path)), len(read(path, "test"))) == (20, 10)
+
+
+@pytest.mark.parametrize("kept_back", [[-1] * 10, [None] * 10, None])
+def test_labels_that_are_kept_back_in_a_test_leave_those_of_training(tmp_path, kept_back):
+    write(tmp_path / "set" / "train-0.parquet", {"image": PICTURES[:20], "label": LABELS[:20]})
+    hidden = {} if kept_back is None else {"label": pa.array(kept_back, pa.int64())}
+    write(tmp_path / "set" / "test-0.parquet", {"image": PICTURES[20:], **hidden})
+    train, test = read(tmp_path / "set"), read(tmp_path / "set", "test")
+    assert train.labels.tolist() == LABELS[:20] and test.labels is None and len(test) == 10
+    assert "the test images are without labels" in train.notices
+
+
 def test_folders_for_each_split_are_one_set_and_links_of_a_cache_are_followed(tmp_path):
     for split, rows in (("partial-train", slice(20)), ("test", slice(20, 30))):
         write(tmp_path / "set" / "plain" / split / "0000.parquet", {"image": PICTURES[rows], "label": LABELS[rows]})

@@ -219,6 +219,44 @@ def test_classes_called_like_splits_stay_classes(tmp_path):
     assert source.class_names == ("glass", "transport") and set(source.parts) == {"train"}
 
 
+def test_the_only_folder_with_classes_beside_flat_ones_is_for_training(tmp_path):
+    source = find_pictures(write(tmp_path / "a", numbered(*files_of(("all", CATS), ("kaggle_testset", ())))))
+    assert source.class_names == CATS and [len(source.parts[part].names) for part in ("train", "test")] == [4, 2]
+    assert source.notices[0].startswith("all is taken for the training images")
+    source = find_pictures(write(tmp_path / "b", numbered(*files_of(("train", CATS), ("predict", ())))))
+    assert source.class_names == CATS and set(source.parts) == {"train"}
+    assert source.notices == ("2 pictures in predict were left out",)
+    source = find_pictures(write(tmp_path / "c", numbered(*files_of(("all", CATS), ("owl", ())))))
+    assert source.class_names == ("all", "owl")  # nothing says what they are
+
+
+def test_a_set_inside_what_would_be_a_class_is_to_be_given_alone(tmp_path):
+    splits = [(f"{copy}/{copy}/{split}", CATS) for copy in ("plants", "Plants") for split in ("train", "valid")]
+    folder = write(tmp_path / "set", numbered(*files_of(*splits, ("test", ()))))
+    with pytest.raises(DataError, match="Plants has folders for training and for a test of its own; give that folder"):
+        find_pictures(folder)
+
+
+def test_masks_beside_the_images_of_a_split_are_left_out(tmp_path):
+    splits = [(f"{split}{words}", ()) for split in ("train", "val") for words in ("", "_labels")]
+    source = find_pictures(write(tmp_path / "set", numbered(*files_of(*splits))))
+    assert source.parts["train"].names == ("train/0.png", "train/1.png")
+    assert source.parts["test"].names == ("val/0.png", "val/1.png")
+    assert source.notices == ("2 pictures in train_labels were left out", "2 pictures in val_labels were left out")
+
+
+@pytest.mark.parametrize(
+    "place", [lambda k: f"{k // 1000:05d}/img{k:08d}", lambda k: f"{k // 1000 * 1000:05d}/{k:05d}"]
+)
+def test_folders_of_a_thousand_pictures_are_no_classes(tmp_path, place):
+    names = sorted(f"{place(k)}.png" for k in (0, 999, 1000, 2003, 2500))
+    source = find_pictures(write(tmp_path / "set", numbered(*names)))
+    assert source.parts["train"].names == tuple(names) and source.class_names == ()
+    assert "hold a thousand pictures each and are no classes" in source.notices[0]
+    signs = ("00000/00000_00001.png", "00001/00000_00001.png", "00002/00004_00007.png")  # kinds of signs
+    assert find_pictures(write(tmp_path / "signs", numbered(*signs))).class_names == ("00000", "00001", "00002")
+
+
 def test_pictures_beside_splits_are_left_out_or_refused_truly(tmp_path):
     names = [f"{split}/{name}/{k}.png" for split in ("train", "test") for name in CATS for k in range(5)]
     folder = write(tmp_path / "set", numbered(*names, "cover.png"))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import write_idx, write_set
 from PIL import Image
+from scipy.io import savemat
 
 from gansmith.data import load_data
 from gansmith.data.idx import IdxSource
@@ -217,6 +218,43 @@ def test_the_test_part_is_in_the_same_file_or_in_one_of_its_own(tmp_path):
     for name, rows in (("train.csv", PIXELS[:4]), ("test.csv", PIXELS[4:])):
         np.savetxt(tmp_path / "two" / name, rows.reshape(len(rows), -1), fmt="%d", delimiter=",")
     assert len(load_data(str(tmp_path / "two"))) == 4 and len(load_data(str(tmp_path / "two"), part="test")) == 2
+
+
+@pytest.mark.parametrize("form", ["npz", "mat"])
+def test_arrays_in_a_file_of_test_images_may_be_called_so(tmp_path, form):
+    for part, rows in (("train", slice(4)), ("test", slice(4, 6))):
+        arrays = {f"x_{part}": PIXELS[rows], f"y_{part}": np.arange(len(PIXELS))[rows] % 3}
+        if form == "npz":
+            np.savez(tmp_path / f"{part}.npz", **arrays)
+        else:
+            turned = {name: np.moveaxis(own, 0, -1) if own.ndim > 1 else own for name, own in arrays.items()}
+            savemat(tmp_path / f"{part}.mat", turned)
+    train, test = (load_data(str(tmp_path), part=part) for part in ("train", "test"))
+    assert (len(train), len(test)) == (4, 2) and test.labels.tolist() == [1, 2]
+    np.testing.assert_array_equal(test.pixels.permute(0, 2, 3, 1).numpy(), PIXELS[4:])
+    with pytest.raises(DataError, match="x_test" if form == "npz" else "holds no X"):
+        load_data(str(tmp_path / f"test.{form}"))
+
+
+def test_flat_images_of_matlab_are_said_to_be_taken_row_by_row(tmp_path):
+    savemat(tmp_path / "a.mat", {"X": PIXELS[..., 0].reshape(len(PIXELS), -1)})
+    assert any("row by row" in notice for notice in load_data(str(tmp_path / "a.mat")).notices)
+
+
+def test_tables_in_an_archive_with_a_few_illustrations_are_the_set(tmp_path):
+    lines = [",".join(map(str, (k % 3, *image[..., 0].reshape(-1)))) for k, image in enumerate(PIXELS)]
+    table = "\n".join(["label," + ",".join(f"pixel{k}" for k in range(PIXELS[0, ..., 0].size)), *lines])
+    Image.fromarray(PIXELS[0]).save(tmp_path / "example.png")
+    with zipfile.ZipFile(tmp_path / "signs.zip", "w") as archive:
+        archive.writestr("signs/sign_train.csv", table)
+        archive.write(tmp_path / "example.png", "example.png")
+    images = load_data(str(tmp_path / "signs.zip"))
+    assert len(images) == len(PIXELS) and images.labels.tolist() == [k % 3 for k in range(len(PIXELS))]
+    with zipfile.ZipFile(tmp_path / "list.zip", "w") as archive:
+        archive.writestr("train.csv", "id,label\n1,2\n2,0\n")
+        archive.write(tmp_path / "example.png", "a.png")
+        archive.write(tmp_path / "example.png", "b.png")
+    assert len(load_data(str(tmp_path / "list.zip"))) == 2
 
 
 def save_parts(place, form, parts):

@@ -1,5 +1,6 @@
 """Tables of pixels: what is a header, which column holds labels, the forms of text, and what is refused."""
 
+import csv
 import gzip
 
 import numpy as np
@@ -224,6 +225,13 @@ def test_all_pixels_of_an_image_may_lie_in_one_cell(tmp_path, header):
         read(write(tmp_path / "a.csv", rows, names=names))
 
 
+def test_a_cell_may_hold_a_large_image(tmp_path):
+    image = np.arange(224 * 224, dtype=np.uint32) % 256 + 100  # in more characters than the csv module allows
+    rows = [(label, " ".join(map(str, np.minimum(image + label, 255)))) for label in (0, 1)]
+    found = read(write(tmp_path / "a.csv", rows, names=("label", "pixels")))
+    assert found.pixels.shape == (2, 224, 224, 1) and csv.field_size_limit() == 131_072
+
+
 @pytest.mark.parametrize("form", ["list", "nested list", "printed array", "numbers and commas"])
 def test_a_cell_may_hold_a_list(tmp_path, form):
     write_cell = {
@@ -252,7 +260,7 @@ def test_what_is_packed_is_known_by_its_first_bytes(tmp_path):
         ("1,2,3,4\n1,2\n", "row 2 has 2 cells, the first has 4"),
         ("label,a,b,c,d\n", "no rows of numbers"),
         ("", "no rows of numbers"),
-        ('1,2,3,"' + "4" * 200_000 + "\n", "cannot be read"),
+        ('1,2,3,"' + "4" * 200_000 + "\n", "non-finite numbers"),
         ("label,a,b\n1,2,3\n", "no square images"),
         ("label,pixels\n1,2\n3,4\n", "rows of 1 numbers, which are no square images"),
         ("1\n2\n3\n", "1 columns; a square image's pixels"),

@@ -15,10 +15,11 @@ import torch
 from gansmith.config import Config, is_repeat
 from gansmith.data import load_data
 from gansmith.data.arrays import Arrays, opaque
+from gansmith.data.folders import split_of
 from gansmith.data.idx import IdxSource, load_idx
 from gansmith.data.image_files import truncation_notice
 from gansmith.data.images import Images, split
-from gansmith.data.pictures import PictureSource, holds_rows, look_around, split_of
+from gansmith.data.pictures import PictureSource, holds_rows, look_around
 from gansmith.data.prepare import Preparation
 from gansmith.data.sources import arrays_as_images, as_prepared, load_source, open_source, read_arrays
 from gansmith.errors import ConfigError, NotFoundError
@@ -397,7 +398,8 @@ def _known_verdict(
     rows = [row for row in run.metrics if wanted.items() <= row.items()]
     if not rows:
         return None
-    real = load_real(images or run.config.data, data_dir=run.config.data_dir or None)
+    how = preparation(run.config)
+    real = load_real(images or run.config.data, data_dir=run.config.data_dir or None, how=how)
     now = {"validation": real.validation.sha256, "test": None if real.test is None else real.test.sha256}
     return rows[-1] if now.items() <= rows[-1]["hashes"].items() else None
 

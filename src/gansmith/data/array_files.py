@@ -53,21 +53,22 @@ _ENDINGS: dict[str, tuple[str, ...]] = {
 }
 
 
-def read_file(path: Path, *, like: Arrays | None = None) -> Parts:
+def read_file(path: Path, *, like: Arrays | None = None, is_test: bool = False) -> Parts:
     """Return the parts in one file.
 
     Args:
         like: training images in another file, as whose numbers those of this one are taken where they may be.
+        is_test: whether a file with test images alone is right.
 
     Raises DataError for another kind, damage, or arrays that are no images.
     """
     readers: dict[str, Callable[[Path], Parts]] = {
-        "npz": partial(read_npz, like=like),
+        "npz": partial(read_npz, like=like, is_test=is_test),
         "npy": partial(read_npy, like=like),
         "table": partial(_read_table, like=like),
         "cifar": read_cifar,
         "cifar-tar": read_cifar_tar,
-        "mat": partial(read_mat, like=like),
+        "mat": partial(read_mat, like=like, is_test=is_test),
     }
     with _naming_damage(path):
         kind = kind_of(path)

@@ -21,6 +21,16 @@ def words_of(name: str) -> set[str]:
     return set(re.split(r"[\W\d_]+", name.lower())) - {""}
 
 
+def split_of(name: str) -> str:
+    """Return the split that the words of a name speak of, "train" or "test"; empty for none.
+
+    >>> [split_of(name) for name in ("seg_train", "val2017", "trainval", "cats")]
+    ['train', 'test', 'train', '']
+    """
+    words = words_of(name)
+    return "train" if words & TRAIN_WORDS else "test" if words & TEST_WORDS else ""
+
+
 def parts_of(name: str) -> list[str]:
     """Return the folders in a path and what is inside the last."""
     return [part for part in name.split("/") if part not in ("", ".")]
@@ -69,6 +79,55 @@ def hold_same_classes(inside: Mapping[str, set[str]]) -> bool:
     """Return whether several folders all hold the same folders, two or more."""
     first = next(iter(inside.values()), set())
     return len(inside) > 1 and len(first) > 1 and all(folders == first for folders in inside.values())
+
+
+def training_folder(inside: Mapping[str, set[str]]) -> str:
+    """Return the only folder with folders inside, where its name or those of the others say what they are; else "".
+
+    Args:
+        inside: the folders inside each.
+
+    >>> training_folder({"train": {"cat", "dog"}, "predict": set()})
+    'train'
+    >>> training_folder({"all": {"cat", "dog"}, "test": set()})
+    'all'
+    """
+    full = [top for top, folders in inside.items() if len(folders) > 1]
+    others = [top for top in inside if top and top not in full]  # some pictures may lie beside them
+    if len(full) != 1 or not others or any(inside[top] for top in others):
+        return ""
+    is_named = split_of(full[0]) == "train" and not any(split_of(top) == "train" for top in others)
+    is_left = not split_of(full[0]) and all(split_of(top) == "test" for top in others)
+    return full[0] if is_named or is_left else ""
+
+
+def folders_of_masks(tops: Collection[str], splits: Mapping[str, str]) -> set[str]:
+    """Return the splits that hold masks of the images in another folder of the same split.
+
+    >>> folders_of_masks(["train", "train_labels"], {"train": "train", "train_labels": "train"})
+    {'train_labels'}
+    """
+    masks = {top for top in tops if words_of(top) & MASK_WORDS}
+    with_images = {splits.get(top) for top in tops if top not in masks}
+    return {top for top in masks if splits.get(top) in with_images}
+
+
+def are_portions(names: Sequence[str]) -> bool:
+    """Return whether numbered folders hold a thousand files each, by the files' own numbers, as StyleGAN's tools do.
+
+    >>> are_portions(["00001/img00001003.png"]), are_portions(["0001/7.png", "0002/7.png"])
+    (True, False)
+    """
+    pairs = []
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        digits = re.search(r"(\d{1,18})\.\w+$", file)
+        if not re.fullmatch(r"\d{4,8}", folder) or digits is None:
+            return False
+        pairs.append((int(folder), int(digits[1])))
+    in_turn = all(folder == number // 1000 for folder, number in pairs)
+    by_first = all(folder == number - number % 1000 for folder, number in pairs)
+    return in_turn or by_first or all(folder == number % 1000 for folder, number in pairs)
 
 
 def are_folds(folders: Collection[str]) -> bool:

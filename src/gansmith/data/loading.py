@@ -76,7 +76,9 @@ def _find_or_prepare(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Return the pixels of all pictures of a part, with zeros in place of broken ones, and facts about them."""
     content, size = _content(source)
-    if size < WORTHWHILE_BYTES and len(source.parts[part].names) < WORTHWHILE_IMAGES:
+    count = len(source.parts[part].names)
+    is_large = 3 * how.size**2 * count > cache.MEMORY_BYTES  # in memory
+    if size < WORTHWHILE_BYTES and count < WORTHWHILE_IMAGES and not is_large:
         return _prepare_into_memory(source, how, part, watch)
     asked = asdict(replace(how, strict=False))  # which changes no pixel
     identity = {"source": str(source.path.resolve()), "part": part, "asked": asked, "content": content}

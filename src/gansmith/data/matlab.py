@@ -16,7 +16,7 @@ from gansmith.data.numpy_files import IMAGES, LABELS, as_parts, first_of, plain_
 from gansmith.errors import DataError, reason_of
 
 
-def read_mat(path: Path, like: Arrays | None) -> Parts:
+def read_mat(path: Path, like: Arrays | None, *, is_test: bool = False) -> Parts:
     """Return the arrays of a MATLAB file by the names of .npz files.
 
     SVHN's are X (32, 32, 3, N) and y (N, 1) with 10 for zero.
@@ -41,7 +41,7 @@ def read_mat(path: Path, like: Arrays | None) -> Parts:
     except Exception as error:  # its reader raises many kinds, some of them its own
         reason = "its elements do not fit" if isinstance(error, struct.error) else reason_of(error)
         raise DataError(f"{path} is damaged ({reason}); fetch or save it again") from None
-    if chosen[0][1] is None:
+    if chosen[0][1] is None and not (is_test and chosen[1][1]):
         listing = ", ".join(variables) or "nothing"
         raise DataError(
             f"{path} holds no X but {listing[:200]}; save images as X (height, width, channels, count), or as .npz"
@@ -49,11 +49,16 @@ def read_mat(path: Path, like: Arrays | None) -> Parts:
     taken = [(part, found.get(images), found.get(labels)) for part, images, labels in chosen]
     images = {part: _mat_images(own) for part, own, _ in taken if own is not None}
     labels = {part: None if own is None else _mat_labels(own) for part, _, own in taken if part in images}
-    parts = as_parts(images, labels, dict.fromkeys(images, ()), dict.fromkeys(images, str(path)), like=like)
+    said: dict[str, tuple[str, ...]] = {part: (_FLAT,) if own.ndim == 2 else () for part, own in images.items()}
+    parts = as_parts(images, labels, said, dict.fromkeys(images, str(path)), like=like)
     digests = (hashlib.sha256(data).hexdigest(),)
     return {part: replace(arrays, digests=digests) for part, arrays in parts.items()}
 
 
+_FLAT = (
+    "flat images are taken row by row; where they look transposed, as MATLAB's img(:) does it, save them as (height, "
+    "width, 1, count)"
+)
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # the signature of files that MATLAB saves with -v7.3
 
 

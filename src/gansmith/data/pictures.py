@@ -21,12 +21,16 @@ from gansmith.data.folders import (
     TEST_WORDS,
     TRAIN_WORDS,
     are_folds,
+    are_portions,
     copies_among,
     folders_inside,
+    folders_of_masks,
     hold_same_classes,
     parts_of,
     places_of,
     places_of_masks,
+    split_of,
+    training_folder,
     without_common_folders,
     words_of,
 )
@@ -193,16 +197,6 @@ def _read_list(path: Path) -> dict[str, list[str]]:
     return {"names": list(names), "odd": list(odd)}
 
 
-def split_of(name: str) -> str:
-    """Return the split that the words of a name speak of, "train" or "test"; empty for none.
-
-    >>> [split_of(name) for name in ("seg_train", "val2017", "trainval", "cats")]
-    ['train', 'test', 'train', '']
-    """
-    words = words_of(name)
-    return "train" if words & TRAIN_WORDS else "test" if words & TEST_WORDS else ""
-
-
 def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
     """Return the splits and classes that the folders of these pictures name."""
     names, notices = _without_masks(names)
@@ -221,7 +215,12 @@ def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
         source = _arrange_splits(path, names, inner, splits)
     elif hold_same_classes(inside) and not is_loose:
         source = _arrange_alike(path, names, inner, inside, splits)
+    elif not is_loose and (trained := training_folder(inside)):
+        source = _arrange_splits(path, names, inner, {**splits, trained: "train"})
+        if not splits[trained]:
+            source = replace(source, notices=(_taken_for_training(trained), *source.notices))
     if source is None:
+        _refuse_sets_inside(path, inner)
         part, numbers, odd = _arrange_classes(path, names, inner)
         layout = "class folders" if numbers else "pictures without class folders"
         source = PictureSource(path, layout, {"train": part}, _names_of(numbers), odd)
@@ -262,8 +261,7 @@ def _arrange_alike(
         return _arrange_splits(path, names, inner, splits)
     if len(unnamed) == 1:
         source = _arrange_splits(path, names, inner, {**splits, unnamed[0]: "train"})
-        notice = f"{_readable(unnamed[0])} is taken for the training images, as what is beside it is named as a test"
-        return replace(source, notices=(notice, *source.notices))
+        return replace(source, notices=(_taken_for_training(unnamed[0]), *source.notices))
     listing = ", ".join(map(_readable, sorted(inside)[:4]))
     if are_folds(inside):
         groups = [[row for row, name in enumerate(inner) if name.startswith(f"{top}/")] for top in inside]
@@ -277,6 +275,25 @@ def _arrange_alike(
         f"{path}: {listing} hold the same folders ({classes}), and no name says which is for training; call that one "
         "train, give it alone, or, where these are the classes, put their pictures straight into them"
     )
+
+
+def _taken_for_training(top: str) -> str:
+    return f"{_readable(top)} is taken for the training images, as what is beside it is named as a test"
+
+
+def _refuse_sets_inside(path: Path, inner: Sequence[str]) -> None:
+    """Raise DataError where a folder that would be a class has folders for training and for a test of its own."""
+    by_top: dict[str, list[str]] = {}
+    for place in sorted(places_of(inner)):
+        top, *within = parts_of(place) or [""]
+        by_top.setdefault(top, []).append("/".join([*within, "file"]))
+    for top, files in by_top.items():
+        firsts = {parts_of(file)[0] for file in without_common_folders(files)}
+        if len(by_top) > 1 and {"train", "test"} <= {split_of(first) for first in firsts}:
+            raise DataError(
+                f"{path}: {_readable(top)} has folders for training and for a test of its own; give that folder alone "
+                "(unpacked, where it is in an archive)"
+            )
 
 
 def _splits_first(inner: Sequence[str]) -> Sequence[str]:
@@ -322,6 +339,7 @@ def _arrange_splits(path: Path, names: Sequence[str], inner: Sequence[str], spli
     by_top: dict[str, list[int]] = {}
     for row, name in enumerate(inner):
         by_top.setdefault(name.split("/", 1)[0] if "/" in name else "", []).append(row)
+    splits = {top: split for top, split in splits.items() if top not in folders_of_masks(by_top, splits)}
     train_tops, test_tops = ([top for top in by_top if splits.get(top) == split] for split in ("train", "test"))
     notices = [
         f"{len(rows):,} pictures {f'in {_readable(top)}' if top else 'beside its folders'} were left out"
@@ -383,6 +401,9 @@ def _arrange_classes(
         return Part(tuple(names)), {}, ()
     if loose > MAX_BROKEN_SHARE * len(names):
         raise DataError(_too_many_loose(path, loose, len(names), classes))
+    if are_portions(inner):
+        words = f"the {len(classes):,} numbered folders hold a thousand pictures each and are no classes"
+        return Part(tuple(names)), {}, (f"{words}; labels in a dataset.json are not read",)
     numbers, notices = _class_numbers(classes)
     if loose:
         notices = (*notices, f"{loose:,} pictures beside the class folders were left out")

@@ -19,6 +19,7 @@ from gansmith.data import cache
 from gansmith.data.array_files import kind_of, read_file
 from gansmith.data.arrays import LOOKS, Arrays, Parts, as_arrays, background_of, joined, numbered, opaque
 from gansmith.data.binary_sets import read_cifar_tar
+from gansmith.data.folders import split_of
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images, find_known, labels_sha256, with_known
 from gansmith.data.labels import MAX_CLASSES, gaps_in_words
@@ -36,7 +37,6 @@ from gansmith.data.pictures import (
     find_pictures,
     is_archive,
     list_names,
-    split_of,
 )
 from gansmith.data.prepare import Preparation, Watch, keeps_size, look_at, prepare, settle
 from gansmith.errors import DataError, GansmithError, NotFoundError
@@ -119,17 +119,22 @@ def expanded(path: Path) -> Path:
 
 def _open_archive(path: Path, name: str) -> Source:
     """Return the pictures in an archive, CIFAR's binary files, or the tables, arrays or IDX files in it."""
+    from gansmith.data.unpacking import unpacked
+
+    names, _ = list_names(path)
     try:
-        return find_pictures(path)
+        pictures = find_pictures(path)
     except NotFoundError:
-        names, _ = list_names(path)
         if any(re.search(r"(^|/)(data_batch_\d+|train)\.bin$", name) for name in names):
             return FileSource(path, _FILE_WORDS["cifar-tar"], {"train": (path,)})
-        from gansmith.data.unpacking import unpacked
-
         folder = unpacked(path, names)
         if folder is None:
             raise
+    else:  # a few may illustrate what the tables hold
+        count = sum(len(part.names) for part in pictures.parts.values())
+        folder = unpacked(path, names) if count < FEW_PICTURES else None
+        if folder is None or not any(_is_set(file, count) for file in _array_files(folder)):
+            return pictures
     try:
         source = open_source(folder, name=name)
     except GansmithError as error:
@@ -148,6 +153,7 @@ def _noting(source: Source, read: str, left_out: Sequence[Path]) -> Source:
     return replace(source, notices=(*source.notices, f"{read} read, and not {listing}"))
 
 
+FEW_PICTURES = 100  # in an archive of tables
 _FILE_WORDS = {
     "npz": "arrays in a .npz file",
     "npy": "an array in a .npy file",
@@ -164,33 +170,43 @@ def find_tables(path: Path, files: Sequence[Path]) -> PictureSource:
     Args:
         path: of the one file, or the folder that holds them.
     """
+    root = path if path.is_dir() else path.parent
     by_part: dict[str, list[Path]] = {"train": [], "test": []}
     for file in files:
-        by_part[split_of(str(file.relative_to(path.parent))) or "train"].append(file)
+        by_part[split_of(str(file.relative_to(root))) or "train"].append(file)
     if not by_part["train"]:
         by_part = {"train": by_part["test"]}
     tables = {part: [open_table(file) for file in own] for part, own in by_part.items() if own}
     every = [table for own in tables.values() for table in own]
+    labelled = {part: own for part, own in tables.items() if part == "train" or all(map(_is_labelled, own))}
     places = {
         tuple(folder for folder in file.relative_to(path.parent).parts[:-1] if not split_of(folder)) for file in files
     }
-    if len({(table.image, table.label) for table in every}) > 1 or len(places) > 1:
+    labels = {table.label for own in labelled.values() for table in own}
+    if len({table.image for table in every}) > 1 or len(labels) > 1 or len(places) > 1:
         listing = ", ".join(str(file.relative_to(path)) for file in files[:6])
         raise DataError(f"{path} holds several sets of parquet files ({listing}); name one of them, or its folder")
     if sum(table.rows for table in every) > MAX_IMAGES:
         raise DataError(f"{path} holds more than {MAX_IMAGES:,} rows; take fewer")
-    numbers, class_names, notices = _label_numbers(every)
+    numbers, class_names, notices = _label_numbers([table for own in labelled.values() for table in own])
     notices = (*dict.fromkeys(notice for table in every for notice in table.notices), *notices)
-    root = path if path.is_dir() else path.parent
+    if numbers and len(labelled) < len(tables):
+        notices = (*notices, "the test images are without labels")
     parts = {}
     for part, own in tables.items():
         names = tuple(f"{table.path.relative_to(root)}#{row}" for table in own for row in range(table.rows))
-        labels = tuple(numbers[label] for table in own for label in table.labels) if numbers else ()
-        parts[part] = Part(names, labels)
+        is_known = numbers and part in labelled
+        labels_of_part = tuple(numbers[label] for table in own for label in table.labels) if is_known else ()
+        parts[part] = Part(names, labels_of_part)
     if not any(part.names for part in parts.values()):
         raise NotFoundError(f"{path} holds no rows; give a parquet file with a picture in each row")
     count = f"{len(files)} parquet files" if len(files) > 1 else "a parquet file"
     return PictureSource(path, f"{count}, column {every[0].image}", parts, class_names, notices)
+
+
+def _is_labelled(table: Table) -> bool:
+    """Return whether all rows have labels; those of a test are often kept back, as -1 or nothing."""
+    return bool(table.label) and not any(label is None or label == -1 for label in table.labels)
 
 
 def _label_numbers(tables: Sequence[Table]) -> tuple[dict[Any, int], tuple[str, ...], tuple[str, ...]]:
@@ -292,6 +308,8 @@ def load_source(
         if part not in source.parts:
             raise NotFoundError(f"{source.path} holds no {part} images")
         return load_pictures(source, how, part=part, name=name, watch=watch)
+    if part not in source.parts and _open_large(source.parts["train"]) is not None:
+        raise NotFoundError(f"{source.path} holds no {part} images")
     found = _large_array(source, how, part, name)
     return _load_files(source, how, part, name) if found is None else found
 
@@ -382,10 +400,10 @@ def as_prepared(images: Images, how: Preparation, *, is_own: bool = True) -> Ima
 def read_arrays(source: FileSource, part: str) -> Arrays:
     """Return all files of a part as one; where labels are names, numbered as those of the training images are."""
     if part in source.parts and part != "train":
-        found = [_read(file)["train"] for file in source.parts[part]]
+        found = [_read_test(file) for file in source.parts[part]]
         if any(one.numbers != Range() for one in found):
             like = _training_numbers(source)
-            found = [_read(file, like)["train"] for file in source.parts[part]]
+            found = [_read_test(file, like) for file in source.parts[part]]
     else:
         each = [_read(file) for file in source.parts["train"]]
         found = [parts[part] for parts in each if part in parts]
@@ -405,13 +423,15 @@ def _training_numbers(source: FileSource) -> Arrays:
     return read_arrays(source, "train") if large is None else as_arrays(large[:LOOKS].numpy(), None, str(source.path))
 
 
-def _read(file: Path, like: Arrays | None = None) -> Parts:
-    """Return the parts in a file of numbers; an archive is one of CIFAR's binary files, whatever its name.
+def _read(file: Path) -> Parts:
+    """Return the parts in a file of numbers; an archive is one of CIFAR's binary files, whatever its name."""
+    return read_cifar_tar(file) if is_archive(file) else read_file(file)
 
-    Args:
-        like: see `read_file`.
-    """
-    return read_cifar_tar(file) if is_archive(file) else read_file(file, like=like)
+
+def _read_test(file: Path, like: Arrays | None = None) -> Arrays:
+    """Return the images in a file of test images, whose arrays may be called as such or as any."""
+    parts = read_cifar_tar(file) if is_archive(file) else read_file(file, like=like, is_test=True)
+    return parts["train"] if "train" in parts else parts["test"]
 
 
 def settle_arrays(how: Preparation, arrays: Arrays) -> tuple[Preparation, tuple[str, ...]]:

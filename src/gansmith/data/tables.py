@@ -61,6 +61,7 @@ class Columns:
 
 def read_table(path: Path) -> Table:
     """Return what a table of text holds. Raises DataError for cells that are no numbers, and rows that differ."""
+    limit = csv.field_size_limit(_MAX_LINE)  # of this process: one cell may hold all pixels of an image
     try:
         with _open_text(path) as text:
             lines = _lines(text, path)
@@ -72,6 +73,8 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{path} cannot be read ({error}); save it again as plain CSV") from None
     except UnicodeError:
         raise DataError(f"{path} is not text in UTF-8, as tables are; save it again as CSV in UTF-8") from None
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _open_text(path: Path) -> IO[str]:

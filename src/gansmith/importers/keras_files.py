@@ -95,6 +95,9 @@ def convert(entry: Any) -> Any:
     kept = {key: convert(item) for key, item in entry.items() if not key.endswith(UNUSED)}
     if isinstance(kept.get("dtype"), dict):
         del kept["dtype"]  # a policy, such as for mixed precision: everything is computed in float32
+    match kept:
+        case {"class_name": "BatchNormalization", "config": {"axis": [int(axis)]}}:  # as Keras 2.15 writes it
+            kept["config"]["axis"] = axis
     if kept.get("class_name") in MODELS:  # Keras 2 has them in another module, or names none
         kept |= {"class_name": MODELS[kept["class_name"]], "module": "keras.models", "registered_name": None}
         if kept["class_name"] == "Sequential":
