@@ -115,7 +115,7 @@ def test_without_room_nothing_is_begun(run, monkeypatch):
 
 def test_a_file_longer_than_the_run_can_have_is_not_read(run):
     path = save(run, 64)
-    with pytest.raises(DataError, match="more than the 10 this run can have"):
+    with pytest.raises(DataError, match="more than the 10 that it can have"):
         load_checkpoint(path, max_bytes=10)
 
 

@@ -62,6 +62,14 @@ def test_diversity_is_the_root_mean_square_distance_of_pairs():
     assert found["diversity"] == found["diversity_worst"] == pytest.approx(spread(fake) / spread(real), rel=1e-12)
 
 
+def test_a_class_of_equal_real_images_has_no_diversity_to_compare():
+    real, fake = RNG.normal(size=(8, 3)), RNG.normal(size=(8, 3))
+    ids = np.repeat([0, 1], 4)
+    real[ids == 1] = 1.0
+    assert class_diversity(real, fake, ids, ids) == class_diversity(real[:4], fake[:4], ids[:4], ids[:4])
+    assert class_diversity(real[4:], fake[4:], ids[4:], ids[4:]) == {}
+
+
 def test_diversity_finds_the_class_that_collapsed():
     real = RNG.normal(size=(300, 4))
     ids = np.arange(300) % 3

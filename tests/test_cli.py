@@ -242,6 +242,14 @@ def test_print_config_shows_sources_and_reads_back(gansmith, tmp_path):
     assert [line.split("#")[0] for line in again.splitlines()] == [line.split("#")[0] for line in out.splitlines()]
 
 
+def test_print_config_says_that_another_flag_sets_the_length(gansmith):
+    for flag in ("--minutes", "--epochs"):
+        out = gansmith("train", flag, "3", "--print-config")[1]
+        assert re.search(rf"^images = \d+ +# {flag} will set it$", out, re.M)
+    code, out, err = gansmith("train", "--minutes", "3", "--epochs", "2", "--print-config")
+    assert (code, out) == (2, "") and "each set the length; give one of them" in err
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_what_print_config_shows_reproduces_any_row(recipe, gansmith, tmp_path):
     (tmp_path / "c.toml").write_text(gansmith("train", recipe, "--print-config")[1])
@@ -361,10 +369,12 @@ def test_pictures_of_ones_own_are_trained_on_by_their_path(gansmith, animals, tm
     assert code == 2 and "holds images already" in err
     code, _, err = gansmith("sample", "run", "--labels", "cat,cow", "--out", "x.png")
     assert code == 2 and "cow" in err and len(err.strip().splitlines()) == 1
-    for words in (("--label", "dog"), ("--classes", "dog,cat")):
+    for words in (("--label", "dog"), ("--label", "1"), ("--label", "1-1"), ("--classes", "dog,cat")):
         assert gansmith("walk", "run", *words, "--steps", "2", "--out", "walk.png")[0] == 0
     code, _, err = gansmith("walk", "run", "--label", "cat,dog", "--out", "walk.png")
     assert code == 2 and "label is 'cat,dog', 2 classes; give one" in err
+    code, _, err = gansmith("walk", "run", "--label", "10", "--out", "walk.png")
+    assert code == 2 and "10" in err and "classes; give one" not in err
     assert gansmith("plot", "run", "classes")[0] == 0 and (tmp_path / "run/classes.png").is_file()
     code, _, err = gansmith("train", "mlp-small", "--data", animals, *flags(classes="dog", images=64), "--out", "dogs")
     assert code == 0, err

@@ -52,6 +52,14 @@ def test_what_is_held_out_is_not_learnt(stripes):
     assert train_and_store(noise).accuracy.item() == pytest.approx(1 / 3, abs=0.12)
 
 
+def test_a_label_that_is_only_held_out_is_a_class_too(stripes):
+    fit, held_out = fit_and_held_out(stripes)
+    labels = held_out.labels.clone()
+    labels[0] = 4
+    network = evaluator_training.train_evaluator(fit, replace(held_out, labels=labels))
+    assert network.num_classes == 5 and network.confusion.shape == (5, 5)
+
+
 def test_without_labels_clusters_are_learnt_and_no_class_is_known(stripes):
     network = train_and_store(stripes.without_labels())
     features, probabilities = network.observe(stripes.pixels[:50])

@@ -57,6 +57,9 @@ def test_many_images_in_color_change_what_the_recipe_sets_and_nothing_that_was_a
     asked = load_training_data(tiny(d_steps=2, d_loss_target=1.1, g_class_loss=0.0), labelled)[0]
     assert (asked.d_steps, asked.d_loss_target, asked.g_class_loss) == (2, 1.1, 0.0)
     assert load_training_data(tiny(d_class_loss=0.0), labelled)[0].g_class_loss == 0.03
+    idle = load_training_data(tiny(r1_gamma=0.0, r2_gamma=0.0), labelled)[0]
+    assert idle.d_loss_target == tiny().d_loss_target and idle.d_steps == 1
+    assert load_training_data(tiny("default-unlabelled", d_rotation_loss=0.0), colors)[0].g_rotation_loss == 0.0
     without = load_training_data(tiny(), grey)[0]
     assert (without.d_steps, without.d_rotation_loss) == (2, 0.0)
     assert load_training_data(tiny("r3gan"), colors)[0].d_steps == tiny("r3gan").d_steps

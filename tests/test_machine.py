@@ -1,5 +1,6 @@
 """Threads, memory and bfloat16 of the machine a run trains on."""
 
+import json
 import os
 import subprocess
 import sys
@@ -116,6 +117,15 @@ def test_auto_takes_the_device_that_is_faster_for_the_recipe(monkeypatch, rates)
     assert config.device == ("cpu" if best == "cpu" else "auto")
     assert sentence.startswith(f"device is {best}, the faster one") and f"cpu {rates['cpu']:,.0f} images/s" in sentence
     assert budget.choose_device(Config(device="cpu"), None) == (Config(device="cpu"), [])
+
+
+def test_a_run_that_goes_on_for_minutes_is_scored_by_the_same_evaluators(tiny, run_training, monkeypatch):
+    run = run_training(tiny("mlp-small"))
+    assert set(run.validation_scores()[-1]["ratios"]) == {"trained", "random"}
+    kept = [{**row, "ratios": {"random": row["ratios"]["random"]}} for row in run.validation_scores()]
+    run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    monkeypatch.setattr(budget, "config_for_time", lambda config, data, seconds: config)
+    assert list(api.plan_resume(run.directory, minutes=1).data.scorer.networks) == ["random"]
 
 
 def test_a_run_goes_on_without_the_device_it_had(tiny, run_training):

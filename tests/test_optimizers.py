@@ -130,6 +130,13 @@ def test_gradients_in_other_coordinates_move_soap_alike_and_adam_not(name):
     assert apart < 1e-4 if name == "soap" else apart > 1e-2
 
 
+def test_the_count_of_steps_goes_to_the_device_of_its_parameter():
+    parameter = nn.Parameter(torch.empty(2, 2, device="meta"))
+    optimizer = Soap([parameter], lr=0.1, betas=(0.0, 0.9))
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": {0: {"step": torch.tensor(3.0)}}})
+    assert optimizer.state[parameter]["step"].device.type == "meta"
+
+
 def test_bases_are_renewed_after_the_first_step_and_every_tenth(tiny):
     config = tiny("default", g_optimizer="adam", conditioning="labels")
     networks = start_networks(config, ImageSpec(channels=1, size=28, num_classes=10), None)

@@ -8,9 +8,10 @@ import torch
 from conftest import train_all
 
 from gansmith.checkpoints import load_checkpoint
-from gansmith.errors import RunError
+from gansmith.errors import DataError, RunError
 from gansmith.runs import RunDirectory, create_run
 from gansmith.training import chores
+from gansmith.training import state as training_state
 from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import advance
 from gansmith.training.state import (
@@ -154,6 +155,23 @@ def test_a_checkpoint_of_other_networks_does_not_fit(begin, tiny, tmp_path):
     config = state.config.replace(d_width=9)
     with pytest.raises(RunError, match="does not fit the run's config .*; remove that checkpoint"):
         start(RunDirectory(state.run.directory, config), state.data)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_a_pair_whose_d_is_much_larger_than_g_goes_on(begin, monkeypatch, optimizer):
+    monkeypatch.setattr(training_state, "SPARE_BYTES", 2**17)  # small networks have large headers and bases
+    state = begin("default", g_width=2, d_width=64, d_optimizer=optimizer)
+    advance(state)
+    chores.log(state)
+    chores.save(state)
+    path = state.run.latest() / "state.safetensors"
+    networks = (*state.networks.G.parameters(), *state.networks.D.parameters())
+    assert path.stat().st_size > 2.8 * sum(parameter.nbytes for parameter in networks)
+    assert start(state.run, state.data).images_seen == state.images_seen
+    with path.open("ab") as file:
+        file.write(bytes(path.stat().st_size * 4))
+    with pytest.raises(DataError, match="more than the .* restore it, or remove"):
+        load_checkpoint(path.parent, max_bytes=path.stat().st_size // 2)
 
 
 def test_a_slot_of_an_optimiser_with_another_shape_is_refused(begin):

@@ -443,6 +443,9 @@ def test_a_bad_trial_is_pruned_and_ctrl_c_stops_the_rest(tmp_path, digit_dir):
     assert good["state"] == "finished" and bad["state"] in ("pruned", "failed")
     shown = subprocess.run([*words[:4], "sweep", "--json"], check=True, capture_output=True, text=True)
     assert json.loads(shown.stdout)["trials"][0]["params"] == {"g_lr": 1e-3}
+    for extra in (["--out", "x.toml"], ["--best"], ["--prune", "none"], ["--config", "x.toml"]):
+        more = subprocess.run([*words[:4], "sweep", "--trials", "3", *extra], capture_output=True, text=True)
+        assert more.returncode == 2 and "takes --trials alone" in more.stderr, extra
     best = subprocess.run(
         [*words[:4], "sweep", "--best", "--out", "best.toml"], check=True, capture_output=True, text=True
     )

@@ -16,6 +16,7 @@ from gansmith.data.images import Images
 from gansmith.errors import ConfigError, DataError, NotFoundError, RunError
 from gansmith.networks import build_networks
 from gansmith.runs import create_run, open_run
+from gansmith.training.calibration import output_layer
 from gansmith.training.inputs import TrainingData, load_training_data
 from gansmith.training.state import start
 from gansmith.training.transfer import find_source, matching_ids, resolve_with_source, take_weights
@@ -88,6 +89,25 @@ def test_d_starts_with_the_weights_of_the_checkpoint_and_optimisers_new(source, 
     for ema, g in zip(state.networks.G_ema.parameters(), state.networks.G.parameters(), strict=True):
         torch.testing.assert_close(ema, g, rtol=0, atol=0)
     assert (state.images_seen, state.rows) == (0, [])
+
+
+def test_g_starts_with_the_output_layer_of_a_run_without_averages(tiny, run_training, tmp_path):
+    run = run_training(tiny(ema=0.0, calibrate_output=True, images=64, evaluate_every=0), "source")
+    old = start(run, load_training_data(run.config)[1]).networks.G
+    config, data = load_training_data(tiny(start_from=str(run.directory), ema=0.0, images=64))
+    G = start(create_run(tmp_path / "new", config), data).networks.G
+    for name, parameter in output_layer(old).state_dict().items():
+        torch.testing.assert_close(output_layer(G).state_dict()[name], parameter, rtol=0, atol=0)
+
+
+def test_a_source_that_is_gone_is_not_taken_for_a_full_disk(source, tmp_path):
+    run, begin = source
+    config, data = load_training_data(begin())
+    new = create_run(tmp_path / "new", config)
+    shutil.move(run.directory, tmp_path / "moved")
+    with pytest.raises(NotFoundError) as refusal:
+        train_all(new, data)
+    assert "make room" not in str(refusal.value) and open_run(new.directory).facts().get("status") != "failed"
 
 
 @pytest.mark.slow

@@ -70,6 +70,7 @@ def test_the_text_has_the_metrics_the_gates_and_the_headline_last():
         (0.9, 0.8, False, "x 0.9 (at most 0.8): why"),
         (-0.01, -0.03, True, "x -0.01 (at least -0.03)"),
         (1e-15, 0.25, True, "x 0 (at most 0.25)"),
+        (None, 0.02, False, "x inf (at most 0.02): why"),  # infinite, as a file keeps it
     ],
 )
 def test_a_gates_row_says_which_way_its_limit_goes(value, limit, ok, text):

@@ -89,7 +89,9 @@ def test_without_ray_the_extra_is_named(monkeypatch):
 
 def test_a_training_waits_for_its_directory_tells_its_scores_and_stops(tmp_path, digit_dir):
     directory, log = tmp_path / "run", tmp_path / "logs" / "run.txt"
-    directory.mkdir()
+    unpack(TrainingProcess(str(directory), ()).pack(), directory)  # of a training that was refused: nothing
+    directory.mkdir(exist_ok=True)
+    assert list(directory.iterdir()) == []
     process = TrainingProcess(str(directory), words(digit_dir, images=10**7, save_every=10**6), str(log), threads=1)
     with locked(directory):
         assert process.poll() == {"code": None, "scores": [], "reason": ""} and process.process is None

@@ -1,6 +1,7 @@
 """Verdicts and comparisons of verdicts, shown as text in a terminal and as tables in a notebook."""
 
 import html
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -134,9 +135,10 @@ def _gate_row(name: str, gate: dict[str, Any]) -> tuple[str, str, str]:
     """Return result, name and what decided, such as ("pass", "coverage", "coverage 0.95 (at least 0.8)")."""
     if gate["ok"] is None:
         return "not run", name, gate["meaning"]
-    is_lower = (gate["value"] >= gate["limit"]) == gate["ok"]
+    value = math.inf if gate["value"] is None else gate["value"]  # files hold no infinite number
+    is_lower = (value >= gate["limit"]) == gate["ok"]
     bound = f"{'at least' if is_lower else 'at most'} {_number(gate['limit'])}"
-    figure = f"{gate['figure']} {_number(gate['value'])} ({bound})"
+    figure = f"{gate['figure']} {_number(value)} ({bound})"
     return ("pass", name, figure) if gate["ok"] else ("FAIL", name, f"{figure}: {gate['meaning']}")
 
 

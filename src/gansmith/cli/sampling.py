@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from gansmith.cli.output import require_parent, require_place
-from gansmith.config import parse_labels
+from gansmith.config import class_number, parse_labels
 from gansmith.errors import ConfigError
 
 MAX_FRAMES = 10_000  # of a walk: a quarter of an hour to play
@@ -155,13 +155,14 @@ def walk(
     if not 2 <= steps <= 1000:
         raise ConfigError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
     _require_kind(out, (*FORMATS, ".png"))
-    visited = parse_labels(seeds, what="seeds")
+    visited = [int(seeds)] if seeds.isdecimal() else parse_labels(seeds, what="seeds")
     if len(visited) < 2 and classes is None:
         raise ConfigError(f"seeds are {seeds!r}; a walk needs two or more, such as 0,1")
     _refuse_length(len(visited) if classes is None else 1, steps)
     model = load_generator(source)
     if classes is None:
-        stay = label_numbers(label, model.class_names)
+        is_number = label is not None and label.isdecimal() and class_number(label, model.class_names) is None
+        stay = [int(label)] if label is not None and is_number else label_numbers(label, model.class_names)
         if stay is not None and len(stay) != 1:
             raise ConfigError(f"label is {label!r}, {len(stay)} classes; give one, or walk through them with --classes")
         images = latent_walk(model, seeds=visited, steps=steps, label=stay[0] if stay else None)
@@ -209,7 +210,8 @@ def film(
     from gansmith import api
     from gansmith.pictures.animations import FORMATS
 
-    _require_kind(out or run / "film.gif", FORMATS)
+    if out is not None:
+        _require_kind(out, FORMATS)
     print(f"film -> {api.film(run, out=out, frame_ms=frame_ms)}")
     return 0
 

@@ -103,9 +103,10 @@ def sweep(
     from gansmith.api import sweep as run
 
     if recipe is not None and (Path(recipe) / "sweep.json").is_file():
-        _refuse_search(search, space, minutes, *vars(overrides).values())
+        _refuse_search(search, space, minutes, config, *_changed(method), *vars(overrides).values())
         if trials is None:
             return _show(Path(recipe), method.storage, out=out, best=best, json=json)
+        _refuse_search(out, best or None)
         return _search(partial(Sweep(Path(recipe), method.storage).resume, trials, **vars(placement)), json=json)
     if best:
         raise ConfigError("--best is of a sweep that exists; give its folder, such as runs/sweep-default-mnist")
@@ -138,6 +139,11 @@ def _search_of(search: list[str] | None, space: Path | None) -> dict[str, Any]:
             "give what to search by --search, such as --search g-lr,network=compact,r3gan, or by --space FILE"
         )
     return read_space(space) if space is not None else parse_search(search or [])
+
+
+def _changed(method: Method) -> list[Any]:
+    """Return what was asked for of a method, but for where it is stored."""
+    return [text for name, text in vars(method).items() if name != "storage" and text != getattr(_USUAL, name)]
 
 
 def _refuse_search(*given: Any) -> None:

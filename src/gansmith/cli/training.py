@@ -88,12 +88,15 @@ def train(
 
     choices = {name: value for name, value in vars(overrides).items() if value is not None}
     if print_config:
+        from gansmith.api import refuse_lengths
+
+        refuse_lengths(minutes=minutes, images=choices.get("images"), epochs=epochs)
         resolved = resolve(recipe, file=config, environ=os.environ, arguments=choices)
         if resolved.start_from:
             from gansmith.training.transfer import resolve_with_source
 
             resolved, _ = resolve_with_source(recipe, file=config, environ=os.environ, arguments=choices)
-        _print_config(resolved)
+        _print_config(resolved, "--minutes" if minutes is not None else "--epochs" if epochs is not None else "")
         return 0
     global _STARTED_AT
     from gansmith.api import plan_training
@@ -192,9 +195,12 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _print_config(config: Config) -> None:
+def _print_config(config: Config, length: str) -> None:
+    """Print every choice as TOML, with its origin; `length` is the flag that sets the number of images later."""
     lines = config.with_origins({}).to_toml().splitlines()
     fields = [line for line in lines if line.split(" ")[0] in FIELDS]
     width = max(map(len, fields))
     for line in fields:
-        print(f"{line:<{width}}  # {config.origins.get(line.split(' ')[0], 'default')}")
+        name = line.split(" ")[0]
+        origin = config.origins.get(name, "default")
+        print(f"{line:<{width}}  # {f'{length} will set it' if length and name == 'images' else origin}")

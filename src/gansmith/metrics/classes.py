@@ -89,14 +89,15 @@ def class_diversity(real: Array, fake: Array, real_y: Ids, fake_y: Ids) -> dict[
 
     Returns:
         {"diversity": mean over classes of spread of fake / spread of real, "diversity_worst": the smallest}. Null 1;
-        a class with fewer than two generated images counts as 0, one with fewer than two real images is omitted,
-        and nothing is returned where all are omitted.
+        a class with fewer than two generated images counts as 0, one without two real images that differ is
+        omitted, and nothing is returned where all are omitted.
     """
     ratios = []
     for class_ in np.unique(real_y):
         ours, theirs = fake[fake_y == class_], real[real_y == class_]
-        if len(theirs) > 1:
-            ratios.append(np.sqrt(_variance(ours) / _variance(theirs)) if len(ours) > 1 else 0.0)
+        spread = _variance(theirs) if len(theirs) > 1 else 0.0
+        if spread > 0:
+            ratios.append(np.sqrt(_variance(ours) / spread) if len(ours) > 1 else 0.0)
     return {"diversity": float(np.mean(ratios)), "diversity_worst": float(np.min(ratios))} if ratios else {}
 
 

@@ -54,7 +54,8 @@ def train_evaluator(fit: Images, held_out: Images) -> ResidualNetwork:
     assert labels is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2026)
-        network = ResidualNetwork(fit.spec, num_classes=int(labels.max()) + 1, name="untrained")
+        known = held_out.num_classes if has_classes(fit) else 0  # the highest label may be held out alone
+        network = ResidualNetwork(fit.spec, num_classes=max(int(labels.max()) + 1, known), name="untrained")
         _fit(network, fit.pixels, labels)
         network.eval().fit_scale(held_out.pixels if len(held_out) > 1 else fit.pixels)
         if not has_classes(fit):

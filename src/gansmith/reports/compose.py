@@ -173,7 +173,7 @@ def _summary(run: RunDirectory, n: int | None) -> dict[str, Any]:
         "minutes": _seconds(log) / 60,
         "validation_fd_ratio": score["validation_fd_ratio"] if score else None,
         "n": score["n"] if score else None,
-        "status": facts.get("status", "never started"),
+        "status": run.status if facts else "never started",
         "command": "; then ".join(shlex.join(start["command"]) for start in facts.get("starts", [])) or "not recorded",
     }
 

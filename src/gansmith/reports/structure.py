@@ -16,14 +16,19 @@ _FACE, _EDGE = "#56B4E9", "#0072B2"
 
 def describe_run(run: RunDirectory) -> dict[str, Any]:
     """Return the layers of G and of D, and the number of parameters of each."""
-    spec: ImageSpec = load_generator(run.directory).spec if run.latest() else SPEC
-    facts = describe(run.config, spec)
+    facts = describe(run.config, load_generator(run.directory).spec if run.latest() else _recorded_spec(run))
     return {
         "generator": facts["g_layers"],
         "discriminator": facts["d_layers"],
         "generator_parameters": facts["g_parameters"],
         "discriminator_parameters": facts["d_parameters"],
     }
+
+
+def _recorded_spec(run: RunDirectory) -> ImageSpec:
+    """Return the form of the images that a run without a checkpoint began with."""
+    data = run.facts().get("data", {})
+    return ImageSpec(data["size"], data["channels"], data["num_classes"]) if "size" in data else SPEC
 
 
 def draw_structure(layers: list[dict[str, Any]]) -> bytes:

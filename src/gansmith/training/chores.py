@@ -331,6 +331,9 @@ def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:
         data={
             "source": data.train.source,
             "sha256": data.data_sha256,
+            "size": data.spec.size,
+            "channels": data.spec.channels,
+            "num_classes": data.spec.num_classes,
             "train": len(data.train),
             "validation": len(data.validation) if data.validation else 0,
             "notices": [*data.train.notices, *data.notices],

@@ -20,6 +20,7 @@ from gansmith.networks import build_networks
 from gansmith.recipes import ADAM, IN_COLOR, LONG_IN_COLOR, MIRRORED, WITHOUT_LABELS_IN_COLOR
 from gansmith.training.augment import mirror_accuracy
 from gansmith.training.calibration import output_layer
+from gansmith.training.conflicts import NEEDS
 from gansmith.training.machine import find_device
 from gansmith.training.techniques import build_techniques
 
@@ -162,13 +163,13 @@ def fit_to_images(config: Config, train: Images) -> Config:
     wanted = dict(ADAM.get(config.recipe, {})) if train.spec.channels > 1 or len(train) < FEW_IMAGES else {}
     if _are_many_in_color(train):
         wanted |= IN_COLOR.get(config.recipe, {})
-        if not config.classifies:
-            wanted.pop("g_class_loss", None)
         if config.conditioning != "labels":
             fits = not isinstance(train.pixels, OnDisk) and train.pixels.nbytes <= LARGE_BYTES  # twice, in memory
             wanted |= MIRRORED.get(config.recipe, {}) if fits and _is_symmetric(train) else {}
             wanted |= WITHOUT_LABELS_IN_COLOR.get(config.recipe, {}) if config.network == "compact" else {}
-    config = config.replace_open(wanted)
+    fitted = config.replace_open(wanted)
+    idle = [name for name in wanted if name in NEEDS and not NEEDS[name][0](fitted)]  # by other choices of the user
+    config = config.replace_open({name: value for name, value in wanted.items() if name not in idle})
     return config.replace(minibatch_stddev=group_size(config.minibatch_stddev, config.batch_size))
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from gansmith import processes
-from gansmith.errors import TrainingFailed
+from gansmith.errors import GansmithError, TrainingFailed
 from gansmith.events import Event, LengthChanged, RolledBack
 from gansmith.runs import RunDirectory, locked, open_run, write_config
 from gansmith.training.batches import take_step
@@ -77,6 +77,8 @@ def train_events(
                     raise TrainingFailed(reason, failure=failed.failure.name) from None
                 yield RolledBack(failed.failure.images_seen, step["to"], step["failure"], step["message"])
                 run = open_run(run.directory)
+            except GansmithError:  # one for a missing file is an OSError too
+                raise
             except OSError as error:
                 raise _save_failed(run, error) from error
         run.record(status="finished" if finished else "stopped")

@@ -40,6 +40,9 @@ def training_machine(config: Config) -> Iterator[None]:
         _tune_malloc(_MALLOC_DEFAULTS)
 
 
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+
 @contextlib.contextmanager
 def repeatable() -> Iterator[None]:
     """Let an NVIDIA GPU compute the same result each time, and products in the full precision of float32, not TF32."""
@@ -47,7 +50,8 @@ def repeatable() -> Iterator[None]:
     deterministic: Any = torch.utils.deterministic  # whose attributes mypy does not see
     before = (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, deterministic.fill_uninitialized_memory)
     was_on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads once, and needs to be repeatable
+    workspace = os.environ.get(_WORKSPACE)
+    os.environ.setdefault(_WORKSPACE, ":4096:8")  # which cuBLAS reads once, and needs to be repeatable
     cudnn.allow_tf32 = matmul.allow_tf32 = cudnn.benchmark = deterministic.fill_uninitialized_memory = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -55,6 +59,8 @@ def repeatable() -> Iterator[None]:
     finally:
         cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, deterministic.fill_uninitialized_memory = before
         torch.use_deterministic_algorithms(was_on, warn_only=warns)
+        if workspace is None:
+            os.environ.pop(_WORKSPACE, None)
 
 
 def find_device(asked: str) -> torch.device:

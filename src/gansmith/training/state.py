@@ -33,6 +33,7 @@ from gansmith.training.optimizers import build_optimizer, reset_slot, slot_shape
 from gansmith.training.step import Networks, NonFiniteError, Number, Techniques
 from gansmith.training.techniques import build_techniques, empty_buffers
 
+SPARE_BYTES = 2**24  # that a checkpoint may have beyond what its networks account for
 LONG_RUN = 300_000  # images of a run whose time is not limited, which an evaluator is trained for
 
 logger = logging.getLogger("gansmith")
@@ -290,7 +291,8 @@ def to_tensors(networks: Networks, config: Config) -> dict[str, Tensor]:
         for index, slots in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}.{index}.{key}": value for key, value in slots.items() if value is not None}
     if config.calibrate_output:  # the file's own is calibrated
-        tensors |= {UNCALIBRATED + key: value for key, value in output_layer(networks.G_ema).state_dict().items()}
+        layer = output_layer(networks.G_ema if config.ema else networks.G).state_dict()
+        tensors |= {UNCALIBRATED + key: value.clone() for key, value in layer.items()}
     return tensors | {f"buffers.{name}": value for name, value in networks.buffers.items()}
 
 
@@ -340,8 +342,9 @@ def _resume(run: RunDirectory, networks: Networks, data: TrainingData) -> dict[s
             )
         rewind(run, -1)
         return {}
+    # Of networks that have made no step: averages of gradients, and bases, come on top.
     expected = (*to_tensors(networks, run.config).values(), *networks.G_ema.state_dict().values())
-    generator, state, counters = load_checkpoint(latest, max_bytes=2 * sum(t.nbytes for t in expected) + 2**24)
+    generator, state, counters = load_checkpoint(latest, max_bytes=8 * sum(t.nbytes for t in expected) + SPARE_BYTES)
     _refuse_other_data(run, data, counters)
     try:
         from_tensors(networks, generator, state)

@@ -98,7 +98,8 @@ class TrainingProcess:
         """Return the run directory as a tar file."""
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
-            for path in sorted(self.directory.iterdir()):
+            # A training that was refused has made none.
+            for path in sorted(self.directory.iterdir()) if self.directory.is_dir() else ():
                 if path.name != ".lock":
                     tar.add(path, path.name)
         return packed.getvalue()
