@@ -112,6 +112,7 @@ def test_other_hand_ins_are_seen_neither_where_they_lie_nor_where_they_run(name,
     for hidden, found in (
         ((), [is_seen, is_seen, True]),
         ((place / "work", place / "handed in"), [False, False, True]),
+        ((place / "work", place), [False, False, True]),  # hand-ins around the temporary folder
     ):
         outcome = sandbox.run_bounded(words, work, SHORT, sandbox=name, hidden=hidden)
         assert (outcome.ended, outcome.output.strip()) == ("", str(found)), outcome

@@ -228,6 +228,9 @@ def test_the_only_folder_with_classes_beside_flat_ones_is_for_training(tmp_path)
     assert source.notices == ("2 pictures in predict were left out",)
     source = find_pictures(write(tmp_path / "c", numbered(*files_of(("all", CATS), ("owl", ())))))
     assert source.class_names == ("all", "owl")  # nothing says what they are
+    kinds = (("train", ("electric", "steam")), ("bus", ()), ("car", ()))
+    source = find_pictures(write(tmp_path / "d", numbered(*files_of(*kinds))))
+    assert source.class_names == ("bus", "car", "train")
 
 
 def test_a_set_inside_what_would_be_a_class_is_to_be_given_alone(tmp_path):
@@ -249,12 +252,14 @@ def test_masks_beside_the_images_of_a_split_are_left_out(tmp_path):
     "place", [lambda k: f"{k // 1000:05d}/img{k:08d}", lambda k: f"{k // 1000 * 1000:05d}/{k:05d}"]
 )
 def test_folders_of_a_thousand_pictures_are_no_classes(tmp_path, place):
-    names = sorted(f"{place(k)}.png" for k in (0, 999, 1000, 2003, 2500))
+    names = sorted(f"{place(k)}.png" for k in (*range(0, 999, 9), *range(1000, 2000, 9), 2003, 2500))
     source = find_pictures(write(tmp_path / "set", numbered(*names)))
     assert source.parts["train"].names == tuple(names) and source.class_names == ()
     assert "hold a thousand pictures each and are no classes" in source.notices[0]
     signs = ("00000/00000_00001.png", "00001/00000_00001.png", "00002/00004_00007.png")  # kinds of signs
     assert find_pictures(write(tmp_path / "signs", numbered(*signs))).class_names == ("00000", "00001", "00002")
+    persons = [f"{k:04d}/{k:04d}.png" for k in range(1, 6)]
+    assert find_pictures(write(tmp_path / "persons", numbered(*persons))).class_names[1:3] == ("0001", "0002")
 
 
 def test_pictures_beside_splits_are_left_out_or_refused_truly(tmp_path):

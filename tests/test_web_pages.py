@@ -77,6 +77,7 @@ def watched_page(browser, address: str):
     opened.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("requestfailed", lambda asked: note_failure(asked, problems))
+    opened.on("response", lambda got: problems.append(f"{got.status} {got.url}") if got.status >= 400 else None)
     own = (address, "data:", "blob:")
     opened.on("request", lambda asked: None if asked.url.startswith(own) else problems.append(asked.url))
     yield opened
@@ -341,7 +342,7 @@ def test_a_page_that_is_left_while_it_loads_changes_nothing_of_the_next(page, se
     name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
     for asked, address in ((f"**/runs/{name}", "runs/"), (f"**/runs/{name}/generator*", "explore/")):
         held = []
-        page.route(asked, lambda route, held=held: held.append(route))
+        page.route(asked, lambda route, _, held=held: held.append(route))
         page.goto(server.address)
         settle(page)
         page.evaluate(f"import('/static/app.js').then((app) => app.go('/{address}{name}?seed=5'))")
@@ -349,9 +350,9 @@ def test_a_page_that_is_left_while_it_loads_changes_nothing_of_the_next(page, se
         page.get_by_role("link", name="Compare").first.click()
         page.locator("h1", has_text="Compare").wait_for()
         assert held
-        page.unroute(asked)
         for route in held:
             route.continue_()
+        page.unroute(asked)
         page.wait_for_timeout(700)
         assert page.locator("main h1").count() == 1 and "seed=5" not in page.url and "/compare" in page.url
 

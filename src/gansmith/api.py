@@ -672,7 +672,8 @@ def handin(
         raise ConfigError(f"{path} does not end in .zip; give a name that does, such as submission.zip")
     opened = [open_run(one) for one in (run, *others)]
     _refuse_unknown_code(opened)
-    in_memory = _own_images(opened[0])
+    own = run.images if isinstance(run, Run) else None
+    in_memory = _own_images(opened[0]) if own is None else own
     with isolated():
         notes = write_bundle(
             opened,
@@ -1323,7 +1324,7 @@ def _own_images(target: "Run | Path | str") -> Images | None:
     images = target.images if isinstance(target, Run) else None
     path = _path(target)
     if images is not None:
-        return None if _is_named_set(images, open_run(target).config) else images
+        return None if _are_of_named_set(images, open_run(target).config) else images
     if runs.holds_run(path):
         opened = open_run(target)
         if "data" in _missing(opened, has_images=False):
@@ -1331,15 +1332,20 @@ def _own_images(target: "Run | Path | str") -> Images | None:
     return None
 
 
-def _is_named_set(images: Images, config: Config) -> bool:
-    """Return whether images are what a run's config finds by the name of its data set, whose test images count then."""
+def _are_of_named_set(images: Images, config: Config) -> bool:
+    """Return whether images are among those that a run's config finds by the name of its data set.
+
+    Its test images count then. Sixteen of them are looked for.
+    """
     if images.name not in data_sets.DATASETS:
         return False
     try:
         found = data_sets.load_data(images.name, data_dir=config.data_dir or None, how=preparation(config))
     except GansmithError:
         return False
-    return found.sha256 == images.sha256
+    if found.spec.size != images.spec.size or found.spec.channels != images.spec.channels:
+        return False
+    return all((found.pixels == image).flatten(1).all(1).any() for image in images.pixels[:16])
 
 
 def _real_images(target: "Run | Path | str", data: Any) -> str | Images:

@@ -436,7 +436,7 @@ class Config:
     log_every: int = _output(0, "images between log lines (0: a 200th of the length)", low=0)
     sample_every: int = _output(0, "images between sample grids (0: a twelfth)", low=0)
     evaluate_every: int = _output(
-        0, "images between validation FD ratios (0: by length, one to eight in runs of minutes)", low=0
+        0, "images between validation FD ratios (0: by length, one to ten in runs of minutes)", low=0
     )
     early_stopping: int = _output(
         0, "stop after so many validation FD ratios in a row without a better one (0: never)", low=0

@@ -1,6 +1,6 @@
 """`sample`, `invert`, `walk`, `film` and `plot`: pictures of a generator and of its training."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -150,22 +150,20 @@ def walk(
     from gansmith.models import load_generator
     from gansmith.pictures.animations import FORMATS, write_film
     from gansmith.pictures.grids import enlarge, grid, to_png
-    from gansmith.sampling import class_walk, label_numbers, latent_walk
+    from gansmith.sampling import class_walk, latent_walk
 
     if not 2 <= steps <= 1000:
         raise ConfigError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
     _require_kind(out, (*FORMATS, ".png"))
-    visited = [int(seeds)] if seeds.isdecimal() else parse_labels(seeds, what="seeds")
+    is_one = classes is not None and seeds.isdecimal() and len(seeds) < 19
+    visited = [int(seeds)] if is_one else parse_labels(seeds, what="seeds")
     if len(visited) < 2 and classes is None:
         raise ConfigError(f"seeds are {seeds!r}; a walk needs two or more, such as 0,1")
     _refuse_length(len(visited) if classes is None else 1, steps)
     model = load_generator(source)
     if classes is None:
-        is_number = label is not None and label.isdecimal() and class_number(label, model.class_names) is None
-        stay = [int(label)] if label is not None and is_number else label_numbers(label, model.class_names)
-        if stay is not None and len(stay) != 1:
-            raise ConfigError(f"label is {label!r}, {len(stay)} classes; give one, or walk through them with --classes")
-        images = latent_walk(model, seeds=visited, steps=steps, label=stay[0] if stay else None)
+        stay = _one_label(label, model.class_names)
+        images = latent_walk(model, seeds=visited, steps=steps, label=stay)
     else:
         chosen = parse_labels(classes, what="classes", names=model.class_names)
         _refuse_length(len(chosen), steps)
@@ -262,6 +260,17 @@ def plot(
         write_bytes(out, to_png(enlarge(grid(neighbours(images, known.pixels), columns=5))))
     print(f"{what} -> {out}")
     return 0
+
+
+def _one_label(text: str | None, class_names: Sequence[str]) -> int | None:
+    """Return the label that a number or a name stands for; 10 is not 1 and 0 here."""
+    from gansmith.sampling import label_numbers
+
+    is_number = text is not None and text.isdecimal() and len(text) < 19 and class_number(text, class_names) is None
+    found = [int(text)] if text is not None and is_number else label_numbers(text, class_names)
+    if found is not None and len(found) != 1:
+        raise ConfigError(f"label is {text!r}, {len(found)} classes; give one, or walk through them with --classes")
+    return found[0] if found else None
 
 
 def _require_kind(out: Path, kinds: Collection[str]) -> None:

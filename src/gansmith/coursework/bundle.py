@@ -26,7 +26,7 @@ from gansmith.coursework.sources import package_files
 from gansmith.coursework.tiles import TILES, missing_classes, reorder_clusters
 from gansmith.data import DATASETS, Images, load_data
 from gansmith.data.images import CHUNK
-from gansmith.errors import RunError
+from gansmith.errors import ConfigError, RunError
 from gansmith.exporters.keras import to_keras
 from gansmith.files import file_sha256, write_bytes, write_json
 from gansmith.metrics.features import FeatureNetwork, load_feature_network
@@ -71,6 +71,8 @@ def write_bundle(
     or its images have changed.
     """
     run = runs[0]
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed is {seed}; it must be a whole number from 0 to 4294967295, such as {SEED}")
     if not allow_labels:
         _refuse_labels(run)
     model = load_generator(run.directory)

@@ -4,6 +4,7 @@ A place is the path of a folder that holds pictures, inside a source.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 TRAIN_WORDS, TEST_WORDS = (
@@ -13,6 +14,7 @@ TRAIN_WORDS, TEST_WORDS = (
 OTHER_WORDS = {"unlabeled", "unlabelled", "extra", "query", "gallery", "pred"}  # of splits beside a training one
 IMAGE_WORDS = {"image", "images", "img", "imgs"}
 MASK_WORDS = {"mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations"}
+FEW_IN_PORTION = 100  # some pictures of a set may have been taken out
 FOLD_WORDS = {"fold", "part", "batch", "chunk", "shard", "split", "subset"}  # of numbered parts of one set
 
 
@@ -96,7 +98,7 @@ def training_folder(inside: Mapping[str, set[str]]) -> str:
     others = [top for top in inside if top and top not in full]  # some pictures may lie beside them
     if len(full) != 1 or not others or any(inside[top] for top in others):
         return ""
-    is_named = split_of(full[0]) == "train" and not any(split_of(top) == "train" for top in others)
+    is_named = split_of(full[0]) == "train" and len(others) == 1 and split_of(others[0]) != "train"
     is_left = not split_of(full[0]) and all(split_of(top) == "test" for top in others)
     return full[0] if is_named or is_left else ""
 
@@ -115,8 +117,10 @@ def folders_of_masks(tops: Collection[str], splits: Mapping[str, str]) -> set[st
 def are_portions(names: Sequence[str]) -> bool:
     """Return whether numbered folders hold a thousand files each, by the files' own numbers, as StyleGAN's tools do.
 
-    >>> are_portions(["00001/img00001003.png"]), are_portions(["0001/7.png", "0002/7.png"])
-    (True, False)
+    >>> are_portions([f"{number // 1000:05}/img{number:08}.png" for number in range(1200)])
+    True
+    >>> are_portions(["0001/0001.png", "0002/0002.png"])
+    False
     """
     pairs = []
     for name in names:
@@ -125,9 +129,10 @@ def are_portions(names: Sequence[str]) -> bool:
         if not re.fullmatch(r"\d{4,8}", folder) or digits is None:
             return False
         pairs.append((int(folder), int(digits[1])))
+    *full, _ = sorted(Counter(folder for folder, _ in pairs).items()) or [(0, 0)]
+    is_much = all(count >= FEW_IN_PORTION for _, count in full)  # the last may hold the rest
     in_turn = all(folder == number // 1000 for folder, number in pairs)
-    by_first = all(folder == number - number % 1000 for folder, number in pairs)
-    return in_turn or by_first or all(folder == number % 1000 for folder, number in pairs)
+    return is_much and (in_turn or all(folder == number - number % 1000 for folder, number in pairs))
 
 
 def are_folds(folders: Collection[str]) -> bool:

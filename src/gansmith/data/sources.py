@@ -130,11 +130,11 @@ def _open_archive(path: Path, name: str) -> Source:
         folder = unpacked(path, names)
         if folder is None:
             raise
-    else:  # a few may illustrate what the tables hold
-        count = sum(len(part.names) for part in pictures.parts.values())
-        folder = unpacked(path, names) if count < FEW_PICTURES else None
-        if folder is None or not any(_is_set(file, count) for file in _array_files(folder)):
+    else:
+        found = _beside_illustrations(path, names, pictures)
+        if found is None:
             return pictures
+        return replace(found, path=path, layout=found.layout.replace("in a folder", "in an archive"))
     try:
         source = open_source(folder, name=name)
     except GansmithError as error:
@@ -142,6 +142,24 @@ def _open_archive(path: Path, name: str) -> Source:
     if isinstance(source, PictureSource):  # rows of parquet files, read from where they are
         return source
     return replace(source, path=path, layout=source.layout.replace("in a folder", "in an archive"))
+
+
+def _beside_illustrations(path: Path, names: Sequence[str], pictures: PictureSource) -> FileSource | None:
+    """Return the files of numbers that are the set in an archive, where a few pictures illustrate it; else None."""
+    from gansmith.data.unpacking import unpacked
+
+    count = sum(len(part.names) for part in pictures.parts.values())
+    if count >= FEW_PICTURES:
+        return None
+    try:
+        folder = unpacked(path, names)
+        files = [] if folder is None else _array_files(folder)
+        found = _files_in(folder) if folder is not None and any(_is_set(file, count) for file in files) else None
+    except GansmithError:  # they are no set, whatever they are
+        return None
+    if not isinstance(found, FileSource):
+        return None
+    return replace(found, notices=(*found.notices, f"the {count:,} pictures beside these files were left out"))
 
 
 def _noting(source: Source, read: str, left_out: Sequence[Path]) -> Source:

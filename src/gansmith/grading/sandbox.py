@@ -122,20 +122,26 @@ def unshare(work: Path, hidden: Sequence[Path]) -> list[str]:
     """Return the words before a command that run it in namespaces of its own, with all but `work` read-only."""
     words = "unshare --mount --net --pid --ipc --uts --fork --kill-child --mount-proc".split()
     words += [] if is_root() else ["--user", "--map-root-user"]
-    needed = {folder: _closed_above(folder) for folder in (*python_folders(), str(work))} if is_root() else {}
-    around = [str(folder) for folder in hidden if work.is_relative_to(folder)]
-    needed[str(work)] = needed.get(str(work)) or (around[0] if around else "")
+    needed = {folder: _closed_around(folder, hidden) for folder in (*python_folders(), str(work))}
     kept = [folder for folder, closed in needed.items() if closed]
-    closed = dict.fromkeys(needed[folder] for folder in kept)
-    elsewhere = [str(folder) for folder in hidden if str(folder) not in around]
+    every = {needed[folder] for folder in kept}
+    closed = sorted(one for one in every if not any(map(every.__contains__, map(str, Path(one).parents))))
+    elsewhere = [str(folder) for folder in hidden if not any(map(folder.is_relative_to, closed))]
     words += ["sh", "-c", _UNSHARED, "sh", str(work), *map("\n".join, (elsewhere, closed, kept))]
     drop = "setpriv --bounding-set=-all --inh-caps=-all --no-new-privs".split()
     return [*words, *(_as_other_user(work) or drop)]
 
 
-def _closed_above(folder: str) -> str:
-    """Return the first folder on the way to this one that other users than its owner cannot enter, or ""."""
-    return next((str(path) for path in reversed(Path(folder).parents) if not path.stat().st_mode & stat.S_IXOTH), "")
+def _closed_around(folder: str, hidden: Sequence[Path]) -> str:
+    """Return the outermost folder around this one that is hidden or, for root's users, cannot be entered; or ""."""
+    return next(
+        (
+            str(path)
+            for path in reversed(Path(folder).parents)
+            if path in hidden or (is_root() and not path.stat().st_mode & stat.S_IXOTH)
+        ),
+        "",
+    )
 
 
 def limits(work: Path, hidden: Sequence[Path]) -> list[str]:

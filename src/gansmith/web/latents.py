@@ -71,7 +71,7 @@ def invert(model: Model, checkpoint: Path | None, request: Mapping[str, Any]) ->
     try:
         picture = base64.b64decode(request["picture"], validate=True)
     except binascii.Error:
-        raise DataError("the picture is not in base 64; send a PNG or JPEG file encoded so") from None
+        raise DataError("the picture is not in base 64; send a PNG, JPEG or WebP file encoded so") from None
     labels = None if request["label"] is None else [request["label"]]
     found = inversion.invert(model, picture, labels=labels, checkpoint=checkpoint)
     label = int(found.labels[0])

@@ -77,7 +77,7 @@ class MoveBody(_Model):
 
 
 class InvertBody(_Model):
-    picture: str = Field(min_length=1, max_length=2**18, description="a PNG or JPEG file in base 64")
+    picture: str = Field(min_length=1, max_length=2**18, description="a PNG, JPEG or WebP file in base 64")
     label: int | None = Field(None, ge=0, lt=65_536, description="search in this class alone")
     checkpoint: Checkpoint = None
 
@@ -135,7 +135,7 @@ class UploadBody(_Model):
 
 
 class PartQuery(_Model):
-    name: str = Field(min_length=1, max_length=1024, description="of the file; its folder's name becomes its class")
+    name: str = Field(min_length=1, max_length=1024, description="of the file; up to four folders around it are kept")
 
 
 class LookQuery(_Model):

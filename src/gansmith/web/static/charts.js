@@ -15,6 +15,7 @@ export function plotly() {
 // A chart's element, without what the library keeps of it.
 export function emptied(chart) {
   window.Plotly?.purge(chart);
+  delete chart.dataset.listens;
   return chart;
 }
 

@@ -135,12 +135,13 @@ function makeView(id, found) {
   const exact = (tile) => ({ seed: tile.seed, index: tile.index, y: tile.y });
   const body = (changes) => ({ checkpoint: chosen.checkpoint ? Number(chosen.checkpoint) : null, truncation: chosen.truncation, ...changes });
 
+  const drawPinsSoon = debounced(() => drawPins());
   async function drawPins() {
     const signal = pinning();
-    clear(pinned, h("div", { class: "row" }, h("h2", { class: "grow" }, "Pinned"), pins.length > 0 && h("button", { class: "quiet", onclick: () => { pins.length = 0; remember({ pins: "" }); moving.show(null); drawPins(); draw(); } }, "Clear")));
-    if (!pins.length) return pinned.append(h("p", { class: "muted small" }, "Click images to keep them here: walk between them, find the training images nearest to one, or draw them in every class."));
+    const title = h("div", { class: "row" }, h("h2", { class: "grow" }, "Pinned"), pins.length > 0 && h("button", { class: "quiet", onclick: () => { pins.length = 0; remember({ pins: "" }); moving.show(null); drawPins(); draw(); } }, "Clear"));
+    if (!pins.length) return clear(pinned, title, h("p", { class: "muted small" }, "Click images to keep them here: walk between them, find the training images nearest to one, or draw them in every class."));
     try {
-      const answer = await api(`/runs/${id}/explore`, { body: body({ tiles: pins.map(exact) }) });
+      const answer = await api(`/runs/${id}/explore`, { body: body({ tiles: pins.map(exact) }), signal });
       const pictures = await tilesOf(answer);
       if (signal.aborted) return;
       const row = h("div", { class: "pins" }, pictures.map((picture, k) => h("div", { class: "stack" }, h("button", { class: "tile", "aria-label": `Pinned image ${k + 1}: unpin`, title: "Click unpins, dragging onto another walks there", draggable: true, onclick: () => toggle(pins[k]),
@@ -153,9 +154,9 @@ function makeView(id, found) {
         model.labels.length > 0 && h("button", { onclick: () => table() }, "In every class"),
         h("button", { onclick: () => save("explore", { tiles: pins.map(exact), format: "png" }, `${id}-pins.png`) }, "PNG"),
         h("button", { onclick: () => save("explore", { tiles: pins.map(exact), format: "npz" }, `${id}-pins.npz`) }, "NPZ"));
-      pinned.append(row, tools);
+      clear(pinned, title, row, tools);
     } catch (error) {
-      if (!signal.aborted) pinned.append(h("p", { class: "fail" }, error.message));
+      if (!signal.aborted) clear(pinned, title, h("p", { class: "fail" }, error.message));
     }
   }
 
@@ -239,7 +240,7 @@ function makeView(id, found) {
     const mark = () => choices.forEach(([label, choice]) => { choice.setAttribute("aria-pressed", String(label === chosen.label)); choice.classList.toggle("primary", label === chosen.label); });
     mark();
     const classes = model.labels.length > 0 && h("div", { class: "row", role: "group", "aria-label": "Class" }, choices.map(([, choice]) => choice));
-    const strength = model.has_truncation && h("label", { class: "sliders" }, term("truncation", "truncation"), h("input", { type: "range", min: 0, max: 1, step: 0.05, value: chosen.truncation, oninput: (event) => { chosen.truncation = +event.target.value; event.target.nextSibling.textContent = event.target.value; draw(); drawPins(); } }), h("span", { class: "num" }, chosen.truncation));
+    const strength = model.has_truncation && h("label", { class: "sliders" }, term("truncation", "truncation"), h("input", { type: "range", min: 0, max: 1, step: 0.05, value: chosen.truncation, oninput: (event) => { chosen.truncation = +event.target.value; event.target.nextSibling.textContent = event.target.value; draw(); drawPinsSoon(); } }), h("span", { class: "num" }, chosen.truncation));
     const query = () => new URLSearchParams({ seed: chosen.seed, count: chosen.count, truncation: chosen.truncation, ...(chosen.label !== "" ? { labels: asText(chosen.label) } : {}), ...(chosen.checkpoint ? { checkpoint: chosen.checkpoint } : {}) });
     const load = (kind) => h("button", { onclick: () => { h("a", { href: url(`/runs/${id}/sample.${kind}?${query()}`), download: `${id}-seed-${chosen.seed}.${kind}` }).click(); } }, kind.toUpperCase());
     clear(right,
@@ -288,7 +289,6 @@ function makeView(id, found) {
       }
     });
     writeAgain = () => { if (word.value) write(); };
-    writeAgain();
     return h("section", { class: "panel stack" }, h("h2", {}, "Write"), h("div", { class: "row" }, word, hands, keeping), h("div", { style: { overflowX: "auto" } }, paper));
   }
 

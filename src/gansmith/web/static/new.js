@@ -117,9 +117,10 @@ function dataStep(wanted, sets, settle) {
     const signal = sending();
     clear(result, h("div", { class: "panel row" }, h("span", {}, "Sending"), progress, h("button", { type: "button", onclick: () => { sending(); clear(result); } }, "Cancel")));
     try {
-      const first = pathOf(chosen[0]);
+      const wantedFiles = chosen.filter(isShown);
+      const first = pathOf(wantedFiles[0] ?? chosen[0]);
       // Folders dropped together have none around them.
-      const isOne = chosen.every((file) => pathOf(file).split("/")[0] === first.split("/")[0]);
+      const isOne = wantedFiles.every((file) => pathOf(file).split("/")[0] === first.split("/")[0]);
       const upload = await api("/uploads", { body: { name: isOne ? first.split("/")[0] : "images" }, signal });
       const sent = readable(chosen, upload);
       for (const [k, file] of sent.entries()) {
@@ -172,9 +173,11 @@ function dataStep(wanted, sets, settle) {
 
 const pathOf = (file) => file.relative || file.webkitRelativePath || file.name;
 
+const isShown = (file) => !/(^|\/)(\.|__MACOSX\/|@eaDir\/|Thumbs\.db$|desktop\.ini$)/i.test(pathOf(file));
+
 // The pictures of what was chosen, else its archives; neither hidden files nor what systems leave in folders.
 function readable(chosen, { pictures, packed }) {
-  const files = chosen.filter((file) => !/(^|\/)(\.|__MACOSX\/|@eaDir\/|Thumbs\.db$|desktop\.ini$)/i.test(pathOf(file)));
+  const files = chosen.filter(isShown);
   const having = (endings) => files.filter((file) => endings.some((ending) => file.name.toLowerCase().endsWith(ending)));
   return [having(pictures), having(packed), files].find((some) => some.length) ?? chosen;
 }
