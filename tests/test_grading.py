@@ -2,7 +2,9 @@
 
 import csv
 import os
+import shutil
 import socket
+import sys
 import tempfile
 import time
 import zipfile
@@ -29,7 +31,7 @@ from PIL import Image
 
 import gansmith as gs
 from gansmith.errors import ConfigError, DataError, GansmithError, NotFoundError
-from gansmith.grading import handins, measures, pages, sandbox
+from gansmith.grading import handins, measures, pages, sandbox, worker
 from gansmith.grading.grader import read_images
 from gansmith.grading.settings import Settings, read_settings, settings_text
 from gansmith.pictures.grids import enlarge, grid
@@ -73,6 +75,57 @@ def test_a_script_runs_as_such_in_its_own_folder_without_the_environment(name, p
     outcome = run(code, place, name)
     assert (outcome.ended, outcome.output.strip()) == ("", "None"), outcome
     assert (place / name / "handin" / "made.txt").read_text() == "__main__"
+
+
+def test_a_script_may_go_to_where_it_lies(place):
+    outcome = run("import os; os.chdir(os.path.dirname(__file__)); print(os.listdir())", place, WORKING[0])
+    assert (outcome.ended, outcome.output.strip()) == ("", "['evaluation.py']"), outcome
+
+
+@pytest.mark.parametrize("file", ["generator.h5", "generator.json", "generator.safetensors", "generator.keras"])
+def test_a_file_of_weights_is_for_the_script_that_reads_it(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["pytest", "--others"])
+    monkeypatch.delitem(sys.modules, "evaluation", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / file).write_bytes(b"{}")
+    with pytest.raises(GansmithError, match=file):
+        worker.find_generator(tmp_path)
+    (tmp_path / "evaluation.py").write_text(
+        "import argparse\nimport numpy as np\nargparse.ArgumentParser().parse_args()\nZ_DIM = 8\n"
+        "def generate(z):\n    return np.tile(z.reshape(-1, 8, 1), 8)\n"
+    )
+    images = worker.find_generator(tmp_path)(0, 3)
+    assert images.shape == (3, 1, 8, 8) and len(np.unique(images)) > 3
+    monkeypatch.delitem(sys.modules, "evaluation")
+
+
+def test_hand_ins_are_found_as_learning_platforms_and_systems_leave_them(tmp_path):
+    folder = tmp_path / "all"
+    place = folder / "Ada_1_file"
+    (tmp_path / "in" / "project").mkdir(parents=True)
+    (tmp_path / "in" / "project" / "evaluation.py").write_text("")
+    place.mkdir(parents=True)
+    shutil.make_archive(str(place / "handin"), "zip", tmp_path / "in")
+    for name in ("._handin.zip", "desktop.ini"):
+        (place / name).write_text("")
+    deep = folder / "Bo" / "handin" / "project"
+    deep.mkdir(parents=True)
+    (deep / "evaluation.py").write_text("")
+    os.mkdir(os.fsencode(folder) + b"/M\xfcller")
+    found = handins.find_handins(folder)
+    assert list(found) == ["Ada_1_file", "Bo", "M\ufffdller"] and all(name.encode() for name in found)
+    for k, name in enumerate(("Ada_1_file", "Bo")):
+        assert handins.copy_handin(found[name], tmp_path / str(k), max_bytes=10**6) == []
+        assert [path.name for path in (tmp_path / str(k)).iterdir()] == ["evaluation.py"]
+
+
+def test_a_picture_shows_a_seed_whatever_the_size_of_the_images():
+    draw = torch.Generator().manual_seed(0)
+    images = {seed: torch.randint(256, (25, 1, 8, 8), generator=draw).byte().repeat_interleave(4, 2) for seed in (1, 2)}
+    drawn = {seed: own.repeat_interleave(4, 3) for seed, own in images.items()}  # 32 pixels, for data of 28
+    picture = measures.grey_tiles(drawn[2], 28)
+    assert picture.shape == (25, 784) and measures.seed_of(picture, drawn) == 2
 
 
 @pytest.mark.parametrize("name", CLOSED)

@@ -229,13 +229,13 @@ def measure(
     for ran in ordered:
         if ran.grid is not None and ran.samples is not None:
             try:
-                pair = [in_form_of(real.train, Images(images)) for images in (ran.grid, ran.samples)]
+                whole = in_form_of(real.train, Images(_together(ran.grid, ran.samples)))
             except GansmithError as error:
                 ran.notes.append(str(error))
                 continue
-            ran.notes += [f"its images: {notice}" for notice in pair[0].notices]
-            if pair[0].spec.channels == real.train.spec.channels:
-                drawn[ran.name] = (pair[0].pixels, pair[1].pixels)
+            ran.notes += [f"its images: {notice}" for notice in whole.notices]
+            if whole.spec.channels == real.train.spec.channels:
+                drawn[ran.name] = (whole.pixels[:TILES], whole.pixels[TILES:])
     copies = dict(zip(drawn, count_copies(real.train, real.validation, list(drawn.values())), strict=True))
     pairs = find_pairs({name: grid for name, (grid, _) in drawn.items()}, {ran.name: ran.own_work for ran in ordered})
     rows = []
@@ -250,6 +250,14 @@ def measure(
         row["points_of"] = sum(part["of"] for part in points)
         rows.append(row)
     return rows
+
+
+def _together(grid: Tensor, samples: Tensor) -> Tensor:
+    """Return the images of the grid and the samples, which are brought into the form of the data alike."""
+    if grid.shape[1:] != samples.shape[1:]:
+        shapes = " and ".join("x".join(map(str, images.shape[1:])) for images in (grid, samples))
+        raise DataError(f"its images differ in shape from call to call: {shapes}")
+    return torch.cat((grid, samples))
 
 
 def _figures(

@@ -12,7 +12,7 @@ from gansmith.errors import DataError, NotFoundError
 from gansmith.files import file_sha256
 from gansmith.grading.sandbox import MAX_FILES
 
-IGNORED = ("__MACOSX", "__pycache__", ".git", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db")
+IGNORED = ("__MACOSX", "__pycache__", ".git", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db", "desktop.ini")
 # Files that two students cannot have written alike by chance; code and data of the course are not among them.
 OWN_WORK = (
     "*.h5", "*.hdf5", "*.keras", "*.onnx", "*.safetensors", "generator*.npz", "*.pt", "*.pth", "*.pdf", "*.docx",
@@ -31,9 +31,10 @@ def find_handins(folder: Path) -> dict[str, Path]:
         if path.name.startswith(".") or path.name in IGNORED:
             continue
         suffix = next((suffix for suffix in ARCHIVES if path.name.lower().endswith(suffix)), "")
-        name = path.name[: len(path.name) - len(suffix)]
+        name, whole = (_as_text(text) for text in (path.name[: len(path.name) - len(suffix)], path.name))
         if path.is_dir() or suffix or path.is_file():
-            found[name if name not in found else path.name] = path
+            free = (one for one in (name, whole, *(f"{whole} {k}" for k in range(2, MAX_FILES))) if one not in found)
+            found[next(free)] = path
     if not found:
         raise NotFoundError(f"there are no hand-ins in {str(folder)!r}; give a folder with one folder or .zip for each")
     return found
@@ -42,7 +43,7 @@ def find_handins(folder: Path) -> dict[str, Path]:
 def copy_handin(source: Path, target: Path, *, max_bytes: int) -> list[str]:
     """Copy the regular files of a hand-in, a folder or an archive; links and devices are left out.
 
-    Where all lies in one folder, its contents are taken for the hand-in.
+    Where all lies in one folder, or in one archive in a folder, its contents are taken for the hand-in.
 
     Returns:
         a sentence for each thing that was left out.
@@ -50,8 +51,11 @@ def copy_handin(source: Path, target: Path, *, max_bytes: int) -> list[str]:
     Raises DataError for what is no hand-in, is damaged, leads out of its folder, or is too large.
     """
     target.mkdir(parents=True)
+    files = list(_files_in(source)) if source.is_dir() else []
+    if len(files) == 1 and files[0].name.lower().endswith(ARCHIVES):  # as learning platforms pack them
+        source = files[0]
     if source.is_dir():
-        files, notes = _files_in(source), []
+        notes = []
         _write(((path.relative_to(source).as_posix(), path) for path in files), target, max_bytes)
     elif source.name.lower().endswith(ARCHIVES):
         names, odd = list_archive(source)
@@ -62,8 +66,7 @@ def copy_handin(source: Path, target: Path, *, max_bytes: int) -> list[str]:
         _write(((names[row], data) for row, data in read_archive(source, names, limit=max_bytes)), target, max_bytes)
     else:
         raise DataError("it is neither a folder nor an archive such as .zip")
-    inner = list(target.iterdir())
-    if len(inner) == 1 and inner[0].is_dir():
+    while len(inner := list(target.iterdir())) == 1 and inner[0].is_dir():
         aside = inner[0].rename(target.with_name(f"{target.name}.inner"))
         target.rmdir()
         aside.rename(target)
@@ -71,7 +74,12 @@ def copy_handin(source: Path, target: Path, *, max_bytes: int) -> list[str]:
 
 
 def _is_ignored(path: Path) -> bool:
-    return any(part in IGNORED for part in path.parts)
+    return any(part in IGNORED or part.startswith("._") for part in path.parts)
+
+
+def _as_text(name: str) -> str:
+    """Return a file's name as text, also where its bytes are no UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
@@ -79,7 +87,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if name not in IGNORED]
         for name in names:
             path = Path(root) / name
-            if name not in IGNORED and path.is_file() and not path.is_symlink():
+            if not _is_ignored(Path(name)) and path.is_file() and not path.is_symlink():
                 yield path
 
 
@@ -115,7 +123,7 @@ def missing_files(folder: Path, wanted: dict[str, str]) -> list[str]:
 def own_work(folder: Path) -> dict[str, str]:
     """Return the SHA-256 -> name of each file of a hand-in that two students cannot have made alike by chance."""
     return {
-        file_sha256(path): path.name
+        file_sha256(path): _as_text(path.name)
         for path in folder.iterdir()
         if path.is_file() and path.stat().st_size >= SMALLEST_BYTES and any(map(path.match, OWN_WORK))
     }

@@ -1,5 +1,6 @@
 """What is measured on the images of hand-ins: is the grid of this seed, are images copies, and of what."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -65,14 +66,15 @@ def split_tiles(grey: Image.Image, size: int) -> Array:
     return values.reshape(5, size, 5, size).transpose(0, 2, 1, 3).reshape(25, size * size)
 
 
-def grey_tiles(images: Tensor) -> Array:
-    """Return the same of uint8 images (25, C, H, W)."""
-    return split_tiles(grid(images, columns=5).convert("L"), images.shape[-1])
+def grey_tiles(images: Tensor, size: int = 0) -> Array:
+    """Return the same of uint8 images (25, C, H, W), in their own size by default."""
+    return split_tiles(grid(images, columns=5).convert("L"), size or images.shape[-1])
 
 
 def seed_of(picture: Array, drawn: Mapping[int, Tensor]) -> int | None:
     """Return the seed whose images a picture shows, tiles (25, d); None where it is none of these."""
-    scores = {seed: likeness(grey_tiles(images), picture) for seed, images in drawn.items()}
+    size = math.isqrt(picture.shape[1])
+    scores = {seed: likeness(grey_tiles(images, size), picture) for seed, images in drawn.items()}
     best = max(scores, key=scores.__getitem__)
     return best if scores[best] >= SAME_GRID else None
 

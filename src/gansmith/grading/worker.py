@@ -12,7 +12,7 @@ import json
 import os
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -56,24 +56,34 @@ def run_script(folder: Path) -> None:
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     sys.argv = [SCRIPT]
-    runpy.run_path(SCRIPT, run_name="__main__")
+    runpy.run_path(str(folder / SCRIPT), run_name="__main__")
 
 
 def draw(folder: Path, out: Path, count: int, seed: int, others: list[int]) -> None:
     """Write images of the grid's latents, of `count` other latents, and of the grid with each of the other seeds."""
     import numpy as np
 
-    file = generator_file(folder)
-    generate = from_script(folder) if file is None else from_file(file)
+    generate = find_generator(folder)
     draws = {"grid": (seed, 25), "samples": ((seed + 10_000) % 2**32, count)}
     draws |= {f"seed-{other}": (other, 25) for other in others}
     for name, (own, n) in draws.items():
         np.save(out / f"{name}.npy", generate(own, n))
 
 
-def generator_file(folder: Path) -> Path | None:
-    """Return the generator's file, in a format that is read without running code from it; None where there is none."""
-    return next((folder / name for name in GENERATOR_FILES if (folder / name).is_file()), None)
+def find_generator(folder: Path) -> Callable[[int, int], Any]:
+    """Return a function (seed, count) -> images: of the first file that is a generator, else `generate` of the script.
+
+    Files are read without running code from them; others than generators, such as weights, are for the script.
+    """
+    from gansmith.errors import GansmithError
+
+    refusals = []
+    for path in (folder / name for name in GENERATOR_FILES if (folder / name).is_file()):
+        try:
+            return from_file(path)
+        except GansmithError as error:
+            refusals.append(error)
+    return from_script(folder, refusals)
 
 
 def from_file(path: Path) -> Callable[[int, int], Any]:
@@ -94,12 +104,19 @@ def from_file(path: Path) -> Callable[[int, int], Any]:
     return images
 
 
-def from_script(folder: Path) -> Callable[[int, int], Any]:
-    """Return a function (seed, count) -> images by `generate` of evaluation.py: images of latents (N, Z_DIM)."""
+def from_script(folder: Path, refusals: Sequence[Exception]) -> Callable[[int, int], Any]:
+    """Return a function (seed, count) -> images by `generate` of evaluation.py: images of latents (N, Z_DIM).
+
+    Args:
+        refusals: why files are no generators; the first is raised where there is no such function.
+    """
     os.chdir(folder)
     sys.path.insert(0, str(folder))
+    sys.argv = [SCRIPT]
     module = import_module("evaluation") if Path(SCRIPT).is_file() else None
     function, latent_dim = getattr(module, "generate", None), getattr(module, "Z_DIM", 100)
+    if not callable(function) and refusals:
+        raise refusals[0]
     if not callable(function):
         files = ", ".join(GENERATOR_FILES[:3])
         sys.stderr.write(f"no generator: neither a file such as {files}, nor generate(z) in {SCRIPT}\n")
