@@ -20,9 +20,9 @@ from gansmith.training.calibration import (
 from gansmith.training.state import start_networks
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_generated_images_get_the_wanted_moments(channels):
-    model = build_model(channels=channels)
+@pytest.mark.parametrize(("channels", "dropout"), [(1, 0.0), (3, 0.0), (1, 0.4)])
+def test_generated_images_get_the_wanted_moments(channels, dropout):
+    model = build_model(channels=channels, g_dropout=dropout)  # which stays on in samples
     layer, frequencies = output_layer(model.network, channels), model.conditioning.frequencies
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
 

@@ -70,6 +70,12 @@ def test_a_discriminator_with_flipped_labels_wins_by_flipped_scores():
         assert diagnose(rows_with(d_real=fake, d_fake=real), [], config) == []
 
 
+def test_guessing_costs_what_no_answer_for_all_images_betters():
+    least = CONFIG.replace(objective="least-squares")  # 1/2 (0.5 - 1)^2 + 1/2 (0.5)^2, not the 1/2 of answering 0
+    for loss, found in ((0.25, ["generator-wins"]), (0.2, [])):
+        assert [failure.name for failure in diagnose(rows_with(d_loss=loss), [], least)] == found
+
+
 def test_a_score_that_stops_falling_is_stalled():
     falling = [{"images_seen": k, "validation_fd_ratio": 10.0 / k} for k in range(1, 13)]
     assert names(rows_with(), falling) == []

@@ -301,6 +301,9 @@ def test_embeddings_start_with_the_codes_of_the_conditioning():
         weight = network.embedding.weight
         assert torch.equal(weight[:, :2], codes) and not weight[:, 2:].any()
     assert build_networks(config, SPEC)[0].embedding.weight.all()
+    multiplied = config.replace(network="cgan-keras", g_conditioning="multiplied", d_conditioning="multiplied")
+    for network in build_networks(multiplied, SPEC, codes):  # with zeros nothing would pass
+        assert network.embedding.weight.all()
 
 
 def test_networks_depend_on_the_seed_alone():

@@ -152,6 +152,8 @@ def test_rows_of_a_whole_batch_fall_to_processes_in_blocks(monkeypatch):
         assert processes.own_rows(torch.arange(24).view(2, 12), dim=1)[0].tolist() == found[-1]
         assert processes.all_rows(6) == 12
     assert found == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11]]
+    monkeypatch.setattr(processes, "_share", processes._Share(1, 2, 32))  # a quarter of the images, turned three times
+    assert processes.own_rows(torch.arange(48)).tolist() == [*range(8, 16), *range(24, 32), *range(40, 48)]
 
 
 @pytest.mark.parametrize(("batch", "group", "rule"), [(15, 0, "multiple of 2, such as 16"), (12, 4, "multiple of 8")])
@@ -187,6 +189,7 @@ COMBINATIONS = {
     "average": ("mlp-small", {"objective": "relativistic-average", "feature_matching": 0.1, "dragan": 1.0}),
     "flipped": ("dcgan-sgd", {"label_flipping": 0.5}),
     "bounded": ("mlp-keras", {"d_loss_bound": 0.69, "g_loss_bound": 0.69}),
+    "rotated": ("default", {"d_rotation_loss": 1.0, "g_rotation_loss": 0.2, "augment": "shifts", "d_dropout": 0.1}),
     "hooked": ("mlp-small", {"fresh_fakes": True, "g_steps": 2}),
 }
 

@@ -7,6 +7,7 @@ functions here return at once. Only values that JSON can hold and tensors are ex
 import atexit
 import contextlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -229,7 +230,8 @@ def own_rows(values: Tensor, dim: int = 0) -> Tensor:
     """Return this process's rows of a whole batch, or of several one after another in dimension `dim`."""
     if _share is None:
         return values
-    blocks: Tensor = values.unflatten(dim, (-1, _share.count, _share.rows))
+    rows = math.gcd(values.shape[dim] // _share.count, _share.rows)  # fewer where a part of each share is taken
+    blocks: Tensor = values.unflatten(dim, (-1, _share.count, rows))
     return blocks.select(dim + 1, _share.number).flatten(dim, dim + 1)
 
 

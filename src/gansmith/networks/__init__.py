@@ -60,19 +60,26 @@ def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None)
 
     Args:
         codes: (K, d) initial values for the first d columns of every embedding of class ids, the others being zero;
-            None keeps the random ones.
+            embeddings that are multiplied with latents or images keep their random ones; None keeps the random ones.
     """
     with seeded(rng(config.seed, "weights")):
         G, D = choose(NETWORKS, config.network, "network")(conditioned_spec(spec, config), config)
         for network in (G, D):
             initialise(network, config.weight_init)
     G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
+    # What is multiplied with would be zero beyond the codes.
+    multiplied = {
+        layer
+        for network, how in ((G, config.g_conditioning), (D, config.d_conditioning))
+        for layer in network.modules()
+        if how == "multiplied"
+    }
     for layer in itertools.chain(G.modules(), D.modules()):
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.track_running_stats = False  # recomputed before sampling: see training.calibration
             if count() > 1:
                 layer.forward = MethodType(normalise_whole_batch, layer)  # type: ignore[method-assign]
-        if isinstance(layer, nn.Embedding) and codes is not None:
+        if isinstance(layer, nn.Embedding) and codes is not None and layer not in multiplied:
             used = min(codes.shape[1], layer.embedding_dim)
             with torch.no_grad():
                 layer.weight.zero_()[:, :used] = codes[:, :used]

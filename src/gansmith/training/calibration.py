@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gansmith.conditioning import Conditioning, spread_evenly
 from gansmith.config import Config
 from gansmith.errors import ConfigError
+from gansmith.networks.layers import Dropout
 from gansmith.randomness import rng, seeded, to_device
 from gansmith.sampling import shape_latents
 
@@ -74,8 +75,11 @@ def calibrate_output(G: nn.Module, config: Config, frequencies: Tensor, wanted: 
     )  # part of every run: see randomness
     y = spread_evenly(frequencies, seed=0, count=len(normal))
     was_training, outputs, device = G.training, list[Tensor](), layer.weight.device
-    with layer.register_forward_hook(lambda module, inputs, output: outputs.append(output.cpu())):
+    hook = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output.cpu()))
+    with hook, seeded(rng("calibration", "dropout")):
         G.eval()
+        for module in G.modules():  # which stays on in samples
+            module.train(isinstance(module, Dropout))
         for z in (normal, -normal):
             G(to_device(shape_latents(z, config.latent_distribution), device), to_device(y, device))
         G.train(was_training)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gansmith.config import Config
-from gansmith.data.images import Images, to_float, to_uint8
+from gansmith.data.images import CHUNK, Images, to_float, to_uint8
 from gansmith.metrics.features import load_feature_network
 from gansmith.randomness import rng, seeded, to_device
 from gansmith.sampling import device_of, shape_latents
@@ -186,5 +186,5 @@ def _flat(pixels: Tensor) -> Tensor:
     Images of 64 pixels or more are reduced to 32 to 63 by sums of square blocks.
     """
     block = max(1, pixels.shape[-1] // COMPARED_AT)
-    sums = torch.nn.functional.avg_pool2d(pixels.double(), block, divisor_override=1)
-    return sums.flatten(1)
+    parts = (part.double() for part in pixels.split(CHUNK))  # all at once would take eight bytes a value
+    return torch.cat([torch.nn.functional.avg_pool2d(part, block, divisor_override=1) for part in parts]).flatten(1)
