@@ -688,7 +688,7 @@ def test_trainings_survive_the_server_and_the_server_survives_them(tmp_path):
         time.sleep(2)
         assert opened.json("GET", "/api/v1/jobs")["jobs"][1]["state"] == "queued"
         opened.json("POST", "/api/v1/jobs/hold", {"hold": False})
-        wait_until(lambda: runs.is_locked(tmp_path / other), seconds=120)
+        wait_until(lambda: runs.is_locked(tmp_path / other) and runs.holds_run(tmp_path / other), seconds=120)
         wait_until(lambda: "pid" in runs.open_run(tmp_path / other).facts())  # written just after
         pid = runs.open_run(tmp_path / other).facts()["pid"]
         os.kill(pid, signal.SIGKILL)
