@@ -158,7 +158,7 @@ def test_cards_and_pages_say_what_the_run_directory_says(server, root):
     assert found["checkpoints"] == [int(path.name) for path in run.checkpoints()]
     status, headers, picture = server.ask("GET", f"/api/v1/runs/0001-default-mnist/grids/{found['grids'][-1]}")
     assert status == 200 and picture == run.grids()[-1][1].read_bytes() and headers["content-type"] == "image/png"
-    path = f"/api/v1/runs/0001-default-mnist/grids/{found['grids'][-1]}?course=2"
+    path = f"/api/v1/runs/0001-default-mnist/grids/{found['grids'][-1]}?version=2"
     assert server.ask("GET", path, if_none_match=headers["etag"])[::2] == (304, b"")
     assert server.ask("GET", path, if_none_match='"other"')[0] == 200
     log = server.json("GET", "/api/v1/runs/0001-default-mnist/log")

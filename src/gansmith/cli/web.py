@@ -26,8 +26,8 @@ def studio(
     host
         Address to listen on. Beyond this machine, as with 0.0.0.0, a token is asked for.
     name
-        Another name by which browsers reach the studio, such as that of a server with TLS before it; a token is asked
-        for. Several times for several names.
+        Another name by which browsers reach the studio, such as that of a reverse proxy with TLS; a token is asked for.
+        Several times for several names.
     port
         Port to listen on; 0 takes any free one.
     open_browser

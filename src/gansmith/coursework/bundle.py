@@ -76,7 +76,7 @@ def write_bundle(
     if not allow_labels:
         _refuse_labels(run)
     model = load_generator(run.directory)
-    # Of a run on a GPU too, also where there is none.
+    # A run that was trained on a GPU can be handed in on a machine without one.
     config, data = load_training_data(run.config.replace(device="cpu"), images_in_memory)
     _refuse_other_images(run, data)
     notes = [] if allow_test_images else _refuse_test_images(run, data)

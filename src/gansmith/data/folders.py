@@ -129,8 +129,8 @@ def are_portions(names: Sequence[str]) -> bool:
         if not re.fullmatch(r"\d{4,8}", folder) or digits is None:
             return False
         pairs.append((int(folder), int(digits[1])))
-    *full, _ = sorted(Counter(folder for folder, _ in pairs).items()) or [(0, 0)]
-    is_much = all(count >= FEW_IN_PORTION for _, count in full)  # the last may hold the rest
+    counts = Counter(folder for folder, _ in pairs)
+    is_much = all(counts[folder] >= FEW_IN_PORTION for folder in sorted(counts)[:-1])  # the last may hold the rest
     in_turn = all(folder == number // 1000 for folder, number in pairs)
     return is_much and (in_turn or all(folder == number - number % 1000 for folder, number in pairs))
 

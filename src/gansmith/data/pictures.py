@@ -220,7 +220,7 @@ def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
         if not splits[trained]:
             source = replace(source, notices=(_taken_for_training(trained), *source.notices))
     if source is None:
-        _refuse_sets_inside(path, inner)
+        _refuse_sets_inside(path, inside)
         part, numbers, odd = _arrange_classes(path, names, inner)
         layout = "class folders" if numbers else "pictures without class folders"
         source = PictureSource(path, layout, {"train": part}, _names_of(numbers), odd)
@@ -281,15 +281,10 @@ def _taken_for_training(top: str) -> str:
     return f"{_readable(top)} is taken for the training images, as what is beside it is named as a test"
 
 
-def _refuse_sets_inside(path: Path, inner: Sequence[str]) -> None:
+def _refuse_sets_inside(path: Path, inside: Mapping[str, set[str]]) -> None:
     """Raise DataError where a folder that would be a class has folders for training and for a test of its own."""
-    by_top: dict[str, list[str]] = {}
-    for place in sorted(places_of(inner)):
-        top, *within = parts_of(place) or [""]
-        by_top.setdefault(top, []).append("/".join([*within, "file"]))
-    for top, files in by_top.items():
-        firsts = {parts_of(file)[0] for file in without_common_folders(files)}
-        if len(by_top) > 1 and {"train", "test"} <= {split_of(first) for first in firsts}:
+    for top, folders in inside.items():
+        if len(inside) > 1 and {"train", "test"} <= set(map(split_of, folders)):
             raise DataError(
                 f"{path}: {_readable(top)} has folders for training and for a test of its own; give that folder alone "
                 "(unpacked, where it is in an archive)"

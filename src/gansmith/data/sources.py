@@ -119,42 +119,46 @@ def expanded(path: Path) -> Path:
 
 def _open_archive(path: Path, name: str) -> Source:
     """Return the pictures in an archive, CIFAR's binary files, or the tables, arrays or IDX files in it."""
-    from gansmith.data.unpacking import unpacked
-
-    names, _ = list_names(path)
     try:
         pictures = find_pictures(path)
     except NotFoundError:
+        names, _ = list_names(path)
         if any(re.search(r"(^|/)(data_batch_\d+|train)\.bin$", name) for name in names):
             return FileSource(path, _FILE_WORDS["cifar-tar"], {"train": (path,)})
+        from gansmith.data.unpacking import unpacked
+
         folder = unpacked(path, names)
         if folder is None:
             raise
     else:
-        found = _beside_illustrations(path, names, pictures)
-        if found is None:
-            return pictures
-        return replace(found, path=path, layout=found.layout.replace("in a folder", "in an archive"))
+        found = _beside_illustrations(path, pictures)
+        return pictures if found is None else _as_in_archive(found, path)
     try:
         source = open_source(folder, name=name)
     except GansmithError as error:
         raise type(error)(str(error).replace(str(folder), str(path))) from None
     if isinstance(source, PictureSource):  # rows of parquet files, read from where they are
         return source
+    return _as_in_archive(source, path)
+
+
+def _as_in_archive(source: FileSource | IdxSource, path: Path) -> FileSource | IdxSource:
+    """Return a source of unpacked files as one of the archive that they are from."""
     return replace(source, path=path, layout=source.layout.replace("in a folder", "in an archive"))
 
 
-def _beside_illustrations(path: Path, names: Sequence[str], pictures: PictureSource) -> FileSource | None:
+def _beside_illustrations(path: Path, pictures: PictureSource) -> FileSource | None:
     """Return the files of numbers that are the set in an archive, where a few pictures illustrate it; else None."""
-    from gansmith.data.unpacking import unpacked
-
     count = sum(len(part.names) for part in pictures.parts.values())
     if count >= FEW_PICTURES:
         return None
+    from gansmith.data.unpacking import unpacked
+
     try:
-        folder = unpacked(path, names)
-        files = [] if folder is None else _array_files(folder)
-        found = _files_in(folder) if folder is not None and any(_is_set(file, count) for file in files) else None
+        folder = unpacked(path, list_names(path)[0])
+        if folder is None or not any(_is_set(file, count) for file in _array_files(folder)):
+            return None
+        found = _files_in(folder)
     except GansmithError:  # they are no set, whatever they are
         return None
     if not isinstance(found, FileSource):

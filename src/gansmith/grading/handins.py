@@ -33,8 +33,8 @@ def find_handins(folder: Path) -> dict[str, Path]:
         suffix = next((suffix for suffix in ARCHIVES if path.name.lower().endswith(suffix)), "")
         name, whole = (_as_text(text) for text in (path.name[: len(path.name) - len(suffix)], path.name))
         if path.is_dir() or suffix or path.is_file():
-            free = (one for one in (name, whole, *(f"{whole} {k}" for k in range(2, MAX_FILES))) if one not in found)
-            found[next(free)] = path
+            names = (name, whole, *(f"{whole} {k}" for k in range(2, MAX_FILES)))
+            found[next(one for one in names if one not in found)] = path
     if not found:
         raise NotFoundError(f"there are no hand-ins in {str(folder)!r}; give a folder with one folder or .zip for each")
     return found

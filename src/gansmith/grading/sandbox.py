@@ -124,8 +124,7 @@ def unshare(work: Path, hidden: Sequence[Path]) -> list[str]:
     words += [] if is_root() else ["--user", "--map-root-user"]
     needed = {folder: _closed_around(folder, hidden) for folder in (*python_folders(), str(work))}
     kept = [folder for folder, closed in needed.items() if closed]
-    every = {needed[folder] for folder in kept}
-    closed = sorted(one for one in every if not any(map(every.__contains__, map(str, Path(one).parents))))
+    closed = dict.fromkeys(needed[folder] for folder in kept)  # none is inside another: each is an outermost one
     elsewhere = [str(folder) for folder in hidden if not any(map(folder.is_relative_to, closed))]
     words += ["sh", "-c", _UNSHARED, "sh", str(work), *map("\n".join, (elsewhere, closed, kept))]
     drop = "setpriv --bounding-set=-all --inh-caps=-all --no-new-privs".split()
@@ -216,7 +215,7 @@ def find_sandbox(wanted: str = "auto") -> str:
 
 @functools.cache
 def works(name: str) -> bool:
-    """Return whether the worker can be loaded in a sandbox of this name, by the user that hand-ins run as."""
+    """Return whether the worker can be loaded in a sandbox of this name, by the user as whom hand-ins run."""
     with TemporaryDirectory(prefix="gansmith-") as folder:
         work = Path(folder).resolve()
         environment = _environment(work)

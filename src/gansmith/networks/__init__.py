@@ -9,7 +9,6 @@ both are conditioned on, labels or clusters alike; with 0 they are unconditional
 torch.Size([2, 1, 28, 28])
 """
 
-import itertools
 from collections.abc import Callable
 from types import MethodType
 
@@ -67,22 +66,17 @@ def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None)
         for network in (G, D):
             initialise(network, config.weight_init)
     G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
-    # What is multiplied with would be zero beyond the codes.
-    multiplied = {
-        layer
-        for network, how in ((G, config.g_conditioning), (D, config.d_conditioning))
-        for layer in network.modules()
-        if how == "multiplied"
-    }
-    for layer in itertools.chain(G.modules(), D.modules()):
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.track_running_stats = False  # recomputed before sampling: see training.calibration
-            if count() > 1:
-                layer.forward = MethodType(normalise_whole_batch, layer)  # type: ignore[method-assign]
-        if isinstance(layer, nn.Embedding) and codes is not None and layer not in multiplied:
-            used = min(codes.shape[1], layer.embedding_dim)
-            with torch.no_grad():
-                layer.weight.zero_()[:, :used] = codes[:, :used]
+    for network, how in ((G, config.g_conditioning), (D, config.d_conditioning)):
+        for layer in network.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.track_running_stats = False  # recomputed before sampling: see training.calibration
+                if count() > 1:
+                    layer.forward = MethodType(normalise_whole_batch, layer)  # type: ignore[method-assign]
+            # Multiplied with zeros, what lies beyond the codes would vanish.
+            if isinstance(layer, nn.Embedding) and codes is not None and how != "multiplied":
+                used = min(codes.shape[1], layer.embedding_dim)
+                with torch.no_grad():
+                    layer.weight.zero_()[:, :used] = codes[:, :used]
     if config.spectral_norm:
         with seeded(rng(config.seed, "spectral norm")):
             normalise_spectrally(D)

@@ -128,7 +128,7 @@ def _guessing_loss(config: Config) -> float:
     """Return D's loss where it rates every image the same; 0 where losses have no scale, or are another program's."""
     if config.objective not in OBJECTIVES:
         return 0.0
-    same = (torch.full((2,), logit) for logit in (0.0, 0.5))  # least squares are fewest between their targets 0 and 1
+    same = (torch.full((2,), logit) for logit in (0.0, 0.5))  # least squares are smallest at 0.5
     return min(OBJECTIVES[config.objective].d_loss(logits, logits).item() for logits in same)
 
 

@@ -57,7 +57,7 @@ class Soap(Optimizer):
     EPS = 1e-8
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> None:
-        # By this word the base class moves a loaded count of steps to the device of its parameter.
+        # With this option the base class moves a loaded count of steps to the device of its parameter.
         super().__init__(parameters, {"lr": lr, "betas": betas, "fused": True})
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

@@ -44,7 +44,7 @@ class Guard:
     Attributes:
         app: what is protected.
         host: the address it listens on.
-        names: others that it is reached by, as through a server with TLS.
+        names: others that it is reached by, as through a reverse proxy.
         token: what a client must show; empty on loopback.
         clients: the rate limiter's state, by client and kind.
     """

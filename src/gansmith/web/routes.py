@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
 from gansmith import runs
 from gansmith.config import FIELDS, choose, resolve
@@ -269,15 +270,16 @@ async def run_file(call: Call) -> Any:
     return _file(call.request, path / name, records.FILES[name])
 
 
+_FILES = StaticFiles(check_dir=False)  # which compares versions
+
+
 def _file(request: Request, path: Path, kind: str) -> Response:
     """Return a file of a run that is no link out of it; nothing where the browser has this version."""
     if not path.is_file() or path.resolve().parent != path.parent.resolve():
         raise NotFoundError(f"there is no {path.name} in this run")
-    status = path.stat()
-    headers = {"etag": f'"{status.st_mtime_ns:x}-{status.st_size:x}"', "cache-control": "no-cache"}
-    if request.headers.get("if-none-match") == headers["etag"]:
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    return FileResponse(path, media_type=kind, headers=headers)
+    found = FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"}, stat_result=path.stat())
+    is_known = _FILES.is_not_modified(found.headers, request.headers)
+    return NotModifiedResponse(found.headers) if is_known else found
 
 
 async def describe(call: Call) -> Any:

@@ -20,7 +20,7 @@ class Nothing(_Model):
 
 
 class GridQuery(_Model):
-    course: int = Field(0, ge=0, description="ignored; another one makes a page ask again")
+    version: int = Field(0, ge=0, description="not used; a new value makes a browser load the grid again")
 
 
 class EventsQuery(_Model):

@@ -97,7 +97,8 @@ export function render(main) {
 
   function drawDifferences() {
     const names = columns.map(({ run }) => run).filter((run) => !details.get(run).error);
-    if (names.length < 2) return clear(differences);
+    differences.hidden = names.length < 2;
+    if (differences.hidden) return;
     const rows = details.get(names[0]).config.map((row, k) => ({ row, values: names.map((name) => details.get(name).config[k]?.value) })).filter(({ values }) => new Set(values.map(String)).size > 1);
     clear(differences, h("h2", {}, "Choices that differ"), rows.length
       ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Choices that differ" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "choice"), names.map((name) => h("th", { scope: "col" }, name)))),

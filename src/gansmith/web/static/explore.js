@@ -278,7 +278,7 @@ function makeView(id, found) {
       if (!letters.length) return clear(paper);
       if (missing) return clear(paper, h("span", { class: "fail small", style: { padding: "8px", background: "var(--surface)" } }, `There is no class “${missing}”.`));
       try {
-        const answer = await api(`/runs/${id}/explore`, { body: body({ columns: letters.length, tiles: letters.map((letter, k) => ({ seed: chosen.seed, index: hands.value === "one" ? 0 : k, label: names.get(letter) })) }) });
+        const answer = await api(`/runs/${id}/explore`, { body: body({ columns: letters.length, tiles: letters.map((letter, k) => ({ seed: chosen.seed, index: hands.value === "one" ? 0 : k, label: names.get(letter) })) }), signal });
         const pictures = await tilesOf(answer);
         if (signal.aborted) return;
         const side = Math.max(1, Math.min(3, Math.floor((right.clientWidth - 40) / letters.length / model.size))) * model.size;

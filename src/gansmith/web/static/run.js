@@ -8,7 +8,7 @@ const EXPLAINED = [["D loss", "d_loss"], ["G loss", "g_loss"], ["validation FD r
 const KEPT = ["images_seen", "d_loss", "g_loss", "d_real", "d_fake", "d_grad_norm", "g_grad_norm", "images_per_s"];
 
 export async function render(main, id) {
-  const live = { log: [], scores: [], failures: [], grids: [], checkpoints: [], courses: 0, state: {}, best: null, gone: "" };
+  const live = { log: [], scores: [], failures: [], grids: [], checkpoints: [], version: 0, state: {}, best: null, gone: "" };
   let details = await api(`/runs/${id}`);
   if (!main.isConnected) return;  // another page was opened
   document.title = `${id} · Gansmith studio`;
@@ -109,7 +109,7 @@ export async function render(main, id) {
 
   const stop = follow(`/runs/${id}/events`, {
     news(news) {
-      if (news.reset) Object.assign(live, { log: [], scores: [], failures: [], grids: [], checkpoints: [], courses: live.courses + 1 });
+      if (news.reset) Object.assign(live, { log: [], scores: [], failures: [], grids: [], checkpoints: [], version: live.version + 1 });
       for (const row of news.log ?? []) (row.kind ? live.failures : live.log).push(row);
       for (const row of news.metrics ?? []) if (row.validation_fd_ratio !== undefined && row.validation_fd_ratio !== null) live.scores.push(row);
       live.grids.push(...(news.grids ?? []));
@@ -182,7 +182,7 @@ function makeFilm(id, live, onMove) {
   }
 
   // After a rollback other grids have the same names, which a page would not ask for again.
-  const sourceAt = (frame) => url(`/runs/${id}/grids/${frame}?course=${live.courses}`);
+  const sourceAt = (frame) => url(`/runs/${id}/grids/${frame}?version=${live.version}`);
 
   function show(k, isQuiet) {
     const frames = live.grids;
