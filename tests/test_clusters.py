@@ -6,6 +6,7 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 
+from gansmith.conditioning import spread_evenly
 from gansmith.data import clusters
 from gansmith.data.clusters import (
     LABEL_CODES,
@@ -52,6 +53,29 @@ def test_sub_clusters_stay_within_their_class():
     assert codes.shape == (66, 50 + LABEL_CODES) and not centres[18:24].any() and not centres[60:].any()
     apart = torch.cdist(centres[:6], centres[:6])
     assert apart[~torch.eye(6, dtype=torch.bool)].min() > 0.1
+
+
+@pytest.mark.parametrize("labelled", [False, True], ids=["clusters", "sub-clusters"])
+def test_ids_spread_evenly_have_the_brightness_of_all_images(labelled):
+    """Half as many ids as there are clusters: numbered in another order, their mean strays several times as far."""
+    digits = embedded_mnist()
+    if labelled:
+        ids, codes = find_subclusters(digits.pixels, digits.labels, 20, num_labels=10)
+    else:
+        ids, codes = find_clusters(digits.pixels, 200)
+    brightness, sizes = digits.pixels.double().mean((1, 2, 3)), torch.bincount(ids, minlength=200)
+    means = torch.zeros(200).double().index_add_(0, ids, brightness) / sizes.clamp(min=1)
+    for of_label in means.view(10 if labelled else 1, -1):
+        assert torch.equal(of_label, of_label.sort().values) and of_label[-1] > 1.5 * of_label[0]
+
+    def strays(order: torch.Tensor) -> float:
+        """Return the root mean square distance, over seeds, of the mean of 100 ids from that of all images."""
+        drawn = [means[order][spread_evenly(sizes[order], seed=seed, count=100)].mean() for seed in range(40)]
+        return (torch.stack(drawn) - brightness.mean()).square().mean().sqrt().item()
+
+    anyhow = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    assert 0 < strays(torch.arange(200)) < strays(anyhow) / 2
+    assert len(codes) == 200
 
 
 def test_k_means_is_as_good_as_that_of_scikit_learn():

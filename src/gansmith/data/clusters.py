@@ -62,7 +62,7 @@ def find_clusters(pixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def _find_clusters(pixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     codes, scale = _components(pixels)
-    ids, centres = _kmeans(codes, count)
+    ids, centres = _by_brightness(_brightness(pixels), *_kmeans(codes, count))
     return ids, centres / scale
 
 
@@ -78,10 +78,11 @@ def find_subclusters(pixels: Tensor, labels: Tensor, count: int, *, num_labels: 
 
 def _find_subclusters(pixels: Tensor, labels: Tensor, count: int, num_labels: int) -> tuple[Tensor, Tensor]:
     codes, scale = _components(pixels)
+    brightness = _brightness(pixels)
     ids, centres = torch.zeros_like(labels), torch.zeros(num_labels, count, codes.shape[1])
     for label in labels.unique().tolist():
         rows = torch.nonzero(labels == label).flatten()
-        found, centres[label] = _kmeans(codes[rows], count)
+        found, centres[label] = _by_brightness(brightness[rows], *_kmeans(codes[rows], count))
         ids[rows] = label * count + found
     names = torch.empty(num_labels, LABEL_CODES)
     torch.nn.init.orthogonal_(names, generator=torch.Generator().manual_seed(0))
@@ -98,7 +99,7 @@ def _kept(
         return find()
     path, rows = pixels.file.path, hashlib.sha256(pixels.rows.numpy().tobytes()).hexdigest()
     content = [cache.content_of(path), rows, labels_sha256(labels), torch.__version__]
-    asked = ["labels" if labels is not None else "", count, MAX_SIDE, COMPONENTS]
+    asked = ["labels" if labels is not None else "", count, MAX_SIDE, COMPONENTS, "by brightness"]
     identity = {"source": str(path.resolve()), "part": "clusters", "asked": asked, "content": content}
     facts = cache.remember(identity, partial(_to_lists, path, len(pixels), find))
     return torch.tensor(facts["ids"], dtype=torch.int64), torch.tensor(facts["codes"])
@@ -172,6 +173,27 @@ def _first_centres(codes: Tensor, count: int, draw: torch.Generator) -> Tensor:
         nearest = torch.minimum(nearest, distances).clamp(min=1e-12)  # where all are equal, each is as likely
         chosen = torch.multinomial(nearest, 1, generator=draw)
     return centres
+
+
+def _by_brightness(brightness: Tensor, ids: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Return clusters numbered from the darkest to the brightest, so that ids spread evenly have even brightness.
+
+    Of 512 ids in another order the mean strays by a third of a grey level, and a calibration by it (on digits) costs a
+    tenth of the FD.
+
+    Args:
+        brightness: int64 (N,) sum of each image's pixels.
+        ids, centres: as `_kmeans` returns them.
+    """
+    sizes = torch.bincount(ids, minlength=len(centres))
+    sums = torch.zeros_like(sizes).index_add_(0, ids, brightness)  # whole numbers: the same on any number of threads
+    order = torch.argsort(sums.double() / sizes.clamp(min=1), stable=True)
+    return torch.argsort(order)[ids], centres[order]
+
+
+def _brightness(pixels: Tensor) -> Tensor:
+    """Return int64 (N,) the sum of each image's pixels."""
+    return torch.cat([chunk.flatten(1).sum(1, dtype=torch.int64) for chunk in pixels.split(_CHUNK)])
 
 
 def _nearest(codes: Tensor, centres: Tensor) -> Tensor:

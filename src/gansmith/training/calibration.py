@@ -48,9 +48,8 @@ def recompute_batch_statistics(G: nn.Module, config: Config, frequencies: Tensor
     G.train()
     draw = rng("statistics")
     with seeded(rng("statistics", "dropout")):
-        for _ in range(STATISTICS_SAMPLES // 128):
-            y = torch.multinomial(frequencies.double(), 128, replacement=True, generator=draw)
-            z = shape_latents(torch.randn(128, config.latent_dim, generator=draw), config.latent_distribution)
+        for y in spread_evenly(frequencies, seed=0, count=STATISTICS_SAMPLES).split(128):
+            z = shape_latents(torch.randn(len(y), config.latent_dim, generator=draw), config.latent_distribution)
             G(to_device(z, device), to_device(y, device))
     G.train(was_training)
     for layer, momentum in zip(layers, momenta, strict=True):
