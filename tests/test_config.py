@@ -1,8 +1,11 @@
 """Where values come from, and what is refused."""
 
 import tomllib
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from gansmith.advice import ADVICE, SOURCES
 from gansmith.config import (
@@ -10,6 +13,7 @@ from gansmith.config import (
     SYNONYMS,
     UNSUPPORTED,
     Config,
+    choose,
     is_path,
     is_repeat,
     load_config,
@@ -21,6 +25,7 @@ from gansmith.config import (
 )
 from gansmith.errors import ConfigError, NotFoundError
 from gansmith.recipes import RECIPES
+from gansmith.training.losses import OBJECTIVES
 
 
 def test_sources_win_in_order(tmp_path):
@@ -141,6 +146,45 @@ def test_origins_are_no_part_of_what_is_compared_or_counted_as_a_repeat():
     assert not is_repeat(a, a.replace(g_lr=1e-3)) and not is_repeat(a, a.replace(images=a.images * 2))
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "value"),
+    [
+        ("seed", np.int64(3), 3),
+        ("g_lr", np.float64(0.5), 0.5),
+        ("spectral_norm", np.bool_(True), True),
+        ("images", 1e3, 1000),
+        ("images", "1K", 1000),
+        ("data_dir", Path("digits"), "digits"),
+        ("device", torch.device("cpu"), "cpu"),
+        ("classes", 3, "3"),
+        ("classes", [3, "a, b"], '3,"a, b"'),
+    ],
+)
+def test_values_of_a_notebook_are_those_of_a_field(name, given, value):
+    found = resolve("mlp-small", arguments={name: given}).as_dict()[name]
+    assert found == value and type(found) is type(value)
+
+
+def test_a_recipe_of_ones_own_names_fields(monkeypatch):
+    monkeypatch.setitem(RECIPES, "mine", {**RECIPES["mlp-small"], "lr": 1e-3})
+    with pytest.raises(ConfigError, match="recipe mine: there is no field 'lr'; here it is g_lr and d_lr"):
+        resolve("mine")
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [("WGAN", "wasserstein"), ("bce", "non-saturating"), ("lsgan", "least-squares"), ("Hinge", "hinge")],
+)
+def test_names_of_papers_lead_to_objectives(asked, meant):
+    with pytest.raises(ConfigError, match=f"did you mean '{meant}'"):
+        choose(OBJECTIVES, asked, "objective")
+
+
+def test_the_start_of_a_name_leads_to_it():
+    with pytest.raises(ConfigError, match="did you mean 'dcgan-"):
+        resolve("dcgan")
+
+
 # Names of other projects.
 
 
@@ -169,6 +213,12 @@ def test_values_that_other_names_lead_to_are_legal():
         ("num_gpus", "torchrun --nproc-per-node 2"),
         ("image_size", "here it is size"),
         ("channels", "keep the channels of the data set"),
+        ("num-classes", "labels are counted; --classes 3,7"),
+        ("iterations", "here it is images (steps times batch_size)"),
+        ("real_label", "here it is label_smoothing (0.1 for a target of 0.9)"),
+        ("ema_decay", "here it is ema (a half-life as a share of the run"),
+        ("hours", "here it is minutes (60 an hour)"),
+        ("log_interval", "here it is log_every (steps times batch_size)"),
         ("latnet_dim", "did you mean 'latent_dim'"),
         ("minuts", "did you mean 'minutes'"),
     ],

@@ -543,6 +543,7 @@ def _check(field: "dataclasses.Field[Any]", value: object) -> None:
 
 
 _HUGE = 10**18
+_EXAMPLES = {"classes": "'3,7'", "start_from": "'runs/0001-default-mnist'"}
 _KINDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -552,13 +553,16 @@ _KINDS: dict[Any, str] = {
 
 
 def _example(field: "dataclasses.Field[Any]") -> str:
-    return repr(field.default) if field.default != "" else "'.'"
+    return repr(field.default) if field.default != "" else _EXAMPLES.get(field.name, "'.'")
 
 
 def parse_value(name: str, raw: object) -> Any:
     """Return the value of field `name` from a flag, a variable or a file; counts may be written 200k or 2M."""
     field = FIELDS[name]
+    raw = _plain(name, raw)
     if not isinstance(raw, str) or field.type is str:
+        if field.type is int and isinstance(raw, float) and raw.is_integer():
+            return int(raw)
         return float(raw) if field.type is float and isinstance(raw, int) and not isinstance(raw, bool) else raw
     text = raw.strip()
     try:
@@ -572,11 +576,27 @@ def parse_value(name: str, raw: object) -> Any:
         raise ConfigError(f"{name} is {raw!r}; it must be {kind}, such as {_example(field)}") from None
 
 
+def _plain(name: str, raw: object) -> object:
+    """Return what a notebook gives for a field as Python's own: NumPy's numbers, paths, a device, a list of classes."""
+    kind = type(raw)
+    if kind.__module__ == "numpy" and getattr(raw, "ndim", None) == 0:
+        raw = raw.item()  # type: ignore[attr-defined]
+    if isinstance(raw, os.PathLike):
+        return os.fspath(raw)
+    if name == "device" and kind.__module__ == "torch":
+        return str(raw)
+    if name == "classes" and isinstance(raw, int) and not isinstance(raw, bool):
+        return str(raw)
+    if name == "classes" and isinstance(raw, list | tuple | range):
+        return ",".join(f'"{one}"' if "," in str(one) else str(one) for one in raw)
+    return raw
+
+
 def parse_count(text: str) -> int:
     """Return a whole number, also from 200k or 1.5M; raises ConfigError or ValueError for anything else."""
     from fractions import Fraction
 
-    scale = {"k": 1_000, "M": 1_000_000}.get(text[-1:], 1)
+    scale = {"k": 1_000, "K": 1_000, "M": 1_000_000}.get(text[-1:], 1)
     digits = text[:-1] if scale > 1 else text
     if scale > 1 and not re.fullmatch(r"[+-]?\d{1,20}(\.\d{1,20})?", digits):  # an exponent could ask for any memory
         raise ConfigError(f"{text!r} is not a whole number")
@@ -659,6 +679,21 @@ def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
     return table[name]
 
 
+def close_names(name: str, allowed: Sequence[str]) -> list[str]:
+    """Return what a name that is not allowed probably stands for: one name, or none."""
+    import difflib
+
+    folded = {_folded(other).replace("_", "-"): other for other in reversed(allowed)}
+    asked = _folded(name).replace("_", "-")
+    known = _OTHER_OBJECTIVES.get(asked, asked)
+    if known in folded:
+        return [folded[known]]
+    if longer := [other for other in folded if len(known) > 2 and other.startswith(f"{known}-")]:
+        return [folded[longer[-1]]]
+    cutoff = 0.6 if len(name) > 4 else 0.75  # of short names, half the letters are those of many
+    return [folded[other] for other in difflib.get_close_matches(asked, folded, n=1, cutoff=cutoff)]
+
+
 def is_repeat(config: Config, first: Config) -> bool:
     """Return whether two runs repeat one experiment; lengths may differ by a quarter, as those of equal minutes do."""
     neutral = {name: field.default for name, field in FIELDS.items() if field.metadata["is_circumstance"]}
@@ -667,10 +702,8 @@ def is_repeat(config: Config, first: Config) -> bool:
 
 
 def _unknown(name: str, allowed: Iterable[str], what: str) -> str:
-    import difflib
-
     allowed = list(allowed)
-    close = difflib.get_close_matches(name, allowed, n=1)
+    close = close_names(name, allowed)
     hint = f"did you mean {close[0]!r}?" if close else "choose one of these"
     return f"there is no {what} {name!r}; {hint} (allowed: {', '.join(allowed)})"
 
@@ -706,6 +739,9 @@ def resolve(
             name = str(values["recipe"])
     name = "default" if name is None else name
     layers.insert(0, ("recipe", choose(RECIPES, name, "recipe")))
+    for key in layers[0][1]:
+        if key not in FIELDS:
+            raise ConfigError(f"recipe {name}: {unknown_field(key)}")
 
     chosen: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -803,9 +839,11 @@ _OTHER_NAMES = {
     "gradient_penalty": "lambda_gp gp_lambda gp gp_weight lambda lambda_ penalty_weight",
     "epochs": "n_epochs num_epochs nepochs epoch nepoch max_epochs",
     "epochs or images": "niter",
-    "images": "iterations n_iter iters num_iters steps max_steps num_steps n_steps nimg total_images train_images",
+    "images": "nimg total_images train_images",
+    "images (steps times batch_size)": "iterations n_iter iters num_iters steps max_steps num_steps n_steps",
     "images (500k is 500 kimg)": "kimg total_kimg",
-    "minutes": "duration time max_time hours",
+    "minutes": "duration time max_time",
+    "minutes (60 an hour)": "hours",
     "beta1": "b1 adam_beta1",
     "beta2": "b2 adam_beta2",
     "beta1 and beta2": "betas beta adam_betas",
@@ -817,8 +855,9 @@ _OTHER_NAMES = {
     "clip_weights or clip_grad_norm": "clip",
     "clip_weights": "clip_value weight_clip",
     "clip_grad_norm": "clip_grad grad_clip max_grad_norm",
-    "label_smoothing": "smoothing smooth soft_labels real_label one_sided",
-    "label_flipping": "flip_labels label_flip",
+    "label_smoothing": "smoothing smooth soft_labels one_sided",
+    "label_smoothing (0.1 for a target of 0.9)": "real_label",
+    "label_flipping": "flip_labels label_flip swap_labels",
     "objective": "loss gan_type gan_mode loss_type criterion adv_loss",
     "network": "arch architecture backbone",
     "a recipe's name, or network": "model gan",
@@ -829,30 +868,36 @@ _OTHER_NAMES = {
     "conditioning labels": "conditional class_cond",
     "conditioning clusters": "n_clusters k_means",
     "size": "image_size img_size imsize imagesize resolution",
-    "classes": "n_classes num_classes label labels class digit digits",
+    "classes or labels": "label class digit digits",
+    "classes": "labels",
+    "color grey": "grey gray greyscale grayscale",
+    "color rgb": "rgb",
+    "mirror": "flip flips hflip horizontal_flip x_flip xflip random_flip",
     "g_optimizer and d_optimizer": "optimizer optim opt",
     "d_dropout or g_dropout": "dropout",
     "weight_init": "init init_type initialisation initialization",
     "g_activation and d_activation": "activation act",
     "spectral_norm": "sn use_sn spectral",
     "instance_noise": "noise noise_std d_noise",
-    "augment": "aug augmentation",
+    "augment": "aug augmentation augmentations",
     "augment diffaugment": "diffaug diffaugment diff_augment",
     "augment adaptive": "ada",
-    "ema": "ema_decay ema_beta ema_kimg ema_rate",
+    "ema (a half-life as a share of the run, such as 0.05)": "ema_decay ema_beta ema_kimg ema_rate",
+    "ema": "use_ema",
     "minibatch_stddev": "mbstd mbstd_group mbstd_group_size minibatch_std",
     "precision bfloat16": "amp bf16 fp16 half mixed_precision",
     "precision float32": "fp32 float32",
+    "device": "accelerator",
     "device cuda": "gpu gpu_id gpu_ids cuda use_cuda",
     "device mps": "mps use_mps",
     "device cpu": "no_cuda cpu",
     "threads": "num_threads workers num_workers n_workers n_cpu j cpus",
     "seed": "manual_seed random_seed rng_seed",
-    "out": "outdir out_dir outf output output_dir save_dir logdir log_dir o results_dir result_dir run_dir name",
-    "log_every": "log_interval log_step print_freq log_freq print_every",
-    "sample_every": "sample_interval sample_freq sample_step",
-    "evaluate_every": "eval_every eval_interval eval_freq fid_every",
-    "save_every": "save_interval checkpoint_every snap save_freq save_step checkpoint_interval",
+    "out": "checkpoints_dir checkpoint_dir ckpt_dir outdir out_dir outf output output_dir save_dir logdir log_dir o results_dir result_dir run_dir name",
+    "log_every (steps times batch_size)": "log_interval log_step print_freq log_freq print_every",
+    "sample_every (steps times batch_size)": "sample_interval sample_freq sample_step",
+    "evaluate_every (steps times batch_size)": "eval_every eval_interval eval_freq fid_every",
+    "save_every (steps times batch_size)": "save_interval checkpoint_every snap save_freq save_step checkpoint_interval",
     "early_stopping": "patience early_stop",
     "trackers wandb": "wandb",
     "trackers tensorboard": "tensorboard",
@@ -863,15 +908,27 @@ _OTHER_NAMES = {
     "count": "n num num_samples n_samples nsamples number num_images",
     "truncation": "trunc truncation_psi psi",
 }
+_OTHER_OBJECTIVES = {
+    **dict.fromkeys("wgan wgan-gp".split(), "wasserstein"),
+    **dict.fromkeys("bce vanilla ns nsgan cross-entropy logistic standard".split(), "non-saturating"),
+    **dict.fromkeys("lsgan ls mse l2".split(), "least-squares"),
+    **dict.fromkeys("ralsgan ragan rahinge".split(), "relativistic-average"),
+    **dict.fromkeys("rgan rpgan rsgan".split(), "relativistic"),
+    **dict.fromkeys("acgan ac".split(), "auxiliary-classifier"),
+    **dict.fromkeys("began be".split(), "boundary-equilibrium"),
+    **dict.fromkeys("saturating mm".split(), "minimax"),
+}
 SYNONYMS = {name: ours for ours, names in _OTHER_NAMES.items() for name in names.split()}
 _SEVERAL = "torchrun --nproc-per-node 2 -m gansmith train ... uses several GPUs (docs/scaling.md)"
+_OF_THE_DATA = "the data's labels are counted; --classes 3,7 trains on some of them"
 _AS_THE_DATA = "images keep the channels of the data set; --color grey or rgb chooses others"
 # What other projects have and this one has not.
 UNSUPPORTED = {
     **dict.fromkeys("ngpu num_gpus n_gpu gpus devices".split(), _SEVERAL),
     **dict.fromkeys("nc channels".split(), _AS_THE_DATA),
+    **dict.fromkeys("n_classes num_classes nclasses".split(), _OF_THE_DATA),
     **dict.fromkeys(
-        "resume continue continue_train".split(),
+        "resume continue continue_train restore load_checkpoint".split(),
         "`gansmith resume RUN` continues a run, and --start-from RUN begins a new one with its weights",
     ),
 }

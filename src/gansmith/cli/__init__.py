@@ -4,7 +4,6 @@ Each command parses, calls the library, prints. Nothing heavy is imported until 
 answers at once.
 """
 
-import difflib
 import io
 import os
 import re
@@ -28,7 +27,7 @@ from gansmith.cli.sweeps import sweep
 from gansmith.cli.teaching import course, grade
 from gansmith.cli.training import resume, train
 from gansmith.cli.web import studio
-from gansmith.config import FIELDS, SYNONYMS, UNSUPPORTED
+from gansmith.config import FIELDS, SYNONYMS, UNSUPPORTED, close_names
 from gansmith.errors import GansmithError, ProcessLost, TrainingFailed
 
 app = App(
@@ -140,14 +139,15 @@ def _usage(sentence: str, words: list[str]) -> str:
     if unknown is None:
         return sentence
     flag = unknown[1]
-    name = flag.lstrip("-").removeprefix("no-").replace("-", "_").lower()
+    whole = flag.lstrip("-").replace("-", "_").lower()
     flags = _flags_of(words)
-    if name in UNSUPPORTED:
-        return f"there is no {flag}: {UNSUPPORTED[name]}"
     known = {other: ours for other, ours in SYNONYMS.items() if _terms(ours) & flags.keys()}
-    if name in known:
-        return f"there is no {flag}; here it is {_as_flags(known[name], flags)}"
-    close = difflib.get_close_matches(name, [*flags, *known], n=1)
+    for name in (whole, whole.removeprefix("no_")):
+        if name in UNSUPPORTED:
+            return f"there is no {flag}: {UNSUPPORTED[name]}"
+        if name in known:
+            return f"there is no {flag}; here it is {_as_flags(known[name], flags)}"
+    close = close_names(whole, [*flags, *known])
     if close:
         ours = known[close[0]] if close[0] in known else close[0]
         return f"there is no {flag}; did you mean {_as_flags(ours, flags)}?"
@@ -175,7 +175,10 @@ def _terms(text: str) -> set[str]:
 
 
 def _as_flags(text: str, flags: Mapping[str, str]) -> str:
-    """Return a text on fields with each that is a flag written as one."""
+    """Return a text on fields with each that is a flag written as one; of `this or that`, what there is."""
+    either = text.split(" or ")
+    if all(name.isidentifier() for name in either):
+        text = " or ".join(name for name in either if name in flags)
     return re.sub(r"\w+", lambda word: flags.get(word[0], word[0]), text)
 
 
