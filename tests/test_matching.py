@@ -78,6 +78,8 @@ def test_what_shows_nothing_or_is_no_picture_is_refused(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     for pictures, why in [
         (Image.new("L", (90, 90), 200), "shows nothing"),
+        (Image.new("L", (1, 100_000)), "1 x 100,000 pixels, too narrow"),
+        (Image.new("RGBA", (3000, 2)), "3,000 x 2 pixels, too narrow"),
         (tmp_path / "text.png", "text.png cannot be read"),
         (7, "of type int"),
         ([], "0 pictures were given"),

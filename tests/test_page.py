@@ -162,9 +162,17 @@ def test_in_a_browser_the_page_draws_what_sample_draws(recipe, channels, tmp_pat
         if web.page_facts(model)["characters"]:
             page.get_by_label("Text").fill("2026")
             page.locator('#written[aria-label="Written: 2026"]').wait_for()
+            page.get_by_label("Text").fill("2026" * 5)
+            page.locator(f'#written[aria-label="Written: {"2026" * 5}"]').wait_for()
+            written = page.locator("#written").evaluate("it => [it.width, it.clientWidth, it.height]")
+            assert written[0] == written[1] and written[2] > model.spec.size * 2  # rows, in whole pixels
         else:  # no class is a character
             assert page.get_by_label("Text").is_hidden()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.get_by_role("slider").last.scroll_into_view_if_needed()  # which moves a picture that stays in view
+        page.get_by_role("slider", name="PC 5").scroll_into_view_if_needed()
+        box = page.locator("#large").bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] < 200 and box["width"] % model.spec.size == 0
         page.context.set_offline(True)
         page.wait_for_timeout(500)
         page.reload()

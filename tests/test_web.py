@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -33,13 +34,16 @@ from gansmith.config import FIELDS, resolve
 from gansmith.data import BUILT_IN_DATASETS
 from gansmith.data.pictures import ENDINGS
 from gansmith.errors import ConfigError, DataError, NotFoundError, RunError
+from gansmith.networks import BUILT_IN_NETWORKS
 from gansmith.runs import create_run
 from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import train_events
+from gansmith.training.losses import BUILT_IN_OBJECTIVES
 from gansmith.web import answers, guard, records, streams, uploads, worker
 from gansmith.web import server as web_server
 from gansmith.web.guard import NOTEBOOKS, TooLarge, host_name, own_hosts
 from gansmith.web.jobs import MAX_WAITING, Jobs
+from gansmith.web.remote import Busy, Worker
 
 pytest.importorskip("plotly")
 
@@ -204,6 +208,7 @@ def test_the_data_of_a_run_are_chosen_again_by_a_name_or_by_hand(tmp_path):
     for data, data_dir in (("mnist", "/data/mnist"), ("mine", ""), ("mnist", str(tmp_path / ".studio/uploads/x/y"))):
         assert uploads.data_choice(tmp_path, data, data_dir) == ""
     assert records.DATA_SETS.keys() == BUILT_IN_DATASETS - {"idx"}
+    assert records.NAMED == {"network": tuple(BUILT_IN_NETWORKS), "objective": tuple(BUILT_IN_OBJECTIVES)}
 
 
 def test_events_come_once_each_also_after_a_reload_and_a_rewritten_log(tmp_path, digit_dir):
@@ -295,6 +300,22 @@ def test_a_long_log_is_read_in_parts_and_each_row_once(tmp_path):
     assert runs.read_rows_after(tmp_path / "none", 7) == ([], 7)
 
 
+@pytest.mark.parametrize("panel", ["#ffffff", "#1c1c1b"])
+def test_lines_of_charts_are_seen_in_both_themes(panel):
+    static = Path(web_server.STATIC)
+    assert f"--surface: {panel}" in (static / "style.css").read_text()
+    (listed,) = re.findall(r"SERIES = \[(.*)\]", (static / "charts.js").read_text())
+
+    def luminance(text: str) -> float:
+        parts = [int(text[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    for color in re.findall(r"#\w{6}", listed):
+        low, high = sorted((luminance(color), luminance(panel)))
+        assert (high + 0.05) / (low + 0.05) >= 3, color
+
+
 def test_half_a_cursor_is_none():
     whole = streams.Cursor(5, 7, 0, 0, -1, 64, 9)
     assert streams.Cursor.parse(whole.to_text()) == whole
@@ -328,6 +349,9 @@ HOSTILE = [
     ("a tracker", "POST", "/api/v1/jobs", OWN, b'{"choices": {"trackers": "wandb"}}', 400),
     ("a flag as a choice", "POST", "/api/v1/jobs", OWN, b'{"choices": {"--out": "/tmp"}}', 400),
     ("a value out of range", "POST", "/api/v1/jobs", OWN, b'{"choices": {"batch_size": 1}}', 400),
+    ("an unknown network", "POST", "/api/v1/config", OWN, b'{"choices": {"network": "compakt"}}', 400),
+    ("an unknown objective", "POST", "/api/v1/jobs", OWN, b'{"choices": {"objective": "x"}}', 400),
+    ("a picture that is no text", "POST", RUN + "/invert", OWN, '{"picture": "é"}'.encode(), 400),
     ("a recipe that is a flag", "POST", "/api/v1/jobs", OWN, b'{"recipe": "--help"}', 400),
     ("NaN minutes", "POST", "/api/v1/jobs", OWN, b'{"minutes": NaN}', 422),
     ("a million tiles", "POST", RUN + "/explore", OWN, b'{"tiles": [' + b'{"seed":1},' * 20_000 + b'{"seed":1}]}', 422),
@@ -421,6 +445,77 @@ def test_every_request_of_a_connection_arrives_in_time(monkeypatch):
                 return await asyncio.wait_for(reader.read(), 2)
 
     assert asyncio.run(talk()) == b""
+
+
+def test_an_answer_that_is_not_read_is_given_up(monkeypatch):
+    monkeypatch.setattr(web_server, "DRAIN_S", 0.1)
+
+    async def answer(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 2**25})
+
+    async def talk() -> None:
+        config = uvicorn.Config(answer, lifespan="off", log_config=None)
+        config.load()
+        state = ServerState()
+        made = lambda: web_server._Connection(config, state, {})  # noqa: E731
+        async with await asyncio.get_running_loop().create_server(made, "127.0.0.1", 0) as opened:
+            readings = []
+            for pause_s in (0.01, 3.0):
+                reader, writer = await asyncio.open_connection(*opened.sockets[0].getsockname())
+                writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+                await asyncio.sleep(pause_s)
+                with contextlib.suppress(ConnectionResetError):
+                    readings.append(len(await asyncio.wait_for(reader.read(), 10)) if state.connections else 0)
+                writer.close()
+        assert readings[0] >= 2**25 and not state.connections
+
+    asyncio.run(talk())
+
+
+def test_an_invalid_range_is_ignored(server):
+    whole = server.ask("GET", RUN + "/files/config.toml")[2]
+    for text in ("bytes=5-3", "items=0-3", "bytes=-", "bytes=a-b", "nonsense", "bytes=0-3,5-9"):
+        assert server.ask("GET", RUN + "/files/config.toml", range=text)[::2] == (200, whole)
+    assert server.ask("GET", RUN + "/files/config.toml", range="bytes=0-3")[::2] == (206, whole[:4])
+
+
+def test_an_address_that_leads_nowhere_is_a_page_that_says_so(server):
+    status, headers, page = server.ask("GET", "/nothing", accept="text/html,*/*")
+    assert (status, headers["content-type"].split(";")[0]) == (404, "text/html") and page == server.ask("GET", "/")[2]
+    for path, accept in (("/nothing", "*/*"), ("/api/v1/nothing", "text/html")):
+        status, headers, _ = server.ask("GET", path, accept=accept)
+        assert (status, headers["content-type"]) == (404, "application/json")
+
+
+def test_an_invalid_port_is_refused(gansmith, tmp_path):
+    code, _, err = gansmith("studio", tmp_path, "--port", 99999)
+    assert code == 2 and err.count("\n") == 1 and "65535" in err
+
+
+def test_what_takes_long_holds_up_no_picture_and_ends_with_its_reader(tmp_path):
+    """The slow worker is one that never answers."""
+
+    async def ask() -> tuple[bool, bool]:
+        slow, gone = Worker(tmp_path), False
+
+        async def started() -> asyncio.subprocess.Process:
+            words = [sys.executable, "-c", "import time; time.sleep(60)"]
+            slow.process = await asyncio.create_subprocess_exec(*words, stdin=-1, stdout=-1)
+            return slow.process
+
+        async def is_gone() -> bool:
+            return gone
+
+        slow._started = started
+        asking = asyncio.create_task(slow.ask("share", is_unwanted=is_gone, may_end=True))
+        await asyncio.sleep(0.7)
+        was_running, gone = slow.is_running, True
+        with pytest.raises(Busy, match="nobody waits"):
+            await asking
+        return was_running, slow.is_running
+
+    assert asyncio.run(ask()) == (True, False)
 
 
 def test_too_many_requests_are_put_off(server):
@@ -517,6 +612,81 @@ def test_a_run_that_cannot_be_read_is_one_card_with_one_sentence(tmp_path):
     (tmp_path / "old" / "config.toml").write_text("format = 2\n")
     card = records.card(tmp_path, "old")
     assert card["status"] == "unreadable" and card["error"].startswith("old was written by another version of Gansmith")
+
+
+def test_pipes_in_a_run_or_the_queue_are_never_opened(tmp_path, digit_dir):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    make_run(tmp_path, "good", digit_dir)
+    shutil.copytree(tmp_path / "good", tmp_path / "bad")
+    (tmp_path / "bad" / "best.json").unlink()
+    os.mkfifo(tmp_path / "bad" / "best.json")
+    job = Jobs(tmp_path).folder / "0001"
+    job.mkdir(parents=True)
+    os.mkfifo(job / "job.json")
+    opened = Server(tmp_path)
+    try:
+        cards = {card["id"]: card for card in opened.json("GET", "/api/v1/runs")["runs"]}
+        assert cards["good"]["status"] == "finished"
+        assert cards["bad"]["error"] == "bad/best.json is neither a file nor a folder; remove it"
+        for method, path in (
+            ("GET", ""),
+            ("GET", "/log"),
+            ("GET", "/sample"),
+            ("POST", "/resume"),
+            ("POST", "/evaluate"),
+        ):
+            status, _, data = opened.ask(method, f"/api/v1/runs/bad{path}", None if method == "GET" else b"{}")
+            assert status == 400 and "neither a file nor a folder" in json.loads(data)["error"]["message"], path
+    finally:
+        opened.close()
+
+
+def test_numbers_that_are_too_large_are_none(tmp_path):
+    (tmp_path / "best.json").write_text('{"images_seen": 1e400}')
+    assert records.best_of(tmp_path) is None
+    rows = [{"images_seen": 10 ** (400 * k), "elapsed_s": k, "images_per_s": 1.0} for k in (1, 2)]
+    assert records.images_per_s(rows) is None
+
+
+def test_the_speed_of_a_training_is_a_mean_since_its_start():
+    def row(images_seen: int, elapsed_s: float) -> dict:
+        return {"images_seen": images_seen, "elapsed_s": elapsed_s, "images_per_s": 7.0}
+
+    assert records.images_per_s([]) is None and records.images_per_s([row(64, 1.0)]) == 7.0
+    before = [row(100, 10.0), row(200, 90.0)]  # another start
+    rows = [*before, row(300, 1.0), {"images_seen": 350, "kind": "failure"}, row(1300, 2.0), row(1400, 11.0)]
+    assert records.images_per_s(rows) == 110.0
+    assert records.images_per_s([*rows, row(1300, 12.0), row(1400, 13.0)]) == 100.0  # after a rollback
+
+
+def test_the_speed_of_a_run_is_that_of_its_newest_rows_while_it_trains(tmp_path):
+    run = create_run(tmp_path / "run", resolve("default", arguments={**TINY, "images": 100_000}))
+    for k in range(1, 41):  # ever faster; the last row is as the final score leaves it
+        run.append(
+            run.log_path, {"images_seen": 32 * k * k, "elapsed_s": float(k), "images_per_s": 3.0, "x": "y" * 1000}
+        )
+    with runs.locked(run.directory):
+        run.record(status="running")
+        found = records.progress(run)
+        assert found["images_per_s"] == 32 * (40**2 - 21**2) / 19
+        assert found["seconds_left"] == (100_000 - 32 * 1600) / found["images_per_s"]
+        run.record(status="finished")
+        assert records.progress(run)["images_per_s"] == 32 * (40**2 - 1) / 39
+
+
+def test_a_verdict_of_older_images_is_said_to_be_one(tmp_path):
+    run = create_run(tmp_path / "run", resolve("default", arguments=TINY))
+    verdict = {"images_seen": 2048, "fd_ratio": 158.0, "gates": {"coverage": {}}, "valid": False}
+    run.append(run.metrics_path, {"images_seen": 1024, "validation_fd_ratio": 200.0})
+    run.append(run.metrics_path, verdict)
+    card = records.card(tmp_path, "run")
+    assert (card["fd_ratio"], card["scored_by"], card["valid"]) == (158.0, "evaluate", False)
+    run.append(run.metrics_path, {"images_seen": 4096, "validation_fd_ratio": 3.0})
+    card = records.card(tmp_path, "run")
+    assert (card["fd_ratio"], card["scored_by"], card["valid"]) == (3.0, "training", None)
+    assert card["evaluated"] == {"fd_ratio": 158.0, "images_seen": 2048, "valid": False}
+    assert answers.Card.model_validate(card)
 
 
 @pytest.mark.parametrize("data", [5, {"notices": 5}, {"notices": {"a": 1}}, None])
@@ -620,6 +790,13 @@ def test_a_training_that_is_refused_leaves_nothing(server, root):
     finally:
         shutil.rmtree(jobs.folder)
         jobs.hold(False)
+
+
+def test_many_trainings_are_added_at_once(tmp_path):
+    jobs = Jobs(tmp_path)
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda k: jobs.add(["list"], run=f"run-{k}", title=""), range(12)))
+    assert sorted(job["id"] for job in found) == [job["id"] for job in jobs.all()] == [f"{k:04d}" for k in range(1, 13)]
 
 
 def test_the_document_describes_every_endpoint(server):
@@ -813,13 +990,19 @@ def test_uploads_take_the_pictures_that_can_be_read():
     assert set(uploads.PICTURES) == set(ENDINGS)
 
 
-def test_what_cannot_be_done_to_a_run_is_said_in_one_sentence(server):
+def test_what_cannot_be_done_to_a_run_is_said_in_one_sentence(server, root):
     for path, body, sentence in (
         ("stop", {}, "0001-default-mnist is not being trained"),
         ("resume", {"images": 5, "minutes": 1}, "minutes and images each set the length; give one of them"),
     ):
         status, _, data = server.ask("POST", f"/api/v1/runs/0001-default-mnist/{path}", json.dumps(body).encode())
         assert (status, json.loads(data)["error"]["message"]) == (400, sentence)
+    before = (root / "0001-default-mnist" / "config.toml").read_bytes()
+    for images in (5, 256):
+        body = json.dumps({"images": images}).encode()
+        status, _, data = server.ask("POST", "/api/v1/runs/0001-default-mnist/resume", body)
+        assert status == 400 and "has seen 256 already; give more" in json.loads(data)["error"]["message"]
+    assert (root / "0001-default-mnist" / "config.toml").read_bytes() == before
     status, _, data = server.ask("GET", "/api/v1/runs/gone")
     assert status == 404 and "it may have been deleted or renamed" in json.loads(data)["error"]["message"]
 

@@ -50,6 +50,7 @@ def test_a_picture_is_projected_with_its_label(monkeypatch):
     found = latents.invert(model, None, request)
     assert found["images"].shape == (2, 1, 28, 28) and found["label"] == 6 and found["name"] == "6"
     assert 0 <= found["pixel_error"] <= found["sample_error"] and found["realness"] is None
-    for picture, why in (("%%", "not in base 64"), (base64.b64encode(b"no picture").decode(), "cannot be read")):
+    unreadable = base64.b64encode(b"no picture").decode()
+    for picture, why in (("%%", "not in base 64"), ("é", "not in base 64"), (unreadable, "cannot be read")):
         with pytest.raises(DataError, match=why):
             latents.invert(model, None, request | {"picture": picture})

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import wait_until
 from PIL import Image
 from test_web import Server, end_trainings, make_run
@@ -248,6 +249,184 @@ def test_the_focus_stays_while_runs_change(page, server, root, digit_dir):
     page.get_by_role("button", name="safetensors.zip").wait_for()
     assert page.evaluate("document.activeElement.textContent") == "validation FD ratio"
     shutil.rmtree(run.directory)
+
+
+def focused(page) -> str:
+    return page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent")
+
+
+@pytest.mark.browser
+def test_the_focus_moves_on_where_its_control_goes(page, server):
+    name, other = [card["id"] for card in server.json("GET", "/api/v1/runs")["runs"]][:2]
+    page.goto(f"{server.address}explore/{name}?seed=5&pins=3.0.1_3.4.2&steps=1")
+    settle(page)
+    page.get_by_text("moved in").wait_for()
+    page.get_by_role("button", name="Reset").press("Enter")
+    page.wait_for_timeout(700)
+    assert focused(page) == "Reset"
+    page.get_by_role("button", name="In every class").click()
+    page.get_by_role("region", name="Classes by styles").wait_for()
+    page.get_by_role("button", name="Close").press("Enter")
+    assert page.evaluate("document.activeElement !== document.body")
+    for left in ("Pinned image 1: unpin", "Pinned"):
+        page.get_by_role("button", name="Pinned image 1: unpin").press("Enter")
+        page.wait_for_timeout(700)
+        assert focused(page).startswith(left)
+    page.goto(f"{server.address}compare?runs={name},{other}")
+    settle(page)
+    checkpoint = page.get_by_role("combobox", name=f"Checkpoint of {other}")
+    for k in (1, 2):
+        checkpoint.press("ArrowDown")
+        page.wait_for_timeout(300)
+        assert focused(page) and checkpoint.evaluate("(it) => it === document.activeElement && it.selectedIndex") == k
+    seen = checkpoint.input_value()
+    assert page.url.endswith(f"{other}%40{seen}") and page.get_by_text(f"000000{seen}").first.is_visible()
+    page.get_by_role("button", name=f"Remove {name}").press("Enter")
+    page.wait_for_timeout(500)
+    assert focused(page) == f"Remove {other}" or page.evaluate("document.activeElement.tagName") == "A"
+    page.goto(f"{server.address}learn")
+    settle(page)
+    page.get_by_role("button", name="Train D alone").press("Enter")
+    assert focused(page) == "Train D alone"
+    page.get_by_role("button", name="Next step").press("Enter")
+    assert focused(page) in ("Next step", "On digits")
+
+
+@pytest.mark.browser
+def test_explanations_stay_inside_the_window(page, server):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.goto(f"{server.address}runs/{name}")
+        settle(page)
+        term = page.locator(".tip", has_text="validation FD ratio").first
+        for show in (term.hover, term.focus):
+            show()
+            note = page.get_by_role("tooltip")
+            note.wait_for()
+            box = note.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["y"] + box["height"] <= 844
+            assert "1.00 = as close as other real images" in note.text_content()
+        page.keyboard.press("Escape")
+        assert note.is_hidden()
+
+
+@pytest.mark.browser
+def test_curves_of_other_runs_are_added_shown_whole_and_removed(page, server, root, digit_dir):
+    names = [card["id"] for card in server.json("GET", "/api/v1/runs")["runs"]]
+    run = make_run(runs_of(root), "0007-longer", digit_dir, images=512)
+    page.goto(f"{server.address}runs/{names[0]}")
+    settle(page)
+    page.get_by_role("combobox", name="Lay another run").select_option("0007-longer")
+    page.get_by_role("button", name="Remove 0007-longer from the curves").wait_for()
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.querySelector('.chart').layout.xaxis.range[1]") == 512
+    page.get_by_role("button", name="Table").click()
+    headers = page.locator("[aria-label=Figures] th").all_text_contents()
+    assert {"images seen", "losses: D", "losses: 0007-longer d_loss", "validation FD ratio: 0007-longer"} <= set(
+        headers
+    )
+    assert page.locator("[aria-label=Figures] tbody tr").last.locator("td").first.text_content() == "512"
+    page.reload()
+    page.get_by_role("button", name="Remove 0007-longer from the curves").click()
+    wait_until(lambda: "over=" not in page.url)
+    page.goto(f"{server.address}compare?runs={names[0]},0007-longer")
+    settle(page)
+    page.get_by_role("button", name="Table").click()
+    assert "D loss: 0007-longer" in page.locator("[aria-label=Figures] th").all_text_contents()
+    shutil.rmtree(run.directory)
+
+
+@pytest.mark.browser
+def test_a_file_that_is_being_made_can_be_given_up(page, server):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+    page.goto(f"{server.address}runs/{name}")
+    settle(page)
+    page.route("**/share/onnx.zip", lambda route: None)  # never answered
+    page.get_by_role("button", name="onnx.zip").press("Enter")
+    page.get_by_role("button", name="Cancel onnx.zip").press("Enter")
+    page.get_by_text("onnx.zip is cancelled").wait_for()
+    assert page.get_by_role("button", name="onnx.zip", exact=True).evaluate("(it) => it === document.activeElement")
+
+
+@pytest.mark.browser
+def test_the_lines_of_the_explorer_draw_what_it_shows(page, server, root):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+    page.goto(f"{server.address}explore/{name}?seed=6&word=07&pins=9.1.1_3.4.2&steps=2_-1.5&variety=0.5")
+    settle(page)
+    page.get_by_text("moved in").wait_for()
+    page.get_by_role("button", name="In every class").click()
+    page.get_by_role("region", name="Classes by styles").wait_for()
+    shown = {"Directions": "canvas", "Write": ".tiles canvas", "Pinned styles in every class": ".tiles canvas"}
+    for title, canvases in shown.items():
+        panel = page.locator(".panel", has=page.get_by_role("heading", name=title)).last
+        line = panel.get_by_role("group", name="Python", include_hidden=True).locator("code").text_content()
+        found = dict[str, object]()
+        exec(f"import gansmith as gs; {line}", found)
+        images = [row.numpy() if isinstance(row, torch.Tensor) else row for row in found["images"]]
+        drawn = panel.locator(canvases).evaluate_all(
+            "all => all.map((it) => [...it.getContext('2d').getImageData(0, 0, 28, 28).data])"
+            ".map((numbers) => numbers.filter((_, k) => k % 4 === 0))"
+        )
+        np.testing.assert_array_equal(np.array(images).reshape(-1, 28, 28), np.array(drawn).reshape(-1, 28, 28))
+    page.get_by_role("button", name="Nearest training images").click()
+    panel = page.locator(".panel", has=page.get_by_role("heading", name="Nearest training images"))
+    line = panel.get_by_role("group", name="Python", include_hidden=True).locator("code")
+    exec(f"import gansmith as gs; {line.text_content()}", found)
+    assert found["images"].shape == (9, 1, 28, 28)
+
+
+@pytest.mark.browser
+def test_the_form_is_reopened_by_its_address_and_says_what_is_wrong(page, server, root):
+    page.goto(f"{server.address}new")
+    settle(page)
+    assert "?" not in page.url
+    page.get_by_role("button", name="fashion-mnist").click()
+    page.get_by_role("button", name=re.compile("^r3gan")).click()
+    page.get_by_role("spinbutton", name="Length", exact=True).fill("7")
+    page.get_by_role("combobox", name="Length in").select_option("epochs")
+    page.locator("summary", has_text="4 Options").click()
+    page.get_by_role("searchbox", name="Search options").fill("objective")
+    page.locator("#field-objective").select_option("hinge")
+    bar = page.locator(".foot")
+    bar.get_by_text("gansmith train r3gan --epochs 7 --data fashion-mnist --objective hinge").wait_for()
+    page.reload()
+    bar.get_by_text("gansmith train r3gan --epochs 7 --data fashion-mnist --objective hinge").wait_for()
+    page.get_by_role("combobox", name="Length in").select_option("minutes")
+    page.get_by_role("spinbutton", name="Length", exact=True).fill("-5")
+    bar.get_by_text("The length must be above 0.").wait_for()
+    assert (
+        page.get_by_role("button", name="Start", exact=True).is_disabled()
+        and "-5" not in page.locator("main").inner_text()
+    )
+    page.get_by_role("spinbutton", name="Length", exact=True).fill("5")
+    bar.get_by_text("--minutes 5").wait_for()
+    config = resolve("default", arguments={"start_from": "weights.safetensors"})
+    copied = runs.create_run(runs_of(root) / "0008-begun", config).directory
+    page.goto(f"{server.address}new?from=0008-begun")
+    page.get_by_text("Not taken over, since a form cannot set it: start_from (weights.safetensors).").wait_for()
+    shutil.rmtree(copied)
+
+
+@pytest.mark.browser
+def test_fingers_find_buttons_and_each_card_its_name(browser, server):
+    context = browser.new_context(viewport={"width": 1024, "height": 768}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(server.address)
+    settle(page)
+    for card in server.json("GET", "/api/v1/runs")["runs"]:
+        assert page.locator(f'[data-run="{card["id"]}"] a').get_by_text(card["id"], exact=True).is_visible()
+    pick = page.locator(".pick").first
+    assert pick.evaluate("(it) => getComputedStyle(it).opacity") == "1"
+    assert (
+        min(
+            box[side]
+            for box in (pick.bounding_box(), page.get_by_role("link", name="New run").bounding_box())
+            for side in ("width", "height")
+        )
+        >= 44
+    )
+    context.close()
 
 
 def test_options_show_the_values_of_the_chosen_recipe(page, server):
@@ -517,6 +696,10 @@ def test_own_pictures_are_uploaded_looked_at_named_and_trained_on_again(page, se
     page.get_by_role("heading", name="shapes").wait_for()
     page.get_by_text("4 other files were left out.").wait_for()
     keep(page, "upload-1280-light")
+    page.locator("summary", has_text="4 Options").click()
+    page.get_by_role("searchbox", name="Search options").fill("side of the images")
+    page.locator("#field-size").fill("16")
+    page.get_by_text("prepared as 16x16 grey").wait_for(timeout=60_000)
     (upload,) = (runs_of(root) / ".studio" / "uploads").iterdir()
     config = resolve("default", arguments={"data": str(upload / "shapes")})
     copied = runs.create_run(runs_of(root) / "0005-shapes", config).directory

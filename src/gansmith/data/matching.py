@@ -85,6 +85,9 @@ def fit_pictures(pictures: Any, samples: Tensor, *, resize: str = "crop") -> tup
 
 def _grey(picture: Image.Image) -> Grey:
     """Return the grey levels (H, W) of a picture, transparency laid over what its marks differ from."""
+    if max(picture.size) > LARGEST * min(picture.size):
+        width, height = picture.size
+        raise DataError(f"the picture is {width:,} x {height:,} pixels, too narrow to show anything; crop it")
     if max(picture.size) > LARGEST:
         picture = ImageOps.contain(picture, (LARGEST, LARGEST))
     if picture.mode in ("LA", "RGBA"):

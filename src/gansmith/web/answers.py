@@ -27,6 +27,14 @@ class Document(BaseModel):
     components: dict[str, Any]
 
 
+class Evaluated(BaseModel):
+    """An evaluation of an older checkpoint."""
+
+    fd_ratio: float
+    images_seen: int
+    valid: bool | None
+
+
 class Card(BaseModel):
     """A run in short; one that cannot be read has an id, a status, no failures and an error alone."""
 
@@ -44,6 +52,7 @@ class Card(BaseModel):
     fd_ratio: float | None = None
     scored_by: str = Field("training", description="evaluate, or training for a validation FD ratio")
     valid: bool | None = Field(None, description="whether all gates of that evaluation passed")
+    evaluated: Evaluated | None = Field(None, description="the newest evaluation, where training has scored since")
     grid: int | None = Field(None, description="images seen before the newest sample grid")
     changed_at: float = Field(0.0, description="seconds since 1970")
     starts: int = 1

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Jobs:
 
     root: Path
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    _adding: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def folder(self) -> Path:
@@ -49,6 +51,8 @@ class Jobs:
         found = []
         for path in sorted(self.folder.glob("[0-9]*")):
             try:
+                if not all(entry.is_file() for entry in os.scandir(path)):  # reading a pipe would never end
+                    continue
                 job = read_json(path / "job.json")
             except (OSError, ValueError):
                 continue
@@ -85,19 +89,23 @@ class Jobs:
             words: of the command line, as `gansmith` takes them.
             run: name of the run it trains.
         """
+        with self._adding:
+            return self._add({"words": words, "run": run, "title": title})
+
+    def _add(self, job: dict[str, Any]) -> dict[str, Any]:
         jobs = self.all()
-        waiting = [job for job in jobs if job["state"] != "ended"]
+        waiting = [other for other in jobs if other["state"] != "ended"]
         if len(waiting) >= MAX_WAITING:
             raise RunError(f"{MAX_WAITING} trainings are waiting; remove some before adding more")
-        if any(job["run"] == run for job in waiting):
-            raise RunError(f"{run} is being trained or waits for it; stop that first")
-        for job in [job for job in jobs if job["state"] == "ended"][:-_KEPT]:
-            shutil.rmtree(self.folder / job["id"])
+        if any(other["run"] == job["run"] for other in waiting):
+            raise RunError(f"{job['run']} is being trained or waits for it; stop that first")
+        for old in [other for other in jobs if other["state"] == "ended"][:-_KEPT]:
+            shutil.rmtree(self.folder / old["id"])
         number = max((int(path.name) for path in self.folder.glob("[0-9]*")), default=0) + 1
         path = self.folder / f"{number:04d}"
         path.mkdir(parents=True)
-        write_json(path / "job.json", {"words": words, "run": run, "title": title})
-        return {"id": path.name, "run": run, "title": title, "words": words, **self._state(path)}
+        write_json(path / "job.json", job)
+        return {**job, "id": path.name, **self._state(path)}
 
     def find(self, job_id: str) -> dict[str, Any]:
         """Return a job; NotFoundError where there is none."""

@@ -1,7 +1,6 @@
 """The worker's part of the explorer's sliders and drawings: latents moved along directions, pictures inverted."""
 
 import base64
-import binascii
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ def invert(model: Model, checkpoint: Path | None, request: Mapping[str, Any]) ->
     """Return a picture as it was prepared and its reconstruction, the latents of this, and D's opinion of both."""
     try:
         picture = base64.b64decode(request["picture"], validate=True)
-    except binascii.Error:
+    except ValueError:
         raise DataError("the picture is not in base 64; send a PNG, JPEG or WebP file encoded so") from None
     labels = None if request["label"] is None else [request["label"]]
     found = inversion.invert(model, picture, labels=labels, checkpoint=checkpoint)

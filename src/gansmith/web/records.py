@@ -5,7 +5,8 @@ import functools
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from gansmith import runs
 from gansmith.advice import ADVICE, SOURCES
 from gansmith.checkpoints import named_checkpoints
 from gansmith.config import FIELDS, NAME, Config, name_of
-from gansmith.errors import GansmithError, NotFoundError
+from gansmith.errors import GansmithError, NotFoundError, RunError
 from gansmith.files import read_json
 from gansmith.recipes import RECIPES
 from gansmith.runs import RunDirectory
@@ -51,7 +52,20 @@ DATA_SETS = {
     "gaussian-ring": "Dots in 8 places: modes to count",
     "gaussian-grid": "Dots in 25 places: modes to count",
 }
+# The rows of NETWORKS and OBJECTIVES, which are not imported here since they need torch.
+NAMED = {
+    "network": (
+        "compact", "planes", "mlp", "mlp-deep", "mlp-keras", "cgan-keras", "dcgan", "dcgan-keras", "dcgan-pooled",
+        "autoencoder", "wgan-gp", "sngan", "acgan", "progressive", "stylegan-lite", "r3gan",
+    ),
+    "objective": (
+        "non-saturating", "minimax", "least-squares", "wasserstein", "hinge", "relativistic", "relativistic-average",
+        "auxiliary-classifier", "boundary-equilibrium",
+    ),
+}  # fmt: skip
 _STAMPED = ("config.toml", "run.json", "log.jsonl", "metrics.jsonl", "best.json", "samples", "checkpoints")
+RECENT = 20  # log rows of a running training whose mean speed is shown
+_TAIL_BYTES = 2**15  # of a log that hold so many rows
 _ALIVE_S = 1.0  # for so long an answer on who holds a lock is good
 
 Stamp = tuple[tuple[int, int], ...]
@@ -75,6 +89,19 @@ def run_ids(root: Path) -> list[str]:
         except (GansmithError, OSError):  # no run, or a folder that this user may not enter
             continue
     return sorted(found)
+
+
+def open_run(path: Path) -> RunDirectory:
+    """Return the run in a directory as `runs.open_run` does; RunError for pipes and devices, which no reading ends."""
+    folders = [str(path)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif not entry.is_file() and not entry.is_dir() and os.path.exists(entry.path):
+                    raise RunError(f"{entry.path} is neither a file nor a folder; remove it")
+    return runs.open_run(path)
 
 
 def stamp_of(directory: Path) -> Stamp:
@@ -103,7 +130,7 @@ def card(root: Path, run_id: str) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1024)
 def _card(path: Path, stamp: Stamp) -> dict[str, Any]:
     try:
-        return _card_of(runs.open_run(path))
+        return _card_of(open_run(path))
     except (GansmithError, OSError) as error:
         return {"id": path.name, "status": "unreadable", "error": without_path(str(error), path), "failures": []}
 
@@ -116,7 +143,7 @@ def _card_of(run: RunDirectory) -> dict[str, Any]:
         "id": run.directory.name,
         "recipe": config.recipe,
         "data": config.data,
-        **progress(run, rows),
+        **progress(run),
         **_score(run),
         "failures": list(dict.fromkeys(row["failure"] for row in rows if row.get("kind") == "failure")),
         "grid": grids[-1][0] if grids else None,
@@ -126,13 +153,13 @@ def _card_of(run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def progress(run: RunDirectory, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def progress(run: RunDirectory) -> dict[str, Any]:
     """Return how far a run is: its status, images seen and to see, images per second, seconds left."""
     status = run.status
-    numbers = [row for row in rows if row.get("images_per_s")]
+    rows = _newest_rows(run.log_path) if status == "running" else run.log
     saved = [int(path.name) for path in named_checkpoints(run.directory)]
     seen = max([0, *saved[-1:], *(row["images_seen"] for row in rows[-1:])])
-    rate = numbers[-1]["images_per_s"] if numbers else None
+    rate = images_per_s(rows[-RECENT:] if status == "running" else rows)
     left = max(0, run.config.images - seen)
     return {
         "status": status,
@@ -144,14 +171,48 @@ def progress(run: RunDirectory, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _newest_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the last rows of a log, of its last kilobytes alone."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        begin = file.seek(max(0, os.path.getsize(path) - _TAIL_BYTES))
+        begin += len(file.readline()) if begin else 0  # which was cut off
+    return runs.read_rows_after(path, begin)[0]
+
+
+def images_per_s(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the mean speed of a training over rows of its log, since its newest start or rollback among them.
+
+    The speed of a single row is that of a moment: the row that follows a score contains the time that this took.
+    """
+    timed = [row for row in rows if row.get("images_per_s") and row.get("elapsed_s") is not None]
+    begins = [k for k, (a, b) in enumerate(pairwise(timed), 1) if min(_passed(a, b)) < 0]
+    timed = timed[begins[-1] if begins else 0 :]
+    if len(timed) < 2:
+        return timed[0]["images_per_s"] if timed else None
+    images, seconds = _passed(timed[0], timed[-1])
+    try:
+        return images / seconds
+    except ArithmeticError:  # rows that another program wrote
+        return None
+
+
+def _passed(first: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[int, float]:
+    """Return images and seconds between two rows of a log."""
+    return last["images_seen"] - first["images_seen"], last["elapsed_s"] - first["elapsed_s"]
+
+
 def _score(run: RunDirectory) -> dict[str, Any]:
-    """Return the newest verdict's FD ratio, or the newest validation FD ratio of training."""
-    own = run.metrics_on_own_data()
-    verdicts = [row for row in own if row.get("gates") and row.get("fd_ratio") is not None]
-    if verdicts:
-        return {"fd_ratio": verdicts[-1]["fd_ratio"], "scored_by": "evaluate", "valid": verdicts[-1].get("valid")}
+    """Return the FD ratio of the newest images that were scored, and the newest verdict where that is older."""
+    verdicts = [row for row in run.metrics_on_own_data() if row.get("gates") and row.get("fd_ratio") is not None]
     scores = run.validation_scores()
-    return {"fd_ratio": scores[-1]["validation_fd_ratio"] if scores else None, "scored_by": "training", "valid": None}
+    verdict, score = verdicts[-1] if verdicts else None, scores[-1] if scores else None
+    if verdict and (score is None or verdict["images_seen"] >= score["images_seen"]):
+        return {"fd_ratio": verdict["fd_ratio"], "scored_by": "evaluate", "valid": verdict.get("valid")}
+    older = {name: verdict.get(name) for name in ("fd_ratio", "images_seen", "valid")} if verdict else None
+    ratio = score["validation_fd_ratio"] if score else None
+    return {"fd_ratio": ratio, "scored_by": "training", "valid": None, "evaluated": older}
 
 
 def details(root: Path, run_id: str, *, given: Path) -> dict[str, Any]:
@@ -161,7 +222,7 @@ def details(root: Path, run_id: str, *, given: Path) -> dict[str, Any]:
         given: the directory of runs as the user named it.
     """
     path = run_path(root, run_id)
-    run = runs.open_run(path)
+    run = open_run(path)
     facts = run.facts()
     return {
         **card(root, run_id),
@@ -192,7 +253,7 @@ def best_of(directory: Path) -> int | None:
     """Return the images seen of the best checkpoint as recorded; None without a record."""
     try:
         return int(read_json(directory / "best.json")["images_seen"])
-    except (OSError, LookupError, ValueError, TypeError):
+    except (OSError, LookupError, ValueError, TypeError, OverflowError):
         return None
 
 
@@ -219,7 +280,8 @@ def field_rows() -> list[dict[str, Any]]:
             "name": name,
             "kind": field.type.__name__ if isinstance(field.type, type) else str(field.type),
             "default": field.default,
-            **{key: field.metadata[key] for key in ("help", "group", "low", "high", "choices", "technique")},
+            **{key: field.metadata[key] for key in ("help", "group", "low", "high", "technique")},
+            "choices": NAMED.get(name, field.metadata["choices"]),
             "advice": ADVICE.get(name, ""),
             "source": SOURCES.get(name, ""),
         }

@@ -16,6 +16,7 @@ from gansmith.errors import GansmithError
 IDLE_S = 120.0  # after which the process ends
 LIMIT_S = 120.0  # for one request; the first reads a data set, perhaps
 MAX_WAITING = 24
+_LOOK_S = 0.3  # between two looks whether whoever asked is still there
 _MAX_LINE = 2**22
 
 
@@ -38,12 +39,18 @@ class Worker:
         self.used_at = time.monotonic()
 
     async def ask(
-        self, op: str, *, is_unwanted: Callable[[], Awaitable[bool]] | None = None, **request: Any
+        self,
+        op: str,
+        *,
+        is_unwanted: Callable[[], Awaitable[bool]] | None = None,
+        may_end: bool = False,
+        **request: Any,
     ) -> tuple[dict[str, Any], bytes]:
         """Return the facts and the bytes of an answer.
 
         Args:
             is_unwanted: says whether whoever asked has gone meanwhile; then nothing is computed.
+            may_end: whether the process is ended where they go before it has answered; another start takes seconds.
 
         Raises the GansmithError the worker raised; Busy, WorkerFailed.
         """
@@ -54,10 +61,24 @@ class Worker:
             async with self.turn:
                 if is_unwanted is not None and await is_unwanted():
                     raise Busy("nobody waits for this picture any more")
-                return await self._ask({"op": op, **request})
+                asking = asyncio.ensure_future(self._ask({"op": op, **request}))
+                try:
+                    while not (await asyncio.wait({asking}, timeout=_LOOK_S))[0]:
+                        if may_end and is_unwanted is not None and await is_unwanted():
+                            raise Busy("nobody waits for this any more")
+                    return asking.result()
+                finally:
+                    await self._end(asking)
         finally:
             self.waiting -= 1
             self.used_at = time.monotonic()
+
+    async def _end(self, asking: "asyncio.Future[Any]") -> None:
+        """Cancel a request that is not answered yet, and wait until its process has ended."""
+        if not asking.done():
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asking
 
     async def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         process = await self._started()

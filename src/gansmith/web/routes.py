@@ -17,6 +17,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
 from gansmith import runs
+from gansmith.checkpoints import named_checkpoints
 from gansmith.config import FIELDS, choose, resolve
 from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
 from gansmith.files import finite
@@ -29,6 +30,7 @@ from gansmith.web.shares import SHARES
 
 PREFIX = "/api/v1"
 MAX_VIEWERS = 128
+_SLOW = ("share", "neighbours")
 # Of Config, what a form may not set: where things are on this machine, and what asks other programs to act.
 _NOT_FROM_FORMS = (
     "recipe",
@@ -49,12 +51,15 @@ class Studio:
     Attributes:
         root: the directory of runs, resolved.
         given: the same as the user named it, for commands.
+        worker: draws, in a moment.
+        slow_worker: reads training data and writes exports, while the other one draws.
     """
 
     root: Path
     given: Path
     jobs: Jobs
     worker: Worker
+    slow_worker: Worker
     viewers: int = 0
     of_runs: streams.Readings = field(default_factory=partial(streams.Readings, streams.RUN_S))
     of_all: streams.Readings = field(default_factory=partial(streams.Readings, streams.ALL_S))
@@ -80,9 +85,11 @@ class Call:
         return str(self.request.path_params[name])
 
     async def ask(self, op: str, **given: Any) -> tuple[dict[str, Any], bytes]:
-        """Ask the worker about the run in the path; nothing is computed for a browser that has gone."""
+        """Ask a worker about the run in the path; nothing is computed for a browser that has gone."""
         records.run_path(self.studio.root, self.path("run"))
-        return await self.studio.worker.ask(op, is_unwanted=self.request.is_disconnected, run=self.path("run"), **given)
+        worker = self.studio.slow_worker if op in _SLOW else self.studio.worker
+        is_unwanted = self.request.is_disconnected
+        return await worker.ask(op, is_unwanted=is_unwanted, may_end=op == "share", run=self.path("run"), **given)
 
 
 Handler = Callable[[Call], Awaitable[Any]]
@@ -249,7 +256,7 @@ async def _counted(studio: Studio, messages: Any) -> Any:
 
 
 async def run_log(call: Call) -> Any:
-    run = runs.open_run(records.run_path(call.studio.root, call.path("run")))
+    run = records.open_run(records.run_path(call.studio.root, call.path("run")))
     return {"log": await asyncio.to_thread(lambda: run.log), "metrics": await asyncio.to_thread(lambda: run.metrics)}
 
 
@@ -390,7 +397,10 @@ def _config_of(call: Call) -> Any:
     if sum(value is not None for value in (body.minutes, body.epochs, body.images)) > 1:
         raise ConfigError("minutes, epochs and images each set the length; give one of them")
     arguments = {**body.choices, "data": _data_of(call)} | ({"images": body.images} if body.images else {})
-    return resolve(body.recipe, arguments=arguments)
+    config = resolve(body.recipe, arguments=arguments)
+    for name, allowed in records.NAMED.items():
+        choose(dict.fromkeys(allowed), getattr(config, name), name)
+    return config
 
 
 def _data_of(call: Call) -> str:
@@ -437,6 +447,10 @@ async def resume(call: Call) -> Any:
     given = {name: value for name, value in call.body.model_dump().items() if value is not None}
     if len(given) > 1:
         raise ConfigError("minutes and images each set the length; give one of them")
+    records.open_run(path)
+    seen = max((int(found.name) for found in named_checkpoints(path)), default=0)
+    if given.get("images", seen + 1) <= seen:
+        raise ConfigError(f"images is {given['images']:,}, but {path.name} has seen {seen:,} already; give more")
     words = ["resume", str(path), "--progress=json", *(f"--{name}={value}" for name, value in given.items())]
     job = call.studio.jobs.add(words, run=path.name, title=f"{path.name}, continued")
     call.studio.jobs.hold(False)
@@ -445,6 +459,7 @@ async def resume(call: Call) -> Any:
 
 async def evaluate(call: Call) -> Any:
     path = records.run_path(call.studio.root, call.path("run"))
+    records.open_run(path)
     words = ["evaluate", str(path), *(["--quick"] if call.body.quick else [])]
     return _shown(call.studio.jobs.add(words, run=path.name, title=f"evaluation of {path.name}"))
 
@@ -492,7 +507,8 @@ async def send_file(call: Call) -> Any:
 
 async def look_at_upload(call: Call) -> Any:
     path = uploads.data_path(call.studio.root, call.path("upload"))
-    facts, data = await call.studio.worker.ask("look", path=str(path), **call.query.model_dump())
+    ask = call.studio.slow_worker.ask
+    facts, data = await ask("look", is_unwanted=call.request.is_disconnected, path=str(path), **call.query.model_dump())
     return _as_tiles(facts, data)
 
 

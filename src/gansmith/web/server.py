@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
+from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ STATIC = Path(__file__).parent / "static"
 PAGES = ("/", "/new", "/explore", "/compare", "/learn", "/runs/{run}", "/explore/{run}")
 MAX_CONNECTIONS = 256
 SILENT_S = 20.0  # a connection whose request has not arrived by then is closed
+DRAIN_S = 30.0  # one whose client has read nothing of an answer for so long is closed
 _TICK_S = 0.5
 
 
@@ -48,7 +50,7 @@ def make_app(root: Path, *, host: str, names: tuple[str, ...] = (), token: str =
     routes += [Route("/vendor/plotly.js", _plotly), Mount("/static", StaticFiles(directory=STATIC))]
     handlers: dict[Any, Any] = {HTTPException: _as_problem, Exception: _as_failure}
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=_lifespan)
-    app.state.studio = Studio(root, given, Jobs(root), Worker(root))
+    app.state.studio = Studio(root, given, Jobs(root), Worker(root), Worker(root))
     return Guard(app, host, names, token)
 
 
@@ -68,6 +70,9 @@ def _plotly_path() -> Path:
 
 async def _as_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    is_opened = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    if error.status_code == HTTPStatus.NOT_FOUND and is_opened:  # by its address; the page says so
+        return FileResponse(STATIC / "index.html", HTTPStatus.NOT_FOUND, headers={"cache-control": "no-cache"})
     sentences = {404: "there is nothing at this address", 405: "this address does not take that method"}
     return problem(error.status_code, "NotFoundError", sentences.get(error.status_code, error.detail))
 
@@ -82,7 +87,8 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     clock = asyncio.create_task(_keep_time(studio))
     yield
     clock.cancel()
-    await studio.worker.close()
+    for worker in (studio.worker, studio.slow_worker):
+        await worker.close()
 
 
 async def _keep_time(studio: Studio) -> None:
@@ -90,7 +96,8 @@ async def _keep_time(studio: Studio) -> None:
     while True:
         with contextlib.suppress(GansmithError, OSError):  # a runs directory that is gone for the moment
             await asyncio.to_thread(studio.jobs.tick, partial(_is_busy, studio))
-        await studio.worker.end_if_unused()
+        for worker in (studio.worker, studio.slow_worker):
+            await worker.end_if_unused()
         await asyncio.sleep(_TICK_S)
 
 
@@ -102,14 +109,16 @@ def _is_busy(studio: Studio) -> bool:
 
 
 class _Connection(H11Protocol):
-    """A connection that is closed when a request's head takes long to arrive, or when there are too many."""
+    """A connection that is closed when a request's head takes long to arrive, an answer is not read, or others wait."""
 
     waiting: asyncio.TimerHandle | None = None  # for the head of a request: the first one, or one that has begun
+    draining: asyncio.TimerHandle | None = None  # while the client has yet to read what was written
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         # asyncio sets this only where a socket names its protocol; without it, each answer waits 40 ms for the client
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport.set_write_buffer_limits(high=0)  # so that `pause_writing` says of every answer that is not read
         if len(self.connections) > MAX_CONNECTIONS:
             transport.close()
         else:
@@ -125,6 +134,28 @@ class _Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._stop_waiting()
+        self._stop_draining()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._drain(self.transport.get_write_buffer_size() + 1)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_draining()
+
+    def _drain(self, before: int) -> None:
+        """Close the connection where nothing was read since `before` bytes were left; else look again later."""
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            self.transport.abort()
+        else:
+            self.draining = self.loop.call_later(DRAIN_S, self._drain, left)
+
+    def _stop_draining(self) -> None:
+        if self.draining is not None:
+            self.draining.cancel()
+            self.draining = None
 
     def _stop_waiting(self) -> None:
         if self.waiting is not None:
@@ -193,6 +224,8 @@ def address_of(root: Path) -> str:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"port is {port}; it must be between 0 and 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)

@@ -83,7 +83,7 @@ class Readings:
 
 def read_news(directory: Path, cursor: Cursor) -> tuple[str, Cursor]:
     """Return what is new since a cursor as one JSON object, and the cursor after it; "" where nothing is."""
-    run = runs.open_run(directory)
+    run = records.open_run(directory)
     found: dict[str, Any] = {}
     if cursor != Cursor() and _is_rewritten(run, cursor):
         cursor, found["reset"] = Cursor(), True
@@ -91,8 +91,7 @@ def read_news(directory: Path, cursor: Cursor) -> tuple[str, Cursor]:
     metrics, metrics_end = runs.read_rows_after(run.metrics_path, cursor.metrics)
     grids = [seen for seen, _ in run.grids() if seen > cursor.grid]
     saved = [int(path.name) for path in named_checkpoints(directory) if int(path.name) > cursor.checkpoint]
-    rows = log if any(row.get("images_per_s") for row in log) else run.log
-    state = records.progress(run, rows) | {"best": records.best_of(directory)}
+    state = records.progress(run) | {"best": records.best_of(directory)}
     state_sum = zlib.crc32(json.dumps(state, sort_keys=True).encode())
     found |= {"log": [_only(row, _LOG_KEYS) for row in log]} if log else {}
     found |= {"metrics": [_only(row, _METRIC_KEYS) for row in metrics]} if metrics else {}

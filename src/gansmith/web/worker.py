@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from gansmith import models, runs, sampling
+from gansmith import models, sampling
 from gansmith.checkpoints import named_checkpoints
 from gansmith.config import Config
 from gansmith.data.images import Images
@@ -32,7 +32,7 @@ from gansmith.sampling import Model
 from gansmith.training.inputs import choose_images
 from gansmith.web import latents
 from gansmith.web.learn import learn
-from gansmith.web.records import run_path
+from gansmith.web.records import open_run, run_path
 from gansmith.web.shares import SHARES
 
 KEPT = 6  # generators in memory
@@ -131,7 +131,7 @@ def neighbours(root: Path, request: Mapping[str, Any]) -> Answer:
     model = truncated(load(root, request), request)
     z, y = inputs_of(model, Tile(**request["tile"]))
     image = sampling.generate(model, z, y)
-    images = training_images(runs.open_run(run_path(root, request["run"])).config)
+    images = training_images(open_run(run_path(root, request["run"])).config)
     flat = image.flatten().float()
     chunks = (images.pixels[start : start + 2048] for start in range(0, len(images), 2048))
     distances = torch.cat([(chunk.flatten(1).float() - flat).square().mean(1).sqrt() for chunk in chunks])
@@ -156,7 +156,7 @@ def move(root: Path, request: Mapping[str, Any]) -> Answer:
 
 def invert(root: Path, request: Mapping[str, Any]) -> Answer:
     """Return a picture projected into latent space: as it was prepared, and what is drawn nearest to it."""
-    model, run = load(root, request), runs.open_run(run_path(root, request["run"]))
+    model, run = load(root, request), open_run(run_path(root, request["run"]))
     checkpoint = run.latest() if request["checkpoint"] is None else run.checkpoint(request["checkpoint"])
     found = latents.invert(model, checkpoint, request)
     facts, data = finish(model, found.pop("images"), [], {**request, "columns": 2})
@@ -193,7 +193,7 @@ def load(root: Path, request: Mapping[str, Any]) -> Model:
         raise NotFoundError(f"{directory.name} has no checkpoint yet; let it train until its first save")
     key = f"{directory} {seen} {saved[-1].stat().st_mtime_ns}"  # without reading a checkpoint's files each time
     if key not in _MODELS:
-        run = runs.open_run(directory)
+        run = open_run(directory)
         path = run.latest() if seen is None else run.checkpoint(seen)
         if path is None or path not in saved:
             raise NotFoundError(f"{directory.name} has no such checkpoint, or it is damaged; choose another")
@@ -259,7 +259,7 @@ def share(root: Path, request: Mapping[str, Any]) -> Answer:
     """Return a run as a file to hand on; see `shares`."""
     with TemporaryDirectory(prefix="gansmith-") as folder:
         path = Path(folder) / request["name"]
-        SHARES[request["name"]].write(run_path(root, request["run"]), path)
+        SHARES[request["name"]].write(open_run(run_path(root, request["run"])).directory, path)
         return {}, path.read_bytes()
 
 

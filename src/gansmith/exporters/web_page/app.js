@@ -126,6 +126,7 @@ async function refresh() {
   const large = await draw(chosen, [label]);
   if (mine !== wanted) return;
   paint($("large"), large, { scale: Math.max(1, Math.floor(336 / facts.size)) });
+  $("large").style.setProperty("--small", `${Math.max(1, Math.floor(128 / facts.size)) * Math.min(128, facts.size)}px`);
   const what = facts.has_labels ? `class ${nameOf(label)}, ` : "";
   $("caption").textContent = `${what}seed ${state.seed}, sample ${state.place + 1}`;
   $("large").setAttribute("aria-label", `Generated image: ${$("caption").textContent}`);
@@ -154,7 +155,9 @@ async function write(mine) {
   const rows = found.flatMap((_, k) => [...moved(latentsOf(state.seed, state.place + ($("one-hand").checked ? 0 : k)))]);
   const pixels = await draw(rows, found.map(([, label]) => label));
   if (mine !== wanted) return;
-  paint($("written"), pixels, { columns: found.length, count: found.length, scale: Math.max(1, Math.floor(56 / facts.size)) });
+  const scale = Math.max(1, Math.floor(56 / facts.size));
+  const room = Math.max(1, Math.floor($("write-section").clientWidth / (scale * facts.size)));
+  paint($("written"), pixels, { columns: Math.min(room, found.length), count: found.length, scale });
   $("written").setAttribute("aria-label", `Written: ${found.map(([character]) => character).join("")}`);
 }
 
@@ -247,6 +250,8 @@ function build() {
   $("save-latents").addEventListener("click", () =>
     save(npy(moved(latentsOf(state.seed, state.place)), facts.latent_dim), "latents.npy"));
   addEventListener("hashchange", () => { recall(); show(); });
+  let width = innerWidth; // the height changes as a phone's address bar comes and goes
+  addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; show(); } });
 }
 
 /** Bring the controls in line with the state and draw. */

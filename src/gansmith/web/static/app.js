@@ -1,5 +1,6 @@
 // The frame: pages by address, the machine's state in the header, keys.
 import { clear, count, duration, follow, h, oops, renew, url } from "./lib.js";
+import "./notes.js";
 
 const PAGES = [
   { pattern: /^\/$/, module: "./runs.js", tab: "Runs", title: "Runs" },
@@ -100,7 +101,7 @@ function drawMachine() {
     h("span", { class: "load num" }),
   ]);
   const isMeasured = state.machine !== null && state.machine.load !== null;
-  machine.querySelector(".load").textContent = isMeasured ? `${count(state.machine.cores)} cores ${Math.round(100 * state.machine.load)}\u2009%` : "";
+  machine.querySelector(".load").textContent = isMeasured ? `${count(state.machine.cores)} cores ${Math.round(100 * state.machine.load)}\u202f%` : "";
   if (running) drawRunning(running);
 }
 

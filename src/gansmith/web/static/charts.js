@@ -1,5 +1,5 @@
 // Line charts by plotly, which the server sends from its installed package once a page needs it.
-import { figure, h } from "./lib.js";
+import { clear, figure, h, keepFocus } from "./lib.js";
 
 let loading;
 export function plotly() {
@@ -19,8 +19,8 @@ export function emptied(chart) {
   return chart;
 }
 
-// Colour-blind safe, in a fixed order (Okabe and Ito), darkened for light grounds.
-export const SERIES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#56b4e9", "#7d5ba6", "#6b6b6b"];
+// Colour-blind safe, in a fixed order (Okabe and Ito), some darkened: at least 3:1 on the panels of both themes.
+export const SERIES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8c6d00", "#2f9bd0", "#7d5ba6", "#6b6b6b"];
 export const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 export function smooth(values, strength) {
@@ -44,8 +44,8 @@ function ticks(row) {
   for (let power = Math.floor(low); power <= Math.ceil(high); power++) found.push(...digits.map((digit) => Number(`${digit}e${power}`)));
   return { tickvals: found, ticktext: found.map(String), ...(isNarrow ? { range: [low, high] } : {}) };
 }
-// Names beside the title, in their colours, where there are a few of them.
-const legend = (row) => (row.traces.length < 2 || row.traces.length > 8 ? [] : row.traces.map((trace) => `<span style="color:${trace.color}">${trace.dash && trace.dash !== "solid" ? "- -" : "\u2014"} ${trace.name.replace(/[<>&]/g, "")}</span>`));
+// Names beside the title, each after a dash in its colour, where there are a few of them.
+const legend = (row) => (row.traces.length < 2 || row.traces.length > 8 ? [] : row.traces.map((trace) => `<span style="color:${trace.color}">${trace.dash && trace.dash !== "solid" ? "- -" : "\u2014"}</span> ${trace.name.replace(/[<>&]/g, "")}`));
 
 // rows: [{title, log?, traces: [{name, x, y, color, dash, mode}]}], one chart below the other on one axis.
 export async function draw(element, rows, { cursor = null, marks = [], onHover, length } = {}) {
@@ -69,7 +69,7 @@ export async function draw(element, rows, { cursor = null, marks = [], onHover, 
     layout[`yaxis${k ? k + 1 : ""}`] = { domain: [Math.max(0, top - height), top - 0.022], gridcolor: line, zeroline: false, type: row.log ? "log" : "linear", automargin: false, ...(row.log ? ticks(row) : { nticks: 4 }) };
     layout.annotations.push({ text: [row.title, ...legend(row)].join("  "), x: 0, xref: "paper", xanchor: "left", y: top + 0.004, yref: "paper", yanchor: "middle", showarrow: false, font: { color: text, size: 11 } });
     for (const trace of row.traces) {
-      traces.push({ type: "scatter", mode: trace.mode ?? "lines", name: trace.name, x: trace.x, y: trace.y, yaxis: axis, line: { color: trace.color, width: 1.5, dash: trace.dash ?? "solid" }, marker: { color: trace.color, size: 6, symbol: trace.symbol ?? "circle" }, connectgaps: true, hovertemplate: "%{y:.4~g}", opacity: trace.opacity ?? 1 });
+      traces.push({ type: "scatter", mode: trace.mode ?? "lines", name: trace.name, x: trace.x, y: trace.y, yaxis: axis, line: { color: trace.color, width: 1.5, dash: trace.dash ?? "solid" }, marker: { color: trace.color, size: 6, symbol: trace.symbol ?? "circle" }, connectgaps: true, hovertemplate: "%{y:.4~g}" });
     }
   });
   await Plotly.react(element, traces, layout, { displayModeBar: false, responsive: true, doubleClick: "reset" });
@@ -86,7 +86,31 @@ export async function moveCursor(element, x, marks) {
   Plotly.relayout(element, { shapes: [...shapes, { type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color: color("accent"), width: 1 } }] });
 }
 
-export function table(header, rows) {
+const MAX_ROWS = 500;
+
+// A button that shows the figures of charts as a table, and the element that holds it.
+export function tableOf(axis, makeRows) {
+  const element = h("div", { hidden: true });
+  const draw = () => { if (!element.hidden) keepFocus(element, () => clear(element, figuresOf(axis, makeRows()))); };
+  const button = h("button", { class: "quiet", type: "button", "aria-pressed": "false", onclick: () => {
+    element.hidden = !element.hidden;
+    button.setAttribute("aria-pressed", String(!element.hidden));
+    draw();
+  } }, "Table");
+  return { element, button, draw };
+}
+
+// One column for each line of the charts, one row for each place on their axis.
+function figuresOf(axis, rows) {
+  const lines = rows.flatMap(({ title, traces }) => traces.map(({ name, x, y }) => ({ name: name === title ? name : `${title}: ${name}`, at: new Map(x.map((place, k) => [place, y[k]])) })));
+  const places = [...new Set(lines.flatMap(({ at }) => [...at.keys()]))].sort((a, b) => a - b);
+  const every = Math.ceil(places.length / MAX_ROWS);
+  const shown = places.filter((place, k) => k % every === 0 || k === places.length - 1);
+  return [every > 1 && h("p", { class: "small muted" }, `One row in ${every} is shown; log.jsonl has all.`),
+    table([axis, ...lines.map(({ name }) => name)], shown.map((place) => [place, ...lines.map(({ at }) => at.get(place))]))];
+}
+
+function table(header, rows) {
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Figures" }, h("table", {}, h("thead", {}, h("tr", {}, header.map((name) => h("th", { class: "num", scope: "col" }, name)))),
     h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", { class: "num" }, figure(cell))))))));
 }

@@ -1,7 +1,7 @@
 // Runs or checkpoints side by side, on the same latents and classes.
 import { state, watch } from "./app.js";
-import { draw as drawCharts, SERIES, smooth } from "./charts.js";
-import { api, clear, count, debounced, h, parameters, python, quote, ratio, remember, same, sourceOf, term, tilesOf } from "./lib.js";
+import { draw as drawCharts, SERIES, smooth, tableOf } from "./charts.js";
+import { api, clear, count, debounced, explained, gatesFailed, h, isNewest, keepFocus, latest, olderVerdict, parameters, python, quote, ratio, remember, same, sourceOf, term, tilesOf } from "./lib.js";
 
 // In the address: run, or run@checkpoint, with commas between.
 const parse = (text) => (text ?? "").split(",").filter(Boolean).slice(0, 8).map((part) => ({ run: part.split("@")[0], checkpoint: part.split("@")[1] ?? "" }));
@@ -11,21 +11,31 @@ export function render(main) {
   const columns = parse(parameters().get("runs"));
   const details = new Map();
   const logs = new Map();
-  const seed = h("input", { type: "number", min: 0, value: parameters().get("seed") ?? 0, "aria-label": "Seed", style: { width: "112px" }, oninput: () => { remember({ seed: +seed.value || "" }); draw(); } });
+  const seed = h("input", { type: "number", min: 0, value: parameters().get("seed") ?? 0, "aria-label": "Seed", style: { width: "112px" }, oninput: () => reseed() });
   const adder = h("select", { "aria-label": "Add a run", onchange: () => { if (adder.value) { columns.push({ run: adder.value, checkpoint: "" }); changed(); } } });
   const body = h("div", { class: "columns" });
   const differences = h("section", { class: "panel" });
   const chart = h("div", { class: "chart" });
-  const curves = h("section", { class: "panel stack" }, h("h2", {}, "Curves"), chart);
+  const figures = tableOf("images seen", () => chartRows(0));
+  const curves = h("section", { class: "panel stack" }, h("div", { class: "row" }, h("h2", { class: "grow" }, "Curves"), figures.button), chart, figures.element);
   const lines = h("div", { class: "stack" });
   const rest = h("div", { class: "stack loose", style: { marginTop: "24px" } }, differences, curves, lines);
-  main.append(h("div", { class: "page-head" }, h("h1", { class: "grow" }, "Compare"), h("label", { class: "row muted" }, term("seed", "seed"), seed), h("button", { onclick: () => { seed.value = Math.floor(Math.random() * 1e6); remember({ seed: seed.value }); draw(); } }, "New seed"), adder), body, rest);
+  main.append(h("div", { class: "page-head" }, h("h1", { class: "grow" }, "Compare"), h("label", { class: "row muted" }, term("seed", "seed"), seed), h("button", { onclick: () => { seed.value = Math.floor(Math.random() * 1e6); reseed(); } }, "New seed"), adder), body, rest);
 
   function changed() {
     remember({ runs: write(columns) });
     fillAdder();
     draw();
   }
+
+  function reseed() {
+    remember({ seed: +seed.value || "" });
+    renewTiles();
+    if (columns.length >= 2) drawLines();
+  }
+
+  // Of the columns that are shown, the samples.
+  const renewTiles = debounced(() => { for (const tiles of body.querySelectorAll("[data-column]")) drawTiles(columns[tiles.dataset.column], tiles); });
 
   function fillAdder() {
     const runs = [...state.runs.values()].filter((run) => run.images_seen > 0 && !run.error);
@@ -43,7 +53,7 @@ export function render(main) {
       details.set(run, await api(`/runs/${run}`).catch((error) => ({ error: error.message, checkpoints: [], config: [] })));
       logs.set(run, await api(`/runs/${run}/log`).catch(() => ({ log: [], metrics: [] })));
     }));
-    clear(body, columns.map(column));
+    keepFocus(body, () => clear(body, columns.map(column)));
     if (columns.length >= 2) {
       drawDifferences();
       drawCurves();
@@ -55,35 +65,48 @@ export function render(main) {
     const known = columns.filter(({ run }) => details.get(run).path);
     const sources = [...new Set(known.map(({ run, checkpoint }) => sourceOf(details.get(run).path, checkpoint)))];
     const isOpen = lines.querySelector("details")?.open ?? true;
-    clear(lines, same({
+    keepFocus(lines, () => clear(lines, same({
       terminal: `gansmith compare ${sources.map(quote).join(" ")} --seed ${+seed.value || 0}`,
       Python: `gs.compare(${sources.map(python).join(", ")}, seed=${+seed.value || 0})`,
-    }, isOpen));
+    }, isOpen)));
   }
 
   function column(one, k) {
     const found = details.get(one.run);
-    const tiles = h("div", { class: "tiles" }, h("div", { class: "skeleton", style: { width: "200px", height: "200px" } }));
-    const pick = h("select", { "aria-label": `Checkpoint of ${one.run}`, onchange: () => { one.checkpoint = pick.value; changed(); } }, h("option", { value: "" }, "newest checkpoint"), found.checkpoints.map((seen) => h("option", { value: seen, selected: String(seen) === one.checkpoint }, `${count(seen)} images${seen === found.best ? " ★" : ""}`)));
-    const score = scoreOf(one, found, logs.get(one.run));
+    const tiles = h("div", { class: "tiles", "data-column": k }, h("div", { class: "skeleton", style: { width: "200px", height: "200px" } }));
+    const pick = h("select", { "aria-label": `Checkpoint of ${one.run}`, onchange: () => {
+      one.checkpoint = pick.value;
+      remember({ runs: write(columns) });
+      drawScore();
+      drawTiles(one, tiles);
+      if (columns.length >= 2) drawLines();
+    } }, h("option", { value: "" }, "newest checkpoint"), found.checkpoints.map((seen) => h("option", { value: seen, selected: String(seen) === one.checkpoint }, `${count(seen)} images${seen === found.best ? " ★" : ""}`)));
+    const score = h("div", { class: "stack" });
+    function drawScore() {
+      const { value, name, key, note, isInvalid } = scoreOf(one, found, logs.get(one.run));
+      clear(score, h("div", { class: "spread" }, h("span", { class: "huge" }, ratio(value)), isInvalid && gatesFailed(), term(name, key)), h("p", { class: "small muted" }, note));
+    }
+    drawScore();
     const element = h("article", { class: "stack" },
       h("div", { class: "row" }, h("span", { class: "dot", style: { color: SERIES[k % SERIES.length], width: "12px", height: "12px" } }), h("h2", { class: "grow", style: { overflowWrap: "anywhere" } }, h("a", { href: `/runs/${one.run}` }, one.run)),
         k > 0 && h("button", { class: "quiet icon", "aria-label": "Move left", onclick: () => { columns.splice(k - 1, 0, ...columns.splice(k, 1)); changed(); } }, "←"),
         h("button", { class: "quiet icon", "aria-label": `Remove ${one.run}`, onclick: () => { columns.splice(k, 1); changed(); } }, "×")),
-      found.error ? h("p", { class: "fail" }, found.error) : h("div", { class: "stack" }, h("div", { class: "spread" }, h("span", { class: "huge" }, ratio(score.value)), term(score.name, score.key, true)),
-        h("p", { class: "small muted" }, score.note), pick, tiles));
+      found.error ? h("p", { class: "fail" }, found.error) : h("div", { class: "stack" }, score, pick, tiles));
     if (!found.error) drawTiles(one, tiles);
     return element;
   }
 
   async function drawTiles(one, tiles) {
+    tiles.asking ??= latest();
+    const signal = tiles.asking();
     const query = new URLSearchParams({ seed: +seed.value || 0, count: 25 });
     if (one.checkpoint) query.set("checkpoint", one.checkpoint);
     try {
-      const model = await api(`/runs/${one.run}/generator${one.checkpoint ? `?checkpoint=${one.checkpoint}` : ""}`);
+      const model = await api(`/runs/${one.run}/generator${one.checkpoint ? `?checkpoint=${one.checkpoint}` : ""}`, { signal });
       if (model.labels.length && model.labels.length <= 12) query.set("labels", model.labels.slice(0, 5).map(({ label }) => `${label}-${label}`).join(","));
-      const answer = await api(`/runs/${one.run}/sample?${query}`);
+      const answer = await api(`/runs/${one.run}/sample?${query}`, { signal });
       const pictures = await tilesOf(answer);
+      if (signal.aborted) return;
       const room = Math.min(tiles.parentNode.clientWidth || 280, 560);
       const side = Math.max(1, Math.floor((room - 8) / 5 / answer.size)) * answer.size;
       tiles.style.gridTemplateColumns = `repeat(${answer.columns}, minmax(0, ${side}px))`;
@@ -91,7 +114,7 @@ export function render(main) {
       tiles.setAttribute("role", "img");
       tiles.setAttribute("aria-label", `25 samples of ${one.run}, seed ${+seed.value || 0}`);
     } catch (error) {
-      clear(tiles, h("p", { class: "fail", style: { background: "var(--surface)", padding: "8px" } }, error.message));
+      if (!signal.aborted) clear(tiles, h("p", { class: "fail", style: { background: "var(--surface)", padding: "8px" } }, error.message));
     }
   }
 
@@ -102,11 +125,11 @@ export function render(main) {
     const rows = details.get(names[0]).config.map((row, k) => ({ row, values: names.map((name) => details.get(name).config[k]?.value) })).filter(({ values }) => new Set(values.map(String)).size > 1);
     clear(differences, h("h2", {}, "Choices that differ"), rows.length
       ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Choices that differ" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "choice"), names.map((name) => h("th", { scope: "col" }, name)))),
-        h("tbody", {}, rows.map(({ row, values }) => h("tr", {}, h("td", {}, h("span", { class: "tip mono", tabindex: "0", "data-tip": row.help }, row.name)), values.map((value) => h("td", { class: "mono" }, String(value) !== String(values[0]) ? h("strong", {}, String(value)) : String(value))))))))
+        h("tbody", {}, rows.map(({ row, values }) => h("tr", {}, h("td", {}, explained("span", row.help, "mono", row.name)), values.map((value) => h("td", { class: "mono" }, String(value) !== String(values[0]) ? h("strong", {}, String(value)) : String(value))))))))
       : h("p", { class: "muted" }, "None: these were trained with the same choices."));
   }
 
-  function drawCurves() {
+  function chartRows(strength) {
     const names = [...new Set(columns.map(({ run }) => run))];
     const traces = names.map((name, k) => {
       const scores = logs.get(name).metrics.filter((row) => row.validation_fd_ratio);
@@ -114,22 +137,29 @@ export function render(main) {
     });
     const losses = (key) => names.map((name, k) => {
       const log = logs.get(name).log.filter((row) => !row.kind);
-      return { name, x: log.map((row) => row.images_seen), y: smooth(log.map((row) => row[key] ?? null), 0.8), color: SERIES[k % SERIES.length], dash: ["solid", "dash", "dot", "dashdot"][k % 4] };
+      return { name, x: log.map((row) => row.images_seen), y: smooth(log.map((row) => row[key] ?? null), strength), color: SERIES[k % SERIES.length], dash: ["solid", "dash", "dot", "dashdot"][k % 4] };
     });
-    drawCharts(chart, [{ title: "validation FD ratio", log: true, traces }, { title: "D loss", traces: losses("d_loss") }, { title: "G loss", traces: losses("g_loss") }]).catch((error) => clear(chart, h("p", { class: "muted" }, error.message)));
+    return [{ title: "validation FD ratio", log: true, traces }, { title: "D loss", traces: losses("d_loss") }, { title: "G loss", traces: losses("g_loss") }];
+  }
+
+  function drawCurves() {
+    if (columns.length < 2 || !columns.every(({ run }) => logs.has(run))) return; // they are still asked for
+    figures.draw();
+    drawCharts(chart, chartRows(0.8)).catch((error) => clear(chart, h("p", { class: "muted" }, error.message)));
   }
 
   const unwatch = watch(fillAdder);
   draw();
-  addEventListener("themechange", draw);
-  return () => { unwatch(); removeEventListener("themechange", draw); };
+  addEventListener("themechange", drawCurves);
+  return () => { unwatch(); removeEventListener("themechange", drawCurves); };
 }
 
 // The score of the column's checkpoint where there is one, else the run's newest.
 function scoreOf(one, found, logs) {
   const scores = (logs?.metrics ?? []).filter((row) => row.validation_fd_ratio);
   const wanted = one.checkpoint ? Number(one.checkpoint) : null;
-  if (wanted === null && found.verdict) return { value: found.verdict.fd_ratio, name: "FD ratio", key: "fd_ratio", note: found.verdict.headline };
+  const isJudged = wanted === null ? isNewest(found.verdict, scores.at(-1)) : found.verdict?.images_seen === wanted;
+  if (isJudged) return { value: found.verdict.fd_ratio, name: "FD ratio", key: "fd_ratio", note: found.verdict.headline, isInvalid: found.verdict.valid === false };
   const row = wanted === null ? scores.at(-1) : scores.find((score) => score.images_seen === wanted);
-  return { value: row?.validation_fd_ratio, name: "validation FD ratio", key: "validation_fd_ratio", note: row ? `of ${count(row.images_seen)} images; 1.00 = as close as other real images` : "this checkpoint was not scored" };
+  return { value: row?.validation_fd_ratio, name: "validation FD ratio", key: "validation_fd_ratio", note: row ? `of ${count(row.images_seen)} images; 1.00 = as close as other real images${found.verdict ? `; ${olderVerdict(found.verdict)}` : ""}` : "this checkpoint was not scored" };
 }

@@ -1,6 +1,6 @@
 // Sampling a generator: tiles by seed and class, pins, walks, words, classes by styles, nearest training images.
 import { go, state, watch } from "./app.js";
-import { api, clear, count, debounced, download, h, latest, oops, parameters, python, quote, remember, replaceCards, same, savingButton, sourceOf, term, tilesOf, url } from "./lib.js";
+import { api, clear, count, debounced, download, h, inputsOf, keepFocus, latest, oops, parameters, python, quote, remember, replaceCards, same, savingButton, sourceOf, term, tilesOf, url } from "./lib.js";
 import { drawing, sliders } from "./latents.js";
 
 export async function render(main, id) {
@@ -98,7 +98,7 @@ function makeView(id, found) {
     const side = Math.max(1, Math.floor(room / columns / model.size)) * model.size;
     canvas.style.gridTemplateColumns = `repeat(${columns}, minmax(0, ${side}px))`;
     canvas.classList.toggle("small-tiles", side < 40);
-    clear(canvas, pictures.map((picture, k) => button(tiles[k], picture, k)));
+    keepFocus(canvas, () => clear(canvas, pictures.map((picture, k) => button(tiles[k], picture, k))));
     if (current >= pictures.length) current = -1;
   }
 
@@ -139,7 +139,8 @@ function makeView(id, found) {
   async function drawPins() {
     const signal = pinning();
     const title = h("div", { class: "row" }, h("h2", { class: "grow" }, "Pinned"), pins.length > 0 && h("button", { class: "quiet", onclick: () => { pins.length = 0; remember({ pins: "" }); moving.show(null); drawPins(); draw(); } }, "Clear"));
-    if (!pins.length) return clear(pinned, title, h("p", { class: "muted small" }, "Click images to keep them here: walk between them, find the training images nearest to one, or draw them in every class."));
+    const fill = (...parts) => keepFocus(pinned, () => clear(pinned, title, parts));
+    if (!pins.length) return fill( h("p", { class: "muted small" }, "Click images to keep them here: walk between them, find the training images nearest to one, or draw them in every class."));
     try {
       const answer = await api(`/runs/${id}/explore`, { body: body({ tiles: pins.map(exact) }), signal });
       const pictures = await tilesOf(answer);
@@ -154,14 +155,14 @@ function makeView(id, found) {
         model.labels.length > 0 && h("button", { onclick: () => table() }, "In every class"),
         h("button", { onclick: () => save("explore", { tiles: pins.map(exact), format: "png" }, `${id}-pins.png`) }, "PNG"),
         h("button", { onclick: () => save("explore", { tiles: pins.map(exact), format: "npz" }, `${id}-pins.npz`) }, "NPZ"));
-      clear(pinned, title, row, tools);
+      fill(row, tools);
     } catch (error) {
-      if (!signal.aborted) clear(pinned, title, h("p", { class: "fail" }, error.message));
+      if (!signal.aborted) fill(h("p", { class: "fail" }, error.message));
     }
   }
 
   async function work(title, action) {
-    const panel = h("section", { class: "panel stack" }, h("div", { class: "row" }, h("h2", { class: "grow" }, title), h("button", { class: "quiet", onclick: () => panel.remove() }, "Close")), h("p", { class: "muted" }, "Drawing"));
+    const panel = h("section", { class: "panel stack" }, h("div", { class: "row" }, h("h2", { class: "grow" }, title), h("button", { class: "quiet", onclick: () => keepFocus(left, () => panel.remove()) }, "Close")), h("p", { class: "muted" }, "Drawing"));
     clear(extra, panel);
     try {
       const parts = await action();
@@ -204,7 +205,7 @@ function makeView(id, found) {
     const pictures = await tilesOf(answer);
     const figureOf = (picture, text) => h("figure", { class: "stack", style: { gap: "4px" } }, h("div", { class: "tile pixels", style: { width: "64px" } }, picture), h("figcaption", { class: "small muted num" }, text));
     return [h("p", { class: "muted small" }, "By the root mean square distance of pixels, 0 to 1. A distance near 0 is a copy."),
-      h("div", { class: "row", style: { alignItems: "start" } }, figureOf(mine[0], "sample"), pictures.map((picture, k) => figureOf(picture, answer.tiles[k].distance.toFixed(3)))), h("div", {}, savingButton([...mine, ...pictures], pictures.length + 1, `${id}-neighbours.png`))];
+      h("div", { class: "row", style: { alignItems: "start" } }, figureOf(mine[0], "sample"), pictures.map((picture, k) => figureOf(picture, answer.tiles[k].distance.toFixed(3)))), h("div", {}, savingButton([...mine, ...pictures], pictures.length + 1, `${id}-neighbours.png`)), nearLines(exact(tile), pictures.length)];
   });
 
   const table = () => work("Pinned styles in every class", async () => {
@@ -215,13 +216,19 @@ function makeView(id, found) {
     const head = (text) => h("span", { class: "small muted num", style: { background: "var(--surface)", padding: "2px", overflow: "hidden" } }, text);
     const rows = styles.map((pin, k) => [head(`${pin.seed}:${pin.index}`), pictures.slice(k * labels.length, (k + 1) * labels.length).map((picture) => h("div", { class: "tile" }, picture))]);
     return [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Classes by styles" }, h("div", { class: "tiles", style: { gridTemplateColumns: `auto repeat(${labels.length}, ${Math.max(1, Math.round(44 / model.size)) * model.size}px)`, maxWidth: "none" } },
-      head(""), labels.map(({ name }) => head(name)), rows)), h("div", {}, savingButton(pictures, labels.length, `${id}-classes.png`))];
+      head(""), labels.map(({ name }) => head(name)), rows)), h("div", {}, savingButton(pictures, labels.length, `${id}-classes.png`)), tableLines(styles, labels)];
   });
 
   const save = (what, request, name) => download(`/runs/${id}/${what}`, { body: body(request), name });
 
   function drawHead() {
-    const checkpoint = h("select", { "aria-label": "Checkpoint", onchange: () => { chosen.checkpoint = checkpoint.value; draw(); drawPins(); moving.renew(); } }, h("option", { value: "" }, "newest checkpoint"),
+    const checkpoint = h("select", { "aria-label": "Checkpoint", onchange: () => {
+      chosen.checkpoint = checkpoint.value;
+      if (!model) return; // what is drawn first is of this one
+      draw();
+      drawPins();
+      moving.renew();
+    } }, h("option", { value: "" }, "newest checkpoint"),
       found.checkpoints.map((seen) => h("option", { value: seen, selected: String(seen) === chosen.checkpoint }, `${count(seen)} images${seen === found.best ? " ★" : ""}`)));
     clear(head, h("div", { class: "grow" }, h("h1", {}, "Explore"), h("p", { class: "muted" }, h("a", { href: `/runs/${id}` }, id), ` · ${found.recipe} on ${found.data}`)), checkpoint, h("a", { class: "button", href: `/compare?runs=${id}` }, "Compare"));
   }
@@ -231,7 +238,31 @@ function makeView(id, found) {
     const flags = [`--seed ${chosen.seed}`, chosen.label !== "" && `--labels ${quote(asText(chosen.label))}`, `--count ${chosen.count}`, chosen.truncation !== 1 && `--truncation ${chosen.truncation}`].filter(Boolean).join(" ");
     const keywords = [`${chosen.count}`, `seed=${chosen.seed}`, chosen.label !== "" && `labels=${/^\d+$/.test(chosen.label) ? `[${chosen.label}]` : python(chosen.label)}`, chosen.truncation !== 1 && `truncation=${chosen.truncation}`].filter(Boolean).join(", ");
     const isOpen = lines.querySelector("details")?.open;
-    clear(lines, same({ terminal: `gansmith sample ${quote(source())} ${flags}`, Python: `gs.sample(${python(source())}, ${keywords})` }, isOpen));
+    keepFocus(lines, () => clear(lines, same({ terminal: `gansmith sample ${quote(source())} ${flags}`, Python: `gs.sample(${python(source())}, ${keywords})` }, isOpen)));
+  }
+
+  const truncation = (form) => (chosen.truncation === 1 ? "" : form.replace("?", chosen.truncation));
+
+  function nearLines(tile, many) {
+    const words = [
+      ...inputsOf(source(), tile), `model, z = truncated(model, z, ${chosen.truncation})`, "from gansmith.pictures.plots import neighbours", "from gansmith.training.inputs import choose_images",
+      `images = neighbours(generate(model, z, y), choose_images(gs.open_run(${python(found.path)}).config)[2].pixels, count=${many})`,
+    ];
+    return same({ Python: words.join("; ") });
+  }
+
+  function tableLines(styles, labels) {
+    const pairs = styles.map(({ seed, index }) => `(${seed}, ${index})`).join(", ");
+    return same({ Python: `images = [[gs.sample(${python(source())}, index + 1, seed=seed, labels=[y]${truncation(", truncation=?")}).images[index] for y in [${labels.map(({ label }) => label).join(", ")}]] for seed, index in [${pairs}]]` });
+  }
+
+  // In one hand, every letter is drawn with the seed's first latent.
+  function writeLines(labels, isOneHand) {
+    const many = labels.length;
+    return same(isOneHand
+      ? { Python: `images = [gs.sample(${python(source())}, 1, seed=${chosen.seed}, labels=[y]${truncation(", truncation=?")}).images[0] for y in [${labels.join(", ")}]]` }
+      : { terminal: `gansmith sample ${quote(source())} --seed ${chosen.seed} --labels ${labels.map((label) => asText(String(label))).join(",")} --count ${many}${truncation(" --truncation ?")}`,
+        Python: `images = gs.sample(${python(source())}, ${many}, seed=${chosen.seed}, labels=[${labels.join(", ")}]${truncation(", truncation=?")}).images` });
   }
 
   function drawControls() {
@@ -269,11 +300,13 @@ function makeView(id, found) {
     }
     if (![...names.keys()].some((name) => name.length === 1)) return null;
     const keeping = h("span");
+    const lined = h("div");
     const write = debounced(async () => {
       const letters = [...word.value].filter((letter) => letter !== " ");
       const missing = letters.find((letter) => !names.has(letter));
       const signal = writing();
       clear(keeping);
+      clear(lined);
       remember({ word: word.value, hands: hands.value === "many" ? "many" : "" });
       if (!letters.length) return clear(paper);
       if (missing) return clear(paper, h("span", { class: "fail small", style: { padding: "8px", background: "var(--surface)" } }, `There is no class “${missing}”.`));
@@ -283,13 +316,14 @@ function makeView(id, found) {
         if (signal.aborted) return;
         const side = Math.max(1, Math.min(3, Math.floor((right.clientWidth - 40) / letters.length / model.size))) * model.size;
         clear(paper, pictures.map((picture, k) => h("div", { class: "tile", style: { width: `${side}px` } }, picture, seedOf(answer.tiles[k]))));
+        clear(lined, writeLines(letters.map((letter) => names.get(letter)), hands.value === "one"));
         clear(keeping, savingButton(pictures, letters.length, `${id}-${word.value.replace(/\W+/g, "-")}.png`));
       } catch (error) {
         if (!signal.aborted) clear(paper, h("span", { class: "fail" }, error.message));
       }
     });
     writeAgain = () => { if (word.value) write(); };
-    return h("section", { class: "panel stack" }, h("h2", {}, "Write"), h("div", { class: "row" }, word, hands, keeping), h("div", { style: { overflowX: "auto" } }, paper));
+    return h("section", { class: "panel stack" }, h("h2", {}, "Write"), h("div", { class: "row" }, word, hands, keeping), h("div", { style: { overflowX: "auto" } }, paper), lined);
   }
 
   return {
@@ -305,7 +339,7 @@ function makeView(id, found) {
         return;
       }
       if (!both.isConnected) return;
-      moving = sliders({ id, model, body, exact, pins });
+      moving = sliders({ id, model, body, exact, source, pins });
       sketch = drawing({ id, model, body, source, onFound: moving.show });
       drawControls();
       draw();

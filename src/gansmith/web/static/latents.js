@@ -1,5 +1,5 @@
 // Sections of the explorer that act on latents: sliders along directions, a drawing or a picture projected.
-import { api, clear, debounced, h, latest, parameters, python, quote, remember, same, savingButton, term, tilesOf, toast } from "./lib.js";
+import { api, clear, debounced, h, inputsOf, keepFocus, latest, parameters, python, quote, remember, same, savingButton, term, tilesOf, toast } from "./lib.js";
 
 const SIDE = 280; // of the drawing
 const MAX_UPLOAD_PX = 512;
@@ -10,12 +10,13 @@ const DIRECTION = "The main directions of latent space: principal components of 
 const VARIETY = "Below 1, latents (or styles) move towards their mean: truer to type, less varied.";
 
 // The sliders move one image: the newest pinned one, or what was found for a drawing.
-export function sliders({ id, model, body, exact, pins }) {
+export function sliders({ id, model, body, exact, source, pins }) {
   const picture = h("div", { class: "ground", style: { width: "max-content" } });
   const rows = h("div", { class: "sliders" });
   const status = h("p", { class: "small muted num", role: "status" });
   const keeping = h("span");
-  const element = h("section", { class: "panel stack", style: { minHeight: "640px" } }, h("h2", {}, term("Directions", DIRECTION)), picture, rows, status);
+  const lines = h("div");
+  const element = h("section", { class: "panel stack", style: { minHeight: "640px" } }, h("h2", {}, term("Directions", DIRECTION)), picture, rows, status, lines);
   const given = parameters();
   const steps = parseSteps(given.get("steps"));
   let variety = within(given.get("variety") ?? 1, 0, 1);
@@ -42,11 +43,23 @@ export function sliders({ id, model, body, exact, pins }) {
       clear(picture, canvas);
       if (!isBuilt) build(answer.shares);
       clear(keeping, savingButton([canvas], 1, `${id}-moved.png`));
+      drawLines(tile ?? { seed: 0, index: 0 }, answer.shares.length);
       status.textContent = `${subject ? "your picture" : tile ? "the newest pinned image" : "image 0 of seed 0"}, moved in ${Math.round(performance.now() - began)} ms`;
     } catch (error) {
       if (!signal.aborted) status.textContent = error.message;
     }
   });
+
+  // The same in Python; of a picture that was inverted, `invert` gives the latents.
+  function drawLines(tile, many) {
+    const isOpen = lines.querySelector("details")?.open;
+    const label = model.labels.length ? ", label=int(model.conditioning.label_of(y))" : "";
+    const words = [
+      ...inputsOf(source(), tile), `z = gs.directions(model, ${many}${label}).move(z, [${steps.slice(0, many).join(", ")}])`,
+      `model, z = truncated(model, z, ${variety})`, "images = generate(model, z, y)",
+    ];
+    keepFocus(lines, () => clear(lines, subject === null && same({ Python: words.join("; ") }, isOpen)));
+  }
 
   function slider(name, tip, low, high, value, change) {
     const shown = h("span", { class: "num" }, value.toFixed(1));
@@ -56,7 +69,11 @@ export function sliders({ id, model, body, exact, pins }) {
 
   function build(shares) {
     isBuilt = true;
-    clear(rows, shares.map((share, k) => slider(`PC ${k + 1} (${Math.round(100 * share)}\u2009%)`, "", -FURTHEST, FURTHEST, steps[k], (value) => { steps[k] = value; })),
+    keepFocus(element, () => fill(shares));
+  }
+
+  function fill(shares) {
+    clear(rows, shares.map((share, k) => slider(`PC ${k + 1} (${Math.round(100 * share)}\u202f%)`, "", -FURTHEST, FURTHEST, steps[k], (value) => { steps[k] = value; })),
       slider("variety", VARIETY, 0, 1, variety, (value) => { variety = value; }));
     element.querySelector(".reset")?.remove();
     element.append(h("div", { class: "row reset" }, h("button", { onclick: () => { steps.fill(0); variety = 1; isBuilt = false; draw(); } }, "Reset"), keeping));
@@ -126,7 +143,7 @@ export function drawing({ id, model, body, source, onFound }) {
         canvas.classList.add("pixels");
         return h("figure", { class: "stack", style: { gap: "4px" } }, canvas, h("figcaption", { class: "small muted" }, k ? "what G draws" : "as G's images are"));
       });
-      const opinion = answer.realness && `D finds your picture more real than ${Math.round(100 * answer.realness[0])}\u2009% of G's samples.`;
+      const opinion = answer.realness && `D finds your picture more real than ${Math.round(100 * answer.realness[0])}\u202f% of G's samples.`;
       clear(result, shown, h("div", { class: "stack", style: { flex: "1 1 180px" } },
         answer.name && h("p", {}, `Found in class ${answer.name}.`),
         h("p", { class: "muted" }, `Pixel error ${answer.pixel_error.toFixed(3)}; the nearest of many random samples had ${answer.sample_error.toFixed(3)}.`), opinion && h("p", {}, opinion),

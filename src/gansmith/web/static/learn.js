@@ -1,5 +1,6 @@
 // Lessons with a tiny GAN in the plane: the server trains it, this page draws what happens.
-import { api, clear, figure, h, parameters, python, quote, remember, same, say } from "./lib.js";
+import { tableOf } from "./charts.js";
+import { api, clear, explained, figure, h, keepFocus, parameters, python, quote, remember, same, say } from "./lib.js";
 
 const SPEEDS = [["slow", 10], ["normal", 120], ["fast", 600]]; // steps of D in a second
 const MAX_STEPS = 60; // of one request
@@ -12,7 +13,7 @@ const NUMBERS = [
   ["d_real", "D on real", "Mean of D's output on new real points: the probability of real, where the loss has one.", figure],
   ["d_fake", "D on fake", "The same on generated points. Where both are 0.5, D cannot tell them apart.", figure],
   ["gradient", "Gradient on fakes", "Mean length of the gradient that a generated point receives from G's loss.", figure],
-  ["slope", "Slope of D", "Mean length of D's own gradient at real points, which R1 keeps small.", figure],
+  ["slope", "Gradient norm of D", "Mean norm of D's gradient at real points, which R1 keeps small.", figure],
 ];
 const LABELS = {
   objective: "Loss", g_lr: "Learning rate of G", d_lr: "Learning rate of D", d_steps: "D steps for each G step", r1_gamma: "R1",
@@ -24,7 +25,7 @@ const VALUES = {
   r1_gamma: [0, 0.01, 0.1, 1, 10], gradient_penalty: [0, 0.1, 1, 10], label_smoothing: [0, 0.1, 0.3], instance_noise: [0, 0.05, 0.15, 0.3],
   ema: [0, 0.02, 0.05, 0.1], conditioning: ["none", "labels"], points: [0, 16, 64, 1000],
 };
-function percent(v) { return `${Math.round(100 * v)}\u2009%`; }
+function percent(v) { return `${Math.round(100 * v)}\u202f%`; }
 
 export async function render(main) {
   const table = await api("/learn");
@@ -59,7 +60,11 @@ function makeView(table) {
   const tabs = h("nav", { class: "lessons", "aria-label": "Lessons" });
   const canvas = h("canvas", { class: "plane", role: "img", tabindex: "0", "aria-label": "The plane" });
   const numbers = h("dl", { class: "numbers" });
+  const values = NUMBERS.map(() => h("dd", { class: "num" }));
+  const step = h("dd", { class: "num" });
+  clear(numbers, h("div", {}, h("dt", {}, "Step"), step), NUMBERS.map(([, title, meaning], k) => h("div", {}, explained("dt", meaning, "", title), values[k])));
   const curves = h("canvas", { class: "curves", role: "img", "aria-label": "Losses" });
+  const figures = tableOf("step", () => ["d", "g"].map((name) => ({ title: `${name.toUpperCase()} loss`, traces: [{ name: `${name.toUpperCase()} loss`, x: history.map((row) => row.step), y: history.map((row) => row[name]) }] })));
   const play = h("button", { class: "primary", type: "button", onclick: () => setPlaying(!isPlaying) });
   const problem = h("p", { class: "fail", role: "alert" });
   const speeds = h("div", { class: "segmented", role: "group", "aria-label": "Speed" }, SPEEDS.map(([name, value]) => h("button", { type: "button", onclick: () => { speed = value; drawSpeeds(); } }, name)));
@@ -72,7 +77,7 @@ function makeView(table) {
     h("div", { class: "row" }, play, h("button", { type: "button", onclick: () => { setPlaying(false); ask(1); } }, "One step"), speeds, h("button", { type: "button", onclick: () => { begin(choices); ask(0); } }, "Start again")),
     fieldChoice, problem, numbers);
   const panel = h("section", { class: "panel stack lesson", "aria-live": "polite" });
-  const right = h("div", { class: "stack" }, panel, h("section", { class: "panel stack" }, h("h2", {}, "Losses"), curves, h("p", { class: "small muted legend" }, mark("d"), "D", mark("g"), "G (dashed)", h("span", {}, "The line at 1.39 is the loss of a D that cannot tell real from generated."))),
+  const right = h("div", { class: "stack" }, panel, h("section", { class: "panel stack" }, h("div", { class: "row" }, h("h2", { class: "grow" }, "Losses"), figures.button), curves, figures.element, h("p", { class: "small muted legend" }, mark("d"), "D", mark("g"), "G (dashed)", h("span", {}, "The line at 1.39 is the loss of a D that cannot tell real from generated."))),
     h("details", { class: "panel" }, h("summary", {}, "Try things yourself"), controls));
 
   function mark(name) { return h("i", { class: `mark ${name}`, "aria-hidden": "true" }); }
@@ -173,7 +178,15 @@ function makeView(table) {
   const isDone = (one) => one.steps.every((_, k) => done.has(`${one.name}/${k}`));
 
   function drawLesson() {
+    keepFocus(tabs, drawTabs);
+    keepFocus(panel, drawPanel);
+  }
+
+  function drawTabs() {
     clear(tabs, lessons.map((one, k) => h("button", { type: "button", "aria-current": k === at.lesson ? "step" : null, onclick: () => openLesson(k) }, h("span", { class: "place num", "aria-hidden": "true" }, isDone(one) ? "\u2713" : k + 1), one.title, isDone(one) && h("span", { class: "hidden-text" }, ", done"))));
+  }
+
+  function drawPanel() {
     const step = lesson().steps[at.step];
     const total = lesson().steps.length;
     const head = [h("div", { class: "spread" }, h("h2", {}, lesson().title), h("span", { class: "muted small num" }, step ? `step ${at.step + 1} of ${total}` : "on digits"))];
@@ -185,13 +198,13 @@ function makeView(table) {
       const query = new URLSearchParams({ recipe, minutes: 2, choices: JSON.stringify(wanted) });
       const isLast = at.lesson + 1 === lessons.length;
       clear(panel, head, h("p", {}, "The same experiment with images of digits."), h("p", {}, lesson().digits_text), same({ terminal: words.map(quote).join(" "), Python: `gs.train(${python(recipe)}, ${keywords})` }, true),
-        h("div", { class: "row" }, back, h("a", { class: "button", href: `/new?${query}` }, "Train it here"), !isLast && h("button", { type: "button", class: "primary", onclick: () => openLesson(at.lesson + 1) }, `Next: ${lessons[at.lesson + 1].title}`)));
+        h("div", { class: "row" }, back, h("a", { class: "button", href: `/new?${query}` }, "Train it here"), !isLast && h("button", { type: "button", class: "primary", "data-name": "next", onclick: () => openLesson(at.lesson + 1) }, `Next: ${lessons[at.lesson + 1].title}`)));
       return;
     }
     const seen = done.has(key());
     clear(panel, head, h("p", {}, step.text), h("div", { class: "row" }, h("button", { type: "button", class: seen ? "" : "primary", onclick: act }, step.do)),
       h("p", { class: seen ? "seen" : "muted" }, h("span", { "aria-hidden": "true" }, seen ? "\u2713 " : "\u25cb "), seen ? "Seen: " : "Then: ", step.see),
-      h("div", { class: "row" }, back, h("button", { type: "button", class: seen ? "primary" : "quiet", onclick: () => openLesson(at.lesson, at.step + 1) }, at.step + 1 < total ? "Next step" : "On digits")));
+      h("div", { class: "row" }, back, h("button", { type: "button", class: seen ? "primary" : "quiet", "data-name": "next", onclick: () => openLesson(at.lesson, at.step + 1) }, at.step + 1 < total ? "Next step" : "On digits")));
   }
 
   // ----- controls
@@ -244,7 +257,8 @@ function makeView(table) {
     dot(frame.points, isLabelled ? (k) => LABEL_COLOURS[frame.labels[k]] : colour("--g"), 3, colour("--surface"));
     if (frame.average.length) dot(frame.average, colour("--score"), 3, colour("--surface"));
     drawArrows(context, side);
-    clear(numbers, h("div", {}, h("dt", {}, "Step"), h("dd", { class: "num" }, figure(frame.steps))), NUMBERS.map(([name, title, meaning, show]) => h("div", {}, h("dt", { class: "tip", tabindex: "0", "data-tip": meaning, "aria-description": meaning }, title), h("dd", { class: "num" }, frame.measured[name] === null ? "–" : show(frame.measured[name])))));
+    step.textContent = figure(frame.steps);
+    NUMBERS.forEach(([name, , , show], k) => { values[k].textContent = frame.measured[name] === null ? "–" : show(frame.measured[name]); });
     canvas.setAttribute("aria-label", `After ${frame.steps} steps: ${frame.measured.modes} of 8 modes found, ${percent(frame.measured.quality)} of the points near one`);
     drawCurves();
   }
@@ -319,6 +333,7 @@ function makeView(table) {
       context.setLineDash([]);
     }
     const newest = history.at(-1);
+    figures.draw();
     curves.setAttribute("aria-label", newest ? `Losses: D ${figure(newest.d)}, G ${figure(newest.g)}` : "No losses yet");
   }
 

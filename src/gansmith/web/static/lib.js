@@ -18,12 +18,30 @@ export const clear = (element, ...children) => {
   return element;
 };
 
-// Makes what an element holds again only where what it shows has changed, since what is replaced loses the focus.
+const CONTROLS = "a[href], button, input, select, textarea, summary, [tabindex='0']";
+const controlsOf = (element) => [...element.querySelectorAll(CONTROLS)].filter((control) => !control.disabled);
+const nameOf = (control) => control.dataset.name ?? control.getAttribute("aria-label") ?? control.textContent;
+
+// Changes what an element holds. Where the control that had the focus goes, the one that has its name now gets it, else the
+// one in its place.
+export function keepFocus(element, change) {
+  const held = element.contains(document.activeElement) ? document.activeElement : null;
+  const place = held ? controlsOf(element).indexOf(held) : 0;
+  change();
+  if (!held || held.isConnected) return;
+  const controls = controlsOf(element);
+  const named = controls.filter((control) => nameOf(control) === nameOf(held));
+  const next = named.find((control) => controls.indexOf(control) >= place) ?? named.at(-1) ?? controls[Math.min(place, controls.length - 1)];
+  if (!next) element.tabIndex = -1;
+  (next ?? element).focus({ preventScroll: true });
+}
+
+// Makes what an element holds again where what it shows has changed.
 export function renew(element, shown, make) {
   const text = JSON.stringify(shown);
   if (element.shown === text) return;
   element.shown = text;
-  clear(element, make());
+  keepFocus(element, () => clear(element, make()));
 }
 
 // Replaces cards of runs; the new card of the run that had the focus gets it.
@@ -47,7 +65,7 @@ export async function download(path, { name, ...options }) {
   try {
     saveBlob(await (await answerOf(path, options)).blob(), name);
   } catch (error) {
-    toast(error.message);
+    toast(error.name === "AbortError" ? `${name} is cancelled.` : error.message);
   }
 }
 
@@ -124,9 +142,14 @@ export function follow(path, handlers, onState = () => {}) {
   };
 }
 
-export const count = (n) => (n === null || n === undefined ? "–" : Math.round(n).toString().replace(/\B(?=(\d{3})+$)/g, "\u2009"));
+export const count = (n) => (n === null || n === undefined ? "–" : Math.round(n).toString().replace(/\B(?=(\d{3})+$)/g, "\u202f"));
 export const short = (n) => (n >= 1e6 ? `${+(n / 1e6).toFixed(2)}M` : n >= 1e3 ? `${+(n / 1e3).toFixed(n < 1e4 ? 1 : 0)}k` : `${n}`);
 export const ratio = (n) => (n === null || n === undefined ? "–" : n < 100 ? n.toFixed(2) : count(n));
+// An evaluation of older images than those whose score is shown.
+export const olderVerdict = (found) => `evaluated: ${ratio(found.fd_ratio)} at ${count(found.images_seen)} images${found.valid === false ? ", gates failed" : ""}`;
+// What a run's newest images scored: by the verdict, where training has not scored newer ones.
+export const isNewest = (verdict, score) => Boolean(verdict) && !(score && score.images_seen > verdict.images_seen);
+export const gatesFailed = () => h("span", { class: "badge fail" }, "gates failed");
 export const figure = (n) => (n === null || n === undefined ? "–" : typeof n !== "number" ? String(n) : Number.isInteger(n) ? count(n) : +n.toPrecision(4) + "");
 export function duration(s) {
   if (s === null || s === undefined) return "";
@@ -159,7 +182,9 @@ export const MEANINGS = {
   truncation: "Below 1, styles move towards their mean: higher fidelity, less variety.",
   seed: "The same seed always gives the same images.",
 };
-export const term = (text, key, end) => h("span", { class: `tip${end ? " end" : ""}`, tabindex: "0", "data-tip": MEANINGS[key] ?? key, "aria-description": MEANINGS[key] ?? key }, text);
+export const term = (text, key, kind = "") => explained("span", MEANINGS[key] ?? key, kind, text);
+// An element whose meaning shows when it is pointed at or has the focus.
+export const explained = (name, meaning, kind, ...children) => h(name, { class: `tip ${kind}`, tabindex: "0", "data-tip": meaning, "aria-description": meaning }, ...children);
 
 export function code(text, label) {
   const button = h("button", { class: "quiet", type: "button", "aria-label": `Copy: ${label}` }, "Copy");
@@ -182,7 +207,8 @@ async function copied(text, element) {
   }
 }
 
-export const same = (lines, isOpen = false) => h("details", { class: "panel", open: isOpen }, h("summary", {}, "The same in a terminal, in Python"), h("div", { class: "stack" }, Object.entries(lines).map(([name, line]) => code(line, name))));
+const titleOf = (lines) => (Object.keys(lines).some((name) => name.startsWith("terminal")) ? "The same in a terminal, in Python" : "The same in Python");
+export const same = (lines, isOpen = false) => h("details", { class: "panel", open: isOpen }, h("summary", {}, titleOf(lines)), h("div", { class: "stack" }, Object.entries(lines).map(([name, line]) => code(line, name))));
 
 export const oops = (error, retry) => h("div", { class: "empty", role: "alert" }, h("h2", {}, "That did not work"), h("p", {}, error.message), retry && h("button", { onclick: retry }, "Try again"));
 
@@ -248,6 +274,12 @@ export async function tilesOf(answer) {
 
 // A run or one of its checkpoints as commands take it.
 export const sourceOf = (path, checkpoint) => (checkpoint ? `${path}/checkpoints/${String(checkpoint).padStart(9, "0")}` : path);
+
+// Statements in Python that give the model, latent and class id of a tile.
+export const inputsOf = (source, { seed, index, y }) => [
+  "import torch", "from gansmith.latent_space import truncated", "from gansmith.sampling import draw_inputs, generate", `model = gs.load(${python(source)})`,
+  `z, y = draw_inputs(model, seed=${seed}, count=${index + 1})`, `z, y = z[-1:], ${y === undefined ? "y[-1:]" : `torch.tensor([${y}])`}`,
+];
 
 // A value as Python writes it.
 export const python = (value) => (typeof value === "boolean" ? (value ? "True" : "False") : JSON.stringify(value));

@@ -1,6 +1,6 @@
 // A new run: data, recipe, length, options, on one page; the command that does the same stays in view.
 import { go, state } from "./app.js";
-import { api, clear, code, count, debounced, duration, h, latest, parameters, ratio, same, toast, url } from "./lib.js";
+import { api, clear, code, count, debounced, duration, h, keepFocus, latest, parameters, ratio, remember, same, toast, url } from "./lib.js";
 
 const ABOUT = {
   default: "Gansmith's own recipe: the best result in minutes on a few cores. Start here.",
@@ -15,13 +15,12 @@ const LENGTHS = [["1", "1 min", "first shapes"], ["3", "3 min", "readable digits
 export async function render(main) {
   const given = parameters();
   const [{ fields }, { recipes }, { data_sets: sets }] = await Promise.all([api("/fields"), api("/recipes"), api("/datasets")]);
-  const wanted = { recipe: given.get("recipe") ?? "default", data: given.get("data") ?? "mnist", length: "minutes", amount: given.get("minutes") ?? "3", choices: {} };
+  const wanted = { recipe: "default", data: "mnist", length: "minutes", amount: "3", choices: {}, dropped: [] };
   const from = given.get("from");
   if (from) await takeOver(from, wanted, fields);
   if (!main.isConnected) return;  // another page was opened
-  try {
-    Object.assign(wanted.choices, JSON.parse(given.get("choices") ?? "{}"));
-  } catch { /* not ours: the form starts without */ }
+  const begun = inAddress(wanted);
+  reopen(wanted, given);
   const foot = h("div", { class: "foot" });
   const problem = h("p", { class: "fail", role: "alert" });
   const start = h("button", { class: "primary", onclick: begin }, "Start");
@@ -31,24 +30,31 @@ export async function render(main) {
   const asking = latest();
   const settle = debounced(async () => {
     const signal = asking();
+    const now = inAddress(wanted);
+    remember(Object.fromEntries(Object.entries(now).map(([name, value]) => [name, value === begun[name] ? "" : value])));
     length.expect();
-    if (!wanted.data) {
-      start.disabled = true;
-      return clear(line, h("span", { class: "muted" }, "Choose the data first."));
-    }
+    data.renew();
+    problem.textContent = "";
+    if (!wanted.data) return refuse("Choose the data first.");
+    if (wanted.amount !== "" && !(wanted.amount > 0)) return refuse("The length must be above 0.");
     try {
       const found = await api("/config", { body: request(), signal });
-      problem.textContent = "";
       start.disabled = false;
-      clear(line, code(found.commands.terminal, "terminal"));
+      keepFocus(line, () => clear(line, code(found.commands.terminal, "terminal")));
       const isOpen = lines.querySelector("details")?.open;
-      clear(lines, same({ terminal: found.commands.terminal, Python: found.commands.python }, isOpen));
+      keepFocus(lines, () => clear(lines, same({ terminal: found.commands.terminal, Python: found.commands.python }, isOpen)));
     } catch (error) {
       if (signal.aborted) return;
       problem.textContent = error.message;
-      start.disabled = true;
+      refuse("There is no command for this yet.");
     }
   });
+
+  function refuse(sentence) {
+    start.disabled = true;
+    clear(line, h("span", { class: "muted" }, sentence));
+    clear(lines);
+  }
 
   function request() {
     const length = wanted.amount === "" ? {} : { [wanted.length]: wanted.length === "images" ? Math.round(+wanted.amount) : +wanted.amount };
@@ -64,17 +70,35 @@ export async function render(main) {
     } catch (error) {
       problem.textContent = error.message;
       start.disabled = false;
+      start.focus();
     }
   }
 
   const options = optionStep(wanted, fields, recipes, settle);
   const length = lengthStep(wanted, settle);
+  const data = dataStep(wanted, sets, settle);
   clear(foot, line, start);
   main.append(h("div", { class: "narrow stack loose" },
     h("h1", {}, from ? `A copy of ${from}` : "New run"),
-    dataStep(wanted, sets, settle), recipeStep(wanted, recipes, () => { options.draw(); settle(); }), length.element, options.element, lines, problem, foot));
+    wanted.dropped.length > 0 && h("p", { class: "notice" }, `Not taken over, since a form cannot set it: ${wanted.dropped.join(", ")}.`),
+    data.element, recipeStep(wanted, recipes, () => { options.draw(); settle(); }), length.element, options.element, lines, problem, foot));
   settle();
   if (location.hash === "#data") document.getElementById("data")?.scrollIntoView();
+}
+
+const LENGTH_UNITS = ["minutes", "images", "epochs"];
+const NOT_CHOSEN = ["recipe", "data", "data_dir", "images", "planned_images", "schedule_images"]; // they are set elsewhere, or follow
+
+// What the address says of a form.
+const inAddress = (wanted) => ({ recipe: wanted.recipe, data: wanted.data, choices: JSON.stringify(wanted.choices), ...Object.fromEntries(LENGTH_UNITS.map((unit) => [unit, unit === wanted.length ? String(wanted.amount) : ""])) });
+
+function reopen(wanted, given) {
+  for (const name of ["recipe", "data"]) if (given.has(name)) wanted[name] = given.get(name);
+  for (const unit of LENGTH_UNITS) if (given.has(unit)) Object.assign(wanted, { length: unit, amount: given.get(unit) });
+  try {
+    const choices = JSON.parse(given.get("choices") ?? "null");
+    if (choices && typeof choices === "object") wanted.choices = choices;
+  } catch { /* not ours: the form starts without */ }
 }
 
 // The choices of another run that are not its recipe's.
@@ -83,7 +107,7 @@ async function takeOver(from, wanted, fields) {
     const found = await api(`/runs/${from}`);
     const known = new Set(fields.map((field) => field.name));
     Object.assign(wanted, { recipe: found.recipe, length: "images", amount: String(found.images), data: found.data_choice, lost: found.data_choice ? "" : found.data });
-    for (const row of found.config) if (row.is_changed && known.has(row.name)) wanted.choices[row.name] = row.value;
+    for (const row of found.config.filter((row) => row.is_changed && !NOT_CHOSEN.includes(row.name))) known.has(row.name) ? (wanted.choices[row.name] = row.value) : wanted.dropped.push(`${row.name} (${row.value || "none"})`);
   } catch (error) {
     toast(error.message);
   }
@@ -128,7 +152,7 @@ function dataStep(wanted, sets, settle) {
         progress.value = (k + 1) / sent.length;
       }
       clear(result, h("div", { class: "skeleton", style: { height: "160px" } }));
-      const facts = await api(`/uploads/${upload.id}`, { signal });
+      const facts = await look(upload.id, signal);
       if (!signal.aborted) show(upload, facts, chosen.length - sent.length);
     } catch (error) {
       if (!signal.aborted) clear(result, h("p", { class: "notice fail" }, error.message));
@@ -142,11 +166,19 @@ function dataStep(wanted, sets, settle) {
     send(chosen);
   }
 
-  // The upload of the run that is duplicated.
+  // How the choices prepare pictures, as a query.
+  const prepared = () => new URLSearchParams(["size", "resize", "color"].filter((name) => name in wanted.choices).map((name) => [name, wanted.choices[name]])).toString();
+
+  function look(id, signal) {
+    result.shown = prepared();
+    return api(`/uploads/${id}?${result.shown}`, { signal });
+  }
+
+  // An upload that is here: of the run that is duplicated, of the address, or prepared in another way now.
   async function again(id) {
     const signal = sending();
     try {
-      const facts = await api(`/uploads/${id}`, { signal });
+      const facts = await look(id, signal);
       if (!signal.aborted) show({ id }, facts);
     } catch (error) {
       if (!signal.aborted) clear(result, h("p", { class: "notice fail" }, error.message));
@@ -166,9 +198,12 @@ function dataStep(wanted, sets, settle) {
       skipped > 0 && h("p", { class: "muted small" }, `${count(skipped)} other ${skipped === 1 ? "file was" : "files were"} left out.`),
       facts.notices.map((notice) => h("p", { class: "muted small" }, notice))));
   }
-  if (wanted.lost) clear(result, h("p", { class: "notice" }, `The other run read “${wanted.lost}” from its own place, which this form cannot name: choose the data again.`));
+  if (wanted.lost && !wanted.data) clear(result, h("p", { class: "notice" }, `The other run read “${wanted.lost}” from its own place, which this form cannot name: choose the data again.`));
   if (wanted.data.startsWith("upload:")) again(wanted.data.slice(7));
-  return step("1", "Data", h("div", { class: "choices" }, buttons.map(([, button]) => button)), drop, result);
+  return {
+    element: step("1", "Data", h("div", { class: "choices" }, buttons.map(([, button]) => button)), drop, result),
+    renew() { if (wanted.data.startsWith("upload:") && result.shown !== prepared()) again(wanted.data.slice(7)); },
+  };
 }
 
 const pathOf = (file) => file.relative || file.webkitRelativePath || file.name;
@@ -217,7 +252,7 @@ function recipeStep(wanted, recipes, settle) {
 }
 
 function lengthStep(wanted, settle) {
-  const unit = h("select", { "aria-label": "Length in", onchange: () => { wanted.length = unit.value; mark(); settle(); } }, ["minutes", "images", "epochs"].map((name) => h("option", { value: name, selected: name === wanted.length }, name)));
+  const unit = h("select", { "aria-label": "Length in", onchange: () => { wanted.length = unit.value; mark(); settle(); } }, LENGTH_UNITS.map((name) => h("option", { value: name, selected: name === wanted.length }, name)));
   const amount = h("input", { type: "number", min: 0, step: "any", value: wanted.amount, "aria-label": "Length", style: { width: "128px" }, oninput: () => { wanted.amount = amount.value; mark(); settle(); } });
   const buttons = LENGTHS.map(([minutes, name, what]) => [minutes, h("button", { class: "choice", type: "button", onclick: () => { Object.assign(wanted, { length: "minutes", amount: minutes }); unit.value = "minutes"; amount.value = minutes; mark(); settle(); } }, h("strong", {}, name), h("span", { class: "muted small" }, what))]);
   const mark = group(buttons, (minutes) => wanted.length === "minutes" && wanted.amount === minutes);
@@ -225,7 +260,8 @@ function lengthStep(wanted, settle) {
   function expect() {
     const like = [...state.runs.values()].filter((run) => run.images_per_s && run.recipe === wanted.recipe && (run.data === wanted.data || !wanted.data)).sort((a, b) => b.changed_at - a.changed_at)[0];
     if (!like) return clear(note, "This machine is measured as the run starts; its first minute shows how far it gets.");
-    const images = wanted.length === "minutes" ? wanted.amount * 60 * like.images_per_s : wanted.length === "images" ? +wanted.amount : null;
+    const isLength = +wanted.amount > 0;
+    const images = !isLength ? null : wanted.length === "minutes" ? wanted.amount * 60 * like.images_per_s : wanted.length === "images" ? +wanted.amount : null;
     clear(note, images ? `About ${count(images)} images in ${duration(images / like.images_per_s)}: ${like.id} saw ${count(like.images_per_s)} a second here and reached FD ratio ${ratio(like.fd_ratio)} after ${count(like.images_seen)}.` : "");
   }
   const element = step("3", "Length", h("div", { class: "choices" }, buttons.map(([, button]) => button)), h("div", { class: "row" }, h("span", { class: "muted" }, "or"), amount, unit), note);

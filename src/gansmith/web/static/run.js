@@ -1,11 +1,10 @@
 // A run: its samples through training, its curves, what went wrong, its choices.
 import { state, watch } from "./app.js";
-import { color, draw as drawCharts, emptied, moveCursor, SERIES, smooth, table } from "./charts.js";
-import { api, clear, code, count, debounced, download, duration, follow, h, MEANINGS, parameters, python, quote, ratio, remember, renew, same, say, term, toast, url } from "./lib.js";
+import { color, draw as drawCharts, emptied, moveCursor, SERIES, smooth, tableOf } from "./charts.js";
+import { api, clear, code, count, debounced, download, duration, explained, follow, gatesFailed, h, isNewest, MEANINGS, olderVerdict, parameters, python, quote, ratio, remember, renew, same, say, term, toast, url } from "./lib.js";
 import { badge } from "./runs.js";
 
 const EXPLAINED = [["D loss", "d_loss"], ["G loss", "g_loss"], ["validation FD ratio", "validation_fd_ratio"], ["D(real)", "d_real"], ["D(fake)", "d_fake"], ["gradient norm of D", "d_grad_norm"], ["gradient norm of G", "g_grad_norm"], ["images/s", "images_per_s"]];
-const KEPT = ["images_seen", "d_loss", "g_loss", "d_real", "d_fake", "d_grad_norm", "g_grad_norm", "images_per_s"];
 
 export async function render(main, id) {
   const live = { log: [], scores: [], failures: [], grids: [], checkpoints: [], version: 0, state: {}, best: null, gone: "" };
@@ -21,7 +20,6 @@ export async function render(main, id) {
   const actions = h("div", { class: "row" });
   const failures = h("section", { class: "stack" });
   const chart = h("div", { class: "chart" });
-  const figures = h("div", { hidden: true });
   const curves = h("section", { class: "panel", "aria-label": "Curves" });
   const [share, choices, commands, kept] = Array.from({ length: 4 }, () => h("div"));
   const below = h("div", { class: "below stack" }, share, choices, commands, kept);
@@ -29,47 +27,55 @@ export async function render(main, id) {
 
   const strength = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: parameters().get("smooth") ?? 0.6, "aria-label": "Smoothing", oninput: () => { remember({ smooth: strength.value }); redraw(); } });
   const others = h("select", { "aria-label": "Lay another run over the curves", onchange: () => overlay(others.value) });
+  const chips = h("div", { class: "row" });
   const overlays = new Map();
-  clear(curves, h("div", { class: "row" }, h("h2", { class: "grow" }, "Curves"), h("button", { class: "quiet", "aria-pressed": "false", onclick: showFigures }, "Table")),
-    h("div", { class: "row small muted" }, h("span", {}, "smoothing"), h("span", { style: { width: "96px" } }, strength), others), chart, figures,
+  const figures = tableOf("images seen", () => chartRows(0));
+  clear(curves, h("div", { class: "row" }, h("h2", { class: "grow" }, "Curves"), figures.button),
+    h("div", { class: "row small muted" }, h("span", {}, "smoothing"), h("span", { style: { width: "96px" } }, strength), others), chips, chart, figures.element,
     h("details", { class: "small muted" }, h("summary", {}, "What these mean"), h("ul", { style: { paddingLeft: "16px" } }, EXPLAINED.map(([name, key]) => h("li", {}, h("strong", {}, name), ": ", MEANINGS[key])))));
 
   async function overlay(other) {
-    if (!other) overlays.clear();
-    else overlays.set(other, await api(`/runs/${other}/log`).catch((error) => toast(error.message)));
-    remember({ over: [...overlays.keys()].join(",") });
+    overlays.set(other, { log: [], metrics: [] }); // until they are here
+    drawOverlays();
+    const found = await api(`/runs/${other}/log`).catch((error) => toast(error.message));
+    found ? overlays.set(other, found) : overlays.delete(other);
+    drawOverlays();
+  }
+
+  function drawOverlays() {
+    const names = [...overlays.keys()];
+    const wanted = [...state.runs.keys()].filter((other) => other !== id && !overlays.has(other));
+    renew(others, wanted, () => [h("option", { value: "" }, "add a run"), wanted.map((other) => h("option", { value: other }, other))]);
+    others.value = "";
+    renew(chips, names, () => names.map((other, k) => h("button", { class: "chip", "aria-label": `Remove ${other} from the curves`, onclick: () => { overlays.delete(other); drawOverlays(); } },
+      h("span", { class: "dot", style: { color: overlayColor(k) } }), other, h("span", { "aria-hidden": "true" }, "×"))));
+    remember({ over: names.join(",") });
     redraw();
   }
 
-  function chartRows() {
+  function chartRows(strength) {
     const x = live.log.map((row) => row.images_seen);
-    const line = (key, name, hue, dash) => ({ name, x, y: smooth(live.log.map((row) => row[key] ?? null), +strength.value), color: color(hue), dash });
+    const line = (key, name, hue, dash) => ({ name, x, y: smooth(live.log.map((row) => row[key] ?? null), strength), color: color(hue), dash });
     const rows = [
       { title: "losses", traces: [line("d_loss", "D", "d"), line("g_loss", "G", "g", "dash")] },
-      { title: "validation FD ratio", log: true, traces: [{ name: "FD ratio", x: live.scores.map((row) => row.images_seen), y: live.scores.map((row) => row.validation_fd_ratio), color: color("score"), mode: "lines+markers" }] },
+      { title: "validation FD ratio", log: true, traces: [{ name: overlays.size ? id : "validation FD ratio", x: live.scores.map((row) => row.images_seen), y: live.scores.map((row) => row.validation_fd_ratio), color: color("score"), mode: "lines+markers" }] },
       { title: "D(real), D(fake)", traces: [line("d_real", "D(real)", "d"), line("d_fake", "D(fake)", "g", "dash")] },
       { title: "gradient norms", log: true, traces: [line("d_grad_norm", "D", "d"), line("g_grad_norm", "G", "g", "dash")] },
       { title: "images/s", traces: [line("images_per_s", "images/s", "muted")] },
     ];
-    [...overlays].forEach(([name, found], k) => found && addOverlay(rows, name, found, SERIES[(k + 2) % SERIES.length], +strength.value));
+    [...overlays].forEach(([name, found], k) => addOverlay(rows, name, found, overlayColor(k), strength));
     return rows.filter((row) => row.traces.some((trace) => trace.y.some((value) => value !== null && value !== undefined)));
   }
 
   const marks = () => live.failures.filter((row) => row.failure).map((row) => row.images_seen);
   const redraw = debounced(async () => {
-    const rows = chartRows();
+    const rows = chartRows(+strength.value);
     if (!rows.length) return clear(emptied(chart), h("p", { class: "muted" }, "The first figures come after a few steps."));
     if (chart.firstChild?.nodeName === "P") clear(chart);
-    await drawCharts(chart, rows, { cursor: film.at(), marks: marks(), onHover: (x) => film.showNear(x), length: Math.max(live.state.images ?? 0, live.state.images_seen ?? 0) }).catch((error) => clear(chart, h("p", { class: "muted" }, error.message)));
-    if (!figures.hidden) clear(figures, table(KEPT, live.log.map((row) => KEPT.map((key) => row[key]))));
+    await drawCharts(chart, rows, { cursor: film.at(), marks: marks(), onHover: (x) => film.showNear(x), length: Math.max(live.state.images ?? 0, live.state.images_seen ?? 0, ...[...overlays.values()].map(({ log }) => log.at(-1)?.images_seen ?? 0)) }).catch((error) => clear(chart, h("p", { class: "muted" }, error.message)));
+    figures.draw();
   });
   const moveCharts = debounced((x) => moveCursor(chart, x, marks().length));
-
-  function showFigures(event) {
-    figures.hidden = !figures.hidden;
-    event.target.setAttribute("aria-pressed", String(!figures.hidden));
-    redraw();
-  }
 
   function drawHead() {
     const now = { ...details, ...live.state };
@@ -84,11 +90,13 @@ export async function render(main, id) {
   function drawVerdict() {
     const last = live.scores.at(-1);
     const found = details.verdict;
-    const shown = found?.fd_ratio ?? last?.validation_fd_ratio;
+    const isJudged = isNewest(found, last);
+    const shown = isJudged ? found.fd_ratio : last?.validation_fd_ratio;
     renew(verdict, [found, last, live.scores.length], () => [
-      h("div", { class: "spread" }, h("span", { class: "huge" }, ratio(shown)), term(found ? "FD ratio" : "validation FD ratio", found ? "fd_ratio" : "validation_fd_ratio", true)),
-      h("p", { class: "small muted" }, found ? found.headline : last ? `1.00 = as close as other real images. ${ratio(last.validation_fd_ratio)} of ${count(last.images_seen)} images; best ${ratio(Math.min(...live.scores.map((row) => row.validation_fd_ratio)))}.` : "No score yet: the first one comes during training."),
-      found && h("div", { class: "gates" }, found.gates.map((gate) => h("span", { class: `tip ${gate.result === "pass" ? "good" : gate.result === "FAIL" ? "fail" : "muted"}`, tabindex: "0", "data-tip": gate.figure }, h("span", { class: "dot" }), `${gate.name} ${gate.result === "FAIL" ? "failed" : gate.result === "pass" ? "" : "not run"}`))),
+      h("div", { class: "spread" }, h("span", { class: "huge" }, ratio(shown)), isJudged && found.valid === false && gatesFailed(), term(isJudged ? "FD ratio" : "validation FD ratio", isJudged ? "fd_ratio" : "validation_fd_ratio")),
+      h("p", { class: "small muted" }, isJudged ? found.headline : last ? `1.00 = as close as other real images. ${ratio(last.validation_fd_ratio)} of ${count(last.images_seen)} images; best ${ratio(Math.min(...live.scores.map((row) => row.validation_fd_ratio)))}.` : "No score yet: the first one comes during training."),
+      found && !isJudged && h("p", { class: "small muted num" }, olderVerdict(found)),
+      found && h("div", { class: "gates" }, found.gates.map((gate) => explained("span", gate.figure, gate.result === "pass" ? "good" : gate.result === "FAIL" ? "fail" : "muted", h("span", { class: "dot" }), `${gate.name} ${gate.result === "FAIL" ? "failed" : gate.result === "pass" ? "" : "not run"}`))),
       !found && shown !== undefined && h("p", { class: "small muted" }, "Gates (memorisation, coverage, classes) are checked by ", h("code", {}, `gansmith evaluate ${quote(details.path)}`), "."),
     ]);
   }
@@ -132,23 +140,25 @@ export async function render(main, id) {
       drawHead();
     },
   });
+  for (const other of (parameters().get("over") ?? "").split(",").filter(Boolean)) overlay(other);
   const unwatch = watch(() => {
     drawHead();
-    const wanted = [...state.runs.keys()].filter((other) => other !== id);
-    if (others.options.length !== wanted.length + 1) clear(others, h("option", { value: "" }, "overlay: none"), wanted.map((other) => h("option", { value: other, selected: overlays.has(other) }, other)));
+    if (others.runs !== state.runs.size) drawOverlays();
+    others.runs = state.runs.size;
   });
   drawHead();
   drawVerdict();
   drawBelow();
-  for (const other of (parameters().get("over") ?? "").split(",").filter(Boolean)) overlay(other);
   addEventListener("themechange", redraw);
   return () => { stop(); unwatch(); film.close(); removeEventListener("themechange", redraw); };
 }
 
+const overlayColor = (k) => SERIES[(k + 3) % SERIES.length];
+
 function addOverlay(rows, name, found, hue, strength) {
   const log = found.log.filter((row) => !row.kind);
   const scores = found.metrics.filter((row) => row.validation_fd_ratio);
-  const line = (key, dash) => ({ name: `${name} ${key}`, x: log.map((row) => row.images_seen), y: smooth(log.map((row) => row[key] ?? null), strength), color: hue, dash, opacity: 0.8 });
+  const line = (key, dash) => ({ name: `${name} ${key}`, x: log.map((row) => row.images_seen), y: smooth(log.map((row) => row[key] ?? null), strength), color: hue, dash });
   rows[0].traces.push(line("d_loss"), line("g_loss", "dash"));
   rows[1].traces.push({ name, x: scores.map((row) => row.images_seen), y: scores.map((row) => row.validation_fd_ratio), color: hue, mode: "lines+markers", symbol: "square" });
   rows[2].traces.push(line("d_real"), line("d_fake", "dash"));
@@ -270,15 +280,16 @@ const jobOf = (id) => state.jobs.find((one) => one.run === id && one.state !== "
 const failedOf = (id) => state.jobs.findLast((one) => one.run === id && one.state === "ended" && one.command !== "train");
 
 function buttons(id, now) {
-  const act = (path, body, done) => async (event) => {
-    event.target.disabled = true;
+  const act = (path, body, done) => async ({ target }) => {
+    if (target.ariaBusy) return;
+    target.ariaBusy = "true"; // a button that is disabled loses the focus
     try {
       await api(path, { body });
       toast(done);
     } catch (error) {
       toast(error.message);
     }
-    event.target.disabled = false;
+    target.ariaBusy = null;
   };
   const job = jobOf(id);
   const again = h("a", { class: "button", href: `/new?from=${id}` }, "Duplicate");
@@ -325,16 +336,19 @@ function lines(details) {
   });
 }
 
-// What a button does that makes a file and saves it: exports are read back and compared, so they take seconds.
+// What a button does that makes a file and saves it, and gives that up when it is pressed again: exports are read back and compared, so they take seconds.
 const shared = (id, name) => async (event) => {
   const button = event.target.closest("button");
-  button.disabled = true;
-  button.setAttribute("aria-busy", "true");
+  if (button.asking) return button.asking.abort();
+  button.asking = new AbortController();
+  const [text, label] = [button.textContent, button.getAttribute("aria-label")];
+  button.textContent = "Cancel";
+  button.setAttribute("aria-label", `Cancel ${name}`);
   say(`${name} is being made`);
-  await download(`/runs/${id}/share/${name}`, { name: `${id}-${name}` });
-  button.removeAttribute("aria-busy");
-  button.disabled = false;
-  button.focus();
+  await download(`/runs/${id}/share/${name}`, { name: `${id}-${name}`, signal: button.asking.signal });
+  button.asking = null;
+  button.textContent = text;
+  label === null ? button.removeAttribute("aria-label") : button.setAttribute("aria-label", label);
 };
 
 function sharing(id, details, isEmpty) {

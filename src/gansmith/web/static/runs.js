@@ -1,6 +1,6 @@
 // All runs of the directory as cards.
 import { state, watch } from "./app.js";
-import { api, clear, count, duration, h, MEANINGS, parameters, ratio, remember, renew, replaceCards, toast, url, when } from "./lib.js";
+import { api, clear, count, duration, gatesFailed, h, MEANINGS, olderVerdict, parameters, ratio, remember, renew, replaceCards, toast, url, when } from "./lib.js";
 
 const STATES = ["running", "finished", "stopped", "failed", "killed", "unreadable"];
 const SORTS = {
@@ -75,11 +75,13 @@ export function render(main) {
     const element = h("article", { class: "card", "data-run": run.id },
       h("a", { href: `/runs/${run.id}` },
         h("div", { class: "ground" }, picture),
-        h("div", { class: "spread" }, h("span", { class: "title", title: run.id }, run.data ? [run.recipe, h("span", { class: "muted", style: { fontWeight: 400 } }, ` ${run.data}`)] : run.id),
+        h("div", { class: "spread" }, h("span", { class: "title" }, run.data ? [run.recipe, h("span", { class: "muted", style: { fontWeight: 400 } }, ` ${run.data}`)] : run.id),
           run.fd_ratio !== null && run.fd_ratio !== undefined && h("span", { class: "num fd", title: `FD ratio. ${MEANINGS[run.scored_by === "evaluate" ? "fd_ratio" : "validation_fd_ratio"]}` }, h("span", { class: "hidden-text" }, "FD ratio "), ratio(run.fd_ratio))),
+        run.data && h("span", { class: "title id small muted" }, run.id),
+        run.evaluated && h("span", { class: "small muted num" }, olderVerdict(run.evaluated)),
         run.status === "running" && h("div", { class: "bar", role: "progressbar", "aria-label": "Progress", "aria-valuenow": Math.round((100 * run.images_seen) / run.images) }, h("i", { style: { width: `${Math.min(100, (100 * run.images_seen) / run.images)}%` } })),
         h("div", { class: "meta small muted num" }, badge(run), h("span", { class: "grow" }, about(run)), h("span", {}, run.status === "running" ? "" : when(run.changed_at ?? 0))),
-        failed > 0 && h("div", {}, run.failures.slice(0, 2).map((name) => h("span", { class: "badge fail" }, name))),
+        (failed > 0 || run.valid === false) && h("div", { class: "row" }, run.valid === false && gatesFailed(), run.failures.slice(0, 2).map((name) => h("span", { class: "badge fail" }, name))),
         run.error && h("p", { class: "small fail" }, run.error)),
       !run.error && h("label", { class: "pick", title: "Compare" }, pick));
     if (old && old.querySelector("img")?.src === element.querySelector("img")?.src) element.querySelector("img")?.replaceWith(old.querySelector("img"));
@@ -91,7 +93,7 @@ export function render(main) {
     bar.hidden = !picked.size;
     clear(bar, picked.size === 1 ? "Choose another run to compare" : `${picked.size} runs`,
       picked.size > 1 && h("a", { class: "button", href: `/compare?runs=${[...picked].join(",")}` }, "Compare"),
-      h("button", { class: "button", onclick: () => { picked.clear(); cards.clear(); bar.hidden = true; draw(); } }, "Clear"));
+      h("button", { class: "button", onclick: () => { picked.clear(); cards.clear(); bar.hidden = true; draw(); shelf.querySelector("a")?.focus(); } }, "Clear"));
   }
 
   function drawQueue(jobs) {
