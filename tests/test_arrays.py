@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from gansmith.data import load_data
 from gansmith.data.array_files import kind_of, read_file
 from gansmith.data.arrays import as_arrays, opaque
 from gansmith.data.prepare import Preparation, laid_over
@@ -94,6 +95,14 @@ def test_floats_slightly_beyond_their_range_are_clipped_to_it(low, high, taken):
     assert np.abs(found.pixels[0, 0, :3, 0].astype(int) - expected).max() <= 1  # 127.5 may go either way
 
 
+@pytest.mark.parametrize("ends", [(-0.5, 0.5), (-0.496, 0.5)])
+def test_floats_around_a_middle_grey_of_zero_keep_their_contrast(ends):
+    levels = np.arange(256, dtype=np.uint8).reshape(4, 8, 8)
+    found = as_arrays(levels / 255 - 0.5 if ends[0] == -0.5 else np.maximum(levels / 255 - 0.5, ends[0]), None, "x")
+    assert found.notices[-1] == f"its floats, {ends[0]:.3g} to 0.5, are taken to be in [-0.5, 0.5]"
+    assert np.abs(found.pixels[..., 0].astype(int) - levels).max() <= 1
+
+
 def shaded(highest, count=40):
     """Return images of all whole numbers to the highest, which half of the images reach."""
     images = np.arange(count * 64).reshape(count, 8, 8) % (highest + 1)
@@ -134,7 +143,9 @@ def test_numbers_of_16_bits_are_scaled_by_the_range_of_the_set(tmp_path):
     np.testing.assert_array_equal(found.pixels[..., 0], GREY)
     assert found.notices == ("its numbers of 16 bits, 0 to 65535, are scaled to 8 bits",)
     assert as_arrays(GREY.astype(np.uint16), None, "x").notices == ()
-    (tmp_path / "a.csv").write_text("0,1,2,300\n4,5,6,7\n")  # of text, whose numbers have no 16 bits
+    (tmp_path / "a.csv").write_text(
+        f"0,1,2,300{',4' * 21}\n4,5,6,7{',4' * 21}\n"
+    )  # of text, whose numbers have no 16 bits
     with pytest.raises(DataError, match="from 0 to 300"):
         read_file(tmp_path / "a.csv")
 
@@ -290,6 +301,15 @@ def test_each_part_has_its_own_labels_and_others_are_said(tmp_path):
     (tmp_path / "my_labels.csv").write_text("0\n")
     found = read_file(tmp_path / "other.npy")["train"]
     assert found.labels is None and "beside other.npy that are not used: my_labels.csv, y.npy;" in found.notices[0]
+
+
+@pytest.mark.parametrize("form", ["{part}_{letter}", "{letter}_{part}", "{letter}{part}"])
+def test_a_folder_of_arrays_and_labels_of_two_parts_is_one_set(tmp_path, form):
+    for part, count in (("train", 5), ("val", 3)):
+        np.save(tmp_path / f"{form.format(part=part, letter='x')}.npy", np.full((count, 8, 8), count, np.uint8))
+        np.save(tmp_path / f"{form.format(part=part, letter='y')}.npy", np.arange(count))
+    assert load_data(str(tmp_path)).labels.tolist() == [0, 1, 2, 3, 4]
+    assert load_data(str(tmp_path), part="test").labels.tolist() == [0, 1, 2]
 
 
 def test_a_single_array_has_its_labels_beside_it(tmp_path):
@@ -463,7 +483,8 @@ def test_arrays_that_may_be_no_labels_are_said(tmp_path, others):
     np.savez(tmp_path / "a.npz", images=GREY, weights=np.ones(6), short=LABELS[:4], **others)
     found = read_file(tmp_path / "a.npz")["train"]
     assert found.labels is None
-    assert found.notices == (f"arrays that are not used: {', '.join(others)}; labels are read from labels",)
+    listing = ", ".join(["weights", "short", *others])
+    assert found.notices == (f"arrays that are not used: {listing}; labels are read from labels",)
     np.savez(tmp_path / "b.npz", x_train=GREY, x_test=GREY, lbl=LABELS)  # of which part is not known by its name
     assert read_file(tmp_path / "b.npz")["test"].labels is None
 
@@ -490,6 +511,18 @@ def test_other_names_of_arrays_are_known_and_the_only_images_need_none(tmp_path,
     np.savez(tmp_path / "b.npz", mine=GREY, other=GREY)
     with pytest.raises(DataError, match="holds mine, other; images are looked for as"):
         read_file(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("key", ["class_names", "label_names", "classes", "names", "categories"])
+def test_names_of_classes_in_an_archive_of_arrays_are_used_where_they_fit(tmp_path, key):
+    names = np.array(["ape", "dog", "owl", "pig"])
+    np.savez(tmp_path / "a.npz", x_train=GREY, y_train=LABELS, x_test=GREY[:1], y_test=LABELS[:1], **{key: names})
+    for part in ("train", "test"):
+        images = load_data(str(tmp_path / "a.npz"), part=part)
+        assert images.class_names == tuple(names) and "not used" not in " ".join(images.notices)
+    np.savez(tmp_path / "b.npz", images=GREY, labels=LABELS, mean=np.ones(3), **{key: names[:2]})
+    images = load_data(str(tmp_path / "b.npz"))
+    assert images.class_names == () and f"arrays that are not used: mean, {key}" in images.notices
 
 
 def test_both_parts_number_names_alike(tmp_path):

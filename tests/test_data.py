@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from gansmith.data import DATASETS, load_data, load_split
-from gansmith.errors import DataError, NotFoundError
+from gansmith.data.images import Images
+from gansmith.errors import ConfigError, DataError, NotFoundError
 
 
 def test_the_embedded_digits_are_real_ones():
@@ -58,3 +59,18 @@ def test_check_prints_source_size_and_hash(gansmith, digit_dir):
 def test_fetch_says_why_it_failed(gansmith):
     code, out, err = gansmith("data", "fetch", "mnist")
     assert code == 2 and out == "" and "GANSMITH_OFFLINE is set" in err and len(err.splitlines()) == 1
+
+
+def test_a_row_of_a_program_names_its_images_whatever_it_returns(monkeypatch):
+    pixels = np.arange(3 * 64, dtype=np.uint8).reshape(3, 8, 8)
+    for found in (Images(pixels, [0, 1, 0], name="other"), (pixels, [0, 1, 0])):
+        monkeypatch.setitem(DATASETS, "d4", lambda root, part, found=found: found)
+        images = load_data("d4")
+        assert images.name == "d4" and images.labels.tolist() == [0, 1, 0]
+        np.testing.assert_array_equal(images.pixels[:, 0].numpy(), pixels)
+    monkeypatch.setitem(DATASETS, "d4", Images(pixels))
+    with pytest.raises(ConfigError, match=r"DATASETS\['d4'\] is of type Images; give a function"):
+        load_data("d4")
+    monkeypatch.setitem(DATASETS, "d4", lambda root, part: None)
+    with pytest.raises(DataError, match="data is of type NoneType"):
+        load_data("d4")

@@ -1,11 +1,15 @@
 """Images in memory: layouts, conversions, class frequencies and the validation split."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from gansmith.conditioning import spread_evenly
 from gansmith.data import load_data
 from gansmith.data.images import Images, split, to_float, to_uint8
+from gansmith.errors import DataError
 
 
 def test_every_byte_survives_the_round_trip():
@@ -42,3 +46,46 @@ def test_class_frequencies_of_the_embedded_digits_are_those_of_mnist():
 
     plain = Images(images.pixels, images.labels).take(torch.tensor([0, 700, 800]))
     assert plain.class_frequencies.tolist() == pytest.approx([1 / 3, 2 / 3])
+
+
+PIXELS = np.zeros((3, 8, 8), np.uint8)
+
+
+def test_labels_may_be_names_or_whole_numbers_of_any_type():
+    named = Images(PIXELS, ["dog", "cat", "dog"])
+    assert named.labels.tolist() == [1, 0, 1] and named.class_names == ("cat", "dog") and named.num_classes == 2
+    assert Images(PIXELS, ["dog", "cat", "dog"], class_names=("owl", "dog", "cat")).labels.tolist() == [1, 2, 1]
+    assert named.take(torch.tensor([1])).class_names == ("cat", "dog")
+    for kind in (np.uint8, np.uint16, np.uint64, np.int32, bool):
+        assert Images(PIXELS, np.array([1, 0, 1], kind)).labels.tolist() == [1, 0, 1]
+    missing = Images(PIXELS, np.array(["dog", None, "cat"], object))
+    assert missing.labels is None and "no label for 1 of 3 images" in missing.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        ("photos", "images are of type str; give uint8 .*; gansmith.load_data reads a path"),
+        (Path("photos"), "of type .*Path; give uint8"),
+        (None, "of type NoneType"),
+        (np.array([PIXELS, None], object), "of type ndarray; give uint8"),
+        ([np.zeros((8, 8)), np.zeros((9, 9))], "images cannot be read as an array"),
+        (PIXELS.astype(np.uint16), "images are torch.uint16 of shape"),
+        (
+            np.zeros((5, 28, 28, 4), np.uint8),
+            "have a channel of opacity; give .* of them, or all to gansmith.load_data",
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_no_array_of_images_is_refused_in_words(pixels, words):
+    with pytest.raises(DataError, match=words):
+        Images(pixels)
+
+
+@pytest.mark.parametrize(
+    "labels", [[0.5, 1.0, 2.0], [0, 1], [0, -1, 1], np.array([2**63, 0, 1], np.uint64), "dog"], ids=str
+)
+def test_labels_that_are_no_class_ids_are_refused(labels):
+    with pytest.raises(DataError, match="label"):
+        Images(PIXELS, labels)

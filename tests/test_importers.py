@@ -633,6 +633,16 @@ def test_onnx_weights_in_a_file_beside_it_are_read_and_in_other_places_refused(t
         read_graph(path)
 
 
+def test_an_onnx_that_says_any_batch_and_computes_one_gives_any_number_of_images(tmp_path):
+    node, shape = reshape(to=(1, 1, 2, 2))  # of a batch that the input leaves open
+    z = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    generator = read_graph(onnx_file(tmp_path / "x.onnx", [node], [shape]))
+    np.testing.assert_allclose(generator.run(z, no_ids(z)), z.reshape(5, 1, 2, 2))
+    node, shape = reshape(to=(1, 1, 3, 3))  # which fits no batch: the first reason is given
+    with pytest.raises(Exception, match="(?i)reshape"):
+        read_graph(onnx_file(tmp_path / "y.onnx", [node], [shape]))
+
+
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_an_onnx_of_a_fixed_batch_gives_any_number_of_images(tmp_path, batch):
     node, shape = reshape(to=(batch, 1, 2, 2))

@@ -1,6 +1,7 @@
 """`data inspect`: what a path holds and how it would be prepared."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -102,3 +103,26 @@ def test_the_command_prints_lines_or_json_and_writes_a_preview(gansmith, folder,
     assert err.endswith("; training refuses over one in ten: repair or remove them\n") and len(err.splitlines()) == 1
     code, out, err = gansmith("data", "inspect", tmp_path / "nothing")
     assert code == 2 and out == "" and "no file or folder" in err
+
+
+def test_what_our_own_commands_write_among_the_pictures_is_none_of_them(gansmith, tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    for k in range(40):
+        place = photos / ("cat" if k % 2 else "dog")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 6 * k).save(place / f"{k:02d}.png")
+    monkeypatch.chdir(photos)
+    small = ("--images", "32", "--batch-size", "16", "--g-width", "8", "--d-width", "8", "--trackers", "")
+    assert gansmith("data", "inspect", ".")[0] == gansmith("train", "--data", ".", *small)[0] == 0
+    assert (photos / "preview.png").is_file() and len([*photos.glob("runs/*/*.png")]) > 1
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for file in photos.rglob("*.*"):
+            if file.name != "preview.png":
+                archive.write(file, file.relative_to(photos))
+    for path in (photos, tmp_path / "photos.zip"):
+        facts, _ = inspect(path, Preparation())
+        assert facts["images"] == {"train": 40} and facts["classes"] == {"cat": 20, "dog": 20}
+    Image.new("L", (8, 8)).save(photos / "preview.png")  # a picture of the user's, which only has the name
+    assert "1 pictures beside the class folders were left out" in inspect(photos, Preparation())[0]["notices"]
+    code, _, err = gansmith("data", "inspect", ".", "--out", "look.png")
+    assert code == 2 and "look.png would be read as one of the pictures of ." in err

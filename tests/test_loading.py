@@ -19,6 +19,7 @@ from PIL import Image
 from gansmith.data import cache, load_data, loading, on_disk, pictures
 from gansmith.data.images import split
 from gansmith.data.loading import load_pictures
+from gansmith.data.objects import as_images
 from gansmith.data.on_disk import OnDisk
 from gansmith.data.pictures import find_pictures
 from gansmith.data.prepare import Preparation, decode, prepare
@@ -62,9 +63,9 @@ def prepared(monkeypatch):
     """The number of pictures that were prepared, call by call."""
     counts, whole = [], loading._prepare_all
 
-    def counted(source, how, part, store, watch):
+    def counted(source, how, part, *others):
         counts.append(len(source.parts[part].names))
-        return whole(source, how, part, store, watch)
+        return whole(source, how, part, *others)
 
     monkeypatch.setattr(loading, "_prepare_all", counted)
     return counts
@@ -408,3 +409,32 @@ def test_a_run_goes_on_when_its_cache_was_deleted_and_not_when_its_pictures_chan
     os.utime(first, ns=times)
     assert gansmith("resume", run.directory)[0] == 0 and prepared == [400] * 3
     assert_same_run(whole, run)
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_rare_pictures_that_were_not_looked_at_are_counted_and_said(tmp_path, monkeypatch, is_large):
+    monkeypatch.setattr(pictures, "LOOKS", 10)
+    monkeypatch.setattr(loading, "WORTHWHILE_IMAGES", 1 if is_large else 10**6)
+    looked_at, others = set(pictures.rows_to_look_at(60)), []
+    for row in range(60):
+        if row not in looked_at:
+            others.append(row)
+        picture = Image.new("L", (8, 8), 3 * row)
+        if others == [row]:
+            picture = Image.new("LA", (8, 8), (9, 0))
+        elif len(others) in (2, 3) and others[-1] == row:
+            picture = Image.new("RGB", (8, 8), (9, 200, 0))
+        (tmp_path / "set").mkdir(exist_ok=True)
+        picture.save(tmp_path / "set" / f"{row:02d}.png")
+    found = [
+        load(tmp_path / "set", Preparation()).notices,
+        as_images(sorted(tmp_path.glob("set/*")), Preparation()).notices,
+    ]
+    for notices in found:
+        assert "1 of 60 pictures are transparent, and are laid over black; --background chooses another" in notices
+        assert "2 of 60 pictures are in color, and become grey; --color rgb keeps it" in notices
+    assert "in color" not in " ".join(load(tmp_path / "set", Preparation(color="grey")).notices)
+
+
+def test_up_to_a_thousand_pictures_are_all_looked_at():
+    assert pictures.rows_to_look_at(1_000) == [*range(1_000)] and len(pictures.rows_to_look_at(1_001)) == 1_000

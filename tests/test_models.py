@@ -202,3 +202,21 @@ def test_a_pickle_is_never_loaded(name, words, tmp_path):
     assert is_generator(tmp_path / name)
     assert_refused(tmp_path / name, words)
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("g.tflite", "a model of TensorFlow Lite"),
+        ("g.pb", "a graph of TensorFlow"),
+        ("g", "a SavedModel of TensorFlow"),
+    ],
+)
+def test_models_of_tensorflow_are_named_with_the_way_to_use_them(name, form, tmp_path, gansmith):
+    if name == "g":
+        (tmp_path / "g" / "variables").mkdir(parents=True)
+    (tmp_path / "g" / "saved_model.pb" if name == "g" else tmp_path / name).write_bytes(b"TFL3")
+    assert is_generator(tmp_path / name)
+    assert_refused(tmp_path / name, f"is {form}, which is not read; save the generator as .keras")
+    for command in ("sample", "evaluate"):
+        assert f"is {form}" in gansmith(command, tmp_path / name)[2]

@@ -70,6 +70,11 @@ WITH_LABELS = {
     "tensors of rows": TensorDataset(PIXELS.reshape(40, -1), torch.from_numpy(LABELS)),
     "rows": (PIXELS.reshape(40, -1), LABELS.tolist()),
     "one-hot rows": (PIXELS.reshape(40, -1), torch.eye(3)[LABELS]),
+    "pair of lists": (PICTURES, LABELS.tolist()),
+    "list of lists": [list(COLOR), torch.from_numpy(LABELS)],
+    "pair of lists, one-hot": (PICTURES, torch.eye(3)[LABELS]),
+    "list of arrays": [COLOR, LABELS],
+    "list of array and list": [PIXELS, LABELS.tolist()],
 }
 
 
@@ -85,6 +90,24 @@ def test_a_subset_knows_its_classes_and_named_labels_are_sorted():
     assert torch.equal(subset.pixels, PIXELS[[5, 2, 9]]) and subset.class_names == Pairs.classes
     named = read([(image, ("owl", "ape")[row % 2]) for row, image in enumerate(PICTURES)])
     assert named.class_names == ("ape", "owl") and named.labels[:3].tolist() == [1, 0, 1]
+
+
+def test_two_images_or_two_pairs_are_no_pair_of_images_and_labels(tmp_path):
+    assert len(read([PICTURES[0], PICTURES[1]])) == len(read([COLOR[0], COLOR[1]])) == 2
+    pairs = read([(PICTURES[0], 3), (PICTURES[1], 4)])
+    assert len(pairs) == 2 and pairs.labels.tolist() == [3, 4]
+    for name in ("a.png", "b.png"):
+        PICTURES[0].save(tmp_path / name)
+    names = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert read([(names[0], "cat"), (names[1], "dog")]).class_names == ("cat", "dog")
+    assert read((names, ["dog", "cat"])).labels.tolist() == [1, 0]
+
+
+def test_pictures_of_16_bits_are_said_as_those_of_a_folder_are(tmp_path):
+    picture = Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 900)
+    picture.save(tmp_path / "a.png")
+    for data in ([picture, picture], [tmp_path / "a.png"], [(tmp_path / "a.png").read_bytes()]):
+        assert "pictures of 16 bits or of floats are scaled to 8 bits, each by its own range" in read(data).notices
 
 
 WORDS = [("ape", "dog", "owl")[label] for label in LABELS]

@@ -125,6 +125,17 @@ LAYOUTS = {
     "evaluation": ([("train", CATS), ("eval", CATS)], 4, ""),
     "held out": ([("train", CATS), ("holdout", CATS)], 4, ""),
     "around classes": ([("rps/rps", CATS), ("rps-test-set/rps-test-set", CATS)], 4, "rps is taken for the training"),
+    "in one word": ([("traindata", CATS), ("TestData", CATS)], 4, ""),
+    "a sample": (
+        [("trainingSet/trainingSet", CATS), ("trainingSample/trainingSample", CATS), ("testSet/testSet", ())],
+        0,
+        "4 pictures in trainingSample were left out of the folders for the same part, the largest is used: training",
+    ),
+    "backgrounds": (
+        [("images_background", CATS), ("images_evaluation", ("owl", "emu"))],
+        0,
+        "images_background is taken for the training images",
+    ),
     "a copy": (
         [("train", CATS), ("test", CATS), ("all/train", CATS), ("all/test", CATS)],
         4,
@@ -169,6 +180,21 @@ def test_folders_with_the_same_classes_are_joined_where_they_are_numbered_parts_
             DataError, match=rf"{tops[0]}, {tops[1]} hold the same folders \(cat, dog\), and no name says"
         ):
             find_pictures(folder)
+
+
+def test_numbered_parts_are_joined_without_labels_and_folders_inside_classes_with_a_word(tmp_path):
+    source = find_pictures(
+        write(tmp_path / "a", numbered(*files_of(*((part, ()) for part in ("part1", "part2", "part3")))))
+    )
+    assert source.class_names == () and len(source.parts["train"].names) == 6
+    assert source.notices == ("part1, part2, part3 are numbered parts of one set, which are joined",)
+    names = files_of(("pets", CATS), ("wild", ("lion", "wolf")), ("farm/cow", ()))
+    source = find_pictures(write(tmp_path / "b", numbered(*names)))
+    assert (
+        source.class_names == ("farm", "pets", "wild")
+        and source.parts["train"].labels == (0,) * 2 + (1,) * 4 + (2,) * 4
+    )
+    assert source.notices == ("folders inside pets (cat, dog), wild (lion, wolf) are joined",)
 
 
 @pytest.mark.parametrize("copy", ["pets", "pets/pets"])
@@ -293,7 +319,8 @@ def test_jpegs_of_all_endings_are_read_and_other_kinds_said(tmp_path):
     assert values(load_pictures(source, Preparation())) == [9, 9, 9]
 
 
-def test_pictures_looked_at_are_no_fixed_step_apart(tmp_path):
+def test_pictures_looked_at_are_no_fixed_step_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("gansmith.data.pictures.LOOKS", 256)
     files = {f"{k:03d}.png": b"" if k % 2 else picture(size=(8, 8 if k < 400 else 12)) for k in range(0, 600)}
     looks = look_around(find_pictures(write(tmp_path / "set", files)))
     assert 64 < len(looks) < 192 and any(look.height == 12 for look in looks)

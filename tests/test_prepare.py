@@ -177,6 +177,15 @@ def test_opaque_pictures_are_padded_with_what_is_at_their_edges(ground, backgrou
     assert prepare(Image.fromarray(pixels), settled)[0, 0].tolist() == [ground] * 12
 
 
+@pytest.mark.parametrize(("ground", "background"), [(255, "white"), (0, "black")])
+def test_a_few_transparent_pictures_are_laid_over_what_most_have_at_their_edges(ground, background):
+    opaque = look_at(Image.new("L", (8, 8), ground))
+    lying = look(has_transparency=True, is_content_light=ground == 255)
+    settled, _ = settle(Preparation(), [opaque, opaque, lying])
+    assert settled.background == background
+    assert settle(Preparation(), [opaque, lying, lying])[0].background != background
+
+
 def test_nothing_visible_is_said_and_no_pictures_are_refused():
     hidden = look_at(Image.new("RGBA", (8, 8), (255, 255, 255, 0)))
     assert hidden.is_content_light is None

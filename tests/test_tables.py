@@ -6,7 +6,7 @@ import gzip
 import numpy as np
 import pytest
 
-from gansmith.data import tables
+from gansmith.data import load_data, tables
 from gansmith.data.array_files import read_file
 from gansmith.errors import DataError
 
@@ -126,9 +126,7 @@ def test_a_row_of_numbers_with_the_name_of_a_class_is_no_header(tmp_path, place)
     assert is_whole(read(write(tmp_path / "a.csv", rows)), 1 - LABELS % 2)
     for names in (["label", *map(str, range(64))], ["sort", *map(str, range(64))], ["letter", *["0"] * 64]):
         names.insert(place, names.pop(0))
-        assert is_whole(
-            read(write(tmp_path / "a.csv", rows, names=names)), (1 - LABELS % 2) if names[place] != "sort" else None
-        )
+        assert is_whole(read(write(tmp_path / "a.csv", rows, names=names)), 1 - LABELS % 2)
 
 
 @pytest.mark.parametrize("place", ["first", "last"])
@@ -260,7 +258,7 @@ def test_what_is_packed_is_known_by_its_first_bytes(tmp_path):
         ("1,2,3,4\n1,2\n", "row 2 has 2 cells, the first has 4"),
         ("label,a,b,c,d\n", "no rows of numbers"),
         ("", "no rows of numbers"),
-        ('1,2,3,"' + "4" * 200_000 + "\n", "non-finite numbers"),
+        ("1," * 24 + '"' + "4" * 200_000 + "\n", "non-finite numbers"),
         ("label,a,b\n1,2,3\n", "no square images"),
         ("label,pixels\n1,2\n3,4\n", "rows of 1 numbers, which are no square images"),
         ("1\n2\n3\n", "1 columns; a square image's pixels"),
@@ -287,10 +285,68 @@ def test_a_packed_table_cannot_grow_without_end(tmp_path, monkeypatch):
 
 
 def test_tables_of_many_rows_keep_small_whole_numbers_and_others(tmp_path):
-    rows = np.arange(1500 * 5).reshape(1500, 5) % 256
+    rows = np.arange(40, 40 + 1500 * 26).reshape(1500, 26) % 256
     part = read(write(tmp_path / "a.csv", rows))
-    np.testing.assert_array_equal(part.pixels.reshape(1500, 4), rows[:, 1:])
+    np.testing.assert_array_equal(part.pixels.reshape(1500, 25), rows[:, 1:])
     assert part.labels.tolist() == rows[:, 0].tolist()
-    rows = np.where(np.arange(1500)[:, None] == 1400, 0.5, rows[:, :4] / 255)
+    rows = np.where(np.arange(1500)[:, None] == 1400, 0.5, rows[:, :25] / 255)
     part = read(write(tmp_path / "b.csv", rows))
-    np.testing.assert_allclose(part.pixels.reshape(1500, 4), rows * 255, atol=0.51)
+    np.testing.assert_allclose(part.pixels.reshape(1500, 25), rows * 255, atol=0.51)
+
+
+def test_a_table_of_picture_names_is_no_table_of_pixels(tmp_path):
+    boxes = [["a.jpg", 1, 2, 30, 40, "cat"], ["b.jpg", 5, 6, 70, 80, "dog"]]
+    path = write(tmp_path / "boxes.csv", boxes, names=["filename", "xmin", "ymin", "xmax", "ymax", "label"])
+    with pytest.raises(
+        DataError, match="lists pictures in its column 'filename', such as 'a.jpg', .* the folder of pic"
+    ):
+        read(path)
+    with pytest.raises(DataError, match="rows of 4 numbers, which are no square images"):
+        read(write(tmp_path / "a.csv", [row[1:] for row in boxes], names=["xmin", "ymin", "xmax", "ymax", "label"]))
+
+
+def test_labels_are_read_from_a_table_of_their_own(tmp_path):
+    write(tmp_path / "csvTrainImages 20x64.csv", PIXELS)
+    words = ["dog" if label % 2 else "ape" for label in LABELS]
+    for name, rows, names in (
+        ("csvTrainLabel 20x1.csv", LABELS[:, None], ()),
+        ("csvTrainLabel 20x1.csv", np.stack([np.arange(20), LABELS], axis=1), ("", "label")),
+        ("csvTrainLabels.csv", np.stack([np.arange(20), LABELS], axis=1), ()),
+        ("labels.csv", np.eye(10, dtype=int)[LABELS], [f"is_{k}" for k in range(10)]),
+    ):
+        file = write(tmp_path / name, rows, names=names)
+        images = load_data(str(tmp_path))
+        assert images.labels.tolist() == LABELS.tolist() and f"its labels are read from {name}" in images.notices
+        file.unlink()
+    write(tmp_path / "csvTrainLabel 20x1.csv", [[word] for word in words], names=["sort"])
+    assert load_data(str(tmp_path)).class_names == ("ape", "dog")
+    write(tmp_path / "csvTrainLabel 20x1.csv", LABELS[:7, None])
+    images = load_data(str(tmp_path))
+    assert images.labels is None and "that are not used: csvTrainLabel 20x1.csv; its" in " ".join(images.notices)
+
+
+def test_tables_of_each_part_have_their_labels_beside_them(tmp_path):
+    for part, rows in (("train", slice(0, 12)), ("test", slice(12, 20))):
+        write(tmp_path / f"x_{part}.csv", PIXELS[rows], names=NAMES)
+        write(tmp_path / f"y_{part}.csv", LABELS[rows, None], names=["label"])
+    assert load_data(str(tmp_path)).labels.tolist() == LABELS[:12].tolist()
+    assert load_data(str(tmp_path), part="test").labels.tolist() == LABELS[12:].tolist()
+    assert load_data(str(tmp_path / "x_train.csv")).labels.tolist() == LABELS[:12].tolist()
+
+
+@pytest.mark.parametrize("name", ["species", "class_name"])
+def test_the_only_column_of_text_holds_labels_where_it_repeats_itself(tmp_path, name):
+    words = np.array(["dog", "ape"])[LABELS % 2]
+    found = read(
+        write(tmp_path / "a.csv", np.concatenate([words[:, None], PIXELS.astype(str)], axis=1), names=[name, *NAMES])
+    )
+    assert is_whole(found, 1 - LABELS % 2) and found.class_names == ("ape", "dog")
+    assert found.notices == (f"its column {name} is taken for labels",)
+    each = np.array([f"row {k}" for k in range(20)])[:, None]
+    found = read(write(tmp_path / "b.csv", np.concatenate([each, PIXELS.astype(str)], axis=1), names=[name, *NAMES]))
+    assert is_whole(found, None) and found.notices == (f"its column {name} is not used",)
+    usage = np.full((20, 1), "Training")
+    found = read(
+        write(tmp_path / "c.csv", np.concatenate([usage, PIXELS.astype(str)], axis=1), names=["Usage", *NAMES])
+    )
+    assert is_whole(found, None) and found.notices == ("columns that are not used: Usage",)

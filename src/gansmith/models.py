@@ -23,6 +23,7 @@ from gansmith.sampling import Model, draw_latents
 KERAS_SUFFIXES = (".json", ".h5", ".hdf5", ".keras")
 GENERATOR_SUFFIXES = (".safetensors", ".onnx", *KERAS_SUFFIXES)
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pkl", ".pickle", ".pt2")  # never read
+TENSORFLOW_FORMS = {".tflite": "a model of TensorFlow Lite", ".pb": "a graph of TensorFlow"}  # neither
 
 
 def generator_metadata(
@@ -115,6 +116,12 @@ class _OtherVersion(DataError):
 
 def find_generator(path: Path) -> Path:
     """Return the generator file of a run directory (of its newest checkpoint), a checkpoint or a folder of exports."""
+    form = "a SavedModel of TensorFlow" if _is_saved_model(path) else TENSORFLOW_FORMS.get(path.suffix.lower())
+    if form is not None:
+        raise DataError(
+            f"{path} is {form}, which is not read; save the generator as .keras (model.save), or convert it to ONNX "
+            "(tf2onnx)"
+        )
     if path.is_dir():
         if (path / "generator.safetensors").is_file() and not holds_run(path):
             return path / "generator.safetensors"
@@ -137,6 +144,11 @@ def find_generator(path: Path) -> Path:
     return path
 
 
+def _is_saved_model(path: Path) -> bool:
+    """Return whether a folder is what Keras 2 and TensorFlow save."""
+    return (path / "saved_model.pb").is_file()
+
+
 def is_generator(target: Path) -> bool:
     """Return whether a target is a run, a checkpoint or a generator file; NotFoundError if it does not exist."""
     if not target.exists():
@@ -144,8 +156,9 @@ def is_generator(target: Path) -> bool:
             f"there is no {str(target)!r}; give a run, a generator.safetensors, a .npz or a folder of images"
         )
     if target.is_dir():
-        return any((target / name).is_file() for name in ("config.toml", "generator.safetensors"))
-    return target.suffix.lower() in (*GENERATOR_SUFFIXES, *TORCH_SUFFIXES)
+        names = ("config.toml", "generator.safetensors")
+        return _is_saved_model(target) or any((target / name).is_file() for name in names)
+    return target.suffix.lower() in (*GENERATOR_SUFFIXES, *TORCH_SUFFIXES, *TENSORFLOW_FORMS)
 
 
 def _read(metadata: Mapping[str, str]) -> tuple[Config, ImageSpec, Conditioning]:

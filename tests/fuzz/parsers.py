@@ -116,8 +116,9 @@ def _decode(path: Path) -> None:
 
 
 def _table() -> list[bytes]:
-    rows = ["label,pixel0,pixel1,pixel2,pixel3", "1,0,255,7,3", "0,9,8,7,6"]
-    return ["\n".join(rows).encode(), "\n".join(rows[1:]).encode(), b"0.5,1,0,0.25\n"]
+    names = [f"pixel{k}" for k in range(25)]
+    rows = [",".join(["label", *names]), f"1,0,255,7,3{',4' * 21}", f"0,9,8,7,6{',5' * 21}"]
+    return ["\n".join(rows).encode(), "\n".join(rows[1:]).encode(), b"0.5,1,0,0.25" + b",0" * 21 + b"\n"]
 
 
 def _mat() -> list[bytes]:

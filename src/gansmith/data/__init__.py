@@ -20,7 +20,7 @@ from gansmith.data.idx import IdxSource
 from gansmith.data.images import MAX_IMAGES, Images, ImageSpec, split, to_float, to_uint8
 from gansmith.data.official import class_names, shared_places
 from gansmith.data.prepare import Preparation, Watch
-from gansmith.errors import DataError, NotFoundError
+from gansmith.errors import ConfigError, DataError, NotFoundError
 
 __all__ = [
     "BUILT_IN_DATASETS",
@@ -113,7 +113,9 @@ def _load_named(name: str, folder: Path | None, part: str, how: Preparation, wat
 
     row: Callable[[Path | None, str], Images] = choose(DATASETS, name, "data set")
     try:
-        return as_prepared(row(folder, part), how, is_own=name not in BUILT_IN_DATASETS)
+        if name not in BUILT_IN_DATASETS:
+            return _from_own_row(name, row, folder, part, how)
+        return as_prepared(row(folder, part), how, is_own=False)
     except NotFoundError:
         shared = [place for place in shared_places(name) if place.is_dir() and any(place.iterdir())]
         if folder is None and not shared:
@@ -136,6 +138,18 @@ def _load_named(name: str, folder: Path | None, part: str, how: Preparation, wat
     else:
         notice = f"these are not the official images of {name}, so they are called {own}"
     return replace(images, notices=(notice, *images.notices))
+
+
+def _from_own_row(name: str, row: object, folder: Path | None, part: str, how: Preparation) -> Images:
+    """Return what a program's own row gives, of any kind that `data` may be, under the name of the row."""
+    from gansmith.data.objects import as_images
+
+    if not callable(row):
+        kind = type(row).__name__
+        raise ConfigError(
+            f"DATASETS[{name!r}] is of type {kind}; give a function of (data_dir, part) that returns Images"
+        )
+    return replace(as_images(row(folder, part), how), name=name)
 
 
 def load_split(

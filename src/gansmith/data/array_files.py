@@ -126,9 +126,13 @@ def _naming_damage(path: Path) -> Iterator[None]:
 
 
 def _read_table(path: Path, like: Arrays | None) -> Parts:
-    from gansmith.data.tables import read_table
+    from gansmith.data.tables import read_labels_beside, read_table
 
     table = read_table(path)
+    labels, notices = table.labels, table.notices
+    if labels is None:
+        labels, said = read_labels_beside(path, len(table.pixels))
+        notices = (*notices, *said)
     pixels = table.pixels if table.pixels.max(initial=0) <= 255 else table.pixels.astype(np.float32)  # is refused
-    arrays = as_arrays(pixels, table.labels, str(path), like=like)
-    return {"train": replace(arrays, notices=(*table.notices, *arrays.notices))}
+    arrays = as_arrays(pixels, labels, str(path), like=like)
+    return {"train": replace(arrays, notices=(*notices, *arrays.notices))}

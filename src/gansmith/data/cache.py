@@ -24,7 +24,7 @@ from gansmith.data.official import cache_dir
 from gansmith.data.on_disk import open_array
 from gansmith.files import PARTIAL, flush, json_sha256, warn_once, write_json
 
-FORMAT = 1  # of entries; another one when preparation changes
+FORMAT = 2  # of entries; another one when preparation changes
 MEMORY_BYTES = 2**29  # of prepared images, beyond which they stay on disk
 UNUSED_S, ABANDONED_S = 30 * 86_400.0, 3_600.0  # since an entry was last used, an unfinished one written to
 FREE_BYTES = 2**30  # that are left on the disk

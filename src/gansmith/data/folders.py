@@ -7,10 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-TRAIN_WORDS, TEST_WORDS = (
-    {"train", "training", "trainset", "trainval", "trn"},
-    {"test", "testing", "testset", "tst", "val", "valid", "validation", "dev", "eval", "evaluation", "holdout"},
-)
+_WHATS = ("", "set", "data", "images", "imgs", "sample")  # that may follow in the same word
+TRAIN_WORDS = {f"{word}{what}" for word in ("train", "training") for what in _WHATS} | {"trainval", "trn"}
+TEST_WORDS = {f"{word}{what}" for word in ("test", "testing", "val", "validation") for what in _WHATS}
+TEST_WORDS |= {"tst", "valid", "dev", "eval", "evaluation", "holdout"}
+SAMPLE_WORDS = {"sample", "samples", "trainsample", "trainingsample", "testsample"}  # of a set, beside all of it
 OTHER_WORDS = {"unlabeled", "unlabelled", "extra", "query", "gallery", "pred"}  # of splits beside a training one
 IMAGE_WORDS = {"image", "images", "img", "imgs"}
 MASK_WORDS = {"mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations"}
@@ -19,15 +20,19 @@ FOLD_WORDS = {"fold", "part", "batch", "chunk", "shard", "split", "subset"}  # o
 
 
 def words_of(name: str) -> set[str]:
-    """Return the words in a name, in lower case."""
-    return set(re.split(r"[\W\d_]+", name.lower())) - {""}
+    """Return the words in a name, in lower case.
+
+    >>> sorted(words_of("trainingSet_2"))
+    ['set', 'training']
+    """
+    return set(re.split(r"[\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())) - {""}
 
 
 def split_of(name: str) -> str:
     """Return the split that the words of a name speak of, "train" or "test"; empty for none.
 
-    >>> [split_of(name) for name in ("seg_train", "val2017", "trainval", "cats")]
-    ['train', 'test', 'train', '']
+    >>> [split_of(name) for name in ("seg_train", "val2017", "trainval", "TestData", "cats")]
+    ['train', 'test', 'train', 'test', '']
     """
     words = words_of(name)
     return "train" if words & TRAIN_WORDS else "test" if words & TEST_WORDS else ""
@@ -84,7 +89,9 @@ def hold_same_classes(inside: Mapping[str, set[str]]) -> bool:
 
 
 def training_folder(inside: Mapping[str, set[str]]) -> str:
-    """Return the only folder with folders inside, where its name or those of the others say what they are; else "".
+    """Return the folder of training images, where its name or those of the others say what they are; else "".
+
+    It is the only one with folders inside, or the only one not called a test, as the others are, and otherwise alike.
 
     Args:
         inside: the folders inside each.
@@ -93,7 +100,15 @@ def training_folder(inside: Mapping[str, set[str]]) -> str:
     'train'
     >>> training_folder({"all": {"cat", "dog"}, "test": set()})
     'all'
+    >>> training_folder({"images_background": {"Greek", "Latin"}, "images_evaluation": {"Malay", "Tibetan"}})
+    'images_background'
     """
+    unnamed = [top for top in inside if not split_of(top)]
+    tests = [
+        top for top in inside if split_of(top) == "test" and words_of(top) & words_of(unnamed[0] if unnamed else "")
+    ]
+    if len(unnamed) == 1 and 0 < len(tests) == len(inside) - 1:
+        return unnamed[0]
     full = [top for top, folders in inside.items() if len(folders) > 1]
     others = [top for top in inside if top and top not in full]  # some pictures may lie beside them
     if len(full) != 1 or not others or any(inside[top] for top in others):
@@ -141,8 +156,36 @@ def are_folds(folders: Collection[str]) -> bool:
     >>> are_folds(["fold1", "fold2"]), are_folds(["epoch_1", "epoch_2"])
     (True, False)
     """
-    stems = {re.sub(r"\d+", "", folder.lower()) for folder in folders}
+    stems = {stem_of(folder) for folder in folders}
     return len(stems) == 1 and bool(words_of(stems.pop()) & FOLD_WORDS)
+
+
+def stem_of(folder: str) -> str:
+    """Return the name of a folder without numbers, in lower case, in which numbered parts of one set agree."""
+    return re.sub(r"\d+", "", folder.lower())
+
+
+def doubled_splits(sizes: Mapping[str, int], inside: Mapping[str, set[str]], splits: Mapping[str, str]) -> set[str]:
+    """Return the splits that hold a sample of another one, or the same classes as a larger one for training.
+
+    Args:
+        sizes: how many pictures each folder holds.
+
+    >>> classes = {"0", "1"}
+    >>> doubled_splits({"trainingSample": 6, "trainingSet": 42}, {"trainingSample": classes, "trainingSet": classes},
+    ...                {"trainingSample": "train", "trainingSet": "train"})
+    {'trainingSample'}
+    """
+    found = set()
+    for split in ("train", "test"):
+        tops = sorted((top for top in sizes if splits.get(top) == split), key=lambda top: (sizes[top], top))
+        whole = [top for top in tops if not words_of(top) & SAMPLE_WORDS]
+        found |= {*tops} - {*whole} if whole else set()
+        if split == "train" and whole:
+            last = whole[-1]
+            alike = [top for top in whole[:-1] if len(inside[top]) > 1 and inside[top] == inside[last]]
+            found |= {top for top in alike if stem_of(top) != stem_of(last)}
+    return found
 
 
 def copies_among(inside: Mapping[str, set[str]]) -> set[str]:

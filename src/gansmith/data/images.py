@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gansmith.data.labels import Labels, as_labels
 from gansmith.data.on_disk import Known, OnDisk
-from gansmith.errors import DataError
+from gansmith.errors import DataError, reason_of
 
 # In one set: labels, rows and an epoch's order take eight bytes each in memory, however many images stay on disk.
 MAX_IMAGES = 4_000_000
@@ -42,7 +44,7 @@ class Images:
 
     Args:
         pixels: uint8 NumPy array or tensor, (N, H, W), (N, H, W, C) or (N, C, H, W); kept as a (N, C, H, W) tensor.
-        labels: (N,) whole numbers from 0; None where the set has none.
+        labels: (N,) whole numbers from 0, or names; None where the set has none.
         name: name of the data set, recorded with runs trained on it.
         source: where the pixels came from, for people to read.
         notices: one sentence for each thing that a user should know about this source.
@@ -66,7 +68,7 @@ class Images:
         def __init__(
             self,
             pixels: Tensor | NDArray[np.uint8],
-            labels: Tensor | NDArray[Any] | Sequence[int] | None = None,
+            labels: Tensor | NDArray[Any] | Sequence[int] | Sequence[str] | None = None,
             name: str = "images",
             source: str = "arrays in memory",
             notices: tuple[str, ...] = (),
@@ -77,7 +79,11 @@ class Images:
     def __post_init__(self) -> None:
         object.__setattr__(self, "pixels", _as_nchw(self.pixels))
         if self.labels is not None:
-            object.__setattr__(self, "labels", _as_labels(self.labels, len(self.pixels)))
+            found = _as_labels(self.labels, len(self.pixels), self.class_names)
+            numbers = None if found.numbers is None else torch.from_numpy(found.numbers)
+            object.__setattr__(self, "labels", numbers)
+            object.__setattr__(self, "class_names", self.class_names or found.class_names)
+            object.__setattr__(self, "notices", (*self.notices, *found.notices))
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -156,11 +162,15 @@ def _as_nchw(pixels: Any) -> Tensor:
     """Return pixels of any accepted layout as a contiguous uint8 (N, C, H, W) tensor; those on disk stay there."""
     if isinstance(pixels, OnDisk):
         return pixels
-    array = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(np.asarray(pixels)))
+    wanted = "give uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W)"
+    array = pixels if isinstance(pixels, Tensor) else torch.from_numpy(_numbers_of(pixels, wanted))
     shape = tuple(array.shape)
     if array.dtype != torch.uint8 or array.dim() not in (3, 4):
+        raise DataError(f"images are {array.dtype} of shape {shape}; {wanted}")
+    if array.dim() == 4 and shape[3] == 4 and shape[1] == shape[2]:
         raise DataError(
-            f"images are {array.dtype} of shape {shape}; give uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W)"
+            f"images of shape {shape} have a channel of opacity; give [..., :3] of them, or all to gansmith.load_data, "
+            "which lays them over a background"
         )
     if array.dim() == 3:
         array = array[:, None]
@@ -169,15 +179,33 @@ def _as_nchw(pixels: Any) -> Tensor:
     return array.contiguous()
 
 
-def _as_labels(labels: Any, count: int) -> Tensor:
-    """Return labels as an int64 (N,) tensor."""
-    array = labels if isinstance(labels, Tensor) else torch.from_numpy(np.asarray(labels).copy())
-    if tuple(array.shape) != (count,) or array.is_floating_point() or (count and int(array.min()) < 0):
-        raise DataError(
-            f"labels are {array.dtype} of shape {tuple(array.shape)} for {count} images; give one whole number from 0 "
-            "for each image"
-        )
-    return array.long()
+def _numbers_of(pixels: Any, wanted: str) -> NDArray[Any]:
+    array = _to_array(pixels, "images", wanted)
+    if array.dtype.kind not in "biuf":
+        hint = "; gansmith.load_data reads a path" if isinstance(pixels, str | os.PathLike) else ""
+        raise DataError(f"images are of type {type(pixels).__name__}; {wanted}{hint}")
+    return np.ascontiguousarray(array)
+
+
+def _to_array(values: Any, what: str, wanted: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{what} cannot be read as an array ({reason_of(error)}); {wanted}") from None
+
+
+def _as_labels(labels: Any, count: int, class_names: Sequence[str]) -> Labels:
+    """Return labels as int64 (N,), and the names of classes where they are names."""
+    wanted = "give one whole number from 0, or one name, for each image"
+    is_tensor = isinstance(labels, Tensor)
+    array = labels.detach().cpu().numpy() if is_tensor else _to_array(labels, "labels", wanted)
+    if array.dtype.kind in "USO":
+        every = set(array.ravel().tolist()) if class_names else set()
+        return as_labels(array, count, "the set", class_names=class_names if every <= {*class_names} else ())
+    numbers = array.astype(np.int64, copy=not is_tensor) if array.dtype.kind in "biu" else None
+    if numbers is None or numbers.shape != (count,) or numbers.min(initial=0) < 0:
+        raise DataError(f"labels are {array.dtype} of shape {array.shape} for {count} images; {wanted}")
+    return Labels(numbers)
 
 
 def to_float(pixels: Tensor) -> Tensor:

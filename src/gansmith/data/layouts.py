@@ -17,6 +17,7 @@ _CLEARLY = 0.9  # times as rough: noise differs by a few hundredths
 _OVERSHOOT = 0.25  # beyond 0, 1 or -1, which interpolation and filters add to floats
 _NEARLY_WHITE = 0.75  # what floats reach that are in [0, 1] with a few below 0, and not in [-1, 1]
 _ROUNDING = 0.001
+_NEAR_HALF = 0.01  # of -0.5 and 0.5, where both ends lie as near: images less their middle grey, and not [-1, 1]
 # Largest numbers of scales other than 0 to 255: of 4 to 7 bits, counts of 16 as in UCI's digits, and per cent.
 _SCALES = (15, 16, 31, 63, 100, 127)
 _INVISIBLE = 16  # of 255: where images reach no more, those of 0 to 255 would show nothing
@@ -73,7 +74,8 @@ def range_of(
     """Return which numbers of images are black and white.
 
     Whole numbers of which none is above 1 are black and white. Floats up to about 1 are in [0, 1], or in [-1, 1] where
-    some are clearly below 0; what lies slightly beyond is clipped. Raises DataError for other numbers.
+    some are clearly below 0, or in [-0.5, 0.5] where they reach both and end there; what lies slightly beyond is
+    clipped. Raises DataError for other numbers.
 
     Args:
         span: smallest and largest value of the set that these are a part of; their own where None.
@@ -88,6 +90,8 @@ def range_of(
     if not math.isfinite(low) or not math.isfinite(high):
         raise DataError(f"{source} holds non-finite numbers; images are whole numbers from 0 to 255, or finite floats")
     low, high = (low, high) if span is None else (min(low, span[0]), max(high, span[1]))
+    if kind == "f" and max(abs(low + 0.5), abs(high - 0.5)) < _NEAR_HALF:
+        return Range(-0.5, 0.5, f"its floats, {low:.3g} to {high:.3g}, are taken to be in [-0.5, 0.5]")
     if kind == "f" and -1 - _OVERSHOOT <= low and high <= 1 + _OVERSHOOT:
         is_signed = low < -_OVERSHOOT or (low < -_ROUNDING and high < _NEARLY_WHITE)
         black, name = (-1.0, "[-1, 1]") if is_signed else (0.0, "[0, 1]")

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -29,7 +29,7 @@ from gansmith.data.pictures import (
     read_files,
     why_unreadable,
 )
-from gansmith.data.prepare import Pixels, Preparation, Watch, quiet, read_prepared, settle
+from gansmith.data.prepare import Pixels, Preparation, Watch, losses_in_words, quiet, read_prepared, settle
 from gansmith.errors import DataError
 
 WORTHWHILE_BYTES, WORTHWHILE_IMAGES = 10**8, 20_000  # of a source that is prepared once: fewer take seconds
@@ -113,15 +113,17 @@ def _content(source: PictureSource) -> tuple[str, int]:
 def _prepare_into_memory(
     source: PictureSource, how: Preparation, part: str, watch: Watch | None
 ) -> tuple[Tensor, dict[str, Any]]:
-    settled, notices = settle(how, look_around(source))
+    looks = look_around(source)
+    settled, notices = settle(how, looks)
     shape = (len(source.parts[part].names), settled.channels, settled.size, settled.size)
     if math.prod(shape) > MAX_MEMORY_BYTES:
         raise DataError(
             f"{source.path} takes {math.prod(shape) / 1e9:.1f} GB prepared, too much to hold in memory, and "
             f"{cache.folder()} has no room for it or cannot be written; name a folder that does with GANSMITH_CACHE"
         )
-    pixels = np.zeros(shape, np.uint8)
-    broken = _prepare_all(source, settled, part, partial(_set_rows, pixels), watch)
+    pixels, seen = np.zeros(shape, np.uint8), Counter[str]()
+    broken = _prepare_all(source, settled, part, partial(_set_rows, pixels), watch, seen)
+    notices = (*notices, *losses_in_words(seen, how, settled, looks, len(pixels)))
     return torch.from_numpy(pixels), {"notices": notices, "in_words": settled.in_words(), "broken": broken}
 
 
@@ -133,7 +135,8 @@ def _prepare_into_file(
     source: PictureSource, how: Preparation, part: str, watch: Watch | None, path: Path
 ) -> dict[str, Any]:
     """Write the prepared pictures of a part to a .npy file, and return facts about them."""
-    settled, notices = settle(how, look_around(source))
+    looks, seen = look_around(source), Counter[str]()
+    settled, notices = settle(how, looks)
     wanted = source.parts[part]
     shape = (len(wanted.names), settled.channels, settled.size, settled.size)
     cache.require_room(math.prod(shape))
@@ -142,9 +145,10 @@ def _prepare_into_file(
     with path.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         start = file.tell()
-        broken = _prepare_all(source, settled, part, partial(_write_rows, file, start), watch)
+        broken = _prepare_all(source, settled, part, partial(_write_rows, file, start), watch, seen)
         file.truncate(start + math.prod(shape))  # where the last pictures are broken
     on_broken(source.path, wanted.names, broken, strict=False)
+    notices = (*notices, *losses_in_words(seen, how, settled, looks, len(wanted.names)))
     facts = {"shape": shape, "notices": notices, "in_words": settled.in_words(), "broken": broken}
     if math.prod(shape) > cache.MEMORY_BYTES:
         pixels = open_array(path)
@@ -166,6 +170,7 @@ def _prepare_all(
     part: str,
     store: Callable[[list[int], Pixels], None],
     watch: Watch | None,
+    seen: "Counter[str] | None" = None,
 ) -> dict[int, str]:
     """Prepare all pictures of a part on all cores, in bounded memory; returns why some cannot be read, by row.
 
@@ -174,6 +179,7 @@ def _prepare_all(
 
     Args:
         store: takes rows and their images, in any order.
+        seen: counts what pictures lose.
     """
     names, broken, unreadable, done = source.parts[part].names, dict[int, str](), dict[int, str](), 0
     workers = os.cpu_count() or 1
@@ -181,10 +187,12 @@ def _prepare_all(
         batches = (pool.submit(_prepare_batch, how, batch) for batch in _batches(source.path, names, unreadable))
         waiting = deque(islice(batches, 2 * workers))
         while waiting:
-            rows, images, failed = waiting.popleft().result()
+            rows, images, failed, lost = waiting.popleft().result()
             waiting.extend(islice(batches, 1))
             store(rows, images)
             broken |= failed
+            if seen is not None:
+                seen.update(lost)
             done += len(rows) + len(failed)
             if watch is not None:
                 watch(min(done + len(unreadable), len(names)), len(names))  # archives may hold a name twice
@@ -209,14 +217,14 @@ def _batches(path: Path, names: Sequence[str], unreadable: dict[int, str]) -> It
 
 def _prepare_batch(
     how: Preparation, batch: Sequence[tuple[int, bytes | str]]
-) -> tuple[list[int], Pixels, dict[int, str]]:
-    """Return the rows and uint8 (n, C, size, size) of those that can be read, and why the others cannot."""
+) -> tuple[list[int], Pixels, dict[int, str], "Counter[str]"]:
+    """Return the rows and uint8 (n, C, size, size) of those that can be read, why others cannot, and what is lost."""
     images = np.empty((len(batch), how.channels, how.size, how.size), np.uint8)
     rows: list[int] = []
-    failed: dict[int, str] = {}
+    failed, lost = dict[int, str](), Counter[str]()
     for row, file in batch:
         try:
-            found = read_prepared(read_file(file) if isinstance(file, str) else file, how)
+            found = read_prepared(read_file(file) if isinstance(file, str) else file, how, lost)
         except OSError as error:
             found = why_unreadable(error)
         if isinstance(found, str):
@@ -224,4 +232,4 @@ def _prepare_batch(
         else:
             images[len(rows)] = found
             rows.append(row)
-    return rows, images[: len(rows)], failed
+    return rows, images[: len(rows)], failed, lost

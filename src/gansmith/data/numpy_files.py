@@ -2,7 +2,7 @@
 
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,13 @@ LABELS = {
     "train": ("y_train", "train_y", "train_labels", "tr_y", "labels", "y", "label", "target", "targets", "arr_1"),
     "test": ("y_test", "test_y", "test_labels", "te_y", "ts_y", "y_val", "val_y", "val_labels"),
 }
+CLASS_NAMES = ("class_names", "label_names", "classes", "names", "categories")
 _OTHER_PART = {  # words in the names of arrays that are not of a part
     "train": re.compile(r"(?<![a-z])(test|val(?!ue))|(test|val)$", re.IGNORECASE),
     "test": re.compile("train", re.IGNORECASE),
 }
 _MIN_SIDE = 8  # of flat images whose array has another name
-_MAY_BE_LABELS = re.compile(r"label|target|(?<![a-z])y(?![a-z])|^y(?=train|test|val)")
+MAY_BE_LABELS = re.compile(r"label|target|(?<![a-z])y(?![a-z])|^y(?=train|test|val)")
 
 
 def read_npz(path: Path, like: Arrays | None, *, is_test: bool = False) -> Parts:
@@ -48,18 +49,61 @@ def read_npz(path: Path, like: Arrays | None, *, is_test: bool = False) -> Parts
             raise DataError(f"{path} holds {listing}; images are looked for as {', '.join(IMAGES['train'])}")
         images = {part: _read_member(archive, name, path) for part, name in found.items() if name is not None}
         labels = {part: _npz_labels(archive, stored, part, path) for part in images}
-        said = {part: _choose_labels(archive, names, part, images, labels, path) for part in images}
+        chosen = {part: _choose_labels(archive, names, part, images, labels, path) for part in images}
+        used = {*found.values(), *chosen.values(), *(first_of(stored, LABELS[part]) for part in images), _TRUNCATION}
+        named = first_of(stored, CLASS_NAMES)
+        stored_names = () if named in used else _read_names(archive, named, path)
     texts = [own for own in labels.values() if own is not None and own.dtype.kind == "U"]
     every = sorted({label for own in texts for label in own.reshape(-1).tolist()})
     class_names = every if len(texts) == len(labels) else ()
     sources = {part: f"{path}: {str(found[part]).removesuffix('.npy')}" for part in images}
-    return as_parts(images, labels, said, sources, class_names, like=like)
+    said = {part: (f"its labels are read from {_shown(name)}",) if name else () for part, name in chosen.items()}
+    parts = as_parts(images, labels, said, sources, class_names, like=like)
+    fitting = [part for part, own in parts.items() if _fit(stored_names, own)]
+    used |= {named} if fitting else set()
+    unused = [_shown(name) for name in names if name not in used]
+    for part, own in parts.items():
+        notices = (*own.notices, *_unused_in_words(unused, own))
+        parts[part] = replace(own, notices=notices, class_names=stored_names if part in fitting else own.class_names)
+    return parts
+
+
+_TRUNCATION = "truncation.npy"  # in files of samples
+
+
+def _shown(name: str) -> str:
+    return name.removesuffix(".npy")
+
+
+def _read_names(archive: zipfile.ZipFile, name: str | None, path: Path) -> tuple[str, ...]:
+    """Return an array of different texts; nothing for another."""
+    header = None if name is None else _header_of(archive, name, path)
+    if name is None or header is None or len(header[0]) != 1 or header[2].kind not in "SU":
+        return ()
+    names = _read_text(_read_member(archive, name, path, may_be_text=True)).tolist()
+    return tuple(names) if len(set(names)) == len(names) else ()
+
+
+def _fit(class_names: Sequence[str], arrays: Arrays) -> bool:
+    """Return whether names may be those of these images' labels, which are numbers."""
+    if arrays.labels is None or arrays.class_names:
+        return False
+    return int(arrays.labels.max(initial=-1)) < len(class_names)
+
+
+def _unused_in_words(unused: Sequence[str], arrays: Arrays) -> tuple[str, ...]:
+    """Return a sentence on arrays that are not used; nothing where there are none."""
+    if not unused:
+        return ()
+    more = f" and {len(unused) - 6:,} more" if len(unused) > 6 else ""
+    hint = "; labels are read from labels" if arrays.labels is None else ""
+    return (f"arrays that are not used: {', '.join(unused[:6])}{more}{hint}",)
 
 
 def as_parts(
     images: dict[str, NDArray[Any]],
-    labels: dict[str, NDArray[Any] | None],
-    said: dict[str, tuple[str, ...]],
+    labels: Mapping[str, NDArray[Any] | None],
+    said: Mapping[str, tuple[str, ...]],
     sources: dict[str, str],
     class_names: Sequence[str] = (),
     *,
@@ -88,7 +132,7 @@ def _npz_images(archive: zipfile.ZipFile, stored: dict[str, str], part: str, pat
         return named
     others = [name for each in (*IMAGES.values(), *LABELS.values()) for name in each]
     own = [name for plain, name in stored.items() if plain not in map(plain_name, others)]
-    own = [name for name in own if not _MAY_BE_LABELS.search(name.lower()) and not _OTHER_PART[part].search(name)]
+    own = [name for name in own if not MAY_BE_LABELS.search(name.lower()) and not _OTHER_PART[part].search(name)]
     if part == "test":
         own = [name for name in own if _OTHER_PART["train"].search(name)]
     found = [name for name in own if _has_images(archive, name, path)]
@@ -102,24 +146,23 @@ def _choose_labels(
     images: dict[str, NDArray[Any]],
     labels: dict[str, NDArray[Any] | None],
     path: Path,
-) -> tuple[str, ...]:
+) -> str:
     """Give images without labels those of the only array of another name that has one for each image.
 
-    Returns sentences on it, and on arrays that may be labels and are not used.
+    Returns its name, or nothing.
     """
     if labels[part] is not None:
-        return ()
-    own = [name for name in names if not _OTHER_PART[part].search(name)]
-    plain = {name.removesuffix(".npy"): name for name in own if part == "train" or _OTHER_PART["train"].search(name)}
-    shapes = {name: _shape_of_labels(archive, stored, path) for name, stored in plain.items()}
-    likely = [name for name, shape in shapes.items() if shape in (images[part].shape[:1], (*images[part].shape[:1], 1))]
+        return ""
+    own = [name for name in names if not _OTHER_PART[part].search(_shown(name))]
+    own = [name for name in own if part == "train" or _OTHER_PART["train"].search(_shown(name))]
+    wanted = (images[part].shape[:1], (*images[part].shape[:1], 1))
+    likely = [name for name in own if _shape_of_labels(archive, name, path) in wanted]
     if len(likely) == 1:
-        found = _read_text(_read_member(archive, plain[likely[0]], path, may_be_text=True))
+        found = _read_text(_read_member(archive, likely[0], path, may_be_text=True))
         if _are_classes(found):
             labels[part] = found
-            return (f"its labels are read from {likely[0]}",)
-    unused = [name for name in plain if name in likely or _MAY_BE_LABELS.search(name.lower())]
-    return (f"arrays that are not used: {', '.join(unused[:6])}; labels are read from labels",) if unused else ()
+            return likely[0]
+    return ""
 
 
 def _are_classes(labels: NDArray[Any]) -> bool:
@@ -209,25 +252,40 @@ def _read_labels(path: Path) -> NDArray[Any]:
 
 def _find_labels(path: Path) -> tuple[Path | None, tuple[str, ...]]:
     """Return the file of labels beside a .npy file of images, or a sentence on those that may be labels."""
-    files = sorted(file for file in path.parent.iterdir() if file != path and file.is_file() and file.name[0] != ".")
-    beside = {file.name.lower(): file for file in reversed(files)}
-    own = _label_names(path)
-    for name in (*own, "labels", "y", "targets"):
-        other = beside.get(f"{name}.npy")
-        if other is not None and not _holds_images(other):
-            return other, ()
-    others = {name for file in files if file.suffix.lower() == ".npy" for name in _label_names(file)}
+    found = next((file for file in label_files_beside(path, (".npy",)) if not _holds_images(file)), None)
+    return found, () if found else unused_beside(path, (".npy",))
+
+
+def label_files_beside(path: Path, endings: tuple[str, ...]) -> list[Path]:
+    """Return the files beside one of images that hold its labels by their names, the likeliest first.
+
+    Args:
+        endings: of files of its kind.
+    """
+    beside = {_stem(file): file for file in reversed(_others(path)) if file.name.lower().endswith(endings)}
+    names = dict.fromkeys((*_label_names(path), "labels", "y", "targets"))
+    return [beside[name] for name in names if name in beside]
+
+
+def unused_beside(path: Path, endings: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a sentence on the files beside one of images that may hold labels, of no other file, and are not read."""
+    files = _others(path)
+    others = {name for file in files if file.name.lower().endswith(endings) for name in _label_names(file)}
     unused = [
         file.name
         for file in files
-        if file.suffix.lower() in _LABEL_FILES
-        and _MAY_BE_LABELS.search(file.stem.lower())
-        and file.stem.lower() not in others
+        if file.name.lower().endswith(_LABEL_FILES)
+        and MAY_BE_LABELS.search(file.stem.lower())
+        and _stem(file) not in others
     ]
     if not unused:
-        return None, ()
-    listing = ", ".join(unused[:6])
-    return None, (f"files beside {path.name} that are not used: {listing}; its labels are read from {own[0]}.npy",)
+        return ()
+    listing, wanted = ", ".join(unused[:6]), f"{_label_names(path)[0]}{endings[0]}"
+    return (f"files beside {path.name} that are not used: {listing}; its labels are read from {wanted}",)
+
+
+def _others(path: Path) -> list[Path]:
+    return sorted(file for file in path.parent.iterdir() if file != path and file.is_file() and file.name[0] != ".")
 
 
 def _holds_images(path: Path) -> bool:
@@ -235,13 +293,25 @@ def _holds_images(path: Path) -> bool:
         return len(read_header(file, str(path))[0]) > 2
 
 
-_LABEL_FILES = (".npy", ".npz", ".csv", ".txt", ".json")
-_PAIRS = (("images", "labels"), ("imgs", "labels"), ("data", "labels"), ("image", "label"), ("img", "label"))
+_LABEL_FILES = (".npy", ".npz", ".csv", ".csv.gz", ".tsv", ".txt", ".json")
+_PAIRS = (
+    ("images", "labels"), ("images", "label"), ("imgs", "labels"), ("data", "labels"), ("image", "label"),
+    ("img", "label"),
+)  # fmt: skip
+
+
+def _stem(path: Path) -> str:
+    """Return a file's name in lower case, without its endings and the shape of what it holds.
+
+    >>> _stem(Path("csvTrainLabel 13440x1.csv"))
+    'csvtrainlabel'
+    """
+    return re.sub(r"[ _-]*\d+x\d+$", "", path.name.lower().removesuffix(".gz").rpartition(".")[0])
 
 
 def _label_names(path: Path) -> list[str]:
-    """Return what the labels of a .npy file may be called, without its ending: train_labels, y_train, ..."""
-    stem = path.stem.lower()
+    """Return what the labels of a file may be called, without its ending: train_labels, y_train, ..."""
+    stem = _stem(path)
     renamed = [stem.replace(images, labels) for images, labels in _PAIRS if images in stem]
     letter = re.sub(r"(?<![a-z])x(?![a-z])|^x(?=train|test|val)|(?<=train)x$|(?<=test)x$", "y", stem)
     return [f"{stem}_labels", *renamed, *([letter] if letter != stem else []), f"y_{stem}", f"labels_{stem}"]

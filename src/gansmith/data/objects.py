@@ -5,6 +5,7 @@ whole set, as in files.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,13 +24,23 @@ from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.data.labels import Labels, as_labels
 from gansmith.data.layouts import as_bytes, range_of, scale_of, span_of, square
 from gansmith.data.official import called_official
-from gansmith.data.pictures import on_broken
-from gansmith.data.prepare import Look, Preparation, decode, look_at, prepare, settle, upright
+from gansmith.data.pictures import ENDINGS, on_broken, rows_to_look_at
+from gansmith.data.prepare import (
+    Look,
+    Preparation,
+    decode,
+    look_at,
+    look_into,
+    losses,
+    losses_in_words,
+    prepare,
+    settle,
+    upright,
+)
 from gansmith.data.sources import arrays_as_images, as_prepared
 from gansmith.data.tables import choose_columns, find_labels
 from gansmith.errors import DataError, NotFoundError
 
-LOOKS = 256  # items that are looked at before preparation
 _IMAGE_KEYS = ("image", "img", "images", "pixel_values", "x")
 _LABEL_KEYS = ("label", "labels", "fine_label", "class", "target", "y")
 _ALLOWED = (
@@ -80,7 +91,10 @@ def as_images(data: Any, how: Preparation) -> Images:
         return _from_arrays(data, None, how)
     if _is_pair(data):
         return _from_arrays(data[0], data[1], how)
-    if hasattr(data, "features") and hasattr(data, "column_names"):
+    if _is_pair_of_lists(data):
+        pairs = list(zip(data[0], data[1], strict=True))
+        items = _Items(len(pairs), pairs.__getitem__, "images in memory")
+    elif hasattr(data, "features") and hasattr(data, "column_names"):
         items = _hugging_face_items(data)
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, str | bytes):
         items = _Items(len(data), data.__getitem__, f"{_kind(data)} in memory", _class_names(data))
@@ -150,13 +164,37 @@ def _is_flat(image: Any) -> bool:
 
 
 def _is_pair(data: Any) -> bool:
-    """Whether this is (images, labels), with images as an array of any layout, flat ones included."""
-    if not isinstance(data, tuple) or len(data) != 2 or not _is_array(data[0]):
+    """Whether this is (images, labels), with images as an array of any layout, flat ones included.
+
+    In a list of both, which might be of two images, labels are one number or name for each.
+    """
+    if not isinstance(data, tuple | list) or len(data) != 2 or not _is_array(data[0]):
         return False
     images, labels = data
+    if isinstance(data, list):
+        return images.ndim in (3, 4) and _are_labels(labels, images.shape[0]) and np.ndim(labels[0]) == 0
     if _is_array(labels) and tuple(labels.shape) == tuple(images.shape):  # of two images
         return False
     return images.ndim >= 3 or (images.ndim == 2 and square(images.shape[1])[0] > 1 and hasattr(labels, "__len__"))
+
+
+def _is_pair_of_lists(data: Any) -> bool:
+    """Whether this is (images, labels) with images as a list of pictures, arrays or paths."""
+    if not isinstance(data, tuple | list) or len(data) != 2 or not isinstance(data[0], tuple | list) or not data[0]:
+        return False
+    return all(map(_looks_like_image, data[0])) and _are_labels(data[1], len(data[0]))
+
+
+def _are_labels(values: Any, count: int) -> bool:
+    """Whether these are so many values, none of them an image."""
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__") or not hasattr(values, "__iter__"):
+        return False
+    return len(values) == count > 0 and not any(map(_looks_like_image, values))
+
+
+def _looks_like_image(value: Any) -> bool:
+    """Whether a value is an image and no name of a class."""
+    return _is_image(value) and (not isinstance(value, str) or value.lower().endswith(ENDINGS))
 
 
 def _from_arrays(images: Any, labels: Any, how: Preparation, notices: tuple[str, ...] = ()) -> Images:
@@ -254,21 +292,23 @@ def _hugging_face_row(data: Any, column: str, label: str | None, row: int) -> tu
 def _from_items(items: _Items, how: Preparation) -> Images:
     if not 0 < items.count <= MAX_IMAGES:
         raise DataError(f"{items.source} holds {items.count:,} images; give between 1 and {MAX_IMAGES:,}")
-    some = [_split_item(items.get(row))[0] for row in range(0, items.count, max(1, items.count // LOOKS))]
+    some = [_split_item(items.get(row))[0] for row in rows_to_look_at(items.count)]
     spans = _spans(some)
     looks = [_look(image, spans) for image in some]
     if all(isinstance(look, str) for look in looks):
         raise DataError(f"no image of {items.source} can be read: {looks[0]}; give others")
-    how, notices = settle(how, [look for look in looks if not isinstance(look, str)])
+    asked, found_looks = how, [look for look in looks if not isinstance(look, str)]
+    how, notices = settle(how, found_looks)
     pixels = np.zeros((items.count, how.channels, how.size, how.size), np.uint8)
     labels: list[Any] = []
     names: list[str] = []
-    broken: dict[int, str] = {}
+    broken, seen = dict[int, str](), Counter[str]()
     read = partial(_prepared, how, spans)
     with ThreadPoolExecutor() as pool:
         rows = _fetched(items, names, labels)
         while batch := list(islice(rows, 512)):
-            for row, found in pool.map(read, batch):
+            for row, found, lost in pool.map(read, batch):
+                seen.update(lost)
                 if isinstance(found, str):
                     broken[row] = found
                 else:
@@ -276,7 +316,9 @@ def _from_items(items: _Items, how: Preparation) -> Images:
     found_labels = _as_numbers(labels, items)
     numbers = None if found_labels.numbers is None else torch.from_numpy(found_labels.numbers)
     broken_words = on_broken(items.source, names, broken, strict=how.strict)
-    notices = (*items.notices, *found_labels.notices, *_in_words(some, spans), *notices, *broken_words, how.in_words())
+    notices = (*items.notices, *found_labels.notices, *_in_words(some, spans), *notices)
+    lost_words = losses_in_words(seen, asked, how, found_looks, items.count)
+    notices = (*notices, *lost_words, *broken_words, how.in_words())
     images = Images(
         torch.from_numpy(pixels), numbers, source=items.source, notices=notices, class_names=found_labels.class_names
     )
@@ -353,8 +395,14 @@ def _in_words(images: Sequence[Any], spans: Spans) -> tuple[str, ...]:
 
 def _look(image: Any, spans: Spans) -> Look | str:
     """Return a look at an image, or why it cannot be read."""
+    if isinstance(image, str | os.PathLike | bytes):
+        try:
+            return look_into(image if isinstance(image, bytes) else _read(Path(image)))
+        except (DataError, OSError) as error:
+            return str(error)
     try:
-        return look_at(_as_picture(image, spans))
+        mode = image.mode if isinstance(image, Image.Image) else ""
+        return replace(look_at(_as_picture(image, spans)), mode=mode)
     except _Unreadable as error:
         return str(error)
 
@@ -363,13 +411,14 @@ class _Unreadable(DataError):
     """A picture's file that cannot be read, as against an object that is no image at all."""
 
 
-def _prepared(how: Preparation, spans: Spans, item: tuple[int, Any]) -> tuple[int, np.ndarray | str]:
-    """Return the row and its uint8 (C, size, size), or why its file cannot be read."""
+def _prepared(how: Preparation, spans: Spans, item: tuple[int, Any]) -> tuple[int, np.ndarray | str, Sequence[str]]:
+    """Return the row, its uint8 (C, size, size) or why its file cannot be read, and what it loses."""
     row, image = item
     try:
-        return row, prepare(_as_picture(image, spans), how)
+        picture = _as_picture(image, spans)
     except _Unreadable as error:
-        return row, str(error)
+        return row, str(error), ()
+    return row, prepare(picture, how), losses(picture, how)
 
 
 def _as_picture(image: Any, spans: Spans) -> Image.Image:

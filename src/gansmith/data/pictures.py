@@ -11,7 +11,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
+
+import numpy as np
 
 from gansmith.config import ARCHIVES, ARRAY_FILES
 from gansmith.data import cache
@@ -23,6 +26,7 @@ from gansmith.data.folders import (
     are_folds,
     are_portions,
     copies_among,
+    doubled_splits,
     folders_inside,
     folders_of_masks,
     hold_same_classes,
@@ -35,7 +39,8 @@ from gansmith.data.folders import (
     words_of,
 )
 from gansmith.data.images import MAX_IMAGES
-from gansmith.data.labels import gaps_in_words
+from gansmith.data.label_files import is_label_file, read_label_files
+from gansmith.data.labels import Labels, as_labels, gaps_in_words
 from gansmith.data.official import OFFICIAL
 from gansmith.data.parquet import read_rows
 from gansmith.data.prepare import Look, look_into
@@ -43,11 +48,14 @@ from gansmith.errors import DataError, NotFoundError, reason_of
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _NOT_READ = (".pgm", ".ppm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".tga", ".psd", ".svg", ".ico", ".dcm")
-LOOKS = 256  # pictures that are looked at before preparation
+LOOKS = 1_000  # pictures that are looked at before preparation
 MAX_BROKEN_SHARE = 0.1
 MAX_NUMBERED = 65_536  # class folders have numbers below it, as the labels of a generator's file
 _LONG_TAR_BYTES = 2**22  # whose list of names is kept
 _JUNK = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$|@eaDir(/|$))", re.IGNORECASE)
+_OF_RUN = ("config.toml", "run.json")  # a folder that holds both is a run, with plots and grids of its own
+OWN_NAMES = ("preview.png", "grid.png", "inverted.png")  # that our commands write where nothing else is asked for
+OWN_MARK = ("Software", "Gansmith")  # of the pictures that they draw, as a text in the file
 _PICKLES = re.compile(r"(^|/)cifar-(100?)-(batches-py|python)")
 
 
@@ -99,19 +107,56 @@ def find_pictures(path: Path) -> PictureSource:
         raise NotFoundError(f"there is no file or folder {str(path)!r}; give a folder or an archive of pictures")
     listed, odd = (list(_list_folder(path)), []) if path.is_dir() else list_names(path)
     names = sorted({name for name in listed if not _JUNK.search(name)})  # archives may hold a name twice
+    names = _without_runs(names)
     pictures = [name for name in names if name.lower().endswith(ENDINGS)]
     if not pictures:
         raise NotFoundError("; ".join([_why_none(path, names), *odd]))
     if len(pictures) > MAX_IMAGES:
         raise DataError(f"{path} holds {len(pictures):,} pictures; up to {MAX_IMAGES:,} can be read, take fewer")
-    source = _arrange(path, pictures)
+    source = _with_labels_of_files(_arrange(path, pictures), [name for name in names if is_label_file(name)])
     kinds = Counter(PurePosixPath(name).suffix.lower() for name in names)
     odd += [f"{kinds[kind]:,} {kind} files were left out; convert them to PNG" for kind in _NOT_READ if kinds[kind]]
     if not path.is_dir():
-        arrays = [_readable(name) for name in names if is_of_numbers(name)]
+        arrays = [_readable(name) for name in names if is_of_numbers(name) and not is_label_file(name)]
         more = f" and {len(arrays) - 6:,} more" if len(arrays) > 6 else ""
         odd += [f"the pictures were read, and not {', '.join(arrays[:6])}{more}"] if arrays else []
     return replace(source, notices=(*odd, *source.notices))
+
+
+def _with_labels_of_files(source: PictureSource, files: Sequence[str]) -> PictureSource:
+    """Return a source with the labels that files beside its pictures give, or with a notice why it is without."""
+    if not files:
+        return source
+    listing = _listing(files)
+    if source.parts["train"].labels:
+        return _noting(source, f"{listing} was not read, as class folders give the labels")
+    contents = dict[int, bytes](read_files(source.path, files, dict[int, str]()))
+    found = read_label_files({files[row]: contents[row] for row in sorted(contents)}, ENDINGS)
+    if not found:
+        return _noting(source, f"{listing} was not used: it gives no label for each file name")
+    missing = [name for name in source.parts["train"].names if name not in found]
+    if missing:
+        what = f"{len(missing):,} of {len(source.parts['train'].names):,} pictures, such as {_readable(missing[0])}"
+        return _noting(source, f"{listing} names no label for {what}, so images are used without labels")
+    named = {part: own.names for part, own in source.parts.items() if all(name in found for name in own.names)}
+    values = [found[name] for names in named.values() for name in names]
+    try:
+        labels = as_labels(np.array(values), len(values), listing)
+    except DataError as error:
+        labels = Labels(notices=(f"{error}; images are used without labels",))
+    if labels.numbers is None:
+        return _noting(source, *labels.notices)
+    numbers, parts = iter(labels.numbers.tolist()), dict(source.parts)
+    for part, names in named.items():
+        parts[part] = Part(names, tuple(islice(numbers, len(names))))
+    source = replace(
+        source, layout=f"{source.layout}, labels in {listing}", parts=parts, class_names=labels.class_names
+    )
+    return _noting(source, f"labels are read from {listing}", *labels.notices)
+
+
+def _noting(source: PictureSource, *notices: str) -> PictureSource:
+    return replace(source, notices=(*source.notices, *notices))
 
 
 def count_pictures(folder: Path) -> int:
@@ -154,7 +199,7 @@ def is_of_numbers(name: str) -> bool:
 
 
 def _list_folder(path: Path) -> Iterator[str]:
-    """Yield the names of all files inside, with forward slashes; not what operating systems hide.
+    """Yield the names of all files inside, with forward slashes; not what operating systems hide, or runs hold.
 
     Raises DataError for a link to a folder, or to a file elsewhere. In a cache of Hugging Face's, files are links to
     its `blobs`. A link to nothing, or to itself, is a file that cannot be read.
@@ -163,6 +208,8 @@ def _list_folder(path: Path) -> Iterator[str]:
     inside = (root, *(place.with_name("blobs") for place in (root, *root.parents) if place.name == "snapshots"))
     while folders:
         inner = folders.pop()
+        if inner and all((path / inner / name).is_file() for name in _OF_RUN):
+            continue
         with os.scandir(path / inner) as entries:
             for entry in entries:
                 if _JUNK.search(entry.name):
@@ -178,8 +225,28 @@ def _list_folder(path: Path) -> Iterator[str]:
                     )
                 if entry.is_dir():
                     folders.append(f"{inner}{entry.name}/")
-                elif entry.is_file():
+                elif entry.is_file() and not (entry.name in OWN_NAMES and _is_own(file)):
                     yield inner + entry.name
+
+
+def _is_own(file: Path) -> bool:
+    """Return whether one of our commands drew this PNG: a grid of the images is none of them."""
+    try:
+        with file.open("rb") as opened:
+            return "\0".join(OWN_MARK).encode() in opened.read(512)
+    except OSError:  # it is listed, and named as unreadable later
+        return False
+
+
+def _without_runs(names: Sequence[str]) -> list[str]:
+    """Return the names without those in folders of runs.
+
+    >>> _without_runs(["a.png", "r/config.toml", "r/run.json", "r/plots/b.png", "s/config.toml"])
+    ['a.png', 's/config.toml']
+    """
+    folders = [{name.rpartition("/")[0] for name in names if name.endswith(f"/{own}")} for own in _OF_RUN]
+    runs = tuple(f"{folder}/" for folder in folders[0] & folders[1])
+    return [name for name in names if not name.startswith(runs)] if runs else list(names)
 
 
 def list_names(path: Path) -> tuple[list[str], list[str]]:
@@ -335,12 +402,19 @@ def _arrange_splits(path: Path, names: Sequence[str], inner: Sequence[str], spli
     for row, name in enumerate(inner):
         by_top.setdefault(name.split("/", 1)[0] if "/" in name else "", []).append(row)
     splits = {top: split for top, split in splits.items() if top not in folders_of_masks(by_top, splits)}
+    sizes = {top: len(rows) for top, rows in by_top.items()}
+    doubled = doubled_splits(sizes, folders_inside(inner), splits)
+    kinds = {splits[top] for top in doubled}
+    splits = {top: split for top, split in splits.items() if top not in doubled}
     train_tops, test_tops = ([top for top in by_top if splits.get(top) == split] for split in ("train", "test"))
     notices = [
         f"{len(rows):,} pictures {f'in {_readable(top)}' if top else 'beside its folders'} were left out"
         for top, rows in by_top.items()
         if not splits.get(top)
     ]
+    if doubled:
+        used = " and ".join(_readable(top) for top in by_top if splits.get(top) in kinds)
+        notices.append(f"of the folders for the same part, the largest is used: {used}")
     train, numbers, odd = _arrange_classes(path, *_rows_inside(names, inner, [by_top[top] for top in train_tops]))
     parts, notices = {"train": train}, [*notices, *odd]
     if test_tops:
@@ -399,12 +473,27 @@ def _arrange_classes(
     if are_portions(inner):
         words = f"the {len(classes):,} numbered folders hold a thousand pictures each and are no classes"
         return Part(tuple(names)), {}, (f"{words}; labels in a dataset.json are not read",)
+    if are_folds(classes):
+        return Part(tuple(names)), {}, (f"{_listing(classes)} are numbered parts of one set, which are joined",)
     numbers, notices = _class_numbers(classes)
+    notices = (*notices, *_joined_in_words(folders_inside(inner)))
     if loose:
         notices = (*notices, f"{loose:,} pictures beside the class folders were left out")
     rows = [k for k, folder in enumerate(folders) if folder]
     rows.sort(key=lambda k: numbers[folders[k]])
     return Part(tuple(names[k] for k in rows), tuple(numbers[folders[k]] for k in rows)), numbers, notices
+
+
+def _listing(names: Collection[str], shown: int = 4) -> str:
+    """Return the first of these names, and how many more there are."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return f"{', '.join(map(_readable, sorted(names)[:shown]))}{more}"
+
+
+def _joined_in_words(inside: Mapping[str, set[str]]) -> tuple[str, ...]:
+    """Return a sentence on the folders inside class folders, whose pictures are of one class; nothing without any."""
+    joined = [f"{top} ({_listing(folders)})" for top, folders in sorted(inside.items()) if folders]
+    return (f"folders inside {_listing(joined)} are joined",) if joined else ()
 
 
 def _too_many_loose(path: Path, loose: int, count: int, folders: Sequence[str]) -> str:

@@ -28,6 +28,7 @@ REDUCING_GAP = (
     2.0  # larger pictures are first averaged in whole blocks to so many times the size, as Pillow's thumbnails
 )
 MIN_CONTENT = 0.02  # mean opacity below which a picture's visible part says nothing of its ground
+TRANSPARENT, COLORED = "transparent", "in color"  # what pictures may be that their images are not
 _WIDE_MODES = ("I", "F")  # the beginnings of Pillow's modes of more than 8 bits
 _DAMAGE = (
     UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError, StructError, zlib.error,
@@ -122,14 +123,19 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def read_prepared(data: bytes, how: Preparation) -> "Pixels | str":
+def read_prepared(data: bytes, how: Preparation, seen: "Counter[str] | None" = None) -> "Pixels | str":
     """Return a picture's file as uint8 (C, size, size), or why it cannot be read; to be called inside `quiet`.
 
     A JPEG at least twice as large as needed is decoded at a half, a quarter or an eighth of its size, which libjpeg
     does in the frequencies: photographs differ by .3 to 1.2 grey levels of 255 on average from a full reduction.
+
+    Args:
+        seen: counts what pictures lose.
     """
     try:
         picture, extent, _ = _decode(data, smallest=math.ceil(REDUCING_GAP * how.size))
+        if seen is not None:
+            seen.update(losses(picture, how))
         return prepare(picture, how, extent)
     except DataError as error:
         return str(error)
@@ -198,6 +204,28 @@ def _grey_level(value: float, mode: str) -> int:
     return round(max(0.0, value) / limit * 255)
 
 
+def losses(picture: Image.Image, how: Preparation) -> list[str]:
+    """Return which of TRANSPARENT and COLORED a decoded picture is and will not be."""
+    is_transparent = picture.mode in ("LA", "RGBA") and int(np.asarray(picture.getchannel("A")).min()) < 255
+    is_colored = how.color == "grey" and picture.mode in ("RGB", "RGBA") and not look_at(picture).is_grey
+    return [TRANSPARENT] * is_transparent + [COLORED] * is_colored
+
+
+def losses_in_words(
+    seen: "Counter[str]", asked: Preparation, settled: Preparation, looks: Sequence[Look], count: int
+) -> tuple[str, ...]:
+    """Return a sentence on each loss of pictures that no one asked for, and that none of those looked at has."""
+    found = []
+    if seen[TRANSPARENT] and not any(look.has_transparency for look in looks):
+        found.append(
+            f"{seen[TRANSPARENT]:,} of {count:,} pictures are transparent, and are laid over {settled.background}; "
+            "--background chooses another"
+        )
+    if seen[COLORED] and asked.color == "auto":
+        found.append(f"{seen[COLORED]:,} of {count:,} pictures are in color, and become grey; --color rgb keeps it")
+    return tuple(found)
+
+
 def look_at(picture: Image.Image) -> Look:
     """Return what a decoded picture says of its set."""
     small = picture.convert("RGBA").resize((min(64, picture.width), min(64, picture.height)))
@@ -248,10 +276,11 @@ def settle(asked: Preparation, looks: Sequence[Look]) -> tuple[Preparation, tupl
 
 
 def _background(looks: Sequence[Look]) -> str:
-    """Return what lies under transparent pictures, in contrast to what they show; without such, what lies around."""
+    """Return what lies under transparent pictures, in contrast to what they show; what lies around others, if most."""
     transparent = [look for look in looks if look.has_transparency]
-    if not transparent:
-        return "white" if 2 * sum(look.is_edge_light for look in looks) > len(looks) else "black"
+    if 2 * len(transparent) < len(looks):
+        light_edges = sum(look.is_edge_light for look in looks if not look.has_transparency)
+        return "white" if 2 * light_edges > len(looks) - len(transparent) else "black"
     light = Counter(look.is_content_light for look in transparent if look.is_content_light is not None)
     return "black" if light[True] >= light[False] else "white"
 

@@ -22,10 +22,11 @@ from gansmith.data.binary_sets import read_cifar_tar
 from gansmith.data.folders import split_of
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images, find_known, labels_sha256, with_known
+from gansmith.data.label_files import is_label_file
 from gansmith.data.labels import MAX_CLASSES, gaps_in_words
 from gansmith.data.layouts import Range
 from gansmith.data.loading import load_pictures
-from gansmith.data.numpy_files import labels_beside
+from gansmith.data.numpy_files import MAY_BE_LABELS, labels_beside
 from gansmith.data.official import OFFICIAL, as_published, class_names, idx_digests, known_sets, oddities, set_of_file
 from gansmith.data.on_disk import OnDisk, open_array
 from gansmith.data.parquet import Table, open_table
@@ -91,7 +92,8 @@ def open_source(path: Path, *, name: str = "") -> Source:
     if files is not None:
         return files
     try:
-        return _noting(find_pictures(path), "the pictures were", _array_files(path))
+        arrays = [file for file in _array_files(path) if not is_label_file(file.name)]
+        return _noting(find_pictures(path), "the pictures were", arrays)
     except NotFoundError:
         tables = sorted(file for file in path.rglob("*.parquet") if file.is_file())
         archives = sorted(file for file in path.iterdir() if is_archive(file) and file.is_file())
@@ -270,7 +272,7 @@ def _files_in(folder: Path) -> FileSource | PictureSource | None:
     of pictures, their means and features are no sets.
     """
     known = [file for file in _array_files(folder) if not re.search(r"meta|submission", file.name.lower())]
-    images = [file for file in known if not re.search(r"label|target|^y[._]|_y\.bin$", file.name.lower())]
+    images = [file for file in known if not MAY_BE_LABELS.search(file.name.lower())]
     if not images:
         return None
     pictures = count_pictures(folder)

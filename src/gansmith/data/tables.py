@@ -6,6 +6,7 @@ What the columns hold is known by the header line, and by the values where there
 import csv
 import gzip
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansmith.data.layouts import square
+from gansmith.data.numpy_files import label_files_beside, unused_beside
+from gansmith.data.pictures import ENDINGS
 from gansmith.errors import DataError
 
+ENDINGS_OF_TABLES = (".csv", ".csv.gz", ".tsv")
 MAX_TEXT = 2**31  # characters of a table
 _MAX_LINE, _ROWS = 2**22, 1024
 _LABEL_COLUMNS = ("label", "labels", "class", "target", "y", "digit", "letter", "emotion", "category")
 _INDEX_COLUMNS = ("", "id", "idx", "imageid", "image_id", "index", "row", "unnamed: 0")
+_PART_COLUMNS = ("usage", "split", "set", "fold", "subset", "partition")  # of text that is no label
 _MOSTLY = 0.75  # of the rows
 _MIN_COUNTED = 16  # columns from which 0, 1, 2, ... or 1, 2, 3, ... are no pixels but names, as pandas gives them
+_MIN_SIDE = 5  # of images, in pixels: fewer numbers in a row describe something, such as a box
 _FEW_ROWS = 10  # up to which different numbers may be the labels of as many classes
 
 
@@ -51,12 +57,14 @@ class Columns:
         pixels: of numbers; one of text where each of its cells holds all numbers of an image, separated by spaces.
         label: None where no name says which it is.
         odd: names of columns of numbers that differ from those of most, as of columns that are no pixels.
+        text: name of the column of labels where it is the only one of text, and need not be that of labels.
     """
 
     pixels: tuple[int, ...]
     label: int | None = None
     notices: tuple[str, ...] = ()
     odd: tuple[str, ...] = ()
+    text: str = ""
 
 
 def read_table(path: Path) -> Table:
@@ -75,6 +83,45 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{path} is not text in UTF-8, as tables are; save it again as CSV in UTF-8") from None
     finally:
         csv.field_size_limit(limit)
+
+
+def read_labels_beside(path: Path, count: int) -> tuple[NDArray[Any] | None, tuple[str, ...]]:
+    """Return the labels of a table of pixels that lie in a table of their own beside it, and a sentence on it.
+
+    Args:
+        count: of the images; another number of labels is of other images.
+    """
+    for file in label_files_beside(path, ENDINGS_OF_TABLES):
+        labels = _read_labels(file, count)
+        if labels is not None:
+            return labels, (f"its labels are read from {file.name}",)
+    return None, unused_beside(path, ENDINGS_OF_TABLES)
+
+
+def _read_labels(path: Path, count: int) -> NDArray[Any] | None:
+    """Return a label or a one-hot row for each image; None for a table that holds something else."""
+    try:
+        with _open_text(path) as text:
+            lines = _lines(text, path)
+            first, second = _skip_preamble(lines)
+            rows = list(csv.reader(chain([first, second], lines), delimiter=_delimiter_of(first)))
+    except (DataError, OSError, EOFError, zlib.error, csv.Error, UnicodeError):
+        return None
+    cells = [[cell.strip() for cell in row] for row in rows if row]
+    names = cells.pop(0) if len(cells) == count + 1 else []
+    if len(cells) != count or len({len(row) for row in cells}) != 1:
+        return None
+    columns = [np.array(column) for column in zip(*cells, strict=True)]
+    named = [k for k, name in enumerate(names) if name.lower() in _LABEL_COLUMNS]
+    if named or len(columns) == 1:
+        return _as_numbers(columns[named[0] if named else 0].tolist())
+    found = [_as_numbers(column.tolist()) for column in columns]
+    if found[0].dtype.kind == "f" and _is_index(found[0]):
+        found = found[1:]
+    if len(found) == 1:
+        return found[0]
+    is_one_hot = all(column.dtype.kind == "f" and np.isin(column, (0, 1)).all() for column in found)
+    return np.stack(found, axis=1) if is_one_hot else None
 
 
 def _open_text(path: Path) -> IO[str]:
@@ -214,6 +261,12 @@ def choose_columns(names: Sequence[str], start: Sequence[Any], source: str) -> C
     named = [k for k, name in enumerate(lower) if name in _LABEL_COLUMNS]
     others = [k for k, name in enumerate(lower[: len(start)]) if name not in _INDEX_COLUMNS and k not in named]
     pixels = packed or [k for k in others if k in numbers]
+    listed = next((k for k, cell in enumerate(start) if str(cell).lower().endswith(ENDINGS)), None)
+    if listed is not None and not packed and len(pixels) < _MIN_SIDE**2:
+        raise DataError(
+            f"{source} lists pictures in its column {names[listed]!r}, such as {str(start[listed])[:60]!r}, and holds "
+            "no pixels; give the folder of pictures"
+        )
     if not pixels:
         if any("..." in str(cell) for cell in start):  # as NumPy prints long arrays
             raise DataError(f"{source} holds '...' in place of most numbers; save the arrays with numpy.savez instead")
@@ -221,10 +274,14 @@ def choose_columns(names: Sequence[str], start: Sequence[Any], source: str) -> C
     alike, odd = _split_alike(pixels, names)
     if named and not _makes_images(len(pixels)) and _makes_images(len(alike)):
         pixels, odd = alike, []
-    unused = [names[k] for k in (*named[1:], *sorted({*others} - {*pixels}))]
+    text = [k for k in others if k not in numbers and lower[k] not in _PART_COLUMNS]
+    is_text = not named and len(text) == 1 and bool(packed or _makes_images(len(pixels)))
+    named = text if is_text else named
+    unused = [names[k] for k in (*named[1:], *sorted({*others} - {*pixels} - {*named}))]
     notices = (f"columns that are not used: {', '.join(unused[:6])}",) if unused else ()
     found = tuple(names[k] for k in odd) if len(odd) < len(alike) else ()
-    return Columns(tuple(pixels), named[0] if named else None, notices, found)
+    label = named[0] if named else None
+    return Columns(tuple(pixels), label, notices, found, names[text[0]] if is_text else "")
 
 
 def _split_alike(columns: Sequence[int], names: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -235,8 +292,8 @@ def _split_alike(columns: Sequence[int], names: Sequence[str]) -> tuple[list[int
 
 
 def _makes_images(count: int) -> bool:
-    """Return whether so many numbers make a square image of more than one pixel."""
-    return count > 0 and square(count)[0] > 1
+    """Return whether so many numbers make a square image."""
+    return count > 0 and square(count)[0] >= _MIN_SIDE
 
 
 def _pixel_cells(
@@ -294,6 +351,10 @@ def find_labels(pixels: NDArray[Any], labels: NDArray[Any] | None, columns: Colu
     images.
     """
     count = pixels.shape[1]
+    if labels is not None and columns.text:
+        is_used = len(np.unique(labels.astype(str))) < max(2, len(labels))
+        words = f"its column {columns.text} {'is taken for labels' if is_used else 'is not used'}"
+        columns, labels = replace(columns, notices=(*columns.notices, words)), labels if is_used else None
     if labels is not None or _makes_images(count):
         if not _makes_images(count):
             raise DataError(

@@ -57,13 +57,26 @@ def read(path: str, threads: str, num_classes: str) -> "OnnxGenerator":
     refuse_operators(proto)
     drop_shapes(proto)
     fix_open_inputs(proto, int(num_classes))
-    refuse_large(onnx.shape_inference.infer_shapes(with_batch_size(proto), strict_mode=True, data_prop=True))
+    try:
+        return _start(proto, int(threads), int(num_classes))
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # of ONNX or ONNX Runtime, whose kinds have no common one
+        try:
+            return _start(with_batch_size(proto, 1), int(threads), int(num_classes))
+        except Exception:
+            raise error from None
+
+
+def _start(proto: Any, threads: int, num_classes: int) -> "OnnxGenerator":
+    """Return the generator of a graph. Raises what its libraries do, as where only its input says any batch."""
+    refuse_large(onnx.shape_inference.infer_shapes(with_batch_size(proto, BATCH), strict_mode=True, data_prop=True))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(threads)
+    options.intra_op_num_threads = threads
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     stored = {entry.key: entry.value for entry in proto.metadata_props}
-    return OnnxGenerator(session, proto, json.loads(stored.get("gansmith", "{}")), int(num_classes) or None)
+    return OnnxGenerator(session, proto, json.loads(stored.get("gansmith", "{}")), num_classes or None)
 
 
 def load_weights_beside(proto: Any, folder: Path) -> None:
@@ -127,14 +140,14 @@ def fix_open_inputs(proto: Any, num_classes: int) -> None:
             open_sizes[0].dim_value = num_classes
 
 
-def with_batch_size(proto: Any) -> Any:
-    """Return the graph with a batch size of BATCH where it is open, so that values computed from it have shapes."""
+def with_batch_size(proto: Any, batch: int) -> Any:
+    """Return the graph with this batch size where it is open, so that values computed from it have shapes."""
     fixed = type(proto)()
     fixed.CopyFrom(proto)
     for value in fixed.graph.input:
         dims = value.type.tensor_type.shape.dim
         if len(dims):
-            dims[0].dim_value = dims[0].dim_value or BATCH
+            dims[0].dim_value = dims[0].dim_value or batch
     return fixed
 
 

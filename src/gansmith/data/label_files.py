@@ -1,0 +1,102 @@
+"""Files beside pictures that give each its label, as Hugging Face's `metadata.csv` does.
+
+Read are `metadata.csv` and `.jsonl`, `labels.csv`, `.json` and `.txt`, in any folder. They name pictures by paths from
+the folder that they lie in.
+"""
+
+import csv
+import io
+import json
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+NAMES = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.json", "labels.txt")
+_LABEL_KEYS = ("label", "labels", "class", "class_name", "target", "y", "digit", "category", "species")
+_FILE_KEYS = ("file_name", "filename", "file", "image", "path", "image_path", "img")
+
+
+def is_label_file(path: str) -> bool:
+    """Return whether a file may give the labels of pictures, by its name."""
+    return posixpath.basename(path).lower() in NAMES
+
+
+def read_label_files(files: Mapping[str, bytes], endings: tuple[str, ...]) -> dict[str, str]:
+    """Return the label of each picture that these files name, by its path; files in another form give none.
+
+    Args:
+        files: their contents, by their paths.
+        endings: of the names of pictures.
+    """
+    found: dict[str, str] = {}
+    for path, content in files.items():
+        try:
+            rows = _read(path.lower(), content.decode("utf-8-sig"), endings)
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError, csv.Error):
+            continue
+        folder = posixpath.dirname(path)
+        found |= {posixpath.normpath(posixpath.join(folder, file.strip())): label for file, label in rows.items()}
+    return found
+
+
+def _read(path: str, text: str, endings: tuple[str, ...]) -> dict[str, str]:
+    """Return the label of each picture in one file; nothing where it has no column of labels."""
+    if path.endswith(".json"):
+        return {str(file): _as_text(label) for file, label in json.loads(text).items()}
+    if path.endswith(".txt"):
+        return dict(filter(None, (_split_line(line, endings) for line in text.splitlines())))
+    rows = list(_rows_of(path, text))
+    file, label = _choose_columns(rows, endings, is_of_labels=posixpath.basename(path).startswith("labels"))
+    return {row[file]: _as_text(row.get(label)) for row in rows} if label else {}
+
+
+def _as_text(label: Any) -> str:
+    return "" if label is None else str(label).strip()
+
+
+def _split_line(line: str, endings: tuple[str, ...]) -> tuple[str, str] | None:
+    """Return the file and the label of a line, whatever separates them; None where it names no picture.
+
+    >>> _split_line("my cat.png, tom cat", (".png",)), _split_line("a.png 7", (".png",))
+    (('my cat.png', 'tom cat'), ('a.png', '7'))
+    """
+    ends = [line.lower().find(ending) + len(ending) for ending in endings if ending in line.lower()]
+    end = max(ends, default=0)
+    return (line[:end].strip(), line[end:].strip(" ,;:\t")) if end else None
+
+
+def _rows_of(path: str, text: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table by column; columns of a table without a header line are called 0, 1, ..."""
+    if path.endswith(".jsonl"):
+        yield from (json.loads(line) for line in text.splitlines() if line.strip())
+        return
+    first = text.split("\n", 1)[0]
+    lines = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count), skipinitialspace=True)
+    cells = [[cell.strip() for cell in row] for row in lines if row]
+    has_header = bool(cells) and any(name.lower() in (*_FILE_KEYS, *_LABEL_KEYS) for name in cells[0])
+    names = cells[0] if has_header else [str(k) for k in range(len(cells[0]))]
+    yield from (dict(zip(names, row, strict=False)) for row in cells[has_header:])
+
+
+def _choose_columns(
+    rows: Sequence[Mapping[str, Any]], endings: tuple[str, ...], *, is_of_labels: bool
+) -> tuple[str, str]:
+    """Return the columns of file names and of labels; an empty name for labels where none holds them.
+
+    Labels are in the column called so, or in the only other one.
+
+    Args:
+        is_of_labels: whether the file says so by its name; else that other column must repeat itself, as captions do
+            not.
+    """
+    files = [name for name, cell in rows[0].items() if str(cell).lower().endswith(endings)]
+    if len(files) != 1:
+        return "", ""
+    others = [name for name in rows[0] if name not in files]
+    named = [name for name in others if name.lower() in _LABEL_KEYS]
+    if named:
+        return files[0], named[0]
+    if len(others) != 1:
+        return files[0], ""
+    is_repeated = 2 * len({_as_text(row.get(others[0])) for row in rows}) <= len(rows)
+    return files[0], others[0] if is_of_labels or is_repeated else ""

@@ -1,0 +1,107 @@
+"""Labels of pictures in files beside them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gansmith.data import load_data
+from gansmith.data.label_files import read_label_files
+
+LABELS = ("dog", "cat", "tom cat", "cat")
+NAMES = tuple(f"{k} a.png" for k in range(4))
+
+
+def write(folder, names=NAMES):
+    for k, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), k).save(folder / name)
+    return folder
+
+
+def lines(rows):
+    return "\n".join(rows) + "\n"
+
+
+FORMS = {
+    "metadata.csv": lines(["file_name,label", *map(",".join, zip(NAMES, LABELS, strict=True))]),
+    "metadata.jsonl": lines(
+        json.dumps({"file_name": name, "width": 8, "category": label})
+        for name, label in zip(NAMES, LABELS, strict=True)
+    ),
+    "labels.csv": lines(map(";".join, zip(NAMES, LABELS, strict=True))),
+    "labels.json": json.dumps(dict(zip(NAMES, LABELS, strict=True))),
+    "labels.txt": lines(map(" ".join, zip(NAMES, LABELS, strict=True))),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("archive", [False, True])
+def test_labels_in_files_beside_pictures_are_read(tmp_path, name, archive):
+    path = write(tmp_path / "set")
+    (path / name).write_text(FORMS[name])
+    if archive:
+        path = shutil.make_archive(str(tmp_path / "packed"), "zip", path)
+    images = load_data(str(path))
+    assert images.labels.tolist() == [1, 0, 2, 0] and images.class_names == ("cat", "dog", "tom cat")
+    assert images.notices[0] == f"labels are read from {name}"
+
+
+def test_each_part_has_a_file_of_its_own_or_one_names_all(tmp_path):
+    for part in ("train", "test"):
+        write(tmp_path / part)
+        numbers = [3, 7, 3, 7] if part == "train" else [7, 7, 7, 3]
+        rows = [f"{name},{number}" for name, number in zip(NAMES, numbers, strict=True)]
+        (tmp_path / part / "metadata.csv").write_text(lines(["file_name,kind", *rows]))
+    assert load_data(str(tmp_path)).labels.tolist() == [3, 7, 3, 7]
+    assert load_data(str(tmp_path), part="test").labels.tolist() == [7, 7, 7, 3]
+    (tmp_path / "test" / "metadata.csv").unlink()
+    assert load_data(str(tmp_path), part="test").labels is None
+    rows = [f"{part}/{name} {int(part == 'test')}" for part in ("train", "test") for name in NAMES]
+    (tmp_path / "train" / "metadata.csv").unlink()
+    (tmp_path / "labels.txt").write_text(lines(rows))
+    assert load_data(str(tmp_path)).labels.tolist() == [0] * 4
+    assert load_data(str(tmp_path), part="test").labels.tolist() == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "notice"),
+    [
+        ("labels.csv", "0 a.png,cat\n", "names no label for 3 of 4 pictures, such as 1 a.png, so images are used with"),
+        (
+            "metadata.csv",
+            FORMS["metadata.csv"].replace("dog", ""),
+            "has no label for 1 of 4 images, so images are used",
+        ),
+        ("labels.txt", "cat\ndog\n", "labels.txt was not used: it gives no label for each file name"),
+        ("labels.json", "[", "labels.json was not used: it gives no label for each file name"),
+        (
+            "metadata.csv",
+            lines(["file_name,text", *(f"{name},a text of picture {name}" for name in NAMES)]),
+            "metadata.csv was not used",
+        ),
+    ],
+)
+def test_files_that_do_not_label_every_picture_are_said(tmp_path, name, text, notice):
+    (write(tmp_path / "set") / name).write_text(text)
+    images = load_data(str(tmp_path / "set"))
+    assert images.labels is None and notice in images.notices[0]
+
+
+def test_class_folders_come_before_files(tmp_path):
+    folder = write(tmp_path / "set", ("cat/0.png", "dog/1.png"))
+    (folder / "metadata.csv").write_text("file_name,label\ncat/0.png,1\ndog/1.png,0\n")
+    images = load_data(str(folder))
+    assert images.class_names == ("cat", "dog") and images.labels.tolist() == [0, 1]
+    assert images.notices[0] == "metadata.csv was not read, as class folders give the labels"
+
+
+def test_damaged_files_give_no_labels():
+    rng = np.random.default_rng(0)
+    for name, text in FORMS.items():
+        for _ in range(50):
+            content = bytearray(text.encode())
+            content[rng.integers(len(content))] = rng.integers(256)
+            read_label_files({name: bytes(content[: rng.integers(len(content))])}, (".png",))
