@@ -17,11 +17,27 @@ from gansmith.checkpoints import FORMAT
 from gansmith.cli import app
 from gansmith.config import FIELDS
 from gansmith.metrics import METRICS
+from gansmith.metrics.distances import frechet_null, frechet_of_moments, kid_against_splits, squared_mmd
 from gansmith.metrics.gates import GATES
+from gansmith.metrics.inception import fid_of
 from gansmith.recipes import RECIPES
 from gansmith.training.penalties import dragan_penalty, gradient_penalty, squared_gradient_norm
 
 PENALTIES = (squared_gradient_norm, gradient_penalty, dragan_penalty)
+# What verdicts compute besides the rows of METRICS.
+OTHER_METRICS = (frechet_of_moments, frechet_null, squared_mmd, kid_against_splits, fid_of)
+# Fields of the techniques that docs/results.md does not call by their fields' names.
+MEASURED_AS = {
+    "spectral normalisation": ("spectral_norm",),
+    "minibatch standard deviation": ("minibatch_stddev",),
+    " loss": ("objective",),
+    "class-conditional": ("conditioning",),
+    "weights start from": ("weight_init",),
+    "latents on": ("latent_distribution",),
+    "D trained by": ("d_optimizer",),
+    "ReLU in G": ("g_activation",),
+    "learning rates": ("g_lr", "d_lr"),
+}
 DOCS = Path(__file__).parents[1] / "docs"
 PYTHON_PAGE, RESULTS_PAGE = DOCS / "python.md", DOCS / "results.md"
 
@@ -59,7 +75,8 @@ def measured_effects() -> dict[str, list[str]]:
     section = RESULTS_PAGE.read_text(encoding="utf-8").split("## Techniques on `mlp-small`", 1)[1]
     effects: dict[str, list[str]] = {}
     for technique, score in re.findall(r"^\| (.+?) \| (\d\.\d+) \|", section, re.MULTILINE):
-        for name in re.findall(r"`(\w+)`", technique):
+        named = [name for words, names in MEASURED_AS.items() if words in technique for name in names]
+        for name in [*re.findall(r"`(\w+)`", technique), *named]:
             effects.setdefault(name, []).append(f"{technique.replace('`', '')}: {score}")
     return effects
 
@@ -190,7 +207,12 @@ def formulas_page() -> str:
         parts.append(f"## {heading}")
         parts += [_function(function, "show_source: true") for function in functions]
     parts.append("## Metrics")
-    parts += [_function(row.function, "show_source: false") for row in METRICS.values()]
+    functions = (*(row.function for row in METRICS.values()), *OTHER_METRICS)
+    parts += [_function(function, "show_source: false") for function in functions]
+    parts.append(
+        "FID is `frechet_of_moments` of the last pooled layer of Inception v3, 2,048 features (Heusel et al., "
+        "arXiv:1706.08500, section 2); [metrics](../metrics.md#fid-as-papers-give-it) has its conventions."
+    )
     return "\n\n".join(parts) + "\n"
 
 

@@ -15,13 +15,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+# Where the version stands besides pyproject.toml; in the changelog, the newest section's.
+VERSIONS = {
+    "CITATION.cff": r"^version: (\S+)$",
+    "CHANGELOG.md": r"^## (\d\S*)",
+    "conda/meta.yaml": r'^{% set version = "(\S+)" %}$',
+}
 BY_HAND = """
 Left for a person:
   1. Put the date of the day behind the version in CHANGELOG.md, and commit.
   2. git tag -s v{version} && git push --tags
-  3. python -m twine upload dist/*
+  3. python -m twine upload {files}
   4. Copy the changelog's section into the release notes.
-  5. Raise the version in pyproject.toml and CITATION.cff, and begin its section in CHANGELOG.md.
+  5. Raise the version in pyproject.toml, CITATION.cff and conda/meta.yaml, and begin its section in CHANGELOG.md.
 """
 
 
@@ -30,13 +36,13 @@ def version() -> str:
 
 
 def versions_agree() -> str:
-    """Return what is wrong with the version in the citation file and the changelog."""
-    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
-    newest = re.search(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    found = {"CITATION.cff": cited and cited[1], "CHANGELOG.md": newest and newest[1]}
-    return "; ".join(
-        f"{name} says {value}, pyproject.toml {version()}" for name, value in found.items() if value != version()
-    )
+    """Return which files name another version than pyproject.toml does."""
+    wrong = []
+    for name, pattern in VERSIONS.items():
+        found = re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        if found is None or found[1] != version():
+            wrong.append(f"{name} says {found and found[1]}, pyproject.toml {version()}")
+    return "; ".join(wrong)
 
 
 def nothing_uncommitted() -> str:
@@ -59,7 +65,9 @@ def python(*words: str) -> Callable[[], str]:
 
 
 def built_files() -> list[str]:
-    return [str(path) for path in sorted((ROOT / "dist").glob(f"gansmith-{version()}*"))]
+    """Return the wheel and the source distribution of this version; dist/ may hold those of others."""
+    names = (f"gansmith-{version()}-*.whl", f"gansmith-{version()}.tar.gz")
+    return [path.relative_to(ROOT).as_posix() for name in names for path in sorted((ROOT / "dist").glob(name))]
 
 
 def metadata_is_valid() -> str:
@@ -99,7 +107,8 @@ def main() -> int:
         problem = step()
         wrong += bool(problem)
         print(f"{'WRONG' if problem else 'ok   '} {name}" + (f": {problem}" if problem else ""), flush=True)
-    print(BY_HAND.format(version=version()) if not wrong else f"{wrong} steps to mend")
+    by_hand = BY_HAND.format(version=version(), files=" ".join(built_files()))
+    print(f"{wrong} steps to mend" if wrong else by_hand)
     return int(bool(wrong))
 
 

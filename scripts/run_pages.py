@@ -8,6 +8,9 @@ begin with "$ " are commands and the others their output; a block fenced as `pyc
 figures differ between machines; "..." stands for anything, and lines of progress are left out. --write stores the
 outputs; in a block with "...", the lines that are shown. Networks are small (see SETTINGS), so that a page takes
 seconds.
+
+A picture whose title is a file of the session, ![text](place.png "runs/a/grid.png"), is that file at the end of the
+page: --write stores it in its place, in 256 colours to keep it small. Blocks of other kinds are not run.
 """
 
 import argparse
@@ -36,6 +39,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 SETTINGS = {"G_WIDTH": "16", "D_WIDTH": "16", "THREADS": "1", "TRACKERS": "none", "OFFLINE": "1", "CACHE": "cache"}
 BLOCK = re.compile(r"^```(console|pycon|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE_NAME = re.compile(r"# (\w+\.py)\n")  # the first line of a block that is written to a file
+PICTURE = re.compile(r'!\[[^\]]*\]\((\S+\.png) "(\S+\.png)"\)')  # its place, and the file of the session
+COLOURS = 256  # of a stored picture
 WEB_EXPORT = re.compile(r"^\$ gansmith export .*--format web", re.MULTILINE)
 PROGRESS = re.compile(
     r"^ *[\d,]+ of [\d,]+ images +[\d,]+ images/s.*\n", re.MULTILINE
@@ -66,6 +71,7 @@ def lay_out_inputs(folder: Path) -> None:
     for k in range(10):
         Image.fromarray(pixels[k]).save(folder / "few" / f"{k}.png")
     _draw_shapes(folder / "shapes")
+    _draw_shapes(folder / "large", scale=4)
 
 
 def place_runtime(folder: Path) -> None:
@@ -75,13 +81,13 @@ def place_runtime(folder: Path) -> None:
         shutil.copytree(found, place)
 
 
-def _draw_shapes(folder: Path) -> None:
-    """Draw 120 colour pictures, 48 pixels wide and 36 high: circles and squares in two folders."""
+def _draw_shapes(folder: Path, *, scale: int = 1) -> None:
+    """Draw 120 colour pictures, 48 pixels wide and 36 high, or larger: circles and squares in two folders."""
     rng = np.random.default_rng(0)
     for k in range(120):
         name = ("circle", "square")[k % 2]
-        picture = Image.new("RGB", (48, 36), tuple(rng.integers(150, 256, 3)))
-        x, y, size = rng.integers(2, 24), rng.integers(2, 12), rng.integers(12, 22)
+        picture = Image.new("RGB", (48 * scale, 36 * scale), tuple(rng.integers(150, 256, 3)))
+        x, y, size = (scale * rng.integers(low, high) for low, high in ((2, 24), (2, 12), (12, 22)))
         draw = ImageDraw.Draw(picture)
         shape = draw.ellipse if name == "circle" else draw.rectangle
         shape((x, y, x + size, y + size), fill=tuple(rng.integers(0, 120, 3)))
@@ -97,6 +103,7 @@ def session(folder: Path):
     for name in [name for name in os.environ if name.startswith("GANSMITH_")]:
         del os.environ[name]
     os.environ.update({f"GANSMITH_{name}": value for name, value in SETTINGS.items()}, COLUMNS="120")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what the pages show was computed on processors
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # python, torchrun
     os.chdir(folder)
     try:
@@ -131,7 +138,20 @@ def run_page(text: str) -> tuple[str, list[str]]:
             differences.append(f"shown:\n{block}\nprinted:\n{done}")
         return f"```console\n{lines_shown(block, done) if '...' in block else done}```"
 
-    return BLOCK.sub(replaced, text), differences
+    done = BLOCK.sub(replaced, text)
+    differences += [f"no picture {made}" for _, made in PICTURE.findall(text) if not Path(made).is_file()]
+    return done, differences
+
+
+def store_pictures(text: str, page: Path, folder: Path) -> None:
+    """Store the pictures that a page shows of its session, which are in the session's folder, in their places."""
+    for place, made in PICTURE.findall(text):
+        if not (folder / made).is_file():  # a difference, which `run_page` has reported
+            continue
+        target = page.parent / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(folder / made) as picture:
+            picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 class _Session(doctest.DocTestRunner):
@@ -231,8 +251,9 @@ def main() -> int:
                 place_runtime(Path(folder))
             with session(Path(folder)):
                 done, differences = run_page(text)
-        if options.write:
-            page.write_text(done, encoding="utf-8")
+            if options.write:
+                page.write_text(done, encoding="utf-8")
+                store_pictures(text, page, Path(folder))
         print("\n".join([f"{page.name}: {len(differences)} differences", *differences]), flush=True)
         failed |= bool(differences)
     return int(failed and not options.write)

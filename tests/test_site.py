@@ -12,11 +12,14 @@ import pytest
 import reference_pages
 import run_pages
 from cyclopts import CycloptsError
+from PIL import Image
 
+from gansmith.benchmarks.boards import RANKED
 from gansmith.cli import _with_values, app
 from gansmith.cli.training import train
 from gansmith.config import FIELDS, resolve
 from gansmith.errors import GansmithError, NotFoundError
+from gansmith.metrics.distances import frechet_distance, frechet_of_moments
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -121,6 +124,52 @@ def test_the_settings_page_has_every_field_with_its_default_and_its_recipes():
     assert "`none`, `diffaugment`" in rows["augment"] and "arXiv:2006.10738" in rows["augment"]
 
 
+def test_every_measured_technique_is_at_its_fields():
+    effects = reference_pages.measured_effects()
+    assert effects.keys() <= FIELDS.keys()
+    section = reference_pages.RESULTS_PAGE.read_text(encoding="utf-8").split("## Techniques on `mlp-small`", 1)[1]
+    rows = {row.replace("`", "") for row in re.findall(r"^\| (.+?) \| \d\.\d+ \|", section, re.MULTILINE)} - {"none"}
+    assert len(rows) > 20
+    assert {text.rpartition(": ")[0] for texts in effects.values() for text in texts} == rows
+    assert effects["objective"] == ["least-squares loss: 0.62", "hinge loss: 0.96", "relativistic loss: 1.77"]
+    assert effects["spectral_norm"] == ["spectral normalisation of D: 0.71"]
+
+
+def commands_within(parent, words=()):
+    """Yield every command below one, with its words."""
+    for name in parent:
+        if not name.startswith("-"):
+            if parent[name].default_command:
+                yield " ".join([*words, name]), parent[name]
+            yield from commands_within(parent[name], (*words, name))
+
+
+def test_every_flag_of_every_command_has_a_text():
+    commands = dict(commands_within(app))
+    assert len(commands) > 25 and "data inspect" in commands
+    bare = [
+        f"{words} {argument.name}"
+        for words, command in commands.items()
+        for argument in command.assemble_argument_collection(parse_docstring=True)
+        if argument.show and not argument.parameter.help
+    ]
+    assert bare == []
+
+
+def test_the_formulas_page_has_every_figure_of_a_verdict():
+    page = reference_pages.formulas_page()
+    for name in ("distances.frechet_distance", "distances.kid_against_splits", "inception.fid_of"):
+        assert f"::: gansmith.metrics.{name}\n" in page
+    for function in (frechet_distance, frechet_of_moments):
+        assert "tr(S_r + S_f" in function.__doc__ and "arXiv:1706.08500" in function.__doc__
+
+
+def test_the_gallery_has_every_recipe_of_a_board():
+    page = (ROOT / "docs" / "explanation" / "gallery.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    assert sorted(re.findall(r"`([\w-]+)`", " ".join(rows))) == sorted(RANKED)
+
+
 def test_the_command_page_has_every_command_and_the_name_page_every_name():
     commands, names = reference_pages.commands_page(), reference_pages.names_page()
     for name in app:
@@ -136,6 +185,42 @@ def test_outputs_agree_but_for_numbers():
     assert run_pages.agrees("a ... c", "a b c")
     assert not run_pages.agrees("1 image", "2 images")
     assert not run_pages.agrees("a\n...\nb", "a\nx\nc")
+
+
+def test_a_block_of_the_how_to_pages_is_run_unless_its_page_says_why():
+    fences = {
+        (page.stem, line)
+        for page in (ROOT / "docs" / "how-to").glob("*.md")
+        for kind, block in FENCE.findall(page.read_text(encoding="utf-8"))
+        if kind not in ("console", "pycon")
+        for line in block.splitlines()
+    }
+    assert fences == {("measuring", "gansmith evaluate RUN --fid --count 50000")}
+
+
+def test_a_picture_of_a_session_is_stored_where_its_page_shows_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page, text = tmp_path / "docs" / "page.md", '![Noise](images/a.png "runs/a/grid.png")'
+    assert run_pages.run_page(text) == (text, ["no picture runs/a/grid.png"])
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    Image.effect_noise((64, 32), 90).save(tmp_path / "runs" / "a" / "grid.png")
+    assert run_pages.run_page(text) == (text, [])
+    run_pages.store_pictures(text, page, tmp_path)
+    with Image.open(page.parent / "images" / "a.png") as stored:
+        assert stored.size == (64, 32) and len(stored.getcolors()) <= run_pages.COLOURS
+
+
+def test_stored_pictures_are_there_small_and_described():
+    shown = [
+        (page, picture)
+        for page in run_pages.pages()
+        for picture in re.findall(r'!\[(.*?)\]\((\S+\.png) "\S+"\)', page.read_text(encoding="utf-8"))
+    ]
+    assert {page.stem for page, _ in shown} >= {"own-pictures", "assignment"}
+    for page, (text, place) in shown:
+        assert len(text) > 20 and (page.parent / place).stat().st_size < 60_000, place
+    stored = {path.name for path in (ROOT / "docs" / "images" / "tutorials").iterdir()}
+    assert stored == {Path(place).name for _, (_, place) in shown}
 
 
 def test_of_an_output_that_is_shown_in_part_only_that_part_is_renewed():

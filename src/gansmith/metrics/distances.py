@@ -32,12 +32,16 @@ def frechet_of_moments(real: tuple[Array, Array], fake: tuple[Array, Array]) -> 
 def frechet_distance(real: Array, fake: Array) -> dict[str, float]:
     """Return the squared Frechet distance of the Gaussians with these sets' means and covariances.
 
+    |m_r - m_f|^2 + tr(S_r + S_f - 2 (S_r S_f)^1/2), with means m and unbiased covariances S of the features.
+
     Args:
         real, fake: (N, d) and (M, d), at least two rows each.
 
     Returns:
         {"fd": distance}. It is biased upwards, about linearly in 1/N + 1/M: compare equal sizes only. Two draws
         from one distribution score more than zero, about `frechet_null`.
+
+    Source: Heusel et al., arXiv:1706.08500, section 2; the distance is Dowson and Landau's, 1982.
     """
     return {"fd": frechet_of_moments(moments(real), moments(fake))}
 
@@ -148,6 +152,8 @@ def kid_against_splits(real: Array, fake: Array, *, splits: int = 20, seed: int 
     Returns:
         {"kid_z": (mean MMD of fake - mean MMD of halves) / standard deviation of the latter}; null 0, spread about 1.
         For sets too small for a covariance in all dimensions.
+
+    Source: the MMD is that of `squared_mmd`; the comparison with halves is this project's.
     """
     rng = np.random.default_rng(seed)
     size = min(len(real) // 2, len(fake))
