@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -15,21 +16,25 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import DATA_DIR
+from conftest import DATA_DIR, TINY
 from made_handins import (
     CRASHING,
+    DRAWING,
     FORK_BOMB,
     HARD_CODED,
     NETWORK,
     WRITES_OUTSIDE,
     write_bad_handins,
     write_code,
+    write_grid,
     write_trained_handins,
 )
 from nbclient import NotebookClient
 from PIL import Image
 
 import gansmith as gs
+from gansmith.config import resolve
+from gansmith.coursework.kit import LIBRARIES
 from gansmith.errors import ConfigError, DataError, GansmithError, NotFoundError
 from gansmith.grading import handins, measures, pages, sandbox, worker
 from gansmith.grading.grader import read_images
@@ -82,22 +87,37 @@ def test_a_script_may_go_to_where_it_lies(place):
     assert (outcome.ended, outcome.output.strip()) == ("", "['evaluation.py']"), outcome
 
 
-@pytest.mark.parametrize("file", ["generator.h5", "generator.json", "generator.safetensors", "generator.keras"])
-def test_a_file_of_weights_is_for_the_script_that_reads_it(file, tmp_path, monkeypatch):
+@pytest.fixture
+def loading(tmp_path, monkeypatch):
+    """A folder of which evaluation.py is loaded in this process, and nothing of it is left."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "argv", ["pytest", "--others"])
     monkeypatch.delitem(sys.modules, "evaluation", raising=False)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / file).write_bytes(b"{}")
+    yield tmp_path
+    sys.modules.pop("evaluation", None)
+
+
+TILING = "import numpy as np\nZ_DIM = 8\ndef generate(z):\n    return np.tile(z.reshape(-1, 8, 1), 8)\n"
+
+
+@pytest.mark.parametrize("file", ["generator.h5", "generator.json", "generator.safetensors", "generator.keras"])
+def test_a_file_of_weights_is_for_the_script_that_reads_it(file, loading):
+    (loading / file).write_bytes(b"{}")
     with pytest.raises(GansmithError, match=file):
-        worker.find_generator(tmp_path)
-    (tmp_path / "evaluation.py").write_text(
-        "import argparse\nimport numpy as np\nargparse.ArgumentParser().parse_args()\nZ_DIM = 8\n"
-        "def generate(z):\n    return np.tile(z.reshape(-1, 8, 1), 8)\n"
-    )
-    images = worker.find_generator(tmp_path)(0, 3)
+        worker.find_generator(loading)
+    (loading / "evaluation.py").write_text(f"import argparse\nargparse.ArgumentParser().parse_args()\n{TILING}")
+    images = worker.find_generator(loading)(0, 3)
     assert images.shape == (3, 1, 8, 8) and len(np.unique(images)) > 3
-    monkeypatch.delitem(sys.modules, "evaluation")
+
+
+@pytest.mark.parametrize("end", ["sys.exit()", "exit(0)"])
+def test_a_script_that_ends_itself_keeps_what_it_defined(end, loading):
+    (loading / "evaluation.py").write_text(f"import sys\n{TILING}{end}\n")
+    assert worker.find_generator(loading)(0, 3).shape == (3, 1, 8, 8)
+    (loading / "evaluation.py").write_text(f"import sys\n{TILING}sys.exit('no weights')\n")
+    with pytest.raises(SystemExit, match="no weights"):
+        worker.find_generator(loading)
 
 
 def test_hand_ins_are_found_as_learning_platforms_and_systems_leave_them(tmp_path):
@@ -118,6 +138,83 @@ def test_hand_ins_are_found_as_learning_platforms_and_systems_leave_them(tmp_pat
     for k, name in enumerate(("Ada_1_file", "Bo")):
         assert handins.copy_handin(found[name], tmp_path / str(k), max_bytes=10**6) == []
         assert [path.name for path in (tmp_path / str(k)).iterdir()] == ["evaluation.py"]
+
+
+def pack(archive: Path, **files: bytes) -> Path:
+    """Write a zip of these files, __ for each dot in their names."""
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, content in files.items():
+            file.writestr(name.replace("__", "."), content)
+    return archive
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_lies_in_one_folder_or_archive_inside_comes_to_the_top(tmp_path):
+    inner = pack(tmp_path / "inner.zip", evaluation__py=b"script", report__pdf=b"old")
+    deep = pack(tmp_path / "deep.zip", inner__zip=inner.read_bytes())
+    pack(tmp_path / "only.zip", deep__zip=deep.read_bytes())
+    for name in ("archive", "folder"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.pdf").write_bytes(b"new")
+    shutil.copy(deep, tmp_path / "archive" / "handin.zip")
+    (tmp_path / "folder" / "work" / "code").mkdir(parents=True)
+    (tmp_path / "folder" / "work" / "loss.png").write_bytes(b"loss")
+    (tmp_path / "folder" / "work" / "code" / "evaluation.py").write_bytes(b"script")
+    for name, files in (
+        ("only.zip", ["evaluation.py", "report.pdf"]),
+        ("archive", ["evaluation.py", "inner/report.pdf", "report.pdf"]),
+        ("folder", ["evaluation.py", "loss.png", "report.pdf"]),
+    ):
+        copy = tmp_path / "copies" / name
+        notes = handins.copy_handin(tmp_path / name, copy, max_bytes=10**6)
+        assert names_in(copy) == files and all("was taken from there" in note for note in notes), name
+        assert (copy / "report.pdf").read_bytes() == (b"old" if name == "only.zip" else b"new")
+        with pytest.raises(DataError, match="larger than"):
+            handins.copy_handin(tmp_path / name, tmp_path / "small" / name, max_bytes=8)
+
+
+def test_archives_beside_the_script_and_two_places_that_have_one_stay_as_they_are(tmp_path):
+    data = pack(tmp_path / "data.zip", image__png=b"pixels", more__zip=b"damaged")
+    pack(tmp_path / "plain.zip", evaluation__py=b"script", data__zip=data.read_bytes())
+    assert handins.copy_handin(tmp_path / "plain.zip", tmp_path / "plain", max_bytes=10**6) == []
+    assert names_in(tmp_path / "plain") == ["data.zip", "evaluation.py"]
+    for name in ("gan", "vae"):
+        (tmp_path / "two" / name).mkdir(parents=True)
+        (tmp_path / "two" / name / "evaluation.py").write_bytes(b"script")
+    notes = handins.copy_handin(tmp_path / "two", tmp_path / "copy", max_bytes=10**6)
+    assert names_in(tmp_path / "copy") == ["gan/evaluation.py", "vae/evaluation.py"] and "gan, vae" in notes[0]
+
+
+def test_names_are_compared_without_regard_to_case(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("Evaluation.py", "GRID.PNG", "Generator.JSON", "Generator.h5", "Train.ipynb", "Report_Ada.PDF"):
+        (source / name).write_text(name)
+    handins.copy_handin(source, tmp_path / "copy", max_bytes=10**6)
+    assert {"evaluation.py", "grid.png", "generator.json", "generator.h5"} <= set(names_in(tmp_path / "copy"))
+    assert (tmp_path / "copy" / "Generator.h5").read_text() == "Generator.h5"  # by which a script may read it
+    assert handins.missing_files(tmp_path / "copy", dict(Settings().files), has_generator=False) == ["loss plot"]
+
+
+def test_a_generator_file_is_missing_only_where_no_images_could_be_drawn(tmp_path):
+    (tmp_path / "weights.pt").write_text("")
+    for has_generator, missing in ((False, ["generator", "report"]), (True, ["report"])):
+        wanted = {"generator": "generator.*", "report": "report*.pdf"}
+        assert handins.missing_files(tmp_path, wanted, has_generator=has_generator) == missing
+
+
+def test_what_the_course_gave_out_is_nobodys_own_work(tmp_path):
+    given, ada = tmp_path / "for-students", tmp_path / "submissions" / "ada"
+    for folder in (given, ada):
+        folder.mkdir(parents=True)
+    for name in ("assignment.pdf", "example.gif", "sheet.docx", "classifier.h5", "Report.pdf", "training.gif"):
+        (ada / name).write_bytes(name.encode() * 100)
+    shutil.copy(ada / "classifier.h5", given)
+    found = handins.own_work(ada, handins.given_out(ada.parent))
+    assert sorted(found.values()) == ["Report.pdf", "training.gif"]
 
 
 def test_a_picture_shows_a_seed_whatever_the_size_of_the_images():
@@ -311,6 +408,23 @@ def test_a_picture_is_known_by_its_seed_however_it_was_enlarged(digits, tmp_path
     assert measures.tiles_of(tmp_path / "broken.png", 28) is None
 
 
+@pytest.mark.parametrize("frames", [False, True])
+def test_a_figure_of_subplots_is_known_by_its_seed(frames, digits, tmp_path):
+    import matplotlib.pyplot as plt
+
+    drawn = {seed: torch.from_numpy(digits[0][25 * k : 25 * k + 25])[:, None] for k, seed in enumerate((504, 42))}
+    figure, axes = plt.subplots(5, 5, figsize=(4, 4))
+    for axis, image in zip(axes.flat, drawn[504][:, 0], strict=True):
+        axis.imshow(image.numpy(), cmap="gray")
+        axis.set(xticks=[], yticks=[], frame_on=frames)
+    figure.savefig(tmp_path / "figure.png")
+    plt.close(figure)
+    picture = measures.tiles_of(tmp_path / "figure.png", 28)
+    assert measures.seed_of(picture, drawn) == 504 and measures.likeness(measures.grey_tiles(drawn[504]), picture) > 0.9
+    for plain in (grid(drawn[504], columns=5), enlarge(grid(drawn[504], columns=5))):
+        assert measures.find_tiles(np.asarray(plain, dtype=np.int16)) == []
+
+
 def test_copies_are_counted_and_new_images_are_not():
     train, held_out = (gs.load_data("mnist", split=part) for part in ("train", "validation"))
     real = train.take(torch.arange(2500))
@@ -335,6 +449,58 @@ def test_the_same_files_and_the_same_images_make_a_pair(digits):
 
 
 # The whole
+
+
+@pytest.fixture(scope="module")
+def graded(_trained, digit_dir, tmp_path_factory):
+    """Rows by name of hand-ins that are graded together; each draws from noise of its own."""
+    folder = tmp_path_factory.mktemp("class") / "submissions"
+    run_directory = _trained(resolve("default-unlabelled", arguments={**TINY, "data_dir": str(digit_dir)}))
+    needing, exceeded = "import nobody_has_this\n", "os.kill(os.getpid(), signal.SIGXCPU)  # as for too much time\n"
+    write_code(folder / "library", needing + DRAWING.format(student=1))
+    write_code(folder / "beside-a-file", needing + DRAWING.format(student=2))
+    shutil.copy(gs.runs.open_run(run_directory).latest() / "generator.safetensors", folder / "beside-a-file")
+    own = write_code(folder / "own-module", "from my_models import G\n")
+    (own / "code").mkdir()
+    (own / "code" / "my_models.py").write_text("G = None\n")
+    write_code(folder / "other-grid", DRAWING.format(student=3))
+    write_grid(folder / "other-grid", seed=42)
+    slow = "import os, signal\n" + DRAWING.format(student=4).replace(
+        "def generate(z):\n", "{}    if len(z) > 25:\n        {}"
+    )
+    write_code(folder / "slow", slow.format("def generate(z):\n", exceeded))
+    write_code(folder / "slower", f"import os, signal\n{exceeded}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANSMITH_CACHE", str(folder.parent / "cache"))
+        grades = gs.grade(folder, samples=500, seconds=60)
+    return {row["name"]: row for row in grades}
+
+
+def test_a_library_that_is_not_installed_here_costs_no_points(graded):
+    row = graded["library"]
+    assert row["result"] == "needs nobody_has_this, which is not installed here" and row["missing"] == ["grid"]
+    shares = {name: check["share"] for name, check in row["checks"].items()}
+    assert shares.pop("files") == 5 / 6 and set(shares.values()) == {None} and row["points_of"] == 10
+    row = graded["beside-a-file"]
+    assert row["result"] == "needs nobody_has_this, which is not installed here"
+    assert row["draw"].ended == "" and row["distinct"] > 0.5 and row["checks"]["recognised"]["share"] is not None
+    assert row["checks"]["runs"]["share"] is None and row["missing"] == ["grid"]
+    row = graded["own-module"]
+    assert row["result"] == "crashed" and "my_models" in row["draw"].reason and row["points_of"] == 100
+
+
+def test_a_grid_of_another_seed_beside_a_script_that_draws_the_right_one_is_found(graded):
+    row = graded["other-grid"]
+    assert row["result"] == "another seed" and row["script"].ended == "" and row["missing"] == []
+    assert row["checks"]["grid"] == {"share": 0, "of": 15, "found": "the grid.png handed in is of seed 42, not 504"}
+
+
+def test_a_slow_generator_has_its_script_run_and_one_that_draws_nothing_is_said_not_to(graded):
+    row = graded["slow"]
+    assert row["result"] == "out of time" and row["drew"] and row["checks"]["grid"]["found"] == "ok"
+    row = graded["slower"]
+    assert row["result"] == "out of time" and row["script"] is None
+    assert "not run, since drawing from it ran out of time" in row["checks"]["runs"]["found"]
 
 
 def test_three_hand_ins_get_their_lines_pages_and_no_code_of_theirs_runs_here(gansmith, tmp_path, digits):
@@ -379,6 +545,8 @@ def test_the_kit_fits_its_settings(gansmith, tmp_path, digit_dir):
         assert arrays.files == ["images"] and arrays["images"].shape == (400, 28, 28, 1)
     sheet = (kit / "for-students" / "assignment.md").read_text()
     assert "# Our digits" in sheet and "RandomState(7)" in sheet and "10 classes" in sheet
+    assert "about 2,500 images" in sheet and "`torch`" in sheet
+    assert all((f"`{name}`" in sheet) == (find_spec(name) is not None) for name in LIBRARIES)
     assert "SEED = 7 " in (kit / "for-students" / "evaluation.py").read_text()
     nbformat.validate(nbformat.read(kit / "for-students" / "starter.ipynb", 4))
     code, _, err = gansmith("course", "class")

@@ -5,8 +5,10 @@ grade.toml alone.
 """
 
 import re
+import sys
 from dataclasses import replace
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,15 @@ import numpy as np
 from gansmith.data import DATASETS, Images, load_data
 from gansmith.errors import ConfigError, NotFoundError
 from gansmith.files import write_text
-from gansmith.grading.settings import Settings, settings_text
+from gansmith.grading.settings import COMMON_SEEDS, STUDENTS, TILES, Settings, settings_text
 
 MAX_IMAGES = 60_000  # in data.npz
-STUDENTS, HAND_INS = "for-students", "submissions"
+HAND_INS = "submissions"
+# Modules that students may want to import; the sheet names those that are installed.
+LIBRARIES = (
+    "numpy", "scipy", "pandas", "sklearn", "skimage", "PIL", "cv2", "imageio", "matplotlib", "seaborn", "h5py", "tqdm",
+    "einops", "torch", "torchvision", "pytorch_lightning", "keras", "tensorflow", "jax", "onnx", "onnxruntime",
+)  # fmt: skip
 
 
 def write_kit(folder: Path, settings: Settings) -> list[Path]:
@@ -40,6 +47,8 @@ def write_kit(folder: Path, settings: Settings) -> list[Path]:
     facts = {
         "settings": settings, "count": f"{len(chosen):,}", "size": images.spec.size, "channels": images.spec.channels,
         "classes": classes, "checks": describe_checks(settings, classes), "students": STUDENTS, "hand_ins": HAND_INS,
+        "libraries": [name for name in LIBRARIES if find_spec(name)], "python": "{}.{}".format(*sys.version_info),
+        "drawn": f"{round(settings.samples + TILES * len({settings.seed, *COMMON_SEEDS}), -2):,}",
     }  # fmt: skip
     texts = {
         f"{STUDENTS}/assignment.md": _render("assignment", facts),

@@ -1,7 +1,10 @@
 """Grading: each hand-in runs in bounded processes, then its images are measured and points are given."""
 
+import contextlib
 import logging
 import math
+import os
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,7 +21,7 @@ from gansmith.data.image_files import read_array
 from gansmith.data.images import Images
 from gansmith.errors import DataError, GansmithError
 from gansmith.evaluation import in_form_of, load_real
-from gansmith.grading.handins import copy_handin, find_handins, missing_files, own_work
+from gansmith.grading.handins import GRID, copy_handin, find_handins, given_out, missing_files, own_work
 from gansmith.grading.measures import (
     NEAR_TILES,
     SAME_GRID,
@@ -30,16 +33,17 @@ from gansmith.grading.measures import (
     tiles_of,
 )
 from gansmith.grading.sandbox import Outcome, copy_fonts, run_bounded
-from gansmith.grading.settings import TILES, Settings
-from gansmith.grading.worker import GENERATOR_FILES, NO_GENERATOR, SCRIPT
+from gansmith.grading.settings import COMMON_SEEDS, TILES, Settings
+from gansmith.grading.worker import GENERATOR_FILES, NO_GENERATOR, NO_LIBRARY, SCRIPT
 from gansmith.metrics.classes import CONFIDENT
 from gansmith.metrics.evaluators import find_evaluators, knows_classes
 from gansmith.metrics.features import Evaluator
 from gansmith.metrics.protocol import Real, evaluate_samples
 
-COMMON_SEEDS = (0, 1, 2, 3, 5, 7, 10, 42, 100, 123, 500, 503, 504, 505, 1000, 1234, 2024, 2025, 2026)
 FEWEST_DISTINCT = 0.1  # of samples; generators that collapsed still give images that differ in some pixel
-GRID = "grid.png"
+NO_PICTURE, NOT_CHECKED = "no picture", "not checked"
+
+Share = tuple[float | None, str]  # of a check's points, None where it could not be made, and what was found
 
 logger = logging.getLogger("gansmith")
 
@@ -51,7 +55,8 @@ class Ran:
     Attributes:
         error: why it could not be copied; empty where it could.
         script, draw: how running evaluation.py and generating images ended; None where that was not tried.
-        grid, samples: uint8 (25, C, H, W) and (N, C, H, W); None where none were generated.
+        not_run: why evaluation.py was not run, where there is one.
+        grid, samples: uint8 (25, C, H, W) and (N, C, H, W); None where none were generated, or not in time.
         by_seed: the grid by seed, the one asked for and others that are often taken.
         shown, handed_in: tiles of the picture that evaluation.py draws, and of the one handed in.
     """
@@ -63,6 +68,7 @@ class Ran:
     own_work: dict[str, str] = field(default_factory=dict)
     script: Outcome | None = None
     draw: Outcome | None = None
+    not_run: str = ""
     grid: Tensor | None = None
     samples: Tensor | None = None
     by_seed: dict[int, Tensor] = field(default_factory=dict)
@@ -74,6 +80,11 @@ class Ran:
         """How its processes ended."""
         return [outcome for outcome in (self.draw, self.script) if outcome is not None]
 
+    @property
+    def has_generator(self) -> bool:
+        """Whether images could be drawn, or could be if a library were installed."""
+        return self.grid is not None or _lacks_library(self.draw)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -83,12 +94,14 @@ class Place:
         folder: of the hand-ins.
         work: a temporary folder, with a folder for each hand-in.
         stop: set when grading is interrupted.
+        given: SHA-256 of files that the course gave out.
     """
 
     folder: Path
     work: Path
     sandbox: str
     stop: threading.Event
+    given: frozenset[str]
 
     @property
     def hidden(self) -> tuple[Path, Path]:
@@ -115,7 +128,7 @@ def grade_handins(
     stop = threading.Event()
     with TemporaryDirectory(prefix="gansmith-grade-", ignore_cleanup_errors=True) as temporary:
         Path(temporary).chmod(0o711)  # where hand-ins run as another user, they must reach their folders
-        place = Place(folder.resolve(), Path(temporary).resolve(), sandbox, stop)
+        place = Place(folder.resolve(), Path(temporary).resolve(), sandbox, stop, given_out(folder.resolve()))
         with ThreadPoolExecutor(jobs) as pool:
             waiting = {
                 pool.submit(run_handin, name, path, place.work / str(k), place, settings, real.train): name
@@ -153,32 +166,47 @@ def run_handin(name: str, source: Path, work: Path, place: Place, settings: Sett
     try:
         ran.notes += copy_handin(source, original, max_bytes=settings.disk_mb << 20)
     except (GansmithError, OSError) as error:
-        ran.error = str(error)
+        ran.error = str(error).replace(f"{original}{os.sep}", "")
         return ran
     if not any(original.iterdir()):
         ran.error = "it is empty"
         return ran
-    ran.missing = missing_files(original, dict(settings.files))
-    ran.own_work = own_work(original)
+    ran.own_work = own_work(original, place.given)
     size = train.spec.size
     ran.handed_in = tiles_of(original / GRID, size) if (original / GRID).is_file() else None
     _draw(ran, original, work / "draw", place, settings)
-    if (original / SCRIPT).is_file() and not (ran.draw is not None and ran.draw.ended == "out of time"):
-        folder = _own_copy(original, work / "run")
-        (folder / GRID).unlink(missing_ok=True)  # it must be drawn, not be there
-        ran.script = run_bounded(
-            ["run", str(folder)], work / "run", settings, sandbox=place.sandbox, hidden=place.hidden, stop=place.stop
-        )
-        if not ran.script.ended and _is_plain(folder / GRID):
-            ran.shown = tiles_of(folder / GRID, size)
+    ran.missing = missing_files(original, dict(settings.files), has_generator=ran.has_generator)
+    if (original / SCRIPT).is_file():
+        if ran.grid is None and ran.draw is not None and ran.draw.ended == "out of time":
+            ran.not_run = "not run, since drawing from it ran out of time"
+        else:
+            _run_script(ran, original, work / "run", place, settings, size)
     return ran
 
 
 def _own_copy(original: Path, work: Path) -> Path:
     """Return a copy of a hand-in in a new folder, the only one that its process may write in."""
-    copy_handin(original, work / "handin", max_bytes=2**62)
+    folder = shutil.copytree(original, work / "handin")
     copy_fonts(work)
-    return work / "handin"
+    return folder
+
+
+def _run_script(ran: Ran, original: Path, work: Path, place: Place, settings: Settings, size: int) -> None:
+    """Run the evaluation.py of a hand-in in a process of its own, and read the picture that it draws."""
+    folder = _own_copy(original, work)
+    while old := _picture_in(folder):
+        old.unlink()  # it must be drawn, not be there
+    words = ["run", str(folder)]
+    ran.script = run_bounded(words, work, settings, sandbox=place.sandbox, hidden=place.hidden, stop=place.stop)
+    picture = None if ran.script.ended else _picture_in(folder)
+    ran.shown = None if picture is None else tiles_of(picture, size)
+
+
+def _picture_in(folder: Path) -> Path | None:
+    """Return the file grid.png in a folder, in upper or lower case; None where there is none."""
+    with contextlib.suppress(OSError):  # of a folder that a hand-in has closed
+        return next((path for path in sorted(folder.iterdir()) if path.name.lower() == GRID and _is_plain(path)), None)
+    return None
 
 
 def _draw(ran: Ran, original: Path, work: Path, place: Place, settings: Settings) -> None:
@@ -188,6 +216,10 @@ def _draw(ran: Ran, original: Path, work: Path, place: Place, settings: Settings
     seeds = [seed for seed in COMMON_SEEDS if seed != settings.seed]
     words = ["draw", str(folder), str(out), str(settings.samples), str(settings.seed), *map(str, seeds)]
     ran.draw = run_bounded(words, work, settings, sandbox=place.sandbox, hidden=place.hidden, stop=place.stop)
+    if ran.draw.ended == "out of time":
+        with contextlib.suppress(DataError, OSError):  # the grid comes first, and may have been done
+            ran.grid = read_images(out / "grid.npy", TILES)
+            ran.by_seed = {settings.seed: ran.grid}
     if ran.draw.ended:
         return
     try:
@@ -270,7 +302,7 @@ def _figures(
     """Return the part of a row that concerns a hand-in alone."""
     row: dict[str, Any] = {"name": ran.name, "error": ran.error, "missing": ran.missing, "notes": list(ran.notes)}
     row["seconds"] = round(sum(outcome.seconds for outcome in ran.outcomes), 1)
-    row["draw"], row["script"] = ran.draw, ran.script
+    row["draw"], row["script"], row["not_run"] = ran.draw, ran.script, ran.not_run
     row |= dict.fromkeys(("classes", "recognised", "fd_ratio", "distinct", "absent", "tiles"))
     row["num_classes"] = real.train.num_classes
     row["seed"], row["grid"] = _seed(ran, settings)
@@ -295,16 +327,29 @@ def _figures(
 
 
 def _seed(ran: Ran, settings: Settings) -> tuple[int | None, str]:
-    """Return the seed of the picture that evaluation.py draws, or else of the one handed in, and what that means."""
+    """Return the seed of the picture that evaluation.py draws, or of the one handed in, and what that means.
+
+    Both are looked at: a picture of another known seed may not be handed in beside a script that draws the right one.
+    """
     picture = ran.handed_in if ran.shown is None else ran.shown
     if picture is None:
-        return None, "no picture"
+        return None, NO_PICTURE
     if not ran.by_seed:
-        return None, "not checked"
+        return None, NOT_CHECKED
     seed = seed_of(picture, ran.by_seed)
     if seed is None:
         return None, f"not what its generator draws from seed {settings.seed}"
-    return seed, "ok" if seed == settings.seed else f"seed {seed}, not {settings.seed}"
+    if seed != settings.seed:
+        return seed, f"seed {seed}, not {settings.seed}"
+    other = None if ran.handed_in is None else seed_of(ran.handed_in, ran.by_seed)
+    if other not in (None, settings.seed):
+        return other, f"the {GRID} handed in is of seed {other}, not {settings.seed}"
+    return seed, "ok"
+
+
+def _lacks_library(outcome: Outcome | None) -> bool:
+    """Return whether a process ended since a library is not installed here, which is no fault of the hand-in."""
+    return outcome is not None and outcome.code == NO_LIBRARY
 
 
 def _result(row: Mapping[str, Any], settings: Settings) -> str:
@@ -313,12 +358,15 @@ def _result(row: Mapping[str, Any], settings: Settings) -> str:
     if row["error"]:
         return "no hand-in" if "empty" in row["error"] else "cannot be read"
     if draw.ended:
-        return "no generator" if draw.code == NO_GENERATOR else str(draw.ended)
+        by_code = {NO_GENERATOR: "no generator", NO_LIBRARY: draw.reason}
+        return str(by_code.get(draw.code, draw.ended))
     found = {
         "the images do not depend on the latents": row["distinct"] is not None and row["distinct"] < FEWEST_DISTINCT,
         "copies of training images": _is_copied(row, settings),
         "same work as another": bool(row["same_as"]),
-        "evaluation.py: " + (script.ended if script else ""): bool(script and script.ended),
+        script.reason if _lacks_library(script) else f"evaluation.py: {script.ended if script else ''}": bool(
+            script and script.ended
+        ),
         "no images that fit the data": row["distinct"] is None,
         "another seed": row["seed"] not in (None, settings.seed),
         "the grid is not of its generator": row["grid"].startswith("not what"),
@@ -342,48 +390,14 @@ def _is_far(row: Mapping[str, Any], settings: Settings) -> bool:
 
 def _checks(row: Mapping[str, Any], settings: Settings) -> dict[str, dict[str, Any]]:
     """Return each check's share of its points, None where it could not be made, and what was found."""
-    script = row["script"]
-    has_images = row["distinct"] is not None and row["distinct"] >= FEWEST_DISTINCT
-    is_copied = _is_copied(row, settings)
-    count = row["num_classes"]
-    total = len(settings.files)
-    ran = "there is none" if script is None else script.reason or "ends without an error"
-    copied = "no images" if row["copies"] is None else f"{row['copies']:.1%} of samples, {row['near_tiles']} tiles"
-    same = "; ".join(f"{name}: {what}" for name, what in row["same_as"].items()) or "no other hand-in"
-    shares: dict[str, tuple[float | None, str]] = {
-        "files": (
-            1 - len(row["missing"]) / total if total else None,
-            "missing: " + (", ".join(row["missing"]) or "none"),
-        ),
-        "runs": (
-            float(row["drew"]),
-            f"evaluation.py: {ran}" + ("" if row["drew"] or script is None or script.ended else f", no {GRID}"),
-        ),
-        "grid": (float(row["grid"] == "ok"), row["grid"]),
-        "classes": (0.0, "no images"),
-        "recognised": (0.0, "no images"),
-        "fd_ratio": (0.0, "no images"),
-        "originality": (
-            float(has_images and not is_copied and not row["same_as"]),
-            f"near copies of training images: {copied}; the same as {same}",
-        ),
+    total, missing = len(settings.files), row["missing"]
+    shares: dict[str, Share] = {
+        "files": (1 - len(missing) / total if total else None, "missing: " + (", ".join(missing) or "none")),
+        "runs": _running(row),
+        "grid": _showing(row),
+        **_quality(row, settings),
+        "originality": _originality(row, settings),
     }
-    if has_images:
-        knows = row["classes"] is not None
-        absent = f", missing: {', '.join(row['absent'])}" if row["absent"] else ""
-        shares["classes"] = (
-            (row["classes"] / count, f"{row['classes']} of {count}{absent}") if knows else (None, "not measured")
-        )
-        shares["recognised"] = (
-            (min(1.0, row["recognised"] / max(1, settings.recognised)), f"{row['recognised']} of {TILES} tiles")
-            if knows
-            else (None, "not measured")
-        )
-        shares["fd_ratio"] = _quality(row["fd_ratio"], settings)
-    if has_images and _is_far(row, settings):
-        shares |= {name: (0.0, "the images are far from real ones") for name in ("classes", "recognised")}
-    if is_copied:
-        shares |= {name: (0.0, "copies of training images") for name in ("classes", "recognised", "fd_ratio")}
     if row["error"]:
         shares = {name: (0.0, row["error"]) for name in shares}
     return {
@@ -392,7 +406,62 @@ def _checks(row: Mapping[str, Any], settings: Settings) -> dict[str, dict[str, A
     }
 
 
-def _quality(fd_ratio: float | None, settings: Settings) -> tuple[float | None, str]:
+def _running(row: Mapping[str, Any]) -> Share:
+    """Return the share of points for evaluation.py, and how it ended."""
+    script = row["script"]
+    if script is None:
+        return 0.0, f"{SCRIPT}: {row['not_run'] or 'there is none'}"
+    if _lacks_library(script):
+        return None, f"{SCRIPT}: {script.reason}"
+    without = "" if row["drew"] or script.ended else f", no {GRID}"
+    return float(row["drew"]), f"{SCRIPT}: {script.reason or 'ends without an error'}{without}"
+
+
+def _showing(row: Mapping[str, Any]) -> Share:
+    """Return the share of points for the grid, and what it shows."""
+    lacking = next((outcome for outcome in (row["draw"], row["script"]) if _lacks_library(outcome)), None)
+    if lacking and row["grid"] in (NO_PICTURE, NOT_CHECKED):
+        return None, f"{row['grid']}: {lacking.reason}"
+    return float(row["grid"] == "ok"), row["grid"]
+
+
+def _quality(row: Mapping[str, Any], settings: Settings) -> dict[str, Share]:
+    """Return the shares of points for classes, recognised images and the FD ratio, and the figures."""
+    names = ("classes", "recognised", "fd_ratio")
+    if _lacks_library(row["draw"]):
+        return dict.fromkeys(names, (None, row["draw"].reason))
+    if _is_copied(row, settings):
+        return dict.fromkeys(names, (0.0, "copies of training images"))
+    if not _has_images(row):
+        return dict.fromkeys(names, (0.0, "no images"))
+    classes: Share = (None, "not measured")
+    recognised: Share = (None, "not measured")
+    if _is_far(row, settings):
+        classes = recognised = (0.0, "the images are far from real ones")
+    elif row["classes"] is not None:
+        absent = f", missing: {', '.join(row['absent'])}" if row["absent"] else ""
+        count, sure = row["num_classes"], row["recognised"]
+        classes = (row["classes"] / count, f"{row['classes']} of {count}{absent}")
+        recognised = (min(1.0, sure / max(1, settings.recognised)), f"{sure} of {TILES} tiles")
+    return dict(zip(names, (classes, recognised, _closeness(row["fd_ratio"], settings)), strict=True))
+
+
+def _originality(row: Mapping[str, Any], settings: Settings) -> Share:
+    """Return the share of points for images that are no copies, and what was found."""
+    copied = "no images" if row["copies"] is None else f"{row['copies']:.1%} of samples, {row['near_tiles']} tiles"
+    same = "; ".join(f"{name}: {what}" for name, what in row["same_as"].items()) or "no other hand-in"
+    if _lacks_library(row["draw"]) and not row["same_as"]:
+        return None, row["draw"].reason
+    share = float(_has_images(row) and not _is_copied(row, settings) and not row["same_as"])
+    return share, f"near copies of training images: {copied}; the same as {same}"
+
+
+def _has_images(row: Mapping[str, Any]) -> bool:
+    """Return whether there are images that depend on the latents."""
+    return row["distinct"] is not None and row["distinct"] >= FEWEST_DISTINCT
+
+
+def _closeness(fd_ratio: float | None, settings: Settings) -> Share:
     """Return the share of points for an FD ratio, which falls with its logarithm, and the figure."""
     if fd_ratio is None:
         return None, "not measured"

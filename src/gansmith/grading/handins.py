@@ -2,8 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from fnmatch import fnmatch
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import count
 from pathlib import Path
 
 from gansmith.config import ARCHIVES
@@ -11,12 +13,19 @@ from gansmith.data.archives import list_archive, read_archive
 from gansmith.errors import DataError, NotFoundError
 from gansmith.files import file_sha256
 from gansmith.grading.sandbox import MAX_FILES
+from gansmith.grading.settings import STUDENTS
+from gansmith.grading.worker import GENERATOR_FILES, SCRIPT
 
+GRID = "grid.png"
+WORK = (SCRIPT, *GENERATOR_FILES)  # one of them at least lies at the top of a hand-in
+# Names that are looked for: a hand-in may write them in upper case.
+NAMES = (*WORK, "generator.hdf5", "generator.weights.h5", "generator_weights.h5", GRID)
+MAX_DEPTH = 20  # of folders and archives one inside the other
 IGNORED = ("__MACOSX", "__pycache__", ".git", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db", "desktop.ini")
-# Files that two students cannot have written alike by chance; code and data of the course are not among them.
+# Files that two students cannot have written alike by chance; code, data and sheets of the course are not among them.
 OWN_WORK = (
-    "*.h5", "*.hdf5", "*.keras", "*.onnx", "*.safetensors", "generator*.npz", "*.pt", "*.pth", "*.pdf", "*.docx",
-    "grid*.png", "loss*.png", "*.gif",
+    "*.h5", "*.hdf5", "*.keras", "*.onnx", "*.safetensors", "generator*.npz", "*.pt", "*.pth", "report*.pdf",
+    "report*.docx", "grid*.png", "loss*.png", "loss*.pdf", "film*.gif", "training*.gif",
 )  # fmt: skip
 SMALLEST_BYTES = 500
 
@@ -30,9 +39,8 @@ def find_handins(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.startswith(".") or path.name in IGNORED:
             continue
-        suffix = next((suffix for suffix in ARCHIVES if path.name.lower().endswith(suffix)), "")
-        name, whole = (_as_text(text) for text in (path.name[: len(path.name) - len(suffix)], path.name))
-        if path.is_dir() or suffix or path.is_file():
+        name, whole = _as_text(_stem(path)), _as_text(path.name)
+        if path.is_dir() or path.is_file() or name != whole:
             names = (name, whole, *(f"{whole} {k}" for k in range(2, MAX_FILES)))
             found[next(one for one in names if one not in found)] = path
     if not found:
@@ -40,37 +48,145 @@ def find_handins(folder: Path) -> dict[str, Path]:
     return found
 
 
+@dataclass
+class _Room:
+    """How many bytes and files of a hand-in may still be written."""
+
+    max_bytes: int
+    left_bytes: int
+    left_files: int = MAX_FILES
+
+    def take(self, size: int) -> None:
+        """Count a file; DataError where it is one too many or too large."""
+        self.left_bytes -= size
+        self.left_files -= 1
+        if self.left_bytes < 0 or self.left_files < 0:
+            raise DataError(f"it is larger than {self.max_bytes >> 20:,} MB, or has more than {MAX_FILES:,} files")
+
+
 def copy_handin(source: Path, target: Path, *, max_bytes: int) -> list[str]:
     """Copy the regular files of a hand-in, a folder or an archive; links and devices are left out.
 
-    Where all lies in one folder, or in one archive in a folder, its contents are taken for the hand-in.
+    Where all lies in one folder or archive, its contents are taken for the hand-in. Where neither evaluation.py nor a
+    generator file lies at the top, the contents of the one folder or archive inside that has some come there, too.
+    Files that the grader looks for are there by their names in lower case.
 
     Returns:
-        a sentence for each thing that was left out.
+        a sentence for each thing that was left out or taken from inside.
 
     Raises DataError for what is no hand-in, is damaged, leads out of its folder, or is too large.
     """
+    room, notes = _Room(max_bytes, max_bytes), list[str]()
     target.mkdir(parents=True)
-    files = list(_files_in(source)) if source.is_dir() else []
-    if len(files) == 1 and files[0].name.lower().endswith(ARCHIVES):  # as learning platforms pack them
-        source = files[0]
     if source.is_dir():
-        notes = []
-        _write(((path.relative_to(source).as_posix(), path) for path in files), target, max_bytes)
-    elif source.name.lower().endswith(ARCHIVES):
-        names, odd = list_archive(source)
-        names = [name for name in names if not _is_ignored(Path(name))]
-        if len(names) > MAX_FILES:
-            raise DataError(f"it holds more than {MAX_FILES:,} files")
-        notes = list(odd)
-        _write(((names[row], data) for row, data in read_archive(source, names, limit=max_bytes)), target, max_bytes)
+        _write(((path.relative_to(source).as_posix(), path) for path in _files_in(source)), target, room)
+    elif _is_archive(source):
+        notes += _unpack(source, target, room)
     else:
         raise DataError("it is neither a folder nor an archive such as .zip")
-    while len(inner := list(target.iterdir())) == 1 and inner[0].is_dir():
-        aside = inner[0].rename(target.with_name(f"{target.name}.inner"))
-        target.rmdir()
-        aside.rename(target)
+    for _ in range(MAX_DEPTH):
+        if not _open_inner(target, room, notes):
+            break
+    for path in sorted(target.iterdir()):
+        name = path.name.lower()
+        if name in NAMES and path.is_file() and not (target / name).exists():
+            room.take(path.stat().st_size)
+            shutil.copyfile(path, target / name)  # not renamed: a script may read its weights by the name they had
+    return list(dict.fromkeys(notes))
+
+
+def _open_inner(target: Path, room: _Room, notes: list[str]) -> bool:
+    """Bring the files of a hand-in one folder or archive nearer to the top; return whether there was anything to do."""
+    inner = list(target.iterdir())
+    if len(inner) != 1 or not (inner[0].is_dir() or _is_archive(inner[0])):
+        if any(path.name.lower() in WORK for path in inner if path.is_file()):
+            return False
+        inner = _places_of_work(target, notes)
+        names = ", ".join(_as_text(path.relative_to(target).as_posix()) for path in inner)
+        if len(inner) > 1:
+            notes.append(f"{SCRIPT} or a generator lies in each of {names}; none of them was taken")
+        if len(inner) != 1:
+            return False
+        if inner[0].is_dir():
+            notes.append(f"{SCRIPT} or the generator lies in {names}, and was taken from there")
+    if inner[0].is_dir():
+        _lift(inner[0], target)
+    else:
+        notes += _unpack_in_place(inner[0], room)
+    return True
+
+
+def _places_of_work(target: Path, notes: list[str]) -> list[Path]:
+    """Return the folders in the target that have evaluation.py or a generator file; where none has, such archives.
+
+    Where none of the archives has, either, the one that holds other archives is returned.
+    """
+    folders = [path for path in sorted(target.iterdir()) if path.is_dir()]
+    found = [folder for folder in folders if any(map(_is_work, folder.rglob("*")))]
+    if found:
+        return found
+    listed: dict[Path, list[str]] = {}
+    for archive in filter(_is_archive, sorted(target.rglob("*"))):
+        try:
+            listed[archive] = [name for name in list_archive(archive)[0] if not _is_ignored(Path(name))]
+        except DataError as error:
+            notes.append(str(error).replace(str(archive), _as_text(archive.name)))
+    with_work = [path for path, names in listed.items() if any(Path(name).name.lower() in WORK for name in names)]
+    nested = [path for path, names in listed.items() if any(name.lower().endswith(ARCHIVES) for name in names)]
+    return with_work or (nested if len(nested) == 1 else [])
+
+
+def _lift(folder: Path, target: Path) -> None:
+    """Move the contents of a folder up into the target that it lies in, but for names that are taken there."""
+    aside = folder.rename(target.with_name(f"{target.name}.inner"))
+    taken = {path.name.lower() for path in target.iterdir()}
+    for path in list(aside.iterdir()):
+        if path.name.lower() not in taken:
+            path.rename(target / path.name)
+    if any(aside.iterdir()):
+        aside.rename(_unused(target / folder.name))
+    else:
+        aside.rmdir()
+
+
+def _unpack_in_place(archive: Path, room: _Room) -> list[str]:
+    """Replace an archive by a folder of its contents; returns what `_unpack` does."""
+    folder = _unused(archive.with_name(_stem(archive) or "archive"))
+    folder.mkdir()
+    room.left_bytes += archive.stat().st_size
+    notes = _unpack(archive, folder, room)
+    archive.unlink()
     return notes
+
+
+def _unpack(archive: Path, target: Path, room: _Room) -> list[str]:
+    """Write the files of an archive into a folder; returns a sentence on links that were left out."""
+    names, odd = list_archive(archive)
+    names = [name for name in names if not _is_ignored(Path(name))]
+    if len(names) > room.left_files:
+        raise DataError(f"it holds more than {MAX_FILES:,} files")
+    _write(((names[row], data) for row, data in read_archive(archive, names, limit=room.left_bytes)), target, room)
+    return [notice for notice in odd if " archives inside " not in notice]  # which are written like all files
+
+
+def _unused(path: Path) -> Path:
+    """Return a path, or it with a number, where nothing is."""
+    numbered = (path.with_name(f"{path.name} {k}") for k in count(2))
+    return path if not path.exists() else next(one for one in numbered if not one.exists())
+
+
+def _stem(path: Path) -> str:
+    """Return the name of a file or folder, without the suffix of an archive."""
+    suffix = next((suffix for suffix in ARCHIVES if path.name.lower().endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def _is_archive(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(ARCHIVES)
+
+
+def _is_work(path: Path) -> bool:
+    return path.is_file() and path.name.lower() in WORK
 
 
 def _is_ignored(path: Path) -> bool:
@@ -91,14 +207,10 @@ def _files_in(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _write(files: Iterator[tuple[str, Path | bytes]], target: Path, max_bytes: int) -> None:
+def _write(files: Iterable[tuple[str, Path | bytes]], target: Path, room: _Room) -> None:
     """Write files by their names relative to the target; DataError where they are too many or too large."""
-    left, count = max_bytes, 0
     for name, content in files:
-        left -= len(content) if isinstance(content, bytes) else content.stat().st_size
-        count += 1
-        if left < 0 or count > MAX_FILES:
-            raise DataError(f"it is larger than {max_bytes >> 20:,} MB, or has more than {MAX_FILES:,} files")
+        room.take(len(content) if isinstance(content, bytes) else content.stat().st_size)
         path = target / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,20 +222,37 @@ def _write(files: Iterator[tuple[str, Path | bytes]], target: Path, max_bytes: i
             raise DataError(f"its file {name[:80]!r} cannot be copied ({error.strerror})") from None
 
 
-def missing_files(folder: Path, wanted: dict[str, str]) -> list[str]:
-    """Return what of (what -> patterns) is not among the files of a hand-in."""
-    names = [path.name for path in folder.iterdir() if path.is_file()]
+def missing_files(folder: Path, wanted: dict[str, str], *, has_generator: bool) -> list[str]:
+    """Return what of (what -> patterns) is not among the files of a hand-in, in upper or lower case.
+
+    Args:
+        has_generator: images could be drawn, so that no generator file is missing: code may keep its weights anywhere.
+    """
+    names = [path.name.lower() for path in folder.iterdir() if path.is_file()]
+    names += GENERATOR_FILES if has_generator else ()
     return [
         what
         for what, patterns in wanted.items()
-        if not any(fnmatch(name, pattern) for name in names for pattern in patterns.split())
+        if not any(fnmatchcase(name, pattern.lower()) for name in names for pattern in patterns.split())
     ]
 
 
-def own_work(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 -> name of each file of a hand-in that two students cannot have made alike by chance."""
-    return {
-        file_sha256(path): _as_text(path.name)
-        for path in folder.iterdir()
-        if path.is_file() and path.stat().st_size >= SMALLEST_BYTES and any(map(path.match, OWN_WORK))
-    }
+def own_work(folder: Path, given: Collection[str] = ()) -> dict[str, str]:
+    """Return the SHA-256 -> name of each file of a hand-in that two students cannot have made alike by chance.
+
+    Args:
+        given: SHA-256 of files that the course gave out.
+    """
+    found = {file_sha256(path): _as_text(path.name) for path in folder.iterdir() if _is_own_work(path)}
+    return {digest: name for digest, name in found.items() if digest not in given}
+
+
+def given_out(handins: Path) -> frozenset[str]:
+    """Return the SHA-256 of what the course gave out: the folder `for-students` beside that of the hand-ins."""
+    return frozenset(map(file_sha256, filter(_is_own_work, (handins.parent / STUDENTS).rglob("*"))))
+
+
+def _is_own_work(path: Path) -> bool:
+    name = path.name.lower()
+    is_one = any(fnmatchcase(name, pattern) for pattern in OWN_WORK)
+    return is_one and path.is_file() and path.stat().st_size >= SMALLEST_BYTES

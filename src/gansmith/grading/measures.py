@@ -18,6 +18,7 @@ from gansmith.metrics.memorisation import NEAR_QUANTILE, find_nearest, principal
 from gansmith.pictures.grids import grid
 
 Array = NDArray[np.float64]
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 SAME_GRID = 0.6  # likeness from which a picture is taken for a grid, however it was enlarged
 # Likeness from which two generators are taken for one. Good generators that learned the same clusters draw the same
@@ -26,6 +27,8 @@ SAME_GRID = 0.6  # likeness from which a picture is taken for a grid, however it
 SAME_IMAGES = 0.9
 REAL = 50_000  # training images at most that copies are looked for among
 NEAR_TILES = 3  # of the grid; real images that were not trained on have that many in one of 400,000 grids
+LARGEST_PX = 4_000  # of a picture's side, beyond which it is made smaller, so that memory is bounded
+FLAT = 24  # grey levels of 255 by which pixels of a gap may differ: frames of Matplotlib are blurred by 14
 EQUAL = 0.05  # distance, over the mean one to 50 neighbours, below which two images are the same
 
 
@@ -56,14 +59,66 @@ def tiles_of(picture: Path, size: int) -> Array | None:
         grey = open_picture(picture).convert("L")
     except DataError:
         return None
+    grey.thumbnail((LARGEST_PX, LARGEST_PX), Image.Resampling.BOX)
     return split_tiles(grey, size)
 
 
 def split_tiles(grey: Image.Image, size: int) -> Array:
-    """Return (25, size * size) grey levels of a grey picture of five rows of five, resized."""
+    """Return (25, size * size) grey levels of a grey picture of five rows of five, resized, without its gaps."""
+    boxes = find_tiles(np.asarray(grey, dtype=np.int16))
+    if boxes:
+        tiles = [grey.resize((size, size), Image.Resampling.BOX, box) for box in boxes]
+        return np.stack([np.asarray(tile, dtype=np.float64).reshape(-1) for tile in tiles])
     side = 5 * size
     values = np.asarray(grey.resize((side, side), Image.Resampling.BOX), dtype=np.float64)
     return values.reshape(5, size, 5, size).transpose(0, 2, 1, 3).reshape(25, size * size)
+
+
+def find_tiles(values: NDArray[np.int16]) -> list[Box]:
+    """Return the places of 25 tiles that gaps or margins of one colour part; none for a plain grid.
+
+    Each tile must be a rectangle of the same size that fills its place to the edges, so that the dark between white
+    digits is no gap.
+
+    Args:
+        values: (H, W) grey levels of a picture.
+    """
+    flat = np.concatenate([lines[np.ptp(lines, axis=1) <= FLAT].mean(1) for lines in (values, values.T)])
+    if not len(flat):
+        return []
+    in_gap = np.abs(values - np.int16(np.median(flat))) <= FLAT
+    rows, columns = _runs(~in_gap.all(1)), _runs(~in_gap.all(0))
+    if not _are_five_alike(rows) or not _are_five_alike(columns):
+        return []
+    boxes = [_without_blur((left, top, right, bottom), in_gap) for top, bottom in rows for left, right in columns]
+    return boxes if max(max(_gap_at_edges(box, in_gap)) for box in boxes) <= 0.5 else []
+
+
+def _without_blur(box: Box, in_gap: NDArray[np.bool_]) -> Box:
+    """Return a tile without lines at its edges, two at most, that belong to the gap: frames may be blurred."""
+    for _ in range(2):
+        left, top, right, bottom = (int(share > 0.5) for share in _gap_at_edges(box, in_gap))
+        box = (box[0] + left, box[1] + top, box[2] - right, box[3] - bottom)
+    return box
+
+
+def _gap_at_edges(box: Box, in_gap: NDArray[np.bool_]) -> list[float]:
+    """Return the share of the pixels of each edge of a tile that have the colour of the gap."""
+    left, top, right, bottom = box
+    tile = in_gap[top:bottom, left:right]
+    return [float(edge.mean()) for edge in (tile[:, 0], tile[0], tile[:, -1], tile[-1])]
+
+
+def _runs(is_tile: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the start and the end of each run of True values."""
+    changes = np.flatnonzero(np.diff(np.concatenate(([False], is_tile, [False]))))
+    return [(int(start), int(end)) for start, end in changes.reshape(-1, 2)]
+
+
+def _are_five_alike(runs: list[tuple[int, int]]) -> bool:
+    """Return whether there are five runs with gaps between them whose lengths differ by two pixels at most."""
+    lengths = [end - start for start, end in runs]
+    return len(runs) == 5 and min(lengths) > 5 and max(lengths) - min(lengths) <= 2
 
 
 def grey_tiles(images: Tensor, size: int = 0) -> Array:

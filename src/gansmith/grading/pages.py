@@ -55,12 +55,16 @@ class Grades(list[dict[str, Any]]):
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     script = row["script"]
+    if script is None:
+        how = "not run" if row["not_run"] else ""
+    else:
+        how = script.ended or ("ok" if row["drew"] else "draws no grid.png")
     return [
         row["name"],
         row["result"],
         f"{row['points']:g} of {row['points_of']:g}",
         ", ".join(row["missing"]),
-        "" if script is None else script.ended or ("ok" if row["drew"] else "draws no grid.png"),
+        how,
         row["grid"],
         "" if row["classes"] is None else f"{row['classes']} of {row['num_classes']}",
         "" if row["recognised"] is None else f"{row['recognised']} of 25",

@@ -12,17 +12,21 @@ import json
 import os
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 SCRIPT = "evaluation.py"
 NO_GENERATOR = 3  # exit code: there is no generator that could be called
+NO_LIBRARY = 96  # exit code: a library is not installed here; the last line printed says which
 BATCH = 250
 # In this order, where a hand-in has several.
 GENERATOR_FILES = ("generator.keras", "generator.json", "generator.onnx", "generator.safetensors", "generator.h5")
+READERS = {".keras": ("keras",), ".json": ("keras",), ".h5": ("keras",), ".onnx": ("onnx", "onnxruntime")}
 
 
 def limit(seconds: int, memory_mb: int, threads: int, disk_mb: int) -> None:
@@ -81,13 +85,19 @@ def find_generator(folder: Path) -> Callable[[int, int], Any]:
     for path in (folder / name for name in GENERATOR_FILES if (folder / name).is_file()):
         try:
             return from_file(path)
-        except GansmithError as error:
+        except (GansmithError, ModuleNotFoundError) as error:
             refusals.append(error)
     return from_script(folder, refusals)
 
 
 def from_file(path: Path) -> Callable[[int, int], Any]:
-    """Return a function (seed, count) -> images of a generator file; labels, where it takes any, come in turn."""
+    """Return a function (seed, count) -> images of a generator file; labels, where it takes any, come in turn.
+
+    Raises ModuleNotFoundError where the library that reads it is not installed, GansmithError for what is no generator.
+    """
+    for library in READERS.get(path.suffix, ()):
+        if find_spec(library) is None:
+            raise ModuleNotFoundError(f"{path.name} is read by {library}, which is not installed", name=library)
     import torch
 
     from gansmith.models import load_generator
@@ -110,10 +120,7 @@ def from_script(folder: Path, refusals: Sequence[Exception]) -> Callable[[int, i
     Args:
         refusals: why files are no generators; the first is raised where there is no such function.
     """
-    os.chdir(folder)
-    sys.path.insert(0, str(folder))
-    sys.argv = [SCRIPT]
-    module = import_module("evaluation") if Path(SCRIPT).is_file() else None
+    module = load_script(folder) if (folder / SCRIPT).is_file() else None
     function, latent_dim = getattr(module, "generate", None), getattr(module, "Z_DIM", 100)
     if not callable(function) and refusals:
         raise refusals[0]
@@ -122,6 +129,22 @@ def from_script(folder: Path, refusals: Sequence[Exception]) -> Callable[[int, i
         sys.stderr.write(f"no generator: neither a file such as {files}, nor generate(z) in {SCRIPT}\n")
         sys.exit(NO_GENERATOR)
     return partial(images_by, function, latent_dim, [])
+
+
+def load_script(folder: Path) -> ModuleType:
+    """Return evaluation.py as a module; where it ends itself without an error, what it had defined by then."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    sys.argv = [SCRIPT]
+    spec = spec_from_file_location("evaluation", folder / SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules["evaluation"] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise
+    return module
 
 
 def images_by(function: Callable[[Any], Any], latent_dim: int, form: list[Any], seed: int, count: int) -> Any:
@@ -145,14 +168,27 @@ def as_array(output: Any) -> Any:
     return np.asarray(output.detach().cpu() if hasattr(output, "detach") else output)
 
 
+def is_library(module: str | None, folder: Path) -> bool:
+    """Return whether a module that was not found is a library, and no part of another one or file of this hand-in."""
+    own = {path.stem.lower() for path in folder.rglob("*") if path.is_dir() or path.suffix.lower() in (".py", ".ipynb")}
+    return module is not None and "." not in module and module.lower() not in own
+
+
 def main() -> None:
     limits, action, folder, *rest = sys.argv[1:]
     limit(**json.loads(limits))
-    if action == "run":
-        run_script(Path(folder))
-    else:
-        out, count, seed, *others = rest
-        draw(Path(folder), Path(out), int(count), int(seed), [int(other) for other in others])
+    try:
+        if action == "run":
+            run_script(Path(folder))
+        else:
+            out, count, seed, *others = rest
+            draw(Path(folder), Path(out), int(count), int(seed), [int(other) for other in others])
+    except ModuleNotFoundError as error:
+        if not is_library(error.name, Path(folder)):
+            raise
+        traceback.print_exc()
+        sys.stderr.write(f"needs {error.name}, which is not installed here\n")
+        sys.exit(NO_LIBRARY)
 
 
 if __name__ == "__main__":
