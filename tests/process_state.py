@@ -12,6 +12,19 @@ import numpy as np
 import torch
 
 
+def large_array_faults():
+    """Page faults of making a large array 50 times: as many as it has pages, each time, where nothing is kept."""
+    import resource
+
+    array = np.ones(300_000, np.float32)
+    for _ in range(10):
+        array = array * 1
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        array = array * 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
 def state_of_this_process():
     return {
         "threads": torch.get_num_threads(),

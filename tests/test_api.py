@@ -6,6 +6,7 @@ import importlib
 import inspect
 import itertools
 import json
+import math
 import random
 import shutil
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import types
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -206,10 +208,11 @@ FIRST_CALLS = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import process_state, gansmith as gs
-before = process_state.state_of_this_process()
+before, faults = process_state.state_of_this_process(), process_state.large_array_faults()
 run = gs.train("mlp-small", images=640, g_width=16, d_width=16, threads=1, progress="none", out="first")
 CALLS
 process_state.assert_unchanged(before)
+assert process_state.large_array_faults() < 2 * faults + 3000, "the C library gives large arrays back at once"
 """
 
 
@@ -334,6 +337,10 @@ def test_training_works_outside_the_main_thread():
         (lambda: gs.load("nowhere.safetensors"), NotFoundError, "there is no file or run"),
         (lambda: gs.resume("nowhere"), NotFoundError, "holds no run"),
         (lambda: gs.compare(), ConfigError, "nothing to compare"),
+        (lambda: gs.compare(["a", "b"]), ConfigError, "is no run and no path"),
+        (lambda: gs.train(gs.Config()), ConfigError, 'there is no recipe "Config'),
+        (lambda: gs.train("mlp-small", minutes="3"), ConfigError, "minutes is '3'; it must be a number"),
+        (lambda: next(gs.train_events("mlp-small", progress="none")), ConfigError, r"there is no field 'progress'; ch"),
         (lambda: gs.Images(np.zeros((2, 4, 4))), DataError, "give uint8"),
     ],
 )
@@ -349,6 +356,15 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(call, error, message, tmp_
     [
         (lambda run: run.sample(0), "count is 0"),
         (lambda run: run.sample(labels=[3]), "takes no labels"),
+        (lambda run: run.sample(labels=3), "takes no labels"),
+        (lambda run: run.sample(labels=[2.7]), "a label is 2.7; it must be a whole number"),
+        (lambda run: run.sample(2, seed=7.0), "seed is 7.0; it must be a whole number"),
+        (lambda run: run.sample(2, seed=7, numpy_seed=1), "seed and numpy_seed .* give one of them"),
+        (lambda run: run.sample(3, latents=np.zeros((2, 100))), "count is 3, and there are 2 latents"),
+        (lambda run: run.sample(2).save("two.jpg"), "two.jpg is no folder"),
+        (lambda run: run.sample(2).save("nowhere/two.png"), "there is no folder"),
+        (lambda run: run.export(["onnx"]), "there is no format .* did you mean 'onnx'"),
+        (lambda run: gs.evaluate(run.sample(2)), "<Samples: 2 images .* is no run and no path"),
         (lambda run: run.sample(numpy_seed=1, latents=np.zeros((2, 100))), "give one of them"),
         (lambda run: run.sample(latents=np.zeros((2, 3))), "give finite numbers of shape"),
         (lambda run: run.report("nowhere/report.pdf"), "there is no folder"),
@@ -366,6 +382,13 @@ def test_a_mistake_with_a_run_is_one_sentence(run, call, message):
 
 
 # Runs, samples, models.
+
+
+def test_a_grid_saved_among_pictures_is_no_picture_of_the_set(run):
+    samples = run.sample(6)
+    samples.save("pictures")
+    samples.save("pictures/grid.png")
+    assert Path("pictures/grid.png").is_file() and len(gs.load_data("./pictures")) == 6
 
 
 def test_records_become_tables(run):
@@ -573,6 +596,65 @@ def test_resuming_with_what_another_program_defined_is_refused(of_another_progra
 def test_a_report_of_another_programs_objective_is_refused(of_another_program, make):
     with pytest.raises(ConfigError, match=r"OBJECTIVES\['mine'\] = gansmith.Objective"):
         make(of_another_program[0] / "objective")
+
+
+class Generator(torch.nn.Module):
+    """One layer; `shape` is that of each image."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.layer = shape, torch.nn.Linear(16, math.prod(shape))
+
+    def forward(self, z, y):
+        return torch.tanh(self.layer(z)).reshape(len(z), *self.shape)
+
+
+class Discriminator(torch.nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.layer = shape, torch.nn.Linear(784, 1)
+
+    def forward(self, images, y):
+        return self.layer(images.flatten(1)).reshape(len(images), *self.shape)
+
+
+@pytest.mark.parametrize(
+    ("g_shape", "d_shape", "found"),
+    [
+        ((1, 28, 28), (), None),
+        ((784,), (), r"G\(z, y\) is \(2, 784\) for two latents; it must be \(2, 1, 28, 28\)"),
+        ((1, 28, 28), (1,), r"D\(images, y\) is \(2, 1\) for two latents; it must be \(2,\)"),
+    ],
+)
+def test_networks_of_ones_own_are_tried_before_anything_is_written(monkeypatch, g_shape, d_shape, found):
+    monkeypatch.setitem(gs.NETWORKS, "own", lambda spec, config: (Generator(g_shape), Discriminator(d_shape)))
+    train = partial(
+        gs.train, "mlp-small", network="own", latent_dim=16, out="own", images=640, threads=1, progress="none"
+    )
+    if found is None:
+        assert train().config.network == "own"
+        return
+    with pytest.raises(ConfigError, match=found):
+        train()
+    assert not Path("own").exists()
+
+
+def test_an_objective_of_ones_own_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setitem(gs.OBJECTIVES, "own", (abs, abs))
+    with pytest.raises(ConfigError, match=r"OBJECTIVES\['own'\] is .*; it must be an Objective"):
+        gs.train("mlp-small", objective="own", out="own", images=640, **SMALL)
+    assert not Path("own").exists()
+
+
+def test_a_replaced_objective_is_said_where_it_is_not_the_same(monkeypatch):
+    plain = gs.OBJECTIVES["hinge"]
+    with monkeypatch.context() as changed:
+        changed.setitem(gs.OBJECTIVES, "hinge", gs.Objective(plain.d_loss, plain.g_loss))
+        gs.train("mlp-small", objective="hinge", out="own", images=640, **SMALL)
+        assert "not defined" not in repr(gs.open_run("own"))
+    assert "objective 'hinge' is not defined here" in repr(gs.open_run("own"))
+    with pytest.raises(ConfigError, match="objective 'hinge' of another program"):
+        gs.resume("own", images=1280, progress="none")
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from gansmith.config import is_repeat
 from gansmith.training import budget
 from gansmith.training.budget import config_for_time
 from gansmith.training.inputs import load_training_data
+from gansmith.training.schedule import ramp
 from gansmith.training.step import NonFiniteError
 
 
@@ -74,6 +75,26 @@ def test_a_loss_that_is_not_finite_is_left_for_the_run_to_meet(tiny, monkeypatch
 
     monkeypatch.setattr(budget, "take_step", fails)
     assert config_for_time(config, data, 5.0).images >= config.batch_size
+
+
+def test_steps_are_measured_as_the_run_takes_them(tiny, monkeypatch):
+    """With the rates and beta2 of their place in the schedule, and bases that are renewed."""
+    config, data = load_training_data(tiny("r3gan", images=10**6, g_optimizer="soap"))
+    seen, turns, take_step = [], [], budget.take_step
+
+    def noted(networks, techniques, batches, images_seen, progress):
+        group = networks.d_optimizer.param_groups[0]
+        seen.append((progress, float(group["lr"]), group["betas"][1]))
+        return take_step(networks, techniques, batches, images_seen, progress)
+
+    monkeypatch.setattr(budget, "take_step", noted)
+    monkeypatch.setattr(budget, "renew_bases", lambda networks, turn: turns.append(turn))
+    budget.images_per_s(config, data, 0.01)
+    assert turns == list(range(len(seen))) and len(seen) > 1
+    for progress, rate, beta2 in seen:
+        assert rate == pytest.approx(config.d_lr * ramp(progress, config.lr_start_factor, 1.0, config.burn_in))
+        assert beta2 == pytest.approx(ramp(progress, config.beta2_start, config.beta2, config.burn_in))
+    assert len({beta2 for *_, beta2 in seen}) > 1
 
 
 def test_measuring_trains_no_network_of_the_run(tiny):

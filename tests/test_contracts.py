@@ -309,6 +309,7 @@ FLOW = [
     ["training.inputs", "training.graphs"],
     ["training.batches", "training.transfer"],
     ["training.state"],
+    ["training.own_rows"],
     ["training.chores"],
     ["training.loop"],
     ["training.budget", "training.trackers"],

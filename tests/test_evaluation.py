@@ -1,13 +1,16 @@
 """Evaluation of runs, generator files and images, and comparison of several."""
 
+import contextlib
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from gansmith import api, evaluation
 from gansmith.data import load_data
 from gansmith.data.images import Images
 from gansmith.errors import DataError, NotFoundError
@@ -52,6 +55,30 @@ def test_a_run_is_evaluated_and_the_verdict_saved(gansmith, tiny, run_training):
     code, out, _ = gansmith("evaluate", run.directory / "checkpoints" / "000000128", "--quick", "--count", 300)
     assert code == 0 and "INVALID" in out and "standard deviations from real images" in out
     assert f"{run.directory}/checkpoints/000000128 after 128 images: 40 samples of seed 0 compared with mnist" in out
+
+
+def test_a_gpu_draws_and_measures_as_in_training(tiny, run_training, monkeypatch):
+    """Within `computing_on`, which chooses it among several, switches TF32 off, and has kernels be repeatable."""
+    run, held = run_training(tiny("mlp-small")), []
+
+    @contextlib.contextmanager
+    def hold(device):
+        held.append(device)
+        yield
+        held.pop()
+
+    def within(compute, where, *given, **named):
+        assert held == [torch.device("cpu")], where
+        return compute(*given, **named)
+
+    monkeypatch.setattr(evaluation, "load_inception", lambda path: {})
+    monkeypatch.setattr(evaluation, "fid_of", lambda samples, real, layers: 7.0)
+    for module, names in {evaluation: ("sample", "evaluate_samples", "fid_of"), api: ("generate",)}.items():
+        monkeypatch.setattr(module, "computing_on", hold)
+        for name in names:
+            monkeypatch.setattr(module, name, partial(within, getattr(module, name), name))
+    row = evaluate(run.directory, quick=True, count=300, fid=True, device="cpu")
+    assert row["metrics"]["fid"]["value"] == 7.0 and len(api.sample(run, 3)) == 3 and not held
 
 
 def test_a_notice_tells_of_training_on_the_validation_images(run_training, tiny):
@@ -209,6 +236,10 @@ def test_class_folders_named_as_the_real_classes_have_their_numbers(tmp_path, su
     other = write_pictures(tmp_path / "y", real.pixels[:, 0].numpy(), [0, 1, 1], ("cat", "dog"))
     found = read_samples(other, real)
     assert found.labels is None and "has no class 'cat', 'dog'" in found.notices[-1]
+    folder = write_pictures(tmp_path / "z", real.pixels[:, 0].numpy(), [2, 0, 2], ("ZERO", "", "Two"))
+    assert sorted(read_samples(folder, real).labels.tolist()) == [0, 2, 2]
+    both = replace(real, class_names=("zero", "Zero", "two"))
+    assert "has no class 'ZERO'" in read_samples(folder, both).notices[-1]
     awkward = replace(real, class_names=("a/b", "a b", "c"))
     folders = folder_names(range(3), awkward.class_names)
     folder = write_pictures(tmp_path / "awkward", real.pixels[:, 0].numpy(), [2, 0, 1], [folders[k] for k in range(3)])
@@ -290,3 +321,13 @@ def test_grey_pictures_are_compared_with_color_ones(tmp_path):
     real = Images(np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8))
     found = read_samples(write_pictures(tmp_path / "x", pixels), real)
     assert torch.equal(found.pixels, torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1))
+    np.savez(tmp_path / "larger.npz", images=pixels.repeat(2, 1).repeat(2, 2))
+    assert tuple(read_samples(tmp_path / "larger.npz", real).pixels.shape) == (4, 3, 8, 8)
+
+
+def test_samples_of_two_parts_are_those_of_training_and_it_is_said(tmp_path, subset):
+    pixels = subset.pixels[:5, 0].numpy()
+    for part, images in (("train", pixels[:3]), ("test", pixels[3:])):
+        write_pictures(tmp_path / "x" / part, images)
+    found = read_samples(tmp_path / "x", subset)
+    assert len(found) == 3 and found.notices[-1].startswith("only its training part was read, without 2 test images")

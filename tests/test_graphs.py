@@ -1,5 +1,6 @@
 """Steps on accelerators: repeated ones, ones that never wait, and the way back from a loss that is not finite."""
 
+import contextlib
 import copy
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import torch
 from gansmith.config import resolve
 from gansmith.data.images import Images
 from gansmith.errors import TrainingFailed
+from gansmith.randomness import Tape, seeded, to_device
 from gansmith.recipes import RECIPES
 from gansmith.runs import open_run
 from gansmith.training import state, step, techniques
 from gansmith.training.batches import Batches, take_step
-from gansmith.training.graphs import KEPT, Graphs, is_repeatable
+from gansmith.training.graphs import KEPT, Graphs, Repeated, is_repeatable
 from gansmith.training.inputs import load_training_data
 from gansmith.training.state import RunningMeans, start_networks
 from gansmith.training.techniques import build_techniques
@@ -105,6 +107,55 @@ def test_a_step_whose_numbers_change_is_never_repeated(noise):
 )
 def test_steps_that_decide_by_what_they_draw_are_not_repeated(recipe, choices, repeats):
     assert is_repeatable(resolve(recipe, arguments=choices)) == repeats
+
+
+def test_a_step_on_the_second_gpu_is_captured_there(monkeypatch):
+    captured = []
+
+    @contextlib.contextmanager
+    def capture(graph, stream=None):
+        captured.append(stream)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"stream of {device}")
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    for index in (0, 1):
+        found = Repeated(None, Tape(), {})
+        assert Graphs(torch.device("cuda", index))._capture(found, lambda batch: {"d_loss": 1.0})
+        assert found.graph is not None and found.numbers == {"d_loss": 1.0}
+    assert captured == ["stream of cuda:0", "stream of cuda:1"]
+
+
+@pytest.mark.parametrize(("device", "waits"), [("cuda", False), ("mps", True), ("meta", True)])
+def test_only_copies_to_an_nvidia_gpu_run_on_while_memory_is_pinned(monkeypatch, device, waits):
+    calls = []
+
+    def copy_to(values, place, *, non_blocking=False):
+        calls.append((place.type, non_blocking))
+        return values
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda values: calls.append("pinned") or values)
+    monkeypatch.setattr(torch.Tensor, "to", copy_to)
+    to_device(torch.zeros(2), torch.device(device))
+    assert calls == ([] if waits else ["pinned"]) + [(device, not waits)]
+
+
+def test_random_states_of_all_gpus_are_put_back(monkeypatch):
+    forked = []
+
+    @contextlib.contextmanager
+    def fork(devices):
+        forked.append(list(devices))
+        yield
+
+    monkeypatch.setattr(torch.random, "fork_rng", fork)
+    for is_used in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda is_used=is_used: is_used)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        with seeded(torch.Generator()):
+            pass
+    assert forked == [[], [0, 1]]
 
 
 def on_meta(noise, recipe, **choices):

@@ -14,6 +14,7 @@ from gansmith.metrics.inception import (
     inception_features,
     inception_moments,
     load_inception,
+    move_layers,
     resize_as_tensorflow,
 )
 
@@ -103,6 +104,12 @@ def test_grey_images_are_grey_color_ones(layers):
     torch.testing.assert_close(
         inception_features(layers, grey), inception_features(layers, grey.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-4
     )
+
+
+def test_features_are_computed_where_the_layers_are(layers):
+    """On the device without numbers, which cannot be mixed with those of another device."""
+    found = inception_features(move_layers(layers, torch.device("meta")), noise(2))
+    assert found.device.type == "meta" and found.shape == (2, 2048)
 
 
 def test_resizing_places_no_half_pixel_offset():

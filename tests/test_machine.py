@@ -1,20 +1,22 @@
-"""Threads, memory and bfloat16 of the machine a run trains on."""
+"""Threads, memory, bfloat16 and the device of the machine a run trains on."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from gansmith import api
+from gansmith import api, environment
 from gansmith.config import Config, resolve
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
 from gansmith.networks import build_networks
-from gansmith.runs import write_config
-from gansmith.training import budget, machine
+from gansmith.runs import open_run, write_config
+from gansmith.training import budget, loop, machine
 from gansmith.training.machine import find_device, gains_by_bf16, has_fast_bf16, training_machine, use_threads
 
 
@@ -98,25 +100,133 @@ def test_a_device_that_is_not_here_is_refused_and_auto_is_the_cpu_without_one(mo
         Config(device="gpu")
 
 
-def test_an_accelerator_trains_with_adam_unless_asked(monkeypatch):
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs, of which the first is torch's current one; gives those that were made the current one in turn."""
+    current = []
+
+    @contextlib.contextmanager
+    def hold(device):
+        current.append(device)
+        yield
+        current.append(None)
+
+    for name, value in {"is_available": True, "device_count": 2, "current_device": 0}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "device", hold)
+    return current
+
+
+def test_a_run_on_the_second_gpu_has_it_as_the_current_one(gpus, tiny):
+    with training_machine(tiny(device="cuda:1")):
+        assert gpus == [torch.device("cuda:1")] and torch.are_deterministic_algorithms_enabled()
+    assert gpus == [torch.device("cuda:1"), None] and not torch.are_deterministic_algorithms_enabled()
+    with training_machine(tiny(device="cpu")):
+        assert len(gpus) == 2 and not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(ConfigError, match="this machine has 2; give cuda:0"), training_machine(tiny(device="cuda:2")):
+        pass
+
+
+def test_bfloat16_is_asked_of_the_gpu_that_trains(gpus, tiny, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpus[-1].index == 1)
+    for index, gains in enumerate((False, True)):
+        D = SimpleNamespace(parameters=lambda k=index: iter([SimpleNamespace(device=torch.device("cuda", k))]))
+        assert gains_by_bf16(tiny(), D) is gains
+
+
+@pytest.mark.parametrize(
+    ("asked", "shares", "message"),
+    [
+        ("cuda:1", False, "device is cuda:1, one GPU for 4 processes; give cuda"),
+        ("mps", False, "device is mps, through which 4 processes cannot exchange tensors; give cpu"),
+        ("cuda", True, "more processes than GPUs .2 here.; .*--nproc-per-node 2, or give --device cpu"),
+        ("auto", True, "more processes than GPUs"),
+    ],
+)
+def test_devices_that_several_processes_cannot_share_are_refused(gpus, monkeypatch, asked, shares, message):
+    monkeypatch.setattr(machine, "count", lambda: 4)
+    monkeypatch.setattr(machine, "shares_gpu", lambda: shares)
+    with pytest.raises(ConfigError, match=message):
+        find_device(asked)
+    assert find_device("cpu") == torch.device("cpu")
+    if not shares:
+        assert find_device("cuda") == find_device("auto") == torch.device("cuda", 0)
+
+
+def test_several_processes_on_a_mac_train_on_its_processor(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert find_device("auto") == torch.device("mps")
+    monkeypatch.setattr(machine, "count", lambda: 2)
+    assert find_device("auto") == torch.device("cpu") and machine.accelerator() is None
+
+
+def test_an_accelerator_trains_with_adam_unless_asked(gpus):
     config = resolve("default", arguments={"d_optimizer": "soap"})
     notices = []
-    assert api._fitted_to_device(config.replace(device="cpu"), notices).g_optimizer == "soap" and not notices
-    monkeypatch.setattr(api, "find_device", lambda asked: torch.device("cuda"))
-    fitted = api._fitted_to_device(config, notices)
+    fitted = api._fitted_to_device(config.replace(device="cpu"), None, notices, is_new=True)
+    assert fitted.g_optimizer == "soap" and not notices
+    fitted = api._fitted_to_device(config.replace(device="cuda"), None, notices, is_new=True)
     assert (fitted.g_optimizer, fitted.d_optimizer) == ("adam", "soap")
     assert notices == ["g_optimizer is adam, not soap: the device is cuda"]
+    kept = api._fitted_to_device(config.replace(device="cuda"), None, notices, is_new=False)
+    assert kept.g_optimizer == "soap" and len(notices) == 1
 
 
 @pytest.mark.parametrize("rates", [{"cuda": 9e4, "cpu": 2e3}, {"cuda": 1e3, "cpu": 2e3}])
-def test_auto_takes_the_device_that_is_faster_for_the_recipe(monkeypatch, rates):
-    monkeypatch.setattr(budget, "accelerator", lambda: torch.device("cuda"))
-    monkeypatch.setattr(budget, "images_per_s", lambda config, data, seconds: rates[config.device])
-    config, (sentence,) = budget.choose_device(Config(), None)
+def test_auto_takes_the_device_that_is_faster_for_the_recipe_and_keeps_it(gpus, monkeypatch, rates):
+    measured = []
+
+    def measure(config, data, seconds):
+        measured.append((config.device, config.g_optimizer))
+        return rates[config.device]
+
+    monkeypatch.setattr(budget, "images_per_s", measure)
+    config, (sentence,) = budget.choose_device(resolve("default"), None, is_new=True)
     best = max(rates, key=rates.get)
-    assert config.device == ("cpu" if best == "cpu" else "auto")
+    assert config.device == best
     assert sentence.startswith(f"device is {best}, the faster one") and f"cpu {rates['cpu']:,.0f} images/s" in sentence
-    assert budget.choose_device(Config(device="cpu"), None) == (Config(device="cpu"), [])
+    assert measured == [("cuda", "adam"), ("cpu", "soap")]  # what each would train with
+    assert budget.choose_device(config, None, is_new=False) == (config, [])
+    again = api._as_begun(resolve("default"), config, keep_length=False)
+    assert again.device == best and len(measured) == 2
+    assert api._as_begun(resolve("default", arguments={"device": "auto"}), config, keep_length=False).device == "auto"
+    budget.choose_device(resolve("default"), None, is_new=False)
+    assert measured[2:] == [("cuda", "soap"), ("cpu", "soap")]  # a run keeps its optimisers
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: busy\nmore"), torch.OutOfMemoryError("CUDA error: busy")])
+def test_an_accelerator_that_fails_is_not_taken(gpus, monkeypatch, error):
+    def measure(config, data, seconds):
+        if config.device == "cuda":
+            raise error
+        return 2e3
+
+    monkeypatch.setattr(budget, "images_per_s", measure)
+    config, notices = budget.choose_device(Config(), None, is_new=True)
+    assert config.device == "cpu" and notices == ["device is cpu, for cuda cannot train this: CUDA error: busy"]
+    monkeypatch.setattr(budget.processes, "count", lambda: 2)  # the other process waits for this one
+    with pytest.raises(RuntimeError, match="busy"):
+        budget.choose_device(Config(), None, is_new=True)
+
+
+def test_too_little_memory_on_a_device_is_said_and_recorded(gansmith, tiny, run_training, monkeypatch):
+    run = run_training(tiny("mlp-small"))
+
+    def fail(state):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(loop, "advance", fail)
+    code, _, err = gansmith("resume", run.directory, "--images", 320, "--progress", "none")
+    assert code == 2 and "takes more memory than the device has; ask for fewer" in err and err.count("\n") == 1
+    facts = open_run(run.directory).facts()
+    assert facts["status"] == "failed" and "too little memory (CUDA out of memory. Tried" in facts["reason"]
+
+
+def test_doctor_measures_what_mnist_is_trained_with(monkeypatch):
+    measured = []
+    monkeypatch.setattr(environment, "images_per_s", lambda config, data, seconds: measured.append(config) or 1.0)
+    environment._images_per_s("default", torch.device("cpu"), 0.1)
+    assert (measured[0].g_optimizer, measured[0].d_optimizer) == ("soap", "soap")
 
 
 def test_a_run_that_goes_on_for_minutes_is_scored_by_the_same_evaluators(tiny, run_training, monkeypatch):

@@ -16,7 +16,8 @@ from conftest import TINY, flags, wait_until
 
 from gansmith import processes
 from gansmith.config import resolve
-from gansmith.errors import ConfigError
+from gansmith.errors import ConfigError, ProcessLost
+from gansmith.exchange import PeerLost
 from gansmith.recipes import RECIPES
 from gansmith.runs import create_run, open_run
 from gansmith.training.inputs import load_training_data
@@ -168,6 +169,53 @@ def test_a_time_out_that_is_not_a_number_is_refused(monkeypatch, text):
     monkeypatch.setenv("GANSMITH_TIMEOUT", text)
     with pytest.raises(ConfigError, match="give a number of seconds"):
         processes._timeout_s()
+
+
+def test_a_lost_process_is_told_of_in_the_words_of_the_error(monkeypatch):
+    monkeypatch.setattr(processes, "_is_lost", False)
+    for error, words in (
+        (RuntimeError("Connection reset\nmore"), "others (Connection reset): "),
+        (PeerLost(), "others: "),
+    ):
+        with pytest.raises(ProcessLost) as told, processes._answered():
+            raise error
+        assert words in str(told.value)
+
+
+# Joins on a machine that seems to have so many GPUs, and says which devices its process would take.
+JOIN = """
+import sys
+from types import SimpleNamespace
+import torch
+
+gpus = torch.cuda
+gpus.is_available, gpus.device_count, gpus.chosen = lambda: True, lambda: int(sys.argv[1]), 0
+gpus.set_device, gpus.current_device = lambda number: setattr(gpus, "chosen", number), lambda: gpus.chosen
+gpus.get_device_properties = lambda number: SimpleNamespace(uuid=f"GPU-{number}")
+torch.distributed.is_nccl_available = lambda: False
+from gansmith import processes
+from gansmith.errors import ConfigError
+from gansmith.training.machine import find_device
+
+processes.join()
+for asked in ("cpu", "cuda", "auto"):
+    try:
+        print(find_device(asked))
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def test_more_processes_than_gpus_are_refused(tmp_path):
+    codes, out, err = finish(start(["-c", JOIN, 2], 2))
+    assert codes == [0, 0], err
+    assert [text.split() for text in out] == [["cpu", "cuda:0", "cuda:0"], ["cpu", "cuda:1", "cuda:1"]]
+    codes, out, err = finish(start(["-c", JOIN, 1], 2))
+    assert codes == [0, 0], err
+    for text in out:
+        cpu, *refused = text.splitlines()
+        assert cpu == "cpu" and len(refused) == 2
+        assert all("more processes than GPUs (1 here)" in line and "give --device cpu" in line for line in refused)
 
 
 def test_two_processes_train_as_one(tmp_path, digit_dir):
@@ -418,16 +466,34 @@ def test_a_job_whose_time_is_over_queues_itself_again(tmp_path, code, status, is
     """`srun` stands for a job that leaves run.json with this status, or as it was, and ends with this code."""
     run = tmp_path / "run"
     run.mkdir()
+    (run / "asked").touch()
     (run / "run.json").write_text('{"status": "stopped", "starts": 1}')  # of the job before
     written = "" if status is None else f"""echo '{{"status": "{status}", "starts": 2}}' > "$RUN/run.json"; """
-    for name, body in (("srun", f"{written}exit {code}"), ("scontrol", 'echo "$@" >> "$RUN/asked"; echo node')):
+    for name, body in (
+        ("srun", f'echo "$@" >> "$RUN/asked"; {written}exit {code}'),
+        ("scontrol", 'echo "$@" >> "$RUN/asked"; echo node'),
+    ):
         (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
         (tmp_path / name).chmod(0o755)
     script = Path(__file__).parent.parent / "docs" / "cluster" / "slurm.sh"
     given = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RUN": str(run), "SLURM_SUBMIT_DIR": str(tmp_path)}
     given |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]"}
+    given |= {"SLURM_CPUS_PER_TASK": "16"}
     assert subprocess.run(["bash", script], env=os.environ | given).returncode == code
-    assert ("requeue 7" in (run / "asked").read_text()) is is_queued
+    asked = (run / "asked").read_text()
+    assert ("requeue 7" in asked) is is_queued and "--cpus-per-task=16 torchrun --nnodes=2" in asked
+
+
+def test_process_0_alone_evaluates_and_other_commands_are_refused(tmp_path, tiny, run_training):
+    run = run_training(tiny("mlp-small"))
+    words = ["-m", "gansmith", "evaluate", run.directory, "--quick", "--count", 200]
+    codes, out, err = finish(start(words, 2))
+    assert codes == [0, 0], err
+    assert "compared with" in out[0] and not out[1]
+    assert len(run.metrics_on_own_data()) == len(run.validation_scores()) + 1
+    codes, out, err = finish(start(["-m", "gansmith", "sweep", "mlp-small", "--search", "g-lr", "--images", 128], 2))
+    assert codes == [2, 2] and not any(out) and not err[1] and not (tmp_path / "runs").exists()
+    assert err[0].count("\n") == 1 and "each would sweep; start sweep without torchrun" in err[0]
 
 
 @pytest.mark.slow

@@ -1,12 +1,15 @@
 """Sweeps: spaces, what the study draws and prunes, and small real sweeps, killed ones among them."""
 
+import contextlib
 import itertools
 import json
 import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -338,6 +341,93 @@ def test_a_sweep_that_is_stopped_again_and_again_ends_with_its_trials(tmp_path, 
         search.run_sweep(tmp_path, settings, pool=last)
 
 
+def test_a_sweep_killed_as_it_began_is_begun_again(tmp_path, digit_dir, monkeypatch):
+    settings, folder = planned(digit_dir, sampler="random"), tmp_path / "sweep"
+    for name in ("", "-journal"):
+        monkeypatch.setattr(studies, "create_study", _killed)
+        with pytest.raises(Killed):
+            search.run_sweep(folder, settings, trials=1, pool=PoolHere())
+        assert search.read_facts(folder)["settings"] == settings  # written before the database
+        (folder / "sweep.json").rename(folder / ".partial-sweep.json")  # as where the disk was full
+        (folder / f"study.db{name}").touch()
+    monkeypatch.undo()
+    monkeypatch.setattr(search, "run_tasks", lambda *given, **named: [])
+    search.run_sweep(folder, settings, trials=1, pool=PoolHere())
+    assert rows_of(folder) == []
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    with pytest.raises(RunError, match="holds other things"):
+        search.run_sweep(tmp_path / "other", settings, pool=PoolHere())
+
+
+def _killed(*given):
+    raise Killed
+
+
+def test_a_storage_that_is_refused_leaves_the_folder_to_another(tmp_path, digit_dir, monkeypatch):
+    monkeypatch.setattr(search, "run_tasks", lambda *given, **named: [])
+    settings, folder = planned(digit_dir, sampler="random"), tmp_path / "sweep"
+    with pytest.raises(ConfigError, match="cannot be used"):
+        search.run_sweep(folder, settings, storage="sqlite:////no/such/folder/study.db", pool=PoolHere())
+    search.run_sweep(folder, settings, storage=f"sqlite:///{tmp_path / 'study.db'}", pool=PoolHere())
+    assert search.read_facts(folder)["storage"].endswith("study.db")
+
+
+@pytest.fixture
+def held_database(tmp_path, monkeypatch):
+    """A study, and the lock of its database, which another program holds."""
+    monkeypatch.setattr(studies, "RETRY_S", 0.05)
+    storage = studies.open_storage(f"sqlite:///{tmp_path / 'study.db'}?timeout=0.05")
+    study = studies.create_study(storage, "s", SETTINGS)
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db", check_same_thread=False)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        yield study, lock, storage.url
+
+
+def test_a_database_that_another_program_holds_is_waited_for(held_database):
+    study, lock, url = held_database
+    release = threading.Timer(0.5, lock.rollback)
+    release.start()
+    trial = studies.next_trial(study, SETTINGS, owner="me")
+    assert trial.number == 0 and len(study.get_trials()) == 1
+    release.join()
+    lock.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.5, lock.rollback)
+    release.start()
+    assert studies.load_study(studies.open_storage(url), "s").user_attrs
+    release.join()
+
+
+def test_a_database_that_is_held_too_long_ends_the_sweep_with_a_sentence(held_database, monkeypatch):
+    study, _, url = held_database
+    monkeypatch.setattr(studies, "PATIENCE_S", 0.2)
+    with pytest.raises(GansmithError, match="locked.; once it answers, the same command continues the sweep"):
+        studies.next_trial(study, SETTINGS, owner="me")
+    with pytest.raises(ConfigError, match="cannot be used .database is locked"):
+        studies.open_storage(url)
+
+
+def test_sigterm_stops_a_sweep_with_a_sentence(tmp_path, digit_dir):
+    class Terminating(PoolHere):
+        def poll(self, running):
+            signal.raise_signal(signal.SIGTERM)
+            return running
+
+        def close(self, left):
+            signal.raise_signal(signal.SIGTERM)  # once more, while trials save
+            closed.append(len(left))
+
+    closed, said, before = [], [], signal.getsignal(signal.SIGTERM)
+    with pytest.raises(search.Interrupted) as stopped:
+        search.run_sweep(
+            tmp_path / "sweep", planned(digit_dir, sampler="random"), pool=Terminating(), report=said.append
+        )
+    assert stopped.value.code == 128 + signal.SIGTERM and closed == [1]
+    assert said[-1] == "stopped; the same command continues the sweep"
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [row["state"] for row in rows_of(tmp_path / "sweep")] == ["running"]
+
+
 def test_failed_trials_are_recorded_with_their_reasons(tmp_path, digit_dir):
     settings = planned(digit_dir, "d-lr=1e-3,1e18", sampler="grid")
     search.run_sweep(tmp_path / "sweep", settings, pool=PoolHere())
@@ -428,6 +518,18 @@ def test_a_sweep_killed_three_times_ends_with_its_trials(tmp_path, digit_dir):
     starts = [len(open_run(tmp_path / "sweep/runs" / name).facts()["starts"]) for name in runs]
     assert sum(starts) > 8  # some were continued
     assert not any(is_locked(tmp_path / "sweep/runs" / name) for name in runs)
+
+
+@pytest.mark.slow
+def test_sigterm_to_a_sweep_saves_its_trials_first(tmp_path, digit_dir):
+    words = command(digit_dir, "--search", "g-lr", "--trials", "2", images=10**7)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: any((tmp_path / "sweep/runs").glob("0000/samples/*.png")), seconds=120)
+    process.terminate()
+    assert process.wait(60) == -signal.SIGTERM and "the same command continues" in process.stderr.read()
+    process.stderr.close()
+    run = open_run(tmp_path / "sweep/runs/0000")
+    assert run.status == "stopped" and run.latest() is not None and not is_locked(run.directory)
 
 
 @pytest.mark.slow

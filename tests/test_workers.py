@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import TINY, wait_until
@@ -22,6 +23,7 @@ from gansmith.sweeps import search
 from gansmith.sweeps.space import parse_search
 from gansmith.workers import LocalPool, open_pool, run_tasks
 from gansmith.workers.process import Task, TrainingProcess, scores_of, unpack
+from gansmith.workers.ray_cluster import RayPool
 
 
 def words(digit_dir, **changes):
@@ -85,6 +87,55 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'gansmith\[ray\]'"):
         open_pool(ray="auto")
+
+
+NODES = {
+    "one CPU each": [{"CPU": 1.0}, {"CPU": 1.0}, {}],
+    "large": [{"CPU": 7.0, "GPU": 2.0}, {"CPU": 3.0, "GPU": 4.0}],
+}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "threads", "gpus", "size"),
+    [
+        ("one CPU each", None, 1, 0, 2),
+        ("one CPU each", 1, 1, 0, 1),
+        ("one CPU each", 9, 1, 0, 2),
+        ("one CPU each", None, 2, 0, 0),  # two nodes with one are no node with two
+        ("one CPU each", 1, 1, 1, 0),
+        ("large", None, 2, 0, 4),
+        ("large", None, 1, 1, 5),
+        ("large", None, 1, 2, 3),
+        ("large", None, 1, 0.6, 5),  # two halves of different GPUs are none
+        ("large", None, 1, 0.5, 7),
+    ],
+)
+def test_tasks_of_a_cluster_have_room_on_its_nodes(monkeypatch, nodes, workers, threads, gpus, size):
+    found = [{"Alive": True, "Resources": node} for node in NODES[nodes]]
+    found.append({"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}})
+    calls = []
+    ray = SimpleNamespace(is_initialized=lambda: False, init=lambda **named: calls.append("init"))
+    ray.nodes, ray.shutdown = lambda: found, lambda: calls.append("shutdown")
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    if size:
+        assert RayPool("auto", workers=workers, threads=threads, gpus=gpus).size == size
+        return
+    with pytest.raises(ConfigError, match="of one node, and the cluster's nodes have 1 CPUs and 0 GPUs, 0 CPUs and"):
+        RayPool("auto", workers=workers, threads=threads, gpus=gpus)
+    assert calls == ["init", "shutdown"]
+
+
+def test_a_training_is_none_of_those_that_torchrun_started(tmp_path, monkeypatch):
+    """Or it would wait for the others."""
+    of_torchrun = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME",
+                   "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_MAX_RESTARTS")  # fmt: skip
+    for name in (*of_torchrun, "GANSMITH_THREADS"):
+        monkeypatch.setenv(name, "1")
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **how: started.append(how["env"]))
+    TrainingProcess(str(tmp_path / "run"), ("train",), threads=3)._start()
+    assert not started[0].keys() & set(of_torchrun)
+    assert started[0]["GANSMITH_THREADS"] == "1" and started[0]["OMP_NUM_THREADS"] == "3" and "PATH" in started[0]
 
 
 def test_a_training_waits_for_its_directory_tells_its_scores_and_stops(tmp_path, digit_dir):

@@ -21,7 +21,8 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 before=$(cat "$RUN/run.json" 2>/dev/null || true)
 code=0
 
-srun torchrun \
+# Since Slurm 22.05, srun does not take this number from the job by itself.
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" torchrun \
   --nnodes="$SLURM_JOB_NUM_NODES" \
   --nproc-per-node=2 \
   --rdzv-id="$SLURM_JOB_ID" \

@@ -49,6 +49,7 @@ _HOME = {
     "load": "gansmith.api",
     "load_data": "gansmith.api",
     "open_run": "gansmith.api",
+    "plot": "gansmith.api",
     "report": "gansmith.api",
     "resolve": "gansmith.config",
     "resume": "gansmith.api",
@@ -57,6 +58,7 @@ _HOME = {
     "sweep": "gansmith.api",
     "train": "gansmith.api",
     "train_events": "gansmith.api",
+    "walk": "gansmith.api",
 }
 
 __all__ = [*_HOME]

@@ -19,12 +19,14 @@ from gansmith.api import (
     load as load,
     load_data as load_data,
     open_run as open_run,
+    plot as plot,
     report as report,
     resume as resume,
     sample as sample,
     sweep as sweep,
     train as train,
     train_events as train_events,
+    walk as walk,
 )
 from gansmith.config import (
     Config as Config,

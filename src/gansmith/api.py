@@ -16,20 +16,20 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gansmith import data as data_sets
 from gansmith import evaluation, inversion, models, processes, runs
-from gansmith.config import FIELDS, Config, parse_value, unknown_field
+from gansmith.config import FIELDS, Config, choose, class_number, parse_value, unknown_field
 from gansmith.data.images import Images
 from gansmith.data.objects import as_images
 from gansmith.data.prepare import Preparation, Watch
-from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
+from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError, reason_of
 from gansmith.events import Event, Started
-from gansmith.files import write_bytes
+from gansmith.files import require_kind, require_parent, write_bytes
 from gansmith.inversion import Inversion
 from gansmith.isolation import isolated, own_environment
 from gansmith.latent_space import Directions, find_directions
@@ -37,14 +37,17 @@ from gansmith.networks import NETWORKS
 from gansmith.pictures import animations, plots
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.progress import check_style, show_preparation, show_progress
-from gansmith.recipes import ADAM, LONG_IN_COLOR
+from gansmith.recipes import ADAM, LONG_IN_COLOR, RECIPES
 from gansmith.runs import RunDirectory
 from gansmith.sampling import (
     Model,
     Samples,
+    class_walk,
+    device_of,
     draw_inputs,
     generate,
     label_numbers,
+    latent_walk,
     numpy_latents,
     read_latents,
     refuse_counts,
@@ -53,16 +56,17 @@ from gansmith.sampling import (
 from gansmith.sampling import sample as sample_model
 from gansmith.signature import as_exported
 from gansmith.training import budget, diagnosis, loop
-from gansmith.training.chores import custom_choices
 from gansmith.training.inputs import (
     TrainingData,
+    choose_images,
     fit_to_length,
     load_training_data,
     preparation,
     sentences_on_changes,
 )
 from gansmith.training.losses import OBJECTIVES
-from gansmith.training.machine import find_device, training_machine
+from gansmith.training.machine import computing_on, find_device, is_out_of_memory, training_machine
+from gansmith.training.own_rows import custom_choices, refuse_own_code
 from gansmith.training.trackers import parse_trackers, tracked
 from gansmith.training.transfer import preview_weights, resolve_with_source
 from gansmith.verdicts import Comparison, Verdict, html_table
@@ -70,7 +74,9 @@ from gansmith.verdicts import Comparison, Verdict, html_table
 if TYPE_CHECKING:
     from gansmith.grading.pages import Grades
 
+PlotKind = Literal["curves", "classes", "neighbours"]
 RUNS = Path("runs")
+MAX_FRAMES = 10_000  # of a walk: a quarter of an hour to play
 _LENGTHS = ("minutes", "images", "epochs")
 
 logger = logging.getLogger("gansmith")
@@ -160,6 +166,14 @@ class Run(RunDirectory):
     def film(self, out: Path | str | None = None, *, frame_ms: int = animations.FRAME_MS) -> Path:
         """Write a film of the training; see `gansmith.film`."""
         return film(self, out=out, frame_ms=frame_ms)
+
+    def walk(self, out: Path | str = "walk.gif", **choices: Any) -> Path:
+        """Write an interpolation between samples or classes; see `gansmith.walk`."""
+        return walk(self, out=out, **choices)
+
+    def plot(self, what: PlotKind = "curves", *, seed: int = 0, out: Path | str | None = None) -> Path:
+        """Draw curves, classes, or samples beside the nearest training images; see `gansmith.plot`."""
+        return plot(self, what, seed=seed, out=out)
 
     def handin(
         self,
@@ -329,7 +343,7 @@ def open_run(run: "Run | RunDirectory | Path | str") -> Run:
     """
     if isinstance(run, Run):
         return run
-    opened = run if isinstance(run, RunDirectory) else runs.open_run(Path(run))
+    opened = run if isinstance(run, RunDirectory) else runs.open_run(_path(run))
     return Run(opened.directory, opened.config)
 
 
@@ -348,7 +362,8 @@ def load(source: "Run | Path | str", *, num_classes: int | None = None, device: 
     place = find_device(device)
     model = models.load_generator(_path(source), num_classes=num_classes)
     if place.type != "cpu":
-        model.network.to(place)
+        with computing_on(place):
+            model.network.to(place)
     return model
 
 
@@ -419,9 +434,13 @@ def sample(
     chosen = label_numbers(labels, model.class_names)
     if latents is not None and numpy_seed is not None:
         raise ConfigError("latents and numpy_seed each say which latents to use; give one of them")
+    if seed and numpy_seed is not None:
+        raise ConfigError("seed and numpy_seed each say which latents to use; give one of them")
     exported = as_exported(model)
     if latents is not None:
         z = _as_latents(latents, *dict.fromkeys((model.config.latent_dim, exported.config.latent_dim)))
+        if count not in (None, len(z)):
+            raise ConfigError(f"count is {count}, and there are {len(z)} latents; omit it, or give as many latents")
         count = len(z)
         model = exported if z.shape[1] == exported.config.latent_dim else model
     count = count if count is not None else 25 if chosen is None else len(chosen)
@@ -433,7 +452,9 @@ def sample(
         z, y = draw_inputs(model, seed=seed, count=count, labels=chosen)
     else:
         y = model.conditioning.draw(seed=seed, count=count, labels=chosen)
-    return Samples.of(generate(model, z, y), model.conditioning.label_of(y), model.class_names)
+    with computing_on(device_of(model.network)):
+        pixels = generate(model, z, y)
+    return Samples.of(pixels, model.conditioning.label_of(y), model.class_names)
 
 
 def invert(
@@ -638,6 +659,119 @@ def film(run: "Run | Path | str", *, out: Path | str | None = None, frame_ms: in
     opened = open_run(run)
     path = _writable(opened.directory / "film.gif" if out is None else out)
     animations.write_film(animations.film_frames(opened), path, frame_ms=frame_ms)
+    return path
+
+
+def walk(
+    source: "Run | Path | str",
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3),
+    label: int | str | None = None,
+    classes: Sequence[int | str] | str | None = None,
+    steps: int = 12,
+    out: Path | str = "walk.gif",
+) -> Path:
+    """Write an interpolation from one sample to the next and back to the first, as an animation or a strip.
+
+    >>> gs.walk(run, seeds=[0, 1], steps=4, out="walk.png").name
+    'walk.png'
+
+    Args:
+        seeds: samples to visit; a walk through classes stays at the first.
+        label: class to stay in, a number or a name; by default the one that the first seed draws.
+        classes: walk through these classes with one latent instead, as of `sample`.
+        steps: images from one stop to the next.
+        out: a .gif, .webp or .mp4 animation, or a .png with one row a stop.
+    """
+    return write_walk(source, seeds=seeds, label=label, classes=classes, steps=steps, out=out)[0]
+
+
+def write_walk(
+    source: "Run | Path | str",
+    *,
+    seeds: Sequence[int],
+    label: int | str | None,
+    classes: Sequence[int | str] | str | None,
+    steps: int,
+    out: Path | str,
+) -> tuple[Path, int]:
+    """Do what `walk` does, and return also how many images were drawn."""
+    for seed in seeds:
+        refuse_counts(1, seed, None)
+    if not 2 <= steps <= 1000:
+        raise ConfigError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
+    if len(seeds) < 2 and classes is None:
+        raise ConfigError(f"seeds are {list(seeds)}; a walk needs two or more, such as 0,1")
+    path = Path(out).expanduser()
+    require_kind(path, (*animations.FORMATS, ".png"))
+    _refuse_length(len(seeds) if classes is None else 1, steps)
+    model = load(source)
+    if classes is None:
+        images = latent_walk(model, seeds=seeds, steps=steps, label=_one_label(label, model.class_names))
+    else:
+        chosen = label_numbers(classes, model.class_names) or []
+        _refuse_length(len(chosen), steps)
+        y = model.conditioning.draw(seed=0, count=len(chosen), labels=chosen)
+        images = class_walk(model, seed=seeds[0], y=y.tolist(), steps=steps)
+    if path.suffix == ".png":
+        write_bytes(path, to_png(enlarge(grid(images, columns=steps))))
+    else:
+        frames = [enlarge(grid(image[None]), at_least_px=224).convert("RGB") for image in images]
+        animations.write_film(frames, path, frame_ms=80, hold_ms=80)
+    return path, len(images)
+
+
+def _refuse_length(stops: int, steps: int) -> None:
+    """Raise ConfigError for a walk of too many images."""
+    if stops * steps > MAX_FRAMES:
+        raise ConfigError(
+            f"{stops:,} stops of {steps:,} steps are {stops * steps:,} images, and a walk has up to {MAX_FRAMES:,}; "
+            "take fewer"
+        )
+
+
+def _one_label(label: int | str | None, class_names: Sequence[str]) -> int | None:
+    """Return the label that a number or a name stands for; the text 10 is not 1 and 0 here."""
+    if isinstance(label, str) and label.isdecimal() and len(label) < 19 and class_number(label, class_names) is None:
+        label = int(label)
+    found = label_numbers([label] if isinstance(label, int) else label, class_names)
+    if found is not None and len(found) != 1:
+        raise ConfigError(f"label is {label!r}, {len(found)} classes; give one, or walk through them with --classes")
+    return found[0] if found else None
+
+
+def plot(
+    run: "Run | Path | str",
+    what: PlotKind = "curves",
+    *,
+    seed: int = 0,
+    out: Path | str | None = None,
+) -> Path:
+    """Draw a run's curves, its classes in several styles, or samples beside the nearest training images.
+
+    >>> gs.plot(run).name
+    'loss.png'
+
+    Args:
+        what: curves (losses and scores), classes (a row each, by name, and one style a column), or neighbours (each
+            sample, then the training images closest to it).
+        seed: of the latents or samples shown.
+        out: a .png, for curves also .svg or .pdf; by default loss.png, classes.png or neighbours.png in the run
+            directory.
+    """
+    refuse_counts(1, seed, None)
+    opened = open_run(run)
+    name = choose({"curves": "loss.png", "classes": "classes.png", "neighbours": "neighbours.png"}, what, "plot")
+    path = opened.directory / name if out is None else Path(out).expanduser()
+    require_kind(path, (".png", ".svg", ".pdf") if what == "curves" else (".png",))
+    if what == "curves":
+        plots.plot_curves(opened, path)
+    elif what == "classes":
+        write_bytes(path, to_png(plots.draw_classes(opened.generator, seed=seed)))
+    else:
+        images, _ = sample_model(opened.generator, seed=seed, count=10)
+        _, _, known, _ = choose_images(opened.config, opened.images)
+        write_bytes(path, to_png(enlarge(grid(plots.neighbours(images, known.pixels), columns=5))))
     return path
 
 
@@ -985,7 +1119,7 @@ def plan_training(
     """
     started_at = time.perf_counter() if started_at is None else started_at
     processes.join(has_place=out is not None)
-    directory = None if out is None else Path(out)
+    directory = None if out is None else Path(out).expanduser()
     with processes.first_alone():
         refuse_lengths(minutes=minutes, images=images, epochs=epochs)
         arguments = _as_arguments(data, images, choices or {})
@@ -994,34 +1128,41 @@ def plan_training(
         in_memory = _in_memory(data, config)
         if in_memory is not None:
             config = config.replace(data=in_memory.name, origins={**config.origins, "data": "argument"})
-        if arguments.get("data_dir") == "":
+        if arguments.get("data_dir") == "" and "recipe" not in arguments:  # not all of another run's config
             raise ConfigError("data_dir is empty; give the folder that holds the data set's files, or omit it")
         if begun is not None:
             config = _as_begun(config, begun, keep_length=minutes is not None)
         else:
             runs.refuse_occupied(directory or runs.next_directory(RUNS, config))
+        config, moved = _with_device(config, config.device if "device" in config.origins else None)
         parse_trackers(config.trackers)
     with training_machine(config):
         with processes.first_alone():
             config, loaded = load_training_data(config, in_memory, watch=watch)
-        notices = [*followed, *loaded.notices]
+        refuse_own_code(config, loaded)
+        notices = [*followed, *moved, *loaded.notices]
         if config.start_from and begun is None:
             notices += preview_weights(config, loaded)
-        config, chosen = budget.choose_device(config, loaded)
-        notices += chosen
-        if begun is None:
-            config = _fitted_to_device(config, notices)
+        config = _fitted_to_device(config, loaded, notices, is_new=begun is None)
         if epochs is not None:
             config = _with_epochs(config, epochs, loaded, notices)
-        deadline = None
-        if minutes is not None and begun is None:
-            deadline = started_at + 60 * minutes
+        deadline = started_at + 60 * minutes if minutes is not None and begun is None else None
+        if deadline is not None:
             config = _with_minutes(config, loaded, deadline, notices)
         elif begun is None:
             config = _fitted_to_length(config, loaded, notices)
+        elif minutes is not None:
+            notices.append(_kept_length(directory, config, minutes))
     if directory is None:  # another process may have taken the number meanwhile
         directory = Path(processes.agreed(lambda: str(runs.make_next_directory(RUNS, config))))
     return Plan(_create_run(directory, config), loaded, in_memory, deadline, tuple(notices))
+
+
+def _kept_length(directory: Path | None, config: Config, minutes: float) -> str:
+    return (
+        f"minutes is ignored: {directory} exists and keeps its length, {config.images:,} images; "
+        f"`gansmith resume {directory} --minutes {minutes:g}` trains it longer"
+    )
 
 
 def _create_run(directory: Path, config: Config) -> RunDirectory:
@@ -1040,7 +1181,8 @@ def _as_arguments(data: Any, images: int | str | None, choices: Mapping[str, obj
     arguments = {name: value for name, value in choices.items() if value is not None}
     for name in arguments:
         if name not in FIELDS:
-            raise ConfigError(unknown_field(name, also=("out", "progress", *_LENGTHS)))
+            others = ("out", "progress", *_LENGTHS)
+            raise ConfigError(unknown_field(name, also=[other for other in others if other != name]))
     if isinstance(data, str | Path):
         arguments["data"] = str(data)
     if isinstance(arguments.get("data"), str):
@@ -1077,8 +1219,8 @@ def plan_resume(
     with training_machine(config):
         with processes.first_alone():
             config, loaded = load_training_data(config, in_memory, watch=watch)
-        config, chosen = budget.choose_device(config, loaded)
-        notices = [*moved, *loaded.notices, *chosen]
+        notices = [*moved, *loaded.notices]
+        config = _fitted_to_device(config, loaded, notices, is_new=False)
         if epochs is not None:
             config = _with_epochs(config, epochs, loaded, notices)
         if minutes is not None:
@@ -1093,13 +1235,18 @@ def plan_resume(
 
 
 def _with_device(config: Config, device: str | None) -> tuple[Config, list[str]]:
-    """Return the config with another device where one is asked for, or where this machine lacks the run's own."""
+    """Return the config with another device where one is asked for, or where this machine lacks the run's own.
+
+    Raises ConfigError for one that is asked for and cannot be used.
+    """
     if device is not None:
+        find_device(config.replace(device=device).device)
         return config.replace(device=device), []
     try:
         find_device(config.device)
     except ConfigError:
-        return config.replace(device="auto"), [f"device is auto, not {config.device}, which this machine lacks"]
+        lack = "this machine lacks" if processes.count() == 1 else f"these {processes.count()} processes cannot use"
+        return config.replace(device="auto"), [f"device is auto, not {config.device}, which {lack}"]
     return config, []
 
 
@@ -1146,6 +1293,11 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
             raise
         except KeyboardInterrupt:  # in the middle of a step, which is not saved
             run.record(status="stopped")
+            raise
+        except (MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                with suppress(OSError):
+                    run.record(status="failed", reason=f"there was too little memory ({reason_of(error)})")
             raise
 
 
@@ -1222,6 +1374,10 @@ def catching_signals(caught: list[int]) -> Iterator[None]:
 
 def refuse_lengths(*, minutes: float | None, images: object, epochs: float | None) -> None:
     """Raise ConfigError for two lengths at once, and for minutes or epochs out of range."""
+    lengths: dict[str, object] = {"minutes": minutes, "epochs": epochs}
+    for name, value in lengths.items():
+        if value is not None and not hasattr(value, "__float__"):
+            raise ConfigError(f"{name} is {value!r}; it must be a number, such as 3")
     given = [name for name, value in zip(_LENGTHS, (minutes, images, epochs), strict=True) if value is not None]
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} each set the length; give one of them")
@@ -1234,7 +1390,10 @@ def refuse_lengths(*, minutes: float | None, images: object, epochs: float | Non
 def undefined_choices(run: RunDirectory) -> list[str]:
     """Return a sentence for each choice of a run that stands for code or images of another program."""
     has_images = isinstance(run, Run) and run.images is not None
-    return [f"{name} {value!r} is not defined here" for name, value in _missing(run, has_images=has_images).items()]
+    missing = _missing(run, has_images=has_images)
+    if run.config.recipe not in RECIPES:
+        missing["recipe"] = run.config.recipe
+    return [f"{name} {value!r} is not defined here" for name, value in missing.items()]
 
 
 def refuse_undefined(run: RunDirectory, *, has_images: bool = False) -> None:
@@ -1260,16 +1419,22 @@ def _refuse_unknown_code(opened: Sequence[RunDirectory]) -> None:
 def _missing(run: RunDirectory, *, has_images: bool) -> dict[str, str]:
     """Return the choices that this program does not define. A recipe is not needed: the config has all it says."""
     tables: dict[str, Mapping[str, Any]] = {"data": data_sets.DATASETS, "network": NETWORKS, "objective": OBJECTIVES}
-    return {
-        name: value
-        for name, value in custom_choices(run.config).items()
-        if name in tables and value not in tables[name] and not (name == "data" and has_images)
-    }
+    own = custom_choices(run.config)
+    missing = {name: own[name] for name in tables if name in own and own[name] not in tables[name]}
+    recorded = run.facts().get("custom", {})
+    for name in ("network", "objective"):  # which may have replaced one of this package
+        if recorded.get(name) == getattr(run.config, name) and name not in own:
+            missing[name] = recorded[name]
+    if has_images:
+        missing.pop("data", None)
+    return missing
 
 
 def _as_begun(config: Config, begun: Config, *, keep_length: bool) -> Config:
     """Return the choices with what a run that exists has already settled."""
     config = config.replace(threads=config.threads or begun.threads)
+    if "device" not in config.origins:
+        config = config.replace(device=begun.device)
     fitted = ADAM.get(begun.recipe, {}) | LONG_IN_COLOR.get(begun.recipe, {}) if config.recipe == begun.recipe else {}
     free = [name for name in fitted if config.is_open(name) and begun.origins.get(name, "recipe") == "recipe"]
     config = config.replace(**{name: getattr(begun, name) for name in free})
@@ -1294,14 +1459,15 @@ def _with_minutes(config: Config, data: TrainingData, deadline: float, notices: 
     return fitted
 
 
-def _fitted_to_device(config: Config, notices: list[str]) -> Config:
-    """Return the config of a new run with Adam on an accelerator, where SOAP was not measured."""
-    device = find_device(config.device)
-    if device.type == "cpu":
+def _fitted_to_device(config: Config, data: TrainingData, notices: list[str], *, is_new: bool) -> Config:
+    """Return the config with a device where it was open, and that of a new run with the optimisers for it."""
+    config, chosen = budget.choose_device(config, data, is_new=is_new)
+    notices += chosen
+    if not is_new:
         return config
-    wanted = ADAM.get(config.recipe, {})
-    fitted = config.replace_open(wanted)
-    notices += sentences_on_changes(config, fitted, dict.fromkeys(wanted, f"the device is {device.type}"))
+    fitted = budget.fit_to_device(config)
+    why = f"the device is {find_device(config.device).type}"
+    notices += sentences_on_changes(config, fitted, dict.fromkeys(ADAM.get(config.recipe, {}), why))
     return fitted
 
 
@@ -1313,7 +1479,11 @@ def _fitted_to_length(config: Config, data: TrainingData, notices: list[str]) ->
 
 
 def _path(target: "Run | RunDirectory | Path | str") -> Path:
-    return target.directory if isinstance(target, RunDirectory) else Path(target)
+    if isinstance(target, RunDirectory):
+        return target.directory
+    if not isinstance(target, str | os.PathLike):
+        raise ConfigError(f"{target!r:.80} is no run and no path; give a Run, a directory or a file")
+    return Path(target).expanduser()
 
 
 def _own_images(target: "Run | Path | str") -> Images | None:
@@ -1358,11 +1528,8 @@ def _real_images(target: "Run | Path | str", data: Any) -> str | Images:
 
 def _writable(out: Path | str) -> Path:
     """Return the path of a file to write; NotFoundError where its folder does not exist."""
-    path = Path(out)
-    if not path.absolute().parent.is_dir():
-        raise NotFoundError(
-            f"there is no folder {str(path.absolute().parent)!r} to write {path.name} in; make it first"
-        )
+    path = Path(out).expanduser()
+    require_parent(path)
     return path
 
 

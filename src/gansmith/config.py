@@ -563,7 +563,9 @@ def parse_value(name: str, raw: object) -> Any:
     if not isinstance(raw, str) or field.type is str:
         if field.type is int and isinstance(raw, float) and raw.is_integer():
             return int(raw)
-        return float(raw) if field.type is float and isinstance(raw, int) and not isinstance(raw, bool) else raw
+        if field.type is float and isinstance(raw, int) and not isinstance(raw, bool):
+            return float(min(max(raw, -_HUGE), _HUGE))  # beyond it refused by its range, and too large for a float
+        return raw
     text = raw.strip()
     try:
         if field.type is bool:
@@ -674,8 +676,8 @@ def _parse_range(text: str) -> list[int]:
 
 def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
     """Return the row called `name`; ConfigError with the closest names where there is none."""
-    if name not in table:
-        raise ConfigError(_unknown(name, table, what))
+    if not isinstance(name, str) or name not in table:
+        raise ConfigError(_unknown(f"{name!s:.60}", table, what))
     return table[name]
 
 
@@ -893,11 +895,12 @@ _OTHER_NAMES = {
     "device cpu": "no_cuda cpu",
     "threads": "num_threads workers num_workers n_workers n_cpu j cpus",
     "seed": "manual_seed random_seed rng_seed",
-    "out": "checkpoints_dir checkpoint_dir ckpt_dir outdir out_dir outf output output_dir save_dir logdir log_dir o results_dir result_dir run_dir name",
+    "out": "outdir out_dir outf output output_dir save_dir logdir log_dir o results_dir result_dir run_dir name",
+    "out (a folder)": "checkpoints_dir checkpoint_dir ckpt_dir",
     "log_every (steps times batch_size)": "log_interval log_step print_freq log_freq print_every",
     "sample_every (steps times batch_size)": "sample_interval sample_freq sample_step",
     "evaluate_every (steps times batch_size)": "eval_every eval_interval eval_freq fid_every",
-    "save_every (steps times batch_size)": "save_interval checkpoint_every snap save_freq save_step checkpoint_interval",
+    "save_every (steps times batch_size)": "save_interval checkpoint_every snap save_freq checkpoint_interval",
     "early_stopping": "patience early_stop",
     "trackers wandb": "wandb",
     "trackers tensorboard": "tensorboard",

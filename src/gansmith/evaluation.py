@@ -26,14 +26,14 @@ from gansmith.errors import ConfigError, NotFoundError
 from gansmith.metrics import gates
 from gansmith.metrics.evaluators import find_evaluators, move_evaluators
 from gansmith.metrics.features import SHIPPED
-from gansmith.metrics.inception import Layers, fid_of, load_inception
+from gansmith.metrics.inception import Layers, fid_of, load_inception, move_layers
 from gansmith.metrics.protocol import FULL, QUICK, Real, evaluate_samples
 from gansmith.metrics.reference import load_references
 from gansmith.models import find_generator, is_generator, load_generator
 from gansmith.runs import RunDirectory, run_of
 from gansmith.sampling import Model, folder_names, sample
 from gansmith.training.inputs import preparation
-from gansmith.training.machine import find_device
+from gansmith.training.machine import computing_on, find_device
 from gansmith.verdicts import Comparison, Verdict
 
 MAX_SPREAD = 8.0  # mean difference of the channels up to which images count as grey: that of JPEG, not of colors
@@ -107,10 +107,13 @@ def _measure(
     """Return what a verdict says of samples and of what they are compared with; the FID where its layers are given."""
     networks = find_evaluators(real.train)
     move_evaluators(networks, device)
-    row = evaluate_samples(samples, real, networks, quick=quick).as_dict()
+    with computing_on(device):
+        row = evaluate_samples(samples, real, networks, quick=quick).as_dict()
     row["notices"] = [*real.train.notices, *samples.notices, *notices, *row["notices"]]
     if layers is not None:
-        row["metrics"]["fid"] = {"value": fid_of(samples, (real.train, real.validation), layers), "real": None}
+        with computing_on(device):
+            value = fid_of(samples, (real.train, real.validation), move_layers(layers, device))
+        row["metrics"]["fid"] = {"value": value, "real": None}
         row["notices"].append(
             f"fid: {len(samples):,} samples against all {len(real.train) + len(real.validation):,} training images, "
             "Inception v3 of 2015-12-05; papers take 50,000 samples (--count 50000)"
@@ -127,7 +130,8 @@ def _draw(model: Model, *, seed: int, count: int, device: torch.device) -> Image
     """Return samples with the labels they were drawn for, and what was decided about the generator's file."""
     if device.type != "cpu":
         model.network.to(device)
-    pixels, labels = sample(model, seed=seed, count=count)
+    with computing_on(device):
+        pixels, labels = sample(model, seed=seed, count=count)
     known = labels if model.conditioning.has_labels else None
     source, names = f"samples of seed {seed}", () if known is None else model.class_names
     return Images(pixels, known, name="samples", source=source, notices=model.notices, class_names=names)
@@ -170,6 +174,9 @@ def read_samples(path: Path, real: Images, *, resize: str = "") -> Images:
     if isinstance(source, PictureSource):
         samples = load_source(source, replace(how, size=_common_side(source) or how.size), name=path.stem)
         samples = _with_label_of_folder(real, samples, source)
+        tests = len(source.parts["test"].names) if "test" in source.parts else 0
+        words = (f"only its training part was read, without {tests:,} test images; give the folder of these alone",)
+        samples = replace(samples, notices=(*samples.notices, *words)) if tests else samples
     elif isinstance(source, IdxSource):
         samples = load_idx(source, "train", name=path.stem)
         height, width = samples.pixels.shape[2:]
@@ -222,7 +229,8 @@ def in_form_of(real: Images, samples: Images, *, resize: str = "") -> Images:
             pixels = torch.nn.functional.pad(samples.pixels, (*sides, *sides))
             done = f"a black border of {border} pixels was added, as the real images have one"
     else:
-        pixels = as_prepared(samples, Preparation(size, resize or "crop")).pixels
+        color = "rgb" if samples.spec.channels == 3 else "auto"  # also of grey in three channels
+        pixels = as_prepared(samples, Preparation(size, resize or "crop", color)).pixels
         done = f"they were resized from {own} to {size} pixels, which changes how sharp they are"
     return replace(samples, pixels=pixels, notices=(*samples.notices, done))
 
@@ -255,12 +263,13 @@ def _with_labels_of(real: Images, samples: Images) -> Images:
         return samples
     numbers = _class_numbers(real)
     used = samples.labels.unique().tolist()
-    strange = [samples.class_names[label] for label in used if samples.class_names[label] not in numbers]
+    found = {label: _class_of(samples.class_names[label], numbers) for label in used}
+    strange = [samples.class_names[label] for label, number in found.items() if number is None]
     if strange:
         notice = f"their labels were left out: {real.name} has no class {', '.join(map(repr, strange[:5]))}"
         return replace(samples, labels=None, class_names=(), notices=(*samples.notices, notice))
     table = torch.zeros(max(used) + 1, dtype=torch.int64)
-    table[used] = torch.tensor([numbers[samples.class_names[label]] for label in used])
+    table[used] = torch.tensor([number for number in found.values() if number is not None])
     return replace(samples, labels=table[samples.labels], class_names=real.class_names)
 
 
@@ -271,12 +280,18 @@ def _class_numbers(real: Images) -> dict[str, int]:
     return numbers | {name: number for number, name in enumerate(real.class_names)}
 
 
+def _class_of(name: str, numbers: Mapping[str, int]) -> int | None:
+    """Return the label of a class by its name, whose case matters only where two names differ in nothing else."""
+    alike = {number for other, number in numbers.items() if other.casefold() == name.casefold()}
+    return numbers.get(name, alike.pop() if len(alike) == 1 else None)
+
+
 def _with_label_of_folder(real: Images, samples: Images, source: PictureSource) -> Images:
     """Return samples that all lie in one folder, called as one of the real classes, with its label."""
     names = source.parts["train"].names
     folders = {PurePosixPath(name).parent.name for name in names}
     folder = folders.pop() if len(folders) == 1 else ""
-    is_class = folder in _class_numbers(real) and not split_of(folder)
+    is_class = _class_of(folder, _class_numbers(real)) is not None and not split_of(folder)
     if samples.labels is not None or holds_rows(names) or not is_class:
         return samples
     notices = (*samples.notices, f"all of them lie in the folder {folder}, which was taken for their label")

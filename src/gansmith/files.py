@@ -13,11 +13,11 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansmith.errors import DataError
+from gansmith.errors import ConfigError, DataError, NotFoundError
 
 if TYPE_CHECKING:
     from torch import Tensor  # not imported: whoever only reads run directories starts without it
@@ -25,8 +25,33 @@ if TYPE_CHECKING:
 PARTIAL = ".partial-"  # begins the names of unfinished files
 _MAX_JSON_BYTES = 2**24  # of run.json and state.json, which are a few kilobytes
 _MAX_METADATA_CHARACTERS = 2**22  # stored beside a generator's tensors
+_OTHER_KINDS = (".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 logger = logging.getLogger("gansmith")
+
+
+def require_parent(out: Path) -> None:
+    """Raise NotFoundError where a file's folder does not exist."""
+    if not out.absolute().parent.is_dir():
+        raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to write {out.name} in; make it first")
+
+
+def require_kind(out: Path, kinds: Collection[str]) -> None:
+    """Raise GansmithError where a file's folder does not exist, or its name has another ending."""
+    require_parent(out)
+    if out.suffix not in kinds:
+        raise ConfigError(f"{out} does not end in one of {', '.join(kinds)}; choose one of these")
+
+
+def require_place(out: Path) -> None:
+    """Raise GansmithError for a place where no .png, .npz or folder of images can be written."""
+    require_parent(out)
+    if out.suffix.lower() in (".png", ".npz"):
+        return
+    if out.is_file() or out.suffix.lower() in _OTHER_KINDS:
+        raise ConfigError(f"{out} is no folder; end its name in .png or .npz, or name a folder")
+    if out.is_dir() and (any(out.glob("*.png")) or any(out.glob("*/*.png"))):
+        raise ConfigError(f"{out} holds images already, which would mix with these; name an empty or a new folder")
 
 
 @functools.cache

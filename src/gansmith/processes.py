@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gansmith.errors import ConfigError, ProcessLost, TrainingFailed
+from gansmith.errors import ConfigError, ProcessLost, TrainingFailed, reason_of
 from gansmith.exchange import SharedMemory, is_possible, new_file
 
 TIMEOUT_S = 1800.0  # that a process waits for the others, if GANSMITH_TIMEOUT says nothing else
@@ -40,6 +41,12 @@ class _Share:
 _share: _Share | None = None
 _memory: SharedMemory | None = None  # where all processes are on this machine
 _is_lost = False  # whether an exchange failed, after which parting may wait for those that are gone
+_shares_gpu = False
+
+
+def is_launched() -> bool:
+    """Return whether torchrun started this process as one of several."""
+    return dist.is_available() and os.environ.keys() >= _VARIABLES and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def join(*, has_place: bool = True) -> None:
@@ -51,24 +58,31 @@ def join(*, has_place: bool = True) -> None:
     Raises ConfigError for a time-out that is not a number of seconds, and for restarts of a run without a place;
     ProcessLost where the others do not come.
     """
-    is_launched = dist.is_available() and os.environ.keys() >= _VARIABLES and int(os.environ["WORLD_SIZE"]) > 1
-    if not is_launched or dist.is_initialized():
+    global _shares_gpu
+    if not is_launched() or dist.is_initialized():
         return
     if not has_place and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
         raise ConfigError("torchrun --max-restarts starts this command again; give --out, so that it finds the run")
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-        backend = "cpu:gloo,cuda:nccl"
+        backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo"
     timeout = timedelta(seconds=_timeout_s())
     with _answered():
         store, rank, size = next(dist.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
         # A restart finds the store of the attempt before, with addresses of processes that are gone.
         restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
         attempt = dist.PrefixStore(f"attempt {restarts}", store)  # type: ignore[attr-defined]
+        is_second = torch.cuda.is_available() and attempt.add(_name_of_gpu(), 1) > 1
         dist.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=timeout)
     atexit.register(_part)
     _share_memory(timeout.total_seconds())
+    (_shares_gpu,) = any_of(is_second)
+
+
+def _name_of_gpu() -> str:
+    """Return what no other GPU of all machines is called; processes may each see but one, under the same number."""
+    return f"{socket.gethostname()} {torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
 
 
 def _share_memory(timeout_s: float) -> None:
@@ -121,6 +135,11 @@ def number() -> int:
 def is_first() -> bool:
     """Return whether this is process 0, which alone writes files and speaks."""
     return number() == 0
+
+
+def shares_gpu() -> bool:
+    """Return whether two of them have the same GPU."""
+    return _shares_gpu
 
 
 def count_here() -> int:
@@ -328,8 +347,9 @@ def _answered() -> Iterator[None]:
         yield
     except RuntimeError as error:
         _is_lost = True
+        said = f" ({reason_of(error)})" if str(error) else ""
         raise ProcessLost(
-            f"process {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)} lost the others: one of them "
-            f"ended, or did not answer within {_timeout_s():g} s; the last checkpoint is intact, and the same command "
-            "with --out continues from it (torchrun --max-restarts 3 repeats it by itself)"
+            f"process {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)} lost the others{said}: most "
+            f"likely one of them ended, or did not answer within {_timeout_s():g} s; the last checkpoint is intact, "
+            "and the same command with --out continues from it (torchrun --max-restarts 3 repeats it by itself)"
         ) from error

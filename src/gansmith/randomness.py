@@ -23,7 +23,7 @@ def rng(*key: int | str) -> torch.Generator:
 @contextlib.contextmanager
 def seeded(source: torch.Generator) -> Iterator[None]:
     """Seed torch's global generators, which dropout and weight initialisation draw from, and restore them."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # all of which torch seeds
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(source.initial_seed())
         yield
@@ -33,9 +33,10 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
     """Return values on a device; a copy to an NVIDIA GPU is left to run while this thread goes on."""
     if device.type == "cpu":
         return values
-    if device.type == "cuda" and values.device.type == "cpu":
-        values = values.pin_memory()
-    return values.to(device, non_blocking=True)
+    if device.type != "cuda":  # MPS would read memory that is free again by then
+        return values.to(device)
+    pinned = values.pin_memory() if values.device.type == "cpu" else values  # kept by torch until it was copied
+    return pinned.to(device, non_blocking=True)
 
 
 class Tape:

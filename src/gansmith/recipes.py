@@ -148,4 +148,4 @@ RECIPES: dict[str, dict[str, Any]] = {
         lr_start_factor=4.0, beta1=0.0, beta2=0.99, beta2_start=0.9, ema=0.02, ema_growth="cosine",
     ),
 }  # fmt: skip
-BUILT_IN_RECIPES = frozenset(RECIPES)  # a program may add its own rows
+BUILT_IN_RECIPES = dict(RECIPES)  # a program may add its own rows

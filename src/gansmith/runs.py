@@ -83,8 +83,10 @@ class RunDirectory:
     @property
     def status(self) -> str:
         """running, killed, stopped, failed, finished or unknown."""
-        status: str = self.facts().get("status", "unknown")
-        return "killed" if status == "running" and not is_locked(self.directory) else status
+        facts = self.facts()
+        status: str = facts.get("status", "unknown")
+        is_killed = status == "running" and not is_locked(self.directory) and not _lives_without_lock(facts.get("pid"))
+        return "killed" if is_killed else status
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json says: versions, command, data, hardware, status; nothing where it is damaged."""
@@ -210,6 +212,17 @@ def is_locked(directory: Path) -> bool:
     except OSError:
         pass
     return False
+
+
+def _lives_without_lock(pid: Any) -> bool:
+    """Return whether a process of this machine runs where nothing can be locked."""
+    if _lock(Path()) is not None or not isinstance(pid, int) or os.name != "posix":  # on Windows, asking ends it
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
 
 
 def create_run(directory: Path, config: Config) -> RunDirectory:

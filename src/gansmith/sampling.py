@@ -23,8 +23,9 @@ from gansmith.conditioning import Conditioning
 from gansmith.config import Config, class_number, parse_labels, unknown_class
 from gansmith.data.image_files import read_array
 from gansmith.data.images import MAX_IMAGES, ImageSpec, to_uint8
+from gansmith.data.pictures import OWN_MARK
 from gansmith.errors import ConfigError, DataError
-from gansmith.files import folder_name, replacing, write_bytes
+from gansmith.files import folder_name, replacing, require_place, write_bytes
 from gansmith.networks.layers import Dropout
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.randomness import rng
@@ -122,7 +123,8 @@ class Samples:
 
     def save(self, path: Path | str, *, truncation: float = 1.0) -> Path:
         """Write a .png grid, a .npz with images and labels, or one PNG for each image into a folder."""
-        path = Path(path)
+        path = Path(path).expanduser()
+        require_place(path)
         labels = torch.from_numpy(self.labels)
         write_samples(self._nchw, labels, path, truncation=truncation, class_names=self.class_names)
         return path
@@ -314,6 +316,9 @@ def truncate(model: Model, strength: float) -> None:
 
 def refuse_counts(count: int, seed: int, numpy_seed: int | None) -> None:
     """Raise ConfigError for a number of samples or a seed that is out of range."""
+    for name, value in (("count", count), ("seed", seed), ("numpy_seed", numpy_seed)):
+        if value is not None and not hasattr(value, "__index__"):  # 7.0 would draw other images than 7
+            raise ConfigError(f"{name} is {value!r}; it must be a whole number, such as 25")
     if not 1 <= count <= MAX_IMAGES:
         raise ConfigError(f"count is {count}; it must be between 1 and {MAX_IMAGES}, such as 25")
     if seed < 0 or (numpy_seed is not None and not 0 <= numpy_seed < 2**32):
@@ -330,7 +335,9 @@ def label_numbers(labels: Sequence[int | str] | str | None, class_names: Sequenc
     if labels is None or isinstance(labels, str):
         return None if labels is None else parse_labels(labels, names=class_names)
     numbers = []
-    for label in labels:
+    for label in [labels] if hasattr(labels, "__index__") and not getattr(labels, "ndim", 0) else labels:
+        if not isinstance(label, str) and not hasattr(label, "__index__"):
+            raise ConfigError(f"a label is {label!r}; it must be a whole number or the name of a class")
         number = class_number(label, class_names) if isinstance(label, str) else int(label)
         if number is None:
             raise ConfigError(unknown_class(str(label), class_names))
@@ -351,6 +358,8 @@ def write_samples(
         note.add_text("truncation", f"{truncation:g}")
     suffix = out.suffix.lower()
     if suffix == ".png":
+        note = note or PngInfo()
+        note.add_text(*OWN_MARK)  # by which a data set passes it over
         write_bytes(out, to_png(enlarge(grid(images)), note))
     elif suffix == ".npz":
         write_npz(out, images, labels, truncation=truncation)

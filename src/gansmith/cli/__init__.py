@@ -28,7 +28,7 @@ from gansmith.cli.teaching import course, grade
 from gansmith.cli.training import resume, train
 from gansmith.cli.web import studio
 from gansmith.config import FIELDS, SYNONYMS, UNSUPPORTED, close_names
-from gansmith.errors import GansmithError, ProcessLost, TrainingFailed
+from gansmith.errors import ConfigError, GansmithError, ProcessLost, TrainingFailed
 
 app = App(
     name="gansmith",
@@ -104,7 +104,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         words = _completed(_with_values(sys.argv[1:]))
-        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        is_left = _is_left_to_first(words)
+        code = 0 if is_left else app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         if is_first_process():
             complain(_usage(" ".join(str(error).split()), sys.argv[1:]))
@@ -117,7 +118,9 @@ def main() -> None:
             complain(str(error))
         code = 1
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):  # torch's word for it
+        from gansmith.training.machine import is_out_of_memory
+
+        if not is_out_of_memory(error):
             raise
         complain(_beyond_memory(error))
         code = 2
@@ -131,6 +134,28 @@ def main() -> None:
         complain(f"{where}: {error.strerror}; choose a place that can be read and written, with space left")
         code = 2
     sys.exit(code or 0)
+
+
+def _is_left_to_first(words: list[str]) -> bool:
+    """Return whether torchrun started this process, and process 0 alone does the command: evaluate.
+
+    Raises ConfigError in process 0, and ends the others, for a command that several would do over and over.
+    """
+    command = words[0] if words else ""
+    if int(os.environ.get("WORLD_SIZE", 1)) < 2 or command in ("train", "resume") or command[:1] in ("", "-"):
+        return False
+    from gansmith.processes import is_launched
+
+    if not is_launched():
+        return False
+    if command == "evaluate":
+        return not is_first_process()
+    if not is_first_process():
+        sys.exit(2)
+    raise ConfigError(
+        f"torchrun started {os.environ['WORLD_SIZE']} processes, and each would {command}; start {command} without "
+        "torchrun, which is for train, resume and evaluate"
+    )
 
 
 def _usage(sentence: str, words: list[str]) -> str:
@@ -185,7 +210,8 @@ def _as_flags(text: str, flags: Mapping[str, str]) -> str:
 def _beyond_memory(error: Exception) -> str:
     asked = re.search(r"tried to allocate (\d+) bytes", str(error))
     size = f" ({int(asked[1]) / 1e9:,.0f} GB at once)" if asked else ""
-    return f"that takes more memory than this machine has{size}; ask for fewer images, a smaller batch or width"
+    place = "the device" if "out of memory" in str(error) else "this machine"
+    return f"that takes more memory than {place} has{size}; ask for fewer images, a smaller batch or width"
 
 
 def _completed(words: list[str]) -> list[str]:

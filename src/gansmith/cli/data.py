@@ -1,9 +1,13 @@
 """`data fetch`, `data check`, `data inspect` and `data export`: real images."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from gansmith.cli.output import Json, require_parent, require_place
+from gansmith.cli.output import Json
+from gansmith.files import require_parent, require_place
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def fetch(name: str, /) -> int:
@@ -64,26 +68,36 @@ def inspect(
     Parameters
     ----------
     path
-        A folder, .zip or .tar of pictures, or a .npz, .npy, .csv, .bin, .mat or IDX file.
-    size, resize, color, background
-        As of train.
+        Folder, .zip or .tar[.gz] of pictures, or a .npz, .npy, .csv[.gz], .tsv, .bin, .mat, .parquet or IDX[.gz] file.
+    size
+        Side of the images in pixels, as of train (0: the pictures' own where they agree).
+    resize
+        How other pictures become square, as of train.
+    color
+        Grey or RGB images, as of train (auto: grey where all pictures are).
+    background
+        What transparent pictures are laid over, as of train.
     out
         Preview picture to write: some images as they would be trained on.
     json
         Print one JSON object instead of lines.
     """
     from gansmith.data.inspection import inspect as inspect_path
+    from gansmith.data.pictures import OWN_NAMES
     from gansmith.data.prepare import Preparation
-    from gansmith.errors import DataError, reason_of
-    from gansmith.files import to_json, write_bytes
-    from gansmith.pictures.grids import enlarge, grid, to_png
+    from gansmith.errors import ConfigError, DataError, reason_of
+    from gansmith.files import to_json
 
     require_parent(out)
+    if out.name not in OWN_NAMES and path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        raise ConfigError(
+            f"{out} would be read as one of the pictures of {path}; call it preview.png, or put it elsewhere"
+        )
     facts, preview = inspect_path(path, Preparation(size, resize, color, background))
     if not json:
         _print_facts(facts)
     try:
-        write_bytes(out, to_png(enlarge(grid(preview, columns=8))))
+        _write_preview(preview, out)
         written, failure = str(out), ""
     except OSError as error:  # as in a folder that cannot be written: the facts are of use without
         written, failure = None, f"the preview could not be written to {out} ({reason_of(error)}); --out names a place"
@@ -95,6 +109,19 @@ def inspect(
     if facts.get("refused"):
         raise DataError(facts["refused"])
     return 0
+
+
+def _write_preview(images: "Tensor", out: Path) -> None:
+    """Write a grid of images, marked, so that it is passed over where it lies among the pictures of a set."""
+    from PIL.PngImagePlugin import PngInfo
+
+    from gansmith.data.pictures import OWN_MARK
+    from gansmith.files import write_bytes
+    from gansmith.pictures.grids import enlarge, grid, to_png
+
+    mark = PngInfo()
+    mark.add_text(*OWN_MARK)
+    write_bytes(out, to_png(enlarge(grid(images, columns=8)), mark))
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

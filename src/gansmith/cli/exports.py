@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from gansmith.cli.output import print_table, require_parent
+from gansmith.cli.output import print_table
 from gansmith.errors import ConfigError
+from gansmith.files import require_parent
 
 Format = Literal["safetensors", "onnx", "keras", "pt2", "web", "all"]
 

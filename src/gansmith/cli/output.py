@@ -1,21 +1,18 @@
-"""What several commands print, and the checks of where they may write."""
+"""What several commands print."""
 
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from gansmith.errors import ConfigError, NotFoundError
 from gansmith.progress import is_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Json = Annotated[bool, Parameter(name="--json", negative=())]  # the flag of commands that can answer in JSON
-_OTHER_KINDS = (".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def is_first_process() -> bool:
@@ -52,20 +49,3 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, width: 
     for row in rows:
         table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
     console(width).print(table)
-
-
-def require_parent(out: Path) -> None:
-    """Raise NotFoundError where a file's folder does not exist."""
-    if not out.absolute().parent.is_dir():
-        raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to write {out.name} in; make it first")
-
-
-def require_place(out: Path) -> None:
-    """Raise GansmithError for a place where no .png, .npz or folder of images can be written."""
-    require_parent(out)
-    if out.suffix.lower() in (".png", ".npz"):
-        return
-    if out.is_file() or out.suffix.lower() in _OTHER_KINDS:
-        raise ConfigError(f"{out} is no folder; end --out in .png or .npz, or name a folder")
-    if out.is_dir() and (any(out.glob("*.png")) or any(out.glob("*/*.png"))):
-        raise ConfigError(f"{out} holds images already, which would mix with these; name an empty or a new folder")

@@ -1,14 +1,10 @@
 """`sample`, `invert`, `walk`, `film` and `plot`: pictures of a generator and of its training."""
 
-from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
-from gansmith.cli.output import require_parent, require_place
-from gansmith.config import class_number, parse_labels
-from gansmith.errors import ConfigError
-
-MAX_FRAMES = 10_000  # of a walk: a quarter of an hour to play
+from gansmith.config import parse_labels
+from gansmith.files import require_kind, require_place
 
 
 def sample(
@@ -102,7 +98,7 @@ def invert(
     """
     from gansmith import api
 
-    _require_kind(out, (".png", ".npz", ".npy"))
+    require_kind(out, (".png", ".npz", ".npy"))
     paths = [str(path) for path in (picture, *more)]
     found = api.invert(source, paths, labels=labels, seed=seed)
     found.save(out)
@@ -146,45 +142,13 @@ def walk(
     out
         A .gif, .webp or .mp4 animation, or a .png with one row a stop.
     """
-    from gansmith.files import write_bytes
-    from gansmith.models import load_generator
-    from gansmith.pictures.animations import FORMATS, write_film
-    from gansmith.pictures.grids import enlarge, grid, to_png
-    from gansmith.sampling import class_walk, latent_walk
+    from gansmith import api
 
-    if not 2 <= steps <= 1000:
-        raise ConfigError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
-    _require_kind(out, (*FORMATS, ".png"))
-    is_one = classes is not None and seeds.isdecimal() and len(seeds) < 19
-    visited = [int(seeds)] if is_one else parse_labels(seeds, what="seeds")
-    if len(visited) < 2 and classes is None:
-        raise ConfigError(f"seeds are {seeds!r}; a walk needs two or more, such as 0,1")
-    _refuse_length(len(visited) if classes is None else 1, steps)
-    model = load_generator(source)
-    if classes is None:
-        stay = _one_label(label, model.class_names)
-        images = latent_walk(model, seeds=visited, steps=steps, label=stay)
-    else:
-        chosen = parse_labels(classes, what="classes", names=model.class_names)
-        _refuse_length(len(chosen), steps)
-        y = model.conditioning.draw(seed=0, count=len(chosen), labels=chosen)
-        images = class_walk(model, seed=visited[0], y=y.tolist(), steps=steps)
-    if out.suffix == ".png":
-        write_bytes(out, to_png(enlarge(grid(images, columns=steps))))
-    else:
-        frames = [enlarge(grid(image[None]), at_least_px=224).convert("RGB") for image in images]
-        write_film(frames, out, frame_ms=80, hold_ms=80)
-    print(f"{len(images)} images -> {out}")
+    is_one = seeds.isdecimal() and len(seeds) < 19
+    stops = [int(seeds)] if is_one and classes is not None else parse_labels(seeds, what="seeds")
+    written, count = api.write_walk(source, seeds=stops, label=label, classes=classes, steps=steps, out=out)
+    print(f"{count} images -> {written}")
     return 0
-
-
-def _refuse_length(stops: int, steps: int) -> None:
-    """Raise ConfigError for a walk of too many images."""
-    if stops * steps > MAX_FRAMES:
-        raise ConfigError(
-            f"{stops:,} stops of {steps:,} steps are {stops * steps:,} images, and a walk has up to {MAX_FRAMES:,}; "
-            "take fewer"
-        )
 
 
 def film(
@@ -209,7 +173,7 @@ def film(
     from gansmith.pictures.animations import FORMATS
 
     if out is not None:
-        _require_kind(out, FORMATS)
+        require_kind(out, FORMATS)
     print(f"film -> {api.film(run, out=out, frame_ms=frame_ms)}")
     return 0
 
@@ -236,44 +200,7 @@ def plot(
     out
         A .png, for curves also .svg or .pdf; by default loss.png, classes.png or neighbours.png in the run directory.
     """
-    from gansmith.files import write_bytes
-    from gansmith.models import load_generator
-    from gansmith.pictures.grids import enlarge, grid, to_png
-    from gansmith.pictures.plots import draw_classes, neighbours, plot_curves
-    from gansmith.runs import open_run
-    from gansmith.sampling import sample
+    from gansmith import api
 
-    if seed < 0:
-        raise ConfigError(f"seed is {seed}; it must be a whole number from 0, such as 504")
-    opened = open_run(run)
-    out = out or opened.directory / {"curves": "loss.png"}.get(what, f"{what}.png")
-    _require_kind(out, (".png", ".svg", ".pdf") if what == "curves" else (".png",))
-    if what == "curves":
-        plot_curves(opened, out)
-    elif what == "classes":
-        write_bytes(out, to_png(draw_classes(load_generator(run), seed=seed)))
-    else:
-        from gansmith.training.inputs import choose_images
-
-        images, _ = sample(load_generator(run), seed=seed, count=10)
-        _, _, known, _ = choose_images(opened.config)
-        write_bytes(out, to_png(enlarge(grid(neighbours(images, known.pixels), columns=5))))
-    print(f"{what} -> {out}")
+    print(f"{what} -> {api.plot(run, what, seed=seed, out=out)}")
     return 0
-
-
-def _one_label(text: str | None, class_names: Sequence[str]) -> int | None:
-    """Return the label that a number or a name stands for; 10 is not 1 and 0 here."""
-    from gansmith.sampling import label_numbers
-
-    is_number = text is not None and text.isdecimal() and len(text) < 19 and class_number(text, class_names) is None
-    found = [int(text)] if text is not None and is_number else label_numbers(text, class_names)
-    if found is not None and len(found) != 1:
-        raise ConfigError(f"label is {text!r}, {len(found)} classes; give one, or walk through them with --classes")
-    return found[0] if found else None
-
-
-def _require_kind(out: Path, kinds: Collection[str]) -> None:
-    require_parent(out)
-    if out.suffix not in kinds:
-        raise ConfigError(f"{out} does not end in one of {', '.join(kinds)}; choose one of these")

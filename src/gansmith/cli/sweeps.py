@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from gansmith.cli.output import Json, complain, print_table, require_parent
+from gansmith.cli.output import Json, complain, print_table
 from gansmith.cli.placement import ONE_AT_A_TIME, Placed
 from gansmith.cli.training import Overrides
 from gansmith.errors import ConfigError
+from gansmith.files import require_parent
 
 if TYPE_CHECKING:
     from gansmith.api import Sweep

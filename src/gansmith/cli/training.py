@@ -153,7 +153,8 @@ def _train(plan: "Plan", progress: str) -> int:
 
     run, caught = run_training(plan, progress=progress, command=["gansmith", *sys.argv[1:]])
     if caught:
-        say(progress, f"stopped and saved; continue with: gansmith resume {_quoted(run.directory)}")
+        saved = f"stopped and saved; continue with: gansmith resume {_quoted(run.directory)}"
+        say(progress, saved if run.latest() else "stopped before the first checkpoint; the same command begins again")
         return 128 + caught[0]
     _summarise(run, progress)
     return 0

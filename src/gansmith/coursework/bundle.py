@@ -39,8 +39,8 @@ from gansmith.reports import write_report
 from gansmith.runs import RunDirectory, write_config
 from gansmith.sampling import Model, generate, numpy_latents
 from gansmith.signature import as_exported
-from gansmith.training.chores import custom_choices
 from gansmith.training.inputs import TrainingData, load_training_data
+from gansmith.training.own_rows import custom_choices
 
 SEED = 504
 SMALL_SET = 500  # training images in data.npz

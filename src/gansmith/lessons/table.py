@@ -108,7 +108,7 @@ LESSONS = (
                 restarts=True,
             ),
             Step(
-                "The non-saturating loss, -log D(G(z)), has its minimum at the same place, but its slope is largest "
+                "The non-saturating loss, -log D(G(z)), has its minimum at the same place, but its gradient is largest "
                 "where D is sure. D has not changed; only G's loss does.",
                 "Non-saturating loss",
                 "The arrows are back at once.",
@@ -161,9 +161,9 @@ LESSONS = (
         (
             Step(
                 "Without a penalty D becomes as steep as it can at the edge of the data. Steep means large and erratic "
-                "gradients for G. Watch the slope of D at the real points.",
+                "gradients for G. Watch the gradient norm of D at the real points.",
                 "Train without R1",
-                "The field has sharp edges; the slope at real points is large.",
+                "The field has sharp edges; the gradient norm at real points is large.",
                 (("slope", ">=", 10),),
                 3000,
                 {"g_lr": 0.0002, "d_lr": 0.005},
@@ -173,7 +173,7 @@ LESSONS = (
                 "R1 adds the squared gradient at real points to D's loss. D may still tell real from fake, but only "
                 "gently. It also lets G and D come to rest where G is right.",
                 "Turn on R1",
-                "The field fades to soft hills, and the slope falls below a third.",
+                "The field fades to soft hills, and the gradient norm falls below a third.",
                 (("slope", "<=", 3),),
                 3000,
                 {"r1_gamma": 1.0},

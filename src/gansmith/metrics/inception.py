@@ -105,10 +105,9 @@ def _download(remedy: str) -> Path:
 def fid_of(samples: Images, real: Sequence[Images], layers: Layers) -> float:
     """Return the FID of samples against all of these real images, whose moments are kept in the user's cache."""
     key = " ".join(("inception moments", SHA256, *(part.without_labels().sha256 for part in real)))
-    images = len(samples) + sum(len(part) for part in real)
-    logger.warning(
-        "FID runs Inception on up to %s images, some %d minutes of one core", f"{images:,}", images // 400 + 1
-    )
+    images, device = len(samples) + sum(len(part) for part in real), _device_of(layers)
+    cost = f", some {images // 400 + 1} minutes of one core" if device.type == "cpu" else ""
+    logger.warning("FID runs Inception on up to %s images%s", f"{images:,}", cost)
     known = cached_array(key, lambda: np.vstack(inception_moments(layers, [part.pixels for part in real])))
     return frechet_of_moments((known[0], known[1:]), inception_moments(layers, [samples.pixels]))
 
@@ -118,20 +117,33 @@ def inception_moments(layers: Layers, sets: Sequence[Tensor]) -> tuple[Array, Ar
 
     They are summed on the way: the features of 50,000 images in float64 would take 800 MB.
     """
-    count, total, squares = 0, torch.zeros(FEATURES).double(), torch.zeros(FEATURES, FEATURES).double()
+    device = _device_of(layers)
+    place = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+    total = torch.zeros(FEATURES, dtype=torch.float64, device=place)
+    count, squares = 0, torch.zeros(FEATURES, FEATURES, dtype=torch.float64, device=place)
     for chunk in itertools.chain.from_iterable(pixels.split(_CHUNK) for pixels in sets):
-        features = inception_features(layers, chunk).double()
+        features = inception_features(layers, chunk).to(place).double()
         count += len(features)
         total += features.sum(0)
         squares.addmm_(features.T, features)
     mean = total / count
-    return mean.numpy(), ((squares - count * mean[:, None] * mean) / (count - 1)).numpy()
+    covariance = (squares - count * mean[:, None] * mean) / (count - 1)
+    return mean.cpu().numpy(), covariance.cpu().numpy()
+
+
+def move_layers(layers: Layers, device: torch.device) -> Layers:
+    """Return the layers on a device, on which features are then computed."""
+    return {name: (kernel.to(device), bias.to(device)) for name, (kernel, bias) in layers.items()}
+
+
+def _device_of(layers: Layers) -> torch.device:
+    return next((kernel.device for kernel, _ in layers.values()), torch.device("cpu"))
 
 
 @torch.no_grad()
 def inception_features(layers: Layers, pixels: Tensor) -> Tensor:
     """Return the last pooled layer, (N, 2048), of uint8 (N, C, H, W); grey images are made RGB by repetition."""
-    images = resize_as_tensorflow(pixels.float()).expand(-1, 3, -1, -1)
+    images = resize_as_tensorflow(pixels.to(_device_of(layers)).float()).expand(-1, 3, -1, -1)
     return _forward(layers, (images - 128) / 128).mean((2, 3))
 
 
@@ -143,9 +155,9 @@ def resize_as_tensorflow(images: Tensor) -> Tensor:
     for axis in (2, 3):
         size = images.shape[axis]
         position = torch.arange(SIZE, dtype=torch.float64) * (size / SIZE)
-        low = position.long()
         shape = (-1, 1) if axis == 2 else (-1,)
-        weight = (position - low).to(images.dtype).reshape(shape)
+        weight = (position - position.floor()).reshape(shape).to(images.dtype).to(images.device)
+        low = position.long().to(images.device)
         first, second = images.index_select(axis, low), images.index_select(axis, (low + 1).clamp(max=size - 1))
         images = first + (second - first) * weight
     return images

@@ -51,7 +51,7 @@ NETWORKS: dict[str, Callable[[ImageSpec, Config], tuple[nn.Module, nn.Module]]] 
     "stylegan-lite": stylegan_lite,
     "r3gan": r3gan,
 }
-BUILT_IN_NETWORKS = frozenset(NETWORKS)  # a program may add its own rows
+BUILT_IN_NETWORKS = dict(NETWORKS)  # a program may add its own rows
 
 
 def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None) -> tuple[nn.Module, nn.Module]:

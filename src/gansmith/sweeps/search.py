@@ -8,6 +8,8 @@ trials that had begun are continued from their checkpoints, and none is lost or 
 
 import contextlib
 import os
+import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +28,7 @@ from gansmith.benchmarks.trials import (
 )
 from gansmith.config import resolve
 from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
-from gansmith.files import read_json, write_json
+from gansmith.files import PARTIAL, read_json, write_json
 from gansmith.models import load_generator
 from gansmith.runs import holds_run, is_locked, locked, open_run
 from gansmith.sweeps import studies
@@ -183,17 +185,41 @@ def run_sweep(
         raise ConfigError(f"trials is {trials}; it must be between 1 and 100,000, such as 20")
     facts = _begin(folder, settings, storage=storage, study=study, trials=trials)
     url = storage or studies.local_storage(folder)
-    with locked(folder), studies.quiet_optuna(), studies.opened_storage(url) as opened:
-        write_json(folder / FACTS, facts)
-        found = studies.create_study(opened, facts["study"], settings)
+    with locked(folder), studies.quiet_optuna(), _begun_study(folder, facts, url) as found:
         found.pruner = studies.pruner_of(settings["prune"])
         search = Search(folder, found, settings, facts["id"], facts["trials"], pool, report)
         search.begun = studies.unfinished_trials(found, settings, owner=facts["id"])
         try:
-            for task, ended in run_tasks(search.next_task, pool, should_stop=search.should_stop):
-                search.conclude(task, ended)
+            with _sigterm_raised():
+                for task, ended in run_tasks(search.next_task, pool, should_stop=search.should_stop):
+                    search.conclude(task, ended)
+        except Terminated:
+            report("stopped; the same command continues the sweep")  # here, for the signal then ends this process
+            raise Interrupted(TERMINATED) from None
         except KeyboardInterrupt:
             raise Interrupted(INTERRUPTED) from None
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived."""
+
+
+@contextlib.contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Raise Terminated where the first SIGTERM arrives, and ignore others; nothing changes outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _raise_terminated(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # trials are stopped and saved now
+    raise Terminated
 
 
 def _begin(
@@ -205,7 +231,8 @@ def _begin(
     try:
         facts = read_facts(folder)
     except NotFoundError:
-        if folder.is_file() or (folder.is_dir() and {path.name for path in folder.iterdir()} - {".lock"}):
+        begun = (".lock", "study.db", PARTIAL)  # how the names begin that a start killed at once leaves
+        if folder.is_file() or (folder.is_dir() and any(not p.name.startswith(begun) for p in folder.iterdir())):
             raise RunError(f"{folder} holds other things and no sweep; give another --out") from None
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"format": FORMAT, "id": uuid.uuid4().hex, "study": study or folder.absolute().name}
@@ -220,6 +247,22 @@ def _begin(
     if settings["sampler"] == "grid":
         trials = min(trials, studies.grid_size(settings["space"]))
     return {**facts, "trials": trials}
+
+
+@contextlib.contextmanager
+def _begun_study(folder: Path, facts: Mapping[str, Any], url: str) -> Iterator["Study"]:
+    """Write sweep.json, then give the study; a new sweep whose storage or study is refused leaves no sweep.json."""
+    is_new = not (folder / FACTS).is_file()
+    write_json(folder / FACTS, facts)
+    with contextlib.ExitStack() as held:
+        try:
+            opened = held.enter_context(studies.opened_storage(url))
+            study = studies.create_study(opened, facts["study"], facts["settings"])
+        except GansmithError:
+            if is_new:
+                (folder / FACTS).unlink()
+            raise
+        yield study
 
 
 @dataclass

@@ -9,12 +9,13 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gansmith.config import FIELDS
-from gansmith.errors import ConfigError, NotFoundError, RunError
+from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
 from gansmith.randomness import rng
 from gansmith.sweeps.space import Space, grid_values, to_words
 
@@ -33,7 +34,10 @@ STARTUP = 4  # trials that are never pruned, as there is too little to compare w
 # User attributes of studies and of trials.
 SETTINGS, OWNER, PRUNED = "gansmith", "sweep", "pruned"
 MAX_GRID = 10_000
+PATIENCE_S, RETRY_S = 60.0, 2.0  # for which a database that fails is asked again, and how often
 SURPLUS = "another machine had begun the last trial"  # the reason of a trial that is not trained
+
+T = TypeVar("T")
 
 
 def import_optuna() -> Any:
@@ -91,28 +95,68 @@ def open_storage(url: str) -> "optuna.storages.RDBStorage":
     optuna = import_optuna()
     import sqlalchemy.exc
 
-    shown = without_password(url)
-    try:
+    shown, began_at, failures = without_password(url), time.monotonic(), 0
+    # Another machine may be making the same tables at this moment.
+    races = (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError, optuna.exceptions.StorageInternalError)
+    while True:
         try:
             return optuna.storages.RDBStorage(url)  # type: ignore[no-any-return]
-        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError, optuna.exceptions.StorageInternalError):
-            time.sleep(2.0)  # another machine may be making the same tables at this moment
-            return optuna.storages.RDBStorage(url)  # type: ignore[no-any-return]
-    except (ImportError, sqlalchemy.exc.SQLAlchemyError, ValueError, RuntimeError) as error:
-        cause = error.__cause__ or error
-        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
-        raise ConfigError(f"the storage {shown} cannot be used ({reason}); check its address and driver") from None
+        except (ImportError, *races, sqlalchemy.exc.SQLAlchemyError, ValueError, RuntimeError) as error:
+            is_held = "locked" in _cause_of(error) and time.monotonic() - began_at < PATIENCE_S
+            failures += 1
+            if not is_held and (failures > 1 or not isinstance(error, races)):
+                raise ConfigError(
+                    f"the storage {shown} cannot be used ({_cause_of(error)}); check its address and driver"
+                ) from None
+        time.sleep(RETRY_S)
+
+
+def _cause_of(error: BaseException) -> str:
+    """Return what a database said, which Optuna and SQLAlchemy wrap."""
+    cause = error.__cause__ or error
+    return str(getattr(cause, "orig", None) or cause).strip().split("\n")[0]
+
+
+def patiently(call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    """Return what a call of a database returns, made again for a minute while it fails, as where a program holds it.
+
+    Raises GansmithError where it still fails then.
+    """
+    failures, began_at = import_optuna().exceptions.StorageInternalError, time.monotonic()
+    while True:
+        try:
+            return call(*arguments, **named)
+        except failures as error:
+            if time.monotonic() - began_at >= PATIENCE_S:
+                raise GansmithError(
+                    f"the database of the trials has failed for {PATIENCE_S:.0f} s ({_cause_of(error)}); once it "
+                    "answers, the same command continues the sweep"
+                ) from None
+        time.sleep(RETRY_S)
+
+
+def _with_patience(study: "Study") -> "Study":
+    """Return a study each of whose calls of its storage is made patiently."""
+    storage = study._storage
+    for name in vars(import_optuna().storages.BaseStorage):
+        if not name.startswith("_"):
+            setattr(storage, name, partial(patiently, getattr(storage, name)))
+    return study
 
 
 def create_study(storage: Any, name: str, settings: Mapping[str, Any]) -> "Study":
     """Return a new study, or the one of this name where it has the same settings; RunError where it has others."""
+    return _with_patience(patiently(_create_study, storage, name, settings))
+
+
+def _create_study(storage: Any, name: str, settings: Mapping[str, Any]) -> "Study":
     optuna = import_optuna()
     directions = ["maximize" if OBJECTIVES[one][1] else "minimize" for one in settings["objectives"]]
     try:
         study: Study = optuna.create_study(storage=storage, study_name=name, directions=directions)
         study.set_user_attr(SETTINGS, dict(settings))
     except optuna.exceptions.DuplicatedStudyError:
-        study = load_study(storage, name)
+        study = _load_study(storage, name)
     held = study.user_attrs.get(SETTINGS)
     if held is None and not study.get_trials(deepcopy=False):  # its creator was killed just then
         study.set_user_attr(SETTINGS, held := dict(settings))
@@ -123,6 +167,10 @@ def create_study(storage: Any, name: str, settings: Mapping[str, Any]) -> "Study
 
 def load_study(storage: Any, name: str) -> "Study":
     """Return the study of this name; NotFoundError where the storage holds none."""
+    return _with_patience(patiently(_load_study, storage, name))
+
+
+def _load_study(storage: Any, name: str) -> "Study":
     optuna = import_optuna()
     try:
         return optuna.load_study(storage=storage, study_name=name)  # type: ignore[no-any-return]

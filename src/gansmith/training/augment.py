@@ -104,14 +104,14 @@ def mirror_accuracy(pixels: Tensor, labels: Tensor | None) -> float:
     small = torch.cat([adaptive_avg_pool2d(part.float().mean(1, keepdim=True), 16) for part in pixels.split(CHUNK)])
     odd = (small - small.flip(-1)).flatten(1)
     labels = torch.zeros(len(odd), dtype=torch.int64) if labels is None else labels
-    told = torch.zeros(len(odd))
+    shares = torch.zeros(len(odd))
     mixed = torch.randperm(len(odd), generator=torch.Generator().manual_seed(0))
     for label in labels.unique():
         rows = mixed[labels[mixed] == label]
         for half, other in ((rows[::2], rows[1::2]), (rows[1::2], rows[::2])):
             along = odd[half] @ odd[other].sum(0)
-            told[half] = (along > 0).float() + 0.5 * (along == 0)
-    return told.mean().item()
+            shares[half] = (along > 0).float() + 0.5 * (along == 0)
+    return shares.mean().item()
 
 
 def _moved(images: Tensor, rng: torch.Generator, *, reach: int) -> Tensor:

@@ -8,14 +8,17 @@ import torch
 from gansmith import processes
 from gansmith.conditioning import GOLDEN
 from gansmith.config import Config
+from gansmith.errors import TrainingFailed, reason_of
+from gansmith.recipes import ADAM
 from gansmith.training.batches import Batches, take_step
 from gansmith.training.calibration import finalise_generator
 from gansmith.training.chores import GRID_COLUMNS, GRID_ROWS, GRIDS, MEASUREMENTS, scores_in
 from gansmith.training.graphs import WARM_UP
 from gansmith.training.inputs import TrainingData
 from gansmith.training.loop import LAST_PICTURES_S
-from gansmith.training.machine import accelerator, use_threads, wait_for
+from gansmith.training.machine import accelerator, find_device, use_threads, wait_for
 from gansmith.training.monitor import Monitor
+from gansmith.training.optimizers import renew_bases, set_learning_rates
 from gansmith.training.state import start_networks
 from gansmith.training.step import Networks, NonFiniteError
 from gansmith.training.techniques import build_techniques
@@ -70,20 +73,38 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
     return config.replace(threads=probe.threads, **changes)
 
 
-def choose_device(config: Config, data: TrainingData) -> tuple[Config, list[str]]:
+def choose_device(config: Config, data: TrainingData, *, is_new: bool) -> tuple[Config, list[str]]:
     """Return the config with the faster device for it where it leaves that open, and a sentence on the choice.
 
     Trains throw-away networks for a moment on the accelerator and on the CPU. Where there is no accelerator, or the
-    config names a device, nothing is measured.
+    config names a device, nothing is measured. An accelerator that fails is not taken.
+
+    Args:
+        is_new: the run begins, with the optimisers of `fit_to_device`.
     """
     found = accelerator()
     if config.device != "auto" or found is None:
         return config, []
-    rates = {name: images_per_s(config.replace(device=name), data, PROBE_S) for name in (found.type, "cpu")}
+    rates = {}
+    for name in (found.type, "cpu"):
+        placed = config.replace(device=name)
+        try:
+            rates[name] = images_per_s(fit_to_device(placed) if is_new else placed, data, PROBE_S)
+        except RuntimeError as error:
+            # Of several processes, the others wait for this one.
+            if name == "cpu" or isinstance(error, TrainingFailed) or processes.count() > 1:
+                raise
+            return config.replace(device="cpu"), [f"device is cpu, for {name} cannot train this: {reason_of(error)}"]
     best = max(rates, key=lambda name: rates[name])
     measured = " and ".join(f"{name} {rate:,.0f} images/s" for name, rate in rates.items())
     sentence = f"device is {best}, the faster one in a moment of training: {measured}; --device chooses another"
-    return config.replace(device="cpu") if best == "cpu" else config, [sentence]
+    return config.replace(device=best), [sentence]
+
+
+def fit_to_device(config: Config) -> Config:
+    """Return the config of a new run with Adam on an accelerator, where SOAP was not measured."""
+    is_cpu = find_device(config.device).type == "cpu"
+    return config if is_cpu else config.replace_open(ADAM.get(config.recipe, {}))
 
 
 def images_per_s(config: Config, data: TrainingData, seconds: float) -> float:
@@ -100,13 +121,17 @@ def _seconds_per_image(
     device, techniques = networks.device, build_techniques(config, networks.D)
     batches = Batches(config, data, device)
     cycle = min(64, math.lcm(config.penalty_every, config.d_steps))
-    images_seen, measured, warm_up = 0, 0, 1 if batches.graphs is None else WARM_UP + 1
+    # With one cycle to spare, for steps in which beta2 moves are of their own shape.
+    images_seen, measured, warm_up = 0, 0, 1 if batches.graphs is None else WARM_UP + 2
     warm_at = started_at = time.perf_counter()
     busy_at = time.process_time()
     while not measured or processes.agreed(lambda: time.perf_counter() - started_at < measured_s):
         for _ in range(cycle):  # whole cycles, so that steps with and without penalties keep their share
             # All over the schedule, since networks that grow are slower when they are large.
-            progress = GOLDEN * (images_seen // config.batch_size) % 1
+            turn = images_seen // config.batch_size
+            progress = GOLDEN * turn % 1
+            set_learning_rates(networks, config, progress)
+            renew_bases(networks, turn)
             try:
                 take_step(networks, techniques, batches, images_seen, progress)
             except NonFiniteError:  # the run itself will meet it, say so and record it

@@ -21,18 +21,15 @@ from torch import Tensor
 from gansmith import __version__, processes
 from gansmith.checkpoints import mark_best, prune, save_checkpoint
 from gansmith.config import Config
-from gansmith.data import BUILT_IN_DATASETS
 from gansmith.events import Event, FailureDetected, Logged, Sampled, Saved, Scored
 from gansmith.files import tensor_sha256, tensors_sha256, write_bytes
 from gansmith.models import generator_metadata
-from gansmith.networks import BUILT_IN_NETWORKS
 from gansmith.pictures.grids import enlarge, grid, to_png
-from gansmith.recipes import BUILT_IN_RECIPES
 from gansmith.runs import RunDirectory, write_config
 from gansmith.sampling import draw_inputs, draw_latents, generate
 from gansmith.training.diagnosis import Failure, diagnose
-from gansmith.training.losses import BUILT_IN_OBJECTIVES
 from gansmith.training.machine import device_name, has_fast_bf16
+from gansmith.training.own_rows import custom_choices
 from gansmith.training.state import State, to_tensors
 from gansmith.training.step import NonFiniteError
 
@@ -339,17 +336,6 @@ def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:
             "notices": [*data.train.notices, *data.notices],
         },
     )
-
-
-def custom_choices(config: Config) -> dict[str, str]:
-    """Return the choices that stand for code of the training program's own, not of this package."""
-    built_in = {
-        "recipe": BUILT_IN_RECIPES,
-        "data": {config.data} if config.data_dir else BUILT_IN_DATASETS,
-        "network": BUILT_IN_NETWORKS,
-        "objective": BUILT_IN_OBJECTIVES,
-    }
-    return {name: getattr(config, name) for name, names in built_in.items() if getattr(config, name) not in names}
 
 
 def what_is_left(run: RunDirectory) -> str:

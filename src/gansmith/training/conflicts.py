@@ -51,6 +51,8 @@ Conflict = Callable[[Config, Objective, nn.Module], str | None]
 
 def refuse_conflicts(config: Config, objective: Objective, D: nn.Module) -> None:
     """Raise ConfigError for choices without effect, but for the recipe's own, and for ones that exclude each other."""
+    if not isinstance(objective, Objective):  # a row that a program added
+        raise ConfigError(f"OBJECTIVES[{config.objective!r}] is {objective!r:.60}; it must be an Objective")
     for name, (has_effect, need) in NEEDS.items():
         value, default = getattr(config, name), FIELDS[name].default
         if value != default and not config.is_from_recipe(name) and not has_effect(config):

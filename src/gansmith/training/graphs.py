@@ -9,6 +9,7 @@ order of the first time. Source: Ng et al. 2021, Accelerating PyTorch with CUDA 
 import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -104,7 +105,7 @@ class Graphs:
         """Capture a step, which runs nothing; False where a network does what graphs cannot."""
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph), on_tape(found.tape, repeats=True):
+            with torch.cuda.graph(graph, stream=_stream(self.device)), on_tape(found.tape, repeats=True):
                 found.numbers = step(found.batch)
         except RuntimeError as error:
             self.is_refused = True
@@ -112,6 +113,15 @@ class Graphs:
             return False
         found.graph = graph
         return True
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream that steps on this device are captured from: one, for cuBLAS keeps memory for each.
+
+    The one that torch takes by default is of the device on which a process captured first.
+    """
+    return torch.cuda.Stream(device)
 
 
 def is_repeatable(config: Config) -> bool:

@@ -150,7 +150,7 @@ OBJECTIVES: dict[str, Objective] = {
     # BEGAN: D's logit is a negated reconstruction error, and a balance weighs generated images. arXiv:1703.10717.
     "boundary-equilibrium": Objective(wasserstein_d, wasserstein_g, is_positive=False, is_balanced=True),
 }
-BUILT_IN_OBJECTIVES = frozenset(OBJECTIVES)  # a program may add its own rows
+BUILT_IN_OBJECTIVES = dict(OBJECTIVES)  # a program may add its own rows
 
 
 def build_losses(config: Config) -> tuple[SteppedLoss, SteppedLoss]:

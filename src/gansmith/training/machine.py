@@ -16,28 +16,39 @@ from torch import nn
 
 from gansmith.config import Config
 from gansmith.errors import ConfigError
-from gansmith.processes import count_here
+from gansmith.processes import count, count_here, shares_gpu
 
 # Multiplications of D's pass over a batch below which a CPU with AMX casts longer than it gains: `mlp-small` has
 # 13 million, and takes .85 of the time in float32; `mlp-keras` 17 million, and takes 1.08 of it.
 SMALL_PRODUCTS = 15e6
-# glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD by default, and as training sets them.
-_MALLOC_DEFAULTS = {-1: 128 * 1024, -3: 128 * 1024}
+# glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD as training sets them, and after it. They begin at 128 KiB and
+# follow what a program frees, up to these, until one is set; 128 KiB for good would slow all of its large arrays.
+_MALLOC_DEFAULTS = {-1: 2**26, -3: 2**25}
 _MALLOC_TRAINING = {-1: 2**31 - 1, -3: 2**25}
 
 
 @contextlib.contextmanager
 def training_machine(config: Config) -> Iterator[None]:
-    """Use the config's threads, keep freed memory and compute repeatably while the block runs."""
-    before = torch.get_num_threads()
+    """Use the config's device and threads, keep freed memory and compute repeatably while the block runs."""
+    before, device = torch.get_num_threads(), find_device(config.device)
     use_threads(config.threads)
     _tune_malloc(_MALLOC_TRAINING)
     try:
-        with repeatable() if torch.cuda.is_available() and config.device != "cpu" else contextlib.nullcontext():
+        with computing_on(device):
             yield
     finally:
         torch.set_num_threads(before)
         _tune_malloc(_MALLOC_DEFAULTS)
+
+
+@contextlib.contextmanager
+def computing_on(device: torch.device) -> Iterator[None]:
+    """Have an NVIDIA GPU be torch's current one and compute repeatably while the block runs; do nothing for others."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device), repeatable():
+        yield
 
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
@@ -66,8 +77,10 @@ def repeatable() -> Iterator[None]:
 def find_device(asked: str) -> torch.device:
     """Return the device of this name; for auto the accelerator, where there is one.
 
-    Raises ConfigError for one that this machine does not have.
+    Raises ConfigError for one that this machine does not have, or that several processes cannot share.
     """
+    if count() > 1 and asked != "cpu":
+        _refuse_sharing(asked)
     found = accelerator()
     if asked in ("auto", "cpu"):
         return found if asked == "auto" and found is not None else torch.device("cpu")
@@ -79,11 +92,27 @@ def find_device(asked: str) -> torch.device:
     return torch.device(asked) if ":" in asked else found
 
 
+def _refuse_sharing(asked: str) -> None:
+    """Raise ConfigError for a device that several processes cannot use, or of which two would have the same one."""
+    if ":" in asked:
+        raise ConfigError(f"device is {asked}, one GPU for {count()} processes; give cuda, and each takes its own")
+    if asked == "mps":
+        raise ConfigError(f"device is mps, through which {count()} processes cannot exchange tensors; give cpu")
+    if torch.cuda.is_available() and shares_gpu():
+        raise ConfigError(
+            f"there are more processes than GPUs ({torch.cuda.device_count()} here); start one for each GPU, as with "
+            f"torchrun --nproc-per-node {torch.cuda.device_count()}, or give --device cpu"
+        )
+
+
 def accelerator() -> torch.device | None:
-    """Return the accelerator that this process uses; None where there is none."""
+    """Return the accelerator that this process uses; None where there is none.
+
+    Several processes, which exchange tensors, have no use for a Mac's.
+    """
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("mps") if torch.backends.mps.is_available() else None
+    return torch.device("mps") if torch.backends.mps.is_available() and count() == 1 else None
 
 
 def device_name(device: torch.device) -> str:
@@ -99,6 +128,13 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that a device or this machine has too little memory."""
+    texts = ("can't allocate memory", "out of memory")  # of torch, on processors and on devices
+    is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_known or (isinstance(error, RuntimeError) and any(text in str(error) for text in texts))
 
 
 def use_threads(threads: int) -> None:
@@ -131,9 +167,12 @@ def gains_by_bf16(config: Config, D: nn.Module) -> bool:
     A GPU with units for it does. A CPU with matrix units (AMX) is so fast in either format that casting small operands
     costs more than multiplying them saves.
     """
-    device = next(D.parameters()).device.type
-    if device != "cpu":
-        return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    device = next(D.parameters()).device
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
     if not has_fast_bf16():
         return False
     weights = [parameter for parameter in D.parameters() if parameter.dim() > 1]

@@ -7,6 +7,7 @@ behind by a parent that was killed, and what it had trained is there for the nex
 import contextlib
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from gansmith.runs import holds_run, is_locked, open_run
 
 STANDARD_ERROR = 2  # this process's own
 STOP_S = 60.0  # for a training to finish its step and save
+# Variables that torchrun sets: a training of its own is none of those that torchrun started.
+_OF_TORCHRUN = re.compile(r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*)")
 _CHILD = (
     "from gansmith.workers.process import stop_with_input; stop_with_input(); from gansmith.cli import main; main()"
 )
@@ -109,7 +112,7 @@ class TrainingProcess:
         unpack(packed, self.directory)
 
     def _start(self) -> None:
-        environment = dict(os.environ)
+        environment = {name: value for name, value in os.environ.items() if not _OF_TORCHRUN.fullmatch(name)}
         if self.threads:
             environment["OMP_NUM_THREADS"] = str(self.threads)
         output: IO[bytes] | int = STANDARD_ERROR

@@ -10,7 +10,7 @@ import logging
 import socket
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,23 +61,20 @@ class RayPool:
         self.is_mine = not ray.is_initialized()
         if self.is_mine:
             _connect(ray, address)
-        self.size = workers or self._room()
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        room = sum(_room_on(node, threads, gpus) for node in nodes)
+        if not room:
+            if self.is_mine:
+                ray.shutdown()
+            has = dict.fromkeys(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+            raise ConfigError(
+                f"a task needs {threads} CPUs and {gpus:g} GPUs of one node, and the cluster's nodes have "
+                f"{', '.join(has)}; ask for fewer with --threads or --gpus"
+            )
+        self.size = min(workers or room, room)
         self.token = uuid.uuid4().hex
         self.marks: set[Path] = set()
         self.losses = 0
-
-    def _room(self) -> int:
-        """Return how many tasks the cluster has room for."""
-        found = self.ray.cluster_resources()
-        rooms = [found.get("CPU", 0) / self.threads]
-        if self.gpus:
-            rooms.append(found.get("GPU", 0) / self.gpus)
-        if int(min(rooms)) < 1:
-            has = f"{found.get('CPU', 0):g} CPUs and {found.get('GPU', 0):g} GPUs"
-            raise ConfigError(
-                f"the cluster has {has}, and a task needs {self.threads} CPUs and {self.gpus:g} GPUs; ask for fewer"
-            )
-        return int(min(rooms))
 
     def start(self, task: Task) -> dict[str, Any]:
         mark = task.directory.parent / f".mark-{self.token}"
@@ -169,6 +166,15 @@ class RayPool:
             if not one["is_shared"]:
                 with contextlib.suppress(self.ray.exceptions.RayError):
                     unpack(self.ray.get(one["actor"].pack.remote(), timeout=STOP_S), one["task"].directory)
+
+
+def _room_on(node: Mapping[str, float], threads: int, gpus: float) -> int:
+    """Return how many tasks a node with these resources has room for at a time; no task takes parts of two GPUs."""
+    room = int(node.get("CPU", 0) / threads)
+    if not gpus:
+        return room
+    whole = node.get("GPU", 0)
+    return min(room, int(whole / gpus) if gpus >= 1 else int(whole) * int(1 / gpus))
 
 
 def _connect(ray: Any, address: str) -> None:

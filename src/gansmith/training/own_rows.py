@@ -1,0 +1,54 @@
+"""Rows that a program adds to the tables of recipes, data sets, networks and objectives, or replaces there."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gansmith.config import Config
+from gansmith.data import BUILT_IN_DATASETS
+from gansmith.errors import ConfigError
+from gansmith.networks import BUILT_IN_NETWORKS, NETWORKS
+from gansmith.randomness import to_device
+from gansmith.recipes import BUILT_IN_RECIPES, RECIPES
+from gansmith.training.inputs import TrainingData
+from gansmith.training.losses import BUILT_IN_OBJECTIVES, OBJECTIVES
+from gansmith.training.state import start_networks
+
+
+def custom_choices(config: Config) -> dict[str, str]:
+    """Return the choices that stand for code of this program's own: rows of tables that it added or replaced."""
+    tables: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+        "recipe": (RECIPES, BUILT_IN_RECIPES),
+        "network": (NETWORKS, BUILT_IN_NETWORKS),
+        "objective": (OBJECTIVES, BUILT_IN_OBJECTIVES),
+    }
+    own = {} if config.data_dir or config.data in BUILT_IN_DATASETS else {"data": config.data}
+    for name, (table, built_in) in tables.items():
+        value = getattr(config, name)
+        if value not in built_in or table.get(value) is not built_in[value]:
+            own[name] = value
+    return own
+
+
+@torch.no_grad()
+def refuse_own_code(config: Config, data: TrainingData) -> None:
+    """Raise ConfigError where a program's own networks do not fit; what they raise themselves goes on.
+
+    Asked before anything is written.
+    """
+    if "network" not in custom_choices(config):
+        return
+    networks = start_networks(config, data.spec, data.conditioning.codes)
+    z, y = torch.zeros(2, config.latent_dim), torch.zeros(2, dtype=torch.int64)
+    z, y = (to_device(values, networks.device) for values in (z, y))
+    images = networks.G(z, y)
+    _refuse_shape(config, "G(z, y)", images, (2, data.spec.channels, data.spec.size, data.spec.size))
+    _refuse_shape(config, "D(images, y)", networks.D(images, y), (2,))
+
+
+def _refuse_shape(config: Config, what: str, output: object, wanted: tuple[int, ...]) -> None:
+    found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if found != wanted:
+        raise ConfigError(f"network {config.network!r}: {what} is {found} for two latents; it must be {wanted}")
