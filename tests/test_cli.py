@@ -616,7 +616,7 @@ OTHER_FLAGS = {
     "--workers": "here it is --threads",
     "--amp": "here it is --precision bfloat16",
     "--ada": "here it is --augment adaptive",
-    "--snap": "here it is --save-every",
+    "--snap": "here it is --save-every (steps times --batch-size)",
     "--wandb": "here it is --trackers wandb",
     "--model": "here it is a recipe's name, or --network",
     "--gpu": "here it is --device cuda",

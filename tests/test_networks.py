@@ -285,7 +285,7 @@ def test_files_of_truncated_samples_record_the_truncation(gansmith, tiny, run_tr
     with pytest.raises(DataError, match="holds 3 truncations; one number is needed"):
         read_npz(tmp_path / "many.npz")
     with Image.open(tmp_path / "near.png") as picture:
-        assert picture.text == {"truncation": "0.5"}
+        assert picture.text == {"truncation": "0.5", "Software": "Gansmith"}
     code, _, err = gansmith("sample", run.directory, "--truncation", "2")
     assert code == 2 and "between 0 and 1" in err
 

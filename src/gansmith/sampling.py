@@ -23,11 +23,10 @@ from gansmith.conditioning import Conditioning
 from gansmith.config import Config, class_number, parse_labels, unknown_class
 from gansmith.data.image_files import read_array
 from gansmith.data.images import MAX_IMAGES, ImageSpec, to_uint8
-from gansmith.data.pictures import OWN_MARK
 from gansmith.errors import ConfigError, DataError
 from gansmith.files import folder_name, replacing, require_place, write_bytes
 from gansmith.networks.layers import Dropout
-from gansmith.pictures.grids import enlarge, grid, to_png
+from gansmith.pictures.grids import OWN_MARK, enlarge, grid, to_png
 from gansmith.randomness import rng
 
 CHUNK = 64  # images per pass; smaller requests are padded

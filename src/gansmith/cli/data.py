@@ -115,9 +115,8 @@ def _write_preview(images: "Tensor", out: Path) -> None:
     """Write a grid of images, marked, so that it is passed over where it lies among the pictures of a set."""
     from PIL.PngImagePlugin import PngInfo
 
-    from gansmith.data.pictures import OWN_MARK
     from gansmith.files import write_bytes
-    from gansmith.pictures.grids import enlarge, grid, to_png
+    from gansmith.pictures.grids import OWN_MARK, enlarge, grid, to_png
 
     mark = PngInfo()
     mark.add_text(*OWN_MARK)

@@ -45,6 +45,7 @@ from gansmith.data.official import OFFICIAL
 from gansmith.data.parquet import read_rows
 from gansmith.data.prepare import Look, look_into
 from gansmith.errors import DataError, NotFoundError, reason_of
+from gansmith.pictures.grids import OWN_MARK
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _NOT_READ = (".pgm", ".ppm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".tga", ".psd", ".svg", ".ico", ".dcm")
@@ -55,7 +56,6 @@ _LONG_TAR_BYTES = 2**22  # whose list of names is kept
 _JUNK = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$|@eaDir(/|$))", re.IGNORECASE)
 _OF_RUN = ("config.toml", "run.json")  # a folder that holds both is a run, with plots and grids of its own
 OWN_NAMES = ("preview.png", "grid.png", "inverted.png")  # that our commands write where nothing else is asked for
-OWN_MARK = ("Software", "Gansmith")  # of the pictures that they draw, as a text in the file
 _PICKLES = re.compile(r"(^|/)cifar-(100?)-(batches-py|python)")
 
 

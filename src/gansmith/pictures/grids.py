@@ -8,6 +8,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+OWN_MARK = ("Software", "Gansmith")  # of grids, as a text in the file, by which data sets pass them over
+
 
 def grid(images: Tensor, *, columns: int | None = None) -> Image.Image:
     """Return images uint8 (N, C, H, W) side by side without gaps, row by row, on black."""
