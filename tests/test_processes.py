@@ -29,7 +29,7 @@ PLAIN = {"g_optimizer": "sgd", "d_optimizer": "sgd", "g_lr": 1e-2, "d_lr": 1e-2}
 CHOICES = {
     "batch_size": 16, "images": 16 * STEPS, "latent_dim": 8, "clusters": 4, "clusters_per_class": 2, "threads": 1,
     "trackers": "none", "precision": "float32", "minibatch_stddev": 4, "log_every": 16, "conditioning": "auto",
-    "calibrate_output": False, "clip_grad_norm": 1.0,
+    "calibrate_output": False, "clip_grad_norm": 1.0, "device": "cpu",
 }  # fmt: skip
 # Trains each recipe that it is given, in turn, in a directory of the same name.
 TRAIN = """
@@ -44,7 +44,8 @@ for name, recipe, choices in json.load(open(sys.argv[1])):
 def environment(number, count, port, **more):
     """Return what torchrun sets for a process."""
     launched = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-    launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1, "GANSMITH_TIMEOUT": 60, **more}
+    launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1, "GANSMITH_TIMEOUT": 60}
+    launched |= {"GANSMITH_DEVICE": "cpu", **more}  # there may be fewer GPUs
     return {**os.environ, **{name: str(value) for name, value in launched.items()}}
 
 
