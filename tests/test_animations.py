@@ -87,7 +87,7 @@ def test_film_walk_and_plot_by_command(gansmith, run_training, tiny, digit_dir):
         (("film", made, "--out", "x.avi"), "does not end in"),
         (("film", made, "--frame-ms", 5), "frame_ms is 5"),
         (("walk", made, "--steps", 1), "steps is 1"),
-        (("walk", made, "--seeds", "4"), "needs two or more"),
+        (("walk", made, "--seeds", "4"), "give two or more"),
         (("walk", made, "--classes", "12,99"), "no label 12"),
         (("plot", made, "classes", "--out", "x.pdf"), "does not end in"),
         (("plot", made.parent), "holds no run"),

@@ -622,8 +622,8 @@ class Discriminator(torch.nn.Module):
     ("g_shape", "d_shape", "found"),
     [
         ((1, 28, 28), (), None),
-        ((784,), (), r"G\(z, y\) is \(2, 784\) for two latents; it must be \(2, 1, 28, 28\)"),
-        ((1, 28, 28), (1,), r"D\(images, y\) is \(2, 1\) for two latents; it must be \(2,\)"),
+        ((784,), (), r"G\(z, y\) is \(2, 784\) for a batch of two; it must be \(2, 1, 28, 28\)"),
+        ((1, 28, 28), (1,), r"D\(images, y\) is \(2, 1\) for a batch of two; it must be \(2,\)"),
     ],
 )
 def test_networks_of_ones_own_are_tried_before_anything_is_written(monkeypatch, g_shape, d_shape, found):

@@ -180,9 +180,10 @@ def test_names_of_papers_lead_to_objectives(asked, meant):
         choose(OBJECTIVES, asked, "objective")
 
 
-def test_the_start_of_a_name_leads_to_it():
-    with pytest.raises(ConfigError, match="did you mean 'dcgan-"):
-        resolve("dcgan")
+@pytest.mark.parametrize("start", ["dcgan", "wgan", "lsgan"])
+def test_the_start_of_a_name_leads_to_it(start):
+    with pytest.raises(ConfigError, match=f"did you mean '{start}-"):
+        resolve(start)
 
 
 # Names of other projects.

@@ -51,7 +51,6 @@ def test_every_picture_of_a_small_set_is_looked_at(tmp_path, count):
 
 
 def test_some_pictures_of_a_large_set_are_looked_at_and_it_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("gansmith.data.inspection.CHECKED", 20)
     monkeypatch.setattr("gansmith.data.pictures.LOOKS", 10)
     for k in range(40):
         path = tmp_path / "set" / f"{k:03d}.png"

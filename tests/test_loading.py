@@ -8,6 +8,7 @@ import signal
 import tarfile
 import time
 import zipfile
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -234,7 +235,7 @@ def test_only_a_few_files_are_held_at_once(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loading, "read_files", counted)
     source = find_pictures(pack(folder, tmp_path / "x.zip"))
-    loading._prepare_all(source, HOW, "train", lambda rows, images: stored.extend(rows), None)
+    loading._prepare_all(source, HOW, "train", lambda rows, images: stored.extend(rows), None, Counter())
     assert sorted(stored) == sorted(read) == list(range(40))
 
 

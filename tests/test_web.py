@@ -422,6 +422,17 @@ def test_a_body_arrives_in_time_and_an_upload_goes_on(is_upload, monkeypatch):
     assert asyncio.run(read()) == 5 if is_upload else asyncio.run(read()) < 5
 
 
+@contextlib.asynccontextmanager
+async def serving(answer):
+    """Serve an ASGI application over the studio's connections; gives its address and the server's state."""
+    config = uvicorn.Config(answer, lifespan="off", log_config=None)
+    config.load()
+    state = ServerState()
+    made = lambda: web_server._Connection(config, state, {})  # noqa: E731
+    async with await asyncio.get_running_loop().create_server(made, "127.0.0.1", 0) as opened:
+        yield opened.sockets[0].getsockname(), state
+
+
 def test_every_request_of_a_connection_arrives_in_time(monkeypatch):
     monkeypatch.setattr(web_server, "SILENT_S", 0.1)
 
@@ -430,12 +441,8 @@ def test_every_request_of_a_connection_arrives_in_time(monkeypatch):
         await send({"type": "http.response.body", "body": b"x"})
 
     async def talk() -> bytes:
-        config = uvicorn.Config(answer, lifespan="off", log_config=None)
-        config.load()
-        state = ServerState()
-        made = lambda: web_server._Connection(config, state, {})  # noqa: E731
-        async with await asyncio.get_running_loop().create_server(made, "127.0.0.1", 0) as opened:
-            reader, writer = await asyncio.open_connection(*opened.sockets[0].getsockname())
+        async with serving(answer) as (address, _):
+            reader, writer = await asyncio.open_connection(*address)
             for _ in range(2):
                 await asyncio.sleep(0.06)
                 writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
@@ -455,14 +462,10 @@ def test_an_answer_that_is_not_read_is_given_up(monkeypatch):
         await send({"type": "http.response.body", "body": b"x" * 2**25})
 
     async def talk() -> None:
-        config = uvicorn.Config(answer, lifespan="off", log_config=None)
-        config.load()
-        state = ServerState()
-        made = lambda: web_server._Connection(config, state, {})  # noqa: E731
-        async with await asyncio.get_running_loop().create_server(made, "127.0.0.1", 0) as opened:
+        async with serving(answer) as (address, state):
             readings = []
             for pause_s in (0.01, 4.0):
-                reader, writer = await asyncio.open_connection(*opened.sockets[0].getsockname())
+                reader, writer = await asyncio.open_connection(*address)
                 writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
                 await asyncio.sleep(pause_s)
                 with contextlib.suppress(ConnectionResetError):

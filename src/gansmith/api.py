@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -66,7 +66,7 @@ from gansmith.training.inputs import (
 )
 from gansmith.training.losses import OBJECTIVES
 from gansmith.training.machine import computing_on, find_device, is_out_of_memory, training_machine
-from gansmith.training.own_rows import custom_choices, refuse_own_code
+from gansmith.training.own_rows import custom_choices, refuse_own_shapes
 from gansmith.training.trackers import parse_trackers, tracked
 from gansmith.training.transfer import preview_weights, resolve_with_source
 from gansmith.verdicts import Comparison, Verdict, html_table
@@ -657,7 +657,7 @@ def film(run: "Run | Path | str", *, out: Path | str | None = None, frame_ms: in
     if not 20 <= frame_ms <= 10_000:
         raise ConfigError(f"frame_ms is {frame_ms}; it must be between 20 and 10000, such as 200")
     opened = open_run(run)
-    path = _writable(opened.directory / "film.gif" if out is None else out)
+    path = _writable(opened.directory / "film.gif" if out is None else out, animations.FORMATS)
     animations.write_film(animations.film_frames(opened), path, frame_ms=frame_ms)
     return path
 
@@ -700,16 +700,17 @@ def write_walk(
         refuse_counts(1, seed, None)
     if not 2 <= steps <= 1000:
         raise ConfigError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
-    if len(seeds) < 2 and classes is None:
-        raise ConfigError(f"seeds are {list(seeds)}; a walk needs two or more, such as 0,1")
-    path = Path(out).expanduser()
-    require_kind(path, (*animations.FORMATS, ".png"))
+    if len(seeds) < (2 if classes is None else 1):
+        raise ConfigError(f"seeds are {list(seeds)}; give two or more, such as 0,1, or one to walk through classes")
+    path = _writable(out, (*animations.FORMATS, ".png"))
     _refuse_length(len(seeds) if classes is None else 1, steps)
     model = load(source)
     if classes is None:
         images = latent_walk(model, seeds=seeds, steps=steps, label=_one_label(label, model.class_names))
     else:
-        chosen = label_numbers(classes, model.class_names) or []
+        chosen = label_numbers(classes, model.class_names)
+        if not chosen:
+            raise ConfigError(f"classes are {classes!r}; give two or more, such as 3,7")
         _refuse_length(len(chosen), steps)
         y = model.conditioning.draw(seed=0, count=len(chosen), labels=chosen)
         images = class_walk(model, seed=seeds[0], y=y.tolist(), steps=steps)
@@ -734,9 +735,9 @@ def _one_label(label: int | str | None, class_names: Sequence[str]) -> int | Non
     """Return the label that a number or a name stands for; the text 10 is not 1 and 0 here."""
     if isinstance(label, str) and label.isdecimal() and len(label) < 19 and class_number(label, class_names) is None:
         label = int(label)
-    found = label_numbers([label] if isinstance(label, int) else label, class_names)
+    found = label_numbers(label, class_names)
     if found is not None and len(found) != 1:
-        raise ConfigError(f"label is {label!r}, {len(found)} classes; give one, or walk through them with --classes")
+        raise ConfigError(f"label is {label!r}, {len(found)} classes; give one, or walk through them with classes")
     return found[0] if found else None
 
 
@@ -762,8 +763,8 @@ def plot(
     refuse_counts(1, seed, None)
     opened = open_run(run)
     name = choose({"curves": "loss.png", "classes": "classes.png", "neighbours": "neighbours.png"}, what, "plot")
-    path = opened.directory / name if out is None else Path(out).expanduser()
-    require_kind(path, (".png", ".svg", ".pdf") if what == "curves" else (".png",))
+    kinds = (".png", ".svg", ".pdf") if what == "curves" else (".png",)
+    path = _writable(opened.directory / name if out is None else out, kinds)
     if what == "curves":
         plots.plot_curves(opened, path)
     elif what == "classes":
@@ -1139,7 +1140,7 @@ def plan_training(
     with training_machine(config):
         with processes.first_alone():
             config, loaded = load_training_data(config, in_memory, watch=watch)
-        refuse_own_code(config, loaded)
+        refuse_own_shapes(config, loaded)
         notices = [*followed, *moved, *loaded.notices]
         if config.start_from and begun is None:
             notices += preview_weights(config, loaded)
@@ -1240,8 +1241,9 @@ def _with_device(config: Config, device: str | None) -> tuple[Config, list[str]]
     Raises ConfigError for one that is asked for and cannot be used.
     """
     if device is not None:
-        find_device(config.replace(device=device).device)
-        return config.replace(device=device), []
+        config = config.replace(device=device)
+        find_device(config.device)
+        return config, []
     try:
         find_device(config.device)
     except ConfigError:
@@ -1526,10 +1528,13 @@ def _real_images(target: "Run | Path | str", data: Any) -> str | Images:
     return as_images(data, preparation(open_run(target).config) if is_run else Preparation())
 
 
-def _writable(out: Path | str) -> Path:
-    """Return the path of a file to write; NotFoundError where its folder does not exist."""
+def _writable(out: Path | str, kinds: Collection[str] = ()) -> Path:
+    """Return the path of a file to write; GansmithError where its folder does not exist, or it is of another kind."""
     path = Path(out).expanduser()
-    require_parent(path)
+    if kinds:
+        require_kind(path, kinds)
+    else:
+        require_parent(path)
     return path
 
 

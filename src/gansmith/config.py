@@ -564,7 +564,7 @@ def parse_value(name: str, raw: object) -> Any:
         if field.type is int and isinstance(raw, float) and raw.is_integer():
             return int(raw)
         if field.type is float and isinstance(raw, int) and not isinstance(raw, bool):
-            return float(min(max(raw, -_HUGE), _HUGE))  # beyond it refused by its range, and too large for a float
+            return float(min(max(raw, -_HUGE), _HUGE))  # a larger int is outside every range, and may not fit a float
         return raw
     text = raw.strip()
     try:
@@ -681,19 +681,18 @@ def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
     return table[name]
 
 
-def close_names(name: str, allowed: Sequence[str]) -> list[str]:
-    """Return what a name that is not allowed probably stands for: one name, or none."""
+def close_name(name: str, allowed: Sequence[str]) -> str | None:
+    """Return what a name that is not allowed probably stands for; None where nothing is close."""
     import difflib
 
     folded = {_folded(other).replace("_", "-"): other for other in reversed(allowed)}
     asked = _folded(name).replace("_", "-")
-    known = _OTHER_OBJECTIVES.get(asked, asked)
-    if known in folded:
-        return [folded[known]]
-    if longer := [other for other in folded if len(known) > 2 and other.startswith(f"{known}-")]:
-        return [folded[longer[-1]]]
+    for known in dict.fromkeys((asked, _OTHER_OBJECTIVES.get(asked, asked))):
+        longer = [other for other in folded if len(known) > 2 and other.startswith(f"{known}-")]
+        if found := [known] if known in folded else longer:
+            return folded[found[-1]]
     cutoff = 0.6 if len(name) > 4 else 0.75  # of short names, half the letters are those of many
-    return [folded[other] for other in difflib.get_close_matches(asked, folded, n=1, cutoff=cutoff)]
+    return next((folded[other] for other in difflib.get_close_matches(asked, folded, n=1, cutoff=cutoff)), None)
 
 
 def is_repeat(config: Config, first: Config) -> bool:
@@ -705,8 +704,8 @@ def is_repeat(config: Config, first: Config) -> bool:
 
 def _unknown(name: str, allowed: Iterable[str], what: str) -> str:
     allowed = list(allowed)
-    close = close_names(name, allowed)
-    hint = f"did you mean {close[0]!r}?" if close else "choose one of these"
+    close = close_name(name, allowed)
+    hint = f"did you mean {close!r}?" if close else "choose one of these"
     return f"there is no {what} {name!r}; {hint} (allowed: {', '.join(allowed)})"
 
 

@@ -109,11 +109,10 @@ def _measure(
     move_evaluators(networks, device)
     with computing_on(device):
         row = evaluate_samples(samples, real, networks, quick=quick).as_dict()
+        fid = None if layers is None else fid_of(samples, (real.train, real.validation), move_layers(layers, device))
     row["notices"] = [*real.train.notices, *samples.notices, *notices, *row["notices"]]
-    if layers is not None:
-        with computing_on(device):
-            value = fid_of(samples, (real.train, real.validation), move_layers(layers, device))
-        row["metrics"]["fid"] = {"value": value, "real": None}
+    if fid is not None:
+        row["metrics"]["fid"] = {"value": fid, "real": None}
         row["notices"].append(
             f"fid: {len(samples):,} samples against all {len(real.train) + len(real.validation):,} training images, "
             "Inception v3 of 2015-12-05; papers take 50,000 samples (--count 50000)"
@@ -174,9 +173,10 @@ def read_samples(path: Path, real: Images, *, resize: str = "") -> Images:
     if isinstance(source, PictureSource):
         samples = load_source(source, replace(how, size=_common_side(source) or how.size), name=path.stem)
         samples = _with_label_of_folder(real, samples, source)
-        tests = len(source.parts["test"].names) if "test" in source.parts else 0
-        words = (f"only its training part was read, without {tests:,} test images; give the folder of these alone",)
-        samples = replace(samples, notices=(*samples.notices, *words)) if tests else samples
+        if "test" in source.parts:
+            tests = f"{len(source.parts['test'].names):,} test images"
+            words = f"only its training part was read, without {tests}; give the folder of these alone"
+            samples = replace(samples, notices=(*samples.notices, words))
     elif isinstance(source, IdxSource):
         samples = load_idx(source, "train", name=path.stem)
         height, width = samples.pixels.shape[2:]

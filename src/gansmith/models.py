@@ -23,7 +23,7 @@ from gansmith.sampling import Model, draw_latents
 KERAS_SUFFIXES = (".json", ".h5", ".hdf5", ".keras")
 GENERATOR_SUFFIXES = (".safetensors", ".onnx", *KERAS_SUFFIXES)
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pkl", ".pickle", ".pt2")  # never read
-TENSORFLOW_FORMS = {".tflite": "a model of TensorFlow Lite", ".pb": "a graph of TensorFlow"}  # neither
+TENSORFLOW_FORMS = {".tflite": "a model of TensorFlow Lite", ".pb": "a graph of TensorFlow"}  # never read either
 
 
 def generator_metadata(

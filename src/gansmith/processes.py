@@ -81,7 +81,7 @@ def join(*, has_place: bool = True) -> None:
 
 
 def _name_of_gpu() -> str:
-    """Return what no other GPU of all machines is called; processes may each see but one, under the same number."""
+    """Return a name for this process's GPU, unique among those of all machines, unlike its number."""
     return f"{socket.gethostname()} {torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
 
 

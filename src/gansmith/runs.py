@@ -85,8 +85,10 @@ class RunDirectory:
         """running, killed, stopped, failed, finished or unknown."""
         facts = self.facts()
         status: str = facts.get("status", "unknown")
-        is_killed = status == "running" and not is_locked(self.directory) and not _lives_without_lock(facts.get("pid"))
-        return "killed" if is_killed else status
+        if status != "running":
+            return status
+        is_held = _is_held(self.directory)
+        return status if is_held or (is_held is None and _lives(facts.get("pid"))) else "killed"
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json says: versions, command, data, hardware, status; nothing where it is damaged."""
@@ -200,23 +202,29 @@ def _lock(directory: Path) -> Any:
 
 def is_locked(directory: Path) -> bool:
     """Return whether some process is training in a directory now."""
+    return _is_held(directory) is True
+
+
+def _is_held(directory: Path) -> bool | None:
+    """Return whether a process holds the lock of a directory; None where there are no locks."""
+    lock = _lock(directory)
+    if lock is None:
+        return None
     if not (directory / ".lock").is_file():
         return False
-    lock = _lock(directory)
     try:
-        if lock is not None:
-            lock.acquire()
-            lock.release()
+        lock.acquire()
+        lock.release()
     except TimeoutError:
         return True
-    except OSError:
-        pass
+    except OSError as error:
+        return False if error.errno in _UNWRITABLE else None
     return False
 
 
-def _lives_without_lock(pid: Any) -> bool:
-    """Return whether a process of this machine runs where nothing can be locked."""
-    if _lock(Path()) is not None or not isinstance(pid, int) or os.name != "posix":  # on Windows, asking ends it
+def _lives(pid: Any) -> bool:
+    """Return whether a process of this machine runs."""
+    if not isinstance(pid, int) or os.name != "posix":  # on Windows, asking ends it
         return False
     try:
         os.kill(pid, 0)
@@ -303,7 +311,7 @@ def open_run(directory: Path) -> RunDirectory:
     """
     if not holds_run(directory):
         raise NotFoundError(f"{directory} holds no run (no config.toml); give a directory that `train` wrote")
-    _refuse_links(directory)
+    _refuse_strange_files(directory)
     path = directory / "config.toml"
     if path.is_file():
         return RunDirectory(directory, load_config(path, written_in=FORMAT))
@@ -326,13 +334,18 @@ def holds_run(directory: Path) -> bool:
     return (directory / "config.toml").is_file() or any((directory / "checkpoints").glob("*"))
 
 
-def _refuse_links(directory: Path) -> None:
-    """Raise RunError for a link out of the directory: whoever made it would choose what is read or written."""
+def _refuse_strange_files(directory: Path) -> None:
+    """Raise RunError for links out of the directory, pipes and devices.
+
+    Whoever made a link would choose what is read or written, and no reading of a pipe ends.
+    """
     root = os.path.realpath(directory)
     for folder, folders, files in os.walk(directory, followlinks=False):
         for path in (Path(folder) / name for name in (*folders, *files)):
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                 raise RunError(f"{path} is a link that leads out of the run; remove it, or put the file itself there")
+            if not (path.is_file() or path.is_dir()) and path.exists():
+                raise RunError(f"{path} is neither a file nor a folder; remove it")
 
 
 def _config_of(checkpoint: Path) -> Config:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from gansmith.conditioning import Conditioning
@@ -26,7 +25,7 @@ from gansmith.data.images import MAX_IMAGES, ImageSpec, to_uint8
 from gansmith.errors import ConfigError, DataError
 from gansmith.files import folder_name, replacing, require_place, write_bytes
 from gansmith.networks.layers import Dropout
-from gansmith.pictures.grids import OWN_MARK, enlarge, grid, to_png
+from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.randomness import rng
 
 CHUNK = 64  # images per pass; smaller requests are padded
@@ -324,8 +323,8 @@ def refuse_counts(count: int, seed: int, numpy_seed: int | None) -> None:
         raise ConfigError("a seed must be a whole number from 0 (to 4294967295 for NumPy's), such as 504")
 
 
-def label_numbers(labels: Sequence[int | str] | str | None, class_names: Sequence[str]) -> list[int] | None:
-    """Return labels given as text (see `config.parse_labels`), or as a list of numbers and class names, as numbers.
+def label_numbers(labels: Sequence[int | str] | str | int | None, class_names: Sequence[str]) -> list[int] | None:
+    """Return labels given as text (see `config.parse_labels`), a number, or a list of numbers and names, as numbers.
 
     Labels of -1 alone, as samples have where there are none, are no labels.
 
@@ -333,8 +332,10 @@ def label_numbers(labels: Sequence[int | str] | str | None, class_names: Sequenc
     """
     if labels is None or isinstance(labels, str):
         return None if labels is None else parse_labels(labels, names=class_names)
+    if isinstance(labels, int) or (hasattr(labels, "__index__") and not getattr(labels, "ndim", 0)):
+        labels = [int(labels)]
     numbers = []
-    for label in [labels] if hasattr(labels, "__index__") and not getattr(labels, "ndim", 0) else labels:
+    for label in labels:
         if not isinstance(label, str) and not hasattr(label, "__index__"):
             raise ConfigError(f"a label is {label!r}; it must be a whole number or the name of a class")
         number = class_number(label, class_names) if isinstance(label, str) else int(label)
@@ -351,15 +352,10 @@ def write_samples(
 
     In a folder, images with labels go into one folder for each class, named after it and numbered from 00000.
     """
-    note = None
-    if truncation != 1:
-        note = PngInfo()
-        note.add_text("truncation", f"{truncation:g}")
+    texts = {} if truncation == 1 else {"truncation": f"{truncation:g}"}
     suffix = out.suffix.lower()
     if suffix == ".png":
-        note = note or PngInfo()
-        note.add_text(*OWN_MARK)  # by which a data set passes it over
-        write_bytes(out, to_png(enlarge(grid(images)), note))
+        write_bytes(out, to_png(enlarge(grid(images)), **texts))
     elif suffix == ".npz":
         write_npz(out, images, labels, truncation=truncation)
     else:
@@ -368,7 +364,7 @@ def write_samples(
             folder.mkdir(parents=True, exist_ok=True)
         written = dict.fromkeys(folders, 0)
         for image, label in zip(images.split(1), labels.tolist(), strict=True):
-            (folders[label] / f"{written[label]:05d}.png").write_bytes(to_png(grid(image), note))
+            (folders[label] / f"{written[label]:05d}.png").write_bytes(to_png(grid(image), **texts))
             written[label] += 1
 
 

@@ -27,7 +27,7 @@ from gansmith.cli.sweeps import sweep
 from gansmith.cli.teaching import course, grade
 from gansmith.cli.training import resume, train
 from gansmith.cli.web import studio
-from gansmith.config import FIELDS, SYNONYMS, UNSUPPORTED, close_names
+from gansmith.config import FIELDS, SYNONYMS, UNSUPPORTED, close_name
 from gansmith.errors import ConfigError, GansmithError, ProcessLost, TrainingFailed
 
 app = App(
@@ -137,12 +137,13 @@ def main() -> None:
 
 
 def _is_left_to_first(words: list[str]) -> bool:
-    """Return whether torchrun started this process, and process 0 alone does the command: evaluate.
+    """Return whether this process leaves the command to process 0: under torchrun, that one alone runs `evaluate`.
 
-    Raises ConfigError in process 0, and ends the others, for a command that several would do over and over.
+    Other commands than train and resume are refused there: process 0 raises ConfigError, the others end.
     """
     command = words[0] if words else ""
-    if int(os.environ.get("WORLD_SIZE", 1)) < 2 or command in ("train", "resume") or command[:1] in ("", "-"):
+    is_alone = os.environ.get("WORLD_SIZE", "1") in ("", "0", "1")
+    if is_alone or command in ("train", "resume") or command[:1] in ("", "-"):
         return False
     from gansmith.processes import is_launched
 
@@ -172,9 +173,9 @@ def _usage(sentence: str, words: list[str]) -> str:
             return f"there is no {flag}: {UNSUPPORTED[name]}"
         if name in known:
             return f"there is no {flag}; here it is {_as_flags(known[name], flags)}"
-    close = close_names(whole, [*flags, *known])
+    close = close_name(whole, [*flags, *known])
     if close:
-        ours = known[close[0]] if close[0] in known else close[0]
+        ours = known.get(close, close)
         return f"there is no {flag}; did you mean {_as_flags(ours, flags)}?"
     return f"there is no {flag}; gansmith {_command_of(words)} --help lists the flags"
 

@@ -26,7 +26,9 @@ def recipes(
     placement: Placed = ONE_AT_A_TIME,
     json: Json = False,
 ) -> int:
-    """Train every recipe for the same time, or the same number of images, and rank them by validation FD ratio.
+    """Train recipes for the same time, or the same number of images, and rank them by validation FD ratio.
+
+    All but stacked and gaussians, whose data are others.
 
     The same command goes on where it was stopped, and the board is rewritten after each run.
 

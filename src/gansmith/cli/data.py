@@ -112,15 +112,10 @@ def inspect(
 
 
 def _write_preview(images: "Tensor", out: Path) -> None:
-    """Write a grid of images, marked, so that it is passed over where it lies among the pictures of a set."""
-    from PIL.PngImagePlugin import PngInfo
-
     from gansmith.files import write_bytes
-    from gansmith.pictures.grids import OWN_MARK, enlarge, grid, to_png
+    from gansmith.pictures.grids import enlarge, grid, to_png
 
-    mark = PngInfo()
-    mark.add_text(*OWN_MARK)
-    write_bytes(out, to_png(enlarge(grid(images, columns=8)), mark))
+    write_bytes(out, to_png(enlarge(grid(images, columns=8))))
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

@@ -170,10 +170,7 @@ def film(
         Milliseconds for each grid; the last stays for two seconds.
     """
     from gansmith import api
-    from gansmith.pictures.animations import FORMATS
 
-    if out is not None:
-        require_kind(out, FORMATS)
     print(f"film -> {api.film(run, out=out, frame_ms=frame_ms)}")
     return 0
 

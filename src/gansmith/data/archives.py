@@ -39,8 +39,11 @@ class WriteFailed(OSError):
     """What was read could not be written: nothing is wrong with the archive."""
 
 
-def list_archive(path: Path) -> tuple[list[str], tuple[str, ...]]:
+def list_archive(path: Path, *, reads_nested: bool = False) -> tuple[list[str], tuple[str, ...]]:
     """Return the names of all files in an archive, and a sentence on what was passed over.
+
+    Args:
+        reads_nested: archives inside are not passed over.
 
     Raises DataError for damage, for names that lead out of it, and for a bomb.
     """
@@ -52,7 +55,7 @@ def list_archive(path: Path) -> tuple[list[str], tuple[str, ...]]:
     odd = []
     if links:
         odd.append(f"{links:,} links or devices in {path.name} were left out")
-    if nested:
+    if nested and not reads_nested:
         odd.append(f"{nested:,} archives inside {path.name} were left out; unpack it to use them")
     return names, tuple(odd)
 

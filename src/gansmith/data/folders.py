@@ -104,11 +104,10 @@ def training_folder(inside: Mapping[str, set[str]]) -> str:
     'images_background'
     """
     unnamed = [top for top in inside if not split_of(top)]
-    tests = [
-        top for top in inside if split_of(top) == "test" and words_of(top) & words_of(unnamed[0] if unnamed else "")
-    ]
-    if len(unnamed) == 1 and 0 < len(tests) == len(inside) - 1:
-        return unnamed[0]
+    if len(unnamed) == 1 and len(inside) > 1:
+        words = words_of(unnamed[0])
+        if all(split_of(top) == "test" and words_of(top) & words for top in inside if top != unnamed[0]):
+            return unnamed[0]
     full = [top for top, folders in inside.items() if len(folders) > 1]
     others = [top for top in inside if top and top not in full]  # some pictures may lie beside them
     if len(full) != 1 or not others or any(inside[top] for top in others):

@@ -198,10 +198,12 @@ def _as_labels(labels: Any, count: int, class_names: Sequence[str]) -> Labels:
     """Return labels as int64 (N,), and the names of classes where they are names."""
     wanted = "give one whole number from 0, or one name, for each image"
     is_tensor = isinstance(labels, Tensor)
-    array = labels.detach().cpu().numpy() if is_tensor else _to_array(labels, "labels", wanted)
+    array = _to_array(labels.detach().cpu() if is_tensor else labels, "labels", wanted)
     if array.dtype.kind in "USO":
-        every = set(array.ravel().tolist()) if class_names else set()
-        return as_labels(array, count, "the set", class_names=class_names if every <= {*class_names} else ())
+        strange = sorted({str(label) for label in array.ravel().tolist()} - {*class_names}) if class_names else []
+        if strange and not all(label.isdecimal() for label in strange):
+            raise DataError(f"labels name {strange[0]!r}, which is not among the class names; give it or omit them all")
+        return as_labels(array, count, "the set", class_names=() if strange else class_names)
     numbers = array.astype(np.int64, copy=not is_tensor) if array.dtype.kind in "biu" else None
     if numbers is None or numbers.shape != (count,) or numbers.min(initial=0) < 0:
         raise DataError(f"labels are {array.dtype} of shape {array.shape} for {count} images; {wanted}")

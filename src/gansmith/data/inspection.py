@@ -25,7 +25,6 @@ from gansmith.data.sources import load_source, open_source
 from gansmith.errors import DataError
 
 PREVIEW = 40  # images
-CHECKED = 1_000  # pictures up to which all of a set are looked at
 
 
 def inspect(path: Path, how: Preparation) -> tuple[dict[str, Any], Tensor]:
@@ -55,12 +54,12 @@ def _inspect_pictures(source: PictureSource, how: Preparation) -> tuple[dict[str
     """Return the facts about pictures, and some of them prepared; all of a small set are looked at."""
     part = source.parts["train"]
     deciding = rows_to_look_at(len(part.names))
-    looks, broken = look_at_rows(source, deciding if len(part.names) > CHECKED else range(len(part.names)))
+    looks, broken = look_at_rows(source, deciding)
     if not looks:
         raise DataError(f"{source.path}: {_broken(part, broken)}; give others")
-    settled, notices = settle(how, [looks[row] for row in deciding if row in looks])
+    settled, notices = settle(how, list(looks.values()))
     odd = [_broken(part, broken)] if broken else []
-    is_refused = len(part.names) <= CHECKED and len(broken) > MAX_BROKEN_SHARE * len(part.names)
+    is_refused = len(deciding) == len(part.names) and len(broken) > MAX_BROKEN_SHARE * len(part.names)
     readable, shown = list(looks), min(PREVIEW, len(looks))
     chosen = [readable[k * len(looks) // shown] for k in range(shown)]
     each = list(looks.values())
@@ -88,11 +87,12 @@ def _prepared(source: PictureSource, names: Sequence[str], how: Preparation) -> 
 def _broken(part: Part, broken: dict[int, str]) -> str:
     """Return a sentence on the pictures of a part that cannot be read."""
     count, looked_at = len(part.names), f"{len(part.names):,} pictures"
-    if count > CHECKED:
-        looked_at = f"the {len(rows_to_look_at(count)):,} pictures looked at, of {looked_at},"
+    looks = len(rows_to_look_at(count))
+    if looks < count:
+        looked_at = f"the {looks:,} pictures looked at, of {looked_at},"
     refused = (
         ""
-        if len(broken) <= MAX_BROKEN_SHARE * count or count > CHECKED
+        if len(broken) <= MAX_BROKEN_SHARE * count or looks < count
         else "; training refuses over one in ten: repair or remove them"
     )
     return f"{list_broken(part.names, broken, looked_at)}{refused}"

@@ -47,7 +47,7 @@ def _read(path: str, text: str, endings: tuple[str, ...]) -> dict[str, str]:
         return dict(filter(None, (_split_line(line, endings) for line in text.splitlines())))
     rows = list(_rows_of(path, text))
     file, label = _choose_columns(rows, endings, is_of_labels=posixpath.basename(path).startswith("labels"))
-    return {row[file]: _as_text(row.get(label)) for row in rows} if label else {}
+    return {str(row[file]): _as_text(row.get(label)) for row in rows} if label else {}
 
 
 def _as_text(label: Any) -> str:

@@ -29,7 +29,7 @@ from gansmith.data.pictures import (
     read_files,
     why_unreadable,
 )
-from gansmith.data.prepare import Pixels, Preparation, Watch, losses_in_words, quiet, read_prepared, settle
+from gansmith.data.prepare import Pixels, Preparation, Watch, losses_in_words, quiet, read_prepared, settle, unforeseen
 from gansmith.errors import DataError
 
 WORTHWHILE_BYTES, WORTHWHILE_IMAGES = 10**8, 20_000  # of a source that is prepared once: fewer take seconds
@@ -121,9 +121,9 @@ def _prepare_into_memory(
             f"{source.path} takes {math.prod(shape) / 1e9:.1f} GB prepared, too much to hold in memory, and "
             f"{cache.folder()} has no room for it or cannot be written; name a folder that does with GANSMITH_CACHE"
         )
-    pixels, seen = np.zeros(shape, np.uint8), Counter[str]()
+    pixels, seen = np.zeros(shape, np.uint8), unforeseen(how, settled, looks)
     broken = _prepare_all(source, settled, part, partial(_set_rows, pixels), watch, seen)
-    notices = (*notices, *losses_in_words(seen, how, settled, looks, len(pixels)))
+    notices = (*notices, *losses_in_words(seen, settled, len(pixels)))
     return torch.from_numpy(pixels), {"notices": notices, "in_words": settled.in_words(), "broken": broken}
 
 
@@ -135,8 +135,9 @@ def _prepare_into_file(
     source: PictureSource, how: Preparation, part: str, watch: Watch | None, path: Path
 ) -> dict[str, Any]:
     """Write the prepared pictures of a part to a .npy file, and return facts about them."""
-    looks, seen = look_around(source), Counter[str]()
+    looks = look_around(source)
     settled, notices = settle(how, looks)
+    seen = unforeseen(how, settled, looks)
     wanted = source.parts[part]
     shape = (len(wanted.names), settled.channels, settled.size, settled.size)
     cache.require_room(math.prod(shape))
@@ -148,7 +149,7 @@ def _prepare_into_file(
         broken = _prepare_all(source, settled, part, partial(_write_rows, file, start), watch, seen)
         file.truncate(start + math.prod(shape))  # where the last pictures are broken
     on_broken(source.path, wanted.names, broken, strict=False)
-    notices = (*notices, *losses_in_words(seen, how, settled, looks, len(wanted.names)))
+    notices = (*notices, *losses_in_words(seen, settled, len(wanted.names)))
     facts = {"shape": shape, "notices": notices, "in_words": settled.in_words(), "broken": broken}
     if math.prod(shape) > cache.MEMORY_BYTES:
         pixels = open_array(path)
@@ -170,7 +171,7 @@ def _prepare_all(
     part: str,
     store: Callable[[list[int], Pixels], None],
     watch: Watch | None,
-    seen: "Counter[str] | None" = None,
+    seen: Counter[str],
 ) -> dict[int, str]:
     """Prepare all pictures of a part on all cores, in bounded memory; returns why some cannot be read, by row.
 
@@ -179,20 +180,22 @@ def _prepare_all(
 
     Args:
         store: takes rows and their images, in any order.
-        seen: counts what pictures lose.
+        seen: counts which of its keys pictures are.
     """
     names, broken, unreadable, done = source.parts[part].names, dict[int, str](), dict[int, str](), 0
     workers = os.cpu_count() or 1
     with quiet(), ThreadPoolExecutor(workers) as pool:
-        batches = (pool.submit(_prepare_batch, how, batch) for batch in _batches(source.path, names, unreadable))
+        batches = (
+            pool.submit(_prepare_batch, how, frozenset(seen), batch)
+            for batch in _batches(source.path, names, unreadable)
+        )
         waiting = deque(islice(batches, 2 * workers))
         while waiting:
             rows, images, failed, lost = waiting.popleft().result()
             waiting.extend(islice(batches, 1))
             store(rows, images)
             broken |= failed
-            if seen is not None:
-                seen.update(lost)
+            seen.update(lost)
             done += len(rows) + len(failed)
             if watch is not None:
                 watch(min(done + len(unreadable), len(names)), len(names))  # archives may hold a name twice
@@ -216,12 +219,12 @@ def _batches(path: Path, names: Sequence[str], unreadable: dict[int, str]) -> It
 
 
 def _prepare_batch(
-    how: Preparation, batch: Sequence[tuple[int, bytes | str]]
-) -> tuple[list[int], Pixels, dict[int, str], "Counter[str]"]:
+    how: Preparation, watched: Collection[str], batch: Sequence[tuple[int, bytes | str]]
+) -> tuple[list[int], Pixels, dict[int, str], Counter[str]]:
     """Return the rows and uint8 (n, C, size, size) of those that can be read, why others cannot, and what is lost."""
     images = np.empty((len(batch), how.channels, how.size, how.size), np.uint8)
     rows: list[int] = []
-    failed, lost = dict[int, str](), Counter[str]()
+    failed, lost = dict[int, str](), Counter(dict.fromkeys(watched, 0))
     for row, file in batch:
         try:
             found = read_prepared(read_file(file) if isinstance(file, str) else file, how, lost)

@@ -159,13 +159,13 @@ def _choose_labels(
     likely = [name for name in own if _shape_of_labels(archive, name, path) in wanted]
     if len(likely) == 1:
         found = _read_text(_read_member(archive, likely[0], path, may_be_text=True))
-        if _are_classes(found):
+        if are_classes(found):
             labels[part] = found
             return likely[0]
     return ""
 
 
-def _are_classes(labels: NDArray[Any]) -> bool:
+def are_classes(labels: NDArray[Any]) -> bool:
     """Return whether numbers or names may be those of classes: some are alike, as identifiers are not."""
     is_small = labels.dtype.kind == "U" or (labels.min(initial=0) >= 0 and labels.max(initial=0) < MAX_CLASSES)
     return bool(is_small) and len(np.unique(labels)) < max(2, labels.size)
@@ -231,7 +231,8 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path, *, may_be_text
 def read_npy(path: Path, like: Arrays | None) -> Parts:
     with path.open("rb") as file:
         images = read_array(file, str(path), limit=MAX_BYTES)
-    other, notices = _find_labels(path)
+    other = _labels_file(path)
+    notices = () if other else unused_beside(path, (".npy",))
     arrays = as_arrays(images, None if other is None else _read_labels(other), str(path), like=like)
     return {"train": replace(arrays, notices=(*notices, *arrays.notices))}
 
@@ -241,7 +242,7 @@ def labels_beside(path: Path, count: int) -> NDArray[np.int64] | None:
 
     Raises DataError for labels of another number.
     """
-    other, _ = _find_labels(path)
+    other = _labels_file(path)
     return None if other is None else as_labels(_read_labels(other), count, str(path)).numbers
 
 
@@ -250,10 +251,9 @@ def _read_labels(path: Path) -> NDArray[Any]:
         return read_array(file, str(path), may_be_text=True)
 
 
-def _find_labels(path: Path) -> tuple[Path | None, tuple[str, ...]]:
-    """Return the file of labels beside a .npy file of images, or a sentence on those that may be labels."""
-    found = next((file for file in label_files_beside(path, (".npy",)) if not _holds_images(file)), None)
-    return found, () if found else unused_beside(path, (".npy",))
+def _labels_file(path: Path) -> Path | None:
+    """Return the file of labels beside a .npy file of images; None without one."""
+    return next((file for file in label_files_beside(path, (".npy",)) if not _holds_images(file)), None)
 
 
 def label_files_beside(path: Path, endings: tuple[str, ...]) -> list[Path]:
@@ -268,15 +268,16 @@ def label_files_beside(path: Path, endings: tuple[str, ...]) -> list[Path]:
 
 
 def unused_beside(path: Path, endings: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a sentence on the files beside one of images that may hold labels, of no other file, and are not read."""
+    """Return a sentence on files beside one of images that may hold its labels but are not read.
+
+    Labels of another file of images are not named.
+    """
     files = _others(path)
     others = {name for file in files if file.name.lower().endswith(endings) for name in _label_names(file)}
     unused = [
         file.name
         for file in files
-        if file.name.lower().endswith(_LABEL_FILES)
-        and MAY_BE_LABELS.search(file.stem.lower())
-        and _stem(file) not in others
+        if file.name.lower().endswith(_LABEL_FILES) and MAY_BE_LABELS.search(_stem(file)) and _stem(file) not in others
     ]
     if not unused:
         return ()

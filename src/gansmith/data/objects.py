@@ -5,8 +5,7 @@ whole set, as in files.
 """
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +34,7 @@ from gansmith.data.prepare import (
     losses_in_words,
     prepare,
     settle,
+    unforeseen,
     upright,
 )
 from gansmith.data.sources import arrays_as_images, as_prepared
@@ -294,31 +294,32 @@ def _from_items(items: _Items, how: Preparation) -> Images:
         raise DataError(f"{items.source} holds {items.count:,} images; give between 1 and {MAX_IMAGES:,}")
     some = [_split_item(items.get(row))[0] for row in rows_to_look_at(items.count)]
     spans = _spans(some)
-    looks = [_look(image, spans) for image in some]
-    if all(isinstance(look, str) for look in looks):
-        raise DataError(f"no image of {items.source} can be read: {looks[0]}; give others")
-    asked, found_looks = how, [look for look in looks if not isinstance(look, str)]
-    how, notices = settle(how, found_looks)
+    found, words = [_look(image, spans) for image in some], _in_words(some, spans)
+    del some  # large pictures
+    looks = [look for look in found if not isinstance(look, str)]
+    if not looks:
+        raise DataError(f"no image of {items.source} can be read: {found[0]}; give others")
+    asked = how
+    how, notices = settle(how, looks)
     pixels = np.zeros((items.count, how.channels, how.size, how.size), np.uint8)
     labels: list[Any] = []
     names: list[str] = []
-    broken, seen = dict[int, str](), Counter[str]()
-    read = partial(_prepared, how, spans)
+    broken, seen = dict[int, str](), unforeseen(asked, how, looks)
+    read = partial(_prepared, how, spans, frozenset(seen))
     with ThreadPoolExecutor() as pool:
         rows = _fetched(items, names, labels)
         while batch := list(islice(rows, 512)):
-            for row, found, lost in pool.map(read, batch):
+            for row, image, lost in pool.map(read, batch):
                 seen.update(lost)
-                if isinstance(found, str):
-                    broken[row] = found
+                if isinstance(image, str):
+                    broken[row] = image
                 else:
-                    pixels[row] = found
+                    pixels[row] = image
     found_labels = _as_numbers(labels, items)
     numbers = None if found_labels.numbers is None else torch.from_numpy(found_labels.numbers)
     broken_words = on_broken(items.source, names, broken, strict=how.strict)
-    notices = (*items.notices, *found_labels.notices, *_in_words(some, spans), *notices)
-    lost_words = losses_in_words(seen, asked, how, found_looks, items.count)
-    notices = (*notices, *lost_words, *broken_words, how.in_words())
+    notices = (*items.notices, *found_labels.notices, *words, *notices)
+    notices = (*notices, *losses_in_words(seen, how, items.count), *broken_words, how.in_words())
     images = Images(
         torch.from_numpy(pixels), numbers, source=items.source, notices=notices, class_names=found_labels.class_names
     )
@@ -411,14 +412,16 @@ class _Unreadable(DataError):
     """A picture's file that cannot be read, as against an object that is no image at all."""
 
 
-def _prepared(how: Preparation, spans: Spans, item: tuple[int, Any]) -> tuple[int, np.ndarray | str, Sequence[str]]:
+def _prepared(
+    how: Preparation, spans: Spans, watched: Collection[str], item: tuple[int, Any]
+) -> tuple[int, np.ndarray | str, Sequence[str]]:
     """Return the row, its uint8 (C, size, size) or why its file cannot be read, and what it loses."""
     row, image = item
     try:
         picture = _as_picture(image, spans)
     except _Unreadable as error:
         return row, str(error), ()
-    return row, prepare(picture, how), losses(picture, how)
+    return row, prepare(picture, how), losses(picture, watched)
 
 
 def _as_picture(image: Any, spans: Spans) -> Image.Image:

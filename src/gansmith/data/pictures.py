@@ -107,7 +107,7 @@ def find_pictures(path: Path) -> PictureSource:
         raise NotFoundError(f"there is no file or folder {str(path)!r}; give a folder or an archive of pictures")
     listed, odd = (list(_list_folder(path)), []) if path.is_dir() else list_names(path)
     names = sorted({name for name in listed if not _JUNK.search(name)})  # archives may hold a name twice
-    names = _without_runs(names)
+    names = names if path.is_dir() else _without_runs(names)
     pictures = [name for name in names if name.lower().endswith(ENDINGS)]
     if not pictures:
         raise NotFoundError("; ".join([_why_none(path, names), *odd]))
@@ -117,9 +117,8 @@ def find_pictures(path: Path) -> PictureSource:
     kinds = Counter(PurePosixPath(name).suffix.lower() for name in names)
     odd += [f"{kinds[kind]:,} {kind} files were left out; convert them to PNG" for kind in _NOT_READ if kinds[kind]]
     if not path.is_dir():
-        arrays = [_readable(name) for name in names if is_of_numbers(name) and not is_label_file(name)]
-        more = f" and {len(arrays) - 6:,} more" if len(arrays) > 6 else ""
-        odd += [f"the pictures were read, and not {', '.join(arrays[:6])}{more}"] if arrays else []
+        arrays = [name for name in names if is_of_numbers(name) and not is_label_file(name)]
+        odd += [f"the pictures were read, and not {_listing(arrays, 6)}"] if arrays else []
     return replace(source, notices=(*odd, *source.notices))
 
 

@@ -8,7 +8,7 @@ import math
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from struct import error as StructError
@@ -123,19 +123,19 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def read_prepared(data: bytes, how: Preparation, seen: "Counter[str] | None" = None) -> "Pixels | str":
+def read_prepared(data: bytes, how: Preparation, seen: Counter[str] | None = None) -> "Pixels | str":
     """Return a picture's file as uint8 (C, size, size), or why it cannot be read; to be called inside `quiet`.
 
     A JPEG at least twice as large as needed is decoded at a half, a quarter or an eighth of its size, which libjpeg
     does in the frequencies: photographs differ by .3 to 1.2 grey levels of 255 on average from a full reduction.
 
     Args:
-        seen: counts what pictures lose.
+        seen: counts which of its keys pictures are, as of `losses`.
     """
     try:
         picture, extent, _ = _decode(data, smallest=math.ceil(REDUCING_GAP * how.size))
-        if seen is not None:
-            seen.update(losses(picture, how))
+        if seen:
+            seen.update(losses(picture, seen))
         return prepare(picture, how, extent)
     except DataError as error:
         return str(error)
@@ -204,34 +204,53 @@ def _grey_level(value: float, mode: str) -> int:
     return round(max(0.0, value) / limit * 255)
 
 
-def losses(picture: Image.Image, how: Preparation) -> list[str]:
-    """Return which of TRANSPARENT and COLORED a decoded picture is and will not be."""
-    is_transparent = picture.mode in ("LA", "RGBA") and int(np.asarray(picture.getchannel("A")).min()) < 255
-    is_colored = how.color == "grey" and picture.mode in ("RGB", "RGBA") and not look_at(picture).is_grey
-    return [TRANSPARENT] * is_transparent + [COLORED] * is_colored
+def unforeseen(asked: Preparation, settled: Preparation, looks: Sequence[Look]) -> Counter[str]:
+    """Return a count of 0 for TRANSPARENT and COLORED each, where no one asked to lose it and no look showed it."""
+    is_watched = {
+        TRANSPARENT: asked.background == "auto" and not any(look.has_transparency for look in looks),
+        COLORED: asked.color == "auto" and settled.color == "grey",
+    }
+    return Counter({what: 0 for what, may_be in is_watched.items() if may_be})
 
 
-def losses_in_words(
-    seen: "Counter[str]", asked: Preparation, settled: Preparation, looks: Sequence[Look], count: int
-) -> tuple[str, ...]:
-    """Return a sentence on each loss of pictures that no one asked for, and that none of those looked at has."""
+def losses(picture: Image.Image, watched: Collection[str]) -> list[str]:
+    """Return which of those watched, TRANSPARENT and COLORED, a decoded picture is."""
     found = []
-    if seen[TRANSPARENT] and not any(look.has_transparency for look in looks):
+    if TRANSPARENT in watched and picture.mode in ("LA", "RGBA"):
+        found += [TRANSPARENT] if int(np.asarray(picture.getchannel("A")).min()) < 255 else []
+    if COLORED in watched and picture.mode in ("RGB", "RGBA"):
+        found += [] if _is_grey(_small(picture)) else [COLORED]
+    return found
+
+
+def losses_in_words(seen: Mapping[str, int], settled: Preparation, count: int) -> tuple[str, ...]:
+    """Return a sentence on each loss that was counted."""
+    found = []
+    if seen.get(TRANSPARENT):
         found.append(
             f"{seen[TRANSPARENT]:,} of {count:,} pictures are transparent, and are laid over {settled.background}; "
             "--background chooses another"
         )
-    if seen[COLORED] and asked.color == "auto":
+    if seen.get(COLORED):
         found.append(f"{seen[COLORED]:,} of {count:,} pictures are in color, and become grey; --color rgb keeps it")
     return tuple(found)
 
 
+def _small(picture: Image.Image) -> NDArray[np.uint8]:
+    """Return RGBA (h, w, 4), no more than 64 pixels wide or high."""
+    return np.asarray(picture.convert("RGBA").resize((min(64, picture.width), min(64, picture.height))))
+
+
+def _is_grey(small: NDArray[np.uint8]) -> bool:
+    return bool((np.ptp(small[..., :3], axis=-1) == 0).all())
+
+
 def look_at(picture: Image.Image) -> Look:
     """Return what a decoded picture says of its set."""
-    small = picture.convert("RGBA").resize((min(64, picture.width), min(64, picture.height)))
-    pixels = np.asarray(small, dtype=np.float64) / 255
+    small = _small(picture)
+    pixels = small.astype(np.float64) / 255
     colors, alpha = pixels[..., :3], pixels[..., 3]
-    is_grey = picture.mode in ("L", "LA") or bool((np.ptp(np.asarray(small)[..., :3], axis=-1) == 0).all())
+    is_grey = picture.mode in ("L", "LA") or _is_grey(small)
     visible = float(alpha.mean())
     is_light = None
     if visible > MIN_CONTENT:
@@ -276,7 +295,7 @@ def settle(asked: Preparation, looks: Sequence[Look]) -> tuple[Preparation, tupl
 
 
 def _background(looks: Sequence[Look]) -> str:
-    """Return what lies under transparent pictures, in contrast to what they show; what lies around others, if most."""
+    """Return the ground of transparent pictures: in contrast to what they show, or as the edges of most are opaque."""
     transparent = [look for look in looks if look.has_transparency]
     if 2 * len(transparent) < len(looks):
         light_edges = sum(look.is_edge_light for look in looks if not look.has_transparency)

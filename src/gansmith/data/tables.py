@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansmith.data.layouts import square
-from gansmith.data.numpy_files import label_files_beside, unused_beside
+from gansmith.data.numpy_files import are_classes, label_files_beside, unused_beside
 from gansmith.data.pictures import ENDINGS
 from gansmith.errors import DataError
 
@@ -57,7 +57,8 @@ class Columns:
         pixels: of numbers; one of text where each of its cells holds all numbers of an image, separated by spaces.
         label: None where no name says which it is.
         odd: names of columns of numbers that differ from those of most, as of columns that are no pixels.
-        text: name of the column of labels where it is the only one of text, and need not be that of labels.
+        text: name of the only column of text, which is taken for labels if its values repeat; empty where a column is
+            named as labels.
     """
 
     pixels: tuple[int, ...]
@@ -111,11 +112,11 @@ def _read_labels(path: Path, count: int) -> NDArray[Any] | None:
     names = cells.pop(0) if len(cells) == count + 1 else []
     if len(cells) != count or len({len(row) for row in cells}) != 1:
         return None
-    columns = [np.array(column) for column in zip(*cells, strict=True)]
+    columns = list(zip(*cells, strict=True))
     named = [k for k, name in enumerate(names) if name.lower() in _LABEL_COLUMNS]
     if named or len(columns) == 1:
-        return _as_numbers(columns[named[0] if named else 0].tolist())
-    found = [_as_numbers(column.tolist()) for column in columns]
+        return _as_numbers(columns[named[0] if named else 0])
+    found = [_as_numbers(column) for column in columns]
     if found[0].dtype.kind == "f" and _is_index(found[0]):
         found = found[1:]
     if len(found) == 1:
@@ -352,7 +353,7 @@ def find_labels(pixels: NDArray[Any], labels: NDArray[Any] | None, columns: Colu
     """
     count = pixels.shape[1]
     if labels is not None and columns.text:
-        is_used = len(np.unique(labels.astype(str))) < max(2, len(labels))
+        is_used = are_classes(labels.astype(str))
         words = f"its column {columns.text} {'is taken for labels' if is_used else 'is not used'}"
         columns, labels = replace(columns, notices=(*columns.notices, words)), labels if is_used else None
     if labels is not None or _makes_images(count):

@@ -6,9 +6,8 @@ from typing import Any
 import tomli_w
 
 from gansmith.exporters.graph import facts
-from gansmith.pictures.grids import enlarge, grid
 from gansmith.runs import RunDirectory, run_of
-from gansmith.sampling import Model, sample
+from gansmith.sampling import Model, sample, write_samples
 from gansmith.signature import as_exported
 
 COUNT, SEED = 25, 0
@@ -26,7 +25,7 @@ def write_card(folder: Path, model: Model, file: Path) -> None:
     Args:
         file: the generator's; for a checkpoint of a run, the card has the run's data and scores too.
     """
-    enlarge(grid(sample(model, seed=SEED, count=COUNT)[0])).save(folder / "grid.png")
+    write_samples(*sample(model, seed=SEED, count=COUNT), folder / "grid.png")
     run = run_of(file)
     lines = ["# Model card", "", *_network(model), "", "## Data", ""]
     lines += _data(model, run)

@@ -341,7 +341,7 @@ def _seed(ran: Ran, settings: Settings) -> tuple[int | None, str]:
         return None, f"not what its generator draws from seed {settings.seed}"
     if seed != settings.seed:
         return seed, f"seed {seed}, not {settings.seed}"
-    other = None if ran.handed_in is None else seed_of(ran.handed_in, ran.by_seed)
+    other = None if ran.shown is None or ran.handed_in is None else seed_of(ran.handed_in, ran.by_seed)
     if other not in (None, settings.seed):
         return other, f"the {GRID} handed in is of seed {other}, not {settings.seed}"
     return seed, "ok"
@@ -360,13 +360,13 @@ def _result(row: Mapping[str, Any], settings: Settings) -> str:
     if draw.ended:
         by_code = {NO_GENERATOR: "no generator", NO_LIBRARY: draw.reason}
         return str(by_code.get(draw.code, draw.ended))
+    failed = "" if script is None or not script.ended else f"{SCRIPT}: {script.ended}"
+    failed = script.reason if _lacks_library(script) else failed
     found = {
         "the images do not depend on the latents": row["distinct"] is not None and row["distinct"] < FEWEST_DISTINCT,
         "copies of training images": _is_copied(row, settings),
         "same work as another": bool(row["same_as"]),
-        script.reason if _lacks_library(script) else f"evaluation.py: {script.ended if script else ''}": bool(
-            script and script.ended
-        ),
+        failed: bool(failed),
         "no images that fit the data": row["distinct"] is None,
         "another seed": row["seed"] not in (None, settings.seed),
         "the grid is not of its generator": row["grid"].startswith("not what"),

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from gansmith.config import ARCHIVES
@@ -41,7 +41,7 @@ def find_handins(folder: Path) -> dict[str, Path]:
             continue
         name, whole = _as_text(_stem(path)), _as_text(path.name)
         if path.is_dir() or path.is_file() or name != whole:
-            names = (name, whole, *(f"{whole} {k}" for k in range(2, MAX_FILES)))
+            names = chain((name, whole), (f"{whole} {k}" for k in count(2)))
             found[next(one for one in names if one not in found)] = path
     if not found:
         raise NotFoundError(f"there are no hand-ins in {str(folder)!r}; give a folder with one folder or .zip for each")
@@ -161,12 +161,12 @@ def _unpack_in_place(archive: Path, room: _Room) -> list[str]:
 
 def _unpack(archive: Path, target: Path, room: _Room) -> list[str]:
     """Write the files of an archive into a folder; returns a sentence on links that were left out."""
-    names, odd = list_archive(archive)
+    names, odd = list_archive(archive, reads_nested=True)
     names = [name for name in names if not _is_ignored(Path(name))]
     if len(names) > room.left_files:
         raise DataError(f"it holds more than {MAX_FILES:,} files")
     _write(((names[row], data) for row, data in read_archive(archive, names, limit=room.left_bytes)), target, room)
-    return [notice for notice in odd if " archives inside " not in notice]  # which are written like all files
+    return list(odd)
 
 
 def _unused(path: Path) -> Path:

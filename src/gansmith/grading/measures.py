@@ -122,7 +122,7 @@ def _are_five_alike(runs: list[tuple[int, int]]) -> bool:
 
 
 def grey_tiles(images: Tensor, size: int = 0) -> Array:
-    """Return the same of uint8 images (25, C, H, W), in their own size by default."""
+    """Return (25, size * size) grey levels of uint8 images (25, C, H, W), by default in their own size."""
     return split_tiles(grid(images, columns=5).convert("L"), size or images.shape[-1])
 
 

@@ -69,7 +69,10 @@ def read(path: str, threads: str, num_classes: str) -> "OnnxGenerator":
 
 
 def _start(proto: Any, threads: int, num_classes: int) -> "OnnxGenerator":
-    """Return the generator of a graph. Raises what its libraries do, as where only its input says any batch."""
+    """Return the generator of a graph.
+
+    Raises the libraries' own errors, as where the input has an open batch size and the rest of the graph a fixed one.
+    """
     refuse_large(onnx.shape_inference.infer_shapes(with_batch_size(proto, BATCH), strict_mode=True, data_prop=True))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-OWN_MARK = ("Software", "Gansmith")  # of grids, as a text in the file, by which data sets pass them over
+OWN_MARK = ("Software", "Gansmith")  # of every PNG, as a text in the file, by which data sets pass grids over
 
 
 def grid(images: Tensor, *, columns: int | None = None) -> Image.Image:
@@ -29,8 +29,10 @@ def enlarge(image: Image.Image, *, at_least_px: int = 400) -> Image.Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def to_png(image: Image.Image, note: PngInfo | None = None) -> bytes:
-    """Return the picture as a PNG file's bytes, with a note inside where one is given."""
-    file = io.BytesIO()
+def to_png(image: Image.Image, **texts: str) -> bytes:
+    """Return the picture as a PNG file's bytes, marked as ours, with these texts inside."""
+    file, note = io.BytesIO(), PngInfo()
+    for key, text in (OWN_MARK, *texts.items()):
+        note.add_text(key, text)
     image.save(file, "PNG", pnginfo=note)
     return file.getvalue()

@@ -95,7 +95,7 @@ def open_storage(url: str) -> "optuna.storages.RDBStorage":
     optuna = import_optuna()
     import sqlalchemy.exc
 
-    shown, began_at, failures = without_password(url), time.monotonic(), 0
+    shown, began_at, has_raced = without_password(url), time.monotonic(), False
     # Another machine may be making the same tables at this moment.
     races = (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError, optuna.exceptions.StorageInternalError)
     while True:
@@ -103,11 +103,12 @@ def open_storage(url: str) -> "optuna.storages.RDBStorage":
             return optuna.storages.RDBStorage(url)  # type: ignore[no-any-return]
         except (ImportError, *races, sqlalchemy.exc.SQLAlchemyError, ValueError, RuntimeError) as error:
             is_held = "locked" in _cause_of(error) and time.monotonic() - began_at < PATIENCE_S
-            failures += 1
-            if not is_held and (failures > 1 or not isinstance(error, races)):
-                raise ConfigError(
-                    f"the storage {shown} cannot be used ({_cause_of(error)}); check its address and driver"
-                ) from None
+            if not is_held:
+                if has_raced or not isinstance(error, races):
+                    raise ConfigError(
+                        f"the storage {shown} cannot be used ({_cause_of(error)}); check its address and driver"
+                    ) from None
+                has_raced = True
         time.sleep(RETRY_S)
 
 

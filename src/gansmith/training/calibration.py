@@ -77,8 +77,9 @@ def calibrate_output(G: nn.Module, config: Config, frequencies: Tensor, wanted: 
     hook = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output.cpu()))
     with hook, seeded(rng("calibration", "dropout")):
         G.eval()
-        for module in G.modules():  # which stays on in samples
-            module.train(isinstance(module, Dropout))
+        for module in G.modules():
+            if isinstance(module, Dropout):  # it stays on in samples
+                module.train()
         for z in (normal, -normal):
             G(to_device(shape_latents(z, config.latent_distribution), device), to_device(y, device))
         G.train(was_training)

@@ -133,8 +133,8 @@ def wait_for(device: torch.device) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception says that a device or this machine has too little memory."""
     texts = ("can't allocate memory", "out of memory")  # of torch, on processors and on devices
-    is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return is_known or (isinstance(error, RuntimeError) and any(text in str(error) for text in texts))
+    is_torchs = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return isinstance(error, MemoryError) or is_torchs
 
 
 def use_threads(threads: int) -> None:

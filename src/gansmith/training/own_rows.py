@@ -33,10 +33,10 @@ def custom_choices(config: Config) -> dict[str, str]:
 
 
 @torch.no_grad()
-def refuse_own_code(config: Config, data: TrainingData) -> None:
-    """Raise ConfigError where a program's own networks do not fit; what they raise themselves goes on.
+def refuse_own_shapes(config: Config, data: TrainingData) -> None:
+    """Raise ConfigError where a program's own networks return tensors of another shape.
 
-    Asked before anything is written.
+    Exceptions that they raise themselves pass through. Called before anything is written.
     """
     if "network" not in custom_choices(config):
         return
@@ -51,4 +51,4 @@ def refuse_own_code(config: Config, data: TrainingData) -> None:
 def _refuse_shape(config: Config, what: str, output: object, wanted: tuple[int, ...]) -> None:
     found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if found != wanted:
-        raise ConfigError(f"network {config.network!r}: {what} is {found} for two latents; it must be {wanted}")
+        raise ConfigError(f"network {config.network!r}: {what} is {found} for a batch of two; it must be {wanted}")

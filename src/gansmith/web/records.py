@@ -14,7 +14,7 @@ from gansmith import runs
 from gansmith.advice import ADVICE, SOURCES
 from gansmith.checkpoints import named_checkpoints
 from gansmith.config import FIELDS, NAME, Config, name_of
-from gansmith.errors import GansmithError, NotFoundError, RunError
+from gansmith.errors import GansmithError, NotFoundError
 from gansmith.files import read_json
 from gansmith.recipes import RECIPES
 from gansmith.runs import RunDirectory
@@ -91,19 +91,6 @@ def run_ids(root: Path) -> list[str]:
     return sorted(found)
 
 
-def open_run(path: Path) -> RunDirectory:
-    """Return the run in a directory as `runs.open_run` does; RunError for pipes and devices, which no reading ends."""
-    folders = [str(path)]
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                elif not entry.is_file() and not entry.is_dir() and os.path.exists(entry.path):
-                    raise RunError(f"{entry.path} is neither a file nor a folder; remove it")
-    return runs.open_run(path)
-
-
 def stamp_of(directory: Path) -> Stamp:
     """Return what changes whenever a run directory does: times and sizes of its files, and whether it is locked."""
     found = []
@@ -130,7 +117,7 @@ def card(root: Path, run_id: str) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1024)
 def _card(path: Path, stamp: Stamp) -> dict[str, Any]:
     try:
-        return _card_of(open_run(path))
+        return _card_of(runs.open_run(path))
     except (GansmithError, OSError) as error:
         return {"id": path.name, "status": "unreadable", "error": without_path(str(error), path), "failures": []}
 
@@ -143,7 +130,7 @@ def _card_of(run: RunDirectory) -> dict[str, Any]:
         "id": run.directory.name,
         "recipe": config.recipe,
         "data": config.data,
-        **progress(run),
+        **progress(run, rows),
         **_score(run),
         "failures": list(dict.fromkeys(row["failure"] for row in rows if row.get("kind") == "failure")),
         "grid": grids[-1][0] if grids else None,
@@ -153,10 +140,14 @@ def _card_of(run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def progress(run: RunDirectory) -> dict[str, Any]:
-    """Return how far a run is: its status, images seen and to see, images per second, seconds left."""
+def progress(run: RunDirectory, log: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Return how far a run is: its status, images seen and to see, images per second, seconds left.
+
+    Args:
+        log: its rows, where they were read already.
+    """
     status = run.status
-    rows = _newest_rows(run.log_path) if status == "running" else run.log
+    rows = log if log is not None else _newest_rows(run.log_path) if status == "running" else run.log
     saved = [int(path.name) for path in named_checkpoints(run.directory)]
     seen = max([0, *saved[-1:], *(row["images_seen"] for row in rows[-1:])])
     rate = images_per_s(rows[-RECENT:] if status == "running" else rows)
@@ -222,7 +213,7 @@ def details(root: Path, run_id: str, *, given: Path) -> dict[str, Any]:
         given: the directory of runs as the user named it.
     """
     path = run_path(root, run_id)
-    run = open_run(path)
+    run = runs.open_run(path)
     facts = run.facts()
     return {
         **card(root, run_id),

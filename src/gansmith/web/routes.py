@@ -256,7 +256,7 @@ async def _counted(studio: Studio, messages: Any) -> Any:
 
 
 async def run_log(call: Call) -> Any:
-    run = records.open_run(records.run_path(call.studio.root, call.path("run")))
+    run = runs.open_run(records.run_path(call.studio.root, call.path("run")))
     return {"log": await asyncio.to_thread(lambda: run.log), "metrics": await asyncio.to_thread(lambda: run.metrics)}
 
 
@@ -447,7 +447,7 @@ async def resume(call: Call) -> Any:
     given = {name: value for name, value in call.body.model_dump().items() if value is not None}
     if len(given) > 1:
         raise ConfigError("minutes and images each set the length; give one of them")
-    records.open_run(path)
+    runs.open_run(path)
     seen = max((int(found.name) for found in named_checkpoints(path)), default=0)
     if given.get("images", seen + 1) <= seen:
         raise ConfigError(f"images is {given['images']:,}, but {path.name} has seen {seen:,} already; give more")
@@ -459,7 +459,7 @@ async def resume(call: Call) -> Any:
 
 async def evaluate(call: Call) -> Any:
     path = records.run_path(call.studio.root, call.path("run"))
-    records.open_run(path)
+    runs.open_run(path)
     words = ["evaluate", str(path), *(["--quick"] if call.body.quick else [])]
     return _shown(call.studio.jobs.add(words, run=path.name, title=f"evaluation of {path.name}"))
 

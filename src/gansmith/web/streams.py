@@ -83,7 +83,7 @@ class Readings:
 
 def read_news(directory: Path, cursor: Cursor) -> tuple[str, Cursor]:
     """Return what is new since a cursor as one JSON object, and the cursor after it; "" where nothing is."""
-    run = records.open_run(directory)
+    run = runs.open_run(directory)
     found: dict[str, Any] = {}
     if cursor != Cursor() and _is_rewritten(run, cursor):
         cursor, found["reset"] = Cursor(), True

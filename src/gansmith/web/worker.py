@@ -28,11 +28,12 @@ from gansmith.data.prepare import Preparation
 from gansmith.errors import ConfigError, GansmithError, NotFoundError
 from gansmith.files import finite
 from gansmith.pictures.grids import enlarge, grid, to_png
+from gansmith.runs import open_run
 from gansmith.sampling import Model
 from gansmith.training.inputs import choose_images
 from gansmith.web import latents
 from gansmith.web.learn import learn
-from gansmith.web.records import open_run, run_path
+from gansmith.web.records import run_path
 from gansmith.web.shares import SHARES
 
 KEPT = 6  # generators in memory

@@ -126,7 +126,6 @@ async function refresh() {
   const large = await draw(chosen, [label]);
   if (mine !== wanted) return;
   paint($("large"), large, { scale: Math.max(1, Math.floor(336 / facts.size)) });
-  $("large").style.setProperty("--small", `${Math.max(1, Math.floor(128 / facts.size)) * Math.min(128, facts.size)}px`);
   const what = facts.has_labels ? `class ${nameOf(label)}, ` : "";
   $("caption").textContent = `${what}seed ${state.seed}, sample ${state.place + 1}`;
   $("large").setAttribute("aria-label", `Generated image: ${$("caption").textContent}`);
@@ -205,6 +204,7 @@ export function npy(latents, width) {
 }
 
 function build() {
+  $("large").style.setProperty("--small", `${Math.max(1, Math.floor(128 / facts.size)) * Math.min(128, facts.size)}px`);
   document.title = facts.title;
   $("title").textContent = facts.title;
   $("about").textContent = facts.about;

@@ -35,7 +35,7 @@ export function render(main) {
   }
 
   // Of the columns that are shown, the samples.
-  const renewTiles = debounced(() => { for (const tiles of body.querySelectorAll("[data-column]")) drawTiles(columns[tiles.dataset.column], tiles); });
+  const renewTiles = debounced(() => { for (const tiles of body.querySelectorAll(".tiles")) drawTiles(tiles.column, tiles); });
 
   function fillAdder() {
     const runs = [...state.runs.values()].filter((run) => run.images_seen > 0 && !run.error);
@@ -73,7 +73,8 @@ export function render(main) {
 
   function column(one, k) {
     const found = details.get(one.run);
-    const tiles = h("div", { class: "tiles", "data-column": k }, h("div", { class: "skeleton", style: { width: "200px", height: "200px" } }));
+    const tiles = Object.assign(h("div", { class: "tiles" }), { column: one });
+    tiles.append(h("div", { class: "skeleton", style: { width: "200px", height: "200px" } }));
     const pick = h("select", { "aria-label": `Checkpoint of ${one.run}`, onchange: () => {
       one.checkpoint = pick.value;
       remember({ runs: write(columns) });

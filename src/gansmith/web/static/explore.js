@@ -140,7 +140,7 @@ function makeView(id, found) {
     const signal = pinning();
     const title = h("div", { class: "row" }, h("h2", { class: "grow" }, "Pinned"), pins.length > 0 && h("button", { class: "quiet", onclick: () => { pins.length = 0; remember({ pins: "" }); moving.show(null); drawPins(); draw(); } }, "Clear"));
     const fill = (...parts) => keepFocus(pinned, () => clear(pinned, title, parts));
-    if (!pins.length) return fill( h("p", { class: "muted small" }, "Click images to keep them here: walk between them, find the training images nearest to one, or draw them in every class."));
+    if (!pins.length) return fill(h("p", { class: "muted small" }, "Click images to keep them here: walk between them, find the training images nearest to one, or draw them in every class."));
     try {
       const answer = await api(`/runs/${id}/explore`, { body: body({ tiles: pins.map(exact) }), signal });
       const pictures = await tilesOf(answer);
@@ -195,7 +195,7 @@ function makeView(id, found) {
     const label = model.labels.length ? ends[0].y : null;
     return same({
       terminal: `gansmith walk ${quote(source())} --seeds ${ends.map((end) => end.seed).join(",")}${label === null ? "" : ` --label ${asText(String(label))}`} --steps ${steps}`,
-      Python: `from gansmith.sampling import latent_walk; latent_walk(gs.load(${python(source())}), seeds=[${ends.map((end) => end.seed).join(", ")}], steps=${steps}${label === null ? "" : `, label=${label}`})`,
+      Python: `gs.walk(${python(source())}, seeds=[${ends.map((end) => end.seed).join(", ")}], steps=${steps}${label === null ? "" : `, label=${label}`})`,
     });
   }
 
@@ -233,15 +233,14 @@ function makeView(id, found) {
     clear(head, h("div", { class: "grow" }, h("h1", {}, "Explore"), h("p", { class: "muted" }, h("a", { href: `/runs/${id}` }, id), ` · ${found.recipe} on ${found.data}`)), checkpoint, h("a", { class: "button", href: `/compare?runs=${id}` }, "Compare"));
   }
 
+  const truncation = (form) => (chosen.truncation === 1 ? "" : form.replace("?", chosen.truncation));
   const lines = h("div");
   function drawLines() {
-    const flags = [`--seed ${chosen.seed}`, chosen.label !== "" && `--labels ${quote(asText(chosen.label))}`, `--count ${chosen.count}`, chosen.truncation !== 1 && `--truncation ${chosen.truncation}`].filter(Boolean).join(" ");
-    const keywords = [`${chosen.count}`, `seed=${chosen.seed}`, chosen.label !== "" && `labels=${/^\d+$/.test(chosen.label) ? `[${chosen.label}]` : python(chosen.label)}`, chosen.truncation !== 1 && `truncation=${chosen.truncation}`].filter(Boolean).join(", ");
+    const flags = [`--seed ${chosen.seed}`, chosen.label !== "" && `--labels ${quote(asText(chosen.label))}`, `--count ${chosen.count}`, truncation("--truncation ?")].filter(Boolean).join(" ");
+    const keywords = [`${chosen.count}`, `seed=${chosen.seed}`, chosen.label !== "" && `labels=${/^\d+$/.test(chosen.label) ? `[${chosen.label}]` : python(chosen.label)}`, truncation("truncation=?")].filter(Boolean).join(", ");
     const isOpen = lines.querySelector("details")?.open;
     keepFocus(lines, () => clear(lines, same({ terminal: `gansmith sample ${quote(source())} ${flags}`, Python: `gs.sample(${python(source())}, ${keywords})` }, isOpen)));
   }
-
-  const truncation = (form) => (chosen.truncation === 1 ? "" : form.replace("?", chosen.truncation));
 
   function nearLines(tile, many) {
     const words = [

@@ -12,7 +12,7 @@ const NUMBERS = [
   ["quality", "Near a mode", "Share of generated points within three standard deviations of a mode; of real points 99 % are.", percent],
   ["d_real", "D on real", "Mean of D's output on new real points: the probability of real, where the loss has one.", figure],
   ["d_fake", "D on fake", "The same on generated points. Where both are 0.5, D cannot tell them apart.", figure],
-  ["gradient", "Gradient on fakes", "Mean length of the gradient that a generated point receives from G's loss.", figure],
+  ["gradient", "Gradient on fakes", "Mean norm of the gradient that a generated point receives from G's loss.", figure],
   ["slope", "Gradient norm of D", "Mean norm of D's gradient at real points, which R1 keeps small.", figure],
 ];
 const LABELS = {

@@ -38,15 +38,20 @@ export async function render(main, id) {
     overlays.set(other, { log: [], metrics: [] }); // until they are here
     drawOverlays();
     const found = await api(`/runs/${other}/log`).catch((error) => toast(error.message));
+    if (!overlays.has(other)) return; // removed meanwhile
     found ? overlays.set(other, found) : overlays.delete(other);
     drawOverlays();
   }
 
-  function drawOverlays() {
-    const names = [...overlays.keys()];
+  function drawOthers() {
     const wanted = [...state.runs.keys()].filter((other) => other !== id && !overlays.has(other));
     renew(others, wanted, () => [h("option", { value: "" }, "add a run"), wanted.map((other) => h("option", { value: other }, other))]);
     others.value = "";
+  }
+
+  function drawOverlays() {
+    const names = [...overlays.keys()];
+    drawOthers();
     renew(chips, names, () => names.map((other, k) => h("button", { class: "chip", "aria-label": `Remove ${other} from the curves`, onclick: () => { overlays.delete(other); drawOverlays(); } },
       h("span", { class: "dot", style: { color: overlayColor(k) } }), other, h("span", { "aria-hidden": "true" }, "×"))));
     remember({ over: names.join(",") });
@@ -143,8 +148,7 @@ export async function render(main, id) {
   for (const other of (parameters().get("over") ?? "").split(",").filter(Boolean)) overlay(other);
   const unwatch = watch(() => {
     drawHead();
-    if (others.runs !== state.runs.size) drawOverlays();
-    others.runs = state.runs.size;
+    drawOthers();
   });
   drawHead();
   drawVerdict();
