@@ -8,6 +8,8 @@ else
 BIN := $(VENV)/bin
 endif
 READY := $(VENV)/ready
+# Where it is set, each of the tests' many processes would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check slow browser pages bench docs docs-serve dist clean
 

@@ -258,6 +258,7 @@ def interrupting(number, *, at=5, times=1):
 LENGTH = {"images": 768, "log_every": 128, "save_every": 768}
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_saves_and_returns_a_run_that_can_go_on():
     gs.OBJECTIVES["mine"] = interrupting(signal.SIGINT, times=0)
     whole = gs.train("mlp-small", objective="mine", out="whole", **LENGTH, **SMALL)
@@ -316,6 +317,7 @@ def test_events_that_nobody_takes_train_nothing():
     assert gs.open_run("run").images_seen == 0
 
 
+@pytest.mark.slow
 def test_training_works_outside_the_main_thread():
     runs = []
     thread = threading.Thread(target=lambda: runs.append(gs.train("mlp-small", images=640, out="run", **SMALL)))
@@ -466,6 +468,7 @@ def test_arrays_of_every_layout_are_the_same_images(layout, digits):
     assert images._repr_png_().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_planned_by_minutes_goes_on_for_less_than_half_of_its_plan(tiny, run_training):
     run = run_training(tiny("mlp-small", images=256, planned_images=400), "run")
     assert gs.resume(run.directory, minutes=1e-4, progress="none").images_seen > 256

@@ -112,6 +112,7 @@ def _short_trials(monkeypatch):
     monkeypatch.setattr(trials, "SAMPLES", 200)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_short_trials")
 def test_a_board_is_trained_scored_drawn_and_not_trained_again(gansmith, digit_dir, tmp_path):
     given = (

@@ -77,6 +77,7 @@ def test_training_does_not_wait_for_the_compiler(digit_dir, tmp_path, g_optimize
     assert (tmp_path / "run" / "grid.png").exists()
 
 
+@pytest.mark.slow
 def test_a_run_whose_threads_were_halved_goes_on_by_the_command_that_began_it(gansmith, digit_dir, monkeypatch):
     def on_a_busy_machine(config, data, seconds):
         return config.replace(images=64, threads=1)
@@ -220,6 +221,7 @@ def test_a_request_beyond_all_memory_is_named():
     assert "more memory than this machine has (4,000,000 GB at once)" in _beyond_memory(raised.value)
 
 
+@pytest.mark.slow
 def test_names_that_a_terminal_cannot_show_are_no_failure(run_dir, tmp_path, gansmith):
     code, _, err = gansmith("sample", run_dir, "--latents", tmp_path / "no.npy")
     assert code == 2 and "no.npy: No such file or directory; choose a place" in err
@@ -458,6 +460,7 @@ def test_epochs_become_images_and_are_said_to(gansmith, digit_dir, tmp_path):
     assert logged(tmp_path / "run")[-1] in range(900, 900 + 16)
 
 
+@pytest.mark.slow
 def test_minutes_more_are_about_so_many_images(gansmith, digit_dir, tmp_path):
     assert gansmith("train", "mlp-small", *flags(data_dir=digit_dir), "--out", tmp_path / "run")[0] == 0
     code, out, _ = gansmith("resume", tmp_path / "run", "--minutes", "0.001")
@@ -465,6 +468,7 @@ def test_minutes_more_are_about_so_many_images(gansmith, digit_dir, tmp_path):
     assert logged(tmp_path / "run")[-1] > 256
 
 
+@pytest.mark.slow
 def test_a_choice_that_the_data_changed_is_said_with_both_values(gansmith, digit_dir, tmp_path):
     sentence = "clusters is 15, not 2000: each cluster takes 24 of 360 images"
     words = ("train", "default-unlabelled", *flags(data_dir=digit_dir, clusters=2000), "--out", tmp_path / "a")

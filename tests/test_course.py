@@ -165,9 +165,8 @@ def tiles_of(grid: Path) -> np.ndarray:
     return tiles.transpose(0, 2, 1, 3).reshape(25, 28, 28, 1)
 
 
-@pytest.mark.parametrize(
-    "python", [pytest.param("", id="this"), pytest.param("KERAS_2_PYTHON", marks=pytest.mark.slow, id="keras-2")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("python", [pytest.param("", id="this"), pytest.param("KERAS_2_PYTHON", id="keras-2")])
 def test_the_cell_of_the_assignment_draws_the_grid(python, bundle):
     """Its Keras 2 variant needs a Python with tensorflow 2.15, named in KERAS_2_PYTHON."""
     folder, _ = bundle
@@ -353,6 +352,7 @@ def test_train_runs_without_gansmith_and_has_the_losses_that_gansmith_logs(bundl
     assert (folder / "samples.png").read_bytes() == grids[-1][1].read_bytes()
 
 
+@pytest.mark.slow
 def test_train_takes_the_package_beside_it_even_where_gansmith_is_installed(bundle, tmp_path):
     folder, _ = bundle
     (folder / "gansmith/training/loop.py").write_text("raise SystemExit('the copy')\n")

@@ -95,6 +95,7 @@ def test_a_notice_tells_of_training_on_the_validation_images(run_training, tiny)
     assert noticed == [True, False]
 
 
+@pytest.mark.slow
 def test_a_verdict_on_images_of_a_chosen_size_is_reused(tiny, run_training):
     run = run_training(tiny("mlp-small", size=16))
     compare([run.directory], quick=True)

@@ -242,6 +242,7 @@ RESHAPE = {"class_name": "Reshape", "config": {"name": "reshape", "target_shape"
 WEIGHTS = {"dense": {"kernel": np.ones((3, 16), "f4"), "bias": np.arange(16, dtype="f4") / 16}, "reshape": {}}
 
 
+@pytest.mark.slow
 def test_a_dense_layer_and_a_reshape_give_their_formula(tmp_path):
     """Without an input layer, as Keras 2 saves a Sequential; read by the worker process."""
     model = load_generator(write_pair(tmp_path, [dense(), RESHAPE], WEIGHTS))

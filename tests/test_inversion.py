@@ -97,6 +97,7 @@ def test_realness_is_the_share_of_samples_with_a_lower_logit(tiny, run_training)
     assert found.realness[0, 0] == pytest.approx(sum(logit < own for logit in logits) / count, abs=2 / count)
 
 
+@pytest.mark.slow
 def test_on_the_command_line(gansmith, digit_dir, monkeypatch):
     monkeypatch.setattr(inversion, "SAMPLES", 512)
     gansmith("train", "--data-dir", digit_dir, "--out", "run", *flags(images=64, clusters_per_class=1))

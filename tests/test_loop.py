@@ -94,6 +94,7 @@ def test_a_run_with_many_techniques_continues_as_well(crowd, tiny, run_training)
     assert all(np.isfinite(row["g_loss"]) for row in whole.log)
 
 
+@pytest.mark.slow
 def test_soap_goes_on_with_its_bases(tiny, run_training):
     config = tiny(g_optimizer="soap", d_optimizer="soap", images=400, beta1=0.3)
     whole = run_training(config, "whole")

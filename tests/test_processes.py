@@ -207,6 +207,7 @@ for asked in ("cpu", "cuda", "auto"):
 """
 
 
+@pytest.mark.slow
 def test_more_processes_than_gpus_are_refused(tmp_path):
     codes, out, err = finish(start(["-c", JOIN, 2], 2))
     assert codes == [0, 0], err
@@ -485,6 +486,7 @@ def test_a_job_whose_time_is_over_queues_itself_again(tmp_path, code, status, is
     assert ("requeue 7" in asked) is is_queued and "--cpus-per-task=16 torchrun --nnodes=2" in asked
 
 
+@pytest.mark.slow
 def test_process_0_alone_evaluates_and_other_commands_are_refused(tmp_path, tiny, run_training):
     run = run_training(tiny("mlp-small"))
     words = ["-m", "gansmith", "evaluate", run.directory, "--quick", "--count", 200]

@@ -27,7 +27,8 @@ def test_a_small_sample_is_painted_two_pixels_to_a_character(tmp_path):
     assert styles == {"#ffffff on #ffffff", "#000000 on #000000"}
 
 
-@pytest.mark.parametrize("in_a_cell", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("in_a_cell", [False, True])
 def test_a_terminal_gets_a_bar_and_a_picture_and_a_cell_with_a_command_gets_lines(digit_dir, tmp_path, in_a_cell):
     flags = [word for name, value in TINY.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     ours, theirs = pty.openpty()

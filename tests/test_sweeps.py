@@ -398,6 +398,7 @@ def test_a_database_that_another_program_holds_is_waited_for(held_database):
     release.join()
 
 
+@pytest.mark.slow
 def test_a_database_that_is_held_too_long_ends_the_sweep_with_a_sentence(held_database, monkeypatch):
     study, _, url = held_database
     monkeypatch.setattr(studies, "PATIENCE_S", 0.2)

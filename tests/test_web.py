@@ -464,9 +464,9 @@ def test_an_answer_that_is_not_read_is_given_up(monkeypatch):
     async def talk() -> None:
         async with serving(answer) as (address, state):
             readings = []
-            for pause_s in (0.01, 4.0):
+            for pause_s in (0.01, 2.5):
                 reader, writer = await asyncio.open_connection(*address)
-                writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+                writer.write(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
                 await asyncio.sleep(pause_s)
                 with contextlib.suppress(ConnectionResetError):
                     readings.append(len(await asyncio.wait_for(reader.read(), 10)) if state.connections else 0)

@@ -138,6 +138,7 @@ def test_a_training_is_none_of_those_that_torchrun_started(tmp_path, monkeypatch
     assert started[0]["GANSMITH_THREADS"] == "1" and started[0]["OMP_NUM_THREADS"] == "3" and "PATH" in started[0]
 
 
+@pytest.mark.slow
 def test_a_training_waits_for_its_directory_tells_its_scores_and_stops(tmp_path, digit_dir):
     directory, log = tmp_path / "run", tmp_path / "logs" / "run.txt"
     unpack(TrainingProcess(str(directory), ()).pack(), directory)  # of a training that was refused: nothing
