@@ -348,7 +348,7 @@ def open_run(run: "Run | RunDirectory | Path | str") -> Run:
 
 
 def load(source: "Run | Path | str", *, num_classes: int | None = None, device: str = "cpu") -> Model:
-    """Return the generator of a run, a checkpoint or a file: .safetensors, .onnx, or Keras files.
+    """Return the generator of a run, a checkpoint or a file: .safetensors, .onnx, .pt2, or Keras files.
 
     >>> gs.load(run.checkpoints()[-1] / "generator.safetensors").spec.size
     28

@@ -21,8 +21,9 @@ from gansmith.runs import holds_run, open_run
 from gansmith.sampling import Model, draw_latents
 
 KERAS_SUFFIXES = (".json", ".h5", ".hdf5", ".keras")
-GENERATOR_SUFFIXES = (".safetensors", ".onnx", *KERAS_SUFFIXES)
-TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pkl", ".pickle", ".pt2")  # never read
+GRAPH_SUFFIXES = (".onnx", ".pt2")
+GENERATOR_SUFFIXES = (".safetensors", *GRAPH_SUFFIXES, *KERAS_SUFFIXES)
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pkl", ".pickle")  # never read
 TENSORFLOW_FORMS = {".tflite": "a model of TensorFlow Lite", ".pb": "a graph of TensorFlow"}  # never read either
 
 
@@ -47,8 +48,8 @@ def model_metadata(model: Model) -> dict[str, str]:
 def load_generator(path: Path | str, *, num_classes: int | None = None) -> Model:
     """Return the generator of a run directory (its newest checkpoint), of a checkpoint, or of a file.
 
-    Files may be .safetensors, .onnx, .keras, .h5 or .hdf5, or a Keras .json with its weights in the same folder; those
-    of other programs too.
+    Files may be .safetensors, .onnx, .pt2, .keras, .h5 or .hdf5, or a Keras .json with its weights in the same folder;
+    those of other programs too.
 
     Args:
         num_classes: of a file of another program that takes labels and does not say how many there are.
@@ -59,7 +60,7 @@ def load_generator(path: Path | str, *, num_classes: int | None = None) -> Model
     path = find_generator(Path(path))
     G: Any = None
     suffix = path.suffix.lower()
-    if suffix == ".onnx":
+    if suffix in GRAPH_SUFFIXES:
         from gansmith.importers.onnx import read_onnx
 
         G, metadata = read_onnx(path, num_classes)
@@ -129,11 +130,6 @@ def find_generator(path: Path) -> Path:
         if latest is None:
             raise NotFoundError(f"{path} has no checkpoint yet; let it train until its first save")
         return latest / "generator.safetensors"
-    if path.suffix.lower() == ".pt2":
-        raise DataError(
-            f"{path} is read by torch.export.load, which unpickles what it contains and so can run any code; it is "
-            "therefore never read; give the run, or the same generator as ONNX (gansmith export RUN --format onnx)"
-        )
     if path.suffix.lower() in TORCH_SUFFIXES:
         raise DataError(
             f"{path} is a pickle of torch's, which can run any code when it is read and is therefore never read; "

@@ -26,7 +26,7 @@ def sample(
     Parameters
     ----------
     source
-        Run directory, checkpoint, or a generator as .safetensors, .onnx, .keras, or a Keras pair .json and .h5.
+        Run directory, checkpoint, or a generator as .safetensors, .onnx, .pt2, .keras, or a Keras pair .json and .h5.
     count
         How many images; 25 by default.
     seed
@@ -130,7 +130,7 @@ def walk(
     Parameters
     ----------
     source
-        Run directory, checkpoint, or a generator as .safetensors, .onnx, .keras, or a Keras pair .json and .h5.
+        Run directory, checkpoint, or a generator as .safetensors, .onnx, .pt2, .keras, or a Keras pair .json and .h5.
     seeds
         Samples to visit, such as 0,1,2,3 or 0-3; a walk through classes stays at the first.
     label

@@ -54,16 +54,21 @@ def read(path: str, threads: str, num_classes: str) -> "OnnxGenerator":
         raise DataError(f"it is larger than {MAX_BYTES:,} bytes")
     proto = onnx.load_model_from_string(Path(path).read_bytes())
     load_weights_beside(proto, Path(path).parent)
+    return generator_of(proto, int(threads), int(num_classes))
+
+
+def generator_of(proto: Any, threads: int, num_classes: int) -> "OnnxGenerator":
+    """Return the generator of a graph with all its weights; as `read`."""
     refuse_operators(proto)
     drop_shapes(proto)
-    fix_open_inputs(proto, int(num_classes))
+    fix_open_inputs(proto, num_classes)
     try:
-        return _start(proto, int(threads), int(num_classes))
+        return _start(proto, threads, num_classes)
     except (DataError, MemoryError):
         raise
     except Exception as error:  # of ONNX or ONNX Runtime, whose kinds have no common one
         try:
-            return _start(with_batch_size(proto, 1), int(threads), int(num_classes))
+            return _start(with_batch_size(proto, 1), threads, num_classes)
         except Exception:
             raise error from None
 
