@@ -168,7 +168,7 @@ def write_bad_handins(folder: Path, digits: np.ndarray, *, outside: Path, port: 
         "crashing": "crashed",
         "endless": "out of time",
         "copied": "copies of training images",
-        "hard-coded": "the images do not depend on the latents",
+        "hard-coded": "the same images for different latents",
         "stored-grid": "no generator",
         "noise": "far from real images",
         "memory-bomb": "out of memory",

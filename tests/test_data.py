@@ -49,7 +49,7 @@ def test_check_prints_source_size_and_hash(gansmith, digit_dir):
     code, out, _ = gansmith("data", "check", "mnist", "--data-dir", digit_dir)
     images = load_data("mnist", data_dir=digit_dir)
     assert code == 0 and out.splitlines()[:3] == [
-        "mnist: 400 images of 28x28, 1 channel to train on, 10 classes",
+        "mnist: 400 images of 28x28, 1 channel, 10 classes, before some are held out",
         f"source: {digit_dir}",
         f"sha256: {images.sha256}",
     ]

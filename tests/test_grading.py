@@ -37,7 +37,7 @@ from gansmith.config import resolve
 from gansmith.coursework.kit import LIBRARIES
 from gansmith.errors import ConfigError, DataError, GansmithError, NotFoundError
 from gansmith.grading import handins, measures, pages, sandbox, worker
-from gansmith.grading.grader import read_images
+from gansmith.grading.grader import FEWEST_DISTINCT, read_images
 from gansmith.grading.settings import Settings, read_settings, settings_text
 from gansmith.pictures.grids import enlarge, grid
 
@@ -515,7 +515,7 @@ def test_three_hand_ins_get_their_lines_pages_and_no_code_of_theirs_runs_here(ga
     with (tmp_path / "grades" / "results.csv").open(newline="") as file:
         rows = {row["student"]: row for row in csv.DictReader(file)}
     assert {name: row["result"] for name, row in rows.items()} == {
-        "'=1+1": "the images do not depend on the latents", "<b>crashing": "crashed", "empty": "no hand-in",
+        "'=1+1": "the same images for different latents", "<b>crashing": "crashed", "empty": "no hand-in",
     }  # fmt: skip
     assert "FileNotFoundError" in rows["<b>crashing"]["notes"] and rows["empty"]["points"] == "0 of 100"
     assert f"sandbox {WORKING[0]}" in out and "3 of 3" in out
@@ -604,3 +604,13 @@ def test_every_kind_of_hand_in_gets_its_line_within_five_minutes(trained, tmp_pa
     assert not [
         one for one in psutil.process_iter(["cmdline"]) if "gansmith.grading.worker" in (one.info["cmdline"] or [])
     ]
+
+
+def test_images_that_others_equal_are_no_new_ones():
+    """Of 2,000 looked up among N stored pictures, each by chance, (1 - 1 / N) ** 1999 are unlike all others."""
+    stored = torch.arange(10_000, dtype=torch.int32).view(torch.uint8).view(-1, 1, 2, 2)
+    for number in (20, 400, 10_000):
+        drawn = stored[torch.randint(number, (2_000,))]
+        expected = (1 - 1 / number) ** 1999
+        assert measures.distinct_share(drawn) == pytest.approx(expected, abs=0.04) and expected < FEWEST_DISTINCT
+    assert measures.distinct_share(stored[:2_000]) == 1

@@ -29,7 +29,7 @@ ADVICE = {
     "weight_init": "to repeat a paper: normal is DCGAN's",
     "g_activation": "to repeat a paper, or to compare",
     "d_activation": "to repeat a paper, or to compare",
-    "g_dropout": "to repeat pix2pix-like recipes; samples then vary with each draw",
+    "g_dropout": "to repeat pix2pix-like recipes; it stays on in sampling, the same for the same seed",
     "d_dropout": "where D overfits a small set and no augmentation fits",
     "spectral_norm": "with hinge loss and no gradient penalty",
     "style_mixing": "with style-based networks alone",

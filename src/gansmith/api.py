@@ -531,14 +531,15 @@ def evaluate(
     Args:
         target: a run, a checkpoint, a generator file, a .npz of images or a folder of them.
         data: the real images; by default those the generator was trained on, MNIST for images from files.
-        count: samples; by default 10,000, or 2,000 with `quick`.
+        count: samples; by default 10,000, or 2,000 with `quick`. FD ratio and gates use the largest of 1,000, 2,000,
+            5,000 and 10,000 that they fill, FID all.
         quick: fewer samples and metrics.
         seed: samples 0 to count - 1 of this seed.
         fid: measure also the FID of Inception v3 against all training images; an hour or more for 50,000.
         fid_weights: the file of its weights, where it cannot be downloaded.
         num_classes: as of `load`.
         resize: crop, pad or stretch: how samples of another size become as large as the real images; empty: a black
-            border is cut off or added where all images have one, else they are cropped.
+            border is cut off or added where all images have one, else they are cropped to squares and resized.
         device: where networks compute: auto (an accelerator where there is one), cpu, cuda or mps.
     """
     data = _own_images(target) if data is None else _real_images(target, data)

@@ -89,8 +89,8 @@ class Config:
     uses.
 
     Attributes:
-        origins: where each value came from: "argument", "environment", a file's name, or "recipe NAME"; a field that
-            is absent has its default. Not part of what is compared.
+        origins: where each value came from: "argument", "environment", a file's name, "recipe" or "start-from"; a field
+            that is absent has its default. Not part of what is compared.
     """
 
     recipe: str = _field("default", "name of the row these choices started from", group="Data", is_circumstance=True)
@@ -163,7 +163,7 @@ class Config:
     )
     minibatch_stddev: int = _network(
         0,
-        "group size of the discriminator's minibatch standard deviation (0: none); it must divide the batch",
+        "group size of the discriminator's minibatch standard deviation (0: none), or the nearest divisor of the batch",
         low=0,
         high=65_536,
         technique=True,

@@ -72,7 +72,8 @@ def evaluate(
     layers = load_inception(None if fid_weights is None else Path(fid_weights)) if fid or fid_weights else None
     checkpoint = _checkpoint(target) if is_generator(target) else None
     run = None if checkpoint is None else run_of(checkpoint)
-    model, samples, notices, count = None, None, list[str](), count or (QUICK if quick else FULL)
+    asked, count = count, count or (QUICK if quick else FULL)
+    model, samples, notices = None, None, list[str]()
     if checkpoint is not None:
         model = load_generator(checkpoint, num_classes=num_classes)
         if run is not None and data is None:  # another data set is in another folder
@@ -96,6 +97,8 @@ def evaluate(
         "seed": None if checkpoint is None else seed,
     }
     row |= _measure(samples, real, notices, quick=quick, layers=layers, device=place)
+    if asked and row["n"] < len(samples):
+        row["notices"].append(f"FD ratio and gates are of {row['n']:,} of {len(samples):,} samples")
     if run is not None:
         _save(run, row)
     return Verdict(row)

@@ -47,7 +47,8 @@ class Inversion:
     True
 
     Attributes:
-        latents: float32 (N, latent_dim) as `sample(latents=...)` and exported files take them.
+        latents: float32 (N, latent_dim), one longer where ids are drawn from the latents, as `sample(latents=...)` and
+            exported files take them.
         labels: int64 (N,), -1 where the generator knows no labels.
         images: uint8 (N, H, W, C), what the generator draws from these.
         pictures: uint8 (N, H, W, C), as they were prepared.

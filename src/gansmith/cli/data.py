@@ -42,7 +42,8 @@ def check(name: str, /, *, data_dir: Path | None = None) -> int:
     images = load_data(name, data_dir=data_dir)
     channels, height, width = images.pixels.shape[1:]
     shape = f"{height}x{width}, {channels} channel{'' if channels == 1 else 's'}"
-    print(f"{name}: {len(images):,} images of {shape} to train on, {images.num_classes or 'no'} classes")
+    classes = f"{images.num_classes or 'no'} classes"
+    print(f"{name}: {len(images):,} images of {shape}, {classes}, before some are held out")
     print(f"source: {images.source}")
     print(f"sha256: {images.sha256}")
     for notice in images.notices:

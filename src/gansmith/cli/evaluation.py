@@ -38,7 +38,8 @@ def evaluate(
     data_dir
         Folder that holds those images.
     count
-        Number of samples; 10,000 by default, 2,000 with --quick.
+        Number of samples; 10,000 by default, 2,000 with --quick. FD ratio and gates use the largest of 1,000, 2,000,
+        5,000 and 10,000 that they fill, FID all.
     quick
         Use fewer samples and metrics; takes seconds.
     seed
@@ -90,7 +91,8 @@ def compare(
     data_dir
         Folder that holds those images.
     count
-        Number of samples of each; 10,000 by default, 2,000 with --quick.
+        Number of samples of each; 10,000 by default, 2,000 with --quick. FD ratios and gates use the largest of 1,000,
+        2,000, 5,000 and 10,000 that they fill.
     quick
         Use fewer samples and metrics; takes seconds.
     seed

@@ -1,6 +1,7 @@
 """What is measured on the images of hand-ins: is the grid of this seed, are images copies, and of what."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -135,8 +136,9 @@ def seed_of(picture: Array, drawn: Mapping[int, Tensor]) -> int | None:
 
 
 def distinct_share(images: Tensor) -> float:
-    """Return the number of different images over the number of images."""
-    return len({image.tobytes() for image in images.numpy()}) / len(images)
+    """Return the share of images that no other one equals."""
+    counts = Counter(image.tobytes() for image in images.numpy())
+    return sum(count == 1 for count in counts.values()) / len(images)
 
 
 def count_copies(train: Images, held_out: Images, drawn: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[float, int]]:

@@ -157,6 +157,8 @@ def images_by(function: Callable[[Any], Any], latent_dim: int, form: list[Any], 
     output = np.concatenate([as_array(function(part)) for part in np.array_split(z, -(-count // BATCH))])
     if len(output) != count:
         raise ValueError(f"generate(z) gives {len(output)} images for {count} latents")
+    if not np.isfinite(output.astype(np.float64)).all():
+        raise ValueError("generate(z) gives values that are not finite")
     form[:] = form or [forms.form_of(output)[0]]
     return np.clip(np.rint((form[0].images(output) + 1) * 127.5), 0, 255).astype(np.uint8)
 
