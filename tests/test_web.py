@@ -18,6 +18,7 @@ import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.request import urlopen
 
 import numpy as np
@@ -39,7 +40,7 @@ from gansmith.runs import create_run
 from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import train_events
 from gansmith.training.losses import BUILT_IN_OBJECTIVES
-from gansmith.web import answers, guard, records, streams, uploads, worker
+from gansmith.web import answers, guard, records, routes, streams, uploads, worker
 from gansmith.web import server as web_server
 from gansmith.web.guard import NOTEBOOKS, TooLarge, host_name, own_hosts
 from gansmith.web.jobs import MAX_WAITING, Jobs
@@ -1124,3 +1125,74 @@ def test_memory_stays_bounded_and_cut_off_bodies_leave_nothing(server, root):
     if sys.platform == "linux":
         peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{server.process.pid}/status").read_text())[1]
         assert int(peak) < 150_000
+
+
+def test_a_run_that_waits_is_said_to_and_a_number_is_not_given_again(tmp_path):
+    """A page or program that opens it at once may ask again; a repeated removal hits no later job."""
+    jobs = Jobs(tmp_path)
+    words = ["train", "mlp-small"]
+    first = jobs.add(words, run="0001-mlp-small-mnist", title="a")
+    for run, kind in (("0001-mlp-small-mnist", "NotBegun"), ("another", "NotFoundError")):
+        app = SimpleNamespace(state=SimpleNamespace(studio=SimpleNamespace(jobs=jobs, root=tmp_path)))
+        asked = SimpleNamespace(path_params={"run": run}, app=app)
+        answered = json.loads(routes._not_found(asked, NotFoundError("no run")).body)["error"]
+        assert answered["kind"] == kind and ("waits for its turn" in answered["message"]) == (kind == "NotBegun")
+    assert jobs.stop(first["id"])["state"] == "removed"
+    second = jobs.add(words, run="0001-mlp-small-mnist", title="b")
+    assert second["id"] != first["id"]
+
+
+def test_streams_end_with_the_server(root):
+    """Ctrl-C with a page open prints nothing."""
+    opened = Server(root)
+    stream = opened.listen("/api/v1/events")
+    next_news(stream, "overview")
+    opened.process.send_signal(signal.SIGINT)
+    _, said = opened.process.communicate(timeout=20)
+    assert said == "" and stream.read().strip() == b""
+    opened.close()
+
+
+def test_a_log_that_grows_is_sent_as_it_was(tmp_path):
+    """Its length was said before its end was read."""
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"x" * 1000)
+    answer = routes._Snapshot(path, stat_result=path.stat())
+    path.write_bytes(b"x" * 1500)
+    sent = []
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "asgi": {"spec_version": "2.4"}, "method": "GET", "headers": []}
+    asyncio.run(answer(scope, None, send))
+    assert sum(len(message.get("body", b"")) for message in sent) == 1000 and not sent[-1].get("more_body")
+
+
+def test_viewers_are_counted_from_their_answers_on():
+    studio = SimpleNamespace(viewers=0)
+    answer = routes._Watched(studio, iter(()))
+    assert studio.viewers == 1
+
+    async def nobody(message) -> None:
+        raise OSError
+
+    with pytest.raises(BaseException):  # noqa: B017
+        asyncio.run(answer({"type": "http", "asgi": {"spec_version": "2.4"}}, None, nobody))
+    assert studio.viewers == 0
+
+
+def test_a_run_that_cannot_be_read_for_a_moment_is_followed_on(tmp_path, digit_dir):
+    run = make_run(tmp_path, "run", digit_dir)
+    config = (run.directory / "config.toml").read_text()
+    opened = Server(tmp_path)
+    try:
+        stream = opened.listen("/api/v1/runs/run/events")
+        next_news(stream)
+        (run.directory / "config.toml").write_text("half [")
+        assert "TOML" in next_news(stream, "trouble")[1]["message"]
+        (run.directory / "config.toml").write_text(config)
+        run.append(run.log_path, {"images_seen": 400, "d_loss": 1.5, "images_per_s": 9.0})
+        assert next_news(stream)[1]
+    finally:
+        assert "Traceback" not in opened.close()

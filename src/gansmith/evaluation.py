@@ -89,7 +89,7 @@ def evaluate(
     if samples is None:
         samples = read_samples(target, real.train, resize=resize).shuffled(count)
     samples = in_form_of(real.train, samples, resize=resize)
-    row = {
+    row: dict[str, Any] = {
         "target": str(target),
         "images_seen": _images_seen(checkpoint),
         "tier": "quick" if quick else "full",

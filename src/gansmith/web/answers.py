@@ -39,7 +39,7 @@ class Card(BaseModel):
     """A run in short; one that cannot be read has an id, a status, no failures and an error alone."""
 
     id: str
-    status: str = Field(description="running, finished, stopped, failed, interrupted or unreadable")
+    status: str = Field(description="running, finished, stopped, failed, killed, unknown or unreadable")
     failures: list[str]
     error: str = ""
     reason: str | None = None

@@ -14,9 +14,10 @@ import re
 import socket
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
@@ -29,7 +30,7 @@ BODY_S = 30.0  # a JSON body must have arrived by then; so long may an upload pa
 # Requests a second and in a burst, of one client: what makes the machine work, and all the rest.
 RATES = {"work": (60.0, 120.0), "other": (400.0, 800.0)}
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-_EVERY = ("0.0.0.0", "::")
+EVERY_ADDRESS = ("0.0.0.0", "::")
 # Pages of a notebook on this machine, which may show the studio in a frame.
 NOTEBOOKS = ("http://localhost:*", "http://127.0.0.1:*")
 _BODY_TYPES = ("application/json", "application/octet-stream")
@@ -46,6 +47,7 @@ class Guard:
         host: the address it listens on.
         names: others that it is reached by, as through a reverse proxy.
         token: what a client must show; empty on loopback.
+        end_streams: ends the answers of `app` that would go on for ever.
         clients: the rate limiter's state, by client and kind.
     """
 
@@ -53,6 +55,7 @@ class Guard:
     host: str
     names: tuple[str, ...] = ()
     token: str = ""
+    end_streams: Callable[[], None] = lambda: None
     clients: "OrderedDict[tuple[str, str], tuple[float, float]]" = field(default_factory=OrderedDict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,7 +107,8 @@ class Guard:
 
     def _is_own_host(self, authority: str) -> bool:
         name = host_name(authority)
-        return name in (*own_hosts(self.host), *self.names) or (self.host in _EVERY and _is_of_this_machine(name))
+        is_own = name in (*own_hosts(self.host), *self.names)
+        return is_own or (self.host in EVERY_ADDRESS and _is_of_this_machine(name))
 
     def _is_own_origin(self, scope: Scope, headers: Headers) -> bool:
         """Whether a request comes from this server's own pages, from a program, or opens a page by a link."""
@@ -121,12 +125,14 @@ class Guard:
         if not self.token:
             return True
         shown = HTTPConnection(scope).cookies.get(COOKIE, "")
-        bearer = headers.get("authorization", "").removeprefix("Bearer ")
-        return self._is_login(scope) or any(_same(text, self.token) for text in (shown, bearer))
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        shown_by = (shown, bearer if scheme.lower() == "bearer" else "")
+        return self._is_login(scope) or any(_same(text, self.token) for text in shown_by)
 
     def _is_login(self, scope: Scope) -> bool:
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])
-        return scope["method"] == "GET" and not scope["path"].startswith("/api/") and _same(given[0], self.token)
+        is_page = scope["method"] in ("GET", "HEAD") and not scope["path"].startswith("/api/")
+        return is_page and _same(given[0], self.token)
 
     def _is_within_rate(self, scope: Scope) -> bool:
         """Take one request from the client's bucket of its kind; False where it is empty."""
@@ -148,7 +154,7 @@ def own_hosts(host: str) -> tuple[str, ...]:
 
     The port may be another one where a tunnel leads here. Only names keep other sites out.
     """
-    if host in _EVERY:
+    if host in EVERY_ADDRESS:
         return ()
     name = f"[{host}]" if ":" in host else host.lower()
     return (*_LOOPBACK, name) if is_loopback(host) else (name,)
@@ -283,7 +289,10 @@ async def answer(send: Sender, status: int, sentence: str) -> None:
 async def login(send: Sender, scope: Scope, token: str) -> None:
     """Keep the token in a cookie that scripts cannot read, and open the page without it in the address."""
     cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000"
-    place = f"/{quote(scope['path'].lstrip('/'))}"  # a path on this server, whatever was asked for
+    given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    query = urlencode([(name, value) for name, value in given if name != "token"])
+    # a path on this server, whatever was asked for
+    place = f"/{quote(scope['path'].lstrip('/'))}" + (f"?{query}" if query else "")
     headers = [
         (b"location", place.encode()),
         (b"set-cookie", cookie.encode()),

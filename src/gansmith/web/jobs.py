@@ -6,6 +6,7 @@ The trainer holds the lock for as long as it lives, so no process number is ever
 and end. One training runs at a time, also beside those that other programs run in the same directory.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -19,11 +20,12 @@ from typing import Any
 
 from gansmith import runs
 from gansmith.errors import NotFoundError, RunError
-from gansmith.files import read_json, write_json
+from gansmith.files import read_json, write_json, write_text
 from gansmith.workers.process import last_said
 
 FOLDER = ".studio"
 MAX_WAITING = 50
+FULL_BYTES = 2**20  # free; a disk with less is full
 _KEPT = 100  # of those that have ended
 _INTERRUPTED = 130  # exit code of what was stopped
 _START_S = 20.0  # from the start of a process until it holds its lock, at most
@@ -80,7 +82,10 @@ class Jobs:
         is_young = not (path / "reaped").exists() and abs(time.time() - (path / "started").stat().st_mtime) < _START_S
         if process.poll() is None if process else is_young:
             return {"state": "running", "is_stopping": (path / "stop").exists()}
-        return {"state": "ended", "code": None, "message": "its process was killed, or its machine went down"}
+        why = "its process was killed, or its machine went down"
+        if shutil.disk_usage(path).free < FULL_BYTES:
+            why = "its process ended, and the disk is full; free some space first"
+        return {"state": "ended", "code": None, "message": why}
 
     def add(self, words: list[str], *, run: str, title: str) -> dict[str, Any]:
         """Put a training at the end of the queue.
@@ -101,10 +106,17 @@ class Jobs:
             raise RunError(f"{job['run']} is being trained or waits for it; stop that first")
         for old in [other for other in jobs if other["state"] == "ended"][:-_KEPT]:
             shutil.rmtree(self.folder / old["id"])
-        number = max((int(path.name) for path in self.folder.glob("[0-9]*")), default=0) + 1
-        path = self.folder / f"{number:04d}"
+        number = max((int(path.name) for path in self.folder.glob("[0-9]*")), default=0)
+        with contextlib.suppress(OSError, ValueError):  # of one that was taken out, which a page may still name
+            number = max(number, int((self.folder / "last").read_text()))
+        path = self.folder / f"{number + 1:04d}"
         path.mkdir(parents=True)
-        write_json(path / "job.json", job)
+        try:
+            write_json(path / "job.json", job)
+            write_text(self.folder / "last", path.name)
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return {**job, "id": path.name, **self._state(path)}
 
     def find(self, job_id: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
+from starlette.types import Message, Receive, Scope, Send
 
 from gansmith import runs
 from gansmith.checkpoints import named_checkpoints
@@ -63,6 +65,11 @@ class Studio:
     viewers: int = 0
     of_runs: streams.Readings = field(default_factory=partial(streams.Readings, streams.RUN_S))
     of_all: streams.Readings = field(default_factory=partial(streams.Readings, streams.ALL_S))
+
+    def close_streams(self) -> None:
+        """Let the streams of events end."""
+        self.of_runs.close()
+        self.of_all.close()
 
     def snapshot(self) -> dict[str, str]:
         """Return the overview as JSON texts for `streams.follow_all`."""
@@ -121,7 +128,7 @@ class Endpoint:
         except ValidationError as error:
             return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "ConfigError", _sentence(error))
         except NotFoundError as error:
-            return problem(HTTPStatus.NOT_FOUND, "NotFoundError", _inside(request, error))
+            return _not_found(request, error)
         except GansmithError as error:
             return problem(HTTPStatus.BAD_REQUEST, type(error).__name__, _inside(request, error))
         except Busy as error:
@@ -151,16 +158,30 @@ def as_json(found: Any, status: int = HTTPStatus.OK) -> Response:
 
 
 def _inside(request: Request, error: Exception) -> str:
-    """Return an error's sentence without the place of the runs directory."""
-    return str(error).replace(f"{request.app.state.studio.root}{os.sep}", "")
+    """Return an error's sentence without the places of the runs directory and of uploads."""
+    return re.sub(
+        r"\.studio/uploads/[0-9a-f]{16}/", "", str(error).replace(f"{request.app.state.studio.root}{os.sep}", "")
+    )
+
+
+def _not_found(request: Request, error: Exception) -> Response:
+    """Say of a run that waits in the queue, or has not written anything yet, that it will come."""
+    run_id = request.path_params.get("run")
+    waiting = (job for job in request.app.state.studio.jobs.all() if job["run"] == run_id and job["state"] != "ended")
+    job = next(waiting, None) if run_id else None
+    if job is None:
+        return problem(HTTPStatus.NOT_FOUND, "NotFoundError", _inside(request, error))
+    what = "waits for its turn" if job["state"] == "queued" else "reads its data"
+    return problem(HTTPStatus.NOT_FOUND, "NotBegun", f"{run_id} {what}; it has nothing to show yet")
 
 
 async def _read_body(model: type[BaseModel], request: Request) -> BaseModel:
     try:
-        found = json.loads(await request.body() or b"{}")
-    except (ValueError, RecursionError):
+        return model.model_validate_json(await request.body() or b"{}", strict=True)
+    except ValidationError as error:
+        if error.errors()[0]["type"] != "json_invalid":
+            raise
         raise ConfigError("the body is not JSON; send one object") from None
-    return model.model_validate(found)
 
 
 def _sentence(error: ValidationError) -> str:
@@ -203,7 +224,10 @@ def _load() -> float | None:
     except (OSError, ValueError):
         return round(min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), 2) if hasattr(os, "getloadavg") else None
     busy, total = sum(numbers) - numbers[3] - numbers[4], sum(numbers)
-    before = _CPU_TIMES[-1] if _CPU_TIMES else (0.0, 0.0)
+    if not _CPU_TIMES:
+        _CPU_TIMES[:] = [(busy, total)]
+        return None  # since the machine began
+    before = _CPU_TIMES[-1]
     if total - before[1] >= 50:  # hundredths of a second of all cores
         _CPU_TIMES[:] = [before, (busy, total)]
     (old_busy, old_total), (new_busy, new_total) = _CPU_TIMES[0], _CPU_TIMES[-1]
@@ -233,31 +257,39 @@ async def run_events(call: Call) -> Any:
     run_id = call.path("run")
     records.run_path(call.studio.root, run_id)
     last = call.request.headers.get("last-event-id") or call.query.after
-    return _stream(call.studio, streams.follow_run(call.studio.root, run_id, last, call.studio.of_runs))
+    return _stream(call, streams.follow_run(call.studio.root, run_id, last, call.studio.of_runs))
 
 
 async def all_events(call: Call) -> Any:
-    return _stream(call.studio, streams.follow_all(call.studio.snapshot, call.studio.of_all))
+    return _stream(call, streams.follow_all(call.studio.snapshot, call.studio.of_all))
 
 
-def _stream(studio: Studio, messages: Any) -> Response:
-    if studio.viewers >= MAX_VIEWERS:
+def _stream(call: Call, messages: AsyncIterator[str]) -> Response:
+    if call.request.method == "HEAD":
+        return Response(media_type="text/event-stream")
+    if call.studio.viewers >= MAX_VIEWERS:
         return problem(HTTPStatus.TOO_MANY_REQUESTS, "Busy", f"{MAX_VIEWERS} pages are watching; close some")
-    return StreamingResponse(_counted(studio, messages), media_type="text/event-stream")
+    return _Watched(call.studio, messages)
 
 
-async def _counted(studio: Studio, messages: Any) -> Any:
-    studio.viewers += 1
-    try:
-        async for message in messages:
-            yield message
-    finally:
-        studio.viewers -= 1
+class _Watched(StreamingResponse):
+    """A stream of events that counts as a viewer from the moment it is answered with."""
+
+    def __init__(self, studio: Studio, messages: AsyncIterator[str]) -> None:
+        super().__init__(messages, media_type="text/event-stream")
+        self.studio = studio
+        studio.viewers += 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.studio.viewers -= 1
 
 
 async def run_log(call: Call) -> Any:
     run = runs.open_run(records.run_path(call.studio.root, call.path("run")))
-    return {"log": await asyncio.to_thread(lambda: run.log), "metrics": await asyncio.to_thread(lambda: run.metrics)}
+    return await asyncio.to_thread(lambda: as_json({"log": run.log, "metrics": run.metrics}))
 
 
 async def run_grid(call: Call) -> Any:
@@ -277,6 +309,28 @@ async def run_file(call: Call) -> Any:
     return _file(call.request, path / name, records.FILES[name])
 
 
+class _Snapshot(FileResponse):
+    """A file as long as it was when its size was read, whatever a training adds meanwhile."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        left = 0
+
+        async def send_no_more(message: Message) -> None:
+            nonlocal left
+            if message["type"] == "http.response.start":
+                left = int(Headers(raw=message["headers"]).get("content-length", "0"))
+            elif message["type"] == "http.response.body" and len(message.get("body", b"")) >= left > 0:
+                message = {**message, "body": message["body"][:left], "more_body": False}
+                left = -1
+            elif left < 0:
+                return
+            else:
+                left -= len(message.get("body", b""))
+            await send(message)
+
+        await super().__call__(scope, receive, send_no_more)
+
+
 _FILES = StaticFiles(check_dir=False)  # which compares versions
 
 
@@ -284,7 +338,7 @@ def _file(request: Request, path: Path, kind: str) -> Response:
     """Return a file of a run that is no link out of it; nothing where the browser has this version."""
     if not path.is_file() or path.resolve().parent != path.parent.resolve():
         raise NotFoundError(f"there is no {path.name} in this run")
-    found = FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"}, stat_result=path.stat())
+    found = _Snapshot(path, media_type=kind, headers={"cache-control": "no-cache"}, stat_result=path.stat())
     is_known = _FILES.is_not_modified(found.headers, request.headers)
     return NotModifiedResponse(found.headers) if is_known else found
 
@@ -461,7 +515,9 @@ async def evaluate(call: Call) -> Any:
     path = records.run_path(call.studio.root, call.path("run"))
     runs.open_run(path)
     words = ["evaluate", str(path), *(["--quick"] if call.body.quick else [])]
-    return _shown(call.studio.jobs.add(words, run=path.name, title=f"evaluation of {path.name}"))
+    job = call.studio.jobs.add(words, run=path.name, title=f"evaluation of {path.name}")
+    call.studio.jobs.hold(False)
+    return _shown(job)
 
 
 async def share(call: Call) -> Any:

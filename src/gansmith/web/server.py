@@ -25,7 +25,7 @@ from gansmith import runs
 from gansmith.errors import ConfigError, GansmithError, RunError
 from gansmith.files import read_json, write_json
 from gansmith.web import records
-from gansmith.web.guard import Guard, host_name, is_loopback
+from gansmith.web.guard import EVERY_ADDRESS, Guard, host_name, is_loopback
 from gansmith.web.jobs import FOLDER, Jobs
 from gansmith.web.remote import Worker
 from gansmith.web.routes import ENDPOINTS, PREFIX, Studio, problem
@@ -50,8 +50,8 @@ def make_app(root: Path, *, host: str, names: tuple[str, ...] = (), token: str =
     routes += [Route("/vendor/plotly.js", _plotly), Mount("/static", StaticFiles(directory=STATIC))]
     handlers: dict[Any, Any] = {HTTPException: _as_problem, Exception: _as_failure}
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=_lifespan)
-    app.state.studio = Studio(root, given, Jobs(root), Worker(root), Worker(root))
-    return Guard(app, host, names, token)
+    studio = app.state.studio = Studio(root, given, Jobs(root), Worker(root), Worker(root))
+    return Guard(app, host, names, token, end_streams=studio.close_streams)
 
 
 async def _page(request: Request) -> Response:
@@ -74,7 +74,10 @@ async def _as_problem(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.NOT_FOUND and is_opened:  # by its address; the page says so
         return FileResponse(STATIC / "index.html", HTTPStatus.NOT_FOUND, headers={"cache-control": "no-cache"})
     sentences = {404: "there is nothing at this address", 405: "this address does not take that method"}
-    return problem(error.status_code, "NotFoundError", sentences.get(error.status_code, error.detail))
+    kind = "MethodNotAllowed" if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else "NotFoundError"
+    found = problem(error.status_code, kind, sentences.get(error.status_code, error.detail))
+    found.headers.update(error.headers or {})
+    return found
 
 
 async def _as_failure(request: Request, error: Exception) -> Response:
@@ -168,6 +171,18 @@ class _Connection(H11Protocol):
             self.transport.close()
 
 
+class _Server(uvicorn.Server):
+    """A server that ends its streams of events before it waits for answers to end."""
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.end_streams()
+        await super().shutdown(sockets)
+
+
 def serve(
     root: Path,
     *,
@@ -203,16 +218,17 @@ def serve(
     listener = _listen(host, port)
     port = listener.getsockname()[1]
     app = make_app(root, host=host, names=tuple(map(host_name, names)), token=token)
-    name = f"[{host}]" if ":" in host else host
+    shown = socket.gethostname() if host in EVERY_ADDRESS else host
+    name = f"[{shown}]" if ":" in shown else shown
     address = f"http://{name}:{port}/" + (f"?token={token}" if token else "")
     config = uvicorn.Config(
         app, http=_Connection, ws="none", log_level="warning", access_log=False, server_header=False,
-        timeout_keep_alive=15, timeout_graceful_shutdown=1, lifespan="on",
+        timeout_keep_alive=15, timeout_graceful_shutdown=1, lifespan="on", proxy_headers=bool(names),
     )  # fmt: skip
     with runs.locked(folder):
         write_json(folder / "server.json", {"address": address.split("?")[0]})
         show(address)
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, app.end_streams).run(sockets=[listener])
 
 
 def address_of(root: Path) -> str:

@@ -7,6 +7,7 @@ with all of it.
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -18,7 +19,7 @@ from typing import Any
 
 from gansmith import runs
 from gansmith.checkpoints import named_checkpoints
-from gansmith.errors import GansmithError
+from gansmith.errors import GansmithError, NotFoundError
 from gansmith.files import finite
 from gansmith.web import records
 
@@ -65,6 +66,16 @@ class Readings:
     def __init__(self, period_s: float) -> None:
         self.period_s = period_s
         self._period, self._made = -1, dict[Any, asyncio.Future[Any]]()
+        self._closed = asyncio.Event()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server ends, and readers with it."""
+        return self._closed.is_set()
+
+    def close(self) -> None:
+        """Let every reader end at once."""
+        self._closed.set()
 
     async def read(self, function: Callable[..., Any], *given: Any) -> Any:
         """Return what the function does for these arguments, which must be hashable."""
@@ -77,8 +88,10 @@ class Readings:
         return await asyncio.shield(self._made[key])  # for the others, where this reader leaves
 
     async def wait(self) -> None:
-        """Wait until the next period begins."""
-        await asyncio.sleep(self.period_s - time.monotonic() % self.period_s)
+        """Wait until the next period begins, or until all is closed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.period_s - time.monotonic() % self.period_s):
+                await self._closed.wait()
 
 
 def read_news(directory: Path, cursor: Cursor) -> tuple[str, Cursor]:
@@ -128,11 +141,14 @@ def _is_rewritten(run: runs.RunDirectory, cursor: Cursor) -> bool:
 
 
 async def follow_run(root: Path, run_id: str, last_id: str, readings: Readings) -> AsyncIterator[str]:
-    """Yield a run's news as server-sent events, from a message's id on; ends with `gone` where the run is deleted."""
+    """Yield a run's news as server-sent events, from a message's id on; ends with `gone` where the run is deleted.
+
+    `trouble` says why it cannot be read for the moment; news follow where it can be again.
+    """
     path = records.run_path(root, run_id)
-    cursor, stamp, sent_at = Cursor.parse(last_id), None, time.monotonic()
+    cursor, stamp, trouble, sent_at = Cursor.parse(last_id), None, "", time.monotonic()
     yield "retry: 1000\n\n"
-    while True:
+    while not readings.is_closed:
         text = ""
         try:
             newest = await readings.read(_stamp_of, root, run_id)
@@ -141,10 +157,17 @@ async def follow_run(root: Path, run_id: str, last_id: str, readings: Readings) 
                 # what one reading left in the logs is read at once, without waiting for the files to change
                 stamp = newest if (after.log, after.metrics) == (cursor.log, cursor.metrics) else None
                 cursor = after
-        except (GansmithError, OSError) as error:
+        except NotFoundError as error:
             yield as_message("gone", json.dumps({"message": records.without_path(str(error), path)}), "")
             return
+        except (GansmithError, OSError) as error:  # such as a file that is just being written
+            text, stamp = "", None
+            words = records.without_path(str(error), path)
+            if words != trouble:
+                trouble = words
+                yield as_message("trouble", json.dumps({"message": words}), "")
         if text:
+            trouble = ""
             sent_at = time.monotonic()
             yield as_message("news", text, cursor.to_text())
             continue
@@ -167,7 +190,7 @@ async def follow_all(snapshot: Callable[[], dict[str, str]], readings: Readings)
     sent: dict[str, str] = {}
     sent_at = time.monotonic()
     yield "retry: 1000\n\n"
-    while True:
+    while not readings.is_closed:
         parts = await readings.read(snapshot)
         if parts != sent:
             gone = [name.removeprefix("run ") for name in sent if name not in parts]

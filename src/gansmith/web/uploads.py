@@ -98,10 +98,11 @@ async def receive(root: Path, upload_id: str, name: str, request: Request) -> di
         _HELD.setdefault(folder, await asyncio.to_thread(_held_in, folder))
     held = _HELD[folder]
     path = _place(folder, name, held)
+    arriving = path.with_name(f".{path.name}")  # no part of the data until it is whole
     free = shutil.disk_usage(folder).free - _SPARE_BYTES
     size = 0
     try:
-        with path.open("xb") as file:
+        with arriving.open("xb") as file:
             async for chunk in request.stream():
                 size += len(chunk)
                 held.size += len(chunk)
@@ -110,9 +111,10 @@ async def receive(root: Path, upload_id: str, name: str, request: Request) -> di
                 if size > free:
                     raise DataError("the disk is nearly full; free some space, then send the pictures again")
                 file.write(chunk)
+        arriving.rename(path)
     except BaseException:
         held.size -= size
-        path.unlink(missing_ok=True)
+        arriving.unlink(missing_ok=True)
         raise
     return {"bytes": size}
 

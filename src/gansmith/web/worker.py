@@ -7,8 +7,8 @@ input, so none outlives its server; the server ends it when it is not used.
 import json
 import logging
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -37,6 +37,7 @@ from gansmith.web.records import run_path
 from gansmith.web.shares import SHARES
 
 KEPT = 6  # generators in memory
+MAX_LATENTS = 100_000  # of one request
 MAX_NUMBERS = 2**26  # pixels times channels of one answer
 # So small that a second thread costs more than it brings where another process, such as a training, has the cores too.
 ONE_THREAD = {"sample", "explore", "walk", "move", "learn"}
@@ -87,8 +88,7 @@ def explore(root: Path, request: Mapping[str, Any]) -> Answer:
     model = truncated(load(root, request), request)
     tiles = [Tile(**tile) for tile in request["tiles"]]
     refuse_size(model, len(tiles))
-    inputs = [inputs_of(model, tile) for tile in tiles]
-    z, y = (torch.cat(parts) for parts in zip(*inputs, strict=True))
+    z, y = inputs_of(model, tiles)
     found = [
         {"seed": tile.seed, "index": tile.index, **known}
         for tile, known in zip(tiles, classes_of(model, y), strict=True)
@@ -99,13 +99,12 @@ def explore(root: Path, request: Mapping[str, Any]) -> Answer:
 def walk(root: Path, request: Mapping[str, Any]) -> Answer:
     """Return the images on the arc from each tile's latent to the next one's; the class changes half-way."""
     model = truncated(load(root, request), request)
-    ends = [inputs_of(model, Tile(**tile)) for tile in request["tiles"]]
-    steps = request["steps"]
-    refuse_size(model, steps * (len(ends) - 1) + 1)
-    z = torch.cat([sampling.arcs([stop[0] for stop, _ in ends], steps), ends[-1][0]])
+    steps, tiles = request["steps"], [Tile(**tile) for tile in request["tiles"]]
+    refuse_size(model, steps * (len(tiles) - 1) + 1)
+    stops, ids = inputs_of(model, tiles)
+    z = torch.cat([sampling.arcs(list(stops), steps), stops[-1:]])
     is_near_end = torch.arange(steps) >= steps / 2
-    legs = [torch.where(is_near_end, end, start) for (_, start), (_, end) in pairwise(ends)]
-    y = torch.cat([*legs, ends[-1][1]])
+    y = torch.cat([*(torch.where(is_near_end, end, start) for start, end in pairwise(ids)), ids[-1:]])
     images = sampling.generate(model, z, y)
     if request.get("format") == "gif":
         return {}, to_gif(images, request.get("frame_ms", 60))
@@ -118,19 +117,33 @@ def classes_of(model: Model, y: Tensor) -> list[dict[str, Any]]:
     return [{"y": ids, "label": label if label >= 0 else None} for ids, label in zip(y.tolist(), labels, strict=True)]
 
 
-def inputs_of(model: Model, tile: Tile) -> tuple[Tensor, Tensor]:
-    """Return the latent (1, latent_dim) and the class id (1,) of a tile."""
-    labels = None if tile.label is None else [tile.label]
-    z, y = sampling.draw_inputs(model, seed=tile.seed, count=tile.index + 1, labels=labels)
-    if tile.y is not None and not tile.y < len(model.conditioning):
-        raise ConfigError(f"y is {tile.y}; this generator has {len(model.conditioning)} class ids, from 0 on")
-    return z[-1:], y[-1:] if tile.y is None or tile.label is not None else torch.tensor([tile.y])
+def inputs_of(model: Model, tiles: Sequence[Tile]) -> tuple[Tensor, Tensor]:
+    """Return the latents (N, latent_dim) and the class ids (N,) of tiles; the entries of a seed are drawn once."""
+    most = Counter[tuple[int, int | None]]()
+    for tile in tiles:
+        most[tile.seed, tile.label] = max(most[tile.seed, tile.label], tile.index + 1)
+        if tile.y is not None and not tile.y < len(model.conditioning):
+            raise ConfigError(f"y is {tile.y}; this generator has {len(model.conditioning)} class ids, from 0 on")
+    if most.total() > MAX_LATENTS:
+        raise ConfigError(
+            f"these tiles take {most.total():,} latents, and at most {MAX_LATENTS:,} are drawn; lower index"
+        )
+    drawn = {
+        (seed, label): sampling.draw_inputs(model, seed=seed, count=count, labels=None if label is None else [label])
+        for (seed, label), count in most.items()
+    }
+    z = torch.stack([drawn[tile.seed, tile.label][0][tile.index] for tile in tiles])
+    y = [
+        int(drawn[tile.seed, tile.label][1][tile.index]) if tile.y is None or tile.label is not None else tile.y
+        for tile in tiles
+    ]
+    return z, torch.tensor(y)
 
 
 def neighbours(root: Path, request: Mapping[str, Any]) -> Answer:
     """Return the training images nearest to a tile, by the distance of pixels, and how far each is."""
     model = truncated(load(root, request), request)
-    z, y = inputs_of(model, Tile(**request["tile"]))
+    z, y = inputs_of(model, [Tile(**request["tile"])])
     image = sampling.generate(model, z, y)
     images = training_images(open_run(run_path(root, request["run"])).config)
     flat = image.flatten().float()
@@ -147,7 +160,7 @@ def move(root: Path, request: Mapping[str, Any]) -> Answer:
     """Return an image moved along the main directions, from a tile or from latents as `invert` returns them."""
     model = loaded = load(root, request)
     if request["latents"] is None:
-        start = inputs_of(model, Tile(**request["tile"]))
+        start = inputs_of(model, [Tile(**request["tile"])])
     else:
         model, start = latents.given(model, request["latents"], request["label"])
     found = latents.move(model, start, request["steps"], request["variety"], owner=loaded.network)

@@ -1,5 +1,5 @@
 // The frame: pages by address, the machine's state in the header, keys.
-import { clear, count, duration, follow, h, oops, renew, url } from "./lib.js";
+import { clear, count, duration, follow, h, oops, renew, store, url } from "./lib.js";
 import "./notes.js";
 
 const PAGES = [
@@ -115,7 +115,7 @@ function drawRunning(run) {
 function switchTheme() {
   const isDark = getComputedStyle(document.documentElement).colorScheme === "dark";
   document.documentElement.dataset.theme = isDark ? "light" : "dark";
-  localStorage.setItem("theme", document.documentElement.dataset.theme);
+  store("theme", document.documentElement.dataset.theme);
   window.dispatchEvent(new Event("themechange"));
 }
 

@@ -1,10 +1,12 @@
 // Runs or checkpoints side by side, on the same latents and classes.
 import { state, watch } from "./app.js";
 import { draw as drawCharts, SERIES, smooth, tableOf } from "./charts.js";
-import { api, clear, count, debounced, explained, gatesFailed, h, isNewest, keepFocus, latest, olderVerdict, parameters, python, quote, ratio, remember, same, sourceOf, term, tilesOf } from "./lib.js";
+import { api, clear, count, debounced, explained, gatesFailed, h, isNewest, keepFocus, latest, olderVerdict, parameters, python, quote, ratio, remember, same, sourceOf, term, tilesOf, toast } from "./lib.js";
+
+const MOST = 8;
 
 // In the address: run, or run@checkpoint, with commas between.
-const parse = (text) => (text ?? "").split(",").filter(Boolean).slice(0, 8).map((part) => ({ run: part.split("@")[0], checkpoint: part.split("@")[1] ?? "" }));
+const parse = (text) => (text ?? "").split(",").filter(Boolean).slice(0, MOST).map((part) => ({ run: part.split("@")[0], checkpoint: part.split("@")[1] ?? "" }));
 const write = (columns) => columns.map(({ run, checkpoint }) => (checkpoint ? `${run}@${checkpoint}` : run)).join(",");
 
 export function render(main) {
@@ -12,7 +14,7 @@ export function render(main) {
   const details = new Map();
   const logs = new Map();
   const seed = h("input", { type: "number", min: 0, value: parameters().get("seed") ?? 0, "aria-label": "Seed", style: { width: "112px" }, oninput: () => reseed() });
-  const adder = h("select", { "aria-label": "Add a run", onchange: () => { if (adder.value) { columns.push({ run: adder.value, checkpoint: "" }); changed(); } } });
+  const adder = h("select", { "aria-label": "Add a run", onchange: () => { if (adder.value) add(adder.value); } });
   const body = h("div", { class: "columns" });
   const differences = h("section", { class: "panel" });
   const chart = h("div", { class: "chart" });
@@ -21,6 +23,13 @@ export function render(main) {
   const lines = h("div", { class: "stack" });
   const rest = h("div", { class: "stack loose", style: { marginTop: "24px" } }, differences, curves, lines);
   main.append(h("div", { class: "page-head" }, h("h1", { class: "grow" }, "Compare"), h("label", { class: "row muted" }, term("seed", "seed"), seed), h("button", { onclick: () => { seed.value = Math.floor(Math.random() * 1e6); reseed(); } }, "New seed"), adder), body, rest);
+
+  function add(run) {
+    adder.value = "";
+    if (columns.length >= MOST) return toast(`${MOST} columns at most; remove one first.`);
+    columns.push({ run, checkpoint: "" });
+    changed();
+  }
 
   function changed() {
     remember({ runs: write(columns) });
@@ -132,13 +141,14 @@ export function render(main) {
 
   function chartRows(strength) {
     const names = [...new Set(columns.map(({ run }) => run))];
+    const hues = names.map((name) => SERIES[columns.findIndex(({ run }) => run === name) % SERIES.length]); // as the dot of its first column
     const traces = names.map((name, k) => {
       const scores = logs.get(name).metrics.filter((row) => row.validation_fd_ratio);
-      return { name, x: scores.map((row) => row.images_seen), y: scores.map((row) => row.validation_fd_ratio), color: SERIES[k % SERIES.length], dash: ["solid", "dash", "dot", "dashdot"][k % 4], mode: "lines+markers" };
+      return { name, x: scores.map((row) => row.images_seen), y: scores.map((row) => row.validation_fd_ratio), color: hues[k], dash: ["solid", "dash", "dot", "dashdot"][k % 4], mode: "lines+markers" };
     });
     const losses = (key) => names.map((name, k) => {
       const log = logs.get(name).log.filter((row) => !row.kind);
-      return { name, x: log.map((row) => row.images_seen), y: smooth(log.map((row) => row[key] ?? null), strength), color: SERIES[k % SERIES.length], dash: ["solid", "dash", "dot", "dashdot"][k % 4] };
+      return { name, x: log.map((row) => row.images_seen), y: smooth(log.map((row) => row[key] ?? null), strength), color: hues[k], dash: ["solid", "dash", "dot", "dashdot"][k % 4] };
     });
     return [{ title: "validation FD ratio", log: true, traces }, { title: "D loss", traces: losses("d_loss") }, { title: "G loss", traces: losses("g_loss") }];
   }

@@ -1,6 +1,6 @@
 // Lessons with a tiny GAN in the plane: the server trains it, this page draws what happens.
 import { tableOf } from "./charts.js";
-import { api, clear, explained, figure, h, keepFocus, parameters, python, quote, remember, same, say } from "./lib.js";
+import { api, clear, explained, figure, h, keepFocus, parameters, python, quote, remember, same, say, store, stored } from "./lib.js";
 
 const SPEEDS = [["slow", 10], ["normal", 120], ["fast", 600]]; // steps of D in a second
 const MAX_STEPS = 60; // of one request
@@ -39,7 +39,7 @@ export async function render(main) {
 function makeView(table) {
   const pair = Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   const lessons = table.lessons;
-  const done = new Set(JSON.parse(localStorage.getItem("lessons") ?? "[]"));
+  const done = new Set((stored("lessons") ?? "").match(/[\w-]+/g));
   const given = parameters();
   const at = { lesson: Math.max(0, lessons.findIndex((one) => one.name === given.get("lesson"))), step: 0 };
   at.step = Math.min(Math.max(0, (parseInt(given.get("step"), 10) || 1) - 1), lessons[at.lesson].steps.length);
@@ -167,7 +167,7 @@ function makeView(table) {
     const step = lesson().steps[at.step];
     if (!step || !hasActed || done.has(key()) || !step.checks.every(holds)) return;
     done.add(key());
-    localStorage.setItem("lessons", JSON.stringify([...done]));
+    store("lessons", JSON.stringify([...done]));
     drawLesson();
     say(`Seen: ${step.see}`);
   }

@@ -54,7 +54,12 @@ export function replaceCards(shelf, cards) {
 
 const API = "/api/v1";
 
-export class Refused extends Error {}
+export class Refused extends Error {
+  constructor(message, kind = "") {
+    super(message);
+    this.kind = kind;
+  }
+}
 
 export async function api(path, options) {
   return (await answerOf(path, options)).json();
@@ -97,8 +102,9 @@ async function answerOf(path, { body, method = body ? "POST" : "GET", signal, ra
     throw new Refused("The server does not answer; start it again with gansmith studio.");
   }
   if (answer.ok) return answer;
+  if (answer.status === 401) location.reload(); // the server was started again with another token, and says so on the page
   const found = await answer.json().catch(() => ({}));
-  throw new Refused(found.error?.message ?? `The server answered ${answer.status}.`);
+  throw new Refused(found.error?.message ?? `The server answered ${answer.status}.`, found.error?.kind);
 }
 
 // Too many requests at once are put off, not given up.
@@ -126,7 +132,7 @@ export function follow(path, handlers, onState = () => {}) {
   }
   function refused() {
     const again = () => setTimeout(turn, 3000);
-    handlers.gone ? api(path.replace("/events", "")).then(again, (error) => handlers.gone({ message: error.message })) : again();
+    api(handlers.gone ? path.replace("/events", "") : "/jobs").then(again, (error) => (handlers.gone ? handlers.gone({ message: error.message }) : again()));
   }
   function turn() {
     source?.close();
@@ -227,7 +233,25 @@ export function remember(changes) {
   const found = parameters();
   for (const [key, value] of Object.entries(changes)) value === null || value === undefined || value === "" ? found.delete(key) : found.set(key, value);
   const text = found.toString();
-  history.replaceState(null, "", location.pathname + (text ? `?${text}` : ""));
+  try {
+    history.replaceState(null, "", location.pathname + (text ? `?${text}` : ""));
+  } catch { // some browsers allow a hundred changes in half a minute
+    setTimeout(() => remember(changes), 1000);
+  }
+}
+
+// What this browser keeps between visits; nothing where it keeps nothing, as in some frames.
+export function stored(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+export function store(name, text) {
+  try {
+    localStorage.setItem(name, text);
+  } catch { /* it is kept until the page is left */ }
 }
 
 // Of requests of one kind only the last counts: each call aborts the signal of the call before, and gives a new one.

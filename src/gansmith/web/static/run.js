@@ -8,7 +8,7 @@ const EXPLAINED = [["D loss", "d_loss"], ["G loss", "g_loss"], ["validation FD r
 
 export async function render(main, id) {
   const live = { log: [], scores: [], failures: [], grids: [], checkpoints: [], version: 0, state: {}, best: null, gone: "" };
-  let details = await api(`/runs/${id}`);
+  let details = await begun(main, id);
   if (!main.isConnected) return;  // another page was opened
   document.title = `${id} · Gansmith studio`;
   const film = makeFilm(id, live, (x) => moveCharts(x));
@@ -107,8 +107,9 @@ export async function render(main, id) {
   }
 
   function drawFailures() {
-    const reason = live.state.status === "failed" && live.state.reason;
-    renew(failures, [reason, live.failures], () => [reason && h("div", { class: "notice fail" }, h("h2", {}, "The run stopped by itself"), h("p", {}, reason)),
+    const { status } = live.state;
+    const reason = status === "failed" ? live.state.reason : status === "killed" && (endOf(id) ?? "its process was killed, or its machine went down");
+    renew(failures, [reason, live.failures], () => [status === "killed" && h("div", { class: "notice fail" }, h("h2", {}, "The run ended before its time"), h("p", {}, `${reason[0].toUpperCase()}${reason.slice(1)}. Resume goes on from its newest checkpoint.`)), status === "failed" && reason && h("div", { class: "notice fail" }, h("h2", {}, "The run stopped by itself"), h("p", {}, reason)),
       live.failures.map((row) => h("div", { class: "notice fail" }, h("div", { class: "spread" }, h("h2", {}, row.kind === "rollback" ? "Went back" : row.failure), h("button", { class: "quiet", onclick: () => film.showNear(row.images_seen) }, `at ${count(row.images_seen)} images`)), h("p", {}, row.message)))]);
   }
 
@@ -122,6 +123,7 @@ export async function render(main, id) {
 
   const stop = follow(`/runs/${id}/events`, {
     news(news) {
+      live.gone = "";
       if (news.reset) Object.assign(live, { log: [], scores: [], failures: [], grids: [], checkpoints: [], version: live.version + 1 });
       for (const row of news.log ?? []) (row.kind ? live.failures : live.log).push(row);
       for (const row of news.metrics ?? []) if (row.validation_fd_ratio !== undefined && row.validation_fd_ratio !== null) live.scores.push(row);
@@ -137,6 +139,10 @@ export async function render(main, id) {
       drawVerdict();
       if (news.log || news.reset || news.state) drawFailures();
       redraw();
+    },
+    trouble(news) {
+      live.gone = news.message; // until it can be read again
+      drawHead();
     },
     gone(news) {
       live.gone = news.message;
@@ -280,6 +286,22 @@ function makeFilm(id, live, onMove) {
   };
 }
 
+// What is known of a run; one that waits in the queue, or reads its data, is waited for.
+async function begun(main, id) {
+  for (let waits = 0; ; waits++) {
+    try {
+      const found = await api(`/runs/${id}`);
+      if (waits) clear(main);
+      return found;
+    } catch (error) {
+      if (error.kind !== "NotBegun" || (waits && !main.isConnected)) throw error;
+      clear(main, h("div", { class: "empty", role: "status" }, h("h2", {}, id), h("p", {}, error.message)));
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  }
+}
+
+const endOf = (id) => state.jobs.findLast((one) => one.run === id && one.state === "ended" && one.message)?.message;
 const jobOf = (id) => state.jobs.find((one) => one.run === id && one.state !== "ended");
 const failedOf = (id) => state.jobs.findLast((one) => one.run === id && one.state === "ended" && one.command !== "train");
 

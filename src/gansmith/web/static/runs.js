@@ -2,7 +2,7 @@
 import { state, watch } from "./app.js";
 import { api, clear, count, duration, gatesFailed, h, MEANINGS, olderVerdict, parameters, ratio, remember, renew, replaceCards, toast, url, when } from "./lib.js";
 
-const STATES = ["running", "finished", "stopped", "failed", "killed", "unreadable"];
+const STATES = ["running", "finished", "stopped", "failed", "killed", "unknown", "unreadable"];
 const SORTS = {
   newest: (a, b) => b.changed_at - a.changed_at,
   "FD ratio": (a, b) => (a.fd_ratio ?? Infinity) - (b.fd_ratio ?? Infinity),
