@@ -1,6 +1,7 @@
 """The Python API: its names, its examples, interruptions, what it leaves unchanged, choices that a program adds."""
 
 import ast
+import contextlib
 import doctest
 import importlib
 import inspect
@@ -242,8 +243,11 @@ def test_between_events_the_process_is_as_the_caller_left_it(unusual):
 # Interruptions.
 
 
-def interrupting(number, *, at=5, times=1):
-    """The non-saturating objective, which sends this process a signal in the middle of one of D's steps."""
+def interrupting(number, *, at=6, times=1):
+    """The non-saturating objective, which sends this process a signal in the middle of one of D's steps.
+
+    The first call is the trial before the run begins.
+    """
     plain, steps = gs.OBJECTIVES["non-saturating"], itertools.count()
 
     def d_loss(real, fake):
@@ -363,10 +367,10 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(call, error, message, tmp_
         (lambda run: run.sample(2, seed=7.0), "seed is 7.0; it must be a whole number"),
         (lambda run: run.sample(2, seed=7, numpy_seed=1), "seed and numpy_seed .* give one of them"),
         (lambda run: run.sample(3, latents=np.zeros((2, 100))), "count is 3, and there are 2 latents"),
-        (lambda run: run.sample(2).save("two.jpg"), "two.jpg is no folder"),
+        (lambda run: run.sample(2).save("two.jpg"), "two.jpg names a file of another kind"),
         (lambda run: run.sample(2).save("nowhere/two.png"), "there is no folder"),
         (lambda run: run.export(["onnx"]), "there is no format .* did you mean 'onnx'"),
-        (lambda run: gs.evaluate(run.sample(2)), "<Samples: 2 images .* is no run and no path"),
+        (lambda run: gs.evaluate(run.sample(2)), "Samples is no run and no path"),
         (lambda run: run.sample(numpy_seed=1, latents=np.zeros((2, 100))), "give one of them"),
         (lambda run: run.sample(latents=np.zeros((2, 3))), "give finite numbers of shape"),
         (lambda run: run.report("nowhere/report.pdf"), "there is no folder"),
@@ -695,3 +699,65 @@ def test_a_hand_in_of_a_run_with_labels_is_written_with_a_warning(run_training, 
 def test_every_public_name_is_no_module():
     modules = {name for name, value in vars(gs).items() if isinstance(value, types.ModuleType)}
     assert modules.isdisjoint(gs.__all__)
+
+
+def test_a_run_goes_on_with_its_own_data_alone_and_no_shorter_than_it_is(digit_dir, tmp_path):
+    run = gs.train("mlp-small", data=digit_dir, out="own", images=256, **SMALL)
+    moved = digit_dir.rename(tmp_path / digit_dir.name)
+    try:
+        for data, words in (("fashion-mnist", "not on fashion-mnist"), (str(tmp_path / "none"), "not on ")):
+            with pytest.raises(RunError, match=words):
+                gs.resume(run, data=data, images=512, progress="none")
+        with pytest.raises(ConfigError, match="has seen 256 already; give more"):
+            gs.resume(run, data=moved, images=100, progress="none")
+        assert gs.resume(run, data=moved, images=320, progress="none").images_seen == 320
+    finally:
+        moved.rename(digit_dir)
+
+
+def test_a_run_says_its_newest_score():
+    run = gs.train("mlp-small", out="newest", images=256, evaluate_every=256, **SMALL)
+    run.evaluate(quick=True)
+    assert ", FD ratio " in repr(run) and "gates failed" in repr(run) and "after 256 images" in run._repr_html_()
+    longer = gs.resume(run, images=512, progress="none")
+    assert "validation FD ratio" in repr(longer)
+
+
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [
+        (lambda real, fake: (real - 1) ** 2, r"is shape \(4,\)"),
+        (lambda real, fake: 1.0, "is float"),
+        (lambda real, fake: real.mean().detach(), "does not depend on the logits"),
+    ],
+)
+def test_losses_of_ones_own_are_tried_before_anything_is_written(loss, found, monkeypatch):
+    monkeypatch.setitem(gs.OBJECTIVES, "mine", gs.Objective(loss, loss))
+    with pytest.raises(ConfigError, match=found):
+        gs.train("mlp-small", objective="mine", out="tried", images=128, **SMALL)
+    assert not Path("tried").exists()
+
+
+def test_a_bug_in_a_loss_is_recorded_as_a_failure(monkeypatch):
+    calls = itertools.count()
+    plain = gs.OBJECTIVES["non-saturating"]
+    broken = gs.Objective(lambda real, fake: 1 / 0 if next(calls) == 3 else plain.d_loss(real, fake), plain.g_loss)
+    monkeypatch.setitem(gs.OBJECTIVES, "broken", broken)
+    with pytest.raises(ZeroDivisionError):
+        gs.train("mlp-small", objective="broken", out="broken", images=640, **SMALL)
+    found = gs.diagnose("broken")
+    assert found["status"] == "failed" and "ZeroDivisionError" in found["reason"]
+
+
+def test_training_does_not_depend_on_what_the_caller_has_set(digit_dir):
+    logs = []
+    for name, around in (("a", contextlib.nullcontext()), ("b", torch.no_grad()), ("c", torch.inference_mode())):
+        with around:
+            logs.append(gs.train("mlp-small", data=digit_dir, out=name, images=128, **SMALL).log)
+    torch.set_default_dtype(torch.float64)
+    try:
+        logs.append(gs.train("mlp-small", data=digit_dir, out="d", images=128, **SMALL).log)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all([row["d_loss"] for row in log] == [row["d_loss"] for row in logs[0]] for log in logs)

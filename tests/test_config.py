@@ -77,12 +77,23 @@ def test_arguments_alone_reproduce_any_row(recipe):
     assert {**resolve(arguments=arguments).as_dict(), "recipe": recipe} == expected
 
 
-@pytest.mark.parametrize(("text", "number"), [("7", 7), ("200k", 200_000), ("1.5M", 1_500_000), ("2M", 2_000_000)])
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("7", 7),
+        ("200k", 200_000),
+        ("1.5M", 1_500_000),
+        ("2M", 2_000_000),
+        ("2m", 2_000_000),
+        ("1e6", 10**6),
+        ("1,000", 1000),
+    ],
+)
 def test_counts_may_be_abbreviated(text, number):
     assert parse_count(text) == number
 
 
-@pytest.mark.parametrize("text", ["1.5", "0.0001k", "k", "", "1e3", "12kk", "infM", "nanM"])
+@pytest.mark.parametrize("text", ["1.5", "0.0001k", "k", "", "1e-3", "1.23e1", "1e999", "12kk", "infM", "nanM"])
 def test_counts_are_whole_numbers(text):
     with pytest.raises(ValueError):
         parse_count(text)

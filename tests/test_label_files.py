@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from gansmith.data import load_data
-from gansmith.data.label_files import read_label_files
+from gansmith.data.label_files import labels_by_name, read_label_files
+from gansmith.errors import DataError
 
 LABELS = ("dog", "cat", "tom cat", "cat")
 NAMES = tuple(f"{k} a.png" for k in range(4))
@@ -105,3 +106,19 @@ def test_damaged_files_give_no_labels():
             content = bytearray(text.encode())
             content[rng.integers(len(content))] = rng.integers(256)
             read_label_files({name: bytes(content[: rng.integers(len(content))])}, (".png",))
+
+
+def test_a_picture_with_two_labels_has_none():
+    rows = b"file_name,label\na.png,cat\na.png,dog\nb.png,dog\n"
+    with pytest.raises(DataError, match="'a.png' the labels 'cat' and 'dog'"):
+        read_label_files({"metadata.csv": rows}, (".png",))
+    twice = b"file_name,label\na.png,cat\na.png,cat\n"
+    assert read_label_files({"metadata.csv": twice}, (".png",)) == {"a.png": "cat"}
+
+
+def test_files_named_without_their_folder_or_with_another_slash():
+    found = read_label_files({"labels.csv": b"filename,label\nsub\\A.png,cat\n"}, (".png",))
+    assert found == {"sub/A.png": "cat"}
+    names = ["images/a.png", "images/b.png"]
+    assert labels_by_name(names, {"A.PNG": "cat", "b.png": "dog"}) == {names[0]: "cat", names[1]: "dog"}
+    assert labels_by_name([*names, "other/a.png"], {"a.png": "cat"}) == {"a.png": "cat"}  # of which a.png?

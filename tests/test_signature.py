@@ -273,13 +273,6 @@ def test_all_formats_that_support_a_generator_are_written_and_the_others_named(t
     assert not list(folder.glob("*.json*5")) and not (folder / "generator.keras").exists()
 
 
-def test_an_archive_of_torch_export_is_never_read(tmp_path):
-    export_folder = tmp_path / "x.pt2"
-    export_folder.write_bytes(b"PK")
-    with pytest.raises(gs.GansmithError, match=r"can run any code.*--format onnx"):
-        gs.load(export_folder)
-
-
 @pytest.mark.slow
 def test_a_file_is_evaluated_as_its_run_is(subclustered, run_training, tmp_path):
     run = run_training(subclustered)

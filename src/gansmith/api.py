@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gansmith import data as data_sets
 from gansmith import evaluation, inversion, models, processes, runs
-from gansmith.config import FIELDS, Config, choose, class_number, parse_value, unknown_field
+from gansmith.config import FIELDS, Config, choose, class_number, name_of, parse_value, unknown_field
 from gansmith.data.images import Images
 from gansmith.data.objects import as_images
 from gansmith.data.prepare import Preparation, Watch
-from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError, reason_of
+from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError, TrainingFailed, reason_of
 from gansmith.events import Event, Started
-from gansmith.files import require_kind, require_parent, write_bytes
+from gansmith.files import require_folder, require_kind, require_parent, write_bytes
 from gansmith.inversion import Inversion
 from gansmith.isolation import isolated, own_environment
 from gansmith.latent_space import Directions, find_directions
@@ -198,6 +198,7 @@ class Run(RunDirectory):
             parts.append(_picture(plots.draw_curves(self)))
         if self.verdict is not None:
             rows = [(name, result, why) for result, name, why in self.verdict.gate_rows()]
+            parts.append(f"<p>evaluated after {self.verdict['images_seen']:,} images</p>")
             parts.append(html_table(("gate", "result", "measured"), rows))
         failures = [row["message"] for row in self.log if row.get("kind") == "failure"]
         return "".join([*parts, *(f"<p>{html.escape(message)}</p>" for message in failures)])
@@ -390,7 +391,7 @@ def load_data(
         split: "all" the official training images, or one of "train", "validation" (held out of these) and "test".
         size, resize, color, background, strict: preparation, as the fields of `Config`.
     """
-    how = Preparation(size, resize, color, background, strict)
+    how = Preparation(parse_value("size", size), resize, color, background, strict)
     if isinstance(data, str | Path):
         return data_sets.load_split(str(data), split, data_dir=data_dir, how=how)
     return data_sets.split_of(as_images(data, how), split)
@@ -621,6 +622,7 @@ def export(source: "Run | Path | str", *formats: str, out: Path | str | None = N
 
     path = _path(source)
     folder = Path(out) if out is not None else (path if path.is_dir() else path.parent) / "exports"
+    require_folder(folder)
     with isolated():
         export_generator(path, formats or ["all"], folder)
     return folder
@@ -935,7 +937,7 @@ class Sweep:
 def sweep(
     recipe: str | None = None,
     *,
-    search: Mapping[str, Any] | str,
+    search: Mapping[str, Any] | Sequence[str] | str,
     data: Path | str | None = None,
     trials: int | None = None,
     minutes: float | None = None,
@@ -965,7 +967,8 @@ def sweep(
 
     Args:
         search: fields, each with a (low, high) range, a list of choices, text such as "1e-4..1e-2:log", a dict with
-            low, high, scale and step, or None for its usual range; or one text, as --search takes it.
+            low, high, scale and step, or None for its usual range; or their names alone; or one text, as --search takes
+            it.
         trials: number of them, failed and pruned ones included; 20 for a new sweep.
         minutes, images: length of each trial, one of them; 1 minute by default.
         workers, ray, gpus: trials at a time here, or on the Ray cluster at an address, each with so many GPUs.
@@ -999,7 +1002,7 @@ def _run_sweep(folder: Path, settings: Mapping[str, Any], where: Mapping[str, An
 
 def _plan_sweep(
     recipe: str | None,
-    search: Mapping[str, Any] | str,
+    search: Mapping[str, Any] | Sequence[str] | str,
     arguments: Mapping[str, object],
     minutes: float | None,
     images: int | str | None,
@@ -1009,9 +1012,10 @@ def _plan_sweep(
     from gansmith.sweeps.search import plan_sweep
     from gansmith.sweeps.space import parse_search, to_space
 
+    fields = search if isinstance(search, Mapping) else dict.fromkeys(search)
     refuse_lengths(minutes=minutes, images=images, epochs=None)
     length = {"images": parse_value("images", images)} if images is not None else {"minutes": minutes or 1.0}
-    space = parse_search([search]) if isinstance(search, str) else to_space(search)
+    space = parse_search([search]) if isinstance(search, str) else to_space(fields)
     return plan_sweep(recipe, space, length=length, choices=arguments, **method)
 
 
@@ -1142,7 +1146,7 @@ def plan_training(
         with processes.first_alone():
             config, loaded = load_training_data(config, in_memory, watch=watch)
         refuse_own_shapes(config, loaded)
-        notices = [*followed, *moved, *loaded.notices]
+        notices = [*followed, *moved, *loaded.notices, *([] if in_memory else _namesake(config))]
         if config.start_from and begun is None:
             notices += preview_weights(config, loaded)
         config = _fitted_to_device(config, loaded, notices, is_new=begun is None)
@@ -1165,6 +1169,13 @@ def _kept_length(directory: Path | None, config: Config, minutes: float) -> str:
         f"minutes is ignored: {directory} exists and keeps its length, {config.images:,} images; "
         f"`gansmith resume {directory} --minutes {minutes:g}` trains it longer"
     )
+
+
+def _namesake(config: Config) -> list[str]:
+    """Return a notice where a folder here is called as the data set that is meant."""
+    if config.data_dir or not Path(config.data).is_dir():
+        return []
+    return [f"{config.data} is the data set of this name; for the folder here write ./{config.data}"]
 
 
 def _create_run(directory: Path, config: Config) -> RunDirectory:
@@ -1213,10 +1224,15 @@ def plan_resume(
         refuse_lengths(minutes=minutes, images=images, epochs=epochs)
         opened = open_run(_path(run))  # its config may have changed on disk
         config = opened.config
+        if isinstance(data, str | Path):
+            config = _with_own_data(config, str(data), opened)
         in_memory = _in_memory(data, config) if data is not None else run.images if isinstance(run, Run) else None
         refuse_undefined(opened, has_images=in_memory is not None)
         if images is not None:
             config = config.replace(images=parse_value("images", images))
+            if config.images < opened.images_seen:
+                seen = f"{opened.directory} has seen {opened.images_seen:,} already"
+                raise ConfigError(f"images is {config.images:,}, and {seen}; give more")
         config, moved = _with_device(config, device)
     with training_machine(config):
         with processes.first_alone():
@@ -1234,6 +1250,20 @@ def plan_resume(
             config = config.replace(images=opened.images_seen + fitting)
             notices.append(f"{minutes:g} minutes are about {fitting:,} images more")
     return Plan(_create_run(opened.directory, config), loaded, in_memory, notices=tuple(notices))
+
+
+def _with_own_data(config: Config, data: str, run: RunDirectory) -> Config:
+    """Return the config of a run whose own data a name or path names; RunError for any other data."""
+    text = data_sets.as_path(data)
+    own = (config.data, config.data_dir) if config.data_dir else (config.data,)
+    if text in own or (config.data_dir and Path(text).resolve() == Path(config.data_dir).resolve()):
+        return config
+    if Path(text).expanduser().exists() and name_of(text) == config.data:  # it was moved; its images are compared later
+        return config.replace(data_dir=text)
+    raise RunError(
+        f"{run.directory} was trained on {config.data}, not on {data}; omit data, or begin a new run from its weights "
+        "(start_from)"
+    )
 
 
 def _with_device(config: Config, device: str | None) -> tuple[Config, list[str]]:
@@ -1297,10 +1327,12 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
         except KeyboardInterrupt:  # in the middle of a step, which is not saved
             run.record(status="stopped")
             raise
-        except (MemoryError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                with suppress(OSError):
-                    run.record(status="failed", reason=f"there was too little memory ({reason_of(error)})")
+        except (GansmithError, TrainingFailed, OSError):
+            raise
+        except Exception as error:  # a bug, mostly of a program's own objective or network
+            what = "there was too little memory" if is_out_of_memory(error) else type(error).__name__
+            with suppress(OSError):
+                run.record(status="failed", reason=f"{what} ({reason_of(error)})")
             raise
 
 
@@ -1485,7 +1517,7 @@ def _path(target: "Run | RunDirectory | Path | str") -> Path:
     if isinstance(target, RunDirectory):
         return target.directory
     if not isinstance(target, str | os.PathLike):
-        raise ConfigError(f"{target!r:.80} is no run and no path; give a Run, a directory or a file")
+        raise ConfigError(f"{type(target).__name__} is no run and no path; give a Run, a directory or a file")
     return Path(target).expanduser()
 
 
@@ -1567,9 +1599,10 @@ def _as_latents(latents: Any, *widths: int) -> Any:
 
 def _ratio_of(run: Run) -> str:
     """Return the newest FD ratio in words; empty without one."""
-    if run.verdict is not None and run.verdict["fd_ratio"] is not None:
-        return f"FD ratio {run.verdict['fd_ratio']:.2f}"
-    scores = run.validation_scores()
+    verdict, scores = run.verdict, run.validation_scores()
+    is_newest = verdict is not None and not (scores and scores[-1]["images_seen"] > verdict["images_seen"])
+    if verdict is not None and verdict["fd_ratio"] is not None and is_newest:
+        return f"FD ratio {verdict['fd_ratio']:.2f}" + ("" if verdict["valid"] else ", gates failed")
     return f"validation FD ratio {scores[-1]['validation_fd_ratio']:.2f}" if scores else ""
 
 

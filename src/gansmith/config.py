@@ -595,10 +595,16 @@ def _plain(name: str, raw: object) -> object:
 
 
 def parse_count(text: str) -> int:
-    """Return a whole number, also from 200k or 1.5M; raises ConfigError or ValueError for anything else."""
+    """Return a whole number, also from 200k, 1.5M, 1e6 or 1,000; raises ConfigError or ValueError for anything else."""
     from fractions import Fraction
 
-    scale = {"k": 1_000, "K": 1_000, "M": 1_000_000}.get(text[-1:], 1)
+    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3}){1,6}", text):
+        text = text.replace(",", "")
+    if re.fullmatch(r"[+-]?\d{1,20}(\.\d{1,20})?[eE]\+?\d{1,2}", text):
+        number = Fraction(text)
+        if number.denominator == 1:
+            return number.numerator
+    scale = {"k": 1_000, "K": 1_000, "m": 1_000_000, "M": 1_000_000}.get(text[-1:], 1)
     digits = text[:-1] if scale > 1 else text
     if scale > 1 and not re.fullmatch(r"[+-]?\d{1,20}(\.\d{1,20})?", digits):  # an exponent could ask for any memory
         raise ConfigError(f"{text!r} is not a whole number")
@@ -927,6 +933,7 @@ _AS_THE_DATA = "images keep the channels of the data set; --color grey or rgb ch
 # What other projects have and this one has not.
 UNSUPPORTED = {
     **dict.fromkeys("ngpu num_gpus n_gpu gpus devices".split(), _SEVERAL),
+    **dict.fromkeys("processes num_processes nprocs nproc nproc_per_node world_size".split(), _SEVERAL),
     **dict.fromkeys("nc channels".split(), _AS_THE_DATA),
     **dict.fromkeys("n_classes num_classes nclasses".split(), _OF_THE_DATA),
     **dict.fromkeys(

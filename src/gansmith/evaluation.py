@@ -72,8 +72,7 @@ def evaluate(
     layers = load_inception(None if fid_weights is None else Path(fid_weights)) if fid or fid_weights else None
     checkpoint = _checkpoint(target) if is_generator(target) else None
     run = None if checkpoint is None else run_of(checkpoint)
-    asked, count = count, count or (QUICK if quick else FULL)
-    model, samples, notices = None, None, list[str]()
+    model, samples, notices, most = None, None, list[str](), count or (QUICK if quick else FULL)
     if checkpoint is not None:
         model = load_generator(checkpoint, num_classes=num_classes)
         if run is not None and data is None:  # another data set is in another folder
@@ -81,26 +80,24 @@ def evaluate(
         if model.config.use_all_training_images:
             notices.append("it was also trained on the validation images, so copies of those are not detected")
         data = data or model.config.data
-        samples = _draw(model, seed=seed, count=count, device=place)
+        samples = _draw(model, seed=seed, count=most, device=place)
     elif num_classes is not None:
         raise ConfigError(f"num_classes is of a generator, and {target} holds images; omit it")
     how = Preparation() if model is None else preparation(model.config)
     real = load_real(data or "mnist", data_dir=data_dir, how=how)
     if samples is None:
-        samples = read_samples(target, real.train, resize=resize).shuffled(count)
+        samples = read_samples(target, real.train, resize=resize).shuffled(most)
     samples = in_form_of(real.train, samples, resize=resize)
     row: dict[str, Any] = {
         "target": str(target),
         "images_seen": _images_seen(checkpoint),
         "tier": "quick" if quick else "full",
-        "count": count,
+        "count": most,
         "seed": None if checkpoint is None else seed,
     }
     row |= _measure(samples, real, notices, quick=quick, layers=layers, device=place)
-    if asked and row["n"] < len(samples):
-        row["notices"].append(f"FD ratio and gates are of {row['n']:,} of {len(samples):,} samples")
-    if run is not None:
-        _save(run, row)
+    row["notices"] += _on_count(count, row["n"], len(samples))
+    _save(run, row)
     return Verdict(row)
 
 
@@ -128,6 +125,11 @@ def _measure(
     return {"data": real.train.name, **row, "hashes": hashes}
 
 
+def _on_count(asked: int | None, used: int, drawn: int) -> list[str]:
+    """Return a notice where FD ratio and gates use fewer samples than were asked for."""
+    return [f"FD ratio and gates are of {used:,} of {drawn:,} samples"] if asked and used < drawn else []
+
+
 def _draw(model: Model, *, seed: int, count: int, device: torch.device) -> Images:
     """Return samples with the labels they were drawn for, and what was decided about the generator's file."""
     if device.type != "cpu":
@@ -139,8 +141,10 @@ def _draw(model: Model, *, seed: int, count: int, device: torch.device) -> Image
     return Images(pixels, known, name="samples", source=source, notices=model.notices, class_names=names)
 
 
-def _save(run: RunDirectory, row: dict[str, Any]) -> None:
-    """Append a verdict to a run's metrics.jsonl, or note why it could not be."""
+def _save(run: RunDirectory | None, row: dict[str, Any]) -> None:
+    """Append a verdict to a run's metrics.jsonl, if it is of one, or note why it could not be."""
+    if run is None:
+        return
     try:
         run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})
     except OSError as error:
@@ -262,6 +266,12 @@ def _with_channels_of(real: Images, samples: Images) -> Images:
 
 def _with_labels_of(real: Images, samples: Images) -> Images:
     """Return samples with the real classes' numbers, by the names of their classes, or without labels."""
+    if samples.labels is not None and not samples.class_names and real.num_classes:
+        strange_labels = sorted(set(samples.labels.unique().tolist()) - set(range(-1, real.num_classes)))
+        if strange_labels:
+            listing = ", ".join(map(str, strange_labels[:5]))
+            notice = f"their labels were left out: {real.name} has no class {listing}"
+            return replace(samples, labels=None, notices=(*samples.notices, notice))
     if samples.labels is None or not samples.class_names or not real.num_classes:
         return samples
     numbers = _class_numbers(real)

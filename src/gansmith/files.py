@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 PARTIAL = ".partial-"  # begins the names of unfinished files
 _MAX_JSON_BYTES = 2**24  # of run.json and state.json, which are a few kilobytes
 _MAX_METADATA_CHARACTERS = 2**22  # stored beside a generator's tensors
-_OTHER_KINDS = (".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+_OTHER_KINDS = (
+    ".png", ".npz", ".npy", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf", ".mp4", ".avi",
+    ".webm", ".zip", ".tar", ".gz", ".tgz", ".xz", ".7z", ".csv", ".json", ".txt", ".parquet", ".safetensors", ".onnx",
+    ".keras", ".h5", ".hdf5", ".pt", ".pth", ".pt2",
+)  # fmt: skip
 
 logger = logging.getLogger("gansmith")
 
@@ -49,9 +53,15 @@ def require_place(out: Path) -> None:
     if out.suffix.lower() in (".png", ".npz"):
         return
     if out.is_file() or out.suffix.lower() in _OTHER_KINDS:
-        raise ConfigError(f"{out} is no folder; end its name in .png or .npz, or name a folder")
+        raise ConfigError(f"{out} names a file of another kind; end its name in .png or .npz, or name a folder")
     if out.is_dir() and (any(out.glob("*.png")) or any(out.glob("*/*.png"))):
         raise ConfigError(f"{out} holds images already, which would mix with these; name an empty or a new folder")
+
+
+def require_folder(out: Path) -> None:
+    """Raise ConfigError for what is a file, or is named as one, where a folder is written."""
+    if out.is_file() or (out.suffix.lower() in _OTHER_KINDS and not out.is_dir()):
+        raise ConfigError(f"{out} is no folder; name one, and the files in it get their own names")
 
 
 @functools.cache

@@ -39,6 +39,17 @@ def no_watching_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Let new tensors be float32 while the block runs, whatever the caller has set."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
 def isolated() -> Iterator[None]:
     """Put back environment, warning filters, random states and the level of torch.onnx's logger when the block ends.
 

@@ -1,6 +1,7 @@
 """Generator files: their metadata, loading them, checking them."""
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gansmith.checkpoints import named_checkpoints
 from gansmith.conditioning import Conditioning, conditioned_spec
 from gansmith.config import FIELDS, Config, choose
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError, DataError, NotFoundError, reason_of
 from gansmith.files import read_metadata
+from gansmith.isolation import float32_by_default
 from gansmith.networks import NETWORKS
 from gansmith.runs import holds_run, open_run
 from gansmith.sampling import Model, draw_latents
@@ -45,6 +48,7 @@ def model_metadata(model: Model) -> dict[str, str]:
     return generator_metadata(model.config, model.spec, model.conditioning, model.class_names)
 
 
+@float32_by_default()
 def load_generator(path: Path | str, *, num_classes: int | None = None) -> Model:
     """Return the generator of a run directory (its newest checkpoint), of a checkpoint, or of a file.
 
@@ -127,10 +131,15 @@ def find_generator(path: Path) -> Path:
         if (path / "generator.safetensors").is_file() and not holds_run(path):
             return path / "generator.safetensors"
         latest = open_run(path).latest()
+        if latest is None and (damaged := named_checkpoints(path)):
+            raise DataError(
+                f"no checkpoint of {path} is whole; give the file of one of them, such as "
+                f"{damaged[-1] / 'generator.safetensors'}, or continue the run (gansmith resume)"
+            )
         if latest is None:
             raise NotFoundError(f"{path} has no checkpoint yet; let it train until its first save")
         return latest / "generator.safetensors"
-    if path.suffix.lower() in TORCH_SUFFIXES:
+    if path.suffix.lower() in TORCH_SUFFIXES or _is_of_torch(path):
         raise DataError(
             f"{path} is a pickle of torch's, which can run any code when it is read and is therefore never read; "
             "export the generator as ONNX (torch.onnx.export) and give that file"
@@ -138,6 +147,14 @@ def find_generator(path: Path) -> Path:
     if not path.is_file():
         raise NotFoundError(f"there is no file or run {str(path)!r}; give a run directory or a generator.safetensors")
     return path
+
+
+def _is_of_torch(path: Path) -> bool:
+    """Return whether a file without an ending of ours is what torch.save writes: an archive with a pickle in it."""
+    if path.suffix.lower() in GENERATOR_SUFFIXES or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/data.pkl") for name in archive.namelist())
 
 
 def _is_saved_model(path: Path) -> bool:

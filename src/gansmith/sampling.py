@@ -24,6 +24,7 @@ from gansmith.data.image_files import read_array
 from gansmith.data.images import MAX_IMAGES, ImageSpec, to_uint8
 from gansmith.errors import ConfigError, DataError
 from gansmith.files import folder_name, replacing, require_place, write_bytes
+from gansmith.isolation import float32_by_default
 from gansmith.networks.layers import Dropout
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.randomness import rng
@@ -144,12 +145,14 @@ def shape_latents(normal: Tensor, distribution: str) -> Tensor:
     return normal
 
 
+@float32_by_default()
 def draw_latents(config: Config, *, seed: int, count: int) -> Tensor:
     """Return (count, latent_dim) latents of the config's distribution, row k a function of (seed, k)."""
     rows = [torch.randn(config.latent_dim, generator=rng(seed, k, "latent")) for k in range(count)]
     return shape_latents(torch.stack(rows) if rows else torch.empty(0, config.latent_dim), config.latent_distribution)
 
 
+@float32_by_default()
 def draw_inputs(model: Model, *, seed: int, count: int, labels: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     """Return latents (count, latent_dim) and class ids (count,), entries k a function of (seed, k).
 
@@ -179,6 +182,10 @@ def read_latents(path: Path, *widths: int) -> Tensor:
     """Return (N, one of `widths`) float32 latents from a .npy file; DataError for another shape or type, or damage."""
     with path.open("rb") as file:
         latents = read_array(file, str(path))
+    if latents.ndim > 2 and latents[:1].size == max(
+        latents.shape[1:]
+    ):  # (count, width, 1, 1), as some networks take them
+        latents = latents.reshape(len(latents), -1)
     if latents.ndim != 2 or latents.shape[1] not in widths or not len(latents):
         wanted = " or ".join(f"(count, {width})" for width in widths)
         raise DataError(f"{path} has shape {latents.shape}; this generator needs {wanted}")
@@ -200,6 +207,7 @@ def on_cpu(model: Model) -> Model:
 
 
 @torch.no_grad()
+@float32_by_default()
 def generate(model: Model, latents: Tensor, y: Tensor) -> Tensor:
     """Return uint8 (N, C, H, W) images for latents (N, latent_dim) and class ids (N,).
 

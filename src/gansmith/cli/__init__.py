@@ -99,6 +99,9 @@ def main() -> None:
 
     Mistakes are `GansmithError`s and what the operating system refuses; any other exception keeps its traceback.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -161,9 +164,15 @@ def _is_left_to_first(words: list[str]) -> bool:
 
 def _usage(sentence: str, words: list[str]) -> str:
     """Return a sentence on a flag that does not exist: what it is called here, or the closest flag of this command."""
+    command = re.match(r'Unknown command "([^"]+)"', sentence)
+    if command is not None:
+        return _unknown_command(command[1], sentence)
+    surplus = re.match(r"Unused Tokens: \[(.*)\]", sentence)
+    if surplus is not None:
+        return f"gansmith {_command_of(words)} does not take {surplus[1]}; put a name with spaces in quotes"
     unknown = re.search(r'Unknown option: "?(-{1,2}[\w-]+)', sentence)
     if unknown is None:
-        return sentence
+        return re.sub(r'unable to convert ("[^"]*") into (int|float)', _no_number, sentence)
     flag = unknown[1]
     whole = flag.lstrip("-").replace("-", "_").lower()
     flags = _flags_of(words)
@@ -178,6 +187,39 @@ def _usage(sentence: str, words: list[str]) -> str:
         ours = known.get(close, close)
         return f"there is no {flag}; did you mean {_as_flags(ours, flags)}?"
     return f"there is no {flag}; gansmith {_command_of(words)} --help lists the flags"
+
+
+def _no_number(found: re.Match[str]) -> str:
+    return f"{found[1]} is no {'whole number' if found[2] == 'int' else 'number'}, such as 3"
+
+
+# What other programs call our commands.
+_COMMANDS_ELSEWHERE = {
+    **dict.fromkeys("generate gen draw infer predict synthesize".split(), "sample"),
+    **dict.fromkeys("eval test score metrics".split(), "evaluate"),
+    **dict.fromkeys("status info show doctor check".split(), "diagnose"),
+    **dict.fromkeys("fit run start".split(), "train"),
+    **dict.fromkeys("continue restore".split(), "resume"),
+    **dict.fromkeys("convert save".split(), "export"),
+    **dict.fromkeys("ui web serve gui dashboard".split(), "studio"),
+    **dict.fromkeys("interpolate morph".split(), "walk"),
+    **dict.fromkeys("gif video animate".split(), "film"),
+    **dict.fromkeys("project encode".split(), "invert"),
+    "fid": "evaluate --fid", "help": "--help", "version": "--version", "-V": "--version", "--verison": "--version",
+    "datasets": "data", "models": "list", "recipes": "list", "ls": "list", "tune": "sweep", "hpo": "sweep",
+}  # fmt: skip
+
+
+def _unknown_command(name: str, sentence: str) -> str:
+    """Return a sentence on a command that does not exist: what it is called here, or the closest, or all there are."""
+    names = sorted(known for known in app.resolved_commands() if not known.startswith("-"))
+    ours = _COMMANDS_ELSEWHERE.get(name, "")
+    if ours.split(" ")[0] in (*names, "--help", "--version"):
+        return f"there is no command {name!r}; here it is: gansmith {ours}"
+    close = close_name(name, names)
+    return f"there is no command {name!r}" + (
+        f"; did you mean {close}?" if close else f"; choose one of {', '.join(names)}"
+    )
 
 
 def _command_of(words: list[str]) -> str:

@@ -84,16 +84,11 @@ def inspect(
         Print one JSON object instead of lines.
     """
     from gansmith.data.inspection import inspect as inspect_path
-    from gansmith.data.pictures import OWN_NAMES
     from gansmith.data.prepare import Preparation
-    from gansmith.errors import ConfigError, DataError, reason_of
+    from gansmith.errors import DataError, reason_of
     from gansmith.files import to_json
 
-    require_parent(out)
-    if out.name not in OWN_NAMES and path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-        raise ConfigError(
-            f"{out} would be read as one of the pictures of {path}; call it preview.png, or put it elsewhere"
-        )
+    _refuse_inspection(path, out)
     facts, preview = inspect_path(path, Preparation(size, resize, color, background))
     if not json:
         _print_facts(facts)
@@ -110,6 +105,21 @@ def inspect(
     if facts.get("refused"):
         raise DataError(facts["refused"])
     return 0
+
+
+def _refuse_inspection(path: Path, out: Path) -> None:
+    """Raise GansmithError for a data set's name, and for a preview that would be one of the pictures."""
+    from gansmith.data import BUILT_IN_DATASETS
+    from gansmith.data.pictures import OWN_NAMES
+    from gansmith.errors import ConfigError
+
+    require_parent(out)
+    if str(path) in BUILT_IN_DATASETS and not path.exists():
+        raise ConfigError(f"{path} is a data set's name; what it holds says: gansmith data check {path}")
+    if out.name not in OWN_NAMES and path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        raise ConfigError(
+            f"{out} would be read as one of the pictures of {path}; call it preview.png, or put it elsewhere"
+        )
 
 
 def _write_preview(images: "Tensor", out: Path) -> None:

@@ -11,6 +11,8 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from gansmith.errors import DataError
+
 NAMES = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.json", "labels.txt")
 _LABEL_KEYS = ("label", "labels", "class", "class_name", "target", "y", "digit", "category", "species")
 _FILE_KEYS = ("file_name", "filename", "file", "image", "path", "image_path", "img")
@@ -27,6 +29,8 @@ def read_label_files(files: Mapping[str, bytes], endings: tuple[str, ...]) -> di
     Args:
         files: their contents, by their paths.
         endings: of the names of pictures.
+
+    Raises DataError where a picture has several labels.
     """
     found: dict[str, str] = {}
     for path, content in files.items():
@@ -35,19 +39,38 @@ def read_label_files(files: Mapping[str, bytes], endings: tuple[str, ...]) -> di
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError, csv.Error):
             continue
         folder = posixpath.dirname(path)
-        found |= {posixpath.normpath(posixpath.join(folder, file.strip())): label for file, label in rows.items()}
+        for file, label in rows:
+            name = posixpath.normpath(posixpath.join(folder, file.strip().replace("\\", "/")))
+            if found.setdefault(name, label) != label:
+                both = f"{found[name][:64]!r} and {label[:64]!r}"
+                raise DataError(f"{path} gives {file.strip()[:64]!r} the labels {both}")
     return found
 
 
-def _read(path: str, text: str, endings: tuple[str, ...]) -> dict[str, str]:
-    """Return the label of each picture in one file; nothing where it has no column of labels."""
+def labels_by_name(names: Sequence[str], found: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of pictures by their paths, where a file beside their folder names them without it.
+
+    >>> labels_by_name(["images/A.png", "images/b.png"], {"a.png": "cat", "b.png": "dog"})
+    {'images/A.png': 'cat', 'images/b.png': 'dog'}
+    """
+    if any(name in found for name in names):
+        return dict(found)
+    ends = {posixpath.basename(path).lower(): label for path, label in found.items()}
+    own = [posixpath.basename(name).lower() for name in names]
+    if len(ends) < len(found) or len(set(own)) < len(own):  # such a name does not tell which is meant
+        return dict(found)
+    return {name: ends[end] for name, end in zip(names, own, strict=True) if end in ends}
+
+
+def _read(path: str, text: str, endings: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return pictures and their labels in one file; none where it has no column of labels."""
     if path.endswith(".json"):
-        return {str(file): _as_text(label) for file, label in json.loads(text).items()}
+        return [(str(file), _as_text(label)) for file, label in json.loads(text).items()]
     if path.endswith(".txt"):
-        return dict(filter(None, (_split_line(line, endings) for line in text.splitlines())))
+        return list(filter(None, (_split_line(line, endings) for line in text.splitlines())))
     rows = list(_rows_of(path, text))
     file, label = _choose_columns(rows, endings, is_of_labels=posixpath.basename(path).startswith("labels"))
-    return {str(row[file]): _as_text(row.get(label)) for row in rows} if label else {}
+    return [(str(row[file]), _as_text(row.get(label))) for row in rows] if label else []
 
 
 def _as_text(label: Any) -> str:

@@ -82,6 +82,7 @@ def as_images(data: Any, how: Preparation) -> Images:
         if images.labels is not None:
             as_labels(images.labels.numpy(), len(images), images.source)  # refuses numbers that are no class ids
         return images
+    data = _as_plain_pair(data)
     if isinstance(data, Mapping):
         keys = ", ".join(repr(key) for key in list(data)[:6]) or "nothing"
         raise DataError(f"data is a mapping of {keys}; give one of its values, or a pair (images, labels)")
@@ -161,6 +162,13 @@ def _to_numpy(array: Any) -> np.ndarray:
 def _is_flat(image: Any) -> bool:
     """Whether this is a square image as a row of numbers."""
     return _is_array(image) and image.ndim == 1 and square(image.shape[0])[0] > 1
+
+
+def _as_plain_pair(data: Any) -> Any:
+    """Return (images, labels) with pandas' frames and series in it as arrays; anything else as it is."""
+    if not isinstance(data, tuple) or len(data) != 2 or not hasattr(data[0], "to_numpy"):
+        return data
+    return tuple(one.to_numpy() if hasattr(one, "to_numpy") else one for one in data)
 
 
 def _is_pair(data: Any) -> bool:

@@ -39,7 +39,7 @@ from gansmith.data.folders import (
     words_of,
 )
 from gansmith.data.images import MAX_IMAGES
-from gansmith.data.label_files import is_label_file, read_label_files
+from gansmith.data.label_files import is_label_file, labels_by_name, read_label_files
 from gansmith.data.labels import Labels, as_labels, gaps_in_words
 from gansmith.data.official import OFFICIAL
 from gansmith.data.parquet import read_rows
@@ -116,9 +116,12 @@ def find_pictures(path: Path) -> PictureSource:
     source = _with_labels_of_files(_arrange(path, pictures), [name for name in names if is_label_file(name)])
     kinds = Counter(PurePosixPath(name).suffix.lower() for name in names)
     odd += [f"{kinds[kind]:,} {kind} files were left out; convert them to PNG" for kind in _NOT_READ if kinds[kind]]
-    if not path.is_dir():
-        arrays = [name for name in names if is_of_numbers(name) and not is_label_file(name)]
-        odd += [f"the pictures were read, and not {_listing(arrays, 6)}"] if arrays else []
+    others = [
+        name
+        for name in names
+        if _may_say_more(name) and not (path.is_dir() and is_of_numbers(name) and "/" not in name)
+    ]
+    odd += [f"the pictures were read, and not {_listing(others, 6)}"] if others else []
     return replace(source, notices=(*odd, *source.notices))
 
 
@@ -130,7 +133,11 @@ def _with_labels_of_files(source: PictureSource, files: Sequence[str]) -> Pictur
     if source.parts["train"].labels:
         return _noting(source, f"{listing} was not read, as class folders give the labels")
     contents = dict[int, bytes](read_files(source.path, files, dict[int, str]()))
-    found = read_label_files({files[row]: contents[row] for row in sorted(contents)}, ENDINGS)
+    try:
+        found = read_label_files({files[row]: contents[row] for row in sorted(contents)}, ENDINGS)
+    except DataError as error:
+        return _noting(source, f"{error}; images are used without labels")
+    found = labels_by_name([name for part in source.parts.values() for name in part.names], found)
     if not found:
         return _noting(source, f"{listing} was not used: it gives no label for each file name")
     missing = [name for name in source.parts["train"].names if name not in found]
@@ -139,6 +146,11 @@ def _with_labels_of_files(source: PictureSource, files: Sequence[str]) -> Pictur
         return _noting(source, f"{listing} names no label for {what}, so images are used without labels")
     named = {part: own.names for part, own in source.parts.items() if all(name in found for name in own.names)}
     values = [found[name] for names in named.values() for name in names]
+    measured = next((value for value in values if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", value)), None)
+    if measured is not None and all(re.fullmatch(r"-?\d*\.?\d+", value) for value in values):
+        return _noting(
+            source, f"{listing} gives numbers such as {measured}, no classes; images are used without labels"
+        )
     try:
         labels = as_labels(np.array(values), len(values), listing)
     except DataError as error:
@@ -197,6 +209,12 @@ def is_of_numbers(name: str) -> bool:
     return is_known and not _JUNK.search(name)
 
 
+def _may_say_more(name: str) -> bool:
+    """Whether a file that is not read beside pictures may hold images or labels, by its name."""
+    is_said = re.search(r"(label|class|annotation|metadata|dataset)[^/]*\.(json|jsonl|xlsx?|txt)$", name, re.IGNORECASE)
+    return (is_of_numbers(name) or bool(is_said)) and not is_label_file(name)
+
+
 def _list_folder(path: Path) -> Iterator[str]:
     """Yield the names of all files inside, with forward slashes; not what operating systems hide, or runs hold.
 
@@ -207,7 +225,12 @@ def _list_folder(path: Path) -> Iterator[str]:
     inside = (root, *(place.with_name("blobs") for place in (root, *root.parents) if place.name == "snapshots"))
     while folders:
         inner = folders.pop()
-        if inner and all((path / inner / name).is_file() for name in _OF_RUN):
+        if all((path / inner / name).is_file() for name in _OF_RUN):
+            if not inner:
+                raise DataError(
+                    f"{path} is a run of Gansmith, whose pictures are no training images; give the data it was trained "
+                    "on, or begin from its weights (--start-from)"
+                )
             continue
         with os.scandir(path / inner) as entries:
             for entry in entries:

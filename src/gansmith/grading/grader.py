@@ -40,8 +40,8 @@ from gansmith.metrics.evaluators import find_evaluators, knows_classes
 from gansmith.metrics.features import Evaluator
 from gansmith.metrics.protocol import Real, evaluate_samples
 
-# Share of samples that no other one equals. Images of generators that collapsed still differ in some pixel; of 2,000 that
-# are looked up among 10,000 stored ones, .82 are unlike the others.
+# Share of samples that no other one equals. Images of generators that collapsed still differ in some pixel; of 2,000
+# that are looked up among 10,000 stored ones, .82 are unlike the others.
 FEWEST_DISTINCT = 0.9
 NO_PICTURE, NOT_CHECKED = "no picture", "not checked"
 

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -99,7 +100,7 @@ def load(weights: Path, folder: Path, architecture: Path | None = None) -> tuple
     Raises DataError for anything but a plain generator, and whatever Keras, torch or HDF5 raise for broken files.
     """
     text = None
-    if weights.suffix.lower() == ".keras":
+    if zipfile.is_zipfile(weights):  # a .keras file; HDF5 is called so too
         text, weights = keras_files.unpack(weights, folder)
     if weights.stat().st_size > keras_files.MAX_FILE_BYTES:
         raise DataError(f"its weights take more than {keras_files.MAX_FILE_BYTES:,} bytes")

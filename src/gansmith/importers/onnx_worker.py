@@ -52,6 +52,8 @@ def read(path: str, threads: str, num_classes: str) -> "OnnxGenerator":
     """Return the generator in a file; DataError, or what ONNX and ONNX Runtime raise, for anything else."""
     if Path(path).stat().st_size > MAX_BYTES:
         raise DataError(f"it is larger than {MAX_BYTES:,} bytes")
+    if not Path(path).stat().st_size:
+        raise DataError("it is empty; fetch or export it again")
     proto = onnx.load_model_from_string(Path(path).read_bytes())
     load_weights_beside(proto, Path(path).parent)
     return generator_of(proto, int(threads), int(num_classes))

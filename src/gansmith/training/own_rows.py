@@ -34,11 +34,14 @@ def custom_choices(config: Config) -> dict[str, str]:
 
 @torch.no_grad()
 def refuse_own_shapes(config: Config, data: TrainingData) -> None:
-    """Raise ConfigError where a program's own networks return tensors of another shape.
+    """Raise ConfigError where a program's own networks return tensors of another shape, or its losses no number.
 
     Exceptions that they raise themselves pass through. Called before anything is written.
     """
-    if "network" not in custom_choices(config):
+    own = custom_choices(config)
+    if "objective" in own:
+        _refuse_losses(config.objective)
+    if "network" not in own:
         return
     networks = start_networks(config, data.spec, data.conditioning.codes)
     z, y = torch.zeros(2, config.latent_dim), torch.zeros(2, dtype=torch.int64)
@@ -46,6 +49,23 @@ def refuse_own_shapes(config: Config, data: TrainingData) -> None:
     images = networks.G(z, y)
     _refuse_shape(config, "G(z, y)", images, (2, data.spec.channels, data.spec.size, data.spec.size))
     _refuse_shape(config, "D(images, y)", networks.D(images, y), (2,))
+
+
+def _refuse_losses(name: str) -> None:
+    """Raise ConfigError where an objective's losses are no numbers that depend on the logits."""
+    objective = OBJECTIVES[name]
+    for which in ("d_loss", "g_loss"):
+        with torch.enable_grad():
+            real, fake = (torch.zeros(4, requires_grad=True) for _ in range(2))
+            value = getattr(objective, which)(real, fake)
+        if not isinstance(value, Tensor) or value.shape != () or not value.requires_grad:
+            found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            if isinstance(value, Tensor) and value.shape == ():
+                found = "a number that does not depend on the logits"
+            raise ConfigError(
+                f"objective {name!r}: {which} of four logits is {found}; it must be one number that depends on "
+                "them, such as a mean"
+            )
 
 
 def _refuse_shape(config: Config, what: str, output: object, wanted: tuple[int, ...]) -> None:

@@ -313,22 +313,28 @@ class _Snapshot(FileResponse):
     """A file as long as it was when its size was read, whatever a training adds meanwhile."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        left = 0
+        await super().__call__(scope, receive, _AsAnnounced(send))
 
-        async def send_no_more(message: Message) -> None:
-            nonlocal left
-            if message["type"] == "http.response.start":
-                left = int(Headers(raw=message["headers"]).get("content-length", "0"))
-            elif message["type"] == "http.response.body" and len(message.get("body", b"")) >= left > 0:
-                message = {**message, "body": message["body"][:left], "more_body": False}
-                left = -1
-            elif left < 0:
-                return
-            else:
-                left -= len(message.get("body", b""))
-            await send(message)
 
-        await super().__call__(scope, receive, send_no_more)
+@dataclass
+class _AsAnnounced:
+    """Passes on an answer, and no more bytes of it than its head says."""
+
+    send: Send
+    left: int = 0
+    is_over: bool = False
+
+    async def __call__(self, message: Message) -> None:
+        if self.is_over:
+            return
+        if message["type"] == "http.response.start":
+            self.left = int(Headers(raw=message["headers"]).get("content-length", "0"))
+        elif message["type"] == "http.response.body":
+            body = message.get("body", b"")[: self.left]
+            self.left -= len(body)
+            self.is_over = not (self.left and message.get("more_body"))
+            message = {**message, "body": body, "more_body": not self.is_over}
+        await self.send(message)
 
 
 _FILES = StaticFiles(check_dir=False)  # which compares versions
