@@ -143,10 +143,10 @@ def _is_rewritten(run: runs.RunDirectory, cursor: Cursor) -> bool:
 async def follow_run(root: Path, run_id: str, last_id: str, readings: Readings) -> AsyncIterator[str]:
     """Yield a run's news as server-sent events, from a message's id on; ends with `gone` where the run is deleted.
 
-    `trouble` says why it cannot be read for the moment; news follow where it can be again.
+    `unreadable` says why it cannot be read for the moment; news follow where it can be again.
     """
     path = records.run_path(root, run_id)
-    cursor, stamp, trouble, sent_at = Cursor.parse(last_id), None, "", time.monotonic()
+    cursor, stamp, unreadable, sent_at = Cursor.parse(last_id), None, "", time.monotonic()
     yield "retry: 1000\n\n"
     while not readings.is_closed:
         text = ""
@@ -163,11 +163,11 @@ async def follow_run(root: Path, run_id: str, last_id: str, readings: Readings) 
         except (GansmithError, OSError) as error:  # such as a file that is just being written
             text, stamp = "", None
             words = records.without_path(str(error), path)
-            if words != trouble:
-                trouble = words
-                yield as_message("trouble", json.dumps({"message": words}), "")
+            if words != unreadable:
+                unreadable = words
+                yield as_message("unreadable", json.dumps({"message": words}), "")
         if text:
-            trouble = ""
+            unreadable = ""
             sent_at = time.monotonic()
             yield as_message("news", text, cursor.to_text())
             continue

@@ -140,7 +140,7 @@ export async function render(main, id) {
       if (news.log || news.reset || news.state) drawFailures();
       redraw();
     },
-    trouble(news) {
+    unreadable(news) {
       live.gone = news.message; // until it can be read again
       drawHead();
     },
