@@ -4,7 +4,7 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -26,6 +26,17 @@ _GROUPS = {
 # names the kind. Types that are int and float themselves would be checked by pydantic where that is loaded.
 _TEXTS = {int: type("Int", (str,), {}), float: type("Float", (str,), {})}
 
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    """Return what a flag means, what it may be, and its default."""
+    low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
+    allowed = [", ".join(choices)] if choices else []
+    if low is not None and high is not None and high < 2**31:
+        allowed = [f"{low:g} to {high:g}"]
+    return f"{field.metadata['help']} ({'; '.join([*allowed, f'default {field.default!r}'])})"
+
+
 # One optional flag for each field of Config.
 Overrides = dataclasses.make_dataclass(
     "Overrides",
@@ -35,7 +46,7 @@ Overrides = dataclasses.make_dataclass(
             Annotated[
                 _TEXTS.get(field.type, field.type) | None,  # type: ignore[arg-type, operator]
                 Parameter(
-                    help=f"{field.metadata['help']} (default {field.default!r})",
+                    help=_help(field),
                     group=_GROUPS[field.metadata["group"]],
                 ),
             ],

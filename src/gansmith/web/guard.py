@@ -47,7 +47,7 @@ class Guard:
         host: the address it listens on.
         names: others that it is reached by, as through a reverse proxy.
         token: what a client must show; empty on loopback.
-        end_streams: ends the answers of `app` that would go on for ever.
+        end_streams: ends the answers of `app` that have no end of their own.
         clients: the rate limiter's state, by client and kind.
     """
 
