@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from foreign_generators import Conditional
 from onnx import TensorProto, helper, numpy_helper
 
 from gansmith.errors import ConfigError, DataError, GansmithError, NotFoundError
@@ -885,19 +886,6 @@ def test_of_several_outputs_the_largest_that_holds_images_counts(tmp_path):
 def test_a_generator_that_torch_exports_gives_the_images_that_torch_computes(tmp_path):
     """As its default exporter writes it, with a file of weights beside; labels by an embedding, half precision."""
     pytest.importorskip("onnxscript")
-
-    class Conditional(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.table = torch.nn.Embedding(5, 6)
-            self.maps = torch.nn.Sequential(
-                torch.nn.ConvTranspose2d(12, 8, 4), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
-                torch.nn.ConvTranspose2d(8, 3, 4, 2, 1), torch.nn.Tanh(),
-            )  # fmt: skip
-
-        def forward(self, noise, target):
-            joined = torch.cat([noise, self.table(target)[:, :, None, None].to(noise.dtype)], dim=1)
-            return self.maps(joined)
 
     torch.manual_seed(0)
     z, y = torch.randn(3, 6, 1, 1), torch.tensor([4, 0, 2])
