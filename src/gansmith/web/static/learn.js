@@ -39,7 +39,7 @@ export async function render(main) {
 function makeView(table) {
   const pair = Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   const lessons = table.lessons;
-  const done = new Set((stored("lessons") ?? "").match(/[\w-]+/g));
+  const done = new Set((stored("lessons") ?? "").match(/[^"[\],]+/g));
   const given = parameters();
   const at = { lesson: Math.max(0, lessons.findIndex((one) => one.name === given.get("lesson"))), step: 0 };
   at.step = Math.min(Math.max(0, (parseInt(given.get("step"), 10) || 1) - 1), lessons[at.lesson].steps.length);
