@@ -27,7 +27,6 @@ _GROUPS = {
 _TEXTS = {int: type("Int", (str,), {}), float: type("Float", (str,), {})}
 
 
-
 def _help(field: dataclasses.Field[Any]) -> str:
     """Return what a flag means, what it may be, and its default."""
     low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))

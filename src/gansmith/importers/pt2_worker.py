@@ -8,7 +8,6 @@ completes "... cannot be read".
 
 import ast
 import json
-import logging
 import re
 import sys
 import warnings
@@ -46,7 +45,6 @@ def read(path: str, folder: str, threads: str, num_classes: str) -> onnx_worker.
     """Return the generator in a file; DataError, or what torch, ONNX and ONNX Runtime raise, for anything else."""
     copy = Path(folder) / "checked.pt2"
     metadata = write_checked(Path(path), copy)
-    logging.disable()  # torch logs each operator library that is not installed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own use of deprecated functions
         program = torch.export.load(copy)
