@@ -29,7 +29,7 @@ from gansmith.data.objects import as_images
 from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError, TrainingFailed, reason_of
 from gansmith.events import Event, Started
-from gansmith.files import require_folder, require_kind, require_parent, write_bytes
+from gansmith.files import require_kind, require_parent, write_bytes
 from gansmith.inversion import Inversion
 from gansmith.isolation import isolated, own_environment
 from gansmith.latent_space import Directions, find_directions
@@ -622,7 +622,6 @@ def export(source: "Run | Path | str", *formats: str, out: Path | str | None = N
 
     path = _path(source)
     folder = Path(out) if out is not None else (path if path.is_dir() else path.parent) / "exports"
-    require_folder(folder)
     with isolated():
         export_generator(path, formats or ["all"], folder)
     return folder
@@ -1012,10 +1011,12 @@ def _plan_sweep(
     from gansmith.sweeps.search import plan_sweep
     from gansmith.sweeps.space import parse_search, to_space
 
-    fields = search if isinstance(search, Mapping) else dict.fromkeys(search)
     refuse_lengths(minutes=minutes, images=images, epochs=None)
     length = {"images": parse_value("images", images)} if images is not None else {"minutes": minutes or 1.0}
-    space = parse_search([search]) if isinstance(search, str) else to_space(fields)
+    if isinstance(search, str):
+        space = parse_search([search])
+    else:
+        space = to_space(search if isinstance(search, Mapping) else dict.fromkeys(search))
     return plan_sweep(recipe, space, length=length, choices=arguments, **method)
 
 
@@ -1146,7 +1147,7 @@ def plan_training(
         with processes.first_alone():
             config, loaded = load_training_data(config, in_memory, watch=watch)
         refuse_own_shapes(config, loaded)
-        notices = [*followed, *moved, *loaded.notices, *([] if in_memory else _namesake(config))]
+        notices = [*followed, *moved, *loaded.notices, *(_namesake(config) if in_memory is None else ())]
         if config.start_from and begun is None:
             notices += preview_weights(config, loaded)
         config = _fitted_to_device(config, loaded, notices, is_new=begun is None)

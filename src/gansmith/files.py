@@ -58,10 +58,9 @@ def require_place(out: Path) -> None:
         raise ConfigError(f"{out} holds images already, which would mix with these; name an empty or a new folder")
 
 
-def require_folder(out: Path) -> None:
-    """Raise ConfigError for what is a file, or is named as one, where a folder is written."""
-    if out.is_file() or (out.suffix.lower() in _OTHER_KINDS and not out.is_dir()):
-        raise ConfigError(f"{out} is no folder; name one, and the files in it get their own names")
+def is_named_as_file(out: Path) -> bool:
+    """Return whether a path that is no folder yet has the ending of a kind of file."""
+    return out.suffix.lower() in _OTHER_KINDS and not out.is_dir()
 
 
 @functools.cache

@@ -182,9 +182,8 @@ def read_latents(path: Path, *widths: int) -> Tensor:
     """Return (N, one of `widths`) float32 latents from a .npy file; DataError for another shape or type, or damage."""
     with path.open("rb") as file:
         latents = read_array(file, str(path))
-    if latents.ndim > 2 and latents[:1].size == max(
-        latents.shape[1:]
-    ):  # (count, width, 1, 1), as some networks take them
+    is_of_maps = latents.ndim > 2 and latents[:1].size == max(latents.shape[1:])  # (count, width, 1, 1)
+    if is_of_maps:
         latents = latents.reshape(len(latents), -1)
     if latents.ndim != 2 or latents.shape[1] not in widths or not len(latents):
         wanted = " or ".join(f"(count, {width})" for width in widths)

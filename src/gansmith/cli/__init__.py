@@ -166,7 +166,7 @@ def _usage(sentence: str, words: list[str]) -> str:
     """Return a sentence on a flag that does not exist: what it is called here, or the closest flag of this command."""
     command = re.match(r'Unknown command "([^"]+)"', sentence)
     if command is not None:
-        return _unknown_command(command[1], sentence)
+        return _unknown_command(command[1])
     surplus = re.match(r"Unused Tokens: \[(.*)\]", sentence)
     if surplus is not None:
         return f"gansmith {_command_of(words)} does not take {surplus[1]}; put a name with spaces in quotes"
@@ -197,7 +197,7 @@ def _no_number(found: re.Match[str]) -> str:
 _COMMANDS_ELSEWHERE = {
     **dict.fromkeys("generate gen draw infer predict synthesize".split(), "sample"),
     **dict.fromkeys("eval test score metrics".split(), "evaluate"),
-    **dict.fromkeys("status info show doctor check".split(), "diagnose"),
+    **dict.fromkeys("status info show check".split(), "diagnose"),
     **dict.fromkeys("fit run start".split(), "train"),
     **dict.fromkeys("continue restore".split(), "resume"),
     **dict.fromkeys("convert save".split(), "export"),
@@ -210,7 +210,7 @@ _COMMANDS_ELSEWHERE = {
 }  # fmt: skip
 
 
-def _unknown_command(name: str, sentence: str) -> str:
+def _unknown_command(name: str) -> str:
     """Return a sentence on a command that does not exist: what it is called here, or the closest, or all there are."""
     names = sorted(known for known in app.resolved_commands() if not known.startswith("-"))
     ours = _COMMANDS_ELSEWHERE.get(name, "")

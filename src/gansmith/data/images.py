@@ -149,6 +149,14 @@ class Images:
         labels = None if self.labels is None else torch.cat([self.labels, self.labels])
         return replace(self, pixels=torch.cat([self.pixels, self.pixels.flip(3)]), labels=labels)
 
+    def why_untrainable(self) -> str:
+        """Return why there is nothing to learn from these images; "" where there is."""
+        if len(self) < 2:
+            return f"{self.source} holds too few images to train on ({len(self)}); give at least 2"
+        if all((chunk == self.pixels[:1]).all() for chunk in self.pixels.split(CHUNK)):
+            return f"all images of {self.source} are the same, so there is nothing to learn; give others"
+        return ""
+
     def without_labels(self) -> "Images":
         """Return the same images, their labels dropped."""
         return replace(self, labels=None)

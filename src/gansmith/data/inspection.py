@@ -47,10 +47,7 @@ def inspect(path: Path, how: Preparation) -> tuple[dict[str, Any], Tensor]:
     facts["sizes"] = {f"{side}x{side}": len(images)}
     facts["prepared"] = f"prepared as {side}x{side} {'grey' if channels == 1 else 'rgb'}"
     facts["notices"] = list(images.notices)
-    if len(images) < 2:
-        facts["refused"] = f"{images.source} holds too few images to train on ({len(images)})"
-    elif (images.pixels[: 2**12] == images.pixels[:1]).all() and (images.pixels == images.pixels[:1]).all():
-        facts["refused"] = f"all images of {images.source} are the same"
+    facts["refused"] = images.why_untrainable()
     return facts, _spread(images)
 
 

@@ -116,11 +116,7 @@ def find_pictures(path: Path) -> PictureSource:
     source = _with_labels_of_files(_arrange(path, pictures), [name for name in names if is_label_file(name)])
     kinds = Counter(PurePosixPath(name).suffix.lower() for name in names)
     odd += [f"{kinds[kind]:,} {kind} files were left out; convert them to PNG" for kind in _NOT_READ if kinds[kind]]
-    others = [
-        name
-        for name in names
-        if _may_say_more(name) and not (path.is_dir() and is_of_numbers(name) and "/" not in name)
-    ]
+    others = [name for name in names if _may_say_more(name)]
     odd += [f"the pictures were read, and not {_listing(others, 6)}"] if others else []
     return replace(source, notices=(*odd, *source.notices))
 

@@ -22,7 +22,6 @@ from gansmith.data.binary_sets import read_cifar_tar
 from gansmith.data.folders import split_of
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images, find_known, labels_sha256, with_known
-from gansmith.data.label_files import is_label_file
 from gansmith.data.labels import MAX_CLASSES, gaps_in_words
 from gansmith.data.layouts import Range
 from gansmith.data.loading import load_pictures
@@ -92,8 +91,7 @@ def open_source(path: Path, *, name: str = "") -> Source:
     if files is not None:
         return files
     try:
-        arrays = [file for file in _array_files(path) if not is_label_file(file.name)]
-        return _noting(find_pictures(path), "the pictures were", arrays)
+        return find_pictures(path)
     except NotFoundError:
         tables = sorted(file for file in path.rglob("*.parquet") if file.is_file())
         archives = sorted(file for file in path.iterdir() if is_archive(file) and file.is_file())

@@ -21,7 +21,7 @@ from gansmith.exporters.onnx import to_onnx
 from gansmith.exporters.pt2 import to_pt2
 from gansmith.exporters.safetensors import to_safetensors
 from gansmith.exporters.web import to_web
-from gansmith.files import file_sha256, write_json
+from gansmith.files import file_sha256, is_named_as_file, write_json
 from gansmith.models import find_generator, load_generator
 from gansmith.runs import holds_run, run_of
 from gansmith.sampling import Model
@@ -67,8 +67,8 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
     if file.suffix != ".safetensors":
         raise GansmithError(f"{file} is an export itself; give the run, or the .safetensors file it was made from")
     out = out or (source if source.is_dir() else source.parent) / "exports"
-    if out.exists() and not out.is_dir():
-        raise GansmithError(f"{out} is a file; give a folder with --out")
+    if (out.exists() and not out.is_dir()) or is_named_as_file(out):
+        raise GansmithError(f"{out} {'is' if out.exists() else 'is named as'} a file; give a folder with --out")
     if holds_run(out) or run_of(out / file.name):
         raise GansmithError(f"{out} belongs to a run; give a folder of its own with --out")
     earlier = _earlier_formats(out / MANIFEST)

@@ -1,20 +1,15 @@
 """ONNX: one file with a dynamic batch size, for ONNX Runtime on any platform and in browsers (onnxruntime-web)."""
 
 import json
-import logging
-import warnings
 from pathlib import Path
-
-import torch
 
 from gansmith.errors import GansmithError
 from gansmith.exporters.graph import facts, largest_difference, trace
+from gansmith.importers.from_torch import as_onnx
 from gansmith.importers.onnx import read_onnx
 from gansmith.models import model_metadata
 from gansmith.sampling import Model
 from gansmith.signature import as_exported
-
-OPSET = 18  # the oldest that torch writes without conversion; any ONNX Runtime since 1.14 reads it
 
 
 def to_onnx(model: Model, path: Path) -> float:
@@ -29,16 +24,7 @@ def to_onnx(model: Model, path: Path) -> float:
     except ImportError as error:
         raise GansmithError(f"{error.name} is not installed; run: pip install 'gansmith[onnx]'") from None
     path, model = path.with_suffix(".onnx"), as_exported(model)
-    program = trace(model)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it logs each operator library that is not installed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own use of deprecated functions
-        exported = torch.onnx.export(
-            program, dynamo=True, external_data=False, verbose=False, output_names=["images"], opset_version=OPSET
-        )
-    assert exported is not None
-    proto = exported.model_proto
-    del proto.metadata_props[:]
+    proto = as_onnx(trace(model), output_names=["images"])
     texts = facts(model)
     for key, value in {**texts, "gansmith": json.dumps(model_metadata(model))}.items():
         proto.metadata_props.add(key=key, value=value)

@@ -10,7 +10,6 @@ import ast
 import json
 import re
 import sys
-import warnings
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -21,10 +20,10 @@ import torch
 
 from gansmith.errors import DataError
 from gansmith.importers import onnx_worker
+from gansmith.importers.from_torch import as_onnx
 from gansmith.importers.worker import serve
 
 MAX_ENTRIES = 10_000
-OPSET = 18
 _OPERATORS = re.compile(
     r"torch\.ops\.aten\.\w+\.\w+|_operator\.(add|sub|mul|floordiv|mod|neg|getitem|eq|ne|lt|le|gt|ge)"
 )
@@ -45,13 +44,7 @@ def read(path: str, folder: str, threads: str, num_classes: str) -> onnx_worker.
     """Return the generator in a file; DataError, or what torch, ONNX and ONNX Runtime raise, for anything else."""
     copy = Path(folder) / "checked.pt2"
     metadata = write_checked(Path(path), copy)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own use of deprecated functions
-        program = torch.export.load(copy)
-        exported = torch.onnx.export(program, dynamo=True, external_data=False, verbose=False, opset_version=OPSET)
-    assert exported is not None
-    proto = exported.model_proto
-    del proto.metadata_props[:]
+    proto = as_onnx(torch.export.load(copy))
     if metadata:
         proto.metadata_props.add(key="gansmith", value=metadata)
     return onnx_worker.generator_of(proto, int(threads), int(num_classes))
@@ -74,19 +67,18 @@ def write_checked(path: Path, copy: Path) -> str:
             raise DataError(
                 "its weights are pickled, or it has no graph; write it by torch.export.save of torch 2.9 or later"
             )
-        texts = {name: archive.read(entries[name]) for name in ("models/model.json", *_LISTS)}
-        texts["models/model.json"] = json.dumps(_checked_graph(json.loads(texts["models/model.json"]))).encode()
+        contents = {name: archive.read(entries[name]) for name in ("models/model.json", *_LISTS)}
+        contents["models/model.json"] = json.dumps(_checked_graph(json.loads(contents["models/model.json"]))).encode()
         for name in _LISTS:
-            listed = json.loads(texts[name])
-            texts[name] = json.dumps(_on_cpu(listed)).encode()
+            listed = json.loads(contents[name])
+            contents[name] = json.dumps(_on_cpu(listed)).encode()
             for weight in _weights(listed):
-                texts[f"{name.rpartition('/')[0]}/{weight}"] = archive.read(
-                    entries[f"{name.rpartition('/')[0]}/{weight}"]
-                )
-        texts |= {name: archive.read(entries[name]) for name in _VERSIONS if name in entries}
-        texts["data/sample_inputs/model.pt"] = b""
-        for name, text in texts.items():
-            checked.writestr(f"checked/{name}", text)
+                place = f"{name.rpartition('/')[0]}/{weight}"
+                contents[place] = archive.read(entries[place])
+        contents |= {name: archive.read(entries[name]) for name in _VERSIONS if name in entries}
+        contents["data/sample_inputs/model.pt"] = b""
+        for name, content in contents.items():
+            checked.writestr(f"checked/{name}", content)
         return archive.read(entries["extra/gansmith"]).decode() if "extra/gansmith" in entries else ""
 
 

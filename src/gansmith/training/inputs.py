@@ -118,13 +118,11 @@ def load_training_data(
     find_device(config.device)  # refuses one that is not here
     whole, train_split, train, validation = choose_images(config, images, watch=watch)
     config = config.replace(data=whole.name)  # which may be another: see the images' notices
-    if len(train) < 2:
-        raise DataError(f"{whole.source} holds too few images to train on ({len(train)}); give at least 2")
     height, width = train.pixels.shape[2:]
     if height != width:
         raise DataError(f"{whole.source} holds images of {height} x {width} pixels; square ones are needed")
-    if all((chunk == train.pixels[:1]).all() for chunk in train.pixels.split(CHUNK)):
-        raise DataError(f"all images of {train.source} are the same, so there is nothing to learn; give others")
+    if reason := train.why_untrainable():
+        raise DataError(reason)
     config = fit_to_images(choose_kind(config, train), train)
     if config.mirror and isinstance(train.pixels, OnDisk):
         raise ConfigError("mirror needs images in memory, and so many stay on disk; set it to false")
