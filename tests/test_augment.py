@@ -145,10 +145,11 @@ def test_each_change_reaches_its_share_of_the_images(probability):
 
 
 def test_the_probability_rises_while_real_images_look_too_real_and_stays_within_its_range():
-    assert adapt(0.5, mean_sign=0.9, images=50_000) == pytest.approx(0.6)
-    assert adapt(0.5, mean_sign=0.1, images=50_000) == pytest.approx(0.4)
-    assert (adapt(1.0, 1.0, 64), adapt(0.0, 0.0, 64)) == (1.0, 0.0)
-    probability = 0.0
+    half, zero, one = torch.tensor(0.5), torch.tensor(0.0), torch.tensor(1.0)
+    assert adapt(half, mean_sign=torch.tensor(0.9), images=50_000).item() == pytest.approx(0.6)
+    assert adapt(half, mean_sign=torch.tensor(0.1), images=50_000).item() == pytest.approx(0.4)
+    assert (adapt(one, one, 64).item(), adapt(zero, zero, 64).item()) == (1.0, 0.0)
+    probability = zero
     for _ in range(500):
-        probability = adapt(probability, mean_sign=1.0, images=1000)
-    assert probability == pytest.approx(1.0)
+        probability = adapt(probability, mean_sign=one, images=1000)
+    assert probability.item() == pytest.approx(1.0, abs=1e-4)

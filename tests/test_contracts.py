@@ -292,7 +292,7 @@ def test_descriptions_name_what_is_in_use():
 # A name stands for a package with all its modules, but for ones that have a line of their own.
 FLOW = [
     ["gansmith"],
-    ["errors", "events", "exchange", "isolation", "verdicts", "pictures.grids"],
+    ["errors", "events", "exchange", "flat_images", "isolation", "verdicts", "pictures.grids"],
     ["recipes", "advice", "files", "processes"],
     ["config", "importers", "checkpoints", "randomness"],
     ["data", "runs", "training.machine"],

@@ -204,7 +204,7 @@ def test_reading_on_the_device_is_noticed(noise):
 def as_on_a_device(monkeypatch):
     """Leave losses unread, as on an accelerator."""
     for module in (step, techniques):
-        monkeypatch.setattr(module, "known", lambda scalar: scalar.detach().clone())
+        monkeypatch.setattr(module, "to_number", lambda scalar: scalar.detach().clone())
     built = state.build_techniques
     monkeypatch.setattr(state, "build_techniques", lambda *given: replace(built(*given), reads=False))
 

@@ -10,7 +10,7 @@ from gansmith.conditioning import UNCONDITIONAL
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
-from gansmith.latent_space import find_directions, truncated, walk_between
+from gansmith.latent_space import find_directions, truncated
 from gansmith.sampling import Model, draw_inputs, generate
 
 
@@ -77,14 +77,3 @@ def test_truncation_moves_latents_or_styles_to_the_mean():
     assert len(generate(styled, kept, labels).unique(dim=0)) == 3
     with pytest.raises(ConfigError, match="truncation is 1.5"):
         truncated(model, z, 1.5)
-
-
-@pytest.mark.parametrize("y", [(2, 2), (2, 7)], ids=["one class", "two classes"])
-def test_a_walk_begins_and_ends_at_its_samples(y):
-    model = build_model()
-    z, _ = draw_inputs(model, seed=0, count=2)
-    walk = walk_between(model, (z[0], z[1]), y, steps=7)
-    assert torch.equal(walk[[0, -1]], generate(model, z, torch.tensor(y)))
-    assert len(walk.unique(dim=0)) == 7
-    with pytest.raises(ConfigError, match="steps is 1"):
-        walk_between(model, (z[0], z[1]), y, steps=1)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,9 +29,9 @@ from gansmith.data.objects import as_images
 from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError, TrainingFailed, reason_of
 from gansmith.events import Event, Started
-from gansmith.files import require_kind, require_parent, write_bytes
+from gansmith.files import require_kind, require_parent, to_path, write_bytes
 from gansmith.inversion import Inversion
-from gansmith.isolation import isolated, own_environment
+from gansmith.isolation import isolated, own_environment, torch_defaults
 from gansmith.latent_space import Directions, find_directions
 from gansmith.networks import NETWORKS
 from gansmith.pictures import animations, plots
@@ -51,6 +51,7 @@ from gansmith.sampling import (
     numpy_latents,
     read_latents,
     refuse_counts,
+    require_whole,
     truncate,
 )
 from gansmith.sampling import sample as sample_model
@@ -368,6 +369,7 @@ def load(source: "Run | Path | str", *, num_classes: int | None = None, device: 
     return model
 
 
+@torch_defaults()
 def load_data(
     data: Any,
     *,
@@ -397,6 +399,7 @@ def load_data(
     return data_sets.split_of(as_images(data, how), split)
 
 
+@torch_defaults()
 def sample(
     source: "Run | Model | Path | str",
     count: int | None = None,
@@ -458,6 +461,7 @@ def sample(
     return Samples.of(pixels, model.conditioning.label_of(y), model.class_names)
 
 
+@torch_defaults()
 def invert(
     source: "Run | Model | Path | str",
     pictures: Any,
@@ -487,6 +491,7 @@ def invert(
     return inversion.invert(model, pictures, labels=chosen, seed=seed, checkpoint=checkpoint)
 
 
+@torch_defaults()
 def directions(
     source: "Run | Model | Path | str", count: int = 10, *, seed: int = 0, label: int | str | None = None
 ) -> Directions:
@@ -509,6 +514,7 @@ def directions(
     return find_directions(model, count, seed=seed, label=None if chosen is None else chosen[0])
 
 
+@torch_defaults()
 def evaluate(
     target: "Run | Path | str",
     *,
@@ -549,6 +555,7 @@ def evaluate(
     return evaluation.evaluate(_path(target), data=data, data_dir=data_dir, **choices)
 
 
+@torch_defaults()
 def compare(
     *targets: "Run | Path | str",
     data: Any = None,
@@ -607,6 +614,7 @@ def diagnose(run: "Run | Path | str") -> Diagnosis:
     )
 
 
+@torch_defaults()
 def export(source: "Run | Path | str", *formats: str, out: Path | str | None = None) -> Path:
     """Write a generator for other libraries, each file read back and compared; returns the folder.
 
@@ -621,12 +629,13 @@ def export(source: "Run | Path | str", *formats: str, out: Path | str | None = N
     from gansmith.exporters import export as export_generator
 
     path = _path(source)
-    folder = Path(out) if out is not None else (path if path.is_dir() else path.parent) / "exports"
+    folder = to_path(out) if out is not None else (path if path.is_dir() else path.parent) / "exports"
     with isolated():
         export_generator(path, formats or ["all"], folder)
     return folder
 
 
+@torch_defaults()
 def report(run: "Run | Path | str", *others: "Run | Path | str", out: Path | str | None = None) -> Path:
     """Write a report of runs: what was tried, what helped and by how much, pictures, scores, commands.
 
@@ -656,8 +665,7 @@ def film(run: "Run | Path | str", *, out: Path | str | None = None, frame_ms: in
         out: a .gif, .webp or .mp4; by default film.gif in the run directory.
         frame_ms: milliseconds for each grid; the last stays for two seconds.
     """
-    if not 20 <= frame_ms <= 10_000:
-        raise ConfigError(f"frame_ms is {frame_ms}; it must be between 20 and 10000, such as 200")
+    require_whole("frame_ms", frame_ms, 20, 10_000, 200)
     opened = open_run(run)
     path = _writable(opened.directory / "film.gif" if out is None else out, animations.FORMATS)
     animations.write_film(animations.film_frames(opened), path, frame_ms=frame_ms)
@@ -688,6 +696,7 @@ def walk(
     return write_walk(source, seeds=seeds, label=label, classes=classes, steps=steps, out=out)[0]
 
 
+@torch_defaults()
 def write_walk(
     source: "Run | Path | str",
     *,
@@ -698,10 +707,11 @@ def write_walk(
     out: Path | str,
 ) -> tuple[Path, int]:
     """Do what `walk` does, and return also how many images were drawn."""
+    if not isinstance(seeds, Iterable):
+        raise ConfigError(f"seeds are {seeds!r:.60}; give two or more, such as [0, 1]")
     for seed in seeds:
         refuse_counts(1, seed, None)
-    if not 2 <= steps <= 1000:
-        raise ConfigError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
+    require_whole("steps", steps, 2, 1000, 12)
     if len(seeds) < (2 if classes is None else 1):
         raise ConfigError(f"seeds are {list(seeds)}; give two or more, such as 0,1, or one to walk through classes")
     path = _writable(out, (*animations.FORMATS, ".png"))
@@ -743,6 +753,7 @@ def _one_label(label: int | str | None, class_names: Sequence[str]) -> int | Non
     return found[0] if found else None
 
 
+@torch_defaults()
 def plot(
     run: "Run | Path | str",
     what: PlotKind = "curves",
@@ -778,6 +789,7 @@ def plot(
     return path
 
 
+@torch_defaults()
 def handin(
     run: "Run | Path | str",
     *others: "Run | Path | str",
@@ -978,9 +990,11 @@ def sweep(
     """
     if not isinstance(data, str | Path | None):
         raise ConfigError("data is images in memory, which trials in other processes do not see; give a name or a path")
+    if not isinstance(search, str | Mapping | Iterable):
+        raise ConfigError(f"search is {search!r:.60}; give fields, such as {{'g_lr': (1e-4, 1e-2)}} or 'g_lr d_lr'")
     method: dict[str, Any] = {"sampler": sampler, "prune": prune, "objectives": objectives, "file": file}
     settings = _plan_sweep(recipe, search, _as_arguments(data, None, choices), minutes, images, method)
-    folder = Path(out) if out is not None else RUNS / f"sweep-{settings['recipe']}-{settings['data']}"
+    folder = to_path(out) if out is not None else RUNS / f"sweep-{settings['recipe']}-{settings['data']}"
     where = {"workers": workers, "ray": ray, "gpus": gpus}
     _run_sweep(folder, settings, where, trials=trials, storage=storage, study=study, report=report)
     return Sweep(folder, storage)
@@ -1075,7 +1089,7 @@ def grade(
     if not 0 <= jobs <= 256:
         raise ConfigError(f"jobs is {jobs}; it must be between 0, one for each core, and 256")
     find_handins(folder)
-    target = folder.absolute().parent / "grades" if out is None else Path(out)
+    target = folder.absolute().parent / "grades" if out is None else to_path(out)
     pages.refuse_occupied(target)
     found = find_sandbox(sandbox)
     show(f"each hand-in runs in the sandbox {found}: {MEANING[found]}")
@@ -1103,6 +1117,7 @@ class Plan:
     notices: tuple[str, ...] = ()
 
 
+@torch_defaults()
 def plan_training(
     recipe: str | None = None,
     *,
@@ -1126,7 +1141,7 @@ def plan_training(
     """
     started_at = time.perf_counter() if started_at is None else started_at
     processes.join(has_place=out is not None)
-    directory = None if out is None else Path(out).expanduser()
+    directory = None if out is None else to_path(out)
     with processes.first_alone():
         refuse_lengths(minutes=minutes, images=images, epochs=epochs)
         arguments = _as_arguments(data, images, choices or {})
@@ -1208,6 +1223,7 @@ def _as_arguments(data: Any, images: int | str | None, choices: Mapping[str, obj
     return arguments
 
 
+@torch_defaults()
 def plan_resume(
     run: "Run | Path | str",
     *,
@@ -1231,9 +1247,6 @@ def plan_resume(
         refuse_undefined(opened, has_images=in_memory is not None)
         if images is not None:
             config = config.replace(images=parse_value("images", images))
-            if config.images < opened.images_seen:
-                seen = f"{opened.directory} has seen {opened.images_seen:,} already"
-                raise ConfigError(f"images is {config.images:,}, and {seen}; give more")
         config, moved = _with_device(config, device)
     with training_machine(config):
         with processes.first_alone():
@@ -1337,6 +1350,7 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
             raise
 
 
+@torch_defaults()
 def run_training(plan: Plan, *, progress: str = "auto", command: Sequence[str] = ()) -> tuple[Run, list[int]]:
     """Train a planned run to its end, or until it is interrupted; returns the run and the signals that stopped it."""
     caught: list[int] = []
@@ -1564,7 +1578,7 @@ def _real_images(target: "Run | Path | str", data: Any) -> str | Images:
 
 def _writable(out: Path | str, kinds: Collection[str] = ()) -> Path:
     """Return the path of a file to write; GansmithError where its folder does not exist, or it is of another kind."""
-    path = Path(out).expanduser()
+    path = to_path(out)
     if kinds:
         require_kind(path, kinds)
     else:
@@ -1588,10 +1602,17 @@ def _as_latents(latents: Any, *widths: int) -> Any:
     import torch
 
     if isinstance(latents, str | Path):
+        if not Path(latents).is_file():
+            raise NotFoundError(f"there is no file {str(latents)!r} of latents; give a .npy file or an array")
         return read_latents(Path(latents), *widths)
     if isinstance(latents, torch.Tensor):
         latents = latents.detach().cpu()
-    z = torch.as_tensor(np.asarray(latents, dtype=np.float32))
+    try:
+        z = torch.as_tensor(np.asarray(latents, dtype=np.float32))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"latents are no array of numbers ({error}); give one of shape (count, {widths[0]})"
+        ) from None
     if z.dim() != 2 or z.shape[1] not in widths or not len(z) or not z.isfinite().all():
         wanted = " or ".join(f"(count, {width})" for width in widths)
         raise ConfigError(f"latents have shape {tuple(z.shape)}; give finite numbers of shape {wanted}")

@@ -41,7 +41,7 @@ def _field(
     scale: str = "linear",
     may_change: bool = False,
     technique: bool = False,
-    is_circumstance: bool = False,
+    is_circumstance: bool | None = None,
 ) -> Any:
     """Return a field with what every list of fields is derived from.
 
@@ -52,12 +52,13 @@ def _field(
         scale: linear or log, of that range.
         may_change: whether a run may go on with another value.
         technique: whether another value than the default is a technique in use, which reports name.
-        is_circumstance: whether runs that differ in it alone repeat one experiment.
+        is_circumstance: whether runs that differ in it alone repeat one experiment; by default, `may_change`.
     """
     metadata = {
         "help": help, "group": group, "low": low, "high": high, "choices": choices, "scale": scale,
         "search": search or (None if low is None or high is None else (low, high)),
-        "may_change": may_change, "technique": technique, "is_circumstance": is_circumstance or may_change,
+        "may_change": may_change, "technique": technique,
+        "is_circumstance": may_change if is_circumstance is None else is_circumstance,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -114,7 +115,9 @@ class Config:
     )
 
     images: int = _length(500_000, "training length in images shown to the discriminator", low=1, may_change=True)
-    schedule_images: int = _length(0, "length that schedules refer to (0: the same as images)", low=0, may_change=True)
+    schedule_images: int = _length(
+        0, "length that schedules refer to (0: the same as images)", low=0, may_change=True, is_circumstance=False
+    )
     planned_images: int = _length(
         0, "length expected at the start, where --minutes corrected it half-way (0: the same)", low=0, may_change=True
     )
@@ -237,7 +240,7 @@ class Config:
 
     d_class_loss: float = _loss(
         0.0,
-        "class loss in the discriminator's loss: weight of naming the label of real images, beside the logit",
+        "class loss in the discriminator's loss: weight of classifying real images by their labels",
         low=0.0,
         high=100.0,
         search=(0.05, 5.0),
@@ -246,7 +249,7 @@ class Config:
     )
     g_class_loss: float = _loss(
         0.0,
-        "class loss in the generator's loss: weight of the discriminator naming the label of generated images",
+        "class loss in the generator's loss: weight of the discriminator classifying generated images by their labels",
         low=0.0,
         high=100.0,
         search=(0.01, 1.0),
@@ -256,7 +259,7 @@ class Config:
 
     d_rotation_loss: float = _loss(
         0.0,
-        "rotation loss in the discriminator's loss: weight of naming by how many quarter turns real images were turned",
+        "rotation loss in the discriminator's loss: weight of predicting how real images were rotated",
         low=0.0,
         high=100.0,
         search=(0.1, 10.0),
@@ -265,7 +268,7 @@ class Config:
     )
     g_rotation_loss: float = _loss(
         0.0,
-        "rotation loss in the generator's loss: weight of the discriminator naming the turns of generated images",
+        "rotation loss in the generator's loss: weight of the discriminator predicting that of generated ones",
         low=0.0,
         high=100.0,
         search=(0.02, 2.0),
@@ -431,15 +434,17 @@ class Config:
         "rates, three times at most",
         choices=("warn", "stop", "rollback"),
         may_change=True,
+        is_circumstance=False,
     )
 
     log_every: int = _output(0, "images between log lines (0: a 200th of the length)", low=0)
     sample_every: int = _output(0, "images between sample grids (0: a twelfth)", low=0)
-    evaluate_every: int = _output(
-        0, "images between validation FD ratios (0: by length, one to ten in runs of minutes)", low=0
-    )
+    evaluate_every: int = _output(0, "images between validation FD ratios (0: chosen from the length)", low=0)
     early_stopping: int = _output(
-        0, "stop after so many validation FD ratios in a row without a better one (0: never)", low=0
+        0,
+        "stop after so many validation FD ratios in a row without a better one (0: never)",
+        low=0,
+        is_circumstance=False,
     )
     save_every: int = _output(0, "images between checkpoints (0: a quarter)", low=0)
     keep_last: int = _output(0, "newest checkpoints to keep besides the best one (0: all)", low=0)
@@ -589,6 +594,8 @@ def _plain(name: str, raw: object) -> object:
         return str(raw)
     if name == "classes" and isinstance(raw, int) and not isinstance(raw, bool):
         return str(raw)
+    if name == "classes" and isinstance(raw, list | tuple | range) and not raw:
+        raise ConfigError("classes is empty; name some, such as [3, 7], or omit it for all")
     if name == "classes" and isinstance(raw, list | tuple | range):
         return ",".join(f'"{one}"' if "," in str(one) else str(one) for one in raw)
     return raw
@@ -745,7 +752,10 @@ def resolve(
         if name is None and "recipe" in values:
             name = str(values["recipe"])
     name = "default" if name is None else name
-    layers.insert(0, ("recipe", choose(RECIPES, name, "recipe")))
+    row = choose(RECIPES, name, "recipe")
+    if not isinstance(row, Mapping):
+        raise ConfigError(f"RECIPES[{name!r}] is {row!r:.60}; it must be a dict of fields and values")
+    layers.insert(0, ("recipe", row))
     for key in layers[0][1]:
         if key not in FIELDS:
             raise ConfigError(f"recipe {name}: {unknown_field(key)}")

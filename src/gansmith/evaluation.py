@@ -439,5 +439,4 @@ def _checkpoint(target: Path) -> Path:
 
 def _images_seen(checkpoint: Path | None) -> int | None:
     """Return the training length of a checkpoint in images; None for files that are no checkpoint of a run."""
-    name = "" if checkpoint is None else checkpoint.parent.name
-    return int(name) if name.isdecimal() else None
+    return int(checkpoint.parent.name) if checkpoint is not None and run_of(checkpoint) is not None else None

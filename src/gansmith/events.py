@@ -54,7 +54,7 @@ class Scored(Event):
 
     Attributes:
         validation_fd_ratio: `fd` over `fd_real`; 1.00 is as close as other real images.
-        fd: Frechet distance of n samples to n validation images.
+        fd: Frechet distance of n samples to validation images: n, or up to 10,000 for evaluators trained on the data.
         fd_real: the same of n training images.
     """
 

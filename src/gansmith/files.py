@@ -34,6 +34,13 @@ _OTHER_KINDS = (
 logger = logging.getLogger("gansmith")
 
 
+def to_path(out: object) -> Path:
+    """Return the path that a text or a Path names, a home folder's ~ replaced; ConfigError for anything else."""
+    if not isinstance(out, str | os.PathLike) or not os.fspath(out):
+        raise ConfigError(f"out is {out!r:.60}; it must be a path, such as 'out'")
+    return Path(os.fsdecode(out)).expanduser()
+
+
 def require_parent(out: Path) -> None:
     """Raise NotFoundError where a file's folder does not exist."""
     if not out.absolute().parent.is_dir():
@@ -209,8 +216,14 @@ def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[
     import safetensors.torch
 
     packed = {"gansmith": json.dumps(dict(metadata), sort_keys=True)} if metadata else None
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in sorted(tensors.items())}
-    write_flushed(path, safetensors.torch.save(contiguous, packed))
+    written, places = {}, set()
+    for name, tensor in sorted(tensors.items()):
+        written[name] = tensor.detach().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        if tensor.numel() and place in places:  # the format has no shared weights
+            written[name] = written[name].clone()
+        places.add(place)
+    write_flushed(path, safetensors.torch.save(written, packed))
 
 
 def load_tensors(path: Path, *, max_bytes: int) -> dict[str, "Tensor"]:

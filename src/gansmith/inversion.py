@@ -104,6 +104,8 @@ class Inversion:
         return to_png(enlarge(grid(pairs.permute(0, 3, 1, 2), columns=columns)))
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def invert(
     model: Model, pictures: Any, *, labels: Sequence[int] | None = None, seed: int = 0, checkpoint: Path | None = None
 ) -> Inversion:

@@ -39,12 +39,18 @@ def no_watching_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def float32_by_default() -> Iterator[None]:
-    """Let new tensors be float32 while the block runs, whatever the caller has set."""
+def torch_defaults() -> Iterator[None]:
+    """Let new tensors be float32 and on the CPU, and compute without autocast, whatever the caller has set."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            for kind in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            if torch.get_default_device().type != "cpu":  # it slows down every call
+                stack.enter_context(torch.device("cpu"))
+            yield
     finally:
         torch.set_default_dtype(before)
 

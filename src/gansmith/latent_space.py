@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from gansmith.errors import ConfigError
 from gansmith.randomness import rng, seeded
-from gansmith.sampling import Model, draw_inputs, draw_latents, generate, on_cpu, slerp, truncate, with_embeddings
+from gansmith.sampling import (
+    Model,
+    draw_inputs,
+    draw_latents,
+    is_whole,
+    on_cpu,
+    truncate,
+)
 
 SAMPLES = 2048  # latents whose activations are analysed
 _LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
@@ -62,8 +69,8 @@ def find_directions(model: Model, count: int = 10, *, seed: int = 0, label: int 
     Raises ConfigError for a file that draws images in another program, and for a count out of range.
     """
     model, dim = on_cpu(model), model.config.latent_dim
-    if not 1 <= count <= dim:
-        raise ConfigError(f"count is {count}; it must be between 1 and {dim}, the length of a latent")
+    if not is_whole(count) or not 1 <= count <= dim:
+        raise ConfigError(f"count is {count!r:.60}; it must be between 1 and {dim}, the length of a latent")
     first, y = draw_inputs(model, seed=seed, count=1, labels=None if label is None else [label])
     z = draw_latents(model.config, seed=seed, count=SAMPLES)
     if model.conditioning.in_latents:  # the last number chooses the cluster
@@ -114,8 +121,8 @@ def truncated(model: Model, latents: Tensor, strength: float) -> tuple[Model, Te
     Args:
         strength: 1 changes nothing, 0 is the mean.
     """
-    if not 0 <= strength <= 1:
-        raise ConfigError(f"truncation is {strength:g}; it must be between 0 and 1, such as 0.7")
+    if not isinstance(strength, int | float) or not 0 <= strength <= 1:
+        raise ConfigError(f"truncation is {strength!r:.60}; it must be between 0 and 1, such as 0.7")
     if not hasattr(model.network, "truncate"):
         scaled = latents * strength
         if model.conditioning.in_latents:  # the last number chooses the cluster
@@ -124,21 +131,3 @@ def truncated(model: Model, latents: Tensor, strength: float) -> tuple[Model, Te
     model = replace(model, network=copy.deepcopy(model.network))
     truncate(model, strength)
     return model, latents
-
-
-def walk_between(model: Model, ends: tuple[Tensor, Tensor], y: tuple[int, int], *, steps: int) -> Tensor:
-    """Return uint8 (steps, C, H, W) images on the way from one sample to another, both ends included.
-
-    Latents move along the great circle; from one class id to another, every embedding of them moves in a straight line.
-
-    Args:
-        ends: two latents (latent_dim,).
-        y: class id of each end.
-    """
-    if not 2 <= steps <= 1000:
-        raise ConfigError(f"steps is {steps}; it must be between 2 and 1000, such as 12")
-    shares = torch.linspace(0, 1, steps)
-    path = torch.stack([slerp(*ends, share) for share in shares])
-    if y[0] == y[1]:
-        return generate(model, path, torch.full((steps,), y[0]))
-    return generate(with_embeddings(model, [(*y, float(share)) for share in shares]), path, torch.arange(steps))

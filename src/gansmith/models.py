@@ -18,7 +18,7 @@ from gansmith.config import FIELDS, Config, choose
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError, DataError, NotFoundError, reason_of
 from gansmith.files import read_metadata
-from gansmith.isolation import float32_by_default
+from gansmith.isolation import torch_defaults
 from gansmith.networks import NETWORKS
 from gansmith.runs import holds_run, open_run
 from gansmith.sampling import Model, draw_latents
@@ -48,7 +48,8 @@ def model_metadata(model: Model) -> dict[str, str]:
     return generator_metadata(model.config, model.spec, model.conditioning, model.class_names)
 
 
-@float32_by_default()
+@torch_defaults()
+@torch.inference_mode(False)
 def load_generator(path: Path | str, *, num_classes: int | None = None) -> Model:
     """Return the generator of a run directory (its newest checkpoint), of a checkpoint, or of a file.
 

@@ -94,3 +94,8 @@ def drawn(
         return draw(rows) if shared else own_rows(draw(all_rows(rows)), dim)
 
     return to_device(take(), device) if _tape is None else _tape.take(take, device)
+
+
+def one_each(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a number in [0, 1) for each image, (N, 1, 1, 1)."""
+    return drawn(lambda rows: torch.rand(rows, 1, 1, 1, generator=generator), len(images), device=images.device)

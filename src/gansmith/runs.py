@@ -32,7 +32,7 @@ from gansmith.checkpoints import (
     NAME as CHECKPOINT_NAME,
 )
 from gansmith.config import FIELDS, MAX_NAME, NAME, NAME_RULE, Config, load_config
-from gansmith.errors import NotFoundError, RunError
+from gansmith.errors import ConfigError, NotFoundError, RunError
 from gansmith.files import PARTIAL, append_json, read_json, read_metadata, to_json, warn_once, write_json, write_text
 
 _MAX_LOG_BYTES = 2**28
@@ -293,6 +293,9 @@ def _continued(run: RunDirectory, config: Config) -> RunDirectory:
             f"{run.directory} holds a run with other choices ({listing}); give the same ones (restore config.toml if "
             "it was edited), or another --out"
         )
+    seen = 0 if latest is None else int(latest.name)
+    if config.images < min(run.config.images, seen):
+        raise ConfigError(f"images is {config.images:,}, and {run.directory} has seen {seen:,} already; give more")
     schedule = begun.schedule_images or (begun.images if config.images != begun.images else 0)
     for name, kept in (("schedule_images", schedule), ("planned_images", begun.planned_images)):
         if getattr(config, name) not in (0, kept, begun.images):

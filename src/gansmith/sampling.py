@@ -7,7 +7,7 @@ stored in the file, so sample 17 is the same image whatever else is drawn with i
 import copy
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,8 +23,8 @@ from gansmith.config import Config, class_number, parse_labels, unknown_class
 from gansmith.data.image_files import read_array
 from gansmith.data.images import MAX_IMAGES, ImageSpec, to_uint8
 from gansmith.errors import ConfigError, DataError
-from gansmith.files import folder_name, replacing, require_place, write_bytes
-from gansmith.isolation import float32_by_default
+from gansmith.files import folder_name, replacing, require_place, to_path, write_bytes
+from gansmith.isolation import torch_defaults
 from gansmith.networks.layers import Dropout
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.randomness import rng
@@ -122,7 +122,7 @@ class Samples:
 
     def save(self, path: Path | str, *, truncation: float = 1.0) -> Path:
         """Write a .png grid, a .npz with images and labels, or one PNG for each image into a folder."""
-        path = Path(path).expanduser()
+        path = to_path(path)
         require_place(path)
         labels = torch.from_numpy(self.labels)
         write_samples(self._nchw, labels, path, truncation=truncation, class_names=self.class_names)
@@ -145,14 +145,14 @@ def shape_latents(normal: Tensor, distribution: str) -> Tensor:
     return normal
 
 
-@float32_by_default()
+@torch_defaults()
 def draw_latents(config: Config, *, seed: int, count: int) -> Tensor:
     """Return (count, latent_dim) latents of the config's distribution, row k a function of (seed, k)."""
     rows = [torch.randn(config.latent_dim, generator=rng(seed, k, "latent")) for k in range(count)]
     return shape_latents(torch.stack(rows) if rows else torch.empty(0, config.latent_dim), config.latent_distribution)
 
 
-@float32_by_default()
+@torch_defaults()
 def draw_inputs(model: Model, *, seed: int, count: int, labels: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     """Return latents (count, latent_dim) and class ids (count,), entries k a function of (seed, k).
 
@@ -206,7 +206,7 @@ def on_cpu(model: Model) -> Model:
 
 
 @torch.no_grad()
-@float32_by_default()
+@torch_defaults()
 def generate(model: Model, latents: Tensor, y: Tensor) -> Tensor:
     """Return uint8 (N, C, H, W) images for latents (N, latent_dim) and class ids (N,).
 
@@ -222,10 +222,12 @@ def generate(model: Model, latents: Tensor, y: Tensor) -> Tensor:
         sources = [rng("dropout", row.numpy().tobytes().hex()) for row in z] if dropouts else None
         for layer in dropouts:
             layer.sources = sources
-        images = model.network(z.to(device), ids.to(device))
+        try:
+            images = model.network(z.to(device), ids.to(device))
+        finally:
+            for layer in dropouts:
+                layer.sources = None
         drawn.append(to_uint8(images[:n]).contiguous().cpu())
-    for layer in dropouts:
-        layer.sources = None
     return torch.cat(drawn) if drawn else torch.empty(0, model.spec.channels, model.spec.size, model.spec.size).byte()
 
 
@@ -248,14 +250,22 @@ def latent_walk(model: Model, *, seeds: Sequence[int], steps: int, label: int | 
     """
     labels = None if label is None else [label]
     ends, y = zip(*(draw_inputs(model, seed=seed, count=1, labels=labels) for seed in seeds), strict=True)
-    path = arcs([*(end[0] for end in ends), ends[0][0]], steps)
+    path = arcs([*(end[0] for end in ends), ends[0][0]], steps, model.config.latent_distribution)
     if model.conditioning.in_latents:
         path[:, -1] = ends[0][0, -1]
     return generate(model, path, y[0].expand(len(path)))
 
 
-def arcs(stops: Sequence[Tensor], steps: int) -> Tensor:
-    """Return (steps * (K - 1), d) vectors on the arcs from each of K stops (d,) to the next, without the last stop."""
+def arcs(stops: Sequence[Tensor], steps: int, distribution: str) -> Tensor:
+    """Return (steps * (K - 1), d) latents on the arcs from each of K stops (d,) to the next, without the last stop.
+
+    Uniform latents move as the normal numbers that they stem from, and so stay between -1 and 1.
+    """
+    if distribution == "uniform":
+        normal = [math.sqrt(2) * torch.erfinv(stop.clamp(-1 + 1e-6, 1 - 1e-6)) for stop in stops]
+        path = shape_latents(arcs(normal, steps, "normal"), distribution)
+        path[::steps] = torch.stack(list(stops[:-1]))
+        return path
     shares = torch.arange(steps, dtype=torch.float32) / steps
     return torch.stack([slerp(a, b, share) for a, b in pairwise(stops) for share in shares])
 
@@ -272,6 +282,7 @@ def slerp(start: Tensor, end: Tensor, share: float | Tensor) -> Tensor:
 
 
 @torch.no_grad()
+@torch_defaults()
 def class_walk(model: Model, *, seed: int, y: Sequence[int], steps: int) -> Tensor:
     """Return uint8 (steps * len(y), C, H, W): one latent on its way through these class ids and back to the first.
 
@@ -308,8 +319,8 @@ def truncate(model: Model, strength: float) -> None:
 
     Raises ConfigError for another strength, and for a generator that has no styles.
     """
-    if not 0 <= strength <= 1:
-        raise ConfigError(f"truncation is {strength:g}; it must be between 0 and 1, such as 0.7")
+    if not isinstance(strength, int | float) or not 0 <= strength <= 1:
+        raise ConfigError(f"truncation is {strength!r:.60}; it must be between 0 and 1, such as 0.7")
     G: Any = model.network
     if not hasattr(G, "truncate"):
         raise ConfigError(
@@ -319,11 +330,25 @@ def truncate(model: Model, strength: float) -> None:
     G.truncate(strength)
 
 
+def is_whole(value: Any) -> bool:
+    """Return whether something is one whole number: an int, or NumPy's or torch's."""
+    if isinstance(value, bool | np.bool_) or getattr(value, "ndim", False):
+        return False
+    is_of_torch = isinstance(value, Tensor) and (value.is_floating_point() or value.dtype == torch.bool)
+    return hasattr(value, "__index__") and not is_of_torch
+
+
+def require_whole(name: str, value: Any, low: int, high: int, example: int) -> None:
+    """Raise ConfigError for anything but a whole number in this range, both ends allowed."""
+    if not is_whole(value) or not low <= value <= high:
+        raise ConfigError(f"{name} is {value!r:.60}; it must be between {low} and {high}, such as {example}")
+
+
 def refuse_counts(count: int, seed: int, numpy_seed: int | None) -> None:
     """Raise ConfigError for a number of samples or a seed that is out of range."""
     for name, value in (("count", count), ("seed", seed), ("numpy_seed", numpy_seed)):
-        if value is not None and not hasattr(value, "__index__"):  # 7.0 would draw other images than 7
-            raise ConfigError(f"{name} is {value!r}; it must be a whole number, such as 25")
+        if not is_whole(value) and (name != "numpy_seed" or value is not None):  # 7.0 would draw other images than 7
+            raise ConfigError(f"{name} is {value!r:.60}; it must be a whole number, such as 25")
     if not 1 <= count <= MAX_IMAGES:
         raise ConfigError(f"count is {count}; it must be between 1 and {MAX_IMAGES}, such as 25")
     if seed < 0 or (numpy_seed is not None and not 0 <= numpy_seed < 2**32):
@@ -339,11 +364,10 @@ def label_numbers(labels: Sequence[int | str] | str | int | None, class_names: S
     """
     if labels is None or isinstance(labels, str):
         return None if labels is None else parse_labels(labels, names=class_names)
-    if isinstance(labels, int) or (hasattr(labels, "__index__") and not getattr(labels, "ndim", 0)):
-        labels = [int(labels)]
+    listed: Iterable[Any] = labels if isinstance(labels, Iterable) and getattr(labels, "ndim", True) else [labels]
     numbers = []
-    for label in labels:
-        if not isinstance(label, str) and not hasattr(label, "__index__"):
+    for label in listed:
+        if not isinstance(label, str) and not is_whole(label):
             raise ConfigError(f"a label is {label!r}; it must be a whole number or the name of a class")
         number = class_number(label, class_names) if isinstance(label, str) else int(label)
         if number is None:

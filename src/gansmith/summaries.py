@@ -81,9 +81,10 @@ def _layers(network: nn.Module, *inputs: Tensor) -> list[dict[str, Any]]:
     return rows + [_to_row(name, layer, []) for name, layer in others]
 
 
-def _note_row(rows: list[dict[str, Any]], name: str, layer: nn.Module, inputs: Any, output: Tensor) -> None:
-    """Append the row of a layer that has just run."""
-    rows.append(_to_row(name, layer, list(output.shape[1:])))
+def _note_row(rows: list[dict[str, Any]], name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+    """Append the row of a layer that has just run; of several outputs, the first counts."""
+    first = output[0] if isinstance(output, tuple | list) and output else output
+    rows.append(_to_row(name, layer, list(first.shape[1:]) if isinstance(first, Tensor) else []))
 
 
 def _to_row(name: str, layer: nn.Module, shape: list[int]) -> dict[str, Any]:

@@ -250,8 +250,6 @@ def _train(
         return code, {}, None
     run = open_run(directory)
     seen = int(run.latest().name)  # type: ignore[union-attr]
-    if seen >= run.config.images + run.config.batch_size:
-        raise ConfigError(f"{directory} has seen {seen:,} images, more than {run.config.images:,}; give another --out")
     facts = {
         "run": str(directory),
         "recipe": recipe,

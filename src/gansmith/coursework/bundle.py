@@ -37,7 +37,7 @@ from gansmith.pictures.plots import plot_curves
 from gansmith.randomness import rng
 from gansmith.reports import write_report
 from gansmith.runs import RunDirectory, write_config
-from gansmith.sampling import Model, generate, numpy_latents
+from gansmith.sampling import Model, generate, is_whole, numpy_latents
 from gansmith.signature import as_exported
 from gansmith.training.inputs import TrainingData, load_training_data
 from gansmith.training.own_rows import custom_choices
@@ -71,8 +71,8 @@ def write_bundle(
     or its images have changed.
     """
     run = runs[0]
-    if not 0 <= seed < 2**32:
-        raise ConfigError(f"seed is {seed}; it must be a whole number from 0 to 4294967295, such as {SEED}")
+    if not is_whole(seed) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed is {seed!r:.60}; it must be a whole number from 0 to 4294967295, such as {SEED}")
     if not allow_labels:
         _refuse_labels(run)
     model = load_generator(run.directory)

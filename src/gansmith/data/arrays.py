@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gansmith.data.labels import as_labels, count_of
-from gansmith.data.layouts import Range, as_bytes, as_nhwc, count_first, order_in_words, range_of, scale_of, span_of
+from gansmith.data.layouts import Range, as_bytes, as_nhwc, count_first, range_of, scale_of, span_of
 from gansmith.data.prepare import SIZE_STEP, Preparation, laid_over, look_at, settle
 from gansmith.errors import DataError
+from gansmith.flat_images import order_in_words
 
 MAX_BYTES = 2**31  # of one file or array, unpacked
 LOOKS = 256  # images by which the background of transparent ones is chosen

@@ -24,7 +24,7 @@ from gansmith.data.archives import is_zip
 from gansmith.data.embedded import embedded_mnist
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.data.labels import Labels, as_labels
-from gansmith.data.layouts import Range, square
+from gansmith.data.layouts import Range
 from gansmith.data.official import (
     OFFICIAL,
     as_published,
@@ -37,6 +37,7 @@ from gansmith.data.official import (
     set_of_file,
 )
 from gansmith.errors import DataError, NotFoundError
+from gansmith.flat_images import square
 
 # The type byte of an IDX file, and its numbers.
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansmith.errors import DataError
+from gansmith.flat_images import are_channels_last, square
 
 BLACK_AND_WHITE = "its numbers are 0 and 1, which are taken for black and white"
 _CHANNELS = (1, 3, 4)
 _MIN_SIDE = 8  # of one image in color, as against narrow grey ones
-_LOOKS = 256  # images by which the order of numbers is decided
-_CLEARLY = 0.9  # times as rough: noise differs by a few hundredths
 _OVERSHOOT = 0.25  # beyond 0, 1 or -1, which interpolation and filters add to floats
 _NEARLY_WHITE = 0.75  # what floats reach that are in [0, 1] with a few below 0, and not in [-1, 1]
 _ROUNDING = 0.001
@@ -186,36 +185,3 @@ def as_nhwc(images: NDArray[np.uint8], source: str, *, is_channels_last: bool | 
     raise DataError(
         f"{source} holds an array of shape {shape}; images are (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1, 3 or 4"
     )
-
-
-def are_channels_last(rows: NDArray[Any]) -> bool:
-    """Return whether flat images of three channels are stored (H, W, C), in which they are clearly smoother."""
-    some = rows[:: max(1, len(rows) // _LOOKS)][:_LOOKS].astype(np.float64)
-    side = square(rows.shape[1])[0]
-    return _roughness(some.reshape(-1, side, side * 3)) < _CLEARLY * _roughness(some.reshape(-1, 3 * side, side))
-
-
-def order_in_words(images: NDArray[Any]) -> tuple[str, ...]:
-    """Return in which order flat images of three channels were taken, as a sentence; nothing for other images."""
-    if images.ndim != 2 or not len(images) or square(images.shape[1])[1] != 3:
-        return ()
-    order = "pixel by pixel (H, W, C)" if are_channels_last(images) else "channel by channel (C, H, W)"
-    return (f"its flat images of three channels are taken {order}",)
-
-
-def _roughness(images: NDArray[np.float64]) -> float:
-    """Return the mean difference between a value and the one below it, of (N, rows, values in a row).
-
-    The one beside it would not do: of grey pixels stored as three equal numbers it hardly differs in either order.
-    """
-    steps = np.abs(np.diff(images, axis=1))
-    return float(steps.mean()) if steps.size else 0.0
-
-
-def square(count: int) -> tuple[int, int]:
-    """Return the side and the channels of images with so many numbers; (0, 0) where there are none such."""
-    for channels in (1, 3):
-        side = math.isqrt(count // channels)
-        if side and side * side * channels == count:
-            return side, channels
-    return 0, 0

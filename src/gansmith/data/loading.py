@@ -29,7 +29,7 @@ from gansmith.data.pictures import (
     read_files,
     why_unreadable,
 )
-from gansmith.data.prepare import Pixels, Preparation, Watch, losses_in_words, quiet, read_prepared, settle, unforeseen
+from gansmith.data.prepare import Pixels, Preparation, Watch, lost_in_words, quiet, read_prepared, settle, unforeseen
 from gansmith.errors import DataError
 
 WORTHWHILE_BYTES, WORTHWHILE_IMAGES = 10**8, 20_000  # of a source that is prepared once: fewer take seconds
@@ -123,7 +123,7 @@ def _prepare_into_memory(
         )
     pixels, seen = np.zeros(shape, np.uint8), unforeseen(how, settled, looks)
     broken = _prepare_all(source, settled, part, partial(_set_rows, pixels), watch, seen)
-    notices = (*notices, *losses_in_words(seen, settled, len(pixels)))
+    notices = (*notices, *lost_in_words(seen, settled, len(pixels)))
     return torch.from_numpy(pixels), {"notices": notices, "in_words": settled.in_words(), "broken": broken}
 
 
@@ -149,7 +149,7 @@ def _prepare_into_file(
         broken = _prepare_all(source, settled, part, partial(_write_rows, file, start), watch, seen)
         file.truncate(start + math.prod(shape))  # where the last pictures are broken
     on_broken(source.path, wanted.names, broken, strict=False)
-    notices = (*notices, *losses_in_words(seen, settled, len(wanted.names)))
+    notices = (*notices, *lost_in_words(seen, settled, len(wanted.names)))
     facts = {"shape": shape, "notices": notices, "in_words": settled.in_words(), "broken": broken}
     if math.prod(shape) > cache.MEMORY_BYTES:
         pixels = open_array(path)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from gansmith.data.arrays import MAX_BYTES, Arrays, Parts, as_arrays
 from gansmith.data.image_files import read_array, read_header
 from gansmith.data.labels import MAX_CLASSES, as_labels
-from gansmith.data.layouts import square
 from gansmith.errors import DataError
+from gansmith.flat_images import square
 
 # Names of arrays, whatever their case and with underscores or without.
 IMAGES = {

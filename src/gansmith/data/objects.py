@@ -21,7 +21,7 @@ from gansmith.data.archives import MAX_MEMBER_BYTES
 from gansmith.data.arrays import as_arrays
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.data.labels import Labels, as_labels
-from gansmith.data.layouts import as_bytes, range_of, scale_of, span_of, square
+from gansmith.data.layouts import as_bytes, range_of, scale_of, span_of
 from gansmith.data.official import called_official
 from gansmith.data.pictures import ENDINGS, on_broken, rows_to_look_at
 from gansmith.data.prepare import (
@@ -30,8 +30,8 @@ from gansmith.data.prepare import (
     decode,
     look_at,
     look_into,
-    losses,
-    losses_in_words,
+    lost_in_words,
+    lost_properties,
     prepare,
     settle,
     unforeseen,
@@ -40,6 +40,7 @@ from gansmith.data.prepare import (
 from gansmith.data.sources import arrays_as_images, as_prepared
 from gansmith.data.tables import choose_columns, find_labels
 from gansmith.errors import DataError, NotFoundError
+from gansmith.flat_images import square
 
 _IMAGE_KEYS = ("image", "img", "images", "pixel_values", "x")
 _LABEL_KEYS = ("label", "labels", "fine_label", "class", "target", "y")
@@ -327,7 +328,7 @@ def _from_items(items: _Items, how: Preparation) -> Images:
     numbers = None if found_labels.numbers is None else torch.from_numpy(found_labels.numbers)
     broken_words = on_broken(items.source, names, broken, strict=how.strict)
     notices = (*items.notices, *found_labels.notices, *words, *notices)
-    notices = (*notices, *losses_in_words(seen, how, items.count), *broken_words, how.in_words())
+    notices = (*notices, *lost_in_words(seen, how, items.count), *broken_words, how.in_words())
     images = Images(
         torch.from_numpy(pixels), numbers, source=items.source, notices=notices, class_names=found_labels.class_names
     )
@@ -429,7 +430,7 @@ def _prepared(
         picture = _as_picture(image, spans)
     except _Unreadable as error:
         return row, str(error), ()
-    return row, prepare(picture, how), losses(picture, watched)
+    return row, prepare(picture, how), lost_properties(picture, watched)
 
 
 def _as_picture(image: Any, spans: Spans) -> Image.Image:

@@ -78,13 +78,16 @@ class _File:
             raise DataError(f"{self.path} has become shorter while it was read; restore it")
 
     def _read_into(self, view: memoryview, place: int) -> int:
-        if hasattr(os, "preadv"):  # forked processes share a file's position
-            return os.preadv(self.descriptor, [view], place)
-        with self.lock:
-            os.lseek(self.descriptor, place, os.SEEK_SET)
-            found = os.read(self.descriptor, len(view))
-            view[: len(found)] = found
-            return len(found)
+        try:
+            if hasattr(os, "preadv"):  # forked processes share a file's position
+                return os.preadv(self.descriptor, [view], place)
+            with self.lock:
+                os.lseek(self.descriptor, place, os.SEEK_SET)
+                found = os.read(self.descriptor, len(view))
+        except OSError as error:
+            raise DataError(f"{self.path} could not be read ({error.strerror}); see that its drive is there") from None
+        view[: len(found)] = found
+        return len(found)
 
 
 class OnDisk(Tensor):

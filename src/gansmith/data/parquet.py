@@ -18,16 +18,15 @@ from PIL import Image
 
 from gansmith.data.images import MAX_IMAGES
 from gansmith.data.layouts import (
-    are_channels_last,
     as_bytes,
     as_nhwc,
     range_of,
     scale_in_words,
     scale_of,
     span_of,
-    square,
 )
 from gansmith.errors import DataError, unreadable
+from gansmith.flat_images import are_channels_last, square
 
 _IMAGES = ("image", "img", "images", "picture", "pixels", "pixel_values", "jpg", "png")
 _LABELS = ("label", "labels", "fine_label", "class", "target", "digit", "category", "y")

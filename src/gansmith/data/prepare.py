@@ -130,12 +130,12 @@ def read_prepared(data: bytes, how: Preparation, seen: Counter[str] | None = Non
     does in the frequencies: photographs differ by .3 to 1.2 grey levels of 255 on average from a full reduction.
 
     Args:
-        seen: counts which of its keys pictures are, as of `losses`.
+        seen: counts which of its keys pictures are, as of `lost_properties`.
     """
     try:
         picture, extent, _ = _decode(data, smallest=math.ceil(REDUCING_GAP * how.size))
         if seen:
-            seen.update(losses(picture, seen))
+            seen.update(lost_properties(picture, seen))
         return prepare(picture, how, extent)
     except DataError as error:
         return str(error)
@@ -213,7 +213,7 @@ def unforeseen(asked: Preparation, settled: Preparation, looks: Sequence[Look]) 
     return Counter({what: 0 for what, may_be in is_watched.items() if may_be})
 
 
-def losses(picture: Image.Image, watched: Collection[str]) -> list[str]:
+def lost_properties(picture: Image.Image, watched: Collection[str]) -> list[str]:
     """Return which of those watched, TRANSPARENT and COLORED, a decoded picture is."""
     found = []
     if TRANSPARENT in watched and picture.mode in ("LA", "RGBA"):
@@ -223,7 +223,7 @@ def losses(picture: Image.Image, watched: Collection[str]) -> list[str]:
     return found
 
 
-def losses_in_words(seen: Mapping[str, int], settled: Preparation, count: int) -> tuple[str, ...]:
+def lost_in_words(seen: Mapping[str, int], settled: Preparation, count: int) -> tuple[str, ...]:
     """Return a sentence on each loss that was counted."""
     found = []
     if seen.get(TRANSPARENT):

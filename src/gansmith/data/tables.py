@@ -17,10 +17,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gansmith.data.layouts import square
 from gansmith.data.numpy_files import are_classes, label_files_beside, unused_beside
 from gansmith.data.pictures import ENDINGS
 from gansmith.errors import DataError
+from gansmith.flat_images import square
 
 ENDINGS_OF_TABLES = (".csv", ".csv.gz", ".tsv")
 MAX_TEXT = 2**31  # characters of a table

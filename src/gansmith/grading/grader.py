@@ -56,6 +56,7 @@ class Ran:
 
     Attributes:
         error: why it could not be copied; empty where it could.
+        is_empty: whether there was nothing to copy.
         script, draw: how running evaluation.py and generating images ended; None where that was not tried.
         not_run: why evaluation.py was not run, where there is one.
         grid, samples: uint8 (25, C, H, W) and (N, C, H, W); None where none were generated, or not in time.
@@ -65,6 +66,7 @@ class Ran:
 
     name: str
     error: str = ""
+    is_empty: bool = False
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     own_work: dict[str, str] = field(default_factory=dict)
@@ -171,7 +173,7 @@ def run_handin(name: str, source: Path, work: Path, place: Place, settings: Sett
         ran.error = str(error).replace(f"{original}{os.sep}", "")
         return ran
     if not any(original.iterdir()):
-        ran.error = "it is empty"
+        ran.error, ran.is_empty = "it is empty", True
         return ran
     ran.own_work = own_work(original, place.given)
     size = train.spec.size
@@ -302,7 +304,13 @@ def _figures(
     drawn: tuple[Tensor, Tensor] | None,
 ) -> dict[str, Any]:
     """Return the part of a row that concerns a hand-in alone."""
-    row: dict[str, Any] = {"name": ran.name, "error": ran.error, "missing": ran.missing, "notes": list(ran.notes)}
+    row: dict[str, Any] = {
+        "name": ran.name,
+        "error": ran.error,
+        "is_empty": ran.is_empty,
+        "missing": ran.missing,
+        "notes": list(ran.notes),
+    }
     row["seconds"] = round(sum(outcome.seconds for outcome in ran.outcomes), 1)
     row["draw"], row["script"], row["not_run"] = ran.draw, ran.script, ran.not_run
     row |= dict.fromkeys(("classes", "recognised", "fd_ratio", "distinct", "absent", "tiles"))
@@ -358,7 +366,7 @@ def _result(row: Mapping[str, Any], settings: Settings) -> str:
     """Return what a teacher must know first, the worst that was found."""
     draw, script = row["draw"], row["script"]
     if row["error"]:
-        return "no hand-in" if "empty" in row["error"] else "cannot be read"
+        return "no hand-in" if row["is_empty"] else "cannot be read"
     if draw.ended:
         by_code = {NO_GENERATOR: "no generator", NO_LIBRARY: draw.reason}
         return str(by_code.get(draw.code, draw.ended))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansmith.errors import DataError
+from gansmith.flat_images import are_channels_last, order_in_words, square
 
 Array = NDArray[Any]
 DRAWN = 64  # images, of standard normal latents, by which the range and the layout are decided
@@ -132,12 +133,11 @@ def form_of(output: Array, last_layer: str = "") -> tuple[ImageForm, list[str]]:
     Args:
         last_layer: tanh or sigmoid where the file ends in one; else "".
     """
-    notices, is_last = [], False
-    sizes = [size for size in output.shape[1:] if size != 1]
-    if len(sizes) == 1 and not _is_square(sizes[0]) and sizes[0] % 3 == 0 and _is_square(sizes[0] // 3):
-        is_last = _roughness(as_nchw(output, has_channels_last=True)) < _roughness(as_nchw(output))
-        order = "pixel by pixel (H, W, C)" if is_last else "channel by channel (C, H, W)"
-        notices.append(f"its flat images of three channels are taken {order}, in which they are smoother")
+    notices, is_last = list[str](), False
+    if sum(size != 1 for size in output.shape[1:]) == 1:
+        flat = output.reshape(len(output), -1)
+        is_last = square(flat.shape[1])[1] == 3 and are_channels_last(flat)
+        notices += order_in_words(flat)
     (low, high), reason = _range_of(output, last_layer)
     span = {1.0: f"[{low:g}, 1]", 255.0: "0 to 255"}[high]
     return ImageForm(low, high, is_last), [*notices, f"its images are taken to be in {span}, because {reason}"]
@@ -166,14 +166,11 @@ def as_nchw(output: Array, *, has_channels_last: bool = False) -> Array:
     n = len(output) if output.ndim else 0
     sizes = [size for size in output.shape[1:] if size != 1]
     squeezed = output.reshape(n, *sizes)
-    if len(sizes) == 1 and _is_square(sizes[0]):
-        side = math.isqrt(sizes[0])
-        return squeezed.reshape(n, 1, side, side)
-    if len(sizes) == 1 and sizes[0] % 3 == 0 and _is_square(sizes[0] // 3):
-        side = math.isqrt(sizes[0] // 3)
-        if has_channels_last:
-            return np.moveaxis(squeezed.reshape(n, side, side, 3), 3, 1)
-        return squeezed.reshape(n, 3, side, side)
+    side, channels = square(sizes[0]) if len(sizes) == 1 else (0, 0)
+    if side and has_channels_last:
+        return np.moveaxis(squeezed.reshape(n, side, side, channels), 3, 1)
+    if side:
+        return squeezed.reshape(n, channels, side, side)
     if len(sizes) == 2 and sizes[0] == sizes[1]:
         return squeezed[:, None]
     if len(sizes) == 3 and sizes[0] == 3 and sizes[1] == sizes[2]:
@@ -184,15 +181,6 @@ def as_nchw(output: Array, *, has_channels_last: bool = False) -> Array:
         f"its output has shape {tuple(output.shape[1:])} for one latent, which is no square image in one channel or "
         "three, as (C, H, W), (H, W, C), (H, W) or flat"
     )
-
-
-def _is_square(count: int) -> bool:
-    return math.isqrt(count) ** 2 == count
-
-
-def _roughness(images: Array) -> float:
-    """Return the mean difference between neighbouring pixels of (N, C, H, W)."""
-    return float(np.abs(np.diff(images.astype(np.float64), axis=3)).mean())
 
 
 def one_hot(y: NDArray[np.int64], length: int) -> NDArray[np.float32]:

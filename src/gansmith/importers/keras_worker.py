@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 import sys
-import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -78,7 +77,7 @@ class Generator:
 
 
 def count_ids(model: Any) -> int:
-    """Return how many class ids a model knows: the rows of its smallest embedding, or of a one-hot layer; else 0."""
+    """Return how many class ids a model knows: the rows of its smallest embedding; 0 without one."""
     rows = [layer.input_dim for layer in all_layers(model) if type(layer).__name__ == "Embedding"]
     return min(rows, default=0)
 
@@ -100,8 +99,12 @@ def load(weights: Path, folder: Path, architecture: Path | None = None) -> tuple
     Raises DataError for anything but a plain generator, and whatever Keras, torch or HDF5 raise for broken files.
     """
     text = None
-    if zipfile.is_zipfile(weights):  # a .keras file; HDF5 is called so too
+    with weights.open("rb") as file:
+        is_archive = file.read(2) == b"PK"  # a .keras file; HDF5 is called so too
+    if is_archive:
         text, weights = keras_files.unpack(weights, folder)
+    elif not h5py.is_hdf5(weights):
+        raise DataError("it is neither a zip archive nor HDF5, as files of Keras are")
     if weights.stat().st_size > keras_files.MAX_FILE_BYTES:
         raise DataError(f"its weights take more than {keras_files.MAX_FILE_BYTES:,} bytes")
     with h5py.File(weights, "r") as file:

@@ -34,7 +34,9 @@ _ARGUMENTS = frozenset(  # of operators; others hold graphs, objects or names of
     as_tensor as_tensors
     """.split()
 )
-_SIZES = frozenset(("Symbol", "Integer", "Add", "Mul", "Pow", "FloorDiv", "Mod"))  # sizes are written as calls of these
+_SIZES = frozenset(
+    ("Symbol", "Integer", "Add", "Mul", "Pow", "FloorDiv", "Mod", "Min", "Max")
+)  # sizes are written as calls of these
 _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 _VERSIONS = ("archive_format", "archive_version", "byteorder", ".data/version")
 _LISTS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")

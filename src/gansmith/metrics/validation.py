@@ -115,8 +115,16 @@ class ValidationScorer:
 
     def _choose(self, seconds: float, names: Collection[str]) -> list[str]:
         """Find the evaluators of a run, trained first where need be, and return their names."""
-        same = find_evaluators(self._train_split, names=names) if names else {}
-        self.__dict__["networks"] = same or find_evaluators(self._train_split, seconds=seconds)
+        if names:
+            found = find_evaluators(self._train_split, names=names)
+            if missing := sorted(set(names) - set(found)):
+                raise ConfigError(
+                    f"the run was scored by the evaluator {missing[0]}, which is not installed here; install it, or "
+                    "set evaluate_every beyond the run's end"
+                )
+        else:
+            found = find_evaluators(self._train_split, seconds=seconds)
+        self.__dict__["networks"] = found
         return list(self.networks)
 
     @cached_property

@@ -11,6 +11,7 @@ torch.Size([2, 1, 28, 28])
 
 from collections.abc import Callable
 from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from gansmith.conditioning import conditioned_spec
 from gansmith.config import Config, choose
 from gansmith.data.images import ImageSpec
+from gansmith.errors import ConfigError
 from gansmith.networks.acgan import acgan
 from gansmith.networks.autoencoder import autoencoder
 from gansmith.networks.compact import compact
@@ -62,7 +64,7 @@ def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None)
             embeddings that are multiplied with latents or images keep their random ones; None keeps the random ones.
     """
     with seeded(rng(config.seed, "weights")):
-        G, D = choose(NETWORKS, config.network, "network")(conditioned_spec(spec, config), config)
+        G, D = _build_pair(config, conditioned_spec(spec, config))
         for network in (G, D):
             initialise(network, config.weight_init)
     G, D = (network.to(memory_format=torch.channels_last) for network in (G, D))
@@ -80,4 +82,22 @@ def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None)
     if config.spectral_norm:
         with seeded(rng(config.seed, "spectral norm")):
             normalise_spectrally(D)
+    return G, D
+
+
+def _build_pair(config: Config, spec: ImageSpec) -> tuple[Any, Any]:
+    """Return what a row of the table builds; ConfigError where that is no pair of modules with all their weights."""
+    build = choose(NETWORKS, config.network, "network")
+    pair = build(spec, config) if callable(build) else build
+    if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, nn.Module) for part in pair)):
+        raise ConfigError(
+            f"NETWORKS[{config.network!r}] gives {pair!r:.60}; it must be a function of (spec, config) that returns "
+            "the modules G and D"
+        )
+    for part in pair:
+        if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in part.parameters()):
+            raise ConfigError(
+                f"network {config.network!r} has lazy layers, whose shapes are not known before they run; give sizes"
+            )
+    G, D = pair
     return G, D

@@ -128,9 +128,8 @@ class _WholeBatchNorm(torch.autograd.Function):
 
 
 def minibatch_stddev(config: Config) -> MinibatchStddev | None:
-    """Return the layer for a discriminator, with groups that divide the batch; None if the config turns it off."""
-    group = math.gcd(config.minibatch_stddev, config.batch_size)
-    return MinibatchStddev(group) if config.minibatch_stddev else None
+    """Return the layer for a discriminator; None if the config turns it off."""
+    return MinibatchStddev(config.minibatch_stddev) if config.minibatch_stddev else None
 
 
 def stddev_features(config: Config) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from gansmith.data.images import CHUNK
-from gansmith.randomness import drawn
+from gansmith.randomness import drawn, one_each
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -35,26 +35,21 @@ def augment(
         return images
     for change in changes:
         changed = change(images, rng)
-        chosen = _one_each(images, rng) < probability
+        chosen = one_each(images, rng) < probability
         images = changed if is_known and probability >= 1 else torch.where(chosen, changed, images)
     return images
 
 
-def adapt(probability: float, mean_sign: float, images: int) -> float:
+def adapt(probability: Tensor, mean_sign: Tensor, images: int) -> Tensor:
     """Return the probability of changes after this many more images: higher where D overfits its training images.
 
     Args:
+        probability, mean_sign: scalars, which are not read.
         mean_sign: mean over real images of the sign of D's logit: 1 when all of them look real to it, 0 when it cannot
             tell.
 
     Source: Karras et al., arXiv:2006.06676, eq. 1 (r_t) and section 3.1, where it changes every fourth step.
     """
-    step = images / ADAPTATION_IMAGES
-    return min(1.0, max(0.0, probability + (step if mean_sign > TARGET_SIGN else -step)))
-
-
-def adapt_tensor(probability: Tensor, mean_sign: Tensor, images: int) -> Tensor:
-    """Return the same of scalar tensors, without reading them."""
     step = images / ADAPTATION_IMAGES
     return torch.where(mean_sign > TARGET_SIGN, probability + step, probability - step).clamp(0.0, 1.0)
 
@@ -130,19 +125,19 @@ def _moved(images: Tensor, rng: torch.Generator, *, reach: int) -> Tensor:
 def cutout(images: Tensor, rng: torch.Generator) -> Tensor:
     """Set a square of half the side, around any pixel, to zero in each image."""
     n, size = len(images), images.shape[-1]
-    half = size // 4
+    side = (size + 1) // 2
     centres = drawn(
         lambda rows: torch.randint(0, size + 1, (2, rows, 1), generator=rng), n, dim=1, device=images.device
     )
     offsets = torch.arange(size, device=images.device) - centres
-    rows, columns = (offsets >= -half) & (offsets < half)  # (N, H) each
+    rows, columns = (offsets >= -(side // 2)) & (offsets < side - side // 2)  # (N, H) each
     hidden: Tensor = rows.unsqueeze(2) & columns.unsqueeze(1)  # (N, H, W)
     return images * ~hidden.unsqueeze(1)
 
 
 CHANGES: tuple[Augmentation, ...] = (brightness, saturation, contrast, translation, cutout)
 # By name: the changes, and the probability of each; adaptive augmentation starts from its own.
-# Most images stay unshifted, so that G learns where images belong (docs/experiments.md).
+# By `shifts` most images stay as they are, so that G learns where images belong (docs/experiments.md).
 AUGMENTATIONS: dict[str, tuple[Sequence[Augmentation], float]] = {
     "diffaugment": (CHANGES, 1.0),
     "adaptive": (CHANGES, 0.0),
@@ -153,9 +148,4 @@ AUGMENTATIONS: dict[str, tuple[Sequence[Augmentation], float]] = {
 
 def _uniform(images: Tensor, low: float, high: float, rng: torch.Generator) -> Tensor:
     """Return one number for each image, (N, 1, 1, 1)."""
-    return low + (high - low) * _one_each(images, rng).to(images.dtype)
-
-
-def _one_each(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Return a number in [0, 1) for each image, (N, 1, 1, 1)."""
-    return drawn(lambda rows: torch.rand(rows, 1, 1, 1, generator=rng), len(images), device=images.device)
+    return low + (high - low) * one_each(images, rng).to(images.dtype)

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from gansmith.config import Config
 from gansmith.data.images import to_float
+from gansmith.networks import BUILT_IN_NETWORKS, NETWORKS
 from gansmith.networks.progressive import grow
 from gansmith.processes import own_rows, sharing
 from gansmith.randomness import rng, seeded, to_device
 from gansmith.sampling import shape_latents
 from gansmith.training.graphs import Graphs, is_repeatable
 from gansmith.training.inputs import TrainingData
+from gansmith.training.losses import BUILT_IN_OBJECTIVES, OBJECTIVES
 from gansmith.training.machine import find_device
 from gansmith.training.penalties import (
     Penalties,
@@ -44,7 +46,9 @@ class Batches:
         self.is_resident = resident is not None
         self.graphs = Graphs(self.device) if self.device.type == "cuda" and is_repeatable(config) else None
         self.orders: dict[int, Tensor] = {}
-        self.is_random = config.d_dropout > 0 or config.g_dropout > 0 or config.style_mixing > 0
+        is_own = NETWORKS.get(config.network) is not BUILT_IN_NETWORKS.get(config.network)  # and may draw
+        is_own |= OBJECTIVES.get(config.objective) is not BUILT_IN_OBJECTIVES.get(config.objective)
+        self.is_random = is_own or config.d_dropout > 0 or config.g_dropout > 0 or config.style_mixing > 0
 
     def at(self, images_seen: int, progress: float = 0.0) -> Batch:
         """Return the batch that follows after so many images."""
@@ -102,7 +106,7 @@ def take_step(
             return _whole_step(networks, techniques, config, penalised, factor, decay, batch)
         dials = graphs.dial("penalty factor", factor), graphs.dial("decay of the average", decay)
         step = partial(_whole_step, networks, techniques, config, penalised, *dials)
-        return graphs.take(_shape(networks, config, batch, penalised), batch, step)
+        return graphs.take(_graph_key(networks, config, batch, penalised), batch, step)
 
 
 def _whole_step(
@@ -128,7 +132,7 @@ def _decay_of_average(config: Config, images_seen: int, progress: float) -> floa
     return ema_decay(counted, config.batch_size, config.ema)
 
 
-def _shape(networks: Networks, config: Config, batch: Batch, penalised: bool) -> Hashable:
+def _graph_key(networks: Networks, config: Config, batch: Batch, penalised: bool) -> Hashable:
     """Return everything that decides what this step does, and each number that it does not read from a tensor."""
     betas = [
         group.get("betas")

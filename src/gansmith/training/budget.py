@@ -12,7 +12,7 @@ from gansmith.errors import TrainingFailed, reason_of
 from gansmith.recipes import ADAM
 from gansmith.training.batches import Batches, take_step
 from gansmith.training.calibration import finalise_generator
-from gansmith.training.chores import GRID_COLUMNS, GRID_ROWS, GRIDS, MEASUREMENTS, scores_in
+from gansmith.training.chores import GRID_COLUMNS, GRID_ROWS, GRIDS, MEASUREMENTS, interval, scores_in
 from gansmith.training.graphs import WARM_UP
 from gansmith.training.inputs import TrainingData
 from gansmith.training.loop import LAST_PICTURES_S
@@ -55,14 +55,14 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
     score_s, grid_s, once_s = _seconds_of_chores(config, networks, data)
     chores_s, images, fewer = 0.0, int(seconds / image_s), dict[str, int]()
     scores = scores_in(config, images, data.scorer.cost if data.scorer else 1)
-    for name, chore_s, usual, share in (
+    for name, chore_s, usual, most in (
         ("evaluate_every", score_s, scores, SCORES_SHARE),
         ("sample_every", grid_s, GRIDS, GRIDS_SHARE),
     ):
-        if every := getattr(config, name):
-            chores_s += chore_s / every
+        if getattr(config, name):
+            chores_s += chore_s / interval(config.replace(images=images), name, usual)
             continue
-        affordable = max(1, int(share * seconds / max(chore_s, 1e-9)))
+        affordable = max(1, int(most * seconds / max(chore_s, 1e-9)))
         if affordable < usual:
             fewer[name] = affordable
         once_s += chore_s * min(usual, affordable)

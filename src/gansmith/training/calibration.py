@@ -35,7 +35,8 @@ def finalise_generator(G: nn.Module, config: Config, conditioning: Conditioning,
 @torch.no_grad()
 def recompute_batch_statistics(G: nn.Module, config: Config, frequencies: Tensor) -> None:
     """Set every batch-normalisation layer's mean and variance to those that the present weights produce."""
-    layers = [layer for layer in G.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    found = [layer for layer in G.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    layers = [layer for layer in found if layer.running_mean is not None]
     if not layers:
         return
     device = next(G.parameters()).device
@@ -135,7 +136,7 @@ def output_layer(G: nn.Module, channels: int = 1) -> OutputLayer:
     Raises ConfigError for a generator that ends in another way.
     """
     leaves = [module for module in G.modules() if next(module.children(), None) is None]
-    last = max(k for k, leaf in enumerate(leaves) if hasattr(leaf, "bias"))
+    last = max((k for k, leaf in enumerate(leaves) if hasattr(leaf, "bias")), default=0)
     layer = leaves[last]
     squashed = any(isinstance(leaf, nn.Tanh) for leaf in leaves[last:])
     if not (squashed and isinstance(layer, OutputLayer) and layer.bias is not None and len(layer.bias) % channels == 0):

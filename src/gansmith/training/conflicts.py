@@ -3,7 +3,6 @@
 `NEEDS` lists choices that mean something only beside others, `CONFLICTS` choices that cannot go together.
 """
 
-import math
 from collections.abc import Callable
 
 from torch import nn
@@ -23,6 +22,17 @@ def gradient_penalties(config: Config) -> list[str]:
 
 _A_PENALTY = "a gradient penalty such as --r1-gamma 0.1"
 
+
+def _has_adam(config: Config) -> bool:
+    return bool({config.g_optimizer, config.d_optimizer} & {"adam", "adamw", "soap"})
+
+
+def _has_burn_in(config: Config) -> bool:
+    """Return whether anything changes over burn_in."""
+    is_penalty_eased = config.penalty_start_factor != 1 and not config.d_loss_target and gradient_penalties(config)
+    return bool(is_penalty_eased or config.lr_start_factor != 1 or config.beta2_start or config.ema_growth == "cosine")
+
+
 # field: whether it has an effect, and what to ask for otherwise.
 NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "d_class_loss": (lambda c: c.classifies, "--conditioning labels, and --d-conditioning auto or projection"),
@@ -32,12 +42,18 @@ NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "began_gamma": (lambda c: OBJECTIVES[c.objective].is_balanced, "--objective boundary-equilibrium"),
     "random_labels": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.3"),
     "g_targets": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.1"),
-    "penalty_start_factor": (gradient_penalties, _A_PENALTY),
+    "penalty_start_factor": (
+        lambda c: gradient_penalties(c) and not c.d_loss_target,
+        f"{_A_PENALTY} and --d-loss-target 0",
+    ),
+    "burn_in": (_has_burn_in, "something that changes over it, such as --lr-start-factor 0.1"),
     "penalty_every": (gradient_penalties, _A_PENALTY),
     "d_loss_target": (gradient_penalties, _A_PENALTY),
+    "instance_noise": (lambda c: c.instance_noise_until, "--instance-noise-until 0.5"),
     "instance_noise_until": (lambda c: c.instance_noise, "--instance-noise"),
     "replay_size": (lambda c: c.replay, "--replay"),
-    "beta2_start": (lambda c: {c.g_optimizer, c.d_optimizer} & {"adam", "adamw", "soap"}, "adam, adamw or soap"),
+    "beta1": (_has_adam, "adam, adamw or soap"),
+    "beta2_start": (_has_adam, "adam, adamw or soap"),
     "weight_decay": (lambda c: "adamw" in (c.g_optimizer, c.d_optimizer), "adamw"),
     "momentum": (lambda c: "sgd" in (c.g_optimizer, c.d_optimizer), "sgd"),
     "lr_decay": (lambda c: c.lr_decay_from < 1.0, "a fraction of the schedule to start at, such as --lr-decay-from 0"),
@@ -167,17 +183,6 @@ def _rotation_loss_without_head(config: Config, objective: Objective, D: nn.Modu
     )
 
 
-def _group_beside_batch(config: Config, objective: Objective, D: nn.Module) -> str | None:
-    group, batch = config.minibatch_stddev, config.batch_size
-    if not group or batch % group == 0 or config.is_from_recipe("minibatch_stddev"):
-        return None
-    example = math.gcd(group, batch) if math.gcd(group, batch) > 1 else batch
-    return (
-        f"minibatch_stddev is {group}, and groups of {group} images do not divide a batch of {batch}; give a group "
-        f"size such as {example}"
-    )
-
-
 def _matching_without_features(config: Config, objective: Objective, D: nn.Module) -> str | None:
     if not config.feature_matching or hasattr(D, "features"):
         return None
@@ -210,7 +215,6 @@ CONFLICTS: tuple[Conflict, ...] = (
     _classes_without_classifier,
     _class_loss_without_classifier,
     _rotation_loss_without_head,
-    _group_beside_batch,
     _uneven_shares,
     _matching_without_features,
 )

@@ -74,13 +74,13 @@ class TrainingData:
         pixels = self.shown.pixels
         if device.type == "cpu":
             return pixels, self.y
+        copies: dict[torch.device, tuple[Tensor, Tensor]] = self.__dict__.setdefault("_copies", {})
+        if device in copies:
+            return copies[device]
         is_large = device.type == "cuda" and pixels.nbytes > torch.cuda.mem_get_info(device)[0] // 2
         if isinstance(pixels, OnDisk) or is_large:
             return None
-        copies: dict[torch.device, tuple[Tensor, Tensor]] = self.__dict__.setdefault("_copies", {})
-        if device not in copies:
-            copies[device] = pixels.to(device), self.y.to(device)
-        return copies[device]
+        return copies.setdefault(device, (pixels.to(device), self.y.to(device)))
 
     @property
     def spec(self) -> ImageSpec:

@@ -16,7 +16,7 @@ from torch import nn
 
 from gansmith.config import Config
 from gansmith.errors import ConfigError
-from gansmith.isolation import float32_by_default
+from gansmith.isolation import torch_defaults
 from gansmith.processes import count, count_here, shares_gpu
 
 # Multiplications of D's pass over a batch below which a CPU with AMX casts longer than it gains: `mlp-small` has
@@ -32,13 +32,14 @@ _MALLOC_TRAINING = {-1: 2**31 - 1, -3: 2**25}
 def training_machine(config: Config) -> Iterator[None]:
     """Use the config's device and threads, keep freed memory and compute repeatably while the block runs.
 
-    Numbers are float32 and gradients are computed, whatever the caller has set.
+    Numbers are float32 and gradients are computed, whatever the caller has set. Random states, threads and torch's
+    defaults are those of the whole process, so that one training runs in it at a time.
     """
     before, device = torch.get_num_threads(), find_device(config.device)
     use_threads(config.threads)
     _tune_malloc(_MALLOC_TRAINING)
     try:
-        with float32_by_default(), torch.inference_mode(False), torch.enable_grad(), computing_on(device):
+        with torch_defaults(), torch.inference_mode(False), torch.enable_grad(), computing_on(device):
             yield
     finally:
         torch.set_num_threads(before)

@@ -105,7 +105,7 @@ def _call(network: nn.Module, *inputs: Tensor) -> Tensor:
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     device = device_of(network)
     output: Tensor = torch.func.functional_call(network, buffers, tuple(to_device(value, device) for value in inputs))
-    return output.cpu()
+    return output.float().cpu()
 
 
 def _share_of_classes(probabilities: NDArray[np.float64]) -> float:

@@ -238,8 +238,9 @@ OPTIMIZERS: dict[str, Callable[[Iterable[Tensor], float, Config], Optimizer]] = 
 
 
 def build_optimizer(name: str, network: torch.nn.Module, rate: float, config: Config) -> Optimizer:
-    """Return the optimiser called `name` for all parameters of a network."""
-    optimizer: Optimizer = choose(OPTIMIZERS, name, "optimizer")(network.parameters(), rate, config)
+    """Return the optimiser called `name` for all parameters of a network but those that are frozen."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer: Optimizer = choose(OPTIMIZERS, name, "optimizer")(trained or network.parameters(), rate, config)
     if isinstance(optimizer, Soap):
         tables = [module for module in network.modules() if isinstance(module, torch.nn.Embedding)]
         optimizer.embeddings = frozenset(module.weight for module in tables)

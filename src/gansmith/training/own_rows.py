@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data import BUILT_IN_DATASETS
 from gansmith.errors import ConfigError
 from gansmith.networks import BUILT_IN_NETWORKS, NETWORKS
-from gansmith.randomness import to_device
+from gansmith.randomness import rng, seeded, to_device
 from gansmith.recipes import BUILT_IN_RECIPES, RECIPES
+from gansmith.training.conflicts import gradient_penalties
 from gansmith.training.inputs import TrainingData
 from gansmith.training.losses import BUILT_IN_OBJECTIVES, OBJECTIVES
 from gansmith.training.state import start_networks
@@ -44,11 +45,34 @@ def refuse_own_shapes(config: Config, data: TrainingData) -> None:
     if "network" not in own:
         return
     networks = start_networks(config, data.spec, data.conditioning.codes)
+    for name, network in (("G", networks.G), ("D", networks.D)):
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ConfigError(f"network {config.network!r}: {name} has no parameters that require gradients")
     z, y = torch.zeros(2, config.latent_dim), torch.zeros(2, dtype=torch.int64)
     z, y = (to_device(values, networks.device) for values in (z, y))
-    images = networks.G(z, y)
-    _refuse_shape(config, "G(z, y)", images, (2, data.spec.channels, data.spec.size, data.spec.size))
-    _refuse_shape(config, "D(images, y)", networks.D(images, y), (2,))
+    with seeded(rng("shapes")):  # they may draw random numbers
+        images = networks.G(z, y)
+        _refuse_shape(config, "G(z, y)", images, (2, data.spec.channels, data.spec.size, data.spec.size))
+        images = images.float()
+        _refuse_shape(config, "D(images, y)", networks.D(images, y), (2,))
+        if gradient_penalties(config) and not _can_be_penalised(networks.D, images, y):
+            raise ConfigError(
+                f"network {config.network!r}: D's gradient at images does not depend on its parameters, so gradient "
+                f"penalties ({', '.join(gradient_penalties(config))}) have no effect; use operations that can be "
+                "differentiated twice, or set the penalties to 0"
+            )
+
+
+def _can_be_penalised(D: nn.Module, images: Tensor, y: Tensor) -> bool:
+    """Return whether a penalty on D's gradient at images (N, C, H, W) reaches any of its parameters."""
+    weights = [parameter for parameter in D.parameters() if parameter.requires_grad]
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(D(images, y).sum(), images, create_graph=True, materialize_grads=True)
+        if not gradient.requires_grad:
+            return False
+        found = torch.autograd.grad(gradient.square().sum(), weights, allow_unused=True)
+    return any(gradient is not None for gradient in found)
 
 
 def _refuse_losses(name: str) -> None:
@@ -66,6 +90,13 @@ def _refuse_losses(name: str) -> None:
                 f"objective {name!r}: {which} of four logits is {found}; it must be one number that depends on "
                 "them, such as a mean"
             )
+        if which == "g_loss" and not objective.g_sees_real:
+            (at_real,) = torch.autograd.grad(value, real, allow_unused=True)
+            if at_real is not None and at_real.any():
+                raise ConfigError(
+                    f"objective {name!r}: g_loss depends on the logits of real images; add g_sees_real=True to its "
+                    "Objective, without which G's step does not compute them"
+                )
 
 
 def _refuse_shape(config: Config, what: str, output: object, wanted: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gansmith.config import Config
 from gansmith.processes import average, is_sharing
-from gansmith.randomness import drawn
+from gansmith.randomness import drawn, one_each
 from gansmith.training.schedule import adapted_factor, adapted_factor_tensor, ramp
 
 Scorer = Callable[[Tensor], Tensor]
@@ -107,7 +107,7 @@ def gradient_penalty(D: Scorer, real: Tensor, fake: Tensor, rng: torch.Generator
 
     Images are (N, C, H, W). Source: WGAN-GP, arXiv:1704.00028, eq. 3.
     """
-    share = _one_each(real, rng)
+    share = one_each(real, rng)
     return _deviation_from_one(D, real + share * (fake - real))
 
 
@@ -117,15 +117,10 @@ def dragan_penalty(D: Scorer, real: Tensor, fake: Tensor, rng: torch.Generator) 
     Each point is a real image moved by a share in [0, 1) of uniform noise up to half the batch's standard deviation.
     Source: Kodali et al., arXiv:1705.07215; the size of the noise is that of its published experiments.
     """
-    share, (count, *shape) = _one_each(real, rng), real.shape
+    share, (count, *shape) = one_each(real, rng), real.shape
     noise = drawn(lambda rows: torch.rand(rows, *shape, generator=rng), count, device=real.device)
     noise = 0.5 * _deviation(real) * noise
     return _deviation_from_one(D, real + share * noise)
-
-
-def _one_each(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Return a number in [0, 1) for each image, (N, 1, 1, 1)."""
-    return drawn(lambda rows: torch.rand(rows, 1, 1, 1, generator=rng), len(images), device=images.device)
 
 
 def _deviation(real: Tensor) -> Tensor:

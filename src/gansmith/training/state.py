@@ -34,7 +34,7 @@ from gansmith.training.step import Networks, NonFiniteError, Number, Techniques
 from gansmith.training.techniques import build_techniques, empty_buffers
 
 SPARE_BYTES = 2**24  # that a checkpoint may have beyond what its networks account for
-LONG_RUN = 300_000  # images of a run whose time is not limited, which an evaluator is trained for
+EVALUATOR_PAYS = 300_000  # images of a run whose time is not limited, which an evaluator is trained for
 
 logger = logging.getLogger("gansmith")
 
@@ -230,7 +230,7 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         initial_norms = weight_norms(networks)
     scores = run.validation_scores()
     if data.scorer is not None:
-        seconds = math.inf if config.images >= LONG_RUN else 0.0
+        seconds = math.inf if config.images >= EVALUATOR_PAYS else 0.0
         data.scorer.prepare(seconds, names=list(scores[-1]["ratios"]) if scores else ())
         data.scorer.move_to(networks.device)
     images_seen: int = counters.get("images_seen", 0)

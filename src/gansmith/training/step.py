@@ -58,7 +58,7 @@ class Batch:
         progress: share of the schedule that is over, 0 to 1.
         skip_g: the generator skips this batch.
         extra_z: latents for each further step of the generator in its turn.
-        fresh_fakes: its first step, too, is on images of the next of these, not on those of D's step.
+        fresh_fakes: the generator draws new images in its first step too, instead of keeping those of D's step.
     """
 
     real: Tensor
@@ -102,7 +102,7 @@ class Techniques:
         autocast: run the networks in bfloat16.
         device: type of the device that the networks are on.
         reads: read each loss at once, so that one that is not finite stops the step before it changes a weight. Else
-            losses stay on the device, and whoever reads them finds out.
+            losses stay on the device, and are checked where they are logged or saved.
         replay: which generated images D gets, and their class ids: the new ones, or some of the replay buffer.
         augment: every batch of images on its way into D.
         adapt: from D's logits of real and of generated images to the buffers of later steps; gives more to log.
@@ -205,7 +205,7 @@ def discriminator_step(
         networks.d_optimizer, loss, d_loss, *(logit.sigmoid().mean() for logit in logits)
     )
     numbers = _checked("d_loss", techniques, d_loss, loss)
-    numbers |= {"d_real": known(scores[0]), "d_fake": known(scores[1])}
+    numbers |= {"d_real": to_number(scores[0]), "d_fake": to_number(scores[1])}
     numbers |= techniques.adapt(networks.buffers, *logits)
     if techniques.d_bound == -math.inf or numbers["d_loss"] >= techniques.d_bound:
         _update(networks.d_optimizer, gradients, techniques)
@@ -238,9 +238,14 @@ def generator_step(networks: Networks, batch: Batch, techniques: Techniques, fak
 
 
 def update_ema(G_ema: nn.Module, G: nn.Module, decay: Number) -> None:
-    """Move the average's weights towards G's; its normalisation statistics are recomputed when it is used."""
+    """Move the average's weights towards G's, and copy its buffers.
+
+    Statistics of batch normalisation are recomputed when it is used.
+    """
     average, weights = list[Tensor](G_ema.parameters()), list[Tensor](G.parameters())
     with torch.no_grad():
+        for kept, value in zip(G_ema.buffers(), G.buffers(), strict=True):
+            kept.copy_(value)
         if isinstance(decay, Tensor):
             torch._foreach_mul_(average, decay)
             torch._foreach_add_(average, list(torch._foreach_mul(weights, 1 - decay)))
@@ -308,7 +313,7 @@ def _update(optimizer: torch.optim.Optimizer, gradients: Gradients, techniques: 
     optimizer.step()
 
 
-def known(scalar: Tensor) -> Number:
+def to_number(scalar: Tensor) -> Number:
     """Return a scalar as a number, but for one on an accelerator, for which the processor would have to wait."""
     return scalar.item() if scalar.device.type == "cpu" else scalar.detach()
 
@@ -317,4 +322,4 @@ def _checked(name: str, techniques: Techniques, loss: Tensor, total: Tensor) -> 
     """Return a loss by its name; NonFiniteError where it, or its sum with penalties, is read and is not finite."""
     if techniques.reads and not (math.isfinite(loss.item()) and math.isfinite(total.item())):
         raise NonFiniteError(name)
-    return {name: known(loss)}
+    return {name: to_number(loss)}

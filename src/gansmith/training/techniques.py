@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from gansmith.config import Config, choose
 from gansmith.processes import all_rows, average, own_rows, whole
 from gansmith.randomness import drawn, to_device
-from gansmith.training.augment import AUGMENTATIONS, adapt_tensor, augment
+from gansmith.training.augment import AUGMENTATIONS, adapt, augment
 from gansmith.training.conflicts import refuse_conflicts
 from gansmith.training.losses import OBJECTIVES, Objective, build_losses, class_loss, feature_distance, rotation_loss
 from gansmith.training.machine import gains_by_bf16
-from gansmith.training.step import Batch, Buffers, DOutput, Gradients, Number, Techniques, has_batch_norm, known
+from gansmith.training.step import Batch, Buffers, DOutput, Gradients, Number, Techniques, has_batch_norm, to_number
 
 BALANCE_RATE = 0.001
 
@@ -148,8 +148,8 @@ def adapt_augmentation(buffers: Buffers, real_logits: Tensor, fake_logits: Tenso
     """Raise the probability of augmentation if D is too sure of real images, else lower it; returns it, to log."""
     (sure,) = average([real_logits.sign().mean()])
     probability = buffers["augment_probability"]
-    probability.copy_(adapt_tensor(probability, sure.to(probability.dtype), all_rows(len(real_logits))))
-    return {"augment_probability": known(probability.clone())}
+    probability.copy_(adapt(probability, sure.to(probability.dtype), all_rows(len(real_logits))))
+    return {"augment_probability": to_number(probability.clone())}
 
 
 def adapt_balance(gamma: float, buffers: Buffers, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Number]:
@@ -163,7 +163,7 @@ def adapt_balance(gamma: float, buffers: Buffers, real_logits: Tensor, fake_logi
     real_error, fake_error = (-mean.to(balance.dtype) for mean in means)
     short = gamma * real_error - fake_error
     balance.add_(BALANCE_RATE * short).clamp_(0.0, 1.0)
-    return {"balance": known(balance.clone()), "convergence": known(real_error + short.abs())}
+    return {"balance": to_number(balance.clone()), "convergence": to_number(real_error + short.abs())}
 
 
 def _class_weights(config: Config, D: nn.Module) -> tuple[float, float, float]:

@@ -42,7 +42,7 @@ class Jobs:
 
     root: Path
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
-    _adding: threading.Lock = field(default_factory=threading.Lock)
+    _changing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def folder(self) -> Path:
@@ -94,7 +94,7 @@ class Jobs:
             words: of the command line, as `gansmith` takes them.
             run: name of the run it trains.
         """
-        with self._adding:
+        with self._changing:
             return self._add({"words": words, "run": run, "title": title})
 
     def _add(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -128,15 +128,15 @@ class Jobs:
 
     def stop(self, job_id: str) -> dict[str, Any]:
         """Ask a training to save and end; take one that has not begun, or has ended, out of the list."""
-        job = self.find(job_id)
-        path = self.folder / job["id"]
-        if job["state"] == "running":
+        with self._changing:
+            job = self.find(job_id)
+            path = self.folder / job["id"]
+            if job["state"] != "running":
+                shutil.rmtree(path)
+                _remove_if_empty(self.root / job["run"])
+                return {**job, "state": "removed"}
             (path / "stop").touch()
-        else:
-            shutil.rmtree(path)
-            _remove_if_empty(self.root / job["run"])
-            return {**job, "state": "removed"}
-        return self.find(job_id)
+            return self.find(job_id)
 
     def hold(self, is_held: bool) -> None:
         """Keep the queue from starting the next training, or let it go on."""
@@ -161,10 +161,19 @@ class Jobs:
                 del self.processes[name]
                 if (self.folder / name).is_dir():
                     (self.folder / name / "reaped").touch()
+        if self.is_held or self._next() is None or is_busy():
+            return
+        with self._changing:  # the training may have been taken out, or another one stopped, meanwhile
+            job = None if self.is_held else self._next()
+            if job is not None:
+                self._start(self.folder / job["id"])
+
+    def _next(self) -> dict[str, Any] | None:
+        """Return the first training that waits, where none runs."""
         jobs = self.all()
-        queued = [job for job in jobs if job["state"] == "queued"]
-        if queued and not self.is_held and not any(job["state"] == "running" for job in jobs) and not is_busy():
-            self._start(self.folder / queued[0]["id"])
+        if any(job["state"] == "running" for job in jobs):
+            return None
+        return next((job for job in jobs if job["state"] == "queued"), None)
 
     def _start(self, path: Path) -> None:
         (path / "started").touch()

@@ -1,10 +1,11 @@
 """The API under /api/v1: a table of endpoints, what each takes, and how it is answered."""
 
 import asyncio
+import inspect
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -99,7 +100,7 @@ class Call:
         return await worker.ask(op, is_unwanted=is_unwanted, may_end=op == "share", run=self.path("run"), **given)
 
 
-Handler = Callable[[Call], Awaitable[Any]]
+Handler = Callable[[Call], Any]  # a coroutine function where it awaits; any other runs in a thread, for it reads files
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,11 @@ class Endpoint:
         try:
             query = self.query.model_validate(dict(request.query_params))
             body = None if self.body is None else await _read_body(self.body, request)
-            found = await self.handler(Call(request.app.state.studio, request, query, body))
+            call = Call(request.app.state.studio, request, query, body)
+            if inspect.iscoroutinefunction(self.handler):
+                found = await self.handler(call)
+            else:
+                found = await asyncio.to_thread(self.handler, call)
         except ValidationError as error:
             return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "ConfigError", _sentence(error))
         except NotFoundError as error:
@@ -234,23 +239,16 @@ def _load() -> float | None:
     return round((new_busy - old_busy) / max(1.0, new_total - old_total), 2)
 
 
-async def list_runs(call: Call) -> Any:
-    return await asyncio.to_thread(_listed, call.studio)
-
-
-def _listed(studio: Studio) -> dict[str, Any]:
-    found = overview(studio)
+def list_runs(call: Call) -> Any:
+    found = overview(call.studio)
     return {**found, "runs": list(found["runs"].values())}
 
 
-async def run_details(call: Call) -> Any:
-    return await asyncio.to_thread(_details, call.studio, call.path("run"))
-
-
-def _details(studio: Studio, run_id: str) -> dict[str, Any]:
-    found = records.details(studio.root, run_id, given=studio.given)
+def run_details(call: Call) -> Any:
+    root = call.studio.root
+    found = records.details(root, call.path("run"), given=call.studio.given)
     values = {row["name"]: row["value"] for row in found["config"]}
-    return {**found, "data_choice": uploads.data_choice(studio.root, values["data"], values["data_dir"])}
+    return {**found, "data_choice": uploads.data_choice(root, values["data"], values["data_dir"])}
 
 
 async def run_events(call: Call) -> Any:
@@ -287,12 +285,12 @@ class _Watched(StreamingResponse):
             self.studio.viewers -= 1
 
 
-async def run_log(call: Call) -> Any:
+def run_log(call: Call) -> Any:
     run = runs.open_run(records.run_path(call.studio.root, call.path("run")))
-    return await asyncio.to_thread(lambda: as_json({"log": run.log, "metrics": run.metrics}))
+    return {"log": run.log, "metrics": run.metrics}
 
 
-async def run_grid(call: Call) -> Any:
+def run_grid(call: Call) -> Any:
     """One grid of samples/, by the images seen before it."""
     path = records.run_path(call.studio.root, call.path("run"))
     images = call.path("images")
@@ -301,7 +299,7 @@ async def run_grid(call: Call) -> Any:
     return _file(call.request, path / "samples" / f"{int(images):09d}.png", "image/png")
 
 
-async def run_file(call: Call) -> Any:
+def run_file(call: Call) -> Any:
     path = records.run_path(call.studio.root, call.path("run"))
     name = call.path("name")
     if name not in records.FILES:
@@ -394,7 +392,7 @@ async def invert(call: Call) -> Any:
     return _as_tiles(facts, data)
 
 
-async def list_lessons(call: Call) -> Any:
+def list_lessons(call: Call) -> Any:
     return {
         "lessons": [asdict(lesson) for lesson in LESSONS],
         "start": START,
@@ -431,19 +429,19 @@ def _download(data: bytes, kind: str, name: str) -> Response:
     return Response(data, media_type=kind, headers={"content-disposition": f'inline; filename="{name}"'})
 
 
-async def list_fields(call: Call) -> Any:
+def list_fields(call: Call) -> Any:
     return {"fields": [row for row in records.field_rows() if row["name"] not in _NOT_FROM_FORMS]}
 
 
-async def list_recipes(call: Call) -> Any:
+def list_recipes(call: Call) -> Any:
     return {"recipes": records.recipes()}
 
 
-async def list_data_sets(call: Call) -> Any:
+def list_data_sets(call: Call) -> Any:
     return {"data_sets": records.data_sets()}
 
 
-async def settle(call: Call) -> Any:
+def settle(call: Call) -> Any:
     """The choices that result, and the same request as commands; an error names what is wrong."""
     config = _config_of(call)
     return {"config": records.config_rows(config), "commands": _commands(call, config)}
@@ -479,11 +477,7 @@ def _commands(call: Call, config: Any) -> dict[str, str]:
     return records.commands(shown, minutes=call.body.minutes, epochs=call.body.epochs)
 
 
-async def train(call: Call) -> Any:
-    return await asyncio.to_thread(_train, call)
-
-
-def _train(call: Call) -> Any:
+def train(call: Call) -> Any:
     config, body, root = _config_of(call), call.body, call.studio.root
     length = {name: value for name in ("minutes", "epochs", "images") if (value := getattr(body, name)) is not None}
     choices = {"data": _data_of(call), **length, **body.choices, "progress": "json"}
@@ -500,7 +494,7 @@ def _train(call: Call) -> Any:
     return _shown(job)
 
 
-async def resume(call: Call) -> Any:
+def resume(call: Call) -> Any:
     path = records.run_path(call.studio.root, call.path("run"))
     if runs.is_locked(path):
         raise RunError(f"{path.name} is being trained already")
@@ -517,7 +511,7 @@ async def resume(call: Call) -> Any:
     return _shown(job)
 
 
-async def evaluate(call: Call) -> Any:
+def evaluate(call: Call) -> Any:
     path = records.run_path(call.studio.root, call.path("run"))
     runs.open_run(path)
     words = ["evaluate", str(path), *(["--quick"] if call.body.quick else [])]
@@ -534,7 +528,7 @@ async def share(call: Call) -> Any:
     return _download(data, SHARES[name].media_type, f"{call.path('run')}-{name}")
 
 
-async def stop_run(call: Call) -> Any:
+def stop_run(call: Call) -> Any:
     path = records.run_path(call.studio.root, call.path("run"))
     job = next((j for j in call.studio.jobs.all() if j["run"] == path.name and j["state"] != "ended"), None)
     if job is None:
@@ -546,21 +540,21 @@ async def stop_run(call: Call) -> Any:
     return _shown(call.studio.jobs.stop(job["id"]))
 
 
-async def list_jobs(call: Call) -> Any:
+def list_jobs(call: Call) -> Any:
     return {"jobs": [_shown(job) for job in call.studio.jobs.all()], "is_held": call.studio.jobs.is_held}
 
 
-async def stop_job(call: Call) -> Any:
+def stop_job(call: Call) -> Any:
     return _shown(call.studio.jobs.stop(call.path("job")))
 
 
-async def hold_queue(call: Call) -> Any:
+def hold_queue(call: Call) -> Any:
     call.studio.jobs.hold(call.body.hold)
     return {"is_held": call.studio.jobs.is_held}
 
 
-async def create_upload(call: Call) -> Any:
-    return await asyncio.to_thread(uploads.create, call.studio.root, call.body.name)
+def create_upload(call: Call) -> Any:
+    return uploads.create(call.studio.root, call.body.name)
 
 
 async def send_file(call: Call) -> Any:
@@ -574,7 +568,7 @@ async def look_at_upload(call: Call) -> Any:
     return _as_tiles(facts, data)
 
 
-async def document(call: Call) -> Any:
+def document(call: Call) -> Any:
     from gansmith.web.openapi import describe_api
 
     return describe_api(ENDPOINTS, PREFIX)

@@ -102,7 +102,7 @@ def walk(root: Path, request: Mapping[str, Any]) -> Answer:
     steps, tiles = request["steps"], [Tile(**tile) for tile in request["tiles"]]
     refuse_size(model, steps * (len(tiles) - 1) + 1)
     stops, ids = inputs_of(model, tiles)
-    z = torch.cat([sampling.arcs(list(stops), steps), stops[-1:]])
+    z = torch.cat([sampling.arcs(list(stops), steps, model.config.latent_distribution), stops[-1:]])
     is_near_end = torch.arange(steps) >= steps / 2
     y = torch.cat([*(torch.where(is_near_end, end, start) for start, end in pairwise(ids)), ids[-1:]])
     images = sampling.generate(model, z, y)
