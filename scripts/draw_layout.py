@@ -61,7 +61,7 @@ BOXES = {
     "benchmarks": Box("searches", ("benchmarks", "sweeps", "workers"), 780, 244, 160, 116, "read"),
     "base": Box(
         "used everywhere",
-        ("errors.py", "randomness.py", "processes.py", "exchange.py", "environment.py"),
+        ("errors.py", "randomness.py", "processes.py", "exchange.py", "flat_images.py", "environment.py"),
         20,
         376,
         920,

@@ -1,5 +1,6 @@
 """Labels of pictures in files beside them."""
 
+import contextlib
 import json
 import shutil
 
@@ -76,8 +77,12 @@ def test_each_part_has_a_file_of_its_own_or_one_names_all(tmp_path):
             FORMS["metadata.csv"].replace("dog", ""),
             "has no label for 1 of 4 images, so images are used",
         ),
-        ("labels.txt", "cat\ndog\n", "labels.txt was not used: it gives no label for each file name"),
-        ("labels.json", "[", "labels.json was not used: it gives no label for each file name"),
+        (
+            "labels.txt",
+            "cat\ndog\n",
+            "labels.txt was not used: no column of file names",
+        ),
+        ("labels.json", "[", "labels.json cannot be read"),
         (
             "metadata.csv",
             lines(["file_name,text", *(f"{name},a text of picture {name}" for name in NAMES)]),
@@ -105,20 +110,21 @@ def test_damaged_files_give_no_labels():
         for _ in range(50):
             content = bytearray(text.encode())
             content[rng.integers(len(content))] = rng.integers(256)
-            read_label_files({name: bytes(content[: rng.integers(len(content))])}, (".png",))
+            with contextlib.suppress(DataError):
+                read_label_files({name: bytes(content[: rng.integers(len(content))])}, ["a.png"], (".png",))
 
 
 def test_a_picture_with_two_labels_has_none():
     rows = b"file_name,label\na.png,cat\na.png,dog\nb.png,dog\n"
     with pytest.raises(DataError, match="'a.png' the labels 'cat' and 'dog'"):
-        read_label_files({"metadata.csv": rows}, (".png",))
+        read_label_files({"metadata.csv": rows}, ["a.png"], (".png",))
     twice = b"file_name,label\na.png,cat\na.png,cat\n"
-    assert read_label_files({"metadata.csv": twice}, (".png",)) == {"a.png": "cat"}
+    assert read_label_files({"metadata.csv": twice}, ["a.png"], (".png",)) == {"a.png": "cat"}
 
 
 def test_files_named_without_their_folder_or_with_another_slash():
-    found = read_label_files({"labels.csv": b"filename,label\nsub\\A.png,cat\n"}, (".png",))
+    found = read_label_files({"labels.csv": b"filename,label\nsub\\A.png,cat\n"}, ["sub/A.png"], (".png",))
     assert found == {"sub/A.png": "cat"}
     names = ["images/a.png", "images/b.png"]
-    assert labels_by_name(names, {"A.PNG": "cat", "b.png": "dog"}) == {names[0]: "cat", names[1]: "dog"}
-    assert labels_by_name([*names, "other/a.png"], {"a.png": "cat"}) == {"a.png": "cat"}  # of which a.png?
+    assert labels_by_name(names, {"A.PNG": "cat", "b.png": "dog"}, (".png",)) == {names[0]: "cat", names[1]: "dog"}
+    assert labels_by_name([*names, "other/a.png"], {"a.png": "cat"}, (".png",)) == {"a.png": "cat"}  # of which a.png?

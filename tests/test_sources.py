@@ -174,7 +174,10 @@ def test_pictures_are_read_where_lists_and_means_lie_beside_them(tmp_path):
     (tmp_path / "setid.mat").write_bytes(bytes(200))
     source = open_source(tmp_path)
     assert isinstance(source, PictureSource) and source.class_names == ("cat", "dog")
-    assert source.notices == ("the pictures were read, and not list_attr.csv, mean.npy, setid.mat, train.csv",)
+    assert source.notices == (
+        "the pictures were read, and not mean.npy, setid.mat",
+        "list_attr.csv, train.csv was not read, as class folders give the labels",
+    )
 
 
 def test_arrays_called_as_sets_are_read_where_a_picture_lies_beside_them(tmp_path):

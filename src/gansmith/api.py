@@ -1272,7 +1272,8 @@ def _with_own_data(config: Config, data: str, run: RunDirectory) -> Config:
     own = (config.data, config.data_dir) if config.data_dir else (config.data,)
     if text in own or (config.data_dir and Path(text).resolve() == Path(config.data_dir).resolve()):
         return config
-    if Path(text).expanduser().exists() and name_of(text) == config.data:  # it was moved; its images are compared later
+    is_own = bool(config.data_dir) and config.data not in data_sets.DATASETS
+    if Path(text).expanduser().exists() and (is_own or name_of(text) == config.data):  # moved; compared later
         return config.replace(data_dir=text)
     raise RunError(
         f"{run.directory} was trained on {config.data}, not on {data}; omit data, or begin a new run from its weights "

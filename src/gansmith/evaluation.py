@@ -68,7 +68,7 @@ def evaluate(
 
     Raises GansmithError for a target or data that cannot be evaluated.
     """
-    target, place = Path(target), find_device(device)
+    target, place, given = Path(target), find_device(device), data
     layers = load_inception(None if fid_weights is None else Path(fid_weights)) if fid or fid_weights else None
     checkpoint = _checkpoint(target) if is_generator(target) else None
     run = None if checkpoint is None else run_of(checkpoint)
@@ -84,7 +84,8 @@ def evaluate(
     elif num_classes is not None:
         raise ConfigError(f"num_classes is of a generator, and {target} holds images; omit it")
     how = Preparation() if model is None else preparation(model.config)
-    real = load_real(data or "mnist", data_dir=data_dir, how=how)
+    own = run if given is None else None
+    real = load_real(data or "mnist", data_dir=data_dir, how=how, run=own)
     if samples is None:
         samples = read_samples(target, real.train, resize=resize).shuffled(most)
     samples = in_form_of(real.train, samples, resize=resize)
@@ -151,11 +152,24 @@ def _save(run: RunDirectory | None, row: dict[str, Any]) -> None:
         row["notices"].append(f"the verdict could not be saved in {run.metrics_path} ({error.strerror})")
 
 
-def load_real(data: str | Images, *, data_dir: Path | str | None = None, how: Preparation | None = None) -> Real:
-    """Return the three disjoint splits of a data set, with the shipped references where it is the official one."""
+def load_real(
+    data: str | Images,
+    *,
+    data_dir: Path | str | None = None,
+    how: Preparation | None = None,
+    run: RunDirectory | None = None,
+) -> Real:
+    """Return the three disjoint splits of a data set, with the shipped references where it is the official one.
+
+    Args:
+        run: the run that was trained on them; a notice says where it was on others.
+    """
     if isinstance(data, Images):
         return Real(*split(data), None)
     images = load_data(data, data_dir=data_dir, how=how)
+    if run is not None and run.facts().get("data", {}).get("sha256", images.sha256) != images.sha256:
+        words = f"{images.source} holds other images than {run.directory} was trained on"
+        images = replace(images, notices=(*images.notices, words))
     train, validation = split(images)
     try:
         test = load_data(data, data_dir=data_dir, part="test", how=how)
@@ -427,7 +441,7 @@ def _known_verdict(
     if not rows:
         return None
     how = preparation(run.config)
-    real = load_real(images or run.config.data, data_dir=run.config.data_dir or None, how=how)
+    real = load_real(images or run.config.data, data_dir=run.config.data_dir or None, how=how, run=run)
     now = {"validation": real.validation.sha256, "test": None if real.test is None else real.test.sha256}
     return rows[-1] if now.items() <= rows[-1]["hashes"].items() else None
 

@@ -130,6 +130,7 @@ def resume(
     images: str | None = None,
     minutes: float | None = None,
     epochs: float | None = None,
+    data: str | None = None,
     device: str | None = None,
     progress: Progress = "auto",
 ) -> int:
@@ -145,6 +146,8 @@ def resume(
         Train for so much longer.
     epochs
         New total length in passes over the training images.
+    data
+        Where its images are now, if they were moved.
     device
         Another device to go on with: auto, cpu, cuda, cuda:1 or mps; results then differ by rounding.
     progress
@@ -154,7 +157,7 @@ def resume(
     from gansmith.progress import show_preparation
 
     with show_preparation(progress) as watch:
-        plan = plan_resume(run, images=images, minutes=minutes, epochs=epochs, device=device, watch=watch)
+        plan = plan_resume(run, images=images, minutes=minutes, epochs=epochs, data=data, device=device, watch=watch)
     return _train(plan, progress)
 
 

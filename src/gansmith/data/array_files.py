@@ -42,6 +42,8 @@ def kind_of(path: Path) -> str:
     return "idx" if is_idx(head) or head[:2] == b"\x1f\x8b" and "idx" in name else ""
 
 
+_PACKED = (".7z", ".rar", ".zst", ".lz4", ".br")  # not read
+_HOLDING_ARRAYS = (".h5", ".hdf5", ".arrow", ".feather", ".safetensors", ".tfrecord", ".lmdb", ".mdb", ".zarr")
 _ENDINGS: dict[str, tuple[str, ...]] = {
     "npz": (".npz",),
     "npy": (".npy",),
@@ -74,9 +76,12 @@ def read_file(path: Path, *, like: Arrays | None = None, is_test: bool = False) 
         kind = kind_of(path)
         _refuse_pickle(path, kind)
         if kind not in readers:
+            suffix = path.suffix.lower()
+            advice = "unpack it and give the folder" if suffix in _PACKED else "save its arrays with numpy.savez"
+            advice = f"{advice}; or " if suffix in (*_PACKED, *_HOLDING_ARRAYS) else ""
             raise DataError(
-                f"{path} is none of the files that images are read from; give a folder or archive of pictures, .npz, "
-                ".npy, CSV, IDX, CIFAR's .bin, SVHN's .mat or .parquet"
+                f"{path} is none of the files that images are read from; {advice}give a folder or archive of pictures, "
+                ".npz, .npy, CSV, IDX, CIFAR's .bin, SVHN's .mat or .parquet"
             )
         return readers[kind](path)
 

@@ -32,6 +32,7 @@ class Arrays:
         class_names: where labels are names, or files beside them say so.
         numbers: which numbers, as they were stored, became black and white.
         kind: of these numbers, NumPy's letter; i for all whole ones.
+        is_count_last: whether the last axis counted images.
     """
 
     pixels: NDArray[np.uint8]
@@ -42,6 +43,7 @@ class Arrays:
     class_names: tuple[str, ...] = ()
     numbers: Range = field(default_factory=Range)
     kind: str = "i"
+    is_count_last: bool = False
 
 
 Parts = dict[str, Arrays]
@@ -64,17 +66,22 @@ def as_arrays(
         class_names: all names, where labels are names of which some may not occur.
         like: training images, as whose numbers these are taken where they are of the same kind and lie within.
     """
-    images, axes = count_first(images, count_of(labels))
+    count, stored, axes = count_of(labels), images, tuple[str, ...]()
+    if like is not None and like.is_count_last and images.ndim > 2 and images.shape[-1] == (count or images.shape[-1]):
+        images = np.moveaxis(images, -1, 0)
+    else:
+        images, axes = count_first(images, count)
+    is_count_last = images is not stored
     kind = "i" if images.dtype.kind in "iu" else images.dtype.kind
     is_alike = like is not None and like.kind == kind and like.numbers.covers(span_of(images))
     numbers = like.numbers if like and is_alike else range_of(images, source, scale=scale_of(images))
     pixels = as_nhwc(as_bytes(images, numbers), source)
-    found = as_labels(labels, len(images), source, class_names=class_names)
+    found = as_labels(labels, len(images), source, class_names=class_names, may_be_ids=like is None)
     said = (numbers.notice,) if numbers.notice else ()
     notices = (*axes, *said, *order_in_words(images), *found.notices)
     if pixels.shape[3] == 4 and (pixels[..., 3] == 255).all():
         pixels = pixels[..., :3]
-    return Arrays(pixels, found.numbers, source, notices, (), found.class_names, numbers, kind)
+    return Arrays(pixels, found.numbers, source, notices, (), found.class_names, numbers, kind, is_count_last)
 
 
 def opaque(arrays: Arrays, background: str) -> Arrays:

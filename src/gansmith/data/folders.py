@@ -15,6 +15,12 @@ SAMPLE_WORDS = {"sample", "samples", "trainsample", "trainingsample", "testsampl
 OTHER_WORDS = {"unlabeled", "unlabelled", "extra", "query", "gallery", "pred"}  # of splits beside a training one
 IMAGE_WORDS = {"image", "images", "img", "imgs"}
 MASK_WORDS = {"mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations"}
+# Of folders of images, and of what lies beside them under the same names.
+_IMAGE_FOLDERS = IMAGE_WORDS | TRAIN_WORDS | TEST_WORDS
+_IMAGE_FOLDERS |= {"original", "originals", "raw", "photo", "photos", "picture", "pictures", "input", "jpegimages"}
+_MASK_FOLDERS = MASK_WORDS | {"gt", "truth", "groundtruth", "seg", "depth", "thumbnail", "thumbnails", "thumbs"}
+_MASK_NAME = re.compile(r"[ _-]+(masks?|seg|segmentation|gt|annotation|label)([ _-]*\d+)?$", re.IGNORECASE)
+MOSTLY_ALIKE = 0.9  # of the names in a folder of masks are those of images
 FEW_IN_PORTION = 100  # some pictures of a set may have been taken out
 FOLD_WORDS = {"fold", "part", "batch", "chunk", "shard", "split", "subset"}  # of numbered parts of one set
 
@@ -218,3 +224,43 @@ def places_of_masks(places: Collection[str]) -> set[str]:
 def _is_in_masks(parts: Sequence[str], pairs: Collection[str]) -> bool:
     found = [depth for depth, part in enumerate(parts) if part.lower() in MASK_WORDS]
     return any("/".join(parts[:depth]) in pairs for depth in found)
+
+
+def masks_among(names: Sequence[str]) -> set[str]:
+    """Return the pictures that are masks, labels or small copies of others, by their own and their folders' names.
+
+    >>> masks_among(["a.png", "a_mask.png", "b_mask.png"])
+    {'a_mask.png'}
+    >>> sorted(masks_among(["imgs/1.png", "imgs/2.png", "ground truth/1.png", "ground truth/2.png"]))
+    ['ground truth/1.png', 'ground truth/2.png']
+    """
+    stems = {name: name.rpartition(".")[0] for name in names}
+    known = set(stems.values())
+    found = {name for name, stem in stems.items() if (image := _MASK_NAME.sub("", stem)) != stem and image in known}
+    inside: dict[str, set[str]] = {}
+    for stem in known:
+        folder, _, own = stem.rpartition("/")
+        inside.setdefault(folder, set()).add(_MASK_NAME.sub("", own))
+    masks = {folder for folder in inside if words_of(folder.rpartition("/")[2]) & _MASK_FOLDERS}
+    of_images = {folder for folder in inside.keys() - masks if words_of(folder.rpartition("/")[2]) & _IMAGE_FOLDERS}
+    mixed = {folder.rpartition("/")[0] for folder in inside.keys() - masks - of_images if folder}
+    beside = {
+        folder
+        for folder in masks
+        for other in of_images
+        if folder.rpartition("/")[0] == other.rpartition("/")[0] not in mixed
+        and len(inside[folder] & inside[other]) >= MOSTLY_ALIKE * len(inside[folder])
+    }
+    return found | {name for name, stem in stems.items() if stem.rpartition("/")[0] in beside}
+
+
+def test_beside_classes(inside: Mapping[str, set[str]]) -> str:
+    """Return the folder of a test, flat beside several class folders; "" without one.
+
+    >>> test_beside_classes({"cat": set(), "dog": set(), "test": set()})
+    'test'
+    """
+    tests = [top for top in inside if top.lower() in TEST_WORDS]
+    others = [top for top in inside if top and not split_of(top)]
+    is_beside = len(tests) == 1 and not inside[tests[0]] and len(others) == len(inside) - 1 > 1
+    return tests[0] if is_beside else ""

@@ -60,10 +60,16 @@ def _inspect_pictures(source: PictureSource, how: Preparation) -> tuple[dict[str
         raise DataError(f"{source.path}: {_broken(part, broken)}; give others")
     settled, notices = settle(how, list(looks.values()))
     odd = [_broken(part, broken)] if broken else []
-    is_refused = len(deciding) == len(part.names) and len(broken) > MAX_BROKEN_SHARE * len(part.names)
+    is_whole = len(deciding) == len(part.names)
+    is_refused = is_whole and len(broken) > MAX_BROKEN_SHARE * len(part.names)
     readable, shown = list(looks), min(PREVIEW, len(looks))
     chosen = [readable[k * len(looks) // shown] for k in range(shown)]
     each = list(looks.values())
+    preview = _prepared(source, [part.names[row] for row in chosen], settled)
+    reason = f"{source.path}: {odd[0]}" if is_refused else ""
+    if is_whole and not reason and (preview == preview[:1]).all():  # which all others may equal
+        every = preview if shown == len(looks) else _prepared(source, [part.names[row] for row in readable], settled)
+        reason = Images(every, source=str(source.path)).why_untrainable()
     return {
         "images": {name: len(found.names) for name, found in source.parts.items()},
         "classes": _counts(np.array(part.labels, np.int64), source.class_names),
@@ -73,9 +79,9 @@ def _inspect_pictures(source: PictureSource, how: Preparation) -> tuple[dict[str
         "grey": sum(look.is_grey for look in each),
         "transparent": sum(look.has_transparency for look in each),
         "prepared": settled.in_words(),
-        "refused": f"{source.path}: {odd[0]}" if is_refused else "",
+        "refused": reason,
         "notices": list(dict.fromkeys([*source.notices, *notices, *odd])),
-    }, _prepared(source, [part.names[row] for row in chosen], settled)
+    }, preview
 
 
 def _prepared(source: PictureSource, names: Sequence[str], how: Preparation) -> Tensor:

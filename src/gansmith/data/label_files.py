@@ -1,43 +1,55 @@
 """Files beside pictures that give each its label, as Hugging Face's `metadata.csv` does.
 
-Read are `metadata.csv` and `.jsonl`, `labels.csv`, `.json` and `.txt`, in any folder. They name pictures by paths from
-the folder that they lie in.
+Read are `metadata.csv` and `.jsonl`, `labels.csv`, `.json` and `.txt`, in any folder, and where there are none of these
+other tables, such as Kaggle's `train.csv`. They name pictures by paths from the folder that they lie in, with their
+endings or without.
 """
 
 import csv
 import io
 import json
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from gansmith.errors import DataError
+from gansmith.errors import DataError, reason_of
 
 NAMES = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.json", "labels.txt")
 _LABEL_KEYS = ("label", "labels", "class", "class_name", "target", "y", "digit", "category", "species")
-_FILE_KEYS = ("file_name", "filename", "file", "image", "path", "image_path", "img")
+_LOOKS = 100  # rows by which the column of file names is known
+_FILE_KEYS = ("file_name", "filename", "file", "image", "path", "image_path", "img", "id", "image_id", "image_name")
 
 
 def is_label_file(path: str) -> bool:
     """Return whether a file may give the labels of pictures, by its name."""
-    return posixpath.basename(path).lower() in NAMES
+    name = posixpath.basename(path).lower()
+    return name in NAMES or (name.endswith((".csv", ".tsv")) and not re.search(r"submission|test", name))
 
 
-def read_label_files(files: Mapping[str, bytes], endings: tuple[str, ...]) -> dict[str, str]:
+def likeliest(paths: Sequence[str]) -> list[str]:
+    """Return the files that are called as those of labels are; all where none is."""
+    return [path for path in paths if posixpath.basename(path).lower() in NAMES] or list(paths)
+
+
+def read_label_files(files: Mapping[str, bytes], pictures: Sequence[str], endings: tuple[str, ...]) -> dict[str, str]:
     """Return the label of each picture that these files name, by its path; files in another form give none.
 
     Args:
         files: their contents, by their paths.
+        pictures: paths of those that are there.
         endings: of the names of pictures.
 
-    Raises DataError where a picture has several labels.
+    Raises DataError where a picture has several labels, and for a file that cannot be read.
     """
     found: dict[str, str] = {}
+    stems = {_stem(name, endings) for name in pictures}
     for path, content in files.items():
         try:
-            rows = _read(path.lower(), content.decode("utf-8-sig"), endings)
-        except (ValueError, TypeError, AttributeError, LookupError, RecursionError, csv.Error):
-            continue
+            encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+            rows = _read(path.lower(), content.decode(encoding), endings, stems)
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError, csv.Error) as error:
+            raise DataError(f"{path} cannot be read ({reason_of(error)})") from None
         folder = posixpath.dirname(path)
         for file, label in rows:
             name = posixpath.normpath(posixpath.join(folder, file.strip().replace("\\", "/")))
@@ -47,45 +59,60 @@ def read_label_files(files: Mapping[str, bytes], endings: tuple[str, ...]) -> di
     return found
 
 
-def labels_by_name(names: Sequence[str], found: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels of pictures by their paths, where a file beside their folder names them without it.
+def labels_by_name(names: Sequence[str], found: Mapping[str, str], endings: tuple[str, ...]) -> dict[str, str]:
+    """Return the labels of pictures by their paths, where a file names them without folder or ending.
 
-    >>> labels_by_name(["images/A.png", "images/b.png"], {"a.png": "cat", "b.png": "dog"})
+    >>> labels_by_name(["images/A.png", "images/b.png"], {"a.png": "cat", "b": "dog"}, (".png",))
     {'images/A.png': 'cat', 'images/b.png': 'dog'}
     """
     if any(name in found for name in names):
         return dict(found)
-    ends = {posixpath.basename(path).lower(): label for path, label in found.items()}
-    own = [posixpath.basename(name).lower() for name in names]
+    ends = {_stem(path, endings): label for path, label in found.items()}
+    own = [_stem(name, endings) for name in names]
     if len(ends) < len(found) or len(set(own)) < len(own):  # such a name does not tell which is meant
         return dict(found)
     return {name: ends[end] for name, end in zip(names, own, strict=True) if end in ends}
 
 
-def _read(path: str, text: str, endings: tuple[str, ...]) -> list[tuple[str, str]]:
+def _stem(path: str, endings: tuple[str, ...]) -> str:
+    """Return the name of a picture in lower case, without its folder and its ending."""
+    name = posixpath.basename(path.strip().replace("\\", "/")).lower()
+    return next((name.removesuffix(ending) for ending in endings if name.endswith(ending)), name)
+
+
+def _read(path: str, text: str, endings: tuple[str, ...], stems: Collection[str]) -> list[tuple[str, str]]:
     """Return pictures and their labels in one file; none where it has no column of labels."""
-    if path.endswith(".json"):
-        return [(str(file), _as_text(label)) for file, label in json.loads(text).items()]
     if path.endswith(".txt"):
-        return list(filter(None, (_split_line(line, endings) for line in text.splitlines())))
-    rows = list(_rows_of(path, text))
-    file, label = _choose_columns(rows, endings, is_of_labels=posixpath.basename(path).startswith("labels"))
+        return list(filter(None, (_split_line(line, endings, stems) for line in text.splitlines())))
+    stored = json.loads(text) if path.endswith(".json") else None
+    if isinstance(stored, dict):
+        return [(str(file), _as_text(label)) for file, label in stored.items()]
+    rows = list(_rows_of(path, text) if stored is None else stored)
+    is_of_labels = posixpath.basename(path).startswith("labels")
+    file, label = _choose_columns(rows, endings, stems, is_of_labels=is_of_labels) if rows else ("", "")
     return [(str(row[file]), _as_text(row.get(label))) for row in rows] if label else []
 
 
 def _as_text(label: Any) -> str:
+    """Return a label as text. Raises ValueError for several."""
+    if isinstance(label, list | tuple) and len(label) == 1:
+        label = label[0]
+    if isinstance(label, list | tuple | dict):
+        raise ValueError("it gives a picture several labels, or none")
     return "" if label is None else str(label).strip()
 
 
-def _split_line(line: str, endings: tuple[str, ...]) -> tuple[str, str] | None:
+def _split_line(line: str, endings: tuple[str, ...], stems: Collection[str]) -> tuple[str, str] | None:
     """Return the file and the label of a line, whatever separates them; None where it names no picture.
 
-    >>> _split_line("my cat.png, tom cat", (".png",)), _split_line("a.png 7", (".png",))
-    (('my cat.png', 'tom cat'), ('a.png', '7'))
+    >>> _split_line("my cat.png, tom cat", (".png",), {}), _split_line("a 7", (".png",), {"a"})
+    (('my cat.png', 'tom cat'), ('a', '7'))
     """
     ends = [line.lower().find(ending) + len(ending) for ending in endings if ending in line.lower()]
     end = max(ends, default=0)
-    return (line[:end].strip(), line[end:].strip(" ,;:\t")) if end else None
+    if not end and (first := re.match(r"\s*([^\s,;]+)[\s,;]", line)) and _stem(first[1], endings) in stems:
+        end = first.end()
+    return (line[:end].strip(" ,;\t"), line[end:].strip(" ,;:\t")) if end else None
 
 
 def _rows_of(path: str, text: str) -> Iterator[dict[str, Any]]:
@@ -102,24 +129,31 @@ def _rows_of(path: str, text: str) -> Iterator[dict[str, Any]]:
 
 
 def _choose_columns(
-    rows: Sequence[Mapping[str, Any]], endings: tuple[str, ...], *, is_of_labels: bool
+    rows: Sequence[Mapping[str, Any]], endings: tuple[str, ...], stems: Collection[str], *, is_of_labels: bool
 ) -> tuple[str, str]:
     """Return the columns of file names and of labels; an empty name for labels where none holds them.
 
     Labels are in the column called so, or in the only other one.
 
     Args:
+        stems: of the pictures that are there: of their names, without folder and ending.
         is_of_labels: whether the file says so by its name; else that other column must repeat itself, as captions do
             not.
     """
     files = [name for name, cell in rows[0].items() if str(cell).lower().endswith(endings)]
+    if not files:
+        some = rows[:_LOOKS]
+        known = [name for name in rows[0] if all(_stem(str(row.get(name)), endings) in stems for row in some)]
+        files = [name for name in known if name.lower() in _FILE_KEYS] or known
     if len(files) != 1:
         return "", ""
-    others = [name for name in rows[0] if name not in files]
+    others = [name for name, cell in rows[0].items() if name not in files and not isinstance(cell, dict)]
     named = [name for name in others if name.lower() in _LABEL_KEYS]
     if named:
         return files[0], named[0]
     if len(others) != 1:
+        return files[0], ""
+    if isinstance(rows[0][others[0]], list):
         return files[0], ""
     is_repeated = 2 * len({_as_text(row.get(others[0])) for row in rows}) <= len(rows)
     return files[0], others[0] if is_of_labels or is_repeated else ""

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from gansmith.errors import DataError
 
 MAX_CLASSES = 10_000  # larger numbers are identifiers rather than labels
+MIN_IDS = 50  # images; labels that are different for each of so many are identifiers too
 MIN_USED = 0.1  # of the classes; where fewer have images, it is said
 
 
@@ -37,11 +38,19 @@ def count_of(labels: NDArray[Any] | None) -> int | None:
     return len(labels) if labels.ndim == 2 and 1 not in labels.shape else labels.size
 
 
-def as_labels(labels: NDArray[Any] | None, count: int, source: str, *, class_names: Sequence[str] = ()) -> Labels:
-    """Return labels of `count` images, or why they are used without: several classes for an image, or gaps.
+def as_labels(
+    labels: NDArray[Any] | None,
+    count: int,
+    source: str,
+    *,
+    class_names: Sequence[str] = (),
+    may_be_ids: bool = True,
+) -> Labels:
+    """Return labels of `count` images, or why they are used without: several classes for an image, gaps, or ids.
 
     Args:
         class_names: all names, where labels are names of which some may not occur.
+        may_be_ids: labels that are different for each of many images are not used; of a test, they may be classes.
 
     Raises DataError for labels of another number, and for what is neither whole numbers nor names.
     """
@@ -52,7 +61,7 @@ def as_labels(labels: NDArray[Any] | None, count: int, source: str, *, class_nam
             raise DataError(f"{source} has labels of shape {labels.shape}, which are no one-hot rows")
         if not (labels.sum(axis=1) == 1).all():
             return _without(f"{source} has labels of several classes, or of none, for an image")
-        labels = labels.argmax(axis=1)
+        labels, may_be_ids = labels.argmax(axis=1), False
     if labels.ndim == 2 and 1 not in labels.shape:
         hint = ", here labels.T" if labels.shape[1] == count else ""
         raise DataError(
@@ -68,6 +77,8 @@ def as_labels(labels: NDArray[Any] | None, count: int, source: str, *, class_nam
         return _without(f"{source} has no label for {missing:,} of {count:,} images")
     if not is_number:
         labels = _plain(labels, source)
+    if may_be_ids and len(np.unique(labels)) == count >= MIN_IDS:
+        return _without(f"{source} has another label for each of {count:,} images, as ids are")
     if labels.dtype.kind != "U":
         return _numbers(labels, source)
     if all(re.fullmatch(r"-?\d{1,9}(\.0*)?", label) for label in labels):

@@ -83,12 +83,17 @@ def as_images(data: Any, how: Preparation) -> Images:
         if images.labels is not None:
             as_labels(images.labels.numpy(), len(images), images.source)  # refuses numbers that are no class ids
         return images
+    if _is_pair_of_pairs(data):
+        raise DataError("data is a pair of pairs, as Keras gives them for training and test; give the first, data[0]")
     data = _as_plain_pair(data)
     if isinstance(data, Mapping):
         keys = ", ".join(repr(key) for key in list(data)[:6]) or "nothing"
         raise DataError(f"data is a mapping of {keys}; give one of its values, or a pair (images, labels)")
     if hasattr(data, "iloc") and hasattr(data, "columns"):
-        return _from_frame(data, how)
+        listed = _listed_in_frame(data)
+        return _from_frame(data, how) if listed is None else as_images(listed, how)
+    if _is_array(data) and data.ndim == 1 and _to_numpy(data).dtype.kind in "UO":  # paths or pictures
+        return as_images(_to_numpy(data).tolist(), how)
     if _is_array(data):
         return _from_arrays(data, None, how)
     if _is_pair(data):
@@ -102,6 +107,8 @@ def as_images(data: Any, how: Preparation) -> Images:
         items = _Items(len(data), data.__getitem__, f"{_kind(data)} in memory", _class_names(data))
     else:
         can_be_read = "can only be read in order" if hasattr(data, "__iter__") else "is no set of images"
+        if hasattr(data, "dataset"):  # of torch's DataLoader
+            raise DataError(f"data is a {_kind(data)}, which {can_be_read}; give its data set, data.dataset")
         raise DataError(f"data is of type {_kind(data)}, which {can_be_read}; {_ALLOWED}")
     if items.count and _is_flat(_split_item(items.get(0))[0]):
         return _from_rows(items, how)
@@ -165,6 +172,12 @@ def _is_flat(image: Any) -> bool:
     return _is_array(image) and image.ndim == 1 and square(image.shape[0])[0] > 1
 
 
+def _is_pair_of_pairs(data: Any) -> bool:
+    """Whether this is ((images, labels), (images, labels)), with images as arrays of several."""
+    are_pairs = isinstance(data, tuple) and len(data) == 2 and all(isinstance(one, tuple) for one in data)
+    return are_pairs and all(len(one) == 2 and getattr(one[0], "ndim", 0) > 2 for one in data)
+
+
 def _as_plain_pair(data: Any) -> Any:
     """Return (images, labels) with pandas' frames and series in it as arrays; anything else as it is."""
     if not isinstance(data, tuple) or len(data) != 2 or not hasattr(data[0], "to_numpy"):
@@ -182,6 +195,8 @@ def _is_pair(data: Any) -> bool:
     images, labels = data
     if isinstance(data, list):
         return images.ndim in (3, 4) and _are_labels(labels, images.shape[0]) and np.ndim(labels[0]) == 0
+    if not (labels is None or _is_array(labels) or isinstance(labels, Sequence)) and hasattr(labels, "__iter__"):
+        raise DataError(f"labels are of type {_kind(labels)}; give an array or a list, such as list(labels)")
     if _is_array(labels) and tuple(labels.shape) == tuple(images.shape):  # of two images
         return False
     return images.ndim >= 3 or (images.ndim == 2 and square(images.shape[1])[0] > 1 and hasattr(labels, "__len__"))
@@ -214,6 +229,18 @@ def _from_arrays(images: Any, labels: Any, how: Preparation, notices: tuple[str,
     )
     arrays = replace(arrays, source="arrays in memory", notices=(*notices, *arrays.notices))
     return called_official(replace(arrays_as_images(arrays, how, name="images"), class_names=arrays.class_names))
+
+
+def _listed_in_frame(frame: Any) -> list[Any] | None:
+    """Return the paths, pictures or arrays in a DataFrame's column, with their labels where a column holds them."""
+    columns = {str(name): frame.iloc[:, k] for k, name in enumerate(frame.columns)} if len(frame) else {}
+    images = [name for name, cells in columns.items() if _looks_like_image(cells.iloc[0])]
+    if len(images) != 1:
+        return None
+    labels = sorted((name for name in columns if name.lower() in _LABEL_KEYS), key=_label_rank)
+    labels = labels or [name for name in columns if name not in images][: len(columns) == 2]
+    found = columns[images[0]].tolist()
+    return list(zip(found, columns[labels[0]].tolist(), strict=True)) if labels else found
 
 
 def _from_frame(frame: Any, how: Preparation) -> Images:

@@ -5,10 +5,11 @@ Row groups are read one batch at a time, so memory does not grow with the file. 
 
 import io
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,11 @@ from PIL import Image
 
 from gansmith.data.images import MAX_IMAGES
 from gansmith.data.layouts import (
+    Range,
     as_bytes,
     as_nhwc,
     range_of,
-    scale_in_words,
     scale_of,
-    span_of,
 )
 from gansmith.errors import DataError, unreadable
 from gansmith.flat_images import are_channels_last, square
@@ -76,9 +76,9 @@ def open_table(path: Path) -> Table:
         labels = _as_numbers(labels)
         kept = tuple(map(_as_whole, labels)) if len(labels) == rows and set(map(type, labels)) != {type(None)} else ()
         column = _names(schema)[label] if kept else ""
-        scale = _form_of(file, image).scale
-        scaled = (scale_in_words(scale),) if scale < 255 else ()
-        notices = (*_unused_columns(schema, image, label), *scaled)
+        numbers = _form_of(file, image, path).numbers
+        said = (numbers.notice,) if numbers.notice else ()
+        notices = (*_unused_columns(schema, image, label), *said)
         return Table(path, rows, image, column, kept, _class_names(schema, column), notices)
 
 
@@ -124,7 +124,7 @@ def read_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
     wanted = sorted(rows)
     with _opened(path) as file:
         column = _image_column(file.schema_arrow, path)
-        form = _form_of(file, column)
+        form = _form_of(file, column, path)
         first = at = 0
         for group in range(file.metadata.num_row_groups):
             count = file.metadata.row_group(group).num_rows
@@ -140,38 +140,62 @@ def read_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
 
 @dataclass(frozen=True)
 class _Form:
-    """How lists of numbers are images, as the first of the file show; bytes of pictures need none.
+    """How lists of numbers are images; bytes of pictures need none.
 
     Attributes:
-        span: smallest and largest value.
-        scale: the number that is white among whole ones.
-        is_channels_last: of flat images of three channels.
+        kind: number format, NumPy's; None of no numbers.
+        numbers: which are black and white, by all of the file.
+        is_channels_last: of flat images of three channels, as the first show.
     """
 
-    span: tuple[float, float] = (0.0, 0.0)
-    scale: float = 255.0
+    kind: "np.dtype[Any] | None" = None
+    numbers: Range = field(default_factory=Range)
     is_channels_last: bool = False
 
 
-def _form_of(file: Any, column: str) -> _Form:
-    rows: list[NDArray[Any]] = []
-    if not _is_list(file.schema_arrow.field(column).type):
+def _form_of(file: Any, column: str, path: Path) -> _Form:
+    """Return how a column holds images. Raises DataError for numbers that are none."""
+    kind = _number_format(file.schema_arrow.field(column).type)
+    if kind is None:
         return _Form()
+    rows: list[NDArray[Any]] = []
+    low, high = math.inf, -math.inf
     for batch in file.iter_batches(batch_size=_BATCH, columns=[column]):
-        found = map(_as_array, batch.column(0).to_pylist())
-        rows += [row for row in found if row is not None and row.size]
-        if len(rows) >= _LOOKS:
-            break
+        least, most = _span_of_column(batch.column(0))
+        low, high = min(low, least), max(high, most)
+        if len(rows) < _LOOKS:
+            found = (_as_array(value, kind) for value in batch.column(0).to_pylist())
+            rows += [row for row in found if row is not None and row.size]
     if not rows:
         return _Form()
-    spans = [span_of(row) for row in rows]
-    shape = rows[0].shape
-    is_flat = len(shape) == 1 and square(shape[0])[1] == 3
-    same = [row for row in rows if row.shape == shape]
-    is_last = is_flat and are_channels_last(np.stack(same))
-    span = min(low for low, _ in spans), max(high for _, high in spans)
-    scale = scale_of(np.stack(same)) if len(same) == len(rows) else 255.0
-    return _Form(span, scale, is_last)
+    same = np.stack([row for row in rows if row.shape == rows[0].shape])
+    scale = scale_of(same) if len(same) == len(rows) else 255.0
+    numbers = range_of(same, str(path), span=(low, high), scale=scale if (low, high) == (0, scale) else 255.0)
+    is_flat = same.ndim == 2 and square(same.shape[1])[1] == 3
+    return _Form(kind, numbers, is_flat and are_channels_last(same))
+
+
+def _number_format(kind: Any) -> "np.dtype[Any] | None":
+    """Return the format of the numbers in lists, of any depth; None for another type of column."""
+    import pyarrow as pa
+
+    if not _is_list(kind):
+        return None
+    while pa.types.is_nested(kind) and not pa.types.is_struct(kind):
+        kind = kind.value_type
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return np.dtype(kind.to_pandas_dtype()) if is_number else None
+
+
+def _span_of_column(values: Any) -> tuple[float, float]:
+    """Return the smallest and the largest number in lists of any depth; inf and -inf of none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    while pa.types.is_nested(values.type):
+        values = values.flatten()
+    found = pc.min_max(values).as_py()
+    return (math.inf, -math.inf) if found["min"] is None else (float(found["min"]), float(found["max"]))
 
 
 def _is_list(kind: Any) -> bool:
@@ -180,13 +204,12 @@ def _is_list(kind: Any) -> bool:
     return bool(pa.types.is_nested(kind)) and not pa.types.is_struct(kind)
 
 
-def _as_array(value: Any) -> NDArray[Any] | None:
-    """Return a list of numbers as an array; None for other things, and for lists of several lengths."""
+def _as_array(value: Any, kind: "np.dtype[Any] | None") -> NDArray[Any] | None:
+    """Return a list of numbers as an array; None for other things, and for lists of several lengths, or with gaps."""
     try:
-        array = np.asarray(value) if isinstance(value, list) else None
-    except ValueError:
+        return np.asarray(value, kind) if isinstance(value, list) and kind is not None else None
+    except (TypeError, ValueError):
         return None
-    return array if array is not None and array.dtype.kind in "biuf" else None
 
 
 def _read_group(file: Any, group: int, column: str, chosen: set[int], form: _Form) -> Iterator[tuple[int, bytes]]:
@@ -205,12 +228,11 @@ def _as_picture_bytes(value: Any, form: _Form) -> bytes:
         value = value.get("bytes")
     if isinstance(value, bytes):
         return value
-    array = _as_array(value)
-    if array is None or not array.size:
+    array = _as_array(value, form.kind)
+    if array is None or not array.size or not np.isfinite(array).all():
         return b""
     try:
-        numbers = range_of(array, "a row", span=form.span, scale=form.scale)
-        pixels = as_nhwc(as_bytes(array, numbers)[None], "a row", is_channels_last=form.is_channels_last)
+        pixels = as_nhwc(as_bytes(array, form.numbers)[None], "a row", is_channels_last=form.is_channels_last)
     except DataError:
         return b""
     buffer = io.BytesIO()

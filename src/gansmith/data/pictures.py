@@ -7,6 +7,7 @@ operating systems and notebooks leave behind, and empty folders are passed over.
 import os
 import random
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,17 +31,19 @@ from gansmith.data.folders import (
     folders_inside,
     folders_of_masks,
     hold_same_classes,
+    masks_among,
     parts_of,
     places_of,
     places_of_masks,
     split_of,
+    test_beside_classes,
     training_folder,
     without_common_folders,
     words_of,
 )
 from gansmith.data.images import MAX_IMAGES
-from gansmith.data.label_files import is_label_file, labels_by_name, read_label_files
-from gansmith.data.labels import Labels, as_labels, gaps_in_words
+from gansmith.data.label_files import is_label_file, labels_by_name, likeliest, read_label_files
+from gansmith.data.labels import MIN_IDS, Labels, as_labels, gaps_in_words
 from gansmith.data.official import OFFICIAL
 from gansmith.data.parquet import read_rows
 from gansmith.data.prepare import Look, look_into
@@ -51,7 +54,8 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".
 _NOT_READ = (".pgm", ".ppm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".jp2", ".tga", ".psd", ".svg", ".ico", ".dcm")
 LOOKS = 1_000  # pictures that are looked at before preparation
 MAX_BROKEN_SHARE = 0.1
-MAX_NUMBERED = 65_536  # class folders have numbers below it, as the labels of a generator's file
+MAX_NUMBERED = 10_000  # class folders have numbers below it, as the labels of other sets
+SPARSE = 20  # numbers of class folders from 1,000 on, more than so many times their count, are names, as years are
 _LONG_TAR_BYTES = 2**22  # whose list of names is kept
 _JUNK = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$|@eaDir(/|$))", re.IGNORECASE)
 _OF_RUN = ("config.toml", "run.json")  # a folder that holds both is a run, with plots and grids of its own
@@ -116,6 +120,13 @@ def find_pictures(path: Path) -> PictureSource:
     source = _with_labels_of_files(_arrange(path, pictures), [name for name in names if is_label_file(name)])
     kinds = Counter(PurePosixPath(name).suffix.lower() for name in names)
     odd += [f"{kinds[kind]:,} {kind} files were left out; convert them to PNG" for kind in _NOT_READ if kinds[kind]]
+    own = {PurePosixPath(name).stem for name in pictures}
+    beside = Counter(PurePosixPath(name).suffix.lower() for name in names if PurePosixPath(name).stem in own)
+    odd += [
+        f"{beside[kind]:,} {kind} files named as pictures were not read; labels come from class folders or labels.csv"
+        for kind in (".json", ".txt", ".xml", ".cls")
+        if 2 * beside[kind] >= len(pictures)
+    ]
     others = [name for name in names if _may_say_more(name)]
     odd += [f"the pictures were read, and not {_listing(others, 6)}"] if others else []
     return replace(source, notices=(*odd, *source.notices))
@@ -125,17 +136,19 @@ def _with_labels_of_files(source: PictureSource, files: Sequence[str]) -> Pictur
     """Return a source with the labels that files beside its pictures give, or with a notice why it is without."""
     if not files:
         return source
+    files = likeliest(files)
     listing = _listing(files)
     if source.parts["train"].labels:
         return _noting(source, f"{listing} was not read, as class folders give the labels")
     contents = dict[int, bytes](read_files(source.path, files, dict[int, str]()))
     try:
-        found = read_label_files({files[row]: contents[row] for row in sorted(contents)}, ENDINGS)
+        pictures = [name for part in source.parts.values() for name in part.names]
+        found = read_label_files({files[row]: contents[row] for row in sorted(contents)}, pictures, ENDINGS)
     except DataError as error:
         return _noting(source, f"{error}; images are used without labels")
-    found = labels_by_name([name for part in source.parts.values() for name in part.names], found)
+    found = labels_by_name(pictures, found, ENDINGS)
     if not found:
-        return _noting(source, f"{listing} was not used: it gives no label for each file name")
+        return _noting(source, f"{listing} was not used: no column of file names here and of labels was found in it")
     missing = [name for name in source.parts["train"].names if name not in found]
     if missing:
         what = f"{len(missing):,} of {len(source.parts['train'].names):,} pictures, such as {_readable(missing[0])}"
@@ -243,11 +256,11 @@ def _list_folder(path: Path) -> Iterator[str]:
                     )
                 if entry.is_dir():
                     folders.append(f"{inner}{entry.name}/")
-                elif entry.is_file() and not (entry.name in OWN_NAMES and _is_own(file)):
+                elif entry.is_file() and not (entry.name in OWN_NAMES and is_own(file)):
                     yield inner + entry.name
 
 
-def _is_own(file: Path) -> bool:
+def is_own(file: Path) -> bool:
     """Return whether one of our commands drew this PNG: a grid of the images is none of them."""
     try:
         with file.open("rb") as opened:
@@ -285,6 +298,11 @@ def _read_list(path: Path) -> dict[str, list[str]]:
 def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
     """Return the splits and classes that the folders of these pictures name."""
     names, notices = _without_masks(names)
+    masks = masks_among(names)
+    if masks:
+        names = [name for name in names if name not in masks]
+        what = f"{len(masks):,} pictures, such as {_readable(min(masks))}, were left out"
+        notices = (*notices, f"{what}, as masks, labels or small copies of others")
     inner = _splits_first(without_common_folders(names))
     names, inner, copied = _without_copies(names, inner)
     inside = folders_inside(inner)
@@ -304,6 +322,12 @@ def _arrange(path: Path, names: Sequence[str]) -> PictureSource:
         source = _arrange_splits(path, names, inner, {**splits, trained: "train"})
         if not splits[trained]:
             source = replace(source, notices=(_taken_for_training(trained), *source.notices))
+    elif not is_loose and (tested := test_beside_classes(inside)):
+        _refuse_sets_inside(path, inside)
+        parts = [f"test/{name}" if name.startswith(f"{tested}/") else f"train/{name}" for name in inner]
+        source = _arrange_splits(path, names, parts, {"train": "train", "test": "test"})
+        words = f"{_readable(tested)} is taken for the test images, as folders with other names lie beside it"
+        source = replace(source, notices=(words, *source.notices))
     if source is None:
         _refuse_sets_inside(path, inside)
         part, numbers, odd = _arrange_classes(path, names, inner)
@@ -463,7 +487,10 @@ def _arrange_test(
 
     Where none of them lies in a folder of such a class, all are without labels; where some do, the others are left out.
     """
-    labels = [numbers.get(name.split("/", 1)[0], -1) if "/" in name else -1 for name in inner]
+    alike = {_folded(folder): number for folder, number in numbers.items()}
+    by_folder = (alike if len(alike) == len(numbers) else numbers) | numbers
+    folders = [name.split("/", 1)[0] if "/" in name else "" for name in inner]
+    labels = [by_folder.get(folder, by_folder.get(_folded(folder), -1)) for folder in folders]
     rows = sorted((row for row, label in enumerate(labels) if label >= 0), key=labels.__getitem__)
     left = len(names) - len(rows)
     if not numbers or not left:
@@ -493,6 +520,12 @@ def _arrange_classes(
         return Part(tuple(names)), {}, (f"{words}; labels in a dataset.json are not read",)
     if are_folds(classes):
         return Part(tuple(names)), {}, (f"{_listing(classes)} are numbered parts of one set, which are joined",)
+    if len(classes) == len(names) - loose >= MIN_IDS:
+        return (
+            Part(tuple(names)),
+            {},
+            (f"each of the {len(classes):,} folders holds one picture, so they are no classes",),
+        )
     numbers, notices = _class_numbers(classes)
     notices = (*notices, *_joined_in_words(folders_inside(inner)))
     if loose:
@@ -527,9 +560,12 @@ def _class_numbers(folders: Sequence[str]) -> tuple[dict[str, int], tuple[str, .
     if not all(folder.isdecimal() for folder in folders):
         return places, ()
     own = {folder: int(folder) if len(folder) < 20 else MAX_NUMBERED for folder in folders}
-    if max(own.values()) < MAX_NUMBERED and len(set(own.values())) == len(folders):
+    largest = max(own.values())
+    is_sparse = largest >= max(1000, SPARSE * len(folders))
+    if largest < MAX_NUMBERED and len(set(own.values())) == len(folders) and not is_sparse:
         return own, gaps_in_words(list(own.values()))
-    why = f"some are above {MAX_NUMBERED - 1:,}" if max(own.values()) >= MAX_NUMBERED else "some are the same number"
+    why = "some are the same number" if len(set(own.values())) < len(folders) else f"they go up to {largest:,}"
+    why = f"some are above {MAX_NUMBERED - 1:,}" if largest >= MAX_NUMBERED else why
     return places, (f"the numbers of the class folders are taken as names, since {why}",)
 
 
@@ -546,6 +582,11 @@ def _readable(name: str) -> str:
     except UnicodeEncodeError:
         name = name.encode("utf-8", "surrogateescape").decode("latin-1")
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "?", name)
+
+
+def _folded(name: str) -> str:
+    """Return a name whose case, and whose way to write accents, no longer matters."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

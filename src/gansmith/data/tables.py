@@ -172,19 +172,26 @@ def _lines(file: IO[str], path: Path) -> Iterator[str]:
 
 
 def _read_rows(rows: Iterator[list[str]], source: str) -> Table:
+    rows = (row for row in rows if any(cell.strip() for cell in row))  # Excel leaves rows of empty cells
     names = [name.strip().strip("'") for name in next(rows, [])]
     width = len(names) - (names[-1:] == [""])  # a comma at the end of each line
     second = next(rows, [])
-    has_header = _is_header(names[:width])
+    is_made_unlike = _is_made_unlike(names[:width])
+    has_header = is_made_unlike or _is_header(names[:width])
     start = [row for row in ([second] if has_header else [names, second]) if row]
     if not start:
         raise DataError(f"{source} holds no rows of numbers; a row for each image is needed")
     notices: tuple[str, ...] = ()
+    if is_made_unlike:
+        notices = ("its first line is an image that pandas made names of, and is left out; read it with header=None",)
     if has_header and len(second) == width + 1 and second[-1].strip():  # as R writes tables
         has_label = any(name.lower() in _LABEL_COLUMNS for name in names)
         names, width = ["" if has_label else "first", *names[:width]], width + 1
         taken = ", so their first cells are taken for row names" if has_label else ""
-        notices = (f"its rows have a cell more than its header line{taken}",)
+        notices = (
+            *notices,
+            f"its rows have a cell more than its header line{taken}",
+        )
     if has_header:
         columns = choose_columns(names[:width], start[0][:width], source)
     else:
@@ -207,6 +214,13 @@ def _is_header(names: Sequence[str]) -> bool:
         return True
     is_known = any(name.lower() in (*_LABEL_COLUMNS, *_INDEX_COLUMNS) for name in text)
     return is_known or len(text) > len(numbers)
+
+
+def _is_made_unlike(names: Sequence[str]) -> bool:
+    """Return whether a first line was numbers, as pandas makes them unlike: 0, 0.1, 0.2 for three zeros."""
+    bases = set(names)
+    made = [name for name in names if (found := re.fullmatch(r"(\d+)\.[1-9]\d*", name)) and found[1] in bases]
+    return 2 * len(made) > len(names) and all(map(_are_numbers, names))
 
 
 def _are_numbers(cell: str) -> bool:
