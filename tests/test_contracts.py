@@ -316,7 +316,7 @@ FLOW = [
     ["evaluation", "summaries", "environment", "exporters", "pictures.plots", "pictures.animations", "workers"],
     ["benchmarks", "reports", "inversion", "lessons", "grading"],
     ["coursework", "sweeps"],
-    ["progress"],
+    ["progress", "planning"],
     ["api"],
     ["web"],
     ["cli"],
@@ -452,7 +452,7 @@ def test_source_is_plain_ascii_and_never_pickles():
 # Places that show or name choices and do not act on them.
 REPORTING = (
     "config", "recipes", "training.conflicts", "summaries", "exporters", "reports", "coursework", "grading", "pictures",
-    "benchmarks", "cli", "api", "progress", "web", "sweeps", "workers", "lessons",
+    "benchmarks", "cli", "api", "planning", "progress", "web", "sweeps", "workers", "lessons",
 )  # fmt: skip
 INTERVALS = {"log_every", "sample_every", "evaluate_every", "save_every"}  # read by name
 SHARED = {"latent_distribution", "burn_in", "calibrate_output"}  # techniques that act in three places or more

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gansmith import api, environment
+from gansmith import environment, planning
 from gansmith.config import Config, resolve
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
@@ -163,12 +163,12 @@ def test_several_processes_on_a_mac_train_on_its_processor(monkeypatch):
 def test_an_accelerator_trains_with_adam_unless_asked(gpus):
     config = resolve("default", arguments={"d_optimizer": "soap"})
     notices = []
-    fitted = api._fitted_to_device(config.replace(device="cpu"), None, notices, is_new=True)
+    fitted = planning._fitted_to_device(config.replace(device="cpu"), None, notices, is_new=True)
     assert fitted.g_optimizer == "soap" and not notices
-    fitted = api._fitted_to_device(config.replace(device="cuda"), None, notices, is_new=True)
+    fitted = planning._fitted_to_device(config.replace(device="cuda"), None, notices, is_new=True)
     assert (fitted.g_optimizer, fitted.d_optimizer) == ("adam", "soap")
     assert notices == ["g_optimizer is adam, not soap: the device is cuda"]
-    kept = api._fitted_to_device(config.replace(device="cuda"), None, notices, is_new=False)
+    kept = planning._fitted_to_device(config.replace(device="cuda"), None, notices, is_new=False)
     assert kept.g_optimizer == "soap" and len(notices) == 1
 
 
@@ -187,9 +187,11 @@ def test_auto_takes_the_device_that_is_faster_for_the_recipe_and_keeps_it(gpus, 
     assert sentence.startswith(f"device is {best}, the faster one") and f"cpu {rates['cpu']:,.0f} images/s" in sentence
     assert measured == [("cuda", "adam"), ("cpu", "soap")]  # what each would train with
     assert budget.choose_device(config, None, is_new=False) == (config, [])
-    again = api._as_begun(resolve("default"), config, keep_length=False)
+    again = planning._as_begun(resolve("default"), config, keep_length=False)
     assert again.device == best and len(measured) == 2
-    assert api._as_begun(resolve("default", arguments={"device": "auto"}), config, keep_length=False).device == "auto"
+    assert (
+        planning._as_begun(resolve("default", arguments={"device": "auto"}), config, keep_length=False).device == "auto"
+    )
     budget.choose_device(resolve("default"), None, is_new=False)
     assert measured[2:] == [("cuda", "soap"), ("cpu", "soap")]  # a run keeps its optimisers
 
@@ -235,12 +237,12 @@ def test_a_run_that_goes_on_for_minutes_is_scored_by_the_same_evaluators(tiny, r
     kept = [{**row, "ratios": {"random": row["ratios"]["random"]}} for row in run.validation_scores()]
     run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in kept))
     monkeypatch.setattr(budget, "config_for_time", lambda config, data, seconds: config)
-    assert list(api.plan_resume(run.directory, minutes=1).data.scorer.networks) == ["random"]
+    assert list(planning.plan_resume(run.directory, minutes=1).data.scorer.networks) == ["random"]
 
 
 def test_a_run_goes_on_without_the_device_it_had(tiny, run_training):
     run = run_training(tiny("mlp-small"))
     write_config(run.directory, run.config.replace(device="cuda:7"))
-    plan = api.plan_resume(run.directory, images=320)
+    plan = planning.plan_resume(run.directory, images=320)
     assert plan.run.config.device == "auto" and "device is auto, not cuda:7, which this machine lacks" in plan.notices
-    assert api.plan_resume(run.directory, images=320, device="cpu").run.config.device == "cpu"
+    assert planning.plan_resume(run.directory, images=320, device="cpu").run.config.device == "cpu"

@@ -34,9 +34,9 @@ CHOICES = {
 # Trains each recipe that it is given, in turn, in a directory of the same name.
 TRAIN = """
 import json, sys
-from gansmith import api
+from gansmith import api, planning
 for name, recipe, choices in json.load(open(sys.argv[1])):
-    plan = api.plan_training(recipe, out=sys.argv[2] + "/" + name, choices=choices)
+    plan = planning.plan_training(recipe, out=sys.argv[2] + "/" + name, choices=choices)
     api.run_training(plan, progress="none")
 """
 
@@ -325,7 +325,7 @@ for module in (step, techniques):
     module.known = lambda scalar: scalar.detach().clone()
 for name, choices in json.loads(sys.argv[1]).items():
     try:
-        api.run_training(api.plan_training("mlp-small", out=name, choices=choices), progress="none")
+        api.run_training(planning.plan_training("mlp-small", out=name, choices=choices), progress="none")
     except TrainingFailed as failure:
         print(failure)
 """

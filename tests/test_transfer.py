@@ -9,12 +9,12 @@ import torch
 from conftest import TINY, assert_same_run, train_all
 
 import gansmith as gs
-from gansmith.api import plan_training
 from gansmith.conditioning import Conditioning
 from gansmith.config import resolve
 from gansmith.data.images import Images
 from gansmith.errors import ConfigError, DataError, NotFoundError, RunError
 from gansmith.networks import build_networks
+from gansmith.planning import plan_training
 from gansmith.runs import create_run, open_run
 from gansmith.training.calibration import output_layer
 from gansmith.training.inputs import TrainingData, load_training_data

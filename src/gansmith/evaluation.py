@@ -84,8 +84,7 @@ def evaluate(
     elif num_classes is not None:
         raise ConfigError(f"num_classes is of a generator, and {target} holds images; omit it")
     how = Preparation() if model is None else preparation(model.config)
-    own = run if given is None else None
-    real = load_real(data or "mnist", data_dir=data_dir, how=how, run=own)
+    real = load_real(data or "mnist", data_dir=data_dir, how=how, run=run if given is None else None)
     if samples is None:
         samples = read_samples(target, real.train, resize=resize).shuffled(most)
     samples = in_form_of(real.train, samples, resize=resize)

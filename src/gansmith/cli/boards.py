@@ -141,7 +141,7 @@ def _run_and_print(
 
 def _length(minutes: float | None, images: str | None, usual_minutes: float) -> dict[str, float]:
     """Return the length that every run of a comparison is given."""
-    from gansmith.api import refuse_lengths
+    from gansmith.planning import refuse_lengths
 
     refuse_lengths(minutes=minutes, images=images, epochs=None)
     if images is not None:

@@ -12,7 +12,8 @@ from gansmith.cli.output import say
 from gansmith.config import FIELDS, Config, resolve
 
 if TYPE_CHECKING:
-    from gansmith.api import Plan, Run
+    from gansmith.api import Run
+    from gansmith.planning import Plan
 
 _STARTED_AT = time.perf_counter()
 
@@ -98,7 +99,7 @@ def train(
 
     choices = {name: value for name, value in vars(overrides).items() if value is not None}
     if print_config:
-        from gansmith.api import refuse_lengths
+        from gansmith.planning import refuse_lengths
 
         refuse_lengths(minutes=minutes, images=choices.get("images"), epochs=epochs)
         resolved = resolve(recipe, file=config, environ=os.environ, arguments=choices)
@@ -109,7 +110,7 @@ def train(
         _print_config(resolved, "--minutes" if minutes is not None else "--epochs" if epochs is not None else "")
         return 0
     global _STARTED_AT
-    from gansmith.api import plan_training
+    from gansmith.planning import plan_training
     from gansmith.progress import show_preparation
 
     images = choices.pop("images", None)
@@ -153,7 +154,7 @@ def resume(
     progress
         Live bar, plain lines, one JSON object a line, or nothing.
     """
-    from gansmith.api import plan_resume
+    from gansmith.planning import plan_resume
     from gansmith.progress import show_preparation
 
     with show_preparation(progress) as watch:

@@ -93,7 +93,7 @@ def take_step(
 ) -> dict[str, Number]:
     """Train G, D and the moving average on the batch that follows after `images_seen`; returns what to log.
 
-    Where the batches have graphs and losses need not be read, steps of the same shape are repeated.
+    Where the batches have graphs and losses need not be read, steps of the same key are repeated.
     """
     config, graphs = batches.config, batches.graphs
     for module in networks.growing:
@@ -104,8 +104,8 @@ def take_step(
         batch = batches.at(images_seen, progress)
         if graphs is None or techniques.reads:
             return _whole_step(networks, techniques, config, penalised, factor, decay, batch)
-        dials = graphs.dial("penalty factor", factor), graphs.dial("decay of the average", decay)
-        step = partial(_whole_step, networks, techniques, config, penalised, *dials)
+        factor_and_decay = graphs.device_scalar("penalty factor", factor), graphs.device_scalar("EMA decay", decay)
+        step = partial(_whole_step, networks, techniques, config, penalised, *factor_and_decay)
         return graphs.take(_graph_key(networks, config, batch, penalised), batch, step)
 
 

@@ -1,4 +1,4 @@
-"""Steps that are repeated: on an NVIDIA GPU as CUDA graphs, one for each shape of step, captured when it recurs.
+"""Steps that are repeated: on an NVIDIA GPU as CUDA graphs, one for each kind of step, captured when it recurs.
 
 A small GAN's step is hundreds of kernels of a few microseconds each, which the processor cannot launch as fast as the
 GPU runs them. A graph launches them all at once: forward passes, penalties with their double backward, both optimisers,
@@ -21,8 +21,8 @@ from gansmith.randomness import Tape, on_tape
 from gansmith.training.losses import flips_by_chance
 from gansmith.training.step import Batch, Number
 
-WARM_UP = 3  # steps of a shape before it is captured: optimisers make their state, libraries choose their kernels
-KEPT = 16  # shapes that are counted; a step of which a number changes all the time, as in a ramp, is never captured
+WARM_UP = 3  # steps of a kind before it is captured: optimisers make their state, libraries choose their kernels
+KEPT = 16  # kinds that are counted; a step of which a number changes all the time, as in a ramp, is never captured
 
 logger = logging.getLogger("gansmith")
 
@@ -31,7 +31,7 @@ Step = Callable[[Batch], dict[str, Number]]
 
 @dataclass
 class Repeated:
-    """A shape of step that can be repeated.
+    """A kind of step that can be repeated.
 
     Attributes:
         batch: the tensors that it reads.
@@ -47,7 +47,7 @@ class Repeated:
 
 
 class Graphs:
-    """The shapes of a run's steps that recur.
+    """The kinds of a run's steps that recur.
 
     Args:
         device: of the networks. On another than an NVIDIA GPU, a step is repeated on the same tensors, without a graph.
@@ -57,35 +57,35 @@ class Graphs:
         self.device = device
         self.seen: dict[Hashable, int] = {}
         self.repeated: dict[Hashable, Repeated] = {}
-        self.dials: dict[str, Tensor] = {}
+        self.scalars: dict[str, Tensor] = {}
         self.is_refused = False
 
-    def dial(self, name: str, value: float) -> Tensor:
+    def device_scalar(self, name: str, value: float) -> Tensor:
         """Return the scalar tensor of this name, set to a number that changes from step to step."""
-        if name not in self.dials:
-            self.dials[name] = torch.zeros((), device=self.device)
-        return self.dials[name].fill_(value)
+        if name not in self.scalars:
+            self.scalars[name] = torch.zeros((), device=self.device)
+        return self.scalars[name].fill_(value)
 
-    def take(self, shape: Hashable, batch: Batch, step: Step) -> dict[str, Number]:
-        """Take a step on a batch, by repeating one of the same shape where there is one.
+    def take(self, key: Hashable, batch: Batch, step: Step) -> dict[str, Number]:
+        """Take a step on a batch, by repeating one of the same key where there is one.
 
         Args:
-            shape: everything that decides what a step does, and each number that it does not read from a tensor.
+            key: everything that decides what a step does, and each number that it does not read from a tensor.
         """
         if self.is_refused:
             return step(batch)
-        if shape in self.repeated:
-            return self._repeat(self.repeated[shape], batch, step)
-        self.seen[shape] = self.seen.pop(shape, 0) + 1
+        if key in self.repeated:
+            return self._repeat(self.repeated[key], batch, step)
+        self.seen[key] = self.seen.pop(key, 0) + 1
         if len(self.seen) > KEPT:
             del self.seen[next(iter(self.seen))]
-        if self.seen[shape] < WARM_UP:
+        if self.seen[key] < WARM_UP:
             return step(batch)
         own = _copy(batch)
         tape = Tape()
         with on_tape(tape, repeats=False):
             numbers = step(own)
-        self.repeated[shape] = Repeated(own, tape, numbers)
+        self.repeated[key] = Repeated(own, tape, numbers)
         return numbers
 
     def _repeat(self, found: Repeated, batch: Batch, step: Step) -> dict[str, Number]:
