@@ -346,7 +346,11 @@ def test_training_works_outside_the_main_thread():
         (lambda: gs.compare(["a", "b"]), ConfigError, "is no run and no path"),
         (lambda: gs.train(gs.Config()), ConfigError, 'there is no recipe "Config'),
         (lambda: gs.train("mlp-small", minutes="3"), ConfigError, "minutes is '3'; it must be a number"),
-        (lambda: next(gs.train_events("mlp-small", progress="none")), ConfigError, r"there is no field 'progress'; ch"),
+        (
+            lambda: next(gs.train_events("mlp-small", progress="none")),
+            ConfigError,
+            r"there is no field 'progress'; see",
+        ),
         (lambda: gs.Images(np.zeros((2, 4, 4))), DataError, "give uint8"),
     ],
 )

@@ -221,7 +221,7 @@ def test_too_little_memory_on_a_device_is_said_and_recorded(gansmith, tiny, run_
     code, _, err = gansmith("resume", run.directory, "--images", 320, "--progress", "none")
     assert code == 2 and "takes more memory than the device has; ask for fewer" in err and err.count("\n") == 1
     facts = open_run(run.directory).facts()
-    assert facts["status"] == "failed" and "too little memory (CUDA out of memory. Tried" in facts["reason"]
+    assert facts["status"] == "failed" and "too little memory; begin again with a smaller batch_size" in facts["reason"]
 
 
 def test_doctor_measures_what_mnist_is_trained_with(monkeypatch):

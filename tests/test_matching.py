@@ -38,7 +38,7 @@ def test_a_drawing_gets_polarity_size_and_place_of_the_set(ground, is_inverted):
     picture = figure(280, (19, 29, 58, 128), ink=255 - drawn, ground=drawn)  # 40 x 100 pixels, up on the left
     fitted, notices = fit_pictures(picture, wanted)
     np.testing.assert_allclose(fitted[0, 0].numpy().astype(int), wanted[0, 0].numpy().astype(int), atol=1)
-    assert len(notices) == 1 + is_inverted and ("inverted" in notices[0]) == is_inverted
+    assert len(notices) == 1 + is_inverted and ("opposite" in notices[0]) == is_inverted
 
 
 def test_a_large_picture_is_looked_at_in_fewer_pixels(monkeypatch):

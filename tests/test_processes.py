@@ -316,13 +316,13 @@ def test_checkpoints_move_between_one_two_and_four_processes(tmp_path, digit_dir
 UNREAD = """
 import json, sys
 from dataclasses import replace
-from gansmith import TrainingFailed, api
+from gansmith import TrainingFailed, api, planning
 from gansmith.training import state, step, techniques
 
 build = state.build_techniques
 state.build_techniques = lambda *given: replace(build(*given), reads=False)
 for module in (step, techniques):
-    module.known = lambda scalar: scalar.detach().clone()
+    module.to_number = lambda scalar: scalar.detach().clone()
 for name, choices in json.loads(sys.argv[1]).items():
     try:
         api.run_training(planning.plan_training("mlp-small", out=name, choices=choices), progress="none")

@@ -913,7 +913,7 @@ def test_no_request_that_the_document_allows_makes_the_server_fail(tmp_path, dig
         assert "Traceback" not in opened.close()
 
 
-def test_what_is_uploaded_gets_a_number_and_the_name_of_its_class(server, root):
+def test_what_is_uploaded_keeps_its_name_and_that_of_its_class(server, root):
     upload = server.json("POST", "/api/v1/uploads", {"name": "../../my photos"})
     assert re.fullmatch("[0-9a-f]{16}", upload["id"]) and upload["name"] == "my-photos"
     folder = root / ".studio" / "uploads" / upload["id"]
@@ -939,9 +939,9 @@ def test_what_is_uploaded_gets_a_number_and_the_name_of_its_class(server, root):
         assert (status, json.loads(data)) == (200, {"bytes": 6}), name
     found = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()]
     assert len(found) == len(names) + 1 and all(
-        re.fullmatch(r"my-photos/([\w#+-]+/){0,3}\d{6}\.(png|jpg)", f) for f in found[:-1]
+        re.fullmatch(r"my-photos/([\w#+-]+/){0,3}[\w.-]+\.(png|jpg)", f) for f in found[:-1]
     )
-    kept = ("cat/000000", "train/cat/000006", "test/cat/000007", "C#/000008", "C++/000009", "猫/000010")
+    kept = ("cat/1", "train/cat/5", "test/cat/6", "C#/7", "C++/8", "猫/9")
     assert {f"my-photos/{name}.png" for name in kept} <= set(found) and found[-1] == "upload.json"
     folders = {file.split("/")[1] for file in found if file.count("/") == 2}  # no two of these became one
     assert len(folders) == 9 and len({name for name in folders if name.startswith("a-b-")}) == 2
@@ -987,7 +987,7 @@ def test_an_upload_is_bounded_in_all(tmp_path, monkeypatch):
         for _ in range(4):
             send("mine/a/5.png", b"")
     names = [path.name for path in sorted((tmp_path / ".studio/uploads" / upload_id / "mine").glob("*/*"))]
-    assert names == ["000000.png", "000001.png", "000003.png"]
+    assert names == ["1.png", "2.png", "4.png"]
 
 
 def test_uploads_take_the_pictures_that_can_be_read():
@@ -1196,3 +1196,53 @@ def test_a_run_that_cannot_be_read_for_a_moment_is_followed_on(tmp_path, digit_d
         assert next_news(stream)[1]
     finally:
         assert "Traceback" not in opened.close()
+
+
+def test_a_verdict_without_a_ratio_is_no_better_score(tmp_path, digit_dir):
+    run = make_run(tmp_path, "0001-invalid", digit_dir)
+    verdict = {
+        "data": "mnist",
+        "images_seen": run.config.images,
+        "fd_ratio": None,
+        "valid": False,
+        "gates": {"pixels": {}},
+    }
+    run.append(run.metrics_path, verdict)
+    card = records.card(tmp_path, run.directory.name)
+    assert (card["fd_ratio"], card["valid"], card["scored_by"]) == (None, False, "evaluate")
+    assert answers.Card.model_validate(card).valid is False
+
+
+def test_cookies_of_two_studios_on_one_host_are_apart(root):
+    with_port = [guard.cookie_of({"type": "http", "server": ("0.0.0.0", port)}) for port in (8794, 8796)]
+    assert with_port == ["gansmith_token_8794", "gansmith_token_8796"]
+
+
+def test_a_browser_without_the_token_gets_a_page(tmp_path):
+    opened = Server(tmp_path, "--host", "0.0.0.0")
+    try:
+        for kind, wanted in (("text/html,*/*", "text/html"), ("*/*", "application/json")):
+            request = f"GET / HTTP/1.1\r\nhost: 127.0.0.1:{opened.port}\r\naccept: {kind}\r\nconnection: close\r\n\r\n"
+            with socket.create_connection(("127.0.0.1", opened.port), timeout=10) as line:
+                line.sendall(request.encode())
+                answer = b"".join(iter(lambda: line.recv(65536), b"")).decode()
+            assert answer.startswith("HTTP/1.1 401") and f"content-type: {wanted}" in answer and "token" in answer
+    finally:
+        opened.close()
+
+
+def test_a_training_that_did_not_start_names_no_place_of_an_upload():
+    job = {"words": ["train"], "message": "/home/me/runs/.studio/uploads/0123456789abcdef/0-png holds too few images"}
+    assert routes._shown(job) == {"message": "0-png holds too few images", "command": "train"}
+
+
+def test_a_queue_is_stopped_and_started_by_one_at_a_time(tmp_path, monkeypatch):
+    """A training that is taken out while the queue looks for its next one is not started."""
+    queue, started = Jobs(tmp_path), []
+    monkeypatch.setattr(Jobs, "_start", lambda self, path: started.append(path.name))
+    job = queue.add(["train"], run="0001", title="one")
+    queue.tick(lambda: queue.stop(job["id"]) and False)  # meanwhile
+    assert started == [] and queue.all() == []
+    queue.add(["train"], run="0002", title="two")
+    queue.tick(lambda: False)
+    assert len(started) == 1

@@ -23,9 +23,9 @@ from gansmith.config import Config, choose, class_number, parse_value
 from gansmith.data.images import Images
 from gansmith.data.objects import as_images
 from gansmith.data.prepare import Preparation
-from gansmith.errors import ConfigError, GansmithError, NotFoundError
+from gansmith.errors import ConfigError, DataError, GansmithError, NotFoundError
 from gansmith.events import Event
-from gansmith.files import require_kind, require_parent, to_path, write_bytes
+from gansmith.files import require_kind, require_parent, require_writable, to_path, write_bytes
 from gansmith.inversion import Inversion
 from gansmith.isolation import isolated, torch_defaults
 from gansmith.latent_space import Directions, find_directions
@@ -49,7 +49,7 @@ from gansmith.planning import (
     undefined_choices,
     until_interrupted,
 )
-from gansmith.progress import check_style, show_preparation, show_progress
+from gansmith.progress import check_style, lose_output, show_preparation, show_progress
 from gansmith.runs import RunDirectory
 from gansmith.sampling import (
     Model,
@@ -214,13 +214,14 @@ class Diagnosis(dict[str, Any]):
     runs/0001-mlp-small-mnist: finished, 640 of 640 images seen
     no training failure was seen
 
-    Its keys: status, reason, images_seen, images, saved_images, failures (name: message), rollbacks, directory, and
-    undefined: a sentence for each choice that only the program that trained the run defines.
+    Its keys: status, reason, images_seen, images, saved_images, failures (name: message), rollbacks, directory,
+    undefined: a sentence for each choice that only the program that trained the run defines, and lost_lines: how many
+    lines of log.jsonl are missing, in which failures may have been noted.
     """
 
     _STATUS = {
         "running": "training now",
-        "killed": "killed, or its machine went down",
+        "killed": "killed, or its machine went down, or its disk was full",
         "stopped": "stopped on request",
         "failed": "stopped by itself",
         "finished": "finished",
@@ -233,7 +234,9 @@ class Diagnosis(dict[str, Any]):
         if self["status"] == "failed":
             lines.append(f"it stopped because {self['reason']}")
         lines += [step["message"] for step in self["rollbacks"]]
-        lines += self["failures"].values() or ["no training failure was seen"]
+        lost = f"log.jsonl lacks {self['lost_lines']:,} lines, in which failures may have been noted"
+        lines += self["failures"].values() or ([] if self["lost_lines"] else ["no training failure was seen"])
+        lines += [lost] if self["lost_lines"] else []
         lines += [f"note: {sentence}" for sentence in self["undefined"]]
         if self["status"] not in ("finished", "running"):
             directory = shlex.quote(self["directory"])
@@ -613,6 +616,7 @@ def diagnose(run: "Run | Path | str") -> Diagnosis:
         rollbacks=facts.get("rollbacks", []),
         directory=str(opened.directory),
         undefined=undefined_choices(opened),
+        lost_lines=opened.lost_lines(),
     )
 
 
@@ -632,6 +636,7 @@ def export(source: "Run | Path | str", *formats: str, out: Path | str | None = N
 
     path = to_run_path(source)
     folder = to_path(out) if out is not None else (path if path.is_dir() else path.parent) / "exports"
+    require_writable(folder)
     with isolated():
         export_generator(path, formats or ["all"], folder)
     return folder
@@ -786,7 +791,9 @@ def plot(
         write_bytes(path, to_png(plots.draw_classes(opened.generator, seed=seed)))
     else:
         images, _ = sample_model(opened.generator, seed=seed, count=10)
-        _, _, known, _ = choose_images(opened.config, opened.images)
+        whole, _, known, _ = choose_images(opened.config, opened.images)
+        if opened.facts().get("data", {}).get("sha256", whole.sha256) != whole.sha256:
+            raise DataError(f"{whole.source} holds other images than {opened.directory} was trained on; restore them")
         write_bytes(path, to_png(enlarge(grid(plots.neighbours(images, known.pixels), columns=5))))
     return path
 
@@ -1107,7 +1114,10 @@ def run_training(plan: Plan, *, progress: str = "auto", command: Sequence[str] =
     with catching_signals(caught), show_progress(progress if processes.is_first() else "none") as show:
         with closing(plan_events(plan, stopped=caught, command=command)) as events:  # type: ignore[type-var]
             for event in events:
-                show(event)
+                try:
+                    show(event)
+                except OSError:  # of the output: files are written by the loop
+                    lose_output()
     opened = runs.open_run(plan.run.directory)
     run = Run(opened.directory, opened.config, plan.images)
     caught = caught_anywhere(caught)
@@ -1165,6 +1175,7 @@ def _writable(out: Path | str, kinds: Collection[str] = ()) -> Path:
         require_kind(path, kinds)
     else:
         require_parent(path)
+    require_writable(path.parent)
     return path
 
 

@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gansmith.errors import ConfigError, NotFoundError
+from gansmith.errors import ConfigError, DamagedError, NotFoundError
 from gansmith.recipes import RECIPES
 
 MAX_NAME = 64
-NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_NAME}}}")
-NAME_RULE = f"a name is 1 to {MAX_NAME} letters, digits, dots, dashes and underscores"
+NAME = re.compile(rf"(?!-)[A-Za-z0-9._-]{{1,{MAX_NAME}}}")
+NAME_RULE = f"a name is 1 to {MAX_NAME} letters (a to z), digits, dots, underscores, and dashes after the first"
 # Variables that start like a field's and are none: places, and how long processes wait for each other.
 RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE", "GANSMITH_TIMEOUT")
 ACTIVATIONS = ("default", "relu", "leaky-relu", "elu", "selu", "silu", "gelu", "tanh")
@@ -764,7 +764,11 @@ def resolve(
     origins: dict[str, str] = {}
     for source, values in layers:
         for key, raw in values.items():
-            chosen[key] = parse_value(key, raw)
+            try:
+                chosen[key] = parse_value(key, raw)
+            except ConfigError as error:
+                where = f"GANSMITH_{key.upper()}" if source == "environment" else source
+                raise error if source in ("argument", "recipe") else ConfigError(f"{where}: {error}") from None
             origins[key] = source
     chosen["recipe"] = name
     if is_path(str(chosen.get("data", ""))):
@@ -809,7 +813,7 @@ def read_toml(path: Path) -> dict[str, object]:
             raise ConfigError(f"{path} is longer than {_MAX_TOML_BYTES:,} bytes; write field = value lines alone")
         return tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid TOML ({error}); write lines such as batch_size = 64") from None
+        raise DamagedError(f"{path} is not valid TOML ({error}); write lines such as batch_size = 64") from None
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
@@ -817,7 +821,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     return {
         key.removeprefix(prefix).lower(): value
         for key, value in sorted(environ.items())
-        if key.startswith(prefix) and key not in RESERVED_VARIABLES
+        if key.startswith(prefix) and key not in RESERVED_VARIABLES and value
     }
 
 
@@ -960,4 +964,5 @@ def unknown_field(name: str, also: Iterable[str] = ()) -> str:
         return f"there is no field {name!r}: {UNSUPPORTED[key]}"
     if key in SYNONYMS:
         return f"there is no field {name!r}; here it is {SYNONYMS[key]}"
-    return _unknown(name, (*FIELDS, *also), "field")
+    close = close_name(name, (*FIELDS, *also))
+    return f"there is no field {name!r}; " + (f"did you mean {close!r}?" if close else "see gansmith train --help")

@@ -14,6 +14,10 @@ class ConfigError(GansmithError):
     """A field, a name or a combination of choices that is not allowed."""
 
 
+class DamagedError(ConfigError):
+    """A file of choices that is no TOML."""
+
+
 class DataError(GansmithError):
     """Images or files that cannot be used."""
 

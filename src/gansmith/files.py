@@ -47,6 +47,13 @@ def require_parent(out: Path) -> None:
         raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to write {out.name} in; make it first")
 
 
+def require_writable(folder: Path) -> None:
+    """Raise ConfigError where a folder, or the one that it would lie in, cannot be written."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"{folder} cannot be written; give another place with out (--out)")
+
+
 def require_kind(out: Path, kinds: Collection[str]) -> None:
     """Raise GansmithError where a file's folder does not exist, or its name ends in none of `kinds`."""
     require_parent(out)

@@ -120,6 +120,17 @@ class _OtherVersion(DataError):
     """Metadata with fields that this version does not have."""
 
 
+def _is_safetensors(file: Path) -> bool:
+    """Return whether a file is there and has the header of its format and all that it announces."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt"):
+            return True
+    except (SafetensorError, OSError):
+        return False
+
+
 def find_generator(path: Path) -> Path:
     """Return the generator file of a run directory (of its newest checkpoint), a checkpoint or a folder of exports."""
     form = "a SavedModel of TensorFlow" if _is_saved_model(path) else TENSORFLOW_FORMS.get(path.suffix.lower())
@@ -133,10 +144,12 @@ def find_generator(path: Path) -> Path:
             return path / "generator.safetensors"
         latest = open_run(path).latest()
         if latest is None and (damaged := named_checkpoints(path)):
-            raise DataError(
-                f"no checkpoint of {path} is whole; give the file of one of them, such as "
-                f"{damaged[-1] / 'generator.safetensors'}, or continue the run (gansmith resume)"
+            files = [folder / "generator.safetensors" for folder in reversed(damaged)]
+            sound = next((file for file in files if _is_safetensors(file)), None)
+            advice = (
+                f"give the file {sound}" if sound else f"restore one, or remove {path / 'checkpoints'} to start again"
             )
+            raise DataError(f"no checkpoint of {path} is whole; {advice}")
         if latest is None:
             raise NotFoundError(f"{path} has no checkpoint yet; let it train until its first save")
         return latest / "generator.safetensors"

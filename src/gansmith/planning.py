@@ -20,7 +20,7 @@ from gansmith.config import FIELDS, Config, name_of, parse_value, unknown_field
 from gansmith.data.images import Images
 from gansmith.data.objects import as_images
 from gansmith.data.prepare import Watch
-from gansmith.errors import ConfigError, GansmithError, RunError, TrainingFailed, reason_of
+from gansmith.errors import ConfigError, GansmithError, ProcessLost, RunError, TrainingFailed, reason_of
 from gansmith.events import Event, Started
 from gansmith.files import to_path
 from gansmith.isolation import own_environment, torch_defaults
@@ -288,12 +288,18 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
         except KeyboardInterrupt:  # in the middle of a step, which is not saved
             run.record(status="stopped")
             raise
+        except ProcessLost as error:
+            with suppress(OSError):
+                run.record(status="stopped", reason=str(error))
+            raise
         except (GansmithError, TrainingFailed, OSError):
             raise
         except Exception as error:  # a bug, mostly of a program's own objective or network
-            what = "there was too little memory" if is_out_of_memory(error) else type(error).__name__
+            what = f"{type(error).__name__} ({reason_of(error)})"
+            if is_out_of_memory(error):
+                what = "there was too little memory; begin again with a smaller batch_size, g_width or d_width"
             with suppress(OSError):
-                run.record(status="failed", reason=f"{what} ({reason_of(error)})")
+                run.record(status="failed", reason=what)
             raise
 
 

@@ -1,12 +1,13 @@
 """What a person or a script sees while a run trains: a live bar, a notebook's display, plain lines, or JSON."""
 
 import html
+import logging
 import os
 import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,8 @@ from gansmith.files import to_json
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+logger = logging.getLogger("gansmith")
 
 STYLES = ("auto", "bar", "notebook", "plain", "json", "none")
 _PLAIN_EVERY_S, _NOTEBOOK_EVERY_S = 5.0, 0.5
@@ -51,6 +54,13 @@ def show_progress(style: str = "auto") -> Iterator[Show]:
             yield show
     else:
         yield {"notebook": _Notebook().show, "plain": _Plain().show, "json": _print_json, "none": _ignore}[style]
+
+
+def lose_output() -> None:
+    """Write what is said from now on to nowhere: whoever read the output has closed it, or its disk is full."""
+    logger.warning("the output can no longer be written; training goes on, and log.jsonl has all")
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from gansmith.checkpoints import (
     best_checkpoint,
     checkpoint_path,
     is_whole,
+    load_counters,
     named_checkpoints,
     remove_unfinished,
 )
@@ -32,7 +33,7 @@ from gansmith.checkpoints import (
     NAME as CHECKPOINT_NAME,
 )
 from gansmith.config import FIELDS, MAX_NAME, NAME, NAME_RULE, Config, load_config
-from gansmith.errors import ConfigError, NotFoundError, RunError
+from gansmith.errors import ConfigError, DamagedError, NotFoundError, RunError
 from gansmith.files import PARTIAL, append_json, read_json, read_metadata, to_json, warn_once, write_json, write_text
 
 _MAX_LOG_BYTES = 2**28
@@ -74,6 +75,12 @@ class RunDirectory:
     def metrics(self) -> list[dict[str, Any]]:
         """Return the rows of metrics.jsonl: validation FD ratios (tier "validation") and verdicts of `evaluate`."""
         return list(_read_rows(self.metrics_path))
+
+    def lost_lines(self) -> int:
+        """Return how many lines of log.jsonl are missing, by what the newest checkpoint says."""
+        latest = self.latest()
+        written = 0 if latest is None else load_counters(latest).get("log_lines", 0)
+        return max(0, written - len(self.log))
 
     def grids(self) -> list[tuple[int, Path]]:
         """Return the saved grids, each with the images seen before it, oldest first; other files are ignored."""
@@ -310,18 +317,24 @@ def _continued(run: RunDirectory, config: Config) -> RunDirectory:
 def open_run(directory: Path) -> RunDirectory:
     """Return the run in a directory; NotFoundError where there is none, RunError where it cannot be read.
 
-    A config.toml that was deleted is read from the newest checkpoint.
+    A config.toml that was deleted or damaged is read from the newest checkpoint.
     """
     if not holds_run(directory):
         raise NotFoundError(f"{directory} holds no run (no config.toml); give a directory that `train` wrote")
     _refuse_strange_files(directory)
-    path = directory / "config.toml"
-    if path.is_file():
-        return RunDirectory(directory, load_config(path, written_in=FORMAT))
-    latest = RunDirectory(directory, Config()).latest()
+    path, damage, latest = directory / "config.toml", "is missing", None
+    try:
+        if path.is_file():
+            return RunDirectory(directory, load_config(path, written_in=FORMAT))
+    except DamagedError:
+        damage = "is damaged"
+        latest = RunDirectory(directory, Config()).latest()
+        if latest is None:
+            raise
+    latest = latest or RunDirectory(directory, Config()).latest()
     if latest is None:
         raise NotFoundError(f"{path} is missing and no checkpoint holds a copy; give a directory that `train` wrote")
-    warn_once(f"{path} is missing; its choices are those of checkpoint {latest.name}")
+    warn_once(f"{path} {damage}; its choices are those of checkpoint {latest.name}")
     return RunDirectory(directory, _config_of(latest))
 
 
@@ -429,7 +442,7 @@ def _parse_rows(text: str, path: Path) -> Iterator[dict[str, Any]]:
         if isinstance(row, dict) and type(row.get("images_seen")) is int and _is_well_typed(row):
             yield row
         else:
-            logger.warning("%s has a broken line, skipped: %.40s", path, line)
+            warn_once(f"{path} has a broken line, skipped: {line:.40}")
 
 
 def _is_well_typed(row: Mapping[str, Any]) -> bool:

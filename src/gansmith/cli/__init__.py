@@ -4,6 +4,7 @@ Each command parses, calls the library, prints. Nothing heavy is imported until 
 answers at once.
 """
 
+import errno
 import io
 import os
 import re
@@ -133,8 +134,7 @@ def main() -> None:
     except OSError as error:
         if error.errno is None:
             raise
-        where = str(error.filename or "writing").replace("/.partial-", "/")
-        complain(f"{where}: {error.strerror}; choose a place that can be read and written, with space left")
+        complain(_place_in_words(error))
         code = 2
     sys.exit(code or 0)
 
@@ -250,11 +250,20 @@ def _as_flags(text: str, flags: Mapping[str, str]) -> str:
     return re.sub(r"\w+", lambda word: flags.get(word[0], word[0]), text)
 
 
+def _place_in_words(error: OSError) -> str:
+    """Return what the operating system refused, and what to do."""
+    where = str(error.filename or "the output").replace("/.partial-", "/")
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{where[:100]}...: the path is too long; give a shorter one"
+    return f"{where}: {error.strerror}; choose a place that can be read and written, with space left"
+
+
 def _beyond_memory(error: Exception) -> str:
     asked = re.search(r"tried to allocate (\d+) bytes", str(error))
-    size = f" ({int(asked[1]) / 1e9:,.0f} GB at once)" if asked else ""
-    place = "the device" if "out of memory" in str(error) else "this machine"
-    return f"that takes more memory than {place} has{size}; ask for fewer images, a smaller batch or width"
+    count = int(asked[1]) if asked else 0
+    size = f" ({count / 1e9:,.0f} GB at once)" if count >= 1e9 else f" ({count / 1e6:,.0f} MB at once)" if count else ""
+    place = "the device has" if "out of memory" in str(error) else "this machine has, or this process may take"
+    return f"that takes more memory than {place}{size}; ask for fewer images, a smaller batch or width"
 
 
 def _completed(words: list[str]) -> list[str]:

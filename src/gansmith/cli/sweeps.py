@@ -155,6 +155,7 @@ def _refuse_search(*given: Any) -> None:
 def _show(folder: Path, storage: str | None, *, out: Path | None, best: bool, json: bool) -> int:
     """Print what a sweep found and write its report, or its best recipe."""
     from gansmith.api import Sweep
+    from gansmith.runs import is_locked
     from gansmith.sweeps import results
 
     found = Sweep(folder, storage)
@@ -171,6 +172,8 @@ def _show(folder: Path, storage: str | None, *, out: Path | None, best: bool, js
         ranked = results.best_first(rows, settings)
         print_table(*results.to_table([*ranked, *(row for row in rows if row not in ranked)], settings), width=160)
         print(f"{results.counts(rows)}. {results.saving(rows)}")
+        if any(row["state"] == "running" for row in rows) and not is_locked(folder):
+            print(f"the sweep was stopped before its end; continue with: gansmith sweep {folder} --trials N")
         print(f"report {path}")
         if ranked:
             print(f"best recipe: gansmith sweep {folder} --best --out recipe.toml")

@@ -77,10 +77,14 @@ def fit_pictures(pictures: Any, samples: Tensor, *, resize: str = "crop") -> tup
     notices = []
     if inverted:
         shown = "light on dark" if figures.ground < 128 else "dark on light"
-        notices.append(f"{inverted} of {len(found)} pictures inverted: the generator's images are {shown}")
+        notices.append(f"{_of(inverted, len(found))} turned to the opposite: the generator's images are {shown}")
     if placed:
-        notices.append(f"{placed} of {len(found)} pictures cropped to what they show, at the size of the generator's")
+        notices.append(f"{_of(placed, len(found))} cropped to what they show, at the size of the generator's")
     return torch.from_numpy(np.stack(fitted)), tuple(notices)
+
+
+def _of(count: int, many: int) -> str:
+    return "the picture is" if many == 1 else f"{count} of {many} pictures are"
 
 
 def _grey(picture: Image.Image) -> Grey:

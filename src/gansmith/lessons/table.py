@@ -255,7 +255,7 @@ LESSONS = (
                 "sixteen are real, all else is fake, also new real points that it has never seen. Its arrows would now "
                 "lead G to sixteen dots.",
                 "Sixteen training points",
-                "Blue shrinks to sixteen spots; D rejects new real points.",
+                "D rejects new real points: it rates them far below the sixteen that it knows.",
                 (("d_gap", ">=", 0.25),),
                 4000,
                 {"points": 16, "g_lr": 0.0, "r1_gamma": 0.0},

@@ -5,6 +5,7 @@ run that was never interrupted.
 """
 
 import contextlib
+import errno
 import shlex
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any
 from gansmith import processes
 from gansmith.errors import GansmithError, TrainingFailed
 from gansmith.events import Event, LengthChanged, RolledBack
+from gansmith.files import PARTIAL
 from gansmith.runs import RunDirectory, locked, open_run, write_config
 from gansmith.training.batches import take_step
 from gansmith.training.chores import (
@@ -175,9 +177,13 @@ def plan_rollback(run: RunDirectory, failure: Failure) -> dict[str, Any] | None:
 
 def _save_failed(run: RunDirectory, error: OSError) -> TrainingFailed:
     """Return the failure of a run whose files could not be written, recorded where that is possible."""
+    if not run.directory.is_dir():
+        return TrainingFailed(f"{run.directory} was removed while it trained, and nothing of it is left; train again")
+    file = str(error.filename or run.directory).replace(PARTIAL, "")
+    remedy = f"remove the folder {file}" if error.errno == errno.EISDIR else "make room"
     reason = (
-        f"{error.filename or run.directory} could not be written ({error.strerror}), and {what_is_left(run)}; make "
-        f"room, then continue with: gansmith resume {shlex.quote(str(run.directory))}"
+        f"{file} could not be written ({error.strerror}), and {what_is_left(run)}; {remedy}, then continue with: "
+        f"gansmith resume {shlex.quote(str(run.directory))}"
     )
     with contextlib.suppress(OSError):
         run.record(status="failed", reason=reason)

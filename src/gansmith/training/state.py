@@ -358,7 +358,9 @@ def _resume(run: RunDirectory, networks: Networks, data: TrainingData) -> dict[s
         run.append(run.log_path, {"kind": "rollback", "images_seen": step["to"], **step})
     missing = counters["log_lines"] - len(run.log)
     if missing > 0:
-        logger.warning("%s lacks %d of %d lines; the run goes on without them", run.log_path, missing, missing)
+        logger.warning(
+            "%s lacks %d of %d lines; the run goes on without them", run.log_path, missing, counters["log_lines"]
+        )
     if counters["best"] is not None:
         best = run.checkpoint(counters["best"]["images_seen"])
         if run.best() != best and best in run.checkpoints():  # killed before best.json was written

@@ -57,6 +57,7 @@ class Card(BaseModel):
     changed_at: float = Field(0.0, description="seconds since 1970")
     starts: int = 1
     is_conditional: bool = False
+    pace: str = Field("", description="network, widths and batch size: what decides images a second")
 
 
 class Job(BaseModel):

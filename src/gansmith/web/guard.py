@@ -7,6 +7,7 @@ something needs a content type that a foreign page may not send without asking f
 
 import asyncio
 import hmac
+import html
 import ipaddress
 import json
 import logging
@@ -70,7 +71,8 @@ class Guard:
         sender = Sender(send, frames, "no-store" if scope["path"].startswith("/api/") else "no-cache")
         refused = self.refusal(scope, headers)
         if refused is not None:
-            await answer(sender, *refused)
+            is_page = headers.get("sec-fetch-mode") == "navigate" or headers.get("accept", "").startswith("text/html")
+            await answer(sender, *refused, is_page=is_page)
         elif self.token and self._is_login(scope):
             await login(sender, scope, self.token)
         else:
@@ -124,7 +126,7 @@ class Guard:
     def _has_token(self, scope: Scope, headers: Headers) -> bool:
         if not self.token:
             return True
-        shown = HTTPConnection(scope).cookies.get(COOKIE, "")
+        shown = HTTPConnection(scope).cookies.get(cookie_of(scope), "")
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         shown_by = (shown, bearer if scheme.lower() == "bearer" else "")
         return self._is_login(scope) or any(_same(text, self.token) for text in shown_by)
@@ -274,12 +276,21 @@ def secure_headers(frames: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-async def answer(send: Sender, status: int, sentence: str) -> None:
-    """Answer with a status and one sentence, unless an answer has begun."""
+def cookie_of(scope: Scope) -> str:
+    """Return the name of the cookie for this server: browsers send cookies of one host to all of its ports."""
+    return f"{COOKIE}_{(scope.get('server') or ('', 0))[1]}"
+
+
+async def answer(send: Sender, status: int, sentence: str, *, is_page: bool = False) -> None:
+    """Answer with a status and one sentence, as JSON or as a page, unless an answer has begun."""
     if send.has_begun:
         return
-    body = json.dumps({"error": {"kind": HTTPStatus(status).phrase, "message": sentence}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    title = HTTPStatus(status).phrase
+    kind, body = "application/json", json.dumps({"error": {"kind": title, "message": sentence}}).encode()
+    if is_page:
+        page = f"<!doctype html><html lang=en><title>{title}</title><h1>{title}</h1><p>{html.escape(sentence)}</p>"
+        kind, body = "text/html; charset=utf-8", page.encode()
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
     headers += [(b"retry-after", b"1")] if status == HTTPStatus.TOO_MANY_REQUESTS else []
     headers += [(b"connection", b"close")] if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else []
     await send({"type": "http.response.start", "status": int(status), "headers": headers})
@@ -288,7 +299,7 @@ async def answer(send: Sender, status: int, sentence: str) -> None:
 
 async def login(send: Sender, scope: Scope, token: str) -> None:
     """Keep the token in a cookie that scripts cannot read, and open the page without it in the address."""
-    cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000"
+    cookie = f"{cookie_of(scope)}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000"
     given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     query = urlencode([(name, value) for name, value in given if name != "token"])
     # a path on this server, whatever was asked for

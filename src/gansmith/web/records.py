@@ -137,7 +137,13 @@ def _card_of(run: RunDirectory) -> dict[str, Any]:
         "changed_at": os.stat(run.log_path if rows else run.directory).st_mtime,
         "starts": len(begun),
         "is_conditional": config.conditioning != "none",
+        "pace": pace_of(config),
     }
+
+
+def pace_of(config: Config) -> str:
+    """Return the choices that decide how many images a second are seen, as text that is the same for the same ones."""
+    return f"{config.network} {config.g_width} {config.d_width}, batches of {config.batch_size}"
 
 
 def progress(run: RunDirectory, log: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -196,7 +202,7 @@ def _passed(first: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[int, flo
 
 def _score(run: RunDirectory) -> dict[str, Any]:
     """Return the FD ratio of the newest images that were scored, and the newest verdict where that is older."""
-    verdicts = [row for row in run.metrics_on_own_data() if row.get("gates") and row.get("fd_ratio") is not None]
+    verdicts = [row for row in run.metrics_on_own_data() if row.get("gates")]  # without a ratio where gates failed so
     scores = run.validation_scores()
     verdict, score = verdicts[-1] if verdicts else None, scores[-1] if scores else None
     if verdict and (score is None or verdict["images_seen"] >= score["images_seen"]):

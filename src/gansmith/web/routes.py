@@ -215,8 +215,10 @@ def overview(studio: Studio) -> dict[str, Any]:
 
 
 def _shown(job: dict[str, Any]) -> dict[str, Any]:
-    """Return a job with the first of its words alone, since others name places on this machine."""
-    return {**{name: value for name, value in job.items() if name != "words"}, "command": job["words"][0]}
+    """Return a job with the first of its words alone, since others name places on this machine, as its message may."""
+    kept = {name: value for name, value in job.items() if name != "words"}
+    message = re.sub(r"\S*/\.studio/uploads/[0-9a-f]{16}/", "", kept.get("message", ""))
+    return {**kept, "message": message, "command": job["words"][0]}
 
 
 _CPU_TIMES: list[tuple[float, float]] = []

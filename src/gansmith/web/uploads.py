@@ -121,7 +121,7 @@ async def receive(root: Path, upload_id: str, name: str, request: Request) -> di
 
 @dataclass
 class _Held:
-    """What an upload holds: its bytes, and the number that its next picture gets."""
+    """What an upload holds: its bytes, and how many files."""
 
     size: int
     number: int
@@ -132,8 +132,8 @@ _HELD: dict[Path, _Held] = {}  # by folder; counting again for every file would 
 
 def _held_in(folder: Path) -> _Held:
     files = [file for path in _data_in(folder) for file in (path.rglob("*") if path.is_dir() else (path,))]
-    numbers = [int(file.stem) for file in files if file.stem.isdecimal()]
-    return _Held(sum(file.stat().st_size for file in files if file.is_file()), max(numbers, default=-1) + 1)
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    return _Held(sum(sizes), len(sizes))
 
 
 def _safe_name(text: str) -> str:
@@ -174,4 +174,5 @@ def _place(folder: Path, name: str, held: _Held) -> Path:
     place = Path(folder / title, *(_own_name(part) for part in parts[1:-1][-MAX_DEPTH:]))
     place.mkdir(parents=True, exist_ok=True)
     held.number += 1
-    return place / f"{held.number - 1:06d}{ending}"
+    path = place / f"{_own_name(PurePosixPath(parts[-1]).stem)}{ending}"
+    return path.with_stem(f"{path.stem}-{held.number - 1:06d}") if path.exists() else path

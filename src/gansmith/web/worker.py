@@ -124,6 +124,8 @@ def inputs_of(model: Model, tiles: Sequence[Tile]) -> tuple[Tensor, Tensor]:
         most[tile.seed, tile.label] = max(most[tile.seed, tile.label], tile.index + 1)
         if tile.y is not None and not tile.y < len(model.conditioning):
             raise ConfigError(f"y is {tile.y}; this generator has {len(model.conditioning)} class ids, from 0 on")
+        if tile.y is not None and tile.label is not None:
+            raise ConfigError(f"a tile gives label {tile.label} and class id y {tile.y}; give one of them")
     if most.total() > MAX_LATENTS:
         raise ConfigError(
             f"these tiles take {most.total():,} latents, and at most {MAX_LATENTS:,} are drawn; lower index"
@@ -133,10 +135,7 @@ def inputs_of(model: Model, tiles: Sequence[Tile]) -> tuple[Tensor, Tensor]:
         for (seed, label), count in most.items()
     }
     z = torch.stack([drawn[tile.seed, tile.label][0][tile.index] for tile in tiles])
-    y = [
-        int(drawn[tile.seed, tile.label][1][tile.index]) if tile.y is None or tile.label is not None else tile.y
-        for tile in tiles
-    ]
+    y = [int(drawn[tile.seed, tile.label][1][tile.index]) if tile.y is None else tile.y for tile in tiles]
     return z, torch.tensor(y)
 
 

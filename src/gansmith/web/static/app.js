@@ -46,6 +46,7 @@ follow("/events", {
 });
 
 export function go(path) {
+  history.replaceState({ scroll: scrollY }, ""); // for the way back
   history.pushState(null, "", path);
   open();
 }
@@ -68,8 +69,11 @@ async function open() {
     const close = (await render(place, given === undefined ? undefined : decodeURIComponent(given))) ?? (() => {});
     if (number === opened) leave = close;
     else close();
+    if (history.state?.scroll) scrollTo(0, history.state.scroll);
   } catch (error) {
-    if (number === opened) clear(main, oops(error, open));
+    if (number !== opened) return;
+    const isLost = error instanceof TypeError && /import|module/i.test(error.message); // the page's own script did not come
+    clear(main, isLost ? oops(new Error("The server does not answer, or no longer knows this browser. Start it again, or open the address that it printed."), () => location.reload()) : oops(error, open));
   }
 }
 

@@ -16,6 +16,7 @@ export function plotly() {
 export function emptied(chart) {
   window.Plotly?.purge(chart);
   delete chart.dataset.listens;
+  if (chart.legend) chart.legend.hidden = true;
   return chart;
 }
 
@@ -44,21 +45,38 @@ function ticks(row) {
   for (let power = Math.floor(low); power <= Math.ceil(high); power++) found.push(...digits.map((digit) => Number(`${digit}e${power}`)));
   return { tickvals: found, ticktext: found.map(String), ...(isNarrow ? { range: [low, high] } : {}) };
 }
-// Names beside the title, each after a dash in its colour, where there are a few of them.
-const legend = (row) => (row.traces.length < 2 || row.traces.length > 8 ? [] : row.traces.map((trace) => `<span style="color:${trace.color}">${trace.dash && trace.dash !== "solid" ? "- -" : "\u2014"}</span> ${trace.name.replace(/[<>&]/g, "")}`));
+const dashOf = (trace) => (trace.dash && trace.dash !== "solid" ? "- -" : "\u2014");
+// Names beside the title, each after a dash in its colour, where there are several.
+const legend = (row) => (row.traces.length < 2 ? [] : row.traces.map((trace) => `<span style="color:${trace.color}">${dashOf(trace)}</span> ${trace.name.replace(/[<>&]/g, "")}`));
+const LETTER_PX = 6.5; // of a title, at most
+
+// Names above all charts, where those of one have no room beside its title.
+function drawLegend(element, rows) {
+  const widest = Math.max(...rows.map((row) => row.title.length + (row.traces.length > 1 ? row.traces.reduce((sum, { name }) => sum + name.length + 5, 0) : 0)));
+  const isShown = widest * LETTER_PX > element.clientWidth - 52;
+  if (!element.legend) {
+    element.legend = h("div", { class: "row small" });
+    element.before(element.legend);
+  }
+  const unlike = new Map(rows.flatMap(({ traces }) => (traces.length > 1 ? traces : [])).reverse().map((trace) => [`${trace.color} ${dashOf(trace)}`, trace])); // of lines that look alike, the first
+  element.legend.hidden = !isShown;
+  clear(element.legend, isShown && [...unlike.values()].reverse().map((trace) => h("span", {}, h("span", { style: { color: trace.color } }, dashOf(trace)), ` ${trace.name}`)));
+  return isShown;
+}
 
 // rows: [{title, log?, traces: [{name, x, y, color, dash, mode}]}], one chart below the other on one axis.
-export async function draw(element, rows, { cursor = null, marks = [], onHover, length } = {}) {
+export async function draw(element, rows, { cursor = null, marks = [], onHover, length, axis = "images seen" } = {}) {
   const Plotly = await plotly();
   const [text, muted, line, surface] = ["text", "muted", "line", "surface"].map(color);
+  const isAbove = drawLegend(element, rows);
   const gap = 0.045;
   const height = (1 - gap * (rows.length - 1)) / rows.length;
   const traces = [];
   const layout = {
-    height: 60 + 118 * rows.length, margin: { l: 44, r: 8, t: 18, b: 28 }, showlegend: false, hovermode: "x unified", dragmode: "zoom",
+    height: 74 + 118 * rows.length, margin: { l: 44, r: 8, t: 18, b: 42 }, showlegend: false, hovermode: "x unified", dragmode: "zoom",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "system-ui, sans-serif", size: 11, color: muted },
     hoverlabel: { bgcolor: surface, bordercolor: line, font: { color: text, size: 11 } },
-    xaxis: { gridcolor: line, zeroline: false, anchor: `y${rows.length === 1 ? "" : rows.length}`, range: length ? [0, length] : undefined, tickformat: "~s", hoverformat: ",.0f", ticksuffix: "" },
+    xaxis: { gridcolor: line, zeroline: false, anchor: `y${rows.length === 1 ? "" : rows.length}`, range: length ? [0, length] : undefined, tickformat: "~s", hoverformat: ",.0f", ticksuffix: "", title: { text: axis, standoff: 6, font: { color: muted, size: 11 } } },
     shapes: marks.map((x) => ({ type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color: color("fail"), width: 1, dash: "dot" } })),
     annotations: [], uirevision: "kept",
   };
@@ -67,7 +85,7 @@ export async function draw(element, rows, { cursor = null, marks = [], onHover, 
     const axis = `y${k ? k + 1 : ""}`;
     const top = 1 - k * (height + gap);
     layout[`yaxis${k ? k + 1 : ""}`] = { domain: [Math.max(0, top - height), top - 0.022], gridcolor: line, zeroline: false, type: row.log ? "log" : "linear", automargin: false, ...(row.log ? ticks(row) : { nticks: 4 }) };
-    layout.annotations.push({ text: [row.title, ...legend(row)].join("  "), x: 0, xref: "paper", xanchor: "left", y: top + 0.004, yref: "paper", yanchor: "middle", showarrow: false, font: { color: text, size: 11 } });
+    layout.annotations.push({ text: [row.title, ...(isAbove ? [] : legend(row))].join("  "), x: 0, xref: "paper", xanchor: "left", y: top + 0.004, yref: "paper", yanchor: "middle", showarrow: false, font: { color: text, size: 11 } });
     for (const trace of row.traces) {
       traces.push({ type: "scatter", mode: trace.mode ?? "lines", name: trace.name, x: trace.x, y: trace.y, yaxis: axis, line: { color: trace.color, width: 1.5, dash: trace.dash ?? "solid" }, marker: { color: trace.color, size: 6, symbol: trace.symbol ?? "circle" }, connectgaps: true, hovertemplate: "%{y:.4~g}" });
     }

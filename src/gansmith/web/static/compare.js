@@ -4,16 +4,19 @@ import { draw as drawCharts, SERIES, smooth, tableOf } from "./charts.js";
 import { api, clear, count, debounced, explained, gatesFailed, h, isNewest, keepFocus, latest, olderVerdict, parameters, python, quote, ratio, remember, same, sourceOf, term, tilesOf, toast } from "./lib.js";
 
 const MOST = 8;
+const wholeSeed = (text) => Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.floor(Number(text) || 0)));
 
 // In the address: run, or run@checkpoint, with commas between.
-const parse = (text) => (text ?? "").split(",").filter(Boolean).slice(0, MOST).map((part) => ({ run: part.split("@")[0], checkpoint: part.split("@")[1] ?? "" }));
+const parse = (text) => (text ?? "").split(",").filter(Boolean).map((part) => ({ run: part.split("@")[0], checkpoint: part.split("@")[1] ?? "" }));
 const write = (columns) => columns.map(({ run, checkpoint }) => (checkpoint ? `${run}@${checkpoint}` : run)).join(",");
 
 export function render(main) {
-  const columns = parse(parameters().get("runs"));
+  const asked = parse(parameters().get("runs"));
+  const columns = asked.slice(0, MOST);
+  if (asked.length > MOST) toast(`${MOST} columns at most: ${asked.length - MOST} more are left out.`);
   const details = new Map();
   const logs = new Map();
-  const seed = h("input", { type: "number", min: 0, value: parameters().get("seed") ?? 0, "aria-label": "Seed", style: { width: "112px" }, oninput: () => reseed() });
+  const seed = h("input", { type: "number", min: 0, step: 1, value: wholeSeed(parameters().get("seed")), "aria-label": "Seed", style: { width: "112px" }, oninput: () => reseed(), onchange: () => { seed.value = wholeSeed(seed.value); } });
   const adder = h("select", { "aria-label": "Add a run", onchange: () => { if (adder.value) add(adder.value); } });
   const body = h("div", { class: "columns" });
   const differences = h("section", { class: "panel" });
@@ -38,7 +41,7 @@ export function render(main) {
   }
 
   function reseed() {
-    remember({ seed: +seed.value || "" });
+    remember({ seed: wholeSeed(seed.value) || "" });
     renewTiles();
     if (columns.length >= 2) drawLines();
   }
@@ -75,8 +78,8 @@ export function render(main) {
     const sources = [...new Set(known.map(({ run, checkpoint }) => sourceOf(details.get(run).path, checkpoint)))];
     const isOpen = lines.querySelector("details")?.open ?? true;
     keepFocus(lines, () => clear(lines, same({
-      terminal: `gansmith compare ${sources.map(quote).join(" ")} --seed ${+seed.value || 0}`,
-      Python: `gs.compare(${sources.map(python).join(", ")}, seed=${+seed.value || 0})`,
+      terminal: `gansmith compare ${sources.map(quote).join(" ")} --seed ${wholeSeed(seed.value)}`,
+      Python: `gs.compare(${sources.map(python).join(", ")}, seed=${wholeSeed(seed.value)})`,
     }, isOpen)));
   }
 
@@ -94,11 +97,11 @@ export function render(main) {
     const score = h("div", { class: "stack" });
     function drawScore() {
       const { value, name, key, note, isInvalid } = scoreOf(one, found, logs.get(one.run));
-      clear(score, h("div", { class: "spread" }, h("span", { class: "huge" }, ratio(value)), isInvalid && gatesFailed(), term(name, key)), h("p", { class: "small muted" }, note));
+      clear(score, h("div", { class: "spread" }, h("span", { class: "huge" }, ratio(value)), isInvalid && gatesFailed(), term(name, key)), h("p", { class: "small muted", style: { minHeight: "64px" } }, note)); // four lines, so that images of one latent lie in one row
     }
     drawScore();
     const element = h("article", { class: "stack" },
-      h("div", { class: "row" }, h("span", { class: "dot", style: { color: SERIES[k % SERIES.length], width: "12px", height: "12px" } }), h("h2", { class: "grow", style: { overflowWrap: "anywhere" } }, h("a", { href: `/runs/${one.run}` }, one.run)),
+      h("div", { class: "row" }, h("span", { class: "dot", style: { color: hueOf(one.run), width: "12px", height: "12px" } }), h("h2", { class: "grow", style: { overflowWrap: "anywhere" } }, h("a", { href: `/runs/${one.run}` }, one.run)),
         k > 0 && h("button", { class: "quiet icon", "aria-label": "Move left", onclick: () => { columns.splice(k - 1, 0, ...columns.splice(k, 1)); changed(); } }, "←"),
         h("button", { class: "quiet icon", "aria-label": `Remove ${one.run}`, onclick: () => { columns.splice(k, 1); changed(); } }, "×")),
       found.error ? h("p", { class: "fail" }, found.error) : h("div", { class: "stack" }, score, pick, tiles));
@@ -109,7 +112,7 @@ export function render(main) {
   async function drawTiles(one, tiles) {
     tiles.asking ??= latest();
     const signal = tiles.asking();
-    const query = new URLSearchParams({ seed: +seed.value || 0, count: 25 });
+    const query = new URLSearchParams({ seed: wholeSeed(seed.value), count: 25 });
     if (one.checkpoint) query.set("checkpoint", one.checkpoint);
     try {
       const model = await api(`/runs/${one.run}/generator${one.checkpoint ? `?checkpoint=${one.checkpoint}` : ""}`, { signal });
@@ -122,14 +125,14 @@ export function render(main) {
       tiles.style.gridTemplateColumns = `repeat(${answer.columns}, minmax(0, ${side}px))`;
       clear(tiles, pictures.map((picture, k) => h("div", { class: "tile", title: answer.tiles[k].name ?? "" }, picture)));
       tiles.setAttribute("role", "img");
-      tiles.setAttribute("aria-label", `25 samples of ${one.run}, seed ${+seed.value || 0}`);
+      tiles.setAttribute("aria-label", `25 samples of ${one.run}, seed ${wholeSeed(seed.value)}`);
     } catch (error) {
       if (!signal.aborted) clear(tiles, h("p", { class: "fail", style: { background: "var(--surface)", padding: "8px" } }, error.message));
     }
   }
 
   function drawDifferences() {
-    const names = columns.map(({ run }) => run).filter((run) => !details.get(run).error);
+    const names = [...new Set(columns.map(({ run }) => run))].filter((run) => !details.get(run).error);
     differences.hidden = names.length < 2;
     if (differences.hidden) return;
     const rows = details.get(names[0]).config.map((row, k) => ({ row, values: names.map((name) => details.get(name).config[k]?.value) })).filter(({ values }) => new Set(values.map(String)).size > 1);
@@ -139,9 +142,11 @@ export function render(main) {
       : h("p", { class: "muted" }, "None: these were trained with the same choices."));
   }
 
+  const hueOf = (name) => SERIES[[...new Set(columns.map(({ run }) => run))].indexOf(name) % SERIES.length];
+
   function chartRows(strength) {
     const names = [...new Set(columns.map(({ run }) => run))];
-    const hues = names.map((name) => SERIES[columns.findIndex(({ run }) => run === name) % SERIES.length]); // as the dot of its first column
+    const hues = names.map(hueOf);
     const traces = names.map((name, k) => {
       const scores = logs.get(name).metrics.filter((row) => row.validation_fd_ratio);
       return { name, x: scores.map((row) => row.images_seen), y: scores.map((row) => row.validation_fd_ratio), color: hues[k], dash: ["solid", "dash", "dot", "dashdot"][k % 4], mode: "lines+markers" };

@@ -1,6 +1,6 @@
 // Sampling a generator: tiles by seed and class, pins, walks, words, classes by styles, nearest training images.
 import { go, state, watch } from "./app.js";
-import { api, clear, count, debounced, download, h, inputsOf, keepFocus, latest, oops, parameters, python, quote, remember, replaceCards, same, savingButton, sourceOf, term, tilesOf, url } from "./lib.js";
+import { api, clear, count, debounced, download, h, inputsOf, keepFocus, latest, oops, parameters, python, quote, remember, replaceCards, same, savingButton, sourceOf, term, tilesOf, toast, url } from "./lib.js";
 import { drawing, sliders } from "./latents.js";
 
 export async function render(main, id) {
@@ -33,10 +33,14 @@ function choose(main) {
   });
 }
 
+const MOST_PINS = 12; // as many as a walk and a table of classes take
+const MOST_BUTTONS = 62; // more classes are a list
+const wholeSeed = (text) => Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.floor(Number(text) || 0)));
+
 function makeView(id, found) {
   const given = parameters();
   const chosen = {
-    seed: Number(given.get("seed") ?? 0), label: given.get("label") ?? "", count: Number(given.get("count") ?? 25),
+    seed: wholeSeed(given.get("seed")), label: given.get("label") ?? "", count: Math.min(100, wholeSeed(given.get("count") ?? 25)) || 25,
     checkpoint: given.get("checkpoint") ?? "", truncation: Number(given.get("truncation") ?? 1),
   };
   const pins = parsePins(given.get("pins"));
@@ -67,7 +71,7 @@ function makeView(id, found) {
   }
 
   const useSeed = (wanted) => { chosen.seed = wanted; seed.value = wanted; draw(); };
-  const seed = h("input", { type: "number", min: 0, step: 1, value: chosen.seed, "aria-label": "Seed", style: { width: "120px" }, oninput: () => { chosen.seed = Math.max(0, Math.floor(+seed.value || 0)); draw(); } });
+  const seed = h("input", { type: "number", min: 0, step: 1, value: chosen.seed, "aria-label": "Seed", style: { width: "120px" }, oninput: () => { chosen.seed = wholeSeed(seed.value); draw(); }, onchange: () => { seed.value = chosen.seed; } });
 
   const draw = debounced(async () => {
     remember({ seed: chosen.seed || "", label: chosen.label, count: chosen.count === 25 ? "" : chosen.count, checkpoint: chosen.checkpoint, truncation: chosen.truncation === 1 ? "" : chosen.truncation });
@@ -83,12 +87,11 @@ function makeView(id, found) {
       if (signal.aborted) return;
       tiles = answer.tiles;
       show(pictures, answer.columns);
-      status.textContent = `${answer.count} images in ${Math.round(performance.now() - began)} ms`;
+      status.textContent = `${answer.count} ${answer.count === 1 ? "image" : "images"} in ${Math.round(performance.now() - began)} ms`;
       stage.dataset.ms = Math.round(performance.now() - began);
     } catch (error) {
       if (signal.aborted) return;
-      clear(canvas);
-      status.textContent = error.message;
+      clear(status, error.message, " ", h("button", { class: "small", onclick: () => draw() }, "Try again")); // the images before stay
     }
     drawLines();
   });
@@ -110,7 +113,7 @@ function makeView(id, found) {
       onkeydown: (event) => walkKeys(event, k) }, picture, seedOf(tile));
   }
 
-  const seedOf = (tile) => h("span", { class: "seed" }, `${tile.seed}:${tile.index}${tile.name ? ` ${tile.name}` : ""}`);
+  const seedOf = (tile) => h("span", { class: "seed" }, `${tile.name ? `${tile.name} \u00b7 ` : ""}${tile.seed}:${tile.index}`);
 
   function walkKeys(event, k) {
     const columns = canvas.style.gridTemplateColumns.match(/\d+/)[0];
@@ -124,6 +127,7 @@ function makeView(id, found) {
 
   function toggle(tile) {
     const at = pins.findIndex((pin) => key(pin) === key(tile));
+    if (at < 0 && pins.length >= MOST_PINS) return toast(`${MOST_PINS} images are pinned at most; unpin one first.`);
     at >= 0 ? pins.splice(at, 1) : pins.push({ seed: tile.seed, index: tile.index, y: tile.y, label: tile.label ?? null });
     remember({ pins: pins.map(key).join("_") });
     moving.show(null);
@@ -210,13 +214,13 @@ function makeView(id, found) {
 
   const table = () => work("Pinned styles in every class", async () => {
     const labels = model.labels.slice(0, 26);
-    const styles = pins.slice(0, 12);
+    const styles = pins;
     const answer = await api(`/runs/${id}/explore`, { body: body({ columns: labels.length, tiles: styles.flatMap((pin) => labels.map(({ label }) => ({ seed: pin.seed, index: pin.index, label }))) }) });
     const pictures = await tilesOf(answer);
     const head = (text) => h("span", { class: "small muted num", style: { background: "var(--surface)", padding: "2px", overflow: "hidden" } }, text);
     const rows = styles.map((pin, k) => [head(`${pin.seed}:${pin.index}`), pictures.slice(k * labels.length, (k + 1) * labels.length).map((picture) => h("div", { class: "tile" }, picture))]);
     return [h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Classes by styles" }, h("div", { class: "tiles", style: { gridTemplateColumns: `auto repeat(${labels.length}, ${Math.max(1, Math.round(44 / model.size)) * model.size}px)`, maxWidth: "none" } },
-      head(""), labels.map(({ name }) => head(name)), rows)), h("div", {}, savingButton(pictures, labels.length, `${id}-classes.png`)), tableLines(styles, labels)];
+      head(""), labels.map(({ name }) => head(name)), rows)), labels.length < model.labels.length && h("p", { class: "muted small" }, `The first ${labels.length} of ${model.labels.length} classes.`), h("div", {}, savingButton(pictures, labels.length, `${id}-classes.png`)), tableLines(styles, labels)];
   });
 
   const save = (what, request, name) => download(`/runs/${id}/${what}`, { body: body(request), name });
@@ -257,19 +261,18 @@ function makeView(id, found) {
 
   // In one hand, every letter is drawn with the seed's first latent.
   function writeLines(labels, isOneHand) {
-    const many = labels.length;
     return same(isOneHand
       ? { Python: `images = [gs.sample(${python(source())}, 1, seed=${chosen.seed}, labels=[y]${truncation(", truncation=?")}).images[0] for y in [${labels.join(", ")}]]` }
-      : { terminal: `gansmith sample ${quote(source())} --seed ${chosen.seed} --labels ${labels.map((label) => asText(String(label))).join(",")} --count ${many}${truncation(" --truncation ?")}`,
-        Python: `images = gs.sample(${python(source())}, ${many}, seed=${chosen.seed}, labels=[${labels.join(", ")}]${truncation(", truncation=?")}).images` });
+      : { Python: `images = [gs.sample(${python(source())}, k + 1, seed=${chosen.seed}, labels=[y]${truncation(", truncation=?")}).images[k] for k, y in enumerate([${labels.join(", ")}])]` });
   }
 
   function drawControls() {
-    const sizes = h("select", { "aria-label": "Number of images", onchange: () => { chosen.count = +sizes.value; draw(); } }, [1, 4, 9, 16, 25, 49, 100].map((many) => h("option", { value: many, selected: many === chosen.count }, `${many} image${many > 1 ? "s" : ""}`)));
-    const choices = [{ label: "", name: "all" }, ...model.labels.slice(0, 62)].map(({ label, name }) => [String(label), h("button", { onclick: () => { chosen.label = String(label); mark(); draw(); } }, name)]);
+    const sizes = h("select", { "aria-label": "Number of images", onchange: () => { chosen.count = +sizes.value; draw(); } }, [...new Set([1, 4, 9, 16, 25, 49, 100, chosen.count])].sort((a, b) => a - b).map((many) => h("option", { value: many, selected: many === chosen.count }, `${many} image${many > 1 ? "s" : ""}`)));
+    const choices = model.labels.length > MOST_BUTTONS ? [] : [{ label: "", name: "all" }, ...model.labels].map(({ label, name }) => [String(label), h("button", { onclick: () => { chosen.label = String(label); mark(); draw(); } }, name)]);
     const mark = () => choices.forEach(([label, choice]) => { choice.setAttribute("aria-pressed", String(label === chosen.label)); choice.classList.toggle("primary", label === chosen.label); });
     mark();
-    const classes = model.labels.length > 0 && h("div", { class: "row", role: "group", "aria-label": "Class" }, choices.map(([, choice]) => choice));
+    const listed = h("select", { "aria-label": "Class", style: { maxWidth: "100%" }, onchange: () => { chosen.label = listed.value; draw(); } }, h("option", { value: "" }, "all classes"), model.labels.map(({ label, name }) => h("option", { value: label, selected: String(label) === chosen.label }, name)));
+    const classes = model.labels.length > MOST_BUTTONS ? listed : model.labels.length > 0 && h("div", { class: "row", role: "group", "aria-label": "Class" }, choices.map(([, choice]) => choice));
     const strength = model.has_truncation && h("label", { class: "sliders" }, term("truncation", "truncation"), h("input", { type: "range", min: 0, max: 1, step: 0.05, value: chosen.truncation, oninput: (event) => { chosen.truncation = +event.target.value; event.target.nextSibling.textContent = event.target.value; draw(); drawPinsSoon(); } }), h("span", { class: "num" }, chosen.truncation));
     const query = () => new URLSearchParams({ seed: chosen.seed, count: chosen.count, truncation: chosen.truncation, ...(chosen.label !== "" ? { labels: asText(chosen.label) } : {}), ...(chosen.checkpoint ? { checkpoint: chosen.checkpoint } : {}) });
     const load = (kind) => h("button", { onclick: () => { h("a", { href: url(`/runs/${id}/sample.${kind}?${query()}`), download: `${id}-seed-${chosen.seed}.${kind}` }).click(); } }, kind.toUpperCase());
@@ -314,6 +317,7 @@ function makeView(id, found) {
         const pictures = await tilesOf(answer);
         if (signal.aborted) return;
         const side = Math.max(1, Math.min(3, Math.floor((right.clientWidth - 40) / letters.length / model.size))) * model.size;
+        paper.classList.toggle("small-tiles", side < 80);
         clear(paper, pictures.map((picture, k) => h("div", { class: "tile", style: { width: `${side}px` } }, picture, seedOf(answer.tiles[k]))));
         clear(lined, writeLines(letters.map((letter) => names.get(letter)), hands.value === "one"));
         clear(keeping, savingButton(pictures, letters.length, `${id}-${word.value.replace(/\W+/g, "-")}.png`));
@@ -355,5 +359,5 @@ function parsePins(text) {
     const [seed, index, y] = part.split(".").map(Number);
     if (Number.isInteger(seed) && Number.isInteger(index) && Number.isInteger(y) && part) pins.push({ seed, index, y });
   }
-  return pins.slice(0, 64);
+  return pins.slice(0, MOST_PINS);
 }

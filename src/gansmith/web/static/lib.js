@@ -214,7 +214,7 @@ async function copied(text, element) {
 }
 
 const titleOf = (lines) => (Object.keys(lines).some((name) => name.startsWith("terminal")) ? "The same in a terminal, in Python" : "The same in Python");
-export const same = (lines, isOpen = false) => h("details", { class: "panel", open: isOpen }, h("summary", {}, titleOf(lines)), h("div", { class: "stack" }, Object.entries(lines).map(([name, line]) => code(line, name))));
+export const same = (lines, isOpen = false) => h("details", { class: "panel", open: isOpen }, h("summary", {}, titleOf(lines)), h("div", { class: "stack" }, Object.entries(lines).map(([name, line]) => code(name === "Python" && /\bgs\./.test(line) ? `import gansmith as gs; ${line}` : line, name))));
 
 export const oops = (error, retry) => h("div", { class: "empty", role: "alert" }, h("h2", {}, "That did not work"), h("p", {}, error.message), retry && h("button", { onclick: retry }, "Try again"));
 
@@ -234,7 +234,7 @@ export function remember(changes) {
   for (const [key, value] of Object.entries(changes)) value === null || value === undefined || value === "" ? found.delete(key) : found.set(key, value);
   const text = found.toString();
   try {
-    history.replaceState(null, "", location.pathname + (text ? `?${text}` : ""));
+    history.replaceState(history.state, "", location.pathname + (text ? `?${text}` : ""));
   } catch { // some browsers allow a hundred changes in half a minute
     setTimeout(() => remember(changes), 1000);
   }

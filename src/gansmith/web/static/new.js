@@ -32,14 +32,17 @@ export async function render(main) {
     const signal = asking();
     const now = inAddress(wanted);
     remember(Object.fromEntries(Object.entries(now).map(([name, value]) => [name, value === begun[name] ? "" : value])));
-    length.expect();
+    recipe.renew();
     data.renew();
     problem.textContent = "";
     if (!wanted.data) return refuse("Choose the data first.");
+    if (wanted.refused) return refuse("Training would refuse these images.");
     if (wanted.amount !== "" && !(wanted.amount > 0)) return refuse("The length must be above 0.");
+    if (wanted.amount !== "" && wanted.length === "images" && !Number.isInteger(+wanted.amount)) return refuse("A length in images is a whole number.");
     try {
       const found = await api("/config", { body: request(), signal });
       start.disabled = false;
+      length.expect(paceOf(found.config));
       keepFocus(line, () => clear(line, code(found.commands.terminal, "terminal")));
       const isOpen = lines.querySelector("details")?.open;
       keepFocus(lines, () => clear(lines, same({ terminal: found.commands.terminal, Python: found.commands.python }, isOpen)));
@@ -77,13 +80,20 @@ export async function render(main) {
   const options = optionStep(wanted, fields, recipes, settle);
   const length = lengthStep(wanted, settle);
   const data = dataStep(wanted, sets, settle);
+  const recipe = recipeStep(wanted, recipes, () => { options.draw(); settle(); });
   clear(foot, line, start);
   main.append(h("div", { class: "narrow stack loose" },
     h("h1", {}, from ? `A copy of ${from}` : "New run"),
     wanted.dropped.length > 0 && h("p", { class: "notice" }, `Not taken over, since a form cannot set it: ${wanted.dropped.join(", ")}.`),
-    data.element, recipeStep(wanted, recipes, () => { options.draw(); settle(); }), length.element, options.element, lines, problem, foot));
+    data.element, recipe.element, length.element, options.element, lines, problem, foot));
   settle();
   if (location.hash === "#data") document.getElementById("data")?.scrollIntoView();
+}
+
+// What decides how many images a second are seen, as the card of a run has it.
+function paceOf(rows) {
+  const value = Object.fromEntries(rows.map((row) => [row.name, row.value]));
+  return `${value.network} ${value.g_width} ${value.d_width}, batches of ${value.batch_size}`;
 }
 
 const LENGTH_UNITS = ["minutes", "images", "epochs"];
@@ -123,7 +133,7 @@ function dataStep(wanted, sets, settle) {
   const result = h("div", { class: "stack" });
   const pictures = new Map([...state.runs.values()].filter((run) => run.grid !== null).map((run) => [run.data, run.id]));
   const sending = latest();
-  const buttons = sets.map(({ name, about }) => [name, h("button", { class: "choice", type: "button", onclick: () => { sending(); wanted.data = name; clear(result); mark(); settle(); } },
+  const buttons = sets.map(({ name, about }) => [name, h("button", { class: "choice", type: "button", onclick: () => { sending(); wanted.data = name; wanted.refused = ""; clear(result); mark(); settle(); } },
     pictures.has(name) && h("img", { class: "pixels", src: url(`/runs/${pictures.get(name)}/files/real.png`), alt: "", style: { width: "100%", aspectRatio: "3", objectFit: "cover", objectPosition: "top left" }, onerror: (event) => event.target.remove() }), h("strong", {}, name), h("span", { class: "muted small" }, about))]);
   const mark = group(buttons, (name) => name === wanted.data);
   const files = h("input", { type: "file", multiple: true, class: "hidden-text", accept: ".zip,.npz,.npy,.tar,.gz,.csv,.parquet,.png,.jpg,.jpeg,.webp,.bmp,.gif", "aria-label": "Pictures or an archive", onchange: () => sendFrom(files) });
@@ -188,14 +198,16 @@ function dataStep(wanted, sets, settle) {
   function show(upload, answer, skipped = 0) {
     const { facts } = answer;
     wanted.data = `upload:${upload.id}`;
+    wanted.refused = facts.refused;
     mark();
     settle();
     const classes = Object.entries(facts.classes);
     clear(result, h("div", { class: "panel stack" }, h("div", { class: "spread" }, h("h3", {}, facts.name), h("span", { class: "muted" }, facts.layout)),
       h("img", { class: "pixels", src: `data:image/png;base64,${answer.png}`, alt: "Some of the images as they would be trained on", style: { maxWidth: "100%" } }),
-      h("p", {}, Object.entries(facts.images).map(([part, many]) => `${count(many)} ${part} images`).join(", "), " · ", facts.prepared),
+      h("p", {}, Object.entries(facts.images).map(([part, many]) => `${count(many)} ${part} ${many === 1 ? "image" : "images"}`).join(", "), " · ", facts.prepared),
       h("p", { class: "muted" }, classes.length ? `${classes.length} classes: ${classes.slice(0, 12).map(([name, many]) => `${name} (${count(many)})`).join(", ")}${classes.length > 12 ? " and more" : ""}` : "no classes"),
       skipped > 0 && h("p", { class: "muted small" }, `${count(skipped)} other ${skipped === 1 ? "file was" : "files were"} left out.`),
+      facts.refused && h("p", { class: "notice fail" }, facts.refused),
       facts.notices.map((notice) => h("p", { class: "muted small" }, notice))));
   }
   if (wanted.lost && !wanted.data) clear(result, h("p", { class: "notice" }, `The other run read “${wanted.lost}” from its own place, which this form cannot name: choose the data again.`));
@@ -240,15 +252,24 @@ async function dropped(transfer) {
 function recipeStep(wanted, recipes, settle) {
   const names = recipes.map((recipe) => recipe.name);
   const featured = Object.keys(ABOUT).filter((name) => names.includes(name));
-  const best = new Map();
-  for (const run of [...state.runs.values()].sort((a, b) => (b.fd_ratio ?? 1e9) - (a.fd_ratio ?? 1e9))) if (run.grid !== null) best.set(run.recipe, run);
+  const shelf = h("div", { class: "choices" });
+  let mark = () => {};
   const others = h("select", { "aria-label": "Another recipe", onchange: () => { if (others.value) { wanted.recipe = others.value; mark(); settle(); } } },
     h("option", { value: "" }, "another recipe"), names.filter((name) => !featured.includes(name)).map((name) => h("option", { value: name, selected: name === wanted.recipe }, name)));
-  const buttons = featured.map((name) => [name, h("button", { class: "choice", type: "button", onclick: () => { wanted.recipe = name; others.value = ""; mark(); settle(); } },
-    best.has(name) && h("img", { class: "pixels", src: url(`/runs/${best.get(name).id}/grids/${best.get(name).grid}`), alt: "", style: { width: "100%", aspectRatio: "2", objectFit: "cover", objectPosition: "top left" } }),
-    h("strong", {}, name), h("span", { class: "muted small" }, ABOUT[name]), best.has(name) && h("span", { class: "small num" }, `here: FD ratio ${ratio(best.get(name).fd_ratio)} on ${best.get(name).data}`))]);
-  const mark = group(buttons, (name) => name === wanted.recipe);
-  return step("2", "Recipe", h("div", { class: "choices" }, buttons.map(([, button]) => button)), h("div", {}, others));
+  // Beside each recipe what it reached here on these images: FD ratios of others do not compare.
+  function draw() {
+    const best = new Map();
+    for (const run of [...state.runs.values()].filter((one) => one.grid !== null && one.data === wanted.data).sort((p, q) => (q.fd_ratio ?? 1e9) - (p.fd_ratio ?? 1e9))) best.set(run.recipe, run);
+    const buttons = featured.map((name) => [name, h("button", { class: "choice", type: "button", onclick: () => { wanted.recipe = name; others.value = ""; mark(); settle(); } },
+      best.has(name) && h("img", { class: "pixels", src: url(`/runs/${best.get(name).id}/grids/${best.get(name).grid}`), alt: "", style: { width: "100%", aspectRatio: "2", objectFit: "cover", objectPosition: "top left" } }),
+      h("strong", {}, name), h("span", { class: "muted small" }, ABOUT[name]), best.has(name) && h("span", { class: "small num" }, `here: FD ratio ${ratio(best.get(name).fd_ratio)}`))]);
+    keepFocus(shelf, () => clear(shelf, buttons.map(([, button]) => button)));
+    mark = group(buttons, (name) => name === wanted.recipe);
+    shelf.shown = wanted.data;
+  }
+  draw();
+  const element = step("2", "Recipe", shelf, h("div", {}, others));
+  return { element, renew: () => { if (shelf.shown !== wanted.data) draw(); } };
 }
 
 function lengthStep(wanted, settle) {
@@ -257,8 +278,8 @@ function lengthStep(wanted, settle) {
   const buttons = LENGTHS.map(([minutes, name, what]) => [minutes, h("button", { class: "choice", type: "button", onclick: () => { Object.assign(wanted, { length: "minutes", amount: minutes }); unit.value = "minutes"; amount.value = minutes; mark(); settle(); } }, h("strong", {}, name), h("span", { class: "muted small" }, what))]);
   const mark = group(buttons, (minutes) => wanted.length === "minutes" && wanted.amount === minutes);
   const note = h("p", { class: "muted" });
-  function expect() {
-    const like = [...state.runs.values()].filter((run) => run.images_per_s && run.recipe === wanted.recipe && (run.data === wanted.data || !wanted.data)).sort((a, b) => b.changed_at - a.changed_at)[0];
+  function expect(pace) {
+    const like = [...state.runs.values()].filter((run) => run.images_per_s && run.recipe === wanted.recipe && run.pace === pace && run.data === wanted.data).sort((a, b) => b.changed_at - a.changed_at)[0];
     if (!like) return clear(note, "This machine is measured as the run starts; its first minute shows how far it gets.");
     const isLength = +wanted.amount > 0;
     const images = !isLength ? null : wanted.length === "minutes" ? wanted.amount * 60 * like.images_per_s : wanted.length === "images" ? +wanted.amount : null;

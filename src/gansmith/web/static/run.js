@@ -110,7 +110,7 @@ export async function render(main, id) {
     const { status } = live.state;
     const reason = status === "failed" ? live.state.reason : status === "killed" && (endOf(id) ?? "its process was killed, or its machine went down");
     renew(failures, [reason, live.failures], () => [status === "killed" && h("div", { class: "notice fail" }, h("h2", {}, "The run ended before its time"), h("p", {}, `${reason[0].toUpperCase()}${reason.slice(1)}. Resume goes on from its newest checkpoint.`)), status === "failed" && reason && h("div", { class: "notice fail" }, h("h2", {}, "The run stopped by itself"), h("p", {}, reason)),
-      live.failures.map((row) => h("div", { class: "notice fail" }, h("div", { class: "spread" }, h("h2", {}, row.kind === "rollback" ? "Went back" : row.failure), h("button", { class: "quiet", onclick: () => film.showNear(row.images_seen) }, `at ${count(row.images_seen)} images`)), h("p", {}, row.message)))]);
+      live.failures.map((row) => h("div", { class: "notice fail" }, h("div", { class: "spread" }, h("h2", {}, row.kind === "rollback" ? "Went back" : row.failure), h("button", { class: "quiet", onclick: () => film.showNear(row.images_seen) }, `at ${count(row.images_seen)} images`)), h("p", {}, row.failure && row.message.startsWith(`${row.failure}: `) ? row.message.slice(row.failure.length + 2) : row.message)))]);
   }
 
   function drawBelow() {
@@ -168,12 +168,12 @@ const overlayColor = (k) => SERIES[(k + 3) % SERIES.length];
 function addOverlay(rows, name, found, hue, strength) {
   const log = found.log.filter((row) => !row.kind);
   const scores = found.metrics.filter((row) => row.validation_fd_ratio);
-  const line = (key, dash) => ({ name: `${name} ${key}`, x: log.map((row) => row.images_seen), y: smooth(log.map((row) => row[key] ?? null), strength), color: hue, dash });
-  rows[0].traces.push(line("d_loss"), line("g_loss", "dash"));
+  const line = (key, label, dash) => ({ name: `${name}: ${label}`, x: log.map((row) => row.images_seen), y: smooth(log.map((row) => row[key] ?? null), strength), color: hue, dash });
+  rows[0].traces.push(line("d_loss", "D"), line("g_loss", "G", "dash"));
   rows[1].traces.push({ name, x: scores.map((row) => row.images_seen), y: scores.map((row) => row.validation_fd_ratio), color: hue, mode: "lines+markers", symbol: "square" });
-  rows[2].traces.push(line("d_real"), line("d_fake", "dash"));
-  rows[3].traces.push(line("d_grad_norm"), line("g_grad_norm", "dash"));
-  rows[4].traces.push(line("images_per_s"));
+  rows[2].traces.push(line("d_real", "D(real)"), line("d_fake", "D(fake)", "dash"));
+  rows[3].traces.push(line("d_grad_norm", "D"), line("g_grad_norm", "G", "dash"));
+  rows[4].traces.push(line("images_per_s", "images/s"));
 }
 
 function makeFilm(id, live, onMove) {
@@ -331,7 +331,7 @@ function buttons(id, now) {
   const minutes = h("select", { "aria-label": "Minutes more" }, [1, 3, 10, 30].map((many) => h("option", { value: many, selected: many === 3 }, `${many} min`)));
   return [
     failed && h("div", { class: "notice fail row", style: { flex: "1 1 100%" } }, h("span", { class: "grow" }, `${failed.command === "evaluate" ? "The evaluation" : "Going on"} failed: ${failed.message}`), h("button", { onclick: act(`/jobs/${failed.id}/stop`, {}, "It is taken off the list.") }, "Dismiss")),
-    !isDone && h("button", { class: "primary", onclick: act(`/runs/${id}/resume`, {}, "It goes on where it was.") }, "Resume"),
+    (!isDone || now.status === "killed") && h("button", { class: "primary", onclick: act(`/runs/${id}/resume`, {}, state.jobs.some((one) => one.state !== "ended") ? "It waits for its turn." : "It goes on where it was.") }, "Resume"),
     h("span", { class: "row" }, h("button", { onclick: (event) => act(`/runs/${id}/resume`, { minutes: +minutes.value }, "It goes on.")(event) }, "Extend by"), minutes), again,
     h("button", { title: "FD ratio and gates on 2,000 samples", onclick: act(`/runs/${id}/evaluate`, { quick: true }, "It is being evaluated.") }, "Evaluate"),
   ];

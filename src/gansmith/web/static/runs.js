@@ -10,8 +10,10 @@ const SORTS = {
   images: (a, b) => b.images_seen - a.images_seen,
 };
 
+const MOST = 8; // runs side by side
+const picked = new Set(); // also when this page is come back to
+
 export function render(main) {
-  const picked = new Set();
   const cards = new Map();
   const shelf = h("div", { class: "cards" });
   const queue = h("div", { class: "stack" });
@@ -33,6 +35,9 @@ export function render(main) {
   function draw() {
     const runs = [...state.runs.values()];
     const waiting = state.jobs.filter(isTold);
+    const gone = [...picked].filter((id) => !state.runs.has(id));
+    gone.forEach((id) => picked.delete(id));
+    if (gone.length || bar.hidden === picked.size > 0) drawBar();
     tools.hidden = !runs.length && !waiting.length;
     drawQueue(waiting);
     fill("data", [...new Set(runs.map((run) => run.data).filter(Boolean))].sort(), "all data");
@@ -71,7 +76,7 @@ export function render(main) {
     const picture = run.grid !== null && run.grid !== undefined
       ? h("img", { src: url(`/runs/${run.id}/grids/${run.grid}`), alt: `Samples of ${run.id} after ${run.grid} images`, loading: "lazy" })
       : h("span", { class: "muted small" }, run.error ? "" : "no samples yet");
-    const pick = h("input", { type: "checkbox", checked: picked.has(run.id), "aria-label": `Choose ${run.id} to compare`, onchange: (event) => choose(run.id, event.target.checked) });
+    const pick = h("input", { type: "checkbox", checked: picked.has(run.id), "aria-label": `Choose ${run.id} to compare`, onchange: (event) => { event.target.checked = choose(run.id, event.target.checked); } });
     const element = h("article", { class: "card", "data-run": run.id },
       h("a", { href: `/runs/${run.id}` },
         h("div", { class: "ground" }, picture),
@@ -89,7 +94,16 @@ export function render(main) {
   }
 
   function choose(id, isOn) {
+    if (isOn && picked.size >= MOST) {
+      toast(`${MOST} runs are compared at most; untick one first.`);
+      return false;
+    }
     isOn ? picked.add(id) : picked.delete(id);
+    drawBar();
+    return isOn;
+  }
+
+  function drawBar() {
     bar.hidden = !picked.size;
     clear(bar, picked.size === 1 ? "Choose another run to compare" : `${picked.size} runs`,
       picked.size > 1 && h("a", { class: "button", href: `/compare?runs=${[...picked].join(",")}` }, "Compare"),
@@ -102,7 +116,7 @@ export function render(main) {
     renew(queue, [state.is_held, failed, open], () => [
       state.is_held && h("div", { class: "notice row" }, h("span", { class: "grow" }, "The queue is on hold: no training starts."), h("button", { onclick: () => act("/jobs/hold", { hold: false }) }, "Let it go on")),
       failed.map((job) => h("div", { class: "notice fail row" }, h("span", { class: "grow" }, h("strong", {}, job.title), ` ${job.command === "train" ? "did not start" : "failed"}: ${job.message}`), h("button", { onclick: () => act(`/jobs/${job.id}/stop`, {}) }, "Dismiss"))),
-      open.map((job) => h("div", { class: "notice row" }, h("span", { class: "dot muted" }), h("strong", {}, job.title),
+      open.map((job) => h("div", { class: "notice row" }, h("span", { class: "dot muted" }), h("strong", {}, job.title), state.runs.has(job.run) ? h("a", { href: `/runs/${job.run}` }, job.run) : h("span", { class: "muted" }, job.run),
         h("span", { class: "muted grow" }, job.state === "queued" ? "waits for its turn" : job.is_stopping ? "stops" : job.command === "evaluate" ? "is running" : "starts: loads its data, measures this machine"),
         !job.is_stopping && h("button", { onclick: () => act(`/jobs/${job.id}/stop`, {}) }, job.state === "queued" ? "Remove" : "Stop")))]);
     queue.style.marginBottom = queue.children.length ? "24px" : "0";

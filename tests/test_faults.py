@@ -1,0 +1,129 @@
+"""What is said, and what is left, where the output, files or the directory of a run go missing."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import gansmith as gs
+from gansmith import runs
+from gansmith.config import resolve
+from gansmith.errors import ConfigError, DataError, RunError, TrainingFailed
+from gansmith.training.loop import _save_failed
+
+WORDS = ("train", "mlp-small", "--images", "640", "--limit-images", "100", "--trackers", "none", "--g-width", "8")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 8, 8), "uint8")
+    folder = tmp_path_factory.mktemp("runs")
+    choices = {
+        "images": 128,
+        "batch_size": 16,
+        "trackers": "none",
+        "save_every": 64,
+        "log_every": 16,
+        "progress": "none",
+    }
+    return gs.train("mlp-small", data=gs.Images(pixels, name="noise"), out=folder / "run", **choices)
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return runs.open_run(shutil.copytree(finished.directory, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("output", ["head -1", "cat > /dev/full"])
+def test_a_training_goes_on_where_its_output_is_lost(tmp_path, output):
+    command = " ".join([sys.executable, "-m", "gansmith", *WORDS, "--out", str(tmp_path / "run")])
+    line = f"{command} | {output}" if output.startswith("head") else f"{command} > /dev/full"
+    found = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert found.returncode == 0 and "output can no longer be written; training goes on" in found.stderr
+    run = gs.open_run(tmp_path / "run")
+    assert (run.status, run.images_seen) == ("finished", 640)
+
+
+def test_lines_that_the_log_lacks_are_counted(copy):
+    whole = gs.diagnose(copy.directory)
+    assert whole["lost_lines"] == 0 and "log.jsonl lacks" not in repr(whole)
+    lines = copy.log_path.read_text().splitlines(keepends=True)
+    copy.log_path.write_text("".join(lines[3:]))
+    assert "log.jsonl lacks 3 lines, in which failures may have been noted" in repr(gs.diagnose(copy.directory))
+    copy.log_path.unlink()
+    found = gs.diagnose(copy.directory)
+    assert found["lost_lines"] == len(lines) and "no training failure was seen" not in repr(found)
+
+
+def test_where_no_checkpoint_is_whole_the_advice_can_be_followed(copy):
+    first, newest = sorted((copy.directory / "checkpoints").iterdir())
+    (first / "state.json").write_text("{")
+    (newest / "generator.safetensors").write_bytes(b"")
+    with pytest.raises(DataError, match=f"give the file {first / 'generator.safetensors'}"):
+        gs.load(copy.directory)
+    assert gs.load(first / "generator.safetensors").sample(1).images.shape == (1, 8, 8, 1)
+    (first / "generator.safetensors").write_bytes(b"")
+    with pytest.raises(DataError, match=f"restore one, or remove {first.parent} to start again"):
+        gs.load(copy.directory)
+
+
+def test_a_run_that_was_removed_needs_no_room(tmp_path):
+    run = runs.create_run(tmp_path / "run", resolve("mlp-small"))
+    full = _save_failed(run, OSError(28, "No space left on device", str(run.log_path)))
+    assert isinstance(full, TrainingFailed) and "make room, then continue" in str(full)
+    folder = _save_failed(run, IsADirectoryError(21, "Is a directory", str(run.directory / ".partial-best.json")))
+    assert f"remove the folder {run.directory / 'best.json'}" in str(folder)
+    shutil.rmtree(run.directory)
+    gone = _save_failed(run, FileNotFoundError(2, "No such file or directory", str(run.log_path)))
+    assert str(gone) == f"{run.directory} was removed while it trained, and nothing of it is left; train again"
+
+
+@pytest.mark.parametrize(("name", "words"), [("-dash", "dashes after the first"), ("ü", r"letters \(a to z\)")])
+def test_names_that_commands_could_not_take_are_refused(tmp_path, name, words):
+    with pytest.raises(RunError, match=words):
+        runs.refuse_occupied(tmp_path / name)
+
+
+def test_a_wrong_value_says_where_it_comes_from(tmp_path):
+    (tmp_path / "mine.toml").write_text('seed = "x"\n')
+    with pytest.raises(ConfigError, match=r"mine\.toml: seed is 'x'"):
+        resolve("mlp-small", file=tmp_path / "mine.toml")
+    with pytest.raises(ConfigError, match="GANSMITH_SEED: seed is 'abc'"):
+        resolve("mlp-small", environ={"GANSMITH_SEED": "abc"})
+    assert resolve("mlp-small", environ={"GANSMITH_SEED": ""}).seed == 0
+    with pytest.raises(ConfigError, match="^seed is 'abc'"):
+        resolve("mlp-small", arguments={"seed": "abc"})
+
+
+def test_a_path_that_is_too_long_is_said(gansmith, tmp_path):
+    code, _, err = gansmith("train", "mlp-small", "--images", "64", "--out", tmp_path / ("y" * 300))
+    assert code == 2 and "the path is too long" in err and err.count("\n") == 1
+
+
+def test_neighbours_are_of_the_images_that_a_run_was_trained_on(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for k in range(2):
+        np.savez(folder / "x.npz", images=np.random.default_rng(k).integers(0, 256, (60, 8, 8), "uint8"))
+        if k == 0:
+            choices = {"images": 64, "progress": "none", "trackers": "none"}
+            run = gs.train("mlp-small", data=folder / "x.npz", out=tmp_path / "run", **choices)
+            assert gs.plot(run, "neighbours").is_file()
+    with pytest.raises(DataError, match="holds other images than .* was trained on"):
+        gs.plot(run, "neighbours")
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "seed = ", None])
+def test_choices_that_are_lost_or_damaged_are_those_of_the_checkpoint(copy, text, caplog):
+    path = copy.directory / "config.toml"
+    path.unlink() if text is None else path.write_text(text)
+    assert runs.open_run(copy.directory).config == copy.config
+    assert f"{path} is {'missing' if text is None else 'damaged'}" in caplog.text
+    shutil.rmtree(copy.directory / "checkpoints")
+    path.write_text("[1, 2]")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        runs.open_run(copy.directory)
