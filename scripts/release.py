@@ -20,6 +20,7 @@ VERSIONS = {
     "CITATION.cff": r"^version: (\S+)$",
     "CHANGELOG.md": r"^## (\d\S*)",
     "conda/meta.yaml": r'^{% set version = "(\S+)" %}$',
+    "docs/cluster/kubernetes.yaml": r"/gansmith:(\S+)$",
 }
 BY_HAND = """
 Left for a person:
@@ -27,7 +28,8 @@ Left for a person:
   2. git tag -s v{version} && git push --tags
   3. python -m twine upload {files}
   4. Copy the changelog's section into the release notes.
-  5. Raise the version in pyproject.toml, CITATION.cff and conda/meta.yaml, and begin its section in CHANGELOG.md.
+  5. Raise the version in pyproject.toml, CITATION.cff, conda/meta.yaml, docs/cluster/kubernetes.yaml and
+     docs/how-to/sharing.md, and begin its section in CHANGELOG.md.
 """
 
 

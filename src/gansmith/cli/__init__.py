@@ -38,7 +38,7 @@ app = App(
     help_format="plaintext",  # Markdown would import a parser first
     help_epilogue="Start with: gansmith train --minutes 3",
 )
-data_app = App(name="data", help="Fetch, check or export the real images of a data set.")
+data_app = App(name="data", help="Look into your own images; fetch, check or export those of a data set.")
 app.command(data_app)
 bench_app = App(name="bench", help="Train on a published benchmark and print the figures of its table.")
 app.command(bench_app)

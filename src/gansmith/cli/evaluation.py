@@ -45,7 +45,7 @@ def evaluate(
     seed
         Seed that samples of a generator are drawn with.
     fid
-        Measure the FID of Inception v3 too, against all training images; an hour or more for 50,000.
+        Measure the FID of Inception v3 too, against all training images; two hours on one core for 50,000.
     fid_weights
         File of its weights, where they cannot be downloaded.
     num_classes

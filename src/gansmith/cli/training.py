@@ -81,7 +81,7 @@ def train(
     Parameters
     ----------
     recipe
-        Row of `gansmith list recipes` to start from.
+        Row of `gansmith list recipes` to start from (without one: default); its values replace the defaults below.
     minutes
         Wall time to spend, from start to exit; sets the number of images to what this machine manages.
     epochs
