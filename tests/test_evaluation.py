@@ -332,3 +332,11 @@ def test_samples_of_two_parts_are_those_of_training_and_it_is_said(tmp_path, sub
         write_pictures(tmp_path / "x" / part, images)
     found = read_samples(tmp_path / "x", subset)
     assert len(found) == 3 and found.notices[-1].startswith("only its training part was read, without 2 test images")
+
+
+def test_half_the_contrast_is_no_other_scale(tmp_path, subset):
+    dark = (subset.pixels[:600, 0].numpy() * (127 / 255)).round().astype("uint8")
+    np.savez(tmp_path / "dark.npz", images=dark)
+    np.testing.assert_array_equal(read_samples(tmp_path / "dark.npz", subset).pixels[:, 0].numpy(), dark)
+    np.savez(tmp_path / "zeros-and-ones.npz", images=(dark > 60).astype("uint8"))
+    assert read_samples(tmp_path / "zeros-and-ones.npz", subset).pixels.max() == 255

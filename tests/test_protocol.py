@@ -8,7 +8,7 @@ from gansmith.data.images import Images
 from gansmith.errors import DataError
 from gansmith.metrics import gates, protocol
 from gansmith.metrics.features import load_evaluators
-from gansmith.metrics.protocol import Real, evaluate_samples
+from gansmith.metrics.protocol import Real, _without, evaluate_samples
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +133,18 @@ def test_samples_of_another_shape_are_refused(halves, networks):
     colour = Images(torch.zeros(4, 3, 28, 28, dtype=torch.uint8), source="x.npz")
     with pytest.raises(DataError, match=r"x.npz holds images of \(3, 28, 28\) and the data set is of \(1, 28, 28\)"):
         evaluate_samples(colour, halves, networks)
+
+
+def test_what_is_removed_from_the_comparison_leaves_its_classes_even(halves):
+    images = halves.validation
+    assert images.labels is not None
+    is_three = images.labels == 3
+    others = images.take(torch.nonzero(~is_three).flatten())
+    notices: list[str] = []
+    few = _without(images, {image.tobytes() for image in others.pixels[::3].numpy()}, notices)
+    shares = few.labels.bincount() / images.labels.bincount()
+    assert 0.5 < shares.min() and shares.max() < 0.75 and "too many of a class" in notices[0]
+    threes = images.take(torch.nonzero(is_three).flatten())
+    notices.clear()
+    assert _without(images, {image.tobytes() for image in threes.pixels.numpy()}, notices) is images
+    assert "nearly all real images of a class" in notices[0]

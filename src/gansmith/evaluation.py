@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
 
 from gansmith.config import Config, is_repeat
@@ -209,7 +210,14 @@ def read_samples(path: Path, real: Images, *, resize: str = "") -> Images:
 
 
 def _from_arrays(arrays: Arrays, how: Preparation, name: str) -> Images:
-    """Return arrays as they are where they are square, else prepared, with a notice."""
+    """Return arrays as they are where they are square, else prepared, with a notice.
+
+    Whole numbers of a set that reach 127 only, say, are its contrast, not another scale.
+    """
+    if 1 < arrays.numbers.white < 255 and arrays.kind == "i":
+        notices = tuple(words for words in arrays.notices if words != arrays.numbers.notice)
+        pixels = np.rint(arrays.pixels * (arrays.numbers.white / 255)).astype(np.uint8)
+        arrays = replace(arrays, pixels=pixels, notices=notices)
     arrays = opaque(arrays, how.background)
     height, width = arrays.pixels.shape[1:3]
     if height == width and len(arrays.pixels):
@@ -339,7 +347,7 @@ def compare(
         over the group; the spread is the standard deviation of the FD ratio, None for one target.
     """
     rows, configs = [], []
-    for target in targets:
+    for target in {path.resolve(): path for path in targets}.values():  # one given twice is measured once
         images = (in_memory or {}).get(target)
         row = None if again else _known_verdict(target, images, **choices)
         row = row or evaluate(target, **choices | ({} if images is None else {"data": images}))

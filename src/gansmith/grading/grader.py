@@ -170,7 +170,7 @@ def run_handin(name: str, source: Path, work: Path, place: Place, settings: Sett
     try:
         ran.notes += copy_handin(source, original, max_bytes=settings.disk_mb << 20)
     except (GansmithError, OSError) as error:
-        ran.error = str(error).replace(f"{original}{os.sep}", "")
+        ran.error = str(error).replace(f"{original}{os.sep}", "").replace(f"{source.parent}{os.sep}", "")
         return ran
     if not any(original.iterdir()):
         ran.error, ran.is_empty = "it is empty", True
@@ -272,7 +272,8 @@ def measure(
             ran.notes += [f"its images: {notice}" for notice in whole.notices]
             if whole.spec.channels == real.train.spec.channels:
                 drawn[ran.name] = (whole.pixels[:TILES], whole.pixels[TILES:])
-    copies = dict(zip(drawn, count_copies(real.train, real.validation, list(drawn.values())), strict=True))
+    found = count_copies(real.train, real.validation, list(drawn.values()), test=real.test)
+    copies = dict(zip(drawn, found, strict=True))
     pairs = find_pairs({name: grid for name, (grid, _) in drawn.items()}, {ran.name: ran.own_work for ran in ordered})
     rows = []
     for ran in ordered:

@@ -80,6 +80,8 @@ def copy_handin(source: Path, target: Path, *, max_bytes: int) -> list[str]:
     target.mkdir(parents=True)
     if source.is_dir():
         _write(((path.relative_to(source).as_posix(), path) for path in _files_in(source)), target, room)
+        links = sorted(path.name for path in source.rglob("*") if path.is_symlink())
+        notes += [f"links were left out: {', '.join(map(_as_text, links[:4]))}; hand in the files"] if links else []
     elif _is_archive(source):
         notes += _unpack(source, target, room)
     else:
@@ -194,8 +196,9 @@ def _is_ignored(path: Path) -> bool:
 
 
 def _as_text(name: str) -> str:
-    """Return a file's name as text, also where its bytes are no UTF-8."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    """Return a file's name as text in one line, also where its bytes are no UTF-8."""
+    text = os.fsencode(name).decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _files_in(folder: Path) -> Iterator[Path]:

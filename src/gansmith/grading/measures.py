@@ -141,12 +141,14 @@ def distinct_share(images: Tensor) -> float:
     return sum(count == 1 for count in counts.values()) / len(images)
 
 
-def count_copies(train: Images, held_out: Images, drawn: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[float, int]]:
+def count_copies(
+    train: Images, held_out: Images, drawn: Sequence[tuple[Tensor, Tensor]], *, test: Images | None = None
+) -> list[tuple[float, int]]:
     """Return, for each pair of a grid and samples, the share of samples and the tiles that are near training images.
 
     Near is what only one of a thousand held-out images is, by the distance to the nearest training image relative to
     that of its neighbourhood (see `metrics.memorisation`). As these were held out by us and not by the students, copies
-    of them count, too.
+    of them count, too, and so do those of test images.
 
     Args:
         drawn: uint8 images (25, C, H, W) and (N, C, H, W), of the shape of the real ones.
@@ -154,11 +156,15 @@ def count_copies(train: Images, held_out: Images, drawn: Sequence[tuple[Tensor, 
     if not drawn:
         return []
     both = [_flat(torch.cat(pair)) for pair in drawn]
-    real, unseen, *fakes = principal_components(_flat(train.shuffled(REAL).pixels), _flat(held_out.pixels), *both)
+    others = _flat((held_out if test is None else test).pixels)
+    known = (_flat(train.shuffled(REAL).pixels), _flat(held_out.pixels), others)
+    real, unseen, tests, *fakes = principal_components(*known, *both)
     limit = float(np.quantile(find_nearest(real, unseen).relative, NEAR_QUANTILE))
     found = []
     for fake, (tiles, _) in zip(fakes, drawn, strict=True):
-        is_near = (find_nearest(real, fake).relative < limit) | (find_nearest(unseen, fake).relative < EQUAL)
+        is_near = find_nearest(real, fake).relative < limit
+        for also in (unseen, tests):
+            is_near |= find_nearest(also, fake).relative < EQUAL
         found.append((float(is_near[len(tiles) :].mean()), int(is_near[: len(tiles)].sum())))
     return found
 

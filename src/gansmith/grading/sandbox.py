@@ -272,7 +272,7 @@ def run_bounded(
             breach = _watch(process, work, settings, stop or threading.Event())
         finally:
             _end(process, work)
-    text = _tail(printed)
+    text = _tail(printed).replace(f"{work}{os.sep}", "")
     ended, reason = breach or _reason(process.returncode, text)
     return Outcome(ended, reason, text, process.returncode, time.monotonic() - started_at)
 

@@ -127,7 +127,7 @@ def _checked(name: str, value: Any) -> Any:
     is_number = not isinstance(value, bool) and isinstance(value, (int, float) if isinstance(default, float) else int)
     if not is_number or not low <= value <= high:
         kind = "a number" if isinstance(default, float) else "a whole number"
-        raise ConfigError(f"{name} is {value!r}; it must be {kind} from {low:g} to {high:g}")
+        raise ConfigError(f"{name} is {value!r}; it must be {kind} from {_shown(low)} to {_shown(high)}")
     return value
 
 
@@ -163,3 +163,8 @@ def settings_text(settings: Settings) -> str:
     about_points = "# Points of each check; a check without points is shown and not counted."
     files, points = (tomli_w.dumps({name: tables[name]}).strip() for name in ("files", "points"))
     return "\n".join([*lines, "", about_files, files, "", about_points, points, ""])
+
+
+def _shown(number: float) -> str:
+    """Return a number with all of its digits where it is whole."""
+    return f"{number:,.0f}" if float(number).is_integer() else f"{number:g}"

@@ -38,6 +38,7 @@ FEWEST_FOR_METRICS = 6  # images of either kind; density and coverage need five 
 MANY = 2_000  # images from which the limits of gates stand as they are
 DRAWS = 20  # of real images that widen the limits for fewer
 GATED = ("density_coverage", "recognised", "class_balance", "class_diversity", "pixels", "memorisation")  # in METRICS
+EVEN = 0.8  # times the share of all real images left, so many of a class are left by chance
 SMALLEST_TEST_HALF = 1_000  # where no test images exist, validation images are halved if the halves have this many
 
 
@@ -305,10 +306,33 @@ def _without(images: Images, contents: set[bytes], notices: list[str]) -> Images
     if len(kept) < min(COUNTS[0], len(images) // 2):
         notices.append(f"the samples hold nearly all real images they are compared with ({images.source})")
         return images
+    rows = torch.tensor(kept)
+    if images.labels is not None:
+        total = images.labels.bincount()
+        shares = (images.labels[rows].bincount(minlength=len(total)) / total)[total > 0]
+        least, most, mean = shares.min().item(), shares.max().item(), len(kept) / len(images)
+        if least < EVEN * mean or EVEN * most > mean:  # the rest has another mix of classes, so each gives as much
+            rows = _evenly(images, rows, least)
+        if len(rows) < min(COUNTS[0], len(images) // 2):
+            notices.append(f"the samples hold nearly all real images of a class ({images.source}), so none was removed")
+            return images
     notices.append(
-        f"{len(images) - len(kept):,} real images that are among the samples were removed from the comparison"
+        f"{len(images) - len(rows):,} real images that are among the samples"
+        + (", or too many of a class without them," if len(rows) < len(kept) else "")
+        + " were removed from the comparison"
     )
-    return images.take(torch.tensor(kept))
+    return images.take(rows)
+
+
+def _evenly(images: Images, rows: Tensor, share: float) -> Tensor:
+    """Return of these rows the same share of each class, drawn by a fixed seed."""
+    assert images.labels is not None
+    mixed = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+    kept = [
+        mixed[images.labels[mixed] == label][: int(share * count)]
+        for label, count in enumerate(images.labels.bincount().tolist())
+    ]
+    return torch.cat(kept).sort().values
 
 
 def _observe(images: Images, networks: Mapping[str, Evaluator], *, is_real: bool = False) -> _Observed:
