@@ -1189,7 +1189,7 @@ def test_a_run_that_cannot_be_read_for_a_moment_is_followed_on(tmp_path, digit_d
     try:
         stream = opened.listen("/api/v1/runs/run/events")
         next_news(stream)
-        (run.directory / "config.toml").write_text("half [")
+        (run.directory / "config.toml").write_text("format = 2\n")
         assert next_news(stream, "unreadable")[1]["message"]
         (run.directory / "config.toml").write_text(config)
         run.append(run.log_path, {"images_seen": 400, "d_loss": 1.5, "images_per_s": 9.0})
