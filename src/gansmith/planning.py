@@ -89,7 +89,11 @@ def plan_training(
     with processes.first_alone():
         refuse_lengths(minutes=minutes, images=images, epochs=epochs)
         arguments = as_arguments(data, images, choices or {})
-        begun = runs.open_run(directory).config if directory is not None and runs.holds_run(directory) else None
+        begun = (
+            runs.open_run(directory, to_train=True).config
+            if directory is not None and runs.holds_run(directory)
+            else None
+        )
         config, followed = resolve_with_source(recipe, begun=begun, file=file, environ=os.environ, arguments=arguments)
         in_memory = _in_memory(data, config)
         if in_memory is not None:
@@ -183,7 +187,7 @@ def plan_resume(
     processes.join()
     with processes.first_alone():
         refuse_lengths(minutes=minutes, images=images, epochs=epochs)
-        opened = runs.open_run(to_run_path(run))  # its config may have changed on disk
+        opened = runs.open_run(to_run_path(run), to_train=True)  # its config may have changed on disk
         config = opened.config
         if isinstance(data, str | Path):
             config = _with_own_data(config, str(data), opened)

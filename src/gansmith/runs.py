@@ -314,10 +314,13 @@ def _continued(run: RunDirectory, config: Config) -> RunDirectory:
     return RunDirectory(run.directory, config.with_origins(config.origins or run.config.origins))
 
 
-def open_run(directory: Path) -> RunDirectory:
+def open_run(directory: Path, *, to_train: bool = False) -> RunDirectory:
     """Return the run in a directory; NotFoundError where there is none, RunError where it cannot be read.
 
     A config.toml that was deleted or damaged is read from the newest checkpoint.
+
+    Args:
+        to_train: a damaged one is refused, which may have been edited for what comes now.
     """
     if not holds_run(directory):
         raise NotFoundError(f"{directory} holds no run (no config.toml); give a directory that `train` wrote")
@@ -329,7 +332,7 @@ def open_run(directory: Path) -> RunDirectory:
     except DamagedError:
         damage = "is damaged"
         latest = RunDirectory(directory, Config()).latest()
-        if latest is None:
+        if latest is None or to_train:
             raise
     latest = latest or RunDirectory(directory, Config()).latest()
     if latest is None:
