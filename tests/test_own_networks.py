@@ -221,6 +221,7 @@ class AttendingG(G):
         return torch.tanh(rows + self.attention(rows, rows, rows)[0])[:, None]
 
 
+@pytest.mark.slow
 def test_a_layer_with_several_outputs_is_reported_and_its_export_read_again(train, tmp_path):
     run = train("a", G=AttendingG)
     assert gs.report(run, out=tmp_path / "a.html").stat().st_size > 10_000
@@ -230,6 +231,7 @@ def test_a_layer_with_several_outputs_is_reported_and_its_export_read_again(trai
     )
 
 
+@pytest.mark.slow
 def test_nothing_depends_on_what_the_caller_set_in_torch(train, tmp_path):
     def draw(run):
         samples = run.sample(3, seed=2).images

@@ -89,11 +89,7 @@ def plan_training(
     with processes.first_alone():
         refuse_lengths(minutes=minutes, images=images, epochs=epochs)
         arguments = as_arguments(data, images, choices or {})
-        begun = (
-            runs.open_run(directory, to_train=True).config
-            if directory is not None and runs.holds_run(directory)
-            else None
-        )
+        begun = _begun_in(directory)
         config, followed = resolve_with_source(recipe, begun=begun, file=file, environ=os.environ, arguments=arguments)
         in_memory = _in_memory(data, config)
         if in_memory is not None:
@@ -126,6 +122,12 @@ def plan_training(
     if directory is None:  # another process may have taken the number meanwhile
         directory = Path(processes.agreed(lambda: str(runs.make_next_directory(RUNS, config))))
     return Plan(_create_run(directory, config), loaded, in_memory, deadline, tuple(notices))
+
+
+def _begun_in(directory: Path | None) -> Config | None:
+    """Return the config of the run that a directory holds already."""
+    is_begun = directory is not None and runs.holds_run(directory)
+    return runs.open_run(directory, to_train=True).config if directory is not None and is_begun else None
 
 
 def _kept_length(directory: Path | None, config: Config, minutes: float) -> str:
