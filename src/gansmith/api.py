@@ -104,12 +104,6 @@ class Run(RunDirectory):
     images: Images | None = field(default=None, compare=False, repr=False)
 
     @property
-    def images_seen(self) -> int:
-        """Images of the newest checkpoint."""
-        latest = self.latest()
-        return int(latest.name) if latest else 0
-
-    @property
     def generator(self) -> Model:
         """The generator of the newest checkpoint."""
         return models.load_generator(self.directory)

@@ -126,8 +126,9 @@ def plan_training(
 
 def _begun_in(directory: Path | None) -> Config | None:
     """Return the config of the run that a directory holds already."""
-    is_begun = directory is not None and runs.holds_run(directory)
-    return runs.open_run(directory, to_train=True).config if directory is not None and is_begun else None
+    if directory is None or not runs.holds_run(directory):
+        return None
+    return runs.open_run(directory, to_train=True).config
 
 
 def _kept_length(directory: Path | None, config: Config, minutes: float) -> str:
@@ -211,9 +212,7 @@ def plan_resume(
                 loaded.scorer.prepare(ends_at - time.perf_counter(), names=list(scores[-1]["ratios"]))
             left_s = ends_at - time.perf_counter()
             fitting = budget.config_for_time(config.replace(planned_images=0), loaded, left_s).images
-            latest = opened.latest()
-            seen = int(latest.name) if latest else 0
-            config = config.replace(images=seen + fitting)
+            config = config.replace(images=opened.images_seen + fitting)
             notices.append(f"{minutes:g} minutes are about {fitting:,} images more")
     return Plan(_create_run(opened.directory, config), loaded, in_memory, notices=tuple(notices))
 

@@ -137,6 +137,12 @@ class RunDirectory:
         """Return the newest complete checkpoint, without reading older ones."""
         return next((path for path in reversed(named_checkpoints(self.directory)) if is_whole(path)), None)
 
+    @property
+    def images_seen(self) -> int:
+        """Images of the newest checkpoint."""
+        latest = self.latest()
+        return int(latest.name) if latest else 0
+
     def best(self) -> Path | None:
         """Return the checkpoint with the best validation FD ratio; None without one, or where it is damaged."""
         return best_checkpoint(self.directory)

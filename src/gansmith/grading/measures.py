@@ -156,14 +156,14 @@ def count_copies(
     if not drawn:
         return []
     both = [_flat(torch.cat(pair)) for pair in drawn]
-    others = _flat((held_out if test is None else test).pixels)
-    known = (_flat(train.shuffled(REAL).pixels), _flat(held_out.pixels), others)
-    real, unseen, tests, *fakes = principal_components(*known, *both)
-    limit = float(np.quantile(find_nearest(real, unseen).relative, NEAR_QUANTILE))
+    others = [_flat(part.pixels) for part in (held_out, test) if part is not None]
+    real, *reduced = principal_components(_flat(train.shuffled(REAL).pixels), *others, *both)
+    unseen, fakes = reduced[: len(others)], reduced[len(others) :]
+    limit = float(np.quantile(find_nearest(real, unseen[0]).relative, NEAR_QUANTILE))
     found = []
     for fake, (tiles, _) in zip(fakes, drawn, strict=True):
         is_near = find_nearest(real, fake).relative < limit
-        for also in (unseen, tests):
+        for also in unseen:
             is_near |= find_nearest(also, fake).relative < EQUAL
         found.append((float(is_near[len(tiles) :].mean()), int(is_near[: len(tiles)].sum())))
     return found
