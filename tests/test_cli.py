@@ -588,6 +588,20 @@ def test_an_interrupt_of_any_command_is_130(gansmith, monkeypatch):
     assert gansmith("diagnose", "run") == (130, "", "")
 
 
+def test_an_interrupt_while_the_command_loads_leaves_no_traceback():
+    probe = (
+        "import sys\n"
+        "from gansmith.__main__ import main\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'gansmith.cli.training': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 # Flags of other projects.
 
 OTHER_FLAGS = {

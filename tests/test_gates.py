@@ -14,7 +14,9 @@ def test_a_limit_names_the_figure_furthest_beyond_it(monkeypatch):
 
     assert found(0.5, 0.5) == {"ok": True, "figure": "a", "value": 0.5, "limit": 1.0, "meaning": "why"}
     assert found(0.9, 0.35) == {"ok": False, "figure": "b", "value": 0.35, "limit": 0.4, "meaning": "why"}
-    assert gates.apply_gates({})["g"]["ok"] is None
+    unmeasured = {"a": {"value": None, "real": None}}
+    reasons = [(found["g"]["ok"], found["g"]["meaning"]) for found in map(gates.apply_gates, ({}, unmeasured))]
+    assert reasons == [(None, "the quick tier leaves it out"), (None, "the images are too few to measure it")]
 
 
 def test_limits_allow_what_draws_of_real_images_reach(monkeypatch):

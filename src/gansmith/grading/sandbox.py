@@ -37,7 +37,7 @@ from typing import Any
 
 from gansmith.errors import ConfigError, GansmithError
 from gansmith.grading.settings import Settings
-from gansmith.grading.worker import NO_LIBRARY
+from gansmith.grading.worker import NO_LIBRARY, REFUSED
 
 WATCH_S = 0.1  # between two looks at what a hand-in takes
 DISK_S = 1.0  # between two looks at what it has written
@@ -86,8 +86,8 @@ class Outcome:
     """How a command ended.
 
     Attributes:
-        ended: "" where it exited with 0, else crashed, library missing, out of time, out of memory, too many processes,
-            too much disk.
+        ended: "" where it exited with 0, else crashed, library missing, generator refused, out of time, out of memory,
+            too many processes, too much disk.
         reason: a sentence or the last line printed; empty where it exited with 0.
         output: the last of what it printed.
         code: its exit code.
@@ -273,6 +273,8 @@ def run_bounded(
         finally:
             _end(process, work)
     text = _tail(printed).replace(f"{work}{os.sep}", "")
+    if process.returncode and printed.stat().st_size >= settings.disk_mb << 20:
+        breach = "too much disk", f"it prints more than {settings.disk_mb:,} MB"
     ended, reason = breach or _reason(process.returncode, text)
     return Outcome(ended, reason, text, process.returncode, time.monotonic() - started_at)
 
@@ -449,8 +451,8 @@ def _reason(code: int, text: str) -> tuple[str, str]:
         return "", ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1][:240] if lines else "it printed nothing"
-    if code == NO_LIBRARY:
-        return "library missing", last
+    if code in (NO_LIBRARY, REFUSED):
+        return "library missing" if code == NO_LIBRARY else "generator refused", last
     number = -code if code < 0 else code - 128
     if number == getattr(signal, "SIGXCPU", 0):
         return "out of time", "it takes more of a core's time than allowed"

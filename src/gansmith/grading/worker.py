@@ -22,6 +22,7 @@ from typing import Any
 
 SCRIPT = "evaluation.py"
 NO_GENERATOR = 3  # exit code: there is no generator that could be called
+REFUSED = 95  # exit code: its generator's file is none that can be read; the last line printed says why
 NO_LIBRARY = 96  # exit code: a library is not installed here; the last line printed says which
 BATCH = 250
 # In this order, where a hand-in has several.
@@ -118,12 +119,15 @@ def from_script(folder: Path, refusals: Sequence[Exception]) -> Callable[[int, i
     """Return a function (seed, count) -> images by `generate` of evaluation.py: images of latents (N, Z_DIM).
 
     Args:
-        refusals: why files are no generators; the first is raised where there is no such function.
+        refusals: why files are no generators; the first ends this process where there is no such function.
     """
     module = load_script(folder) if (folder / SCRIPT).is_file() else None
     function, latent_dim = getattr(module, "generate", None), getattr(module, "Z_DIM", 100)
     if not callable(function) and refusals:
-        raise refusals[0]
+        if isinstance(refusals[0], ModuleNotFoundError):
+            raise refusals[0]
+        sys.stderr.write(f"{refusals[0]}\n")
+        sys.exit(REFUSED)
     if not callable(function):
         files = ", ".join(GENERATOR_FILES[:3])
         sys.stderr.write(f"no generator: neither a file such as {files}, nor generate(z) in {SCRIPT}\n")
