@@ -28,8 +28,6 @@ def build(recipe, **choices):
 
 
 REFUSED = [
-    ({"clusters": 50}, "mlp-small", "no effect without --conditioning clusters"),
-    ({"clusters_per_class": 5, "conditioning": "clusters"}, "default", "no effect without --conditioning labels"),
     ({"gradient_penalty": 10.0}, "dcgan-sgd", "undefined when D has batch normalisation"),
     ({"dragan": 10.0}, "dcgan-keras", "undefined when D has batch normalisation"),
     ({"r1_gamma": 1.0}, "dcgan-keras", "undefined when D has batch normalisation"),

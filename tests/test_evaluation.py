@@ -15,6 +15,7 @@ from gansmith.data import load_data
 from gansmith.data.images import Images
 from gansmith.errors import DataError, NotFoundError
 from gansmith.evaluation import compare, evaluate, in_form_of, load_real, read_samples
+from gansmith.files import write_json
 from gansmith.metrics import gates
 from gansmith.sampling import folder_names
 
@@ -39,6 +40,22 @@ def test_checkpoints_of_one_run_are_no_repeats(run_training, tiny):
     run = run_training(tiny())
     groups = compare(run.checkpoints()[-2:], quick=True, count=300)
     assert [len(group["targets"]) for group in groups] == [1, 1]
+
+
+def test_runs_of_other_lengths_or_images_are_no_repeats(run_training, tiny):
+    first, second = (run_training(tiny("mlp-small", seed=seed), f"{seed}/run") for seed in (0, 1))
+
+    def found(*targets):
+        comparison = compare(targets, quick=True, count=300)
+        return sorted(group["name"] for group in comparison), comparison.notice
+
+    assert found(first.directory, second.directory) == (["0/run 1/run"], "")
+    half = second.checkpoints()[0]
+    assert found(first.directory, half) == ([f"{half.name}", "run"], "")
+    facts = second.facts()
+    facts["data"]["sha256"] = "0" * 64
+    write_json(second.directory / "run.json", facts)
+    assert found(first.directory, second.directory) == (["0/run", "1/run"], "")
 
 
 def test_a_run_is_evaluated_and_the_verdict_saved(gansmith, tiny, run_training):

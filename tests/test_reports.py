@@ -11,6 +11,7 @@ from conftest import TINY
 from PIL import Image
 
 from gansmith.config import FIELDS, resolve
+from gansmith.files import to_json, write_json
 from gansmith.models import load_generator
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.reports import to_html, to_pdf, write_report
@@ -23,9 +24,9 @@ from gansmith.training.loop import train_events
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, digit_dir):
-    """Three runs: two seeds of one experiment, and the same without its moving average."""
+    """Four runs: two seeds of one experiment, and the same without its moving average."""
     folder = tmp_path_factory.mktemp("project")
-    for name, changes in (("a", {"ema": 0.05}), ("b", {"ema": 0.05, "seed": 1}), ("c", {})):
+    for name, changes in (("a", {"ema": 0.05}), ("b", {"ema": 0.05, "seed": 1}), ("c", {}), ("d", {"seed": 1})):
         choices = {**TINY, "data_dir": str(digit_dir), **changes}
         config, data = load_training_data(resolve("mlp-small", arguments=choices))
         for _ in train_events(create_run(folder / name, config), data):
@@ -35,10 +36,10 @@ def trained(tmp_path_factory, digit_dir):
 
 @pytest.fixture
 def project(trained, tmp_path):
-    """Copies of the three runs, with a validation FD ratio each."""
+    """Copies of the four runs, with a validation FD ratio each."""
     shutil.copytree(trained, tmp_path / "project", symlinks=True)
-    runs = [open_run(tmp_path / "project" / name) for name in "abc"]
-    for run, ratio in zip(runs, (4.0, 6.0, 10.0), strict=True):
+    runs = [open_run(tmp_path / "project" / name) for name in "abcd"]
+    for run, ratio in zip(runs, (4.0, 6.0, 10.0, 10.0), strict=True):
         run.append(run.metrics_path, {"images_seen": 256, "validation_fd_ratio": ratio, "n": 10_000})
     return runs
 
@@ -57,7 +58,7 @@ def test_a_report_says_what_was_tried_what_helped_and_by_how_much(project):
     title, blocks, pictures = compose(project)
     said = texts(blocks)
     assert title == "mlp-small on mnist"
-    assert "ema 0.05 -> 0: did harm, validation FD ratio 10.00 against 5.00 +- 1.41 (x 2)." in said
+    assert "ema 0.05 -> 0: did harm, validation FD ratio 10.00 +- 0.00 against 5.00 +- 1.41 (x 2)." in said
     for section in ("Question and data", "Experiments", "Special skills", "Visualisation", "Training failures"):
         assert section in [block["text"] for block in blocks if block["kind"] == "heading"]
     shown = [shown["name"] for block in blocks if block["kind"] == "pictures" for shown in block["pictures"]]
@@ -68,11 +69,11 @@ def test_a_report_says_what_was_tried_what_helped_and_by_how_much(project):
 
 
 def test_runs_are_compared_at_one_number_of_images(project):
-    quick = (4.4, 6.4, 10.8)
+    quick = (4.4, 6.4, 10.8, 10.8)
     for run, ratio in zip(project, quick, strict=True):
         run.append(run.metrics_path, {"images_seen": 256, "validation_fd_ratio": ratio, "n": 5_000})
     project[0].append(project[0].metrics_path, {"images_seen": 256, "validation_fd_ratio": 1.0, "n": 20_000})
-    assert "did harm, validation FD ratio 10.00 against 5.00 +- 1.41" in texts(compose(project)[1])
+    assert "did harm, validation FD ratio 10.00 +- 0.00 against 5.00 +- 1.41" in texts(compose(project)[1])
 
 
 def test_runs_of_the_same_seed_do_not_count_as_repeats(project, tmp_path):
@@ -121,6 +122,20 @@ def test_one_run_against_one_shows_no_effect(project):
     said = texts(compose([project[0], project[2]])[1])
     assert "not repeated with other seeds, so it may be chance, validation FD ratio 10.00 against 4.00" in said
     assert "did harm" not in said
+    said = texts(compose(project[:3])[1])  # two seeds against one say no more
+    assert "not repeated with other seeds" in said and "did harm" not in said
+
+
+def test_runs_on_other_images_or_of_another_length_are_no_repeats_and_have_no_effect(project):
+    facts = project[1].facts()
+    facts["data"]["sha256"] = "0" * 64
+    write_json(project[1].directory / "run.json", facts)
+    said = texts(compose(project[:2])[1])
+    assert "other training images: validation FD ratios on other images do not compare." in said
+    row = project[3].log[0]
+    project[3].log_path.write_text(to_json({**row, "images_seen": 64}) + "\n")
+    said = texts(compose(project[2:])[1])
+    assert "trained for 64 of" in said and "not repeated with other seeds" in said
 
 
 @pytest.mark.parametrize(
@@ -153,9 +168,9 @@ def test_the_grid_is_of_the_newest_checkpoint(project):
 
 
 def test_differences_within_the_spread_of_repeats_are_no_effects(project):
-    run = project[2]
-    run.append(run.metrics_path, {"images_seen": 257, "validation_fd_ratio": 5.5, "n": 10_000})
-    assert "no clear difference, validation FD ratio 5.50 against 5.00 +- 1.41" in texts(compose(project)[1])
+    for run in project[2:]:
+        run.append(run.metrics_path, {"images_seen": 257, "validation_fd_ratio": 5.5, "n": 10_000})
+    assert "no clear difference, validation FD ratio 5.50 +- 0.00 against 5.00 +- 1.41" in texts(compose(project)[1])
 
 
 def test_the_pdf_is_tagged_repeatable_and_readable(project, tmp_path):

@@ -39,7 +39,28 @@ def test_ranges_choices_and_steps_are_read():
     # A word that is both a field and a choice of the field before it is the choice.
     assert parse_search(["conditioning=labels,clusters,g-lr"]).keys() == {"conditioning", "g_lr"}
     assert parse_search(["replay-size=1k..10k"])["replay_size"] == {"low": 1000, "high": 10_000, "scale": "log"}
-    assert parse_search(["beta1=0.1..0.75:0.25"])["beta1"]["high"] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0..0.9:0.3", [0.0, 0.3, 0.6, 0.9]),
+        ("0.3..0.45:0.15", [0.3, 0.45]),
+        ("0.8..0.9:0.1", [0.8, 0.9]),
+        ("0.1..0.7:0.2", [0.1, 0.3, 0.5, 0.7]),
+        ("0.1..0.75:0.25", [0.1, 0.35, 0.6]),
+    ],
+)
+def test_every_step_of_a_range_is_drawn_as_it_is_written(text, values):
+    space = parse_search([f"beta1={text}"])
+    assert grid_values("beta1", space["beta1"]) == values
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found = set()
+    for _ in range(60):
+        trial = study.ask()
+        studies._draw(trial, space)
+        found.add(trial.params["beta1"])
+    assert sorted(found) == values
 
 
 def test_python_and_files_give_the_same_spaces(tmp_path):
@@ -77,6 +98,7 @@ def test_what_is_not_given_comes_from_the_fields_themselves():
         ("g-lr=1e-2..1e-4", "empty: 0.01 is not less than 0.0001"),
         ("g-lr=1e-3..1e-3", "empty"),
         ("g-lr=..1", "empty value"),
+        ("g-lr,,d-lr", "search of g_lr has an empty value"),
         ("g-lr=a..b", "g_lr is 'a'; it must be a number"),
         ("g-lr=0..1:log", "more than 0"),
         ("g-lr=1e-4..1e-2:cubic", "scale of g_lr is 'cubic'"),

@@ -100,4 +100,7 @@ def test_a_comparison_explains_its_ratios_and_warns_of_what_does_not_compare():
     assert len(lines) == 5 and both.notice == ""
     other = Comparison([group("a"), group("b", verdicts=[make(n=2000)])])
     assert other.legend == "FD ratio: 1.00 = as close as other real images"
+    hashes = [make(hashes={"validation": name, "test": None}) for name in "xy"]
+    assert Comparison([group(name, verdicts=[row]) for name, row in zip("ab", hashes, strict=True)]).notice
+    assert Comparison([group(name, verdicts=[hashes[0]]) for name in "ab"]).notice == ""
     assert repr(other).splitlines()[-1] == f"note: {other.notice}" and "cannot be compared" in other._repr_html_()

@@ -709,7 +709,7 @@ def close_name(name: str, allowed: Sequence[str]) -> str | None:
 
 
 def is_repeat(config: Config, first: Config) -> bool:
-    """Return whether two runs repeat one experiment; lengths may differ by a quarter, as those of equal minutes do."""
+    """Return whether two runs are of one plan but for the seed; its length may differ by a quarter, as by minutes."""
     neutral = {name: field.default for name, field in FIELDS.items() if field.metadata["is_circumstance"]}
     is_as_long = abs(config.images - first.images) <= first.images / 4
     return is_as_long and config.replace(**neutral) == first.replace(**neutral)

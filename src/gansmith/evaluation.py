@@ -6,7 +6,7 @@ that differ in their seed alone.
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,7 +31,7 @@ from gansmith.metrics.inception import Layers, fid_of, load_inception, move_laye
 from gansmith.metrics.protocol import FULL, QUICK, Real, evaluate_samples
 from gansmith.metrics.reference import load_references
 from gansmith.models import find_generator, is_generator, load_generator
-from gansmith.runs import RunDirectory, run_of
+from gansmith.runs import RunDirectory, run_of, short_names
 from gansmith.sampling import Model, folder_names, sample
 from gansmith.training.inputs import preparation
 from gansmith.training.machine import computing_on, find_device
@@ -346,22 +346,49 @@ def compare(
         Groups {"name", "targets", "fd_ratio", "spread", "fd_ratios", "valid", "failed", "metrics", "verdicts"}: means
         over the group; the spread is the standard deviation of the FD ratio, None for one target.
     """
-    rows, configs = [], []
+    rows, trained = [], []
     for target in {path.resolve(): path for path in targets}.values():  # one given twice is measured once
         images = (in_memory or {}).get(target)
         row = None if again else _known_verdict(target, images, **choices)
         row = row or evaluate(target, **choices | ({} if images is None else {"data": images}))
         rows.append({**row, "target": str(target)})
-        configs.append(_config_of(target))
-    found = [_summary([rows[k] for k in group]) for group in group_by_seed(configs)]
+        run = run_of(_checkpoint(target)) if is_generator(target) else None
+        trained.append(None if run is None else Trained.of(run, row["images_seen"], row.get("hashes")))
+    names = short_names([Path(row["target"]) for row in rows])
+    found = [_summary([rows[k] for k in group], [names[k] for k in group]) for group in group_repeats(trained)]
     return Comparison(sorted(found, key=lambda group: (group["fd_ratio"] is None, group["fd_ratio"])))
 
 
-def group_by_seed(configs: Sequence[Config | None]) -> list[list[int]]:
-    """Return the indices of these configs, those that differ in their seed alone together; None belongs to no group."""
+@dataclass(frozen=True)
+class Trained:
+    """What a run was, as far as it decides which others repeat it.
+
+    Attributes:
+        images_seen: by the generator that is compared.
+        images: what identifies the images it was trained on, and those it was compared with.
+    """
+
+    config: Config
+    images_seen: int
+    images: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, run: RunDirectory, images_seen: int, compared: Mapping[str, Any] | None = None) -> "Trained":
+        """Return what a run was when it had seen so many images; `compared` are the hashes of its verdict."""
+        others = {name: sha256 for name, sha256 in (compared or {}).items() if name != "samples"}
+        return cls(run.config, images_seen, (run.facts().get("data", {}).get("sha256"), *sorted(others.items())))
+
+    def repeats(self, first: "Trained") -> bool:
+        """Return whether both differ in their seed alone, and in lengths by a quarter at most, as equal minutes do."""
+        is_as_long = abs(self.images_seen - first.images_seen) <= first.images_seen / 4
+        return is_as_long and self.images == first.images and is_repeat(self.config, first.config)
+
+
+def group_repeats(runs: Sequence[Trained | None]) -> list[list[int]]:
+    """Return the indices of these runs, those that differ in their seed alone together; None is in no group."""
     groups: list[list[int]] = []
-    for k, config in enumerate(configs):
-        group = next((group for group in groups if _repeats(config, [configs[j] for j in group])), None)
+    for k, own in enumerate(runs):
+        group = next((group for group in groups if _belongs(own, [runs[j] for j in group])), None)
         if group is None:
             groups.append([k])
         else:
@@ -369,10 +396,10 @@ def group_by_seed(configs: Sequence[Config | None]) -> list[list[int]]:
     return groups
 
 
-def _repeats(config: Config | None, known: Sequence[Config | None]) -> bool:
-    """Return whether a config has a seed of its own and is otherwise that of these."""
-    first, seeds = known[0], [one.seed for one in known if one is not None]
-    return config is not None and first is not None and config.seed not in seeds and is_repeat(config, first)
+def _belongs(own: Trained | None, known: Sequence[Trained | None]) -> bool:
+    """Return whether a run has a seed of its own and otherwise repeats these."""
+    first, seeds = known[0], [one.config.seed for one in known if one is not None]
+    return own is not None and first is not None and own.config.seed not in seeds and own.repeats(first)
 
 
 def over_seeds(values: Iterable[float | None]) -> tuple[float | None, float | None]:
@@ -389,7 +416,7 @@ def with_spread(mean: float | None, spread: float | None) -> str:
     return f"{mean:.2f}" if spread is None else f"{mean:.2f} +- {spread:.2f}"
 
 
-def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
     """Return one group of a comparison from the verdicts on its targets."""
 
     def means(field: str) -> dict[str, float]:
@@ -400,7 +427,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
     mean, spread = over_seeds(row["fd_ratio"] for row in rows)
     return {
-        "name": " ".join(Path(row["target"]).name for row in rows),
+        "name": " ".join(names),
         "targets": [row["target"] for row in rows],
         "fd_ratio": mean,
         "spread": spread,
@@ -415,12 +442,6 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _value(found: Any) -> Any:
     """Return a figure itself, or its value for samples where that of real images is stored too."""
     return found["value"] if isinstance(found, dict) else found
-
-
-def _config_of(target: Path) -> Config | None:
-    """Return the config of the run that a target belongs to; None for files of no run."""
-    run = run_of(_checkpoint(target)) if is_generator(target) else None
-    return None if run is None else run.config
 
 
 def _known_verdict(

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -352,6 +352,17 @@ def run_of(generator: Path) -> RunDirectory | None:
     checkpoint = generator.resolve().parent
     is_saved = checkpoint.parent.name == "checkpoints" and CHECKPOINT_NAME.fullmatch(checkpoint.name)
     return open_run(checkpoint.parents[1]) if is_saved and holds_run(checkpoint.parents[1]) else None
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Return the last part of each path, or as many as tell it from the others."""
+    own = [path.resolve().parts for path in paths]
+    others = set(own)
+
+    def is_enough(parts: tuple[str, ...], k: int) -> bool:
+        return k == len(parts) or sum(one[-k:] == parts[-k:] for one in others) == 1
+
+    return ["/".join(parts[-next(k for k in range(1, len(parts) + 1) if is_enough(parts, k)) :]) for parts in own]
 
 
 def holds_run(directory: Path) -> bool:

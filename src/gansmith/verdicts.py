@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _SCALE = "1.00 = as close as other real images"
@@ -107,10 +107,10 @@ class Comparison(list[dict[str, Any]]):
     @property
     def notice(self) -> str:
         """A sentence where the groups cannot be compared; empty where they can."""
-        measured = {(group["verdicts"][0]["data"], group["verdicts"][0]["n"]) for group in self}
+        measured = [(row["data"], row["n"], *_real_images(row)) for row in (group["verdicts"][0] for group in self)]
         return (
-            "FD ratios of different data, or of different numbers of samples, cannot be compared"
-            if len(measured) > 1
+            "FD ratios to different real images, or of different numbers of samples, cannot be compared"
+            if len(set(measured)) > 1
             else ""
         )
 
@@ -122,6 +122,11 @@ class Comparison(list[dict[str, Any]]):
     def _repr_html_(self) -> str:
         note = f"<p>note: {html.escape(self.notice)}</p>" if self.notice else ""
         return f"{html_table(*self.table())}<p>{html.escape(self.legend)}</p>{note}"
+
+
+def _real_images(verdict: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what identifies the images that the FD ratio divides by."""
+    return tuple(verdict.get("hashes", {}).get(part) for part in ("validation", "test"))
 
 
 def html_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -16,12 +16,12 @@ from PIL import Image
 
 from gansmith.config import FIELDS, Config
 from gansmith.data.image_files import open_picture
-from gansmith.evaluation import group_by_seed, over_seeds, with_spread
+from gansmith.evaluation import Trained, group_repeats, over_seeds, with_spread
 from gansmith.models import load_generator
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.pictures.plots import class_rows, draw_classes, draw_curves
 from gansmith.reports.structure import describe_run, draw_structure
-from gansmith.runs import RunDirectory
+from gansmith.runs import RunDirectory, short_names
 from gansmith.sampling import sample
 
 Block = dict[str, Any]
@@ -39,7 +39,8 @@ def compose(runs: Sequence[RunDirectory]) -> tuple[str, list[Block], dict[str, b
     main = runs[0]
     pictures: dict[str, bytes] = {}
     common = _common_count(runs)
-    rows = [_summary(run, common) for run in runs]
+    names = short_names([run.directory for run in runs])
+    rows = [_summary(run, common) | {"name": name} for run, name in zip(runs, names, strict=True)]
     blocks = [
         *_question(main),
         _heading(1, "Experiments"),
@@ -167,7 +168,6 @@ def _summary(run: RunDirectory, n: int | None) -> dict[str, Any]:
     facts, log = run.facts(), run.log
     score = _last_score(run, n=n)
     return {
-        "name": run.directory.resolve().name,
         "seed": run.config.seed,
         "images": max((row["images_seen"] for row in log), default=0),
         "minutes": _seconds(log) / 60,
@@ -213,13 +213,17 @@ def _comparison(runs: Sequence[RunDirectory], rows: Sequence[dict[str, Any]]) ->
 def _experiments(runs: Sequence[RunDirectory], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a line for each group of runs that differ in their seed alone, that of the first run first."""
     lines: list[dict[str, Any]] = []
-    for members in group_by_seed([run.config for run in runs]):
+    trained = [Trained.of(run, row["images"]) for run, row in zip(runs, rows, strict=True)]
+    for members in group_repeats(trained):
         mean, spread = over_seeds(rows[k]["validation_fd_ratio"] for k in members)
-        base = lines[0]["mean"] if lines else None
+        first = trained[members[0]]
+        base = lines[0]["mean"] if lines and first.images == trained[0].images else None
         lines.append(
             {
                 "runs": ", ".join(rows[k]["name"] for k in members),
-                "change": _change(runs[0].config, runs[members[0]].config) if lines else "as described",
+                "change": _change(trained[0], first) if lines else "as described",
+                "is_comparable": first.images == trained[0].images,
+                "repeats": sum(rows[k]["validation_fd_ratio"] is not None for k in members),
                 "images": max(rows[k]["images"] for k in members),
                 "mean": mean,
                 "spread": spread,
@@ -230,11 +234,16 @@ def _experiments(runs: Sequence[RunDirectory], rows: Sequence[dict[str, Any]]) -
     return lines
 
 
-def _change(first: Config, other: Config) -> str:
+def _change(before: Trained, after: Trained) -> str:
     """Return what another experiment chose differently; a recipe's name stands for all of its fields."""
+    first, other = before.config, after.config
     changed = [f"recipe {other.recipe}"] if other.recipe != first.recipe else []
     if not 0.75 <= other.images / first.images <= 1.25:
         changed.append(f"images {_to_text(first.images)} -> {_to_text(other.images)}")
+    elif not 0.75 <= after.images_seen / max(1, before.images_seen) <= 1.25:
+        changed.append(f"trained for {_to_text(after.images_seen)} of {_to_text(other.images)} images")
+    if after.images != before.images and other.data == first.data:
+        changed.append("other training images")
     if changed and other.recipe != first.recipe:
         return ", ".join(changed)
     changed += [
@@ -249,8 +258,10 @@ def _conclusion(line: dict[str, Any], first: dict[str, Any]) -> str:
     """Return what a change did, in one sentence; a difference within the spread over seeds is no effect."""
     if line["mean"] is None or first["mean"] is None:
         return f"{line['change']}: no validation FD ratio, so nothing can be said."
+    if not line["is_comparable"]:
+        return f"{line['change']}: validation FD ratios on other images do not compare."
     difference = line["mean"] - first["mean"]
-    if line["spread"] is None and first["spread"] is None:
+    if min(line["repeats"], first["repeats"]) < 2:
         found = "not repeated with other seeds, so it may be chance"
     elif abs(difference) <= (line["spread"] or 0.0) + (first["spread"] or 0.0):
         found = "no clear difference"

@@ -4,9 +4,9 @@ A dimension is a dict, as JSON holds it: {"choices": [...]}, or {"low", "high", 
 one. What is not given comes from the field's own metadata: the usual range, its scale, its choices.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ def parse_search(texts: Sequence[str]) -> Space:
     given: list[tuple[str, list[str]]] = []
     for word in (word.strip() for text in texts for word in text.split(",")):
         name, equals, value = word.partition("=")
+        if given and not word:
+            raise ConfigError(f"the search of {given[-1][0]} has an empty value; {_FORM}")
         if equals or not given or _begins_a_field(word, given[-1][0]):
             given.append((_field_name(name), [value.strip()] if equals else []))
         else:
@@ -169,13 +171,23 @@ def _range_of(name: str, table: Mapping[str, Any]) -> Dimension:
     dimension: Dimension = {"low": low, "high": high, "scale": scale}
     if "step" in table:
         step = parse_value(name, table["step"])
-        if scale == "log" or not isinstance(step, kind) or not 0 < step <= high - low:
+        if scale == "log" or not isinstance(step, kind) or not 0 < _exact(step) <= _exact(high) - _exact(low):
             raise ConfigError(
                 f"the step of {name} is {step!r}; it must be between 0 and {high - low:g}, and the scale linear"
             )
-        steps = math.floor((high - low) / step + 1e-9)
-        dimension |= {"step": step, "high": low + steps * step}
+        dimension |= {"step": step, "high": _steps(low, high, step)[-1]}
     return dimension
+
+
+def _exact(number: float) -> Decimal:
+    """Return a number as it was written: 0.3 is three tenths, as it is for Optuna."""
+    return Decimal(str(number))
+
+
+def _steps(low: float, high: float, step: float) -> list[Any]:
+    """Return low, low + step and so on up to high, of the type that these have."""
+    count = int((_exact(high) - _exact(low)) // _exact(step)) + 1
+    return [type(low)(_exact(low) + k * _exact(step)) for k in range(count)]
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -200,8 +212,7 @@ def grid_values(name: str, dimension: Dimension) -> list[Any]:
             f"{name} is a range of real numbers, and a grid needs single values; list them, as {flag}=1e-4,1e-3, or "
             f"give a step, as {flag}={low:g}..{high:g}:{(high - low) / 4:g}"
         )
-    count = math.floor((high - low) / (step or 1) + 1e-9) + 1
-    return [low + k * (step or 1) for k in range(count)]
+    return _steps(low, high, step or 1)
 
 
 def to_words(space: Space) -> str:

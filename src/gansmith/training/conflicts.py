@@ -35,8 +35,6 @@ def _has_burn_in(config: Config) -> bool:
 
 # field: whether it has an effect, and what to ask for otherwise.
 NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
-    "clusters": (lambda c: c.conditioning == "clusters", "--conditioning clusters"),
-    "clusters_per_class": (lambda c: c.conditioning == "labels", "--conditioning labels"),
     "d_class_loss": (lambda c: c.classifies, "--conditioning labels, and --d-conditioning auto or projection"),
     "g_class_loss": (lambda c: c.classifies, "--d-class-loss 0.5 and --conditioning labels"),
     "g_rotation_loss": (lambda c: c.d_rotation_loss, "--d-rotation-loss 1"),
