@@ -178,6 +178,21 @@ def test_an_ablation_does_not_either(digit_dir, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_short_trials")
+def test_settings_of_the_environment_belong_to_a_board(gansmith, digit_dir, monkeypatch):
+    monkeypatch.setenv("GANSMITH_G_WIDTH", "16")
+    monkeypatch.setenv("GANSMITH_SIZE", "20")
+    given = ("bench", "recipes", "mlp-small", "--images", "128", "--seeds", "1", "--data-dir", digit_dir, "--json")
+    code, out, _ = gansmith(*given, "--out", "board")
+    board = json.loads(out)
+    assert code == 0 and board["rows"][0]["validation_fd_ratio"] > 1
+    assert board["settings"] == {"images": 128, "data": "mnist", "data_dir": str(digit_dir), "g_width": 16, "size": 20}
+    monkeypatch.setenv("GANSMITH_G_WIDTH", "32")
+    code, _, err = gansmith(*given, "--out", "board")
+    assert code == 2 and "'g_width': 16" in err and "another place" in err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_short_trials")
 def test_a_board_goes_on_with_what_it_lacks(gansmith, digit_dir, tmp_path):
     given = ("--images", "128", "--seeds", "1", "--data-dir", digit_dir, "--out", "board")
     gansmith("bench", "recipes", "mlp-small", *given)

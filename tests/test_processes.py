@@ -406,6 +406,8 @@ def test_a_process_that_dies_ends_the_others_with_a_sentence_and_the_run_continu
     codes, _, err = finish(started, seconds=90)
     assert codes == [1, -signal.SIGKILL]
     assert err[0].count("\n") == 1 and "process 0 of 2 lost the others" in err[0]
+    facts = open_run(tmp_path / "run").facts()
+    assert facts["status"] == "failed" and "lost the others" in facts["reason"]  # not queued again by slurm.sh
     saved = open_run(tmp_path / "run").latest()
     started = start(words, 2)
     wait_until(lambda: open_run(tmp_path / "run").latest() != saved)

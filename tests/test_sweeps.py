@@ -60,7 +60,7 @@ def test_every_step_of_a_range_is_drawn_as_it_is_written(text, values):
         trial = study.ask()
         studies._draw(trial, space)
         found.add(trial.params["beta1"])
-    assert sorted(found) == values
+    assert sorted(found) == pytest.approx(values)
 
 
 def test_python_and_files_give_the_same_spaces(tmp_path):
@@ -251,6 +251,9 @@ def test_a_trial_beyond_the_last_is_not_counted(tmp_path, digit_dir, monkeypatch
     assert not pool.started
     assert [(row["trial"], row["state"]) for row in rows_of(tmp_path / "sweep")] == [(0, "running")]
     assert "1 trial: 1 running" in gs.Sweep(tmp_path / "sweep").report().read_text()
+    monkeypatch.setattr(studies, "next_trial", next_trial)
+    search.run_sweep(tmp_path / "sweep", settings, trials=3, pool=pool)  # as many more as the study lacks
+    assert len(pool.started) == 2 and [row["trial"] for row in rows_of(tmp_path / "sweep")] == [0, 2, 3]
 
 
 def test_studies_of_other_spaces_are_refused(tmp_path):
@@ -449,6 +452,17 @@ def test_sigterm_stops_a_sweep_with_a_sentence(tmp_path, digit_dir):
     assert said[-1] == "stopped; the same command continues the sweep"
     assert signal.getsignal(signal.SIGTERM) == before
     assert [row["state"] for row in rows_of(tmp_path / "sweep")] == ["running"]
+
+
+def test_a_trial_that_is_terminated_stops_the_sweep_with_a_sentence(tmp_path, digit_dir):
+    class Killing(PoolHere):
+        def start(self, task):
+            return {"code": -signal.SIGTERM, "scores": [], "reason": ""}
+
+    said = []
+    with pytest.raises(search.Interrupted):
+        search.run_sweep(tmp_path / "sweep", planned(digit_dir, sampler="random"), pool=Killing(), report=said.append)
+    assert said[-1] == "a trial was ended by SIGTERM; stopped; the same command continues the sweep"
 
 
 def test_failed_trials_are_recorded_with_their_reasons(tmp_path, digit_dir):

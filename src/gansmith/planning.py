@@ -295,7 +295,7 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
             raise
         except ProcessLost as error:
             with suppress(OSError):
-                run.record(status="stopped", reason=str(error))
+                run.record(status="failed", reason=str(error))
             raise
         except (GansmithError, TrainingFailed, OSError):
             raise

@@ -350,6 +350,6 @@ def _answered() -> Iterator[None]:
         said = f" ({reason_of(error)})" if str(error) else ""
         raise ProcessLost(
             f"process {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)} lost the others{said}: most "
-            f"likely one of them ended, or did not answer within {_timeout_s():g} s; the last checkpoint is intact, "
-            "and the same command with --out continues from it (torchrun --max-restarts 3 repeats it by itself)"
+            f"likely one of them ended, or did not answer within {_timeout_s():g} s; the same command with --out "
+            "goes on from the last checkpoint, if there is one (torchrun --max-restarts 3 repeats it by itself)"
         ) from error

@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gansmith.benchmarks.trials import hash_of_images, refuse_other_images, score_trial, train_trials, trial_task
+from gansmith.benchmarks.trials import (
+    hash_of_images,
+    refuse_other_images,
+    score_trial,
+    train_trials,
+    trial_task,
+    with_environment,
+)
 from gansmith.errors import RunError
 from gansmith.evaluation import over_seeds, with_spread
 from gansmith.files import write_json, write_text
@@ -43,7 +50,7 @@ def run_board(
 
     Raises RunError where the folder holds a board of another length, of other choices, or of other images.
     """
-    pool = pool or LocalPool()
+    pool, choices = pool or LocalPool(), with_environment(choices)
     board = open_board(folder, {**length, **choices}, data_sha256=hash_of_images(choices))
     known = {(trial["recipe"], trial["seed"]) for trial in board["trials"]}
     tasks = {}

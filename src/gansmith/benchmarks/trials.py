@@ -4,18 +4,22 @@ Every trial is an ordinary run: it can be resumed, evaluated and exported like a
 validation images, so that comparing recipes never reads test images.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gansmith.config import FIELDS, resolve
 from gansmith.data import load_data
 from gansmith.data.images import split
+from gansmith.data.prepare import Preparation
 from gansmith.errors import GansmithError, RunError
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.models import load_generator
 from gansmith.runs import RunDirectory, holds_run, open_run
 from gansmith.sampling import sample
+from gansmith.training.inputs import preparation
 from gansmith.workers import Interrupted, LocalPool, Pool, run_tasks
 from gansmith.workers.process import Task
 
@@ -24,9 +28,18 @@ FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143  # exit codes of `trai
 Key = TypeVar("Key")
 
 
+def with_environment(choices: Mapping[str, object]) -> dict[str, object]:
+    """Return these fields, and before them those of the environment that change what is learnt, as every trial has."""
+    config = resolve(environ=os.environ, arguments=choices)
+    asked = [name for name, source in config.origins.items() if source == "environment"]
+    found = {name: getattr(config, name) for name in asked if not FIELDS[name].metadata["is_circumstance"]}
+    return {**found, **choices}
+
+
 def hash_of_images(choices: Mapping[str, object]) -> str:
     """Return the SHA-256 of the images that trials with these flags are trained on."""
-    return load_data(str(choices["data"]), data_dir=str(choices.get("data_dir") or "") or None).sha256
+    config = resolve(arguments=choices)
+    return load_data(config.data, data_dir=config.data_dir or None, how=preparation(config)).sha256
 
 
 def refuse_other_images(held: Mapping[str, Any], data_sha256: str, *, named: str) -> None:
@@ -109,20 +122,20 @@ def score_trial(directory: Path) -> dict[str, Any]:
         images, images_per_s: how long and how fast it trained; curve: [images seen, validation FD ratio] on the way.
     """
     run = open_run(directory)
-    scorer = _scorer(run.config.data, run.config.data_dir)
+    scorer = _scorer(run.config.data, run.config.data_dir, preparation(run.config))
     samples, _ = sample(load_generator(directory), seed=0, count=scorer.count)
     return {
         **scorer.score(samples),
-        "images": run.config.images,
+        "images": min(run.images_seen, run.config.images),
         "images_per_s": images_per_s(run),
         "curve": [[row["images_seen"], row["validation_fd_ratio"]] for row in run.validation_scores()],
     }
 
 
 @cache
-def _scorer(data: str, data_dir: str) -> ValidationScorer:
+def _scorer(data: str, data_dir: str, how: Preparation) -> ValidationScorer:
     """Return the scorer of every trial on one data set."""
-    return ValidationScorer(*split(load_data(data, data_dir=data_dir or None)), count=SAMPLES)
+    return ValidationScorer(*split(load_data(data, data_dir=data_dir or None, how=how)), count=SAMPLES)
 
 
 def images_per_s(run: RunDirectory) -> float:

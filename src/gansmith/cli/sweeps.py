@@ -2,6 +2,7 @@
 
 import json as json_
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,7 +129,8 @@ def _search(run: Callable[..., "Sweep"], *, json: bool) -> int:
     except KeyboardInterrupt:
         complain("stopped; the same command continues the sweep")
         return 130
-    return _show(found.directory, found.storage, out=None, best=False, json=json)
+    _show(found.directory, found.storage, out=None, best=False, json=json)
+    return int(all(row["state"] == "failed" for row in found.trials))
 
 
 def _search_of(search: list[str] | None, space: Path | None) -> dict[str, Any]:
@@ -162,7 +164,11 @@ def _show(folder: Path, storage: str | None, *, out: Path | None, best: bool, js
     if best:
         path = out or Path("recipe.toml")
         require_parent(path)
-        print(f"recipe {found.write_recipe(path)}: train it with gansmith train --config {path}")
+        found.write_recipe(path)
+        if json:
+            print(json_.dumps(results.require_best(found.trials, found.settings, folder)))
+        else:
+            print(f"recipe {path}: train it with gansmith train --config {path}")
         return 0
     path = found.report(out)
     rows, settings = found.trials, found.settings
@@ -172,11 +178,15 @@ def _show(folder: Path, storage: str | None, *, out: Path | None, best: bool, js
         ranked = results.best_first(rows, settings)
         print_table(*results.to_table([*ranked, *(row for row in rows if row not in ranked)], settings), width=160)
         print(f"{results.counts(rows)}. {results.saving(rows)}")
-        if any(row["state"] == "running" for row in rows) and not is_locked(folder):
-            print(f"the sweep was stopped before its end; continue with: gansmith sweep {folder} --trials N")
+        is_left = any(row["state"] == "running" for row in rows) and not is_locked(folder)
+        again = shlex.join(["gansmith", "sweep", str(folder), *(["--storage", storage] if storage else [])])
+        if is_left and storage:
+            print(f"trials are running on another machine, or were stopped; continue these with: {again} --trials N")
+        elif is_left:
+            print(f"the sweep was stopped before its end; continue with: {again} --trials N")
         print(f"report {path}")
         if ranked:
-            print(f"best recipe: gansmith sweep {folder} --best --out recipe.toml")
+            print(f"best recipe: {again} --best --out recipe.toml")
     return 0
 
 

@@ -194,7 +194,9 @@ def _comparison(runs: Sequence[RunDirectory], rows: Sequence[dict[str, Any]]) ->
             _text(
                 "Runs that differ by their seed alone repeat one experiment and share a line: mean +- standard "
                 "deviation over seeds. The first line is the experiment shown in full below. An effect is a line's "
-                "mean divided by the first one's: below 1, the change brought images closer to real ones."
+                "mean divided by the first one's: below 1, the change brought images closer to real ones. It counts "
+                "where the means differ by more than both standard deviations together, which without any effect "
+                "happens in one case of five with two seeds each, and of twelve with three."
             ),
             _table(
                 ("experiment", "change", "images", "validation FD ratio", "effect"),

@@ -103,7 +103,7 @@ def draw_curves(rows: Sequence[Row], settings: Mapping[str, Any], shares: Mappin
     drawn = 0
     for row in rows:
         is_done = row["state"] == "finished" and row["validation_fd_ratio"] is not None
-        end = [[PARTS, row["validation_fd_ratio"]]] if is_done else []
+        end = [[PARTS * (row["share"] or 1.0), row["validation_fd_ratio"]]] if is_done else []
         points = [*row["curve"], *end]
         if len(points) < 2 - (row["state"] == "pruned"):
             continue

@@ -30,7 +30,7 @@ def read_rows(study: "Study", folder: Path) -> list[Row]:
     each eighth of its length.
     """
     rows = []
-    for trial in studies.trials_of(study, read_facts(folder)["trials"]):
+    for trial in studies.trials_of(study):
         directory = folder / "runs" / f"{trial.number:04d}"
         row: Row = {"trial": trial.number, "state": studies.state_of(trial), "params": dict(trial.params)}
         row |= {name: trial.user_attrs.get(name) for name in _FIGURES}

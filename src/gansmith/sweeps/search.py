@@ -194,10 +194,18 @@ def run_sweep(
                 for task, ended in run_tasks(search.next_task, pool, should_stop=search.should_stop):
                     search.conclude(task, ended)
         except Terminated:
-            report("stopped; the same command continues the sweep")  # here, for the signal then ends this process
+            report(_STOPPED)
             raise Interrupted(TERMINATED) from None
+        except Interrupted as stopped:
+            if stopped.code == TERMINATED:
+                report(f"a trial was ended by SIGTERM; {_STOPPED}")
+            raise
         except KeyboardInterrupt:
             raise Interrupted(INTERRUPTED) from None
+
+
+# Said before SIGTERM is passed on, which ends this process.
+_STOPPED = "stopped; the same command continues the sweep"
 
 
 class Terminated(KeyboardInterrupt):
@@ -305,10 +313,10 @@ class Search:
                 return task
 
     def _new_trial(self) -> "Trial | None":
-        if len(self.study.get_trials(deepcopy=False)) >= self.trials:
+        if len(studies.trials_of(self.study)) >= self.trials:
             return None
         trial = studies.next_trial(self.study, self.settings, owner=self.owner)
-        if trial.number < self.trials:
+        if sum(one.number < trial.number for one in studies.trials_of(self.study)) < self.trials:
             return trial
         self._tell(trial, "FAIL", reason=studies.SURPLUS)
         return None
@@ -370,13 +378,13 @@ class Search:
         run = open_run(directory)
         scores = run.validation_scores()
         ratio = scores[-1]["validation_fd_ratio"] if scores else None
-        network = load_generator(directory).network
+        network, images = load_generator(directory).network, min(run.images_seen, run.config.images)
         facts: dict[str, Any] = {
             "validation_fd_ratio": ratio,
             "images_per_s": images_per_s(run),
             "g_parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "images": run.config.images,
-            "share": 1.0,
+            "images": images,
+            "share": images / run.config.images,  # less where it stopped early
         }
         if ratio is None:
             self._tell(trial, "FAIL", reason="its validation FD ratio is not finite", **facts)
@@ -398,7 +406,7 @@ class Search:
     def _refuse_all(self, ended: Ended) -> None:
         """Raise GansmithError where the first trials were all refused."""
         self.refused += ended.code == REFUSED
-        finished = [trial for trial in studies.trials_of(self.study, self.trials) if trial.state.is_finished()]
+        finished = [trial for trial in studies.trials_of(self.study) if trial.state.is_finished()]
         if self.refused >= min(MOST_REFUSED, self.trials) and self.refused == len(finished):
             raise GansmithError(
                 f"the first {self.refused} trials were all refused, the last one because: {ended.reason}"

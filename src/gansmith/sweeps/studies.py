@@ -325,10 +325,10 @@ def in_eighths(scores: Sequence[tuple[float, float]]) -> dict[int, float]:
     return {part: math.exp(value) for part, value in found.items() if part < PARTS}
 
 
-def trials_of(study: "Study", count: int) -> list["FrozenTrial"]:
-    """Return the trials of a study that has so many, without those that two machines began beyond the last one."""
+def trials_of(study: "Study") -> list["FrozenTrial"]:
+    """Return the trials of a study, without those that two machines began beyond the last one."""
     found = study.get_trials(deepcopy=False)
-    return [trial for trial in found if trial.number < count or trial.user_attrs.get("reason") != SURPLUS]
+    return [trial for trial in found if trial.user_attrs.get("reason") != SURPLUS]
 
 
 def state_of(trial: "FrozenTrial") -> str:
