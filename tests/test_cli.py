@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, as_flags, flags, write_set
+from conftest import TINY, as_flags, flags, wait_until, write_set
 from PIL import Image
 
 from gansmith import environment
@@ -373,6 +373,9 @@ def test_pictures_of_ones_own_are_trained_on_by_their_path(gansmith, animals, tm
     assert code == 2 and "cow" in err and len(err.strip().splitlines()) == 1
     for words in (("--label", "dog"), ("--label", "1"), ("--label", "1-1"), ("--classes", "dog,cat")):
         assert gansmith("walk", "run", *words, "--steps", "2", "--out", "walk.png")[0] == 0
+    for words in (("--classes", "cat"), ("--classes", "cat,dog", "--label", "cat"), ("--seeds", "12")):
+        code, _, err = gansmith("walk", "run", *words, "--out", "other.png")
+        assert code == 2 and "give two or more" in err and not Path("other.png").exists()
     code, _, err = gansmith("walk", "run", "--label", "cat,dog", "--out", "walk.png")
     assert code == 2 and "label is 'cat,dog', 2 classes; give one" in err
     code, _, err = gansmith("walk", "run", "--label", "10", "--out", "walk.png")
@@ -586,6 +589,15 @@ def test_a_bug_ends_the_process_with_a_traceback():
 def test_an_interrupt_of_any_command_is_130(gansmith, monkeypatch):
     monkeypatch.setattr("gansmith.api.diagnose", Mock(side_effect=KeyboardInterrupt))
     assert gansmith("diagnose", "run") == (130, "", "")
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_nothing_half_written(run_dir, tmp_path):
+    words = [sys.executable, "-m", "gansmith", "sample", run_dir, "--count", "60000", "--out", tmp_path / "many"]
+    process = subprocess.Popen(words)
+    wait_until(lambda: (tmp_path / "many").is_dir())
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM and not (tmp_path / "many").exists()
 
 
 def test_an_interrupt_while_the_command_loads_leaves_no_traceback():

@@ -461,7 +461,14 @@ def test_a_run_with_labels_can_be_handed_in_where_the_rule_is_lifted(run_trainin
     assert json.loads((folder / "evaluation.json").read_text())["labels"] == [1, 3] * 12 + [1]
     with np.load(folder / "data.npz") as arrays:
         assert set(arrays["labels"].tolist()) == {1, 3}
-    assert "with labels on images chosen by them" in (folder / "README.txt").read_text()
+    text = (folder / "README.txt").read_text()
+    assert "with labels on images chosen by them" in text and "Labels: 1, 3." in text
+    lines = text[text.index("With Keras alone") : text.index("Labels:")].splitlines()
+    code = "\n".join(["import json, keras, numpy as np", *(line.strip() for line in lines if line.startswith("    "))])
+    code += "\nassert images.shape == (25, 28, 28, 1)"
+    environment = {**os.environ, "KERAS_BACKEND": "torch", "KERAS_HOME": str(folder / "keras")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 def test_data_that_changed_since_training_is_refused(unlabelled, tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,24 @@ def test_exports_are_described_by_a_manifest_and_a_card(finished, gansmith):
     assert not list(finished.directory.glob(".partial*"))
 
 
+def test_a_card_promises_only_labels_and_files_that_there_are(tmp_path):
+    model = build_model("compact", spec=ImageSpec(28, 1, 9))
+    frequencies = torch.tensor([0, 0, 0, 1, 0, 0, 0, 0, 1]).double() / 2
+    model = replace(model, conditioning=Conditioning(frequencies, 1, True), class_names=tuple("abcdefghi"))
+    EXPORTERS["safetensors"](model, tmp_path / "model")
+    export(tmp_path / "model.safetensors", ["onnx"], tmp_path / "out")
+    card = (tmp_path / "out" / "model-card.md").read_text()
+    for words in ("Trained with 2 labels.", "int64 (N,), 3, 8", "sample(labels=[3, 8])", "Class names: d, i."):
+        assert words in card
+    assert "gansmith sample generator.onnx" in card and "generator.safetensors" not in card
+    assert load_generator(tmp_path / "out" / "generator.onnx").conditioning.known_labels.tolist() == [3, 8]
+    other = replace(model, network=build_model("compact", spec=ImageSpec(28, 1, 9), g_width=8).network)
+    other = replace(other, config=model.config.replace(g_width=8))
+    EXPORTERS["safetensors"](other, tmp_path / "other")
+    found = export(tmp_path / "other.safetensors", ["pt2"], tmp_path / "out")
+    assert set(found) == {"pt2", "onnx"} and "of other weights; export onnx again" in found["onnx"]
+
+
 def test_a_file_alone_reproduces_the_grid_of_its_card(finished, tmp_path, gansmith):
     export(finished.directory, ["safetensors"])
     alone = tmp_path / "alone"
@@ -247,7 +266,7 @@ def test_a_file_alone_reproduces_the_grid_of_its_card(finished, tmp_path, gansmi
     command = next(line for line in (folder / "model-card.md").read_text().splitlines() if "gansmith sample" in line)
     words = [str(alone / word) if "." in word else word for word in command.split()[1:]]
     assert gansmith(*words)[0] == 0
-    assert (alone / "grid.png").read_bytes() == (folder / "grid.png").read_bytes()
+    assert (alone / "again.png").read_bytes() == (folder / "grid.png").read_bytes()
 
 
 @pytest.mark.slow
@@ -285,7 +304,12 @@ def test_mistakes_are_refused_in_one_line(finished, tmp_path, gansmith):
     assert code == 2 and "make it first" in err and not (tmp_path / "no").exists()
     to_keras(build_model("mlp"), tmp_path / "generator")
     code, _, err = gansmith("export", tmp_path / "generator.json", "--format", "pt2")
-    assert code == 2 and "is an export itself" in err
+    assert code == 2 and "is of another library already" in err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "grid.png").write_text("of another program")
+    code, _, err = gansmith("export", finished.directory, "--format", "pt2", "--out", tmp_path / "mine")
+    assert code == 2 and "grid.png that no export wrote" in err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["grid.png"]
     (tmp_path / "file").write_text("")
     code, _, err = gansmith("export", finished.directory, "--format", "pt2", "--out", tmp_path / "file")
     assert code == 2 and "is a file" in err

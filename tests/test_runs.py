@@ -254,3 +254,15 @@ def test_a_written_config_reads_back(tmp_path):
     (tmp_path / "run").mkdir()
     write_config(tmp_path / "run", config)
     assert open_run(tmp_path / "run").config == config
+
+
+def test_a_relative_place_of_images_is_found_from_other_folders(tmp_path, monkeypatch):
+    (tmp_path / "work" / "pictures").mkdir(parents=True)
+    run = create_run(tmp_path / "run", CONFIG.replace(data="pictures", data_dir="pictures"))
+    run.record(working_directory=str(tmp_path / "work"))
+    monkeypatch.chdir(tmp_path / "work")
+    assert open_run(run.directory).config.data_dir == "pictures"
+    monkeypatch.chdir(tmp_path)
+    assert open_run(run.directory).config.data_dir == str(tmp_path / "work" / "pictures")
+    (tmp_path / "work" / "pictures").rmdir()
+    assert open_run(run.directory).config.data_dir == "pictures"

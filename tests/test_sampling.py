@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from gansmith import sampling
 from gansmith.conditioning import Conditioning, conditioned_spec
 from gansmith.config import Config, resolve
 from gansmith.data.images import ImageSpec, to_uint8
 from gansmith.errors import ConfigError, DataError
 from gansmith.networks import NETWORKS
 from gansmith.networks.layers import Dropout
+from gansmith.pictures.grids import grid
 from gansmith.sampling import (
     Model,
     class_walk,
@@ -157,6 +159,12 @@ def test_a_class_walk_passes_each_class_and_leaves_the_generator_alone():
     assert all(torch.equal(value, before[name]) for name, value in model.network.state_dict().items())
     with pytest.raises(ConfigError, match="cannot walk between"):
         class_walk(build_model(conditioning="none"), seed=0, y=[0, 1], steps=2)
+    model.network.requires_grad_(False)
+    for name, layer in list(model.network.named_modules()):
+        if isinstance(layer, torch.nn.Embedding):
+            model.network.set_submodule(name, torch.nn.Identity())
+    with pytest.raises(ConfigError, match="no embeddings .* give the run or its generator.safetensors"):
+        class_walk(model, seed=3, y=[1, 7], steps=5)
 
 
 def test_a_model_samples_by_its_labels_and_as_many_as_are_given():
@@ -166,8 +174,8 @@ def test_a_model_samples_by_its_labels_and_as_many_as_are_given():
     images, labels = sample(model, seed=2, count=3, labels=[3, 1, 4])
     assert np.array_equal(found.images, images.permute(0, 2, 3, 1).numpy())
     assert len(model.sample()) == 25
-    for wrong in ({"count": 0}, {"seed": -1}):
-        with pytest.raises(ConfigError, match="give a count of 1 or more and a seed of 0 or more"):
+    for wrong in ({"count": 0}, {"seed": -1}, {"count": 2.0}, {"count": "3"}, {"count": True}, {"seed": 1.5}):
+        with pytest.raises(ConfigError, match="must be"):
             model.sample(**wrong)
 
 
@@ -190,6 +198,25 @@ def test_samples_are_saved_as_a_grid_an_archive_or_a_folder_of_images(tmp_path, 
     with Image.open(tmp_path / "four" / places[2]) as image:
         assert np.array_equal(np.asarray(image).reshape(28, 28, -1), found.images[2])
     assert found._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_folder_that_is_stopped_half_way_leaves_nothing(tmp_path, monkeypatch):
+    found, made = build_model().sample(8), []
+
+    def stop_at_five(images):
+        made.append(images)
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        return grid(images)
+
+    monkeypatch.setattr(sampling, "grid", stop_at_five)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "notes.txt").touch()
+    for name in ("new", "kept"):
+        made.clear()
+        with pytest.raises(KeyboardInterrupt):
+            found.save(tmp_path / name)
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept", "notes.txt"]
 
 
 def test_classes_have_names_in_requests_and_in_folders(tmp_path):

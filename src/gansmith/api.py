@@ -649,7 +649,8 @@ def report(run: "Run | Path | str", *others: "Run | Path | str", out: Path | str
     """
     from gansmith.reports import write_report
 
-    opened = [open_run(one) for one in (run, *others)]
+    named = [open_run(one) for one in (run, *others)]
+    opened = list({one.directory.resolve(): one for one in named}.values())  # one given twice is one
     refuse_unknown_code(opened)
     path = _writable(opened[0].directory / "report.pdf" if out is None else out)
     write_report(opened, path)
@@ -721,9 +722,10 @@ def write_walk(
     if classes is None:
         images = latent_walk(model, seeds=seeds, steps=steps, label=_one_label(label, model.class_names))
     else:
-        chosen = label_numbers(classes, model.class_names)
-        if not chosen:
-            raise ConfigError(f"classes are {classes!r}; give two or more, such as 3,7")
+        chosen = label_numbers(classes, model.class_names) or []
+        if len(chosen) < 2 or label is not None:
+            also = "" if label is None else " without label, as the walk stays in none"
+            raise ConfigError(f"classes are {classes!r}; give two or more, such as 3,7{also}")
         _refuse_length(len(chosen), steps)
         y = model.conditioning.draw(seed=0, count=len(chosen), labels=chosen)
         images = class_walk(model, seed=seeds[0], y=y.tolist(), steps=steps)

@@ -51,6 +51,13 @@ class Conditioning:
         """The labels that occur; without labels, the clusters."""
         return torch.nonzero(self.label_shares.sum(1)).flatten()
 
+    @property
+    def listing(self) -> str:
+        """The labels that occur, as text: 0 to 9, or 3, 8."""
+        known = self.known_labels.tolist()
+        is_range = 1 < len(known) == known[-1] - known[0] + 1
+        return f"{known[0]} to {known[-1]}" if is_range else ", ".join(map(str, known))
+
     def label_of(self, y: Tensor) -> Tensor:
         """Return (N,) the label of each id, -1 where there are no labels."""
         return y // self.ids_per_class if self.has_labels else torch.full_like(y, -1)
@@ -109,9 +116,7 @@ class Conditioning:
         wrong = [label for label in labels if label not in known]
         if wrong or not labels:
             missing = wrong[0] if wrong else "(none given)"
-            is_range = len(known) > known[-1] - known[0]
-            listing = f"{known[0]} to {known[-1]}" if is_range else ", ".join(map(str, known))
-            raise ConfigError(f"there is no label {missing}; this generator knows {listing}")
+            raise ConfigError(f"there is no label {missing}; this generator knows {self.listing}")
 
 
 UNCONDITIONAL = Conditioning(torch.ones(1, dtype=torch.float64))

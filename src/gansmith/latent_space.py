@@ -48,7 +48,11 @@ class Directions:
 
         A further number of each, which chooses the cluster where a latent is found or exported, stays.
         """
-        z = torch.as_tensor(latents, dtype=torch.float32)
+        z, width = torch.as_tensor(latents, dtype=torch.float32), self.vectors.shape[1]
+        if z.shape[-1] not in (width, width + 1):
+            raise ConfigError(f"latents have {z.shape[-1]} numbers; this generator's have {width}")
+        if len(steps) > len(self.vectors):
+            raise ConfigError(f"steps are {len(steps)}, for {len(self.vectors)} directions; give as many at most")
         moves = torch.tensor(steps, dtype=torch.float32) @ self.vectors[: len(steps)]
         return z + nn.functional.pad(moves, (0, z.shape[-1] - len(moves)))
 

@@ -38,7 +38,7 @@ from gansmith.files import PARTIAL, append_json, read_json, read_metadata, to_js
 
 _MAX_LOG_BYTES = 2**28
 # Of run.json, where readers rely on the type.
-_FACTS = {"status": str, "starts": list, "rollbacks": list, "data": dict, "start_from": dict}
+_FACTS = {"status": str, "working_directory": str, "starts": list, "rollbacks": list, "data": dict, "start_from": dict}
 _NUMBERS = ("d_loss", "g_loss", "images_per_s", "elapsed_s", "validation_fd_ratio", "fd_ratio", "fd", "fd_real", "n")
 _UNWRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOSPC,
@@ -334,7 +334,7 @@ def open_run(directory: Path, *, to_train: bool = False) -> RunDirectory:
     path, damage, latest = directory / "config.toml", "is missing", None
     try:
         if path.is_file():
-            return RunDirectory(directory, load_config(path, written_in=FORMAT))
+            return RunDirectory(directory, _with_place(load_config(path, written_in=FORMAT), directory))
     except DamagedError:
         damage = "is damaged"
         latest = RunDirectory(directory, Config()).latest()
@@ -345,6 +345,15 @@ def open_run(directory: Path, *, to_train: bool = False) -> RunDirectory:
         raise NotFoundError(f"{path} is missing and no checkpoint holds a copy; give a directory that `train` wrote")
     warn_once(f"{path} {damage}; its choices are those of checkpoint {latest.name}")
     return RunDirectory(directory, _config_of(latest))
+
+
+def _with_place(config: Config, directory: Path) -> Config:
+    """Return a run's config with its images where they are found from here: a relative path began where it trained."""
+    place = Path(config.data_dir)
+    if not config.data_dir or place.is_absolute() or place.exists():
+        return config
+    found = Path(RunDirectory(directory, config).facts().get("working_directory", ""), place)
+    return config.replace(data_dir=str(found)) if found.is_absolute() and found.exists() else config
 
 
 def run_of(generator: Path) -> RunDirectory | None:

@@ -4,12 +4,14 @@ Sample k depends on its own seed alone. Sampling runs in float32, in chunks of o
 stored in the file, so sample 17 is the same image whatever else is drawn with it.
 """
 
+import contextlib
 import copy
 import math
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +75,7 @@ class Model:
         chosen = label_numbers(labels, self.class_names)
         if count is None:
             count = 25 if chosen is None else len(chosen)
-        if count < 1 or seed < 0:
-            raise ConfigError(f"count is {count} and seed {seed}; give a count of 1 or more and a seed of 0 or more")
+        refuse_counts(count, seed, None)
         images, found = sample(self, seed=seed, count=count, labels=chosen)
         return Samples.of(images, found, self.class_names)
 
@@ -180,6 +181,10 @@ def numpy_latents(config: Config, *, seed: int, count: int) -> Tensor:
 
 def read_latents(path: Path, *widths: int) -> Tensor:
     """Return (N, one of `widths`) float32 latents from a .npy file; DataError for another shape or type, or damage."""
+    if path.suffix.lower() == ".npz":
+        raise DataError(f"{path} is an archive of arrays; save the latents alone, as a .npy by numpy.save")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path} cannot be read (permission denied); allow it, as with chmod u+r")
     with path.open("rb") as file:
         latents = read_array(file, str(path))
     is_of_maps = latents.ndim > 2 and latents[:1].size == max(latents.shape[1:])  # (count, width, 1, 1)
@@ -250,9 +255,10 @@ def latent_walk(model: Model, *, seeds: Sequence[int], steps: int, label: int | 
     """
     labels = None if label is None else [label]
     ends, y = zip(*(draw_inputs(model, seed=seed, count=1, labels=labels) for seed in seeds), strict=True)
-    path = arcs([*(end[0] for end in ends), ends[0][0]], steps, model.config.latent_distribution)
+    n = -1 if model.conditioning.in_latents else None  # that number is no part of the latent
+    path = arcs([*(end[0, :n] for end in ends), ends[0][0, :n]], steps, model.config.latent_distribution)
     if model.conditioning.in_latents:
-        path[:, -1] = ends[0][0, -1]
+        path = torch.cat([path, ends[0][0, -1:].expand(len(path), 1)], 1)
     return generate(model, path, y[0].expand(len(path)))
 
 
@@ -304,8 +310,13 @@ def with_embeddings(model: Model, ways: Sequence[tuple[int, int, float]]) -> Mod
     """
     G = copy.deepcopy(model.network)
     tables = [layer for layer in G.modules() if isinstance(layer, nn.Embedding)]
-    if not tables or len(model.conditioning) < 2:
+    if len(model.conditioning) < 2:
         raise ConfigError("this generator is unconditional, so it cannot walk between classes; walk between latents")
+    if not tables:
+        raise ConfigError(
+            "this file has no embeddings of classes to walk between; give the run or its generator.safetensors, or "
+            "walk between latents"
+        )
     starts, ends, shares = (torch.tensor(column) for column in zip(*ways, strict=True))
     for table in tables:
         rows = torch.lerp(table.weight[starts], table.weight[ends], shares[:, None])
@@ -391,12 +402,25 @@ def write_samples(
         write_npz(out, images, labels, truncation=truncation)
     else:
         folders = {label: out / name for label, name in folder_names(labels.unique().tolist(), class_names).items()}
+        _write_pictures(images, labels, out, folders, texts)
+
+
+def _write_pictures(images: Tensor, labels: Tensor, out: Path, folders: Mapping[int, Path], texts: Any) -> None:
+    """Write a PNG for each image into the folder of its label; what was written is removed where that is stopped."""
+    written: dict[int, list[Path]] = {label: [] for label in folders}
+    try:
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
-        written = dict.fromkeys(folders, 0)
         for image, label in zip(images.split(1), labels.tolist(), strict=True):
-            (folders[label] / f"{written[label]:05d}.png").write_bytes(to_png(grid(image), **texts))
-            written[label] += 1
+            written[label].append(folders[label] / f"{len(written[label]):05d}.png")
+            written[label][-1].write_bytes(to_png(grid(image), **texts))
+    except BaseException:
+        for path in chain.from_iterable(written.values()):
+            path.unlink(missing_ok=True)
+        for folder in (*folders.values(), out):
+            with contextlib.suppress(OSError):  # others have put something there
+                folder.rmdir()
+        raise
 
 
 def folder_names(labels: Sequence[int], class_names: Sequence[str] = ()) -> dict[int, str]:

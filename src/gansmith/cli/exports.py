@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from gansmith.cli.output import print_table
 from gansmith.errors import ConfigError
-from gansmith.files import require_parent
+from gansmith.files import require_parent, require_writable
 
 Format = Literal["safetensors", "onnx", "keras", "pt2", "web", "all"]
 
@@ -29,7 +29,8 @@ def report(run: Path, /, *others: Path, out: Path | None = None) -> int:
     from gansmith import api
 
     path = api.report(run, *others, out=None if out is None else _checked(out))
-    print(f"report of {1 + len(others)} runs -> {path}" if others else f"report -> {path}")
+    count = len({one.resolve() for one in (run, *others)})
+    print(f"report of {count} runs -> {path}" if count > 1 else f"report -> {path}")
     return 0
 
 
@@ -114,4 +115,5 @@ def handin(
 
 def _checked(out: Path) -> Path:
     require_parent(out)
+    require_writable(out.parent)
     return out

@@ -136,7 +136,8 @@ def walk(
     label
         Class to stay in, a number or a name; by default the one that the first seed draws.
     classes
-        Walk through these classes with one latent instead: cat,dog or 0-9, 2024 or 3,11,12.
+        Walk through these classes with one latent instead: cat,dog or 0-9, 2024 or 3,11,12. Of a run, checkpoint or
+        .safetensors, as other files have no embeddings.
     steps
         Images from one stop to the next.
     out
@@ -144,8 +145,8 @@ def walk(
     """
     from gansmith import api
 
-    is_one = seeds.isdecimal() and len(seeds) < 19
-    stops = [int(seeds)] if is_one and classes is not None else parse_labels(seeds, what="seeds")
+    is_one = seeds.isdecimal() and len(seeds) < 19  # 12 is no 1 and 2 here
+    stops = [int(seeds)] if is_one else parse_labels(seeds, what="seeds")
     written, count = api.write_walk(source, seeds=stops, label=label, classes=classes, steps=steps, out=out)
     print(f"{count} images -> {written}")
     return 0

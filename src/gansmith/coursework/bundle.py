@@ -257,10 +257,11 @@ def _readme(config: Config, model: Model, missing: Sequence[int] | None, seed: i
         ("data.npz", f"{SMALL_SET} of the training images at most, for train.py"),
         ("manifest.json", "SHA-256 of each file"),
     ]
+    counts = "" if missing is None else " and counts its classes"
     listing = [(name, text) for name, text in files if name != "classifier.npz" or missing is not None]
     return f"""A generator of {config.data} images, trained {how} by Gansmith {__version__}.
 
-python evaluation.py   generates the 5x5 grid from latents of seed {seed} and counts its classes
+python evaluation.py   generates the 5x5 grid from latents of seed {seed}{counts}
                        needs: pip install {" ".join(EVALUATION_NEEDS)}
 python train.py        trains the same recipe on the few images in data.npz, by the code in gansmith/
                        needs: pip install {" ".join(TRAINING_NEEDS)}
@@ -290,7 +291,10 @@ def _usage(model: Model, seed: int) -> str:
         f"    z = np.random.normal(size=[{TILES}, {z_dim}])",
     ]
     if model.conditioning.has_labels:
-        lines += ["    images = generator.predict([z, labels])  # int32 (N, 1)"]
+        lines += [
+            '    labels = json.load(open("evaluation.json"))["labels"]  # of the grid; any that is known will do',
+            '    images = generator.predict([z, np.array(labels, dtype="int32")[:, None]])',
+        ]
     else:
         lines += ["    images = generator.predict(z)"]
     lines += [""]
@@ -300,14 +304,28 @@ def _usage(model: Model, seed: int) -> str:
             "into such.",
             "",
         ]
-    if model.conditioning.in_latents and not model.conditioning.has_labels:
-        lines += [
-            f"The last of the {z_dim} numbers of z chooses the cluster, each as often as in the training images.",
-            "Before any image was generated, clusters were put in an order in which the latents of seed",
-            f"{seed} meet {TILES} kinds of training images. Their frequencies stay the same.",
-            "",
-        ]
+    if model.conditioning.has_labels:
+        lines += [*_label_names(model), ""]
+    if model.conditioning.in_latents:
+        what = "sub-cluster of the label" if model.conditioning.has_labels else "cluster"
+        lines += [f"The last of the {z_dim} numbers of z chooses the {what}, each as often as in the training images."]
+        if not model.conditioning.has_labels:
+            kinds = min(TILES, model.config.clusters)
+            lines += [
+                "Before any image was generated, clusters were put in an order in which the latents of seed",
+                f"{seed} meet {kinds} kinds of training images. Their frequencies stay the same.",
+            ]
+        lines += [""]
     return "\n".join(lines)
+
+
+def _label_names(model: Model) -> list[str]:
+    """Return a line for each label, or one for all where they have no names of their own."""
+    known = model.conditioning.known_labels.tolist()
+    names = {label: model.class_name(label) for label in known}
+    if all(name == str(label) for label, name in names.items()):
+        return [f"Labels: {model.conditioning.listing}."]
+    return ["Labels:", *(f"    {label}  {ascii(name)[1:-1]}" for label, name in names.items())]
 
 
 def _reading(config: Config) -> list[tuple[str, str]]:

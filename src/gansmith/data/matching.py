@@ -79,7 +79,8 @@ def fit_pictures(pictures: Any, samples: Tensor, *, resize: str = "crop") -> tup
         shown = "light on dark" if figures.ground < 128 else "dark on light"
         notices.append(f"{_of(inverted, len(found))} turned to the opposite: the generator's images are {shown}")
     if placed:
-        notices.append(f"{_of(placed, len(found))} cropped to what they show, at the size of the generator's")
+        what = "it shows" if len(found) == 1 else "they show"
+        notices.append(f"{_of(placed, len(found))} cropped to what {what}, at the size of the generator's")
     return torch.from_numpy(np.stack(fitted)), tuple(notices)
 
 

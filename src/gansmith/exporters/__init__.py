@@ -21,7 +21,7 @@ from gansmith.exporters.onnx import to_onnx
 from gansmith.exporters.pt2 import to_pt2
 from gansmith.exporters.safetensors import to_safetensors
 from gansmith.exporters.web import to_web
-from gansmith.files import file_sha256, is_named_as_file, write_json
+from gansmith.files import file_sha256, is_named_as_file, require_writable, write_json
 from gansmith.models import find_generator, load_generator
 from gansmith.runs import holds_run, run_of
 from gansmith.sampling import Model
@@ -46,6 +46,8 @@ READERS = {
 
 TOLERANCE = 1e-4  # in [-1, 1], where a grey level is 8e-3; float32 rounding alone reaches 1e-5
 MANIFEST = "manifest.json"
+# Written beside the files of each format; of a folder without a manifest, another program's.
+_OWN_FILES = ("model-card.md", "grid.png", *(f"generator.{name}" for name in ("safetensors", "onnx", "keras", "pt2")))
 
 
 def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dict[str, dict[str, Any] | str]:
@@ -65,15 +67,19 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
     wants_all, exporters = "all" in formats, _chosen(formats)
     file = find_generator(source)
     if file.suffix != ".safetensors":
-        raise GansmithError(f"{file} is an export itself; give the run, or the .safetensors file it was made from")
+        raise GansmithError(f"{file} is of another library already; only a run or a .safetensors file is exported")
     out = out or (source if source.is_dir() else source.parent) / "exports"
     if (out.exists() and not out.is_dir()) or is_named_as_file(out):
         raise GansmithError(f"{out} {'is' if out.exists() else 'is named as'} a file; give a folder with --out")
     if holds_run(out) or run_of(out / file.name):
         raise GansmithError(f"{out} belongs to a run; give a folder of its own with --out")
     earlier = _earlier_formats(out / MANIFEST)
+    foreign = [] if (out / MANIFEST).is_file() else [name for name in _OWN_FILES if (out / name).exists()]
+    if foreign:
+        raise GansmithError(f"{out} holds a {foreign[0]} that no export wrote; give another folder with --out")
     if not out.absolute().parent.is_dir():
         raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to make {out.name} in; make it first")
+    require_writable(out)
     model = load_generator(file)
     entries, refused = {}, {}
     with TemporaryDirectory(prefix=f".partial-{out.name}-", dir=out.absolute().parent) as partial:
@@ -98,7 +104,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
             }
         card = Path(partial, "card")
         card.mkdir()
-        write_card(card, model, file)
+        write_card(card, model, file, entries)
         out.mkdir(exist_ok=True)
         for path in sorted(Path(partial).glob("*/*")):
             if path.is_dir():  # an earlier page, whose folder cannot be replaced as a file is
@@ -106,7 +112,12 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
             os.replace(path, out / path.name)
     # Entries of formats exported before are kept; each has the hash of its weights.
     write_json(out / MANIFEST, {"gansmith": __version__, "formats": {**earlier, **entries}})
-    return {name: entries.get(name) or refused[name] for name in exporters}
+    stale = {
+        name: f"its files in {out} are from an earlier export, of other weights; export {name} again, or remove them"
+        for name, entry in earlier.items()
+        if name not in exporters and entry.get("weights_sha256") != file_sha256(file)
+    }
+    return {name: entries.get(name) or refused[name] for name in exporters} | stale
 
 
 def _chosen(formats: Sequence[str]) -> dict[str, Callable[[Model, Path], float]]:

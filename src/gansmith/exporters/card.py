@@ -1,5 +1,6 @@
 """The model card: what a generator is, what it was trained on, its scores, and a grid of samples to reproduce."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,20 @@ NAMES = {
 }
 
 
-def write_card(folder: Path, model: Model, file: Path) -> None:
+def write_card(folder: Path, model: Model, file: Path, formats: Collection[str]) -> None:
     """Write `model-card.md` and its `grid.png`.
 
     Args:
         file: the generator's; for a checkpoint of a run, the card has the run's data and scores too.
+        formats: that the model was written in.
     """
     write_samples(*sample(model, seed=SEED, count=COUNT), folder / "grid.png")
     run = run_of(file)
     lines = ["# Model card", "", *_network(model), "", "## Data", ""]
     lines += _data(model, run)
     lines += ["", "## Scores", "", *_scores(run, file), "", "## Samples", "", "![25 unchosen samples](grid.png)", ""]
+    lines += [f"Images 0 to {COUNT - 1} of seed {SEED}, not selected.{_again(formats)}", ""]
     lines += [
-        f"Images 0 to {COUNT - 1} of seed {SEED}, not selected. The file alone reproduces them, on the same machine to",
-        "the byte:",
-        "",
-        f"    gansmith sample generator.safetensors --count {COUNT} --seed {SEED} --out grid.png",
-        "",
         "## Recipe",
         "",
         "```toml",
@@ -45,12 +43,23 @@ def write_card(folder: Path, model: Model, file: Path) -> None:
     (folder / "model-card.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def _again(formats: Collection[str]) -> str:
+    """Return how to draw the images of the card again from a file that was exported."""
+    ending = next((name for name in ("safetensors", "onnx", "keras", "pt2") if name in formats), None)
+    if ending is None:
+        return ""
+    exact = "on the same machine to the byte" if ending == "safetensors" else "but for rounding"
+    command = f"gansmith sample generator.{ending} --count {COUNT} --seed {SEED} --out again.png"
+    return f" The file alone reproduces them, {exact}:\n\n    {command}"
+
+
 def _network(model: Model) -> list[str]:
     spec, config = model.spec, model.config
     texts = facts(as_exported(model))
     call, labels, drawn = "G(z)", "", "25"
     if "label" in texts:
-        call, labels, drawn = "G(z, label)", "labels are int32 (N, 1) and ", "labels=[0, 1]"
+        first = model.conditioning.known_labels[:2].tolist()
+        call, labels, drawn = "G(z, label)", "labels are int32 (N, 1) and ", f"labels={first}"
     channels = "1 channel" if spec.channels == 1 else f"{spec.channels} channels"
     return [
         f"A generator of images, {spec.size}x{spec.size} in {channels}, trained by the recipe",
@@ -62,11 +71,17 @@ def _network(model: Model) -> list[str]:
         f"In ONNX, Keras and torch.export, `{call}`:",
         "",
         *(f"- `{name}`: {texts[name]}." for name in ("z", "label", "images") if name in texts),
-        *(["- Class names: " + ", ".join(model.class_names) + "."] if model.class_names else []),
+        *(["- Class names: " + ", ".join(names) + "."] if (names := _class_names(model)) else []),
         "",
         f"In Keras, {labels}images are (N, H, W, C).",
-        f"The safetensors file is Gansmith's own: `gansmith.load(file).sample({drawn})`.",
+        f"Gansmith reads each of these files, and its own safetensors: `gansmith.load(file).sample({drawn})`.",
     ]
+
+
+def _class_names(model: Model) -> list[str]:
+    """Return the names of the labels that the generator knows."""
+    known = model.conditioning.known_labels.tolist()
+    return [model.class_name(label) for label in known if label < len(model.class_names)]
 
 
 def _conditioning(model: Model) -> str:
@@ -75,7 +90,10 @@ def _conditioning(model: Model) -> str:
         return "Trained without labels."
     if not model.conditioning.has_labels:
         return f"Trained without labels, conditioned on {count:,} k-means clusters of the training images."
-    return f"Trained with {count // each} labels" + (f", each of {each} sub-clusters." if each > 1 else ".")
+    known = len(model.conditioning.known_labels)
+    return f"Trained with {known} {'label' if known == 1 else 'labels'}" + (
+        f", each of {each} sub-clusters." if each > 1 else "."
+    )
 
 
 def _data(model: Model, run: RunDirectory | None) -> list[str]:

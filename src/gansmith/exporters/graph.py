@@ -63,7 +63,7 @@ def facts(model: Model) -> dict[str, str]:
         z += "; the last number chooses among clusters of training images" + " of the label" * conditioning.has_labels
     found = {"z": z}
     if conditioning.has_labels:
-        found["label"] = f"int64 (N,), 0 to {len(conditioning) - 1}"
+        found["label"] = f"int64 (N,), {conditioning.listing}"
     return found | {
         "images": f"float32 (N, {spec.channels}, {spec.size}, {spec.size}), from -1 (black) to 1",
         "latent_dim": str(config.latent_dim),

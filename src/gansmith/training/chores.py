@@ -321,6 +321,7 @@ def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:
         reason=None,
         pid=os.getpid(),
         command=starts[0]["command"],
+        working_directory=os.getcwd(),
         starts=list(starts),
         rollbacks=list(state.rollbacks),
         custom=custom_choices(run.config),
