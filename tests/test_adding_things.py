@@ -2,12 +2,15 @@
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import gansmith as gs
 from gansmith.data import DATASETS
+from gansmith.errors import ConfigError
 from gansmith.networks import NETWORKS
 from gansmith.recipes import RECIPES
 from gansmith.runs import open_run
@@ -73,3 +76,25 @@ def test_examples_train_and_sample_from_python(title, file, call, command, tmp_p
     exec(call, names)
     assert open_run(tmp_path / "run").facts()["status"] == "finished"
     assert names["run"].sample(4).images.shape[0] == 4
+
+
+@pytest.mark.slow
+def test_trials_in_processes_of_their_own_see_the_rows_of_the_program(tmp_path, digit_dir):
+    pytest.importorskip("optuna")
+    (file,) = [file for title, file, *_ in EXAMPLES if title == "A loss"]
+    (tmp_path / "mine.py").write_text(file)
+    (name,) = re.findall(r'OBJECTIVES\["(.*?)"\]', file)
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in SCHEDULE.items() if key != "evaluate_every"]
+    words = ["mlp-small", "--objective", name, "--images", LENGTH, "--data-dir", digit_dir, *flags, "--out", "sweep"]
+    words = [sys.executable, "mine.py", "sweep", *words, "--search", "g-lr=1e-4,1e-3", "--sampler", "grid"]
+    done = subprocess.run(list(map(str, words)), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "2 trials: 2 finished" in done.stdout, done.stdout + done.stderr
+    assert open_run(tmp_path / "sweep/runs/0000").facts()["custom"] == {"objective": name}
+
+
+def test_trials_refuse_rows_that_their_processes_cannot_see(monkeypatch, digit_dir):
+    pytest.importorskip("optuna")
+    monkeypatch.setitem(OBJECTIVES, "mine", OBJECTIVES["minimax"])
+    for choices in ({"objective": "mine", "search": "g-lr"}, {"search": "objective=mine,minimax"}):
+        with pytest.raises(ConfigError, match="objective 'mine' is defined by this program.*as python FILE"):
+            gs.sweep("mlp-small", **choices, images=LENGTH, data_dir=str(digit_dir))

@@ -82,6 +82,11 @@ REFUSED = [
     ({"network": "autoencoder"}, "mlp-small", "need each other"),
     ({"network": "plain", "feature_matching": 0.5}, "mlp-small", "gives no features"),
     ({"spectral_norm": True}, "r3gan", "start at zero"),
+    (
+        {"network": "plain", "conditioning": "labels", "d_conditioning": "classifier"},
+        "mlp-small",
+        "has no features to classify",
+    ),
     ({"g_conditioning": "multiplied"}, "default", "compact network"),
     ({"d_conditioning": "multiplied"}, "default", "compact network"),
 ]

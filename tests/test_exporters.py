@@ -6,17 +6,19 @@ import subprocess
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from gansmith.cli.exports import Format
 from gansmith.conditioning import UNCONDITIONAL, Conditioning, conditioned_spec
 from gansmith.config import resolve
 from gansmith.data.images import ImageSpec
 from gansmith.errors import GansmithError
-from gansmith.exporters import EXPORTERS, ON_REQUEST, export
+from gansmith.exporters import EXPORTERS, ON_REQUEST, READERS, export
 from gansmith.exporters.graph import largest_difference
 from gansmith.exporters.keras import to_keras
 from gansmith.exporters.onnx import to_onnx
@@ -237,6 +239,10 @@ def test_exports_are_described_by_a_manifest_and_a_card(finished, gansmith):
         and "`default`" in card
     )
     assert not list(finished.directory.glob(".partial*"))
+
+
+def test_formats_are_named_alike_wherever_they_stand():
+    assert set(get_args(Format)) == {*EXPORTERS, *ON_REQUEST, "all"} and set(READERS) == {*EXPORTERS, *ON_REQUEST}
 
 
 def test_a_card_promises_only_labels_and_files_that_there_are(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import gansmith as gs
-from gansmith.errors import ConfigError
+from gansmith.errors import ConfigError, GansmithError
 
 
 class G(nn.Module):
@@ -294,3 +294,52 @@ def test_arguments_of_another_kind_are_refused_in_one_sentence(trained, call, wo
     with pytest.raises(gs.GansmithError, match=words) as caught:
         call(trained)
     assert "\n" not in str(caught.value)
+
+
+class Noisy(nn.Module):
+    """A generator that adds noise of its own, as StyleGAN's does."""
+
+    def __init__(self, spec, config):
+        super().__init__()
+        self.shape = (spec.channels, spec.size, spec.size)
+        self.rows = nn.Linear(config.latent_dim, spec.channels * spec.size**2)
+
+    def forward(self, z, y):
+        return (self.rows(z) + torch.randn(len(z), self.rows.out_features)).tanh().view(-1, *self.shape)
+
+
+def test_a_generator_that_draws_noise_draws_image_k_again(train):
+    run = train("a", G=Noisy)
+    model = gs.load(run.directory)
+    images, fewer = model.sample(70, seed=3).images, model.sample(5, seed=3).images
+    assert np.array_equal(images[:5], fewer) and np.array_equal(images, model.sample(70, seed=3).images)
+    z = torch.zeros(2, model.config.latent_dim)
+    with torch.no_grad():
+        assert not torch.equal(*model.network(z, torch.zeros(2).long()).split(1))
+    assert gs.export(run.directory, "safetensors").is_dir()
+    with pytest.raises(GansmithError, match="draws random numbers besides its latents.*as safetensors"):
+        gs.export(run.directory, "onnx")
+
+
+@pytest.mark.parametrize(
+    "g_loss",
+    [
+        lambda real, fake: (real.mean() - fake.mean()).square(),
+        lambda real, fake: nn.functional.softplus(real.detach().mean() - fake).mean(),
+    ],
+)
+def test_a_loss_that_reads_real_logits_undeclared_is_refused(train, monkeypatch, g_loss):
+    monkeypatch.setitem(gs.OBJECTIVES, "mine", gs.Objective(gs.OBJECTIVES["minimax"].d_loss, g_loss))
+    with pytest.raises(ConfigError, match="add g_sees_real=True"):
+        train("a", objective="mine")
+
+
+def test_a_loss_may_ask_for_as_many_logits_as_a_batch_has(train, monkeypatch):
+    g_loss = gs.Objective(gs.OBJECTIVES["minimax"].d_loss, lambda real, fake: -fake.topk(16).values.mean())
+    monkeypatch.setitem(gs.OBJECTIVES, "mine", g_loss)
+    assert train("a", objective="mine", batch_size=16).images_seen == 192
+
+
+def test_a_classifier_needs_a_discriminator_in_halves(train):
+    with pytest.raises(ConfigError, match="has no features to classify"):
+        train("a", conditioning="labels", d_conditioning="classifier")

@@ -23,7 +23,7 @@ MAX_NAME = 64
 NAME = re.compile(rf"(?!-)[A-Za-z0-9._-]{{1,{MAX_NAME}}}")
 NAME_RULE = f"a name is 1 to {MAX_NAME} letters (a to z), digits, dots, underscores, and dashes after the first"
 # Variables that start like a field's and are none: places, and how long processes wait for each other.
-RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE", "GANSMITH_TIMEOUT")
+RESERVED_VARIABLES = ("GANSMITH_DATA", "GANSMITH_CACHE", "GANSMITH_OFFLINE", "GANSMITH_TIMEOUT", "GANSMITH_PROGRAM")
 ACTIVATIONS = ("default", "relu", "leaky-relu", "elu", "selu", "silu", "gelu", "tanh")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 OPTIMIZER_NAMES = ("adam", "adamw", "rmsprop", "sgd", "soap")

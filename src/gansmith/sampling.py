@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from gansmith.files import folder_name, replacing, require_place, to_path, write
 from gansmith.isolation import torch_defaults
 from gansmith.networks.layers import Dropout
 from gansmith.pictures.grids import enlarge, grid, to_png
-from gansmith.randomness import rng
+from gansmith.randomness import rng, seeded
 
 CHUNK = 64  # images per pass; smaller requests are padded
 
@@ -216,9 +217,10 @@ def generate(model: Model, latents: Tensor, y: Tensor) -> Tensor:
     """Return uint8 (N, C, H, W) images for latents (N, latent_dim) and class ids (N,).
 
     Dropout in the generator stays on, as a second source of randomness; an image's mask is a function of its latent.
-    Source: arXiv:1611.07004, section 3.2.1.
+    Source: arXiv:1611.07004, section 3.2.1. So is what a network of a program's own draws, one image at a time.
     """
     drawn, device = [], device_of(model.network)
+    network = partial(_one_by_one, model.network) if draws_noise(model) else model.network
     dropouts = [layer for layer in model.network.modules() if isinstance(layer, Dropout)]
     for z, ids in zip(latents.split(CHUNK), y.split(CHUNK), strict=True):
         n = len(z)
@@ -228,12 +230,35 @@ def generate(model: Model, latents: Tensor, y: Tensor) -> Tensor:
         for layer in dropouts:
             layer.sources = sources
         try:
-            images = model.network(z.to(device), ids.to(device))
+            images = network(z.to(device), ids.to(device))
         finally:
             for layer in dropouts:
                 layer.sources = None
         drawn.append(to_uint8(images[:n]).contiguous().cpu())
     return torch.cat(drawn) if drawn else torch.empty(0, model.spec.channels, model.spec.size, model.spec.size).byte()
+
+
+def draws_noise(model: Model) -> bool:
+    """Return whether a network of a program's own draws random numbers as it generates, besides its latents."""
+    layers = list(model.network.modules())
+    is_known = all(type(layer).__module__.partition(".")[0] in ("torch", "gansmith") for layer in layers)
+    if is_known or any(layer.training for layer in layers):  # in training, statistics of the batch would change
+        return False
+    z, y = torch.zeros(2, model.config.latent_dim), torch.zeros(2, dtype=torch.int64)
+    device, images = device_of(model.network), []
+    for k in range(2):
+        with torch.no_grad(), seeded(rng("noise", k)):
+            images.append(model.network(z.to(device), y.to(device)))
+    return not torch.equal(*images)
+
+
+def _one_by_one(network: nn.Module, z: Tensor, y: Tensor) -> Tensor:
+    """Return images that are each drawn alone, with random numbers that its latent seeds."""
+    drawn = []
+    for row, own in zip(z.split(1), y.split(1), strict=True):
+        with seeded(rng("noise", row.cpu().numpy().tobytes().hex())):
+            drawn.append(network(row, own))
+    return torch.cat(drawn)
 
 
 def sample(model: Model, *, seed: int, count: int, labels: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 from gansmith.benchmarks.trials import (
     hash_of_images,
     refuse_other_images,
+    refuse_unseen,
     score_trial,
     train_trials,
     trial_task,
@@ -80,6 +81,7 @@ def run_ablation(
     if seeds < 2:
         raise ConfigError(f"seeds is {seeds}; an interval needs 2 or more, such as 3")
     choices = with_environment(choices)
+    refuse_unseen(resolve(recipe, arguments=choices))
     variants: dict[str, dict[str, Any]] = {COMPLETE: {}} | {
         name: neutral_fields(recipe, name, choices) for name in without
     }

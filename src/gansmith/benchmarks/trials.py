@@ -10,18 +10,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gansmith.config import FIELDS, resolve
+from gansmith.config import FIELDS, Config, resolve
 from gansmith.data import load_data
 from gansmith.data.images import split
 from gansmith.data.prepare import Preparation
-from gansmith.errors import GansmithError, RunError
+from gansmith.errors import ConfigError, GansmithError, RunError
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.models import load_generator
 from gansmith.runs import RunDirectory, holds_run, open_run
 from gansmith.sampling import sample
 from gansmith.training.inputs import preparation
+from gansmith.training.own_rows import custom_choices
 from gansmith.workers import Interrupted, LocalPool, Pool, run_tasks
-from gansmith.workers.process import Task
+from gansmith.workers.process import Task, own_program
 
 SAMPLES = 10_000
 FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143  # exit codes of `train`
@@ -34,6 +35,17 @@ def with_environment(choices: Mapping[str, object]) -> dict[str, object]:
     asked = [name for name, source in config.origins.items() if source == "environment"]
     found = {name: getattr(config, name) for name in asked if not FIELDS[name].metadata["is_circumstance"]}
     return {**found, **choices}
+
+
+def refuse_unseen(config: Config) -> None:
+    """Raise ConfigError for rows that this program defined where the processes that train cannot run it."""
+    own = custom_choices(config)
+    if own and own_program() is None:
+        what, name = next(iter(own.items()))
+        raise ConfigError(
+            f"the {what} {name!r} is defined by this program, which the processes of trials do not see; define it in a "
+            "file that ends by calling gansmith.cli.main, and start the trials as python FILE (docs/adding-things.md)"
+        )
 
 
 def hash_of_images(choices: Mapping[str, object]) -> str:

@@ -109,14 +109,14 @@ def inspect(
 
 def _refuse_inspection(path: Path, out: Path) -> None:
     """Raise GansmithError for a data set's name, and for a preview that would be one of the pictures."""
-    from gansmith.data import BUILT_IN_DATASETS
+    from gansmith.data import DATASETS
     from gansmith.data.pictures import OWN_NAMES, is_own
     from gansmith.errors import ConfigError
 
     require_parent(out)
     if out.is_file() and not is_own(out):
         raise ConfigError(f"{out} exists and is no preview of ours; name another file with --out")
-    if str(path) in BUILT_IN_DATASETS and not path.exists():
+    if str(path) in DATASETS and not path.exists():
         raise ConfigError(f"{path} is a data set's name; what it holds says: gansmith data check {path}")
     if out.name not in OWN_NAMES and path.is_dir() and out.resolve().is_relative_to(path.resolve()):
         raise ConfigError(

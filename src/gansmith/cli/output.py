@@ -1,6 +1,7 @@
 """What several commands print."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,14 @@ Json = Annotated[bool, Parameter(name="--json", negative=())]  # the flag of com
 def is_first_process() -> bool:
     """Return whether this is process 0 of those that torchrun started, or the only one."""
     return int(os.environ.get("WORLD_SIZE", 1)) < 2 or os.environ.get("RANK", "0") == "0"
+
+
+def command_name() -> str:
+    """Return how this command is called: by its name, or as a program with rows of its own."""
+    from gansmith.workers.process import own_program
+
+    program = own_program()
+    return "gansmith" if program is None else f"python {shlex.quote(os.path.relpath(program))}"
 
 
 def say(progress: str, line: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from gansmith.cli.output import say
+from gansmith.cli.output import command_name, say
 from gansmith.config import FIELDS, Config, resolve
 
 if TYPE_CHECKING:
@@ -197,8 +197,9 @@ def _summarise(run: "Run", progress: str) -> None:
         ("generator", f"checkpoints/{checkpoint.name}/generator.safetensors"),
     ):
         lines.append(f"{name:<12} {run.directory / path}")
-    lines.append(f"evaluate     gansmith evaluate {directory}")
-    lines.append(f"more samples gansmith sample {directory} --count 100 --out more.png")
+    command = command_name()
+    lines.append(f"evaluate     {command} evaluate {directory}")
+    lines.append(f"more samples {command} sample {directory} --count 100 --out more.png")
     for line in lines:
         say(progress, line)
 

@@ -69,17 +69,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
     if file.suffix != ".safetensors":
         raise GansmithError(f"{file} is of another library already; only a run or a .safetensors file is exported")
     out = out or (source if source.is_dir() else source.parent) / "exports"
-    if (out.exists() and not out.is_dir()) or is_named_as_file(out):
-        raise GansmithError(f"{out} {'is' if out.exists() else 'is named as'} a file; give a folder with --out")
-    if holds_run(out) or run_of(out / file.name):
-        raise GansmithError(f"{out} belongs to a run; give a folder of its own with --out")
-    earlier = _earlier_formats(out / MANIFEST)
-    foreign = [] if (out / MANIFEST).is_file() else [name for name in _OWN_FILES if (out / name).exists()]
-    if foreign:
-        raise GansmithError(f"{out} holds a {foreign[0]} that no export wrote; give another folder with --out")
-    if not out.absolute().parent.is_dir():
-        raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to make {out.name} in; make it first")
-    require_writable(out)
+    earlier = _formats_in(out, file)
     model = load_generator(file)
     entries, refused = {}, {}
     with TemporaryDirectory(prefix=f".partial-{out.name}-", dir=out.absolute().parent) as partial:
@@ -131,6 +121,22 @@ def _hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file in a folder by its path from there."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+
+
+def _formats_in(out: Path, file: Path) -> dict[str, Any]:
+    """Return the manifest's entries in a folder for exports; GansmithError where this file cannot be exported there."""
+    if (out.exists() and not out.is_dir()) or is_named_as_file(out):
+        raise GansmithError(f"{out} {'is' if out.exists() else 'is named as'} a file; give a folder with --out")
+    if holds_run(out) or run_of(out / file.name):
+        raise GansmithError(f"{out} belongs to a run; give a folder of its own with --out")
+    earlier = _earlier_formats(out / MANIFEST)
+    foreign = [] if (out / MANIFEST).is_file() else [name for name in _OWN_FILES if (out / name).exists()]
+    if foreign:
+        raise GansmithError(f"{out} holds a {foreign[0]} that no export wrote; give another folder with --out")
+    if not out.absolute().parent.is_dir():
+        raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to make {out.name} in; make it first")
+    require_writable(out)
+    return earlier
 
 
 def _earlier_formats(path: Path) -> dict[str, Any]:

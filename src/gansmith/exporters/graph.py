@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from gansmith.errors import GansmithError
 from gansmith.networks.layers import Dropout
-from gansmith.sampling import Model, draw_latents
+from gansmith.randomness import rng, seeded
+from gansmith.sampling import Model, draw_latents, draws_noise
 from gansmith.signature import ExportedGenerator
 
 DISTRIBUTIONS = {"normal": "standard normal numbers", "uniform": "numbers, uniform in [-1, 1]"}
@@ -25,6 +26,11 @@ def trace(model: Model) -> torch.export.ExportedProgram:
 
     Raises GansmithError for a generator that samples with dropout: in a graph, an image's mask would depend on others.
     """
+    if draws_noise(model):
+        raise GansmithError(
+            "this generator draws random numbers besides its latents, which no other format can reproduce; export it "
+            "as safetensors"
+        )
     if any(isinstance(layer, Dropout) for layer in model.network.modules()):
         raise GansmithError(
             "this generator samples with dropout, which no other format can reproduce; export it as safetensors"
@@ -85,7 +91,11 @@ def largest_difference(model: Model, generate: Generate) -> float:
     """Return the largest difference of any pixel in [-1, 1] between G's images and those of an exported generator."""
     z = draw_latents(model.config, seed=0, count=CHECKED_IMAGES)
     labels = torch.linspace(0, len(model.conditioning) - 1, CHECKED_IMAGES).round().long()
-    found, expected = generate(z, labels), model.network(z, labels)
+    images = []
+    for draw in (generate, model.network):
+        with seeded(rng("noise")):  # which a network of a program's own may draw
+            images.append(draw(z, labels))
+    found, expected = images
     if found.shape != expected.shape:
         shapes = f"{tuple(found.shape)}, not {tuple(expected.shape)}"
         raise RuntimeError(f"the exported generator's images have shape {shapes}: a bug in the exporter")

@@ -24,6 +24,7 @@ from gansmith.benchmarks.trials import (
     has_failed,
     images_per_s,
     is_finished,
+    refuse_unseen,
     trial_task,
 )
 from gansmith.config import resolve
@@ -32,7 +33,7 @@ from gansmith.files import PARTIAL, read_json, write_json
 from gansmith.models import load_generator
 from gansmith.runs import holds_run, is_locked, locked, open_run
 from gansmith.sweeps import studies
-from gansmith.sweeps.space import Space, to_words
+from gansmith.sweeps.space import TABLES, Space, to_words
 from gansmith.training.chores import scores_in
 from gansmith.training.inputs import choose_images
 from gansmith.workers import Ended, Interrupted, Pool, run_tasks
@@ -78,6 +79,10 @@ def plan_sweep(
     if not space:
         raise ConfigError("there is nothing to search; give fields, such as --search g-lr,network=compact,r3gan")
     config = resolve(recipe, file=file, environ=os.environ, arguments=choices)
+    for name in TABLES.keys() & space.keys():
+        for value in space[name]["choices"]:
+            refuse_unseen(config.replace(**{name: value}))
+    refuse_unseen(config)
     given = {name: getattr(config, name) for name, origin in config.origins.items() if origin != "recipe"}
     given.pop("recipe", None)
     both = [name for name in space if name in given]

@@ -183,6 +183,15 @@ def _rotation_loss_without_head(config: Config, objective: Objective, D: nn.Modu
     )
 
 
+def _classifier_without_features(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    if config.d_conditioning != "classifier" or config.conditioning == "none" or hasattr(D, "features"):
+        return None
+    return (
+        f"d_conditioning is 'classifier', but D of the {config.network} network has no features to classify; choose "
+        "projection or another network"
+    )
+
+
 def _matching_without_features(config: Config, objective: Objective, D: nn.Module) -> str | None:
     if not config.feature_matching or hasattr(D, "features"):
         return None
@@ -216,5 +225,6 @@ CONFLICTS: tuple[Conflict, ...] = (
     _class_loss_without_classifier,
     _rotation_loss_without_head,
     _uneven_shares,
+    _classifier_without_features,
     _matching_without_features,
 )

@@ -16,6 +16,7 @@ from gansmith.training.conflicts import gradient_penalties
 from gansmith.training.inputs import TrainingData
 from gansmith.training.losses import BUILT_IN_OBJECTIVES, OBJECTIVES
 from gansmith.training.state import start_networks
+from gansmith.training.techniques import build_techniques
 
 
 def custom_choices(config: Config) -> dict[str, str]:
@@ -41,7 +42,7 @@ def refuse_own_shapes(config: Config, data: TrainingData) -> None:
     """
     own = custom_choices(config)
     if "objective" in own:
-        _refuse_losses(config.objective)
+        _refuse_losses(config.objective, config.batch_size)
     if "network" not in own:
         return
     networks = start_networks(config, data.spec, data.conditioning.codes)
@@ -55,12 +56,23 @@ def refuse_own_shapes(config: Config, data: TrainingData) -> None:
         _refuse_shape(config, "G(z, y)", images, (2, data.spec.channels, data.spec.size, data.spec.size))
         images = images.float()
         _refuse_shape(config, "D(images, y)", networks.D(images, y), (2,))
+        _refuse_halves(config, networks.D, images, y, len(data.conditioning) // data.conditioning.ids_per_class)
         if gradient_penalties(config) and not _can_be_penalised(networks.D, images, y):
             raise ConfigError(
                 f"network {config.network!r}: D's gradient at images does not depend on its parameters, so gradient "
                 f"penalties ({', '.join(gradient_penalties(config))}) have no effect; use operations that can be "
                 "differentiated twice, or set the penalties to 0"
             )
+
+
+def _refuse_halves(config: Config, D: Any, images: Tensor, y: Tensor, labels: int) -> None:
+    """Raise ConfigError where D's two halves, if it has them, return other shapes than (N,) and (N, labels)."""
+    if not hasattr(D, "features"):
+        return
+    features = D.features(images, y)
+    _refuse_shape(config, "D.score(features, y)", D.score(features, y), (2,))
+    if build_techniques(config, D).wants_classes:
+        _refuse_shape(config, "D.classify(features)", D.classify(features), (2, labels))
 
 
 def _can_be_penalised(D: nn.Module, images: Tensor, y: Tensor) -> bool:
@@ -75,24 +87,26 @@ def _can_be_penalised(D: nn.Module, images: Tensor, y: Tensor) -> bool:
     return any(gradient is not None for gradient in found)
 
 
-def _refuse_losses(name: str) -> None:
-    """Raise ConfigError where an objective's losses are no numbers that depend on the logits."""
+def _refuse_losses(name: str, count: int) -> None:
+    """Raise ConfigError where an objective's losses of `count` logits are no numbers that depend on the logits."""
     objective = OBJECTIVES[name]
+    numbers = rng("logits")
+    real, other, fake = (torch.randn(count, generator=numbers).requires_grad_() for _ in range(3))
     for which in ("d_loss", "g_loss"):
         with torch.enable_grad():
-            real, fake = (torch.zeros(4, requires_grad=True) for _ in range(2))
             value = getattr(objective, which)(real, fake)
         if not isinstance(value, Tensor) or value.shape != () or not value.requires_grad:
             found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             if isinstance(value, Tensor) and value.shape == ():
                 found = "a number that does not depend on the logits"
             raise ConfigError(
-                f"objective {name!r}: {which} of four logits is {found}; it must be one number that depends on "
+                f"objective {name!r}: {which} of {count} logits is {found}; it must be one number that depends on "
                 "them, such as a mean"
             )
         if which == "g_loss" and not objective.g_sees_real:
             (at_real,) = torch.autograd.grad(value, real, allow_unused=True)
-            if at_real is not None and at_real.any():
+            is_equal = torch.equal(value, objective.g_loss(other, fake)) or not bool(value.isfinite())
+            if not is_equal or (at_real is not None and at_real.any()):
                 raise ConfigError(
                     f"objective {name!r}: g_loss depends on the logits of real images; add g_sees_real=True to its "
                     "Objective, without which G's step does not compute them"

@@ -21,7 +21,7 @@ from typing import Any
 from gansmith import runs
 from gansmith.errors import NotFoundError, RunError
 from gansmith.files import read_json, write_json, write_text
-from gansmith.workers.process import last_said
+from gansmith.workers.process import last_said, with_own_program
 
 FOLDER = ".studio"
 MAX_WAITING = 50
@@ -177,7 +177,7 @@ class Jobs:
 
     def _start(self, path: Path) -> None:
         (path / "started").touch()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = with_own_program({**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
         with (path / "output.log").open("ab") as log:
             self.processes[path.name] = subprocess.Popen(
                 [sys.executable, "-P", "-m", "gansmith.web.trainer", str(path)],

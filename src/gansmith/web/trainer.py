@@ -13,6 +13,7 @@ from gansmith import runs
 from gansmith.cli import main as run_command_line
 from gansmith.errors import RunError
 from gansmith.files import read_json, write_json
+from gansmith.workers.process import define_own_rows
 
 _LOOK_S = 0.3
 
@@ -23,6 +24,7 @@ def train(folder: Path) -> int:
         sys.argv = ["gansmith", *map(str, read_json(folder / "job.json")["words"])]
         threading.Thread(target=_watch, args=(folder / "stop",), daemon=True).start()
         code = 130
+        define_own_rows()
         try:
             run_command_line()
         except SystemExit as ended:

@@ -8,12 +8,13 @@ import contextlib
 import io
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -26,8 +27,35 @@ STOP_S = 60.0  # for a training to finish its step and save
 # Variables that torchrun sets: a training of its own is none of those that torchrun started.
 _OF_TORCHRUN = re.compile(r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*)")
 _CHILD = (
-    "from gansmith.workers.process import stop_with_input; stop_with_input(); from gansmith.cli import main; main()"
+    "from gansmith.workers.process import define_own_rows, stop_with_input; stop_with_input(); define_own_rows(); "
+    "from gansmith.cli import main; main()"
 )
+PROGRAM = "GANSMITH_PROGRAM"  # environment variable: the file that stands for the command
+
+
+def own_program() -> Path | None:
+    """Return the file that runs in place of `gansmith`, with rows of its own, as docs/adding-things.md says."""
+    if PROGRAM in os.environ:
+        return Path(os.environ[PROGRAM])
+    program, command = sys.modules.get("__main__"), sys.modules.get("gansmith.cli")
+    file = getattr(program, "__file__", None)
+    if file is None or command is None or not any(value is command.main for value in vars(program).values()):
+        return None
+    return Path(file).absolute()
+
+
+def with_own_program(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process that trains, in which `define_own_rows` finds the program of this one."""
+    program = own_program()
+    return {**environment, **({PROGRAM: str(program)} if program else {})}
+
+
+def define_own_rows() -> None:
+    """Run the file that stands for the command as a module, so that its rows are in their tables."""
+    path = os.environ.get(PROGRAM, "")
+    if path and Path(path).is_file():
+        sys.path.insert(0, str(Path(path).parent))
+        runpy.run_path(path, run_name="__gansmith__")
 
 
 @dataclass(frozen=True)
@@ -112,7 +140,8 @@ class TrainingProcess:
         unpack(packed, self.directory)
 
     def _start(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not _OF_TORCHRUN.fullmatch(name)}
+        kept = {name: value for name, value in os.environ.items() if not _OF_TORCHRUN.fullmatch(name)}
+        environment = with_own_program(kept)
         if self.threads:
             environment["OMP_NUM_THREADS"] = str(self.threads)
         output: IO[bytes] | int = STANDARD_ERROR
