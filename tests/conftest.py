@@ -3,6 +3,7 @@
 import gzip
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ DATA_DIR = Path(os.environ.setdefault("WHOLE_DATA_SETS", os.environ.get("GANSMIT
 os.environ["GANSMITH_OFFLINE"] = "1"
 for _name in ("GANSMITH_DATA", "XDG_CACHE_HOME"):
     os.environ.pop(_name, None)
+_STATE = tempfile.TemporaryDirectory(prefix="gansmith-tests-")
+os.environ["XDG_STATE_HOME"] = _STATE.name
 
 from gansmith.cli import main  # noqa: E402
 from gansmith.config import Config, resolve  # noqa: E402

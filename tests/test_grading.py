@@ -297,6 +297,18 @@ def test_a_process_that_leaves_its_session_ends_with_the_others(name, place):
     assert outcome.ended == "" and not alive
 
 
+REMOVED_FILES = """
+import os, time
+kept = []
+for k in range(40):
+    kept.append(open(f"f{k}", "wb"))
+    os.unlink(f"f{k}")
+    kept[-1].write(bytes(9_000_000))
+    kept[-1].flush()
+time.sleep(30)
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "ended"),
     [
@@ -305,6 +317,13 @@ def test_a_process_that_leaves_its_session_ends_with_the_others(name, place):
         (FORK_BOMB, "too many processes"),
         ("open('large', 'wb').write(bytes(30_000_000))", "crashed"),
         ("while True:\n    print('x' * 1_000_000)", "too much disk"),
+        ("print('ok')\nimport sys\nsys.exit(96)", "crashed"),
+        ("print('needs numpy, which is not installed here')\nimport sys\nsys.exit(96)", "crashed"),
+        (
+            "import mmap, time\nm = mmap.mmap(-1, 3 << 30)\nwhile True:\n    m.write(bytes(1 << 26))\ntime.sleep(30)",
+            "out of memory",
+        ),
+        (REMOVED_FILES, "too much disk"),
         pytest.param("import time\ntime.sleep(60)", "out of time", marks=pytest.mark.slow),
         pytest.param("while True: pass", "out of time", marks=pytest.mark.slow),
     ],

@@ -24,7 +24,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 import uvicorn
-from conftest import TINY, wait_until
+from conftest import TINY, flags, wait_until
 from PIL import Image
 from starlette.requests import Request
 from uvicorn.server import ServerState
@@ -35,12 +35,13 @@ from gansmith.config import FIELDS, resolve
 from gansmith.data import BUILT_IN_DATASETS
 from gansmith.data.pictures import ENDINGS
 from gansmith.errors import ConfigError, DataError, NotFoundError, RunError
+from gansmith.files import write_json
 from gansmith.networks import BUILT_IN_NETWORKS
 from gansmith.runs import create_run
 from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import train_events
 from gansmith.training.losses import BUILT_IN_OBJECTIVES
-from gansmith.web import answers, guard, records, routes, streams, uploads, worker
+from gansmith.web import answers, guard, records, routes, streams, trainer, uploads, worker
 from gansmith.web import server as web_server
 from gansmith.web.guard import NOTEBOOKS, TooLarge, host_name, own_hosts
 from gansmith.web.jobs import MAX_WAITING, Jobs
@@ -787,7 +788,7 @@ def test_a_training_that_is_refused_leaves_nothing(server, root):
     jobs.hold(True)
     try:
         for k in range(MAX_WAITING):
-            jobs.add(["list"], run=f"waiting-{k}", title="")
+            jobs.add(["evaluate"], run=f"waiting-{k}", title="")
         status, _, data = server.ask("POST", "/api/v1/jobs", b'{"minutes": 1}')
         assert status == 400 and "50 trainings are waiting" in json.loads(data)["error"]["message"]
         assert not list(root.glob("0002*")) and jobs.is_held
@@ -799,7 +800,7 @@ def test_a_training_that_is_refused_leaves_nothing(server, root):
 def test_many_trainings_are_added_at_once(tmp_path):
     jobs = Jobs(tmp_path)
     with ThreadPoolExecutor(12) as pool:
-        found = list(pool.map(lambda k: jobs.add(["list"], run=f"run-{k}", title=""), range(12)))
+        found = list(pool.map(lambda k: jobs.add(["evaluate"], run=f"run-{k}", title=""), range(12)))
     assert sorted(job["id"] for job in found) == [job["id"] for job in jobs.all()] == [f"{k:04d}" for k in range(1, 13)]
 
 
@@ -1066,11 +1067,11 @@ def test_what_a_run_is_not_shared_as_is_said(server):
     assert status == 404 and "choose one of web-page.zip" in json.loads(data)["error"]["message"]
 
 
-def test_the_queue_runs_one_command_after_the_other_in_processes_that_any_server_finds(tmp_path):
-    """With commands that need no torch; trainings are the same to the queue."""
+def test_the_queue_runs_one_command_after_the_other_in_processes_that_any_server_finds(tmp_path, digit_dir):
     jobs = Jobs(tmp_path)
-    serving = ["studio", str(tmp_path / "other"), "--port=0"]
-    wanted = {"a": ["list", "recipes"], "b": serving, "c": serving, "d": ["train", "--nosuch=1"]}
+    long = ["train", "mlp-small", *flags(images=10**7), "--data-dir", str(digit_dir), "--progress=plain"]
+    wanted = {name: [*long, "--out", str(tmp_path / name)] for name in "bc"}
+    wanted = {"a": ["train", "--help"], **wanted, "d": ["train", "--nosuch=1"]}
     ids = {name: jobs.add(words, run=name, title=name)["id"] for name, words in wanted.items()}
 
     def state(name: str) -> str:
@@ -1082,12 +1083,12 @@ def test_the_queue_runs_one_command_after_the_other_in_processes_that_any_server
         return path.read_text() if path.exists() else ""
 
     wait_until(lambda: state("a") == "ended", seconds=30)
-    assert jobs.find(ids["a"])["code"] == 0 and "mlp-small" in output("a")
-    wait_until(lambda: state("b") == "running" and "http://" in output("b"), seconds=30)
+    assert jobs.find(ids["a"])["code"] == 0 and "--minutes" in output("a")
+    wait_until(lambda: state("b") == "running" and "of 10,000,000" in output("b"), seconds=60)
     assert [job["state"] for job in Jobs(tmp_path).all()] == ["ended", "running", "queued", "queued"]
     assert Jobs(tmp_path).stop(ids["b"])["is_stopping"]
     wait_until(lambda: state("b") == "ended", seconds=30)
-    wait_until(lambda: state("c") == "running" and "http://" in output("c"), seconds=30)
+    wait_until(lambda: state("c") == "running" and "of 10,000,000" in output("c"), seconds=60)
     jobs.processes[ids["c"]].kill()
     wait_until(lambda: state("c") == "ended", seconds=30)
     assert jobs.find(ids["c"])["message"] == "its process was killed, or its machine went down"
@@ -1246,3 +1247,58 @@ def test_a_queue_is_stopped_and_started_by_one_at_a_time(tmp_path, monkeypatch):
     queue.add(["train"], run="0002", title="two")
     queue.tick(lambda: False)
     assert len(started) == 1
+
+
+# Folders of runs that come from others.
+
+
+def test_a_job_that_no_studio_of_this_user_queued_is_never_run(tmp_path):
+    jobs, ran = Jobs(tmp_path / "runs"), tmp_path / "ran"
+    (tmp_path / "runs").mkdir()
+    words = ["train", "mlp-small", "--images", "64", "--out", str(ran)]
+    own = jobs.add(words, run="a", title="t")
+    stored = json.loads((jobs.folder / own["id"] / "job.json").read_text())
+    assert own["state"] == "queued"
+    for number, job in enumerate(
+        (
+            {"words": words, "run": "a", "title": "t"},
+            {**stored, "words": [*words, "--seed", "7"]},
+            {**stored, "signature": None},
+            stored,  # of another number
+        ),
+        start=11,
+    ):
+        (jobs.folder / f"{number:04d}").mkdir()
+        write_json(jobs.folder / f"{number:04d}" / "job.json", job)
+    for number, job in enumerate(
+        (
+            {},
+            {**stored, "words": ["grade", "."]},
+            {**stored, "words": "train"},
+            {**stored, "run": "../a"},
+            {**stored, "run": 5},
+        ),
+        start=21,
+    ):
+        (jobs.folder / f"{number:04d}").mkdir()
+        write_json(jobs.folder / f"{number:04d}" / "job.json", job)
+    states = {job["id"]: job["state"] for job in jobs.all()}
+    assert states == {own["id"]: "queued", **dict.fromkeys(("0011", "0012", "0013", "0014"), "ended")}
+    assert "was not queued by a studio of this user" in jobs.find("0011")["message"]
+    shutil.move(tmp_path / "runs", tmp_path / "moved")
+    assert [job["state"] for job in Jobs(tmp_path / "moved").all()] == ["ended"] * 5
+    (tmp_path / "bad").mkdir()
+    write_json(tmp_path / "bad" / "job.json", {"words": ["grade", "."], "run": "a", "title": "t"})
+    with pytest.raises(RunError, match="holds no training"):
+        trainer.train(tmp_path / "bad")
+
+
+def test_one_run_of_another_program_hides_no_others(tmp_path):
+    root = tmp_path / "runs"
+    for name in ("good", "bad"):
+        create_run(root / name, resolve("mlp-small"))
+    row = json.dumps({"images_seen": 64, "images_per_s": 5.0, "elapsed_s": 1.0})
+    for line in (row[:-2] + "0" * 401 + "}", row.replace("64", "9" * 401)):
+        (root / "bad" / "log.jsonl").write_text(f"{row}\n{line}\n{row}\n")
+        cards = [records.card(root, name) for name in ("good", "bad")]
+        assert [card["id"] for card in cards] == ["good", "bad"]

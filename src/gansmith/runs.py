@@ -40,6 +40,7 @@ _MAX_LOG_BYTES = 2**28
 # Of run.json, where readers rely on the type.
 _FACTS = {"status": str, "working_directory": str, "starts": list, "rollbacks": list, "data": dict, "start_from": dict}
 _NUMBERS = ("d_loss", "g_loss", "images_per_s", "elapsed_s", "validation_fd_ratio", "fd_ratio", "fd", "fd_real", "n")
+_LARGEST = 1e18  # of a number in a row that a reader can trust
 _UNWRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOSPC,
 )  # fmt: skip
@@ -471,11 +472,12 @@ def _parse_rows(text: str, path: Path) -> Iterator[dict[str, Any]]:
         if isinstance(row, dict) and type(row.get("images_seen")) is int and _is_well_typed(row):
             yield row
         else:
-            warn_once(f"{path} has a broken line, skipped: {line:.40}")
+            warn_once(f"{path} has a broken line, skipped: {line[:40]!r}")
 
 
 def _is_well_typed(row: Mapping[str, Any]) -> bool:
     """Return whether the values of a row have the types that its readers rely on."""
     texts = [row.get(key) for key in ("failure", "message") if row.get("kind") in ("failure", "rollback")]
     numbers = [row.get(key) for key in _NUMBERS]
-    return all(isinstance(text, str) for text in texts) and all(isinstance(n, int | float | None) for n in numbers)
+    is_sound = all(n is None or (isinstance(n, int | float) and abs(n) < _LARGEST) for n in numbers)
+    return is_sound and all(isinstance(text, str) for text in texts) and abs(row["images_seen"]) < _LARGEST

@@ -4,7 +4,7 @@ import json as json_
 from pathlib import Path
 from typing import Any, Literal
 
-from gansmith.cli.output import Json
+from gansmith.cli.output import Json, printable
 from gansmith.config import resolve
 
 
@@ -68,7 +68,7 @@ def diagnose(run: Path, /, *, json: Json = False) -> int:
     from gansmith import api
 
     found = api.diagnose(run)
-    print(json_.dumps(found) if json else found)
+    print(json_.dumps(found) if json else printable(str(found)))
     return 0
 
 

@@ -29,6 +29,11 @@ def command_name() -> str:
     return "gansmith" if program is None else f"python {shlex.quote(os.path.relpath(program))}"
 
 
+def printable(text: str) -> str:
+    """Return text without what a terminal would take for commands."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
+
+
 def say(progress: str, line: str) -> None:
     """Print a line for people, in process 0; scripts that read JSON get it on the other stream."""
     if is_first_process():
@@ -37,7 +42,7 @@ def say(progress: str, line: str) -> None:
 
 def complain(sentence: str) -> None:
     """Print what went wrong on stderr."""
-    print(f"gansmith: {sentence}", file=sys.stderr)
+    print(f"gansmith: {printable(sentence)}", file=sys.stderr)
 
 
 def console(width: int) -> "Console":
@@ -56,5 +61,5 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, width: 
 
     table = Table(*header, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(escape("" if cell is None else printable(str(cell))) for cell in row))
     console(width).print(table)

@@ -10,6 +10,7 @@ import errno
 import gzip
 import lzma
 import math
+import os
 import re
 import shutil
 import stat
@@ -151,7 +152,8 @@ def naming_damage(path: Path) -> Iterator[None]:
 def _inner_name(name: str, path: Path) -> str:
     """Return a name inside an archive with forward slashes, relative. Raises DataError where it leads out of it."""
     inner = re.sub(r"^([A-Za-z]:)?(\./|/)+", "", name.replace("\\", "/"))
-    if ".." in inner.split("/"):
+    is_elsewhere = os.name == "nt" and ":" in inner  # a drive, or a stream of another file
+    if ".." in inner.split("/") or is_elsewhere:
         raise DataError(f"{path} holds {name[:80]!r}, which leads out of it; pack it again from inside its folder")
     return inner
 

@@ -34,7 +34,7 @@ from gansmith.grading.measures import (
 )
 from gansmith.grading.sandbox import Outcome, copy_fonts, run_bounded
 from gansmith.grading.settings import COMMON_SEEDS, TILES, Settings
-from gansmith.grading.worker import GENERATOR_FILES, NO_GENERATOR, NO_LIBRARY, SCRIPT
+from gansmith.grading.worker import GENERATOR_FILES, NO_GENERATOR, SCRIPT
 from gansmith.metrics.classes import CONFIDENT
 from gansmith.metrics.evaluators import find_evaluators, knows_classes
 from gansmith.metrics.features import Evaluator
@@ -360,7 +360,7 @@ def _seed(ran: Ran, settings: Settings) -> tuple[int | None, str]:
 
 def _lacks_library(outcome: Outcome | None) -> bool:
     """Return whether a process ended since a library is not installed here, which is no fault of the hand-in."""
-    return outcome is not None and outcome.code == NO_LIBRARY
+    return outcome is not None and outcome.ended == "library missing"
 
 
 def _result(row: Mapping[str, Any], settings: Settings) -> str:
@@ -369,8 +369,9 @@ def _result(row: Mapping[str, Any], settings: Settings) -> str:
     if row["error"]:
         return "no hand-in" if row["is_empty"] else "cannot be read"
     if draw.ended:
-        by_code = {NO_GENERATOR: "no generator", NO_LIBRARY: draw.reason}
-        return str(by_code.get(draw.code, draw.ended))
+        if _lacks_library(draw):
+            return str(draw.reason)
+        return "no generator" if draw.code == NO_GENERATOR else str(draw.ended)
     failed = "" if script is None or not script.ended else f"{SCRIPT}: {script.ended}"
     failed = script.reason if _lacks_library(script) else failed
     found = {

@@ -215,6 +215,8 @@ def _write(files: Iterable[tuple[str, Path | bytes]], target: Path, room: _Room)
     for name, content in files:
         room.take(len(content) if isinstance(content, bytes) else content.stat().st_size)
         path = target / name
+        if not path.resolve().is_relative_to(target.resolve()):
+            raise DataError(f"its file {name[:80]!r} leads out of it")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, bytes):

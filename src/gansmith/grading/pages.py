@@ -141,6 +141,7 @@ def _csv(lines: Sequence[Sequence[str]]) -> str:
 
 def _plain(cell: str) -> str:
     """Return a cell that no spreadsheet takes for a formula."""
+    cell = re.sub(r"([;,\t\r\n]\s*)(?=[=+@-])", r"\1'", cell)  # where a semicolon or a tab parts cells, too
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 

@@ -20,6 +20,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -54,23 +55,25 @@ _PROBE = "import sys, gansmith.grading.worker; open('prefix', 'w').write(sys.bas
 
 # For sh: makes every file system read-only but $1, hides the folders $2, leaves of those in $3 only those in $4 (a line
 # each), and runs what follows, as a child: the first process of a namespace does not end by the signal that limits its
-# time. Exits with 125 where some file system could not be made read-only.
+# time. Exits with 125 where some file system could not be made read-only. With -n, mount keeps no
+# list of mounts in /run, which users may not write.
 _UNSHARED = r"""
 work=$1; hidden=$2; closed=$3; kept=$4; shift 4; umask 022; set -f; k=0; IFS='
 '
-mount --make-rprivate / && mount -t tmpfs -o size=64m tmpfs /dev/shm && mount --bind "$work" "$work" || exit 125
-for folder in $kept; do mkdir /dev/shm/$((k += 1)) && mount --bind "$folder" /dev/shm/$k || exit 125; done
-for folder in $closed; do mount -t tmpfs -o mode=755,size=1m tmpfs "$folder" || exit 125; done
+mount -n --make-rprivate / && mount -n -t tmpfs -o size=64m tmpfs /dev/shm || exit 125
+mount -n --bind "$work" "$work" || exit 125
+for folder in $kept; do mkdir /dev/shm/$((k += 1)) && mount -n --bind "$folder" /dev/shm/$k || exit 125; done
+for folder in $closed; do mount -n -t tmpfs -o mode=755,size=1m tmpfs "$folder" || exit 125; done
 k=0
 for folder in $kept; do
-    mkdir -p "$folder" && mount --move /dev/shm/$((k += 1)) "$folder" && rmdir /dev/shm/$k || exit 125
+    mkdir -p "$folder" && mount -n --move /dev/shm/$((k += 1)) "$folder" && rmdir /dev/shm/$k || exit 125
 done
-for folder in $hidden; do if [ -d "$folder" ]; then mount -t tmpfs -o ro tmpfs "$folder" || exit 125; fi; done
+for folder in $hidden; do if [ -d "$folder" ]; then mount -n -t tmpfs -o ro tmpfs "$folder" || exit 125; fi; done
 unset IFS
 while read -r _ target _; do
-    mount -o remount,bind,ro "$(printf %b "$target")" 2>/dev/null
+    mount -n -o remount,bind,ro "$(printf %b "$target")" 2>/dev/null
 done < /proc/self/mounts
-mount -o remount,bind,rw "$work" && mount -o remount,bind,rw /dev/shm || exit 125
+mount -n -o remount,bind,rw "$work" && mount -n -o remount,bind,rw /dev/shm || exit 125
 for open in $(awk '{flags[$2] = $4} END {for (on in flags) if (flags[on] ~ /^rw/) print on}' /proc/self/mounts); do
     open=$(printf %b "$open")
     case $open in "$work"|/proc|/dev/shm) ;; *) exit 125 ;; esac
@@ -187,7 +190,7 @@ SANDBOXES: dict[str, Callable[[Path, Sequence[Path]], list[str]]] = {
 }
 MEANING = {
     "bubblewrap": "no network, no files but the system's and its own, none of them written but its own",
-    "unshare": "no network, no files written but its own; it can read this user's files",
+    "unshare": "no network, no files written but its own; it can read this user's files, and reach this user's sockets",
     "limits": "time, memory and processes are limited; THE NETWORK AND ALL FILES OF THIS USER ARE OPEN TO IT",
 }
 
@@ -219,10 +222,13 @@ def find_sandbox(wanted: str = "auto") -> str:
 def works(name: str) -> bool:
     """Return whether the worker can be loaded in a sandbox of this name, by the user as whom hand-ins run."""
     with TemporaryDirectory(prefix="gansmith-") as folder:
-        work = Path(folder).resolve()
+        place = Path(folder).resolve()
+        place.chmod(0o711)
+        work = place / "0"  # in a folder that is hidden, as hand-ins are
+        work.mkdir()
         environment = _environment(work)
         hand_over(work)
-        command = [*SANDBOXES[name](work, ()), sys.executable, "-P", "-c", _PROBE]
+        command = [*SANDBOXES[name](work, (place,)), sys.executable, "-P", "-c", _PROBE]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             done = subprocess.run(
                 command, cwd=work, env=environment, capture_output=True, timeout=30, stdin=subprocess.DEVNULL
@@ -348,7 +354,7 @@ def _watch(
             return "out of memory", f"its processes take more than {settings.memory_mb:,} MB"
         if now - looked_at > DISK_S:
             looked_at = now
-            if _is_over(work, settings.disk_mb << 20):
+            if _is_over(work, settings.disk_mb << 20, found):
                 return "too much disk", f"it writes more than {settings.disk_mb:,} MB or {MAX_FILES:,} files"
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(WATCH_S)
@@ -379,19 +385,42 @@ def _memory(process: Any) -> int:
     import psutil
 
     with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(OSError, ValueError):  # its own share of what it has mapped together with others, too
+            parts = dict(
+                line.split(":") for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+            )
+            return sum(int(parts[name].split()[0]) << 10 for name in ("Pss_Anon", "Pss_Shmem") if name in parts)
         found = process.memory_info()
         return int(found.rss - getattr(found, "shared", 0))
     return 0
 
 
-def _is_over(folder: Path, most: int) -> bool:
-    """Return whether the files in a folder take more than so many bytes, or are too many."""
-    total = count = 0
+def _is_over(folder: Path, most: int, processes: Sequence[Any]) -> bool:
+    """Return whether the files in a folder, and those removed that processes keep open, take too many bytes."""
+    total, count = _removed_bytes(folder, processes), 0
     for size in _sizes(folder):
         total, count = total + size, count + 1
         if total > most or count > MAX_FILES:
             return True
     return False
+
+
+def _removed_bytes(folder: Path, processes: Sequence[Any]) -> int:
+    """Return the bytes of files on the disk of a folder that processes have removed and keep open."""
+    kept: dict[int, int] = {}
+    disk = folder.stat().st_dev
+    for process in processes:
+        with contextlib.suppress(OSError):
+            opened = [found for entry in os.scandir(f"/proc/{process.pid}/fd") if (found := _stat_of(entry.path))]
+            removed = [one for one in opened if one.st_nlink == 0 and stat.S_ISREG(one.st_mode)]
+            kept |= {one.st_ino: one.st_blocks * 512 for one in removed if one.st_dev == disk}
+    return sum(kept.values())
+
+
+def _stat_of(path: str) -> os.stat_result | None:
+    with contextlib.suppress(OSError):
+        return os.stat(path)
+    return None
 
 
 def _sizes(folder: Path) -> Iterator[int]:
@@ -451,8 +480,11 @@ def _reason(code: int, text: str) -> tuple[str, str]:
         return "", ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1][:240] if lines else "it printed nothing"
-    if code in (NO_LIBRARY, REFUSED):
-        return "library missing" if code == NO_LIBRARY else "generator refused", last
+    if code == REFUSED:
+        return "generator refused", last
+    needed = re.fullmatch(r"needs ([A-Za-z_][A-Za-z0-9_]{0,60}), which is not installed here", last)
+    if code == NO_LIBRARY and needed and find_spec(needed[1]) is None:  # a hand-in may end with this code, too
+        return "library missing", last
     number = -code if code < 0 else code - 128
     if number == getattr(signal, "SIGXCPU", 0):
         return "out of time", "it takes more of a core's time than allowed"

@@ -7,13 +7,17 @@ and end. One training runs at a time, also beside those that other programs run 
 """
 
 import contextlib
+import functools
+import hmac
+import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from gansmith.files import read_json, write_json, write_text
 from gansmith.workers.process import last_said, with_own_program
 
 FOLDER = ".studio"
+COMMANDS = ("train", "resume", "evaluate")
 MAX_WAITING = 50
 FULL_BYTES = 2**20  # free; a disk with less is full
 _KEPT = 100  # of those that have ended
@@ -58,10 +63,16 @@ class Jobs:
                 job = read_json(path / "job.json")
             except (OSError, ValueError):
                 continue
-            found.append({**job, "id": path.name, **self._state(path)})
+            if is_job(job):
+                found.append({**job, "id": path.name, **self._state(path, job)})
         return found
 
-    def _state(self, path: Path) -> dict[str, Any]:
+    def _signature(self, name: str, job: Mapping[str, Any]) -> str:
+        """Return what only a studio of this user can write beside a job of this directory."""
+        said = json.dumps([str(self.root.resolve()), name, job["words"], job["run"]])
+        return hmac.new(_key(), said.encode("utf-8", "surrogatepass"), "sha256").hexdigest()
+
+    def _state(self, path: Path, job: Mapping[str, Any]) -> dict[str, Any]:
         if (path / "result.json").is_file():
             try:
                 code = read_json(path / "result.json").get("code")
@@ -77,7 +88,10 @@ class Jobs:
         if runs.is_locked(path):
             return {"state": "running", "is_stopping": (path / "stop").exists()}
         if not (path / "started").exists():
-            return {"state": "queued"}
+            if hmac.compare_digest(str(job.get("signature")).encode(), self._signature(path.name, job).encode()):
+                return {"state": "queued"}
+            why = "it was not queued by a studio of this user in this folder, so it is not run; queue it again"
+            return {"state": "ended", "code": None, "message": why}
         process = self.processes.get(path.name)
         is_young = not (path / "reaped").exists() and abs(time.time() - (path / "started").stat().st_mtime) < _START_S
         if process.poll() is None if process else is_young:
@@ -111,13 +125,14 @@ class Jobs:
             number = max(number, int((self.folder / "last").read_text()))
         path = self.folder / f"{number + 1:04d}"
         path.mkdir(parents=True)
+        job = {**job, "signature": self._signature(path.name, job)}
         try:
             write_json(path / "job.json", job)
             write_text(self.folder / "last", path.name)
         except OSError:
             shutil.rmtree(path, ignore_errors=True)
             raise
-        return {**job, "id": path.name, **self._state(path)}
+        return {**job, "id": path.name, **self._state(path, job)}
 
     def find(self, job_id: str) -> dict[str, Any]:
         """Return a job; NotFoundError where there is none."""
@@ -187,6 +202,32 @@ class Jobs:
                 env=environment,
                 start_new_session=True,  # Ctrl-C in the server's terminal ends the server alone
             )
+
+
+def is_job(job: Mapping[str, Any]) -> bool:
+    """Return whether this is what a studio writes: words of a command that it gives, and the name of a run here."""
+    words, run = job.get("words"), job.get("run")
+    if not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
+        return False
+    is_name = isinstance(run, str) and run not in ("", ".", "..") and not set(run) & {"/", "\\", "\0"}
+    return is_name and words[0] in COMMANDS and isinstance(job.get("title"), str)
+
+
+@functools.cache
+def _key() -> bytes:
+    """Return this user's secret for the queue; it lies outside of any folder of runs, which may come from others."""
+    import platformdirs
+
+    key = secrets.token_bytes(32)
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: without a home
+        path = Path(platformdirs.user_state_dir("gansmith", appauthor=False)).absolute() / "studio-key"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                file.write(key)
+        is_own = not hasattr(os, "getuid") or (path.stat().st_uid == os.getuid() and not path.stat().st_mode & 0o077)
+        return (path.read_bytes() if is_own else b"") or key
+    return key  # what is queued is then forgotten with this process
 
 
 def _remove_if_empty(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import os
 import shlex
 import time
@@ -20,6 +21,8 @@ from gansmith.recipes import RECIPES
 from gansmith.runs import RunDirectory
 from gansmith.verdicts import Verdict
 from gansmith.web.shares import SHARES
+
+logger = logging.getLogger("gansmith")
 
 # Files of a run directory that may be looked at, each with its kind.
 FILES = {
@@ -120,6 +123,10 @@ def _card(path: Path, stamp: Stamp) -> dict[str, Any]:
         return _card_of(runs.open_run(path))
     except (GansmithError, OSError) as error:
         return {"id": path.name, "status": "unreadable", "error": without_path(str(error), path), "failures": []}
+    except Exception:  # one run of another program must not hide all others
+        logger.exception("%s cannot be shown", path)
+        said = "its files hold what Gansmith never writes; the terminal of the studio says more"
+        return {"id": path.name, "status": "unreadable", "error": said, "failures": []}
 
 
 def _card_of(run: RunDirectory) -> dict[str, Any]:

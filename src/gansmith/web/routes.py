@@ -342,7 +342,8 @@ _FILES = StaticFiles(check_dir=False)  # which compares versions
 
 def _file(request: Request, path: Path, kind: str) -> Response:
     """Return a file of a run that is no link out of it; nothing where the browser has this version."""
-    if not path.is_file() or path.resolve().parent != path.parent.resolve():
+    run = path.parent.parent if path.parent.name == "samples" else path.parent
+    if not path.is_file() or path.resolve() != run.resolve() / path.relative_to(run):
         raise NotFoundError(f"there is no {path.name} in this run")
     found = _Snapshot(path, media_type=kind, headers={"cache-control": "no-cache"}, stat_result=path.stat())
     is_known = _FILES.is_not_modified(found.headers, request.headers)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -29,6 +30,8 @@ from gansmith.web.guard import EVERY_ADDRESS, Guard, host_name, is_loopback
 from gansmith.web.jobs import FOLDER, Jobs
 from gansmith.web.remote import Worker
 from gansmith.web.routes import ENDPOINTS, PREFIX, Studio, problem
+
+logger = logging.getLogger("gansmith")
 
 STATIC = Path(__file__).parent / "static"
 PAGES = ("/", "/new", "/explore", "/compare", "/learn", "/runs/{run}", "/explore/{run}")
@@ -97,8 +100,12 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
 async def _keep_time(studio: Studio) -> None:
     """Start queued trainings, and end the worker when it is not used."""
     while True:
-        with contextlib.suppress(GansmithError, OSError):  # a runs directory that is gone for the moment
+        try:
             await asyncio.to_thread(studio.jobs.tick, partial(_is_busy, studio))
+        except (GansmithError, OSError):  # a runs directory that is gone for the moment
+            pass
+        except Exception:  # of odd files: the queue must go on
+            logger.exception("the queue of trainings failed")
         for worker in (studio.worker, studio.slow_worker):
             await worker.end_if_unused()
         await asyncio.sleep(_TICK_S)

@@ -13,6 +13,7 @@ from gansmith import runs
 from gansmith.cli import main as run_command_line
 from gansmith.errors import RunError
 from gansmith.files import read_json, write_json
+from gansmith.web.jobs import is_job
 from gansmith.workers.process import define_own_rows
 
 _LOOK_S = 0.3
@@ -21,7 +22,10 @@ _LOOK_S = 0.3
 def train(folder: Path) -> int:
     """Train the job in a folder to its end, or until a file `stop` appears in it; returns the command's exit code."""
     with runs.locked(folder):
-        sys.argv = ["gansmith", *map(str, read_json(folder / "job.json")["words"])]
+        job = read_json(folder / "job.json")
+        if not is_job(job):
+            raise RunError(f"{folder} holds no training of a studio")
+        sys.argv = ["gansmith", *job["words"]]
         threading.Thread(target=_watch, args=(folder / "stop",), daemon=True).start()
         code = 130
         define_own_rows()
