@@ -711,8 +711,12 @@ def close_name(name: str, allowed: Sequence[str]) -> str | None:
 def is_repeat(config: Config, first: Config) -> bool:
     """Return whether two runs are of one plan but for the seed; its length may differ by a quarter, as by minutes."""
     neutral = {name: field.default for name, field in FIELDS.items() if field.metadata["is_circumstance"]}
-    is_as_long = abs(config.images - first.images) <= first.images / 4
-    return is_as_long and config.replace(**neutral) == first.replace(**neutral)
+    return is_as_long(config.images, first.images) and config.replace(**neutral) == first.replace(**neutral)
+
+
+def is_as_long(images: int, first: int) -> bool:
+    """Return whether lengths differ by a quarter at most, as those of equal minutes do."""
+    return abs(images - first) <= first / 4
 
 
 def _unknown(name: str, allowed: Iterable[str], what: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gansmith.config import Config, is_repeat
+from gansmith.config import Config, is_as_long, is_repeat
 from gansmith.data import load_data
 from gansmith.data.arrays import Arrays, opaque
 from gansmith.data.folders import split_of
@@ -380,8 +380,8 @@ class Trained:
 
     def repeats(self, first: "Trained") -> bool:
         """Return whether both differ in their seed alone, and in lengths by a quarter at most, as equal minutes do."""
-        is_as_long = abs(self.images_seen - first.images_seen) <= first.images_seen / 4
-        return is_as_long and self.images == first.images and is_repeat(self.config, first.config)
+        is_alike = self.images == first.images and is_as_long(self.images_seen, first.images_seen)
+        return is_alike and is_repeat(self.config, first.config)
 
 
 def group_repeats(runs: Sequence[Trained | None]) -> list[list[int]]:

@@ -345,7 +345,7 @@ def open_run(directory: Path, *, to_train: bool = False) -> RunDirectory:
     if latest is None:
         raise NotFoundError(f"{path} is missing and no checkpoint holds a copy; give a directory that `train` wrote")
     warn_once(f"{path} {damage}; its choices are those of checkpoint {latest.name}")
-    return RunDirectory(directory, _config_of(latest))
+    return RunDirectory(directory, _with_place(_config_of(latest), directory))
 
 
 def _with_place(config: Config, directory: Path) -> Config:

@@ -16,12 +16,11 @@ from scipy.special import stdtrit
 from gansmith.benchmarks.trials import (
     hash_of_images,
     refuse_other_images,
-    refuse_unseen,
     score_trial,
+    shared_choices,
     train_trials,
     trial_task,
-    with_environment,
-)
+)  # fmt: skip
 from gansmith.config import FIELDS, resolve, unknown_field
 from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError, RunError
@@ -80,8 +79,7 @@ def run_ablation(
     """
     if seeds < 2:
         raise ConfigError(f"seeds is {seeds}; an interval needs 2 or more, such as 3")
-    choices = with_environment(choices)
-    refuse_unseen(resolve(recipe, arguments=choices))
+    choices = shared_choices([recipe], choices)
     variants: dict[str, dict[str, Any]] = {COMPLETE: {}} | {
         name: neutral_fields(recipe, name, choices) for name in without
     }

@@ -13,13 +13,11 @@ from typing import Any
 from gansmith.benchmarks.trials import (
     hash_of_images,
     refuse_other_images,
-    refuse_unseen,
     score_trial,
+    shared_choices,
     train_trials,
     trial_task,
-    with_environment,
-)
-from gansmith.config import resolve
+)  # fmt: skip
 from gansmith.errors import RunError
 from gansmith.evaluation import over_seeds, with_spread
 from gansmith.files import write_json, write_text
@@ -52,9 +50,7 @@ def run_board(
 
     Raises RunError where the folder holds a board of another length, of other choices, or of other images.
     """
-    pool, choices = pool or LocalPool(), with_environment(choices)
-    for recipe in recipes:
-        refuse_unseen(resolve(recipe, arguments=choices))
+    pool, choices = pool or LocalPool(), shared_choices(recipes, choices)
     board = open_board(folder, {**length, **choices}, data_sha256=hash_of_images(choices))
     known = {(trial["recipe"], trial["seed"]) for trial in board["trials"]}
     tasks = {}

@@ -48,6 +48,14 @@ def refuse_unseen(config: Config) -> None:
         )
 
 
+def shared_choices(recipes: Sequence[str], choices: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields of every trial of these recipes, the environment's too; ConfigError as of `refuse_unseen`."""
+    found = with_environment(choices)
+    for recipe in recipes:
+        refuse_unseen(resolve(recipe, arguments=found))
+    return found
+
+
 def hash_of_images(choices: Mapping[str, object]) -> str:
     """Return the SHA-256 of the images that trials with these flags are trained on."""
     config = resolve(arguments=choices)

@@ -70,7 +70,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
         raise GansmithError(f"{file} is of another library already; only a run or a .safetensors file is exported")
     out = out or (source if source.is_dir() else source.parent) / "exports"
     earlier = _formats_in(out, file)
-    model = load_generator(file)
+    model, weights_sha256 = load_generator(file), file_sha256(file)
     entries, refused = {}, {}
     with TemporaryDirectory(prefix=f".partial-{out.name}-", dir=out.absolute().parent) as partial:
         for name, exporter in exporters.items():
@@ -90,7 +90,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
             entries[name] = {
                 "files": _hashes(folder),
                 "largest_difference": difference,
-                "weights_sha256": file_sha256(file),
+                "weights_sha256": weights_sha256,
             }
         card = Path(partial, "card")
         card.mkdir()
@@ -105,7 +105,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
     stale = {
         name: f"its files in {out} are from an earlier export, of other weights; export {name} again, or remove them"
         for name, entry in earlier.items()
-        if name not in exporters and entry.get("weights_sha256") != file_sha256(file)
+        if name not in exporters and entry.get("weights_sha256") != weights_sha256
     }
     return {name: entries.get(name) or refused[name] for name in exporters} | stale
 

@@ -350,7 +350,8 @@ def _watch(
         if len(found) > settings.processes or sum(map(_threads, found)) > THREADS * settings.processes:
             most = f"{settings.processes} processes or {THREADS * settings.processes} threads"
             return "too many processes", f"it runs more than {most} at once"
-        if sum(map(_memory, found)) > settings.memory_mb << 20:
+        limit = settings.memory_mb << 20
+        if sum(map(_resident, found)) > limit and sum(map(_memory, found)) > limit:  # exactness takes milliseconds
             return "out of memory", f"its processes take more than {settings.memory_mb:,} MB"
         if now - looked_at > DISK_S:
             looked_at = now
@@ -377,6 +378,15 @@ def _threads(process: Any) -> int:
 
     with contextlib.suppress(psutil.Error):
         return int(process.num_threads())
+    return 0
+
+
+def _resident(process: Any) -> int:
+    """Return its memory in bytes, with all that it shares; 0 where it has ended."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return int(process.memory_info().rss)
     return 0
 
 

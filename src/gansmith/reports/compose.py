@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from gansmith.config import FIELDS, Config
+from gansmith.config import FIELDS, Config, is_as_long
 from gansmith.data.image_files import open_picture
 from gansmith.evaluation import Trained, group_repeats, over_seeds, with_spread
 from gansmith.models import load_generator
@@ -240,9 +240,9 @@ def _change(before: Trained, after: Trained) -> str:
     """Return what another experiment chose differently; a recipe's name stands for all of its fields."""
     first, other = before.config, after.config
     changed = [f"recipe {other.recipe}"] if other.recipe != first.recipe else []
-    if not 0.75 <= other.images / first.images <= 1.25:
+    if not is_as_long(other.images, first.images):
         changed.append(f"images {_to_text(first.images)} -> {_to_text(other.images)}")
-    elif not 0.75 <= after.images_seen / max(1, before.images_seen) <= 1.25:
+    elif not is_as_long(after.images_seen, before.images_seen):
         changed.append(f"trained for {_to_text(after.images_seen)} of {_to_text(other.images)} images")
     if after.images != before.images and other.data == first.data:
         changed.append("other training images")

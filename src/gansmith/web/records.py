@@ -122,11 +122,11 @@ def _card(path: Path, stamp: Stamp) -> dict[str, Any]:
     try:
         return _card_of(runs.open_run(path))
     except (GansmithError, OSError) as error:
-        return {"id": path.name, "status": "unreadable", "error": without_path(str(error), path), "failures": []}
+        said = without_path(str(error), path)
     except Exception:  # one run of another program must not hide all others
         logger.exception("%s cannot be shown", path)
         said = "its files hold what Gansmith never writes; the terminal of the studio says more"
-        return {"id": path.name, "status": "unreadable", "error": said, "failures": []}
+    return {"id": path.name, "status": "unreadable", "error": said, "failures": []}
 
 
 def _card_of(run: RunDirectory) -> dict[str, Any]:
