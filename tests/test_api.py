@@ -482,6 +482,7 @@ def test_a_run_that_was_planned_by_minutes_goes_on_for_less_than_half_of_its_pla
     assert gs.resume(run.directory, minutes=1e-4, progress="none").images_seen > 256
 
 
+@pytest.mark.slow
 def test_a_run_on_images_in_memory_resumes_with_them_alone(digits):
     images = gs.Images(*digits)
     options = {**SMALL, "images": 640, "save_every": 320, "label_smoothing": 0.1, "seed": 1}
@@ -657,6 +658,7 @@ def test_an_objective_of_ones_own_that_is_none_is_refused(monkeypatch):
     assert not Path("own").exists()
 
 
+@pytest.mark.slow
 def test_a_replaced_objective_is_said_where_it_is_not_the_same(monkeypatch):
     plain = gs.OBJECTIVES["hinge"]
     with monkeypatch.context() as changed:
@@ -719,6 +721,7 @@ def test_a_run_goes_on_with_its_own_data_alone_and_no_shorter_than_it_is(digit_d
         moved.rename(digit_dir)
 
 
+@pytest.mark.slow
 def test_a_run_says_its_newest_score():
     run = gs.train("mlp-small", out="newest", images=256, evaluate_every=256, **SMALL)
     run.evaluate(quick=True)

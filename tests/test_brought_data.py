@@ -251,6 +251,7 @@ def test_a_picture_of_the_user_is_never_taken_for_a_preview(tmp_path, monkeypatc
         assert code == 0 and "5 images" in out
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_where_its_images_were_moved_and_says_where_others_lie(tmp_path, gansmith):
     folder = write(tmp_path / "pets", *numbered("cat/", 20), *numbered("dog/", 20))
     choices = {"images": 64, "progress": "none", "trackers": "none"}

@@ -54,6 +54,7 @@ def test_help_imports_no_torch():
     assert "train" in run_without({"torch", "numpy", "matplotlib", "sklearn", "PIL"}, "--help")
 
 
+@pytest.mark.slow
 def test_a_generator_loads_without_the_compiler_and_statistics(run_dir):
     probe = (
         "import sys\n"
@@ -127,6 +128,7 @@ def test_training_ends_with_everything_promised(gansmith, digit_dir, tmp_path):
     assert code == 0 and "validation FD ratio" in out and str(run_dir / "grid.png") in out
 
 
+@pytest.mark.slow
 def test_resume_needs_no_flags(gansmith, run_dir):
     code, out, _ = gansmith("resume", run_dir, "--images", "288")
     assert code == 0 and "000000288" in out

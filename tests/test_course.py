@@ -399,6 +399,7 @@ def test_train_starts_again_on_images_that_were_chosen_by_class(run_training, ti
     assert "images_seen 64" in run_alone(folder, TRAIN.format(images=64))
 
 
+@pytest.mark.slow
 def test_what_is_handed_in_of_the_package_is_small_unchanged_and_closed(training_folder):
     script = (SOURCE / "coursework/training_script.py").read_text()
     files = package_files(script)
@@ -435,6 +436,7 @@ def test_images_chosen_by_their_labels_count_as_trained_with_labels(run_training
         write_bundle([run], tmp_path / "submission.zip")
 
 
+@pytest.mark.slow
 def test_rules_are_named_before_anything_is_written(gansmith, run_training, tiny, tmp_path, digits):
     labelled = run_training(tiny(conditioning="labels"), "labelled").directory
     code, _, err = gansmith("handin", labelled)

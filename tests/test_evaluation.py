@@ -36,12 +36,14 @@ def test_the_embedded_digits_are_evaluated_by_the_shipped_references(subset, tmp
     assert row["gates"]["memorisation"]["ok"] is None
 
 
+@pytest.mark.slow
 def test_checkpoints_of_one_run_are_no_repeats(run_training, tiny):
     run = run_training(tiny())
     groups = compare(run.checkpoints()[-2:], quick=True, count=300)
     assert [len(group["targets"]) for group in groups] == [1, 1]
 
 
+@pytest.mark.slow
 def test_runs_of_other_lengths_or_images_are_no_repeats(run_training, tiny):
     first, second = (run_training(tiny("mlp-small", seed=seed), f"{seed}/run") for seed in (0, 1))
 
@@ -121,6 +123,7 @@ def test_a_verdict_on_images_of_a_chosen_size_is_reused(tiny, run_training):
     assert len(run.metrics) == verdicts > len(run.validation_scores())
 
 
+@pytest.mark.slow
 def test_seeds_share_a_row_and_verdicts_are_reused(gansmith, tiny, run_training, tmp_path, subset):
     runs = [run_training(tiny("mlp-small", seed=seed), f"seed{seed}") for seed in (0, 1)]
     np.savez(tmp_path / "real.npz", images=subset.pixels[::10, 0].numpy())

@@ -91,6 +91,7 @@ def test_onnx_runtime_computes_the_same_images(network, tmp_path):
     assert to_onnx(build_model(network), tmp_path / "generator") <= TIGHT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_a_partly_grown_generator_is_exported(name, tmp_path):
     model = build_model("progressive")

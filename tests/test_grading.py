@@ -497,6 +497,7 @@ def graded(_trained, digit_dir, tmp_path_factory):
     return {row["name"]: row for row in grades}
 
 
+@pytest.mark.slow
 def test_a_library_that_is_not_installed_here_costs_no_points(graded):
     row = graded["library"]
     assert row["result"] == "needs nobody_has_this, which is not installed here" and row["missing"] == ["grid"]

@@ -882,6 +882,7 @@ def test_of_several_outputs_the_largest_that_holds_images_counts(tmp_path):
         read_graph(onnx_file(tmp_path / "x.onnx", nodes[2:3], weights[4:], outputs=outputs[1:2]))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_generator_that_torch_exports_gives_the_images_that_torch_computes(tmp_path):
     """As its default exporter writes it, with a file of weights beside; labels by an embedding, half precision."""

@@ -134,6 +134,7 @@ def test_long_runs_on_many_images_in_color_take_wider_networks_unless_others_wer
     assert fitted(colors, "mlp-small", **long) == (256, 2e-4, 256, 2e-4)
 
 
+@pytest.mark.slow
 def test_a_long_run_goes_on_by_the_same_command_with_its_width(tmp_path, monkeypatch):
     noise = torch.randint(256, (400, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     monkeypatch.setattr(inputs, "FEW_IMAGES", 10)

@@ -104,6 +104,7 @@ def test_the_command_prints_lines_or_json_and_writes_a_preview(gansmith, folder,
     assert code == 2 and out == "" and "no file or folder" in err
 
 
+@pytest.mark.slow
 def test_what_our_own_commands_write_among_the_pictures_is_none_of_them(gansmith, tmp_path, monkeypatch):
     photos = tmp_path / "photos"
     for k in range(40):

@@ -392,6 +392,7 @@ def test_clusters_of_a_set_on_disk_train_the_same_too(digit_folder, tiny, run_tr
     assert_same_run(from_disk, run_training(config, "memory"))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_its_cache_was_deleted_and_not_when_its_pictures_changed(
     digit_folder, tiny, run_training, large, gansmith, prepared
 ):

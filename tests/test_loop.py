@@ -84,6 +84,7 @@ CROWDS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crowd", CROWDS)
 def test_a_run_with_many_techniques_continues_as_well(crowd, tiny, run_training):
     whole = run_training(tiny("mlp-small", **CROWDS[crowd]), "whole")
@@ -103,6 +104,7 @@ def test_soap_goes_on_with_its_bases(tiny, run_training):
     assert_same_run(whole, run_training(config, "parts"))
 
 
+@pytest.mark.slow
 def test_gradient_norms_of_a_step_before_the_interruption_are_logged(tiny, run_training):
     config = tiny("mlp-small", d_steps=3, save_every=16)  # between steps of G, which log lines are too
     whole = run_training(config, "whole")
@@ -111,6 +113,7 @@ def test_gradient_norms_of_a_step_before_the_interruption_are_logged(tiny, run_t
     assert all(row["g_grad_norm"] > 0 for row in whole.log if row["images_seen"] >= 3 * config.batch_size)
 
 
+@pytest.mark.slow
 def test_data_may_move_and_no_folder_travels_with_a_generator(tiny, run_training, digit_dir, tmp_path):
     whole = run_training(tiny(), "whole")
     run_training(tiny(), "parts", stop_after=3)
@@ -139,6 +142,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tiny, run_trainin
     assert_same_run(whole, killed)
 
 
+@pytest.mark.slow
 def test_an_adapted_penalty_factor_survives_an_interruption(tiny, run_training):
     config = tiny(d_loss_target=1.0)
     whole = run_training(config, "whole")
@@ -154,6 +158,7 @@ def test_another_seed_is_another_run(tiny, run_training):
     assert log_without_times(a) != log_without_times(b)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_extended_at_its_last_rates(tiny, run_training):
     run = run_training(tiny(), "run")
     longer = run_training(tiny(images=320), "run")
@@ -164,6 +169,7 @@ def test_a_finished_run_is_extended_at_its_last_rates(tiny, run_training):
     assert all(np.isfinite(row["d_loss"]) for row in steps)
 
 
+@pytest.mark.slow
 def test_the_unlabelled_recipe_never_reads_a_label(tiny, run_training, tmp_path, digits):
     with_labels = run_training(tiny("default-unlabelled"), "labels")
     missing = write_set(tmp_path / "missing-data", digits[0], None)
@@ -261,6 +267,7 @@ def test_a_schedule_with_its_own_length_is_not_corrected(tiny, run_training):
     assert run.latest().name == "000000256"
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_length_was_corrected_keeps_that_length(tiny, run_training):
     config = tiny("mlp-small", lr_decay_from=0.25, save_every=96)
     whole = run_training(config, "whole", seconds=1e-6)

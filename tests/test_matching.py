@@ -81,6 +81,7 @@ def test_what_shows_nothing_or_is_no_picture_is_refused(tmp_path):
         (Image.new("L", (1, 100_000)), "1 x 100,000 pixels, too narrow"),
         (Image.new("RGBA", (3000, 2)), "3,000 x 2 pixels, too narrow"),
         (tmp_path / "text.png", "text.png cannot be read"),
+        (tmp_path, "is a folder; give the path of a picture in it"),
         (7, "of type int"),
         ([], "0 pictures were given"),
     ]:

@@ -31,6 +31,7 @@ def test_fresh_images_score_the_null():
     assert found["authentic"] == pytest.approx(found["authentic_real"], abs=0.04)
 
 
+@pytest.mark.slow
 def test_few_held_out_images_widen_the_limit_of_near_copies_as_far_as_chance_does():
     limit = GATES["memorisation"].limits[0].high
     beyond = 0

@@ -86,6 +86,7 @@ def among(images, pixels):
     return torch.stack([(images == image).flatten(1).all(1).any() for image in pixels]).float()
 
 
+@pytest.mark.slow
 def test_an_overfitted_discriminator_is_seen(monitor):
     measure, train, others = monitor
     draw = torch.Generator().manual_seed(0)

@@ -271,6 +271,7 @@ def test_load_data_takes_objects_and_splits_them():
 TINY = {"images": 64, "batch_size": 16, "g_width": 8, "d_width": 8, "latent_dim": 8, "progress": "none"}
 
 
+@pytest.mark.slow
 def test_a_run_on_objects_goes_on_here_and_asks_for_them_elsewhere(tmp_path):
     pairs = Pairs(lambda row: PICTURES[row])
     run = gs.train("mlp-small", data=pairs, size=8, out="run", conditioning="labels", **TINY)

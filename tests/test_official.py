@@ -200,6 +200,7 @@ def test_a_test_part_is_not_taken_for_a_set(official_part, monkeypatch):
     assert known_sets(idx_digests(*official_part)) == ["fashion-mnist"] and called_official(images).name == "images"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "called"), [("here", "here"), ("mnist", "images-in-mnist")])
 def test_files_under_the_default_name_are_called_after_their_folder(tmp_path, gansmith, folder, called):
     place = tmp_path / folder

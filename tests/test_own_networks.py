@@ -128,6 +128,7 @@ class DoubleG(G):
         self.double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", [{"G": TiedG}, {"G": FrozenG, "D": FrozenD}, {"G": BatchG}, {"G": DoubleG}], ids=str)
 def test_unusual_networks_train_and_go_on_bit_for_bit(train, data, pair):
     whole = train("a", **pair, images=384)
@@ -137,6 +138,7 @@ def test_unusual_networks_train_and_go_on_bit_for_bit(train, data, pair):
     )
 
 
+@pytest.mark.slow
 def test_tied_weights_stay_tied_and_frozen_ones_as_they_were(train):
     tied = weights(train("a", G=TiedG))
     assert torch.equal(tied["second.weight"], tied["third.weight"])

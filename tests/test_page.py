@@ -68,6 +68,7 @@ def _archive_of_others():
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_page_is_exported(runtime, gansmith, digit_dir):
     gansmith("train", "--data-dir", digit_dir, "--out", "run", *flags(images=64, clusters_per_class=1))
     (Path("shared") / "web").mkdir(parents=True)

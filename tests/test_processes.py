@@ -331,6 +331,7 @@ for name, choices in json.loads(sys.argv[1]).items():
 """
 
 
+@pytest.mark.slow
 def test_processes_go_back_together_from_what_is_not_finite(tmp_path, digit_dir):
     """Whether the log finds it, or a sample grid, which process 0 alone draws, or a checkpoint."""
     choices = {**TINY, "data_dir": str(digit_dir), "evaluate_every": 10**7, "g_lr": 1e18, "d_lr": 1e18}

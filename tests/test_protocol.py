@@ -42,6 +42,7 @@ def test_every_gate_has_figures_and_passes_new_real_images(halves, networks):
     assert all(set(figures) == {"value", "real"} for figures in found.metrics.values())
 
 
+@pytest.mark.slow
 def test_samples_among_the_real_images_are_not_compared_with_themselves(halves, networks):
     both = Real(halves.train, Images(*_joined(halves.validation, halves.test)), None)
     found = evaluate_samples(halves.validation, both, networks, quick=True)
@@ -97,6 +98,7 @@ def test_too_few_images_for_a_ratio_get_a_kernel_distance(halves, networks):
     assert nothing.metrics == {} and not nothing.is_valid and nothing.n == 5
 
 
+@pytest.mark.slow
 def test_gates_pass_few_real_images_and_still_find_what_is_wrong(halves, networks, monkeypatch):
     few = halves.validation.take(torch.arange(150))
     real = Real(halves.train.take(torch.arange(1000)), few, None)

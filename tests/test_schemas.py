@@ -38,6 +38,7 @@ def run(tiny, run_training):
     return run_training(tiny("mlp-small", classes="3", images=1280, evaluate_every=256))
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_its_checks_agrees_with_the_schemas(run):
     kinds = {row.get("kind") for row in run.log}
     assert kinds == {None, "failure"} and run.metrics and run.best()

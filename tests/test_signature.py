@@ -88,6 +88,7 @@ def test_sub_clusters_are_drawn_in_their_frequencies_and_never_those_without_ima
     assert frequency_test(replace(exported, network=broken)) < 1e-9
 
 
+@pytest.mark.slow
 def test_clusters_are_drawn_in_their_frequencies_where_there_are_thousands():
     shares = (torch.arange(2500) % 7).double() * (torch.arange(2500) % 3 > 0)
     model = as_exported(id_model([shares.tolist()], has_labels=False))

@@ -237,6 +237,7 @@ def test_no_trial_is_lost_however_far_its_beginning_came(tmp_path):
     assert 1 < begun <= survived
 
 
+@pytest.mark.slow
 def test_a_trial_beyond_the_last_is_not_counted(tmp_path, digit_dir, monkeypatch):
     """As where another machine begins the last trial between this one's look at the study and its own trial."""
     settings, next_trial = planned(digit_dir, sampler="random"), studies.next_trial
@@ -409,6 +410,7 @@ def held_database(tmp_path, monkeypatch):
         yield study, lock, storage.url
 
 
+@pytest.mark.slow
 def test_a_database_that_another_program_holds_is_waited_for(held_database):
     study, lock, url = held_database
     release = threading.Timer(0.5, lock.rollback)
@@ -474,6 +476,7 @@ def test_failed_trials_are_recorded_with_their_reasons(tmp_path, digit_dir):
     assert "failed: " in gs.Sweep(tmp_path / "sweep").report().read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_trials_are_all_refused_stops(tmp_path, digit_dir):
     settings = planned(digit_dir, "objective=wasserstein,auxiliary-classifier", sampler="random")
     pool = PoolHere()

@@ -143,6 +143,7 @@ def test_a_run_without_a_checkpoint_refuses_a_source_that_changed(source, tmp_pa
         start(killed, data)
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_after_the_source_is_gone(source, tmp_path, digit_dir):
     run, _ = source
     choices = {"data_dir": str(digit_dir), "batch_size": 16, "threads": 1, "trackers": "none"}

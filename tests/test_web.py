@@ -456,6 +456,7 @@ def test_every_request_of_a_connection_arrives_in_time(monkeypatch):
     assert asyncio.run(talk()) == b""
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_not_read_is_given_up(monkeypatch):
     monkeypatch.setattr(web_server, "DRAIN_S", 1.0)  # long enough for a busy machine's reader
 
@@ -619,6 +620,7 @@ def test_a_run_that_cannot_be_read_is_one_card_with_one_sentence(tmp_path):
     assert card["status"] == "unreadable" and card["error"].startswith("old was written by another version of Gansmith")
 
 
+@pytest.mark.slow
 def test_pipes_in_a_run_or_the_queue_are_never_opened(tmp_path, digit_dir):
     if not hasattr(os, "mkfifo"):
         pytest.skip("this system has no named pipes")

@@ -290,6 +290,7 @@ def test_runs_come_back_from_nodes_that_share_no_folder(cluster, tmp_path, digit
         assert open_run(run).latest() is not None
 
 
+@pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_said(gansmith):
     pytest.importorskip("ray")
     code, _, err = gansmith("sweep", "mlp-small", "--search", "g-lr", "--ray", "127.0.0.1:1", "--images", "128")

@@ -136,6 +136,8 @@ def as_pictures(pictures: Any) -> list[Image.Image]:
         path = Path(item) if isinstance(item, str | os.PathLike) else None
         if path is not None and not path.expanduser().exists():
             raise NotFoundError(f"there is no picture {str(item)!r}; give the path of one")
+        if path is not None and path.expanduser().is_dir():
+            raise DataError(f"{path} is a folder; give the path of a picture in it")
         try:
             found.append(_as_picture(item, spans))
         except _Unreadable as error:
