@@ -7,9 +7,9 @@ import signal
 import pytest
 from conftest import train_all, wait_until
 
-from gansmith.config import resolve
+from gansmith.config import Config, resolve
 from gansmith.runs import create_run
-from gansmith.training.diagnosis import FAILURES, diagnose
+from gansmith.training.diagnosis import FAILURES, Failure, at_the_end, diagnose, to_failure
 from gansmith.training.inputs import load_training_data
 
 CONFIG = resolve("default", arguments={"images": 10_000, "batch_size": 10, "conditioning": "labels"})
@@ -53,6 +53,12 @@ def test_a_signal_that_lasts_is_named_within_a_tenth_of_the_run(name, changes):
     assert names(rows_with(since=99, **changes)) == []  # one bad line is no failure
     (failure,) = diagnose(rows_with(**changes), [], CONFIG)
     assert failure.images_seen == 10_000 and "; likely " in failure.message and "; try " in failure.message
+
+
+def test_labels_that_are_ignored_are_found_once_they_should_be_learnt():
+    rows = [{**row, "label_accuracy": 0.1} for row in rows_with(since=0)]
+    assert names(rows) == ["missing-classes"] and names(rows[:20]) == []
+    assert "only 10% of generated images show the label" in diagnose(rows, [], CONFIG)[0].message
 
 
 def test_a_healthy_log_and_a_short_one_show_nothing():
@@ -117,5 +123,29 @@ def test_diagnose_says_how_a_run_stands(tiny, tmp_path, gansmith):
 
 
 def test_every_failure_has_a_cause_and_a_remedy():
-    for kind in FAILURES.values():
-        assert kind.cause and kind.remedy and not (kind.cause + kind.remedy).endswith(".")
+    for name, kind in FAILURES.items():
+        assert kind.cause and not kind.cause.endswith(".")
+        assert None in kind.remedies.values()  # so that some are left whatever was chosen
+        message = to_failure(name, 640, "it", Config()).message
+        assert message.startswith(f"{name}: it after 640 images; likely {kind.cause}; try ") and message[-1] != "."
+
+
+def test_remedies_leave_out_what_the_run_has():
+    def remedies(**choices):
+        return to_failure("mode-collapse", 640, "it", Config(**choices)).message.partition("; try ")[2]
+
+    assert remedies() == "--r1-gamma 10 --r2-gamma 10, --minibatch-stddev 4, or lower g_lr and d_lr"
+    assert remedies(minibatch_stddev=4) == "--r1-gamma 10 --r2-gamma 10 or lower g_lr and d_lr"
+    assert remedies(minibatch_stddev=4, r1_gamma=10.0) == "lower g_lr and d_lr"
+    assert remedies(latent_dim=1).startswith("a larger latent_dim, ")
+
+
+def test_a_failure_says_how_it_stands_at_the_end():
+    noted = [{"failure": name, "images_seen": 64, "message": f"{name}: then"} for name in ("a", "b", "not-finite")]
+    found = [Failure("b", 640, "b: now"), Failure("c", 640, "c: now")]
+    assert at_the_end(noted, found) == {
+        "b": "b: now (first seen after 64 images)",
+        "c": "c: now",
+        "a": "a: then; at the end of the log no longer",
+        "not-finite": "not-finite: then",
+    }

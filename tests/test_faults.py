@@ -59,6 +59,24 @@ def test_lines_that_the_log_lacks_are_counted(copy):
     assert found["lost_lines"] == len(lines) and "no training failure was seen" not in repr(found)
 
 
+def test_no_failure_is_not_called_success(copy):
+    def said():
+        return next(line for line in repr(gs.diagnose(copy.directory)).splitlines() if "no training failure" in line)
+
+    assert said() == "no training failure was seen: fewer than 20 steps are too few to see any"
+    rows = copy.log
+    copy.log_path.write_text("")
+    for row in rows:
+        copy.append(copy.log_path, {"images_seen": row["images_seen"]})  # without health signals
+    copy.append(copy.log_path, {"images_seen": 20 * copy.config.batch_size, "d_loss": 1.0, "g_loss": 1.0})
+    assert said() == "no training failure was seen"
+    gate = {"ok": False, "figure": "coverage", "value": 0.5, "limit": 0.8, "meaning": "modes are missing"}
+    verdict = {"tier": "full", "fd_ratio": None, "fd_ratios": {}, "metrics": {}, "valid": False, "n": 10}
+    row = {**verdict, "images_seen": copy.images_seen, "gates": {"coverage": gate}, "data": copy.config.data}
+    copy.append(copy.metrics_path, row)
+    assert said() == "no training failure was seen, but: INVALID: no FD ratio; failed: coverage"
+
+
 def test_where_no_checkpoint_is_whole_the_advice_can_be_followed(copy):
     first, newest = sorted((copy.directory / "checkpoints").iterdir())
     (first / "state.json").write_text("{")

@@ -14,9 +14,24 @@ def test_a_limit_names_the_figure_furthest_beyond_it(monkeypatch):
 
     assert found(0.5, 0.5) == {"ok": True, "figure": "a", "value": 0.5, "limit": 1.0, "meaning": "why"}
     assert found(0.9, 0.35) == {"ok": False, "figure": "b", "value": 0.35, "limit": 0.4, "meaning": "why"}
-    unmeasured = {"a": {"value": None, "real": None}}
-    reasons = [(found["g"]["ok"], found["g"]["meaning"]) for found in map(gates.apply_gates, ({}, unmeasured))]
-    assert reasons == [(None, "the quick tier leaves it out"), (None, "the images are too few to measure it")]
+    for unmeasured in ({}, {"a": {"value": None, "real": None}}):
+        found = gates.apply_gates(unmeasured)["g"]
+        assert (found["ok"], found["meaning"]) == (None, "the images are too few to measure it")
+
+
+def test_a_limit_that_nothing_could_fail_decides_nothing(monkeypatch):
+    table = {"g": gates.Gate("why", (gates.Limit("a", low=0.8), gates.Limit("b", low=0.7, high=1.3)))}
+    monkeypatch.setattr(gates, "GATES", table)
+
+    def found(a, b, *draws):
+        figures = [{"a": {"value": value, "real": None}, "b": {"value": 1.0, "real": None}} for value in draws]
+        return gates.apply_gates({"a": {"value": a, "real": None}, "b": {"value": b, "real": None}}, draws=figures)["g"]
+
+    assert found(0.0, 1.0, 0.9, 0.3)["ok"] is found(0.9, 1.0, 0.9, 0.3)["ok"] is None  # -0.9, standard deviation .42
+    assert found(0.0, 2.0, 0.9, 0.3)["figure"] == "b" and found(0.0, 2.0, 0.9, 0.3)["ok"] is False
+    assert found(0.0, 1.0, 0.9, 0.7)["ok"] is False  # .3
+    monkeypatch.setattr(gates, "GATES", {"g": gates.Gate("why", (gates.Limit("a", low=0.8),))})
+    assert found(0.0, 1.0, 0.9, 0.3)["ok"] is None
 
 
 def test_limits_allow_what_draws_of_real_images_reach(monkeypatch):

@@ -72,6 +72,24 @@ def test_each_signal_sees_its_own_failure(monitor):
     assert measure.measure(FixedGenerator(with_labels(train, measure.y)), UNDECIDED, 0)["copy_distance"] == 0
 
 
+def test_images_of_other_labels_than_asked_for_are_seen(monitor):
+    _, train, others = monitor
+    config = CONFIG.replace(clusters_per_class=1)
+    measure = Monitor(config, train, others, train.labels, torch.bincount(train.labels) / len(train))
+    asked, shifted = with_labels(others, measure.y), with_labels(others, (measure.y + 1) % 10)
+    assert measure.measure(FixedGenerator(asked), UNDECIDED, 0)["label_accuracy"] > 0.9
+    signals = measure.measure(FixedGenerator(shifted), UNDECIDED, 0)
+    assert signals["label_accuracy"] < 0.1 and signals["diversity_across"] > 0.9
+
+
+def test_equal_training_images_have_no_diversity_to_compare_with(monitor):
+    _, train, others = monitor
+    same = train.take(torch.zeros(64, dtype=torch.int64))
+    measure = Monitor(CONFIG.replace(conditioning="none"), same, others, torch.zeros(64).long(), torch.ones(1))
+    signals = measure.measure(FixedGenerator(with_labels(others, measure.y)), UNDECIDED, 0)
+    assert "diversity_within" not in signals and "copy_distance" in signals
+
+
 def test_chosen_classes_are_no_copies_of_themselves(monitor):
     """Threes lie nearer to threes than digits of all classes do; that is not memorisation."""
     _, train, others = monitor

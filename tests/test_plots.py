@@ -1,12 +1,16 @@
 """Curves drawn from a log, and grids of what a generator knows."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from gansmith.data.on_disk import open_array
-from gansmith.pictures.plots import neighbours, plot_curves, smoothed, with_row_names
+from gansmith.pictures.plots import _drawable, _mark_failures, neighbours, plot_curves, smoothed, with_row_names
 from gansmith.runs import create_run
 
 
@@ -70,6 +74,25 @@ def test_curves_for_print_carry_no_date(run, kind):
 
 def test_an_empty_log_still_gives_a_picture(tmp_path, tiny):
     assert drawn(create_run(tmp_path / "run", tiny())).is_file()
+
+
+def test_names_of_failures_close_together_do_not_overlap():
+    figure = Figure(figsize=(7, 4), dpi=120)
+    axes = figure.subplots()
+    axes.set_xlim(0, 10)
+    seen = (3_200, 3_300, 3_400, 3_500, 6_400)
+    _mark_failures([axes], [{"kind": "failure", "images_seen": k, "failure": "discriminator-wins"} for k in seen])
+    FigureCanvasAgg(figure).draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 5 and not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_a_class_name_without_letters_in_the_font_is_a_number():
+    assert [_drawable(name, 3) for name in ("cat", "\u043a\u043e\u0442", "\u732b")] == [
+        "cat",
+        "\u043a\u043e\u0442",
+        "class 3",
+    ]
 
 
 def test_neighbours_follow_their_sample_nearest_first():

@@ -89,6 +89,17 @@ def test_missing_classes_and_wrong_pixels_fail_their_gates(halves, networks):
     assert evaluate_samples(repeated, halves, networks, quick=True).gates["coverage"]["ok"] is False
 
 
+def test_labels_that_were_not_asked_for_are_said(halves, networks):
+    real = halves.train.take(torch.arange(1000))
+    shifted = Images(real.pixels, (real.labels + 1) % 10)
+    notes = [
+        "only 0% of samples show the label that was asked for"
+        in " ".join(evaluate_samples(samples, halves, networks, quick=True).notices)
+        for samples in (real, shifted)
+    ]
+    assert notes == [False, True]
+
+
 def test_too_few_images_for_a_ratio_get_a_kernel_distance(halves, networks):
     found = evaluate_samples(halves.validation.take(torch.arange(500)), halves, networks, quick=True)
     assert found.fd_ratio is None and found.fd_ratios == {} and found.n == 500

@@ -101,12 +101,19 @@ def test_a_network_that_skipped_its_last_steps_has_its_last_loss(project):
 
 def test_a_verdict_with_gates_comes_before_a_validation_fd_ratio(project):
     run = project[0]
-    found = {"fd_ratio": 5.0, "n": 10_000, "valid": False, "metrics": {"coverage": {"value": 0.5, "real": 0.9}}}
+    found = {"fd_ratio": 5.0, "fd_ratios": {"trained": 5.0}, "n": 10_000, "valid": False}
+    found["metrics"] = {"coverage": {"value": 0.5, "real": 0.9}}
     gate = {"ok": False, "figure": "coverage", "value": 0.5, "limit": 0.8, "meaning": "parts are missing"}
     run.append(run.metrics_path, {"images_seen": 256, "tier": "full", **found, "gates": {"coverage": gate}})
     shown = texts(compose([run])[1])
     assert "This FD ratio is not valid, because these gates failed: coverage." in shown
     assert "parts are missing" in shown and "the answer is: FD ratio 5.00." in shown
+    assert "INVALID: FD ratio 5.00 (1.00 = as close as other real images; trained 5.00; 10,000 samples)" in shown
+    few = {**found, "fd_ratio": None, "fd_ratios": {}, "gates": {"coverage": gate, "pixels": {**gate, "ok": True}}}
+    run.append(run.metrics_path, {"images_seen": 256, "tier": "full", **few, "n": 20_000})
+    shown = texts(compose([run])[1])  # a passed gate says by which figure, a failed one also what that means
+    assert "the evaluation says: INVALID: no FD ratio; failed: coverage." in shown and "the answer is" not in shown
+    assert "coverage 0.5 (at least 0.8): parts are missing" in shown and shown.count("parts are missing") == 1
 
 
 def test_the_newest_verdict_on_the_runs_own_data_is_reported(project):
@@ -114,7 +121,7 @@ def test_the_newest_verdict_on_the_runs_own_data_is_reported(project):
     gates = {"coverage": {"ok": True, "figure": "coverage", "value": 0.9, "limit": 0.8, "meaning": ""}}
     row = {"images_seen": 256, "tier": "full", "n": 10_000, "gates": gates, "valid": True, "metrics": {}}
     for data, ratio in (("mnist", 9.0), ("mnist", 3.0), ("fashion-mnist", 77.0)):
-        run.append(run.metrics_path, {**row, "data": data, "fd_ratio": ratio})
+        run.append(run.metrics_path, {**row, "data": data, "fd_ratio": ratio, "fd_ratios": {"trained": ratio}})
     assert "the answer is: FD ratio 3.00." in texts(compose([run])[1])
 
 
@@ -143,7 +150,7 @@ def test_runs_on_other_images_or_of_another_length_are_no_repeats_and_have_no_ef
     [
         ({"conditioning": "none"}, "No labels are used. G and D are unconditional."),
         ({"conditioning": "none", "classes": "0-4"}, "chosen by their labels (0-4). G and D are unconditional."),
-        ({"conditioning": "labels"}, "never trained on. G and D are conditioned on class labels."),
+        ({"conditioning": "labels"}, "G and D are conditioned on class labels."),
         (
             {"conditioning": "labels", "d_conditioning": "classifier"},
             "D has an auxiliary classifier that predicts them.",
@@ -198,6 +205,20 @@ class Page(html.parser.HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+
+
+def test_names_in_letters_that_no_font_has_are_no_obstacle():
+    for name in ("\u732b", "cat\U0001f431", "\u0939\u093f\u0928", "\u043a\u043e\u0442 \u2192 \u00e9"):
+        blocks = [{"kind": "text", "text": name}, {"kind": "list", "items": [name]}]
+        assert to_pdf({"title": name, "blocks": blocks}, {}).startswith(b"%PDF")
+
+
+def test_flags_beside_another_recipe_are_named(project):
+    path = project[2].directory / "config.toml"
+    path.write_text(path.read_text().replace('recipe = "mlp-small"', 'recipe = "mlp-keras"'))
+    project[2] = open_run(project[2].directory)
+    said = texts(compose([project[0], project[2]])[1])
+    assert "recipe mlp-keras" in said and "batch_size 16" in said.split("recipe mlp-keras", 1)[1]
 
 
 def test_the_html_needs_no_other_file_and_escapes_what_it_shows(project, tmp_path):

@@ -74,7 +74,7 @@ from gansmith.training.inputs import (
     preparation,
 )
 from gansmith.training.machine import computing_on, find_device
-from gansmith.verdicts import Comparison, Verdict, html_table
+from gansmith.verdicts import Comparison, Verdict, caution_about, html_table
 
 if TYPE_CHECKING:
     from gansmith.grading.pages import Grades
@@ -197,7 +197,7 @@ class Run(RunDirectory):
             rows = [(name, result, why) for result, name, why in self.verdict.gate_rows()]
             parts.append(f"<p>evaluated after {self.verdict['images_seen']:,} images</p>")
             parts.append(html_table(("gate", "result", "measured"), rows))
-        failures = [row["message"] for row in self.log if row.get("kind") == "failure"]
+        failures = diagnose(self)["failures"].values()
         return "".join([*parts, *(f"<p>{html.escape(message)}</p>" for message in failures)])
 
 
@@ -206,13 +206,15 @@ class Diagnosis(dict[str, Any]):
 
     >>> gs.diagnose(run)
     runs/0001-mlp-small-mnist: finished, 640 of 640 images seen
-    no training failure was seen
+    no training failure was seen: fewer than 20 steps are too few to see any
 
     Its keys: status, reason, images_seen, images, saved_images, failures (name: message), rollbacks, directory,
     undefined: a sentence for each choice that only the program that trained the run defines, and lost_lines: how many
-    lines of log.jsonl are missing, in which failures may have been noted.
+    lines of log.jsonl are missing, in which failures may have been noted, and but: what "no failure" leaves open, such
+    as an evaluation that failed.
     """
 
+    _NOTHING = "no training failure was seen"
     _STATUS = {
         "running": "training now",
         "killed": "killed, or its machine went down, or its disk was full",
@@ -229,7 +231,7 @@ class Diagnosis(dict[str, Any]):
             lines.append(f"it stopped because {self['reason']}")
         lines += [step["message"] for step in self["rollbacks"]]
         lost = f"log.jsonl lacks {self['lost_lines']:,} lines, in which failures may have been noted"
-        lines += self["failures"].values() or ([] if self["lost_lines"] else ["no training failure was seen"])
+        lines += self["failures"].values() or ([] if self["lost_lines"] else [self._NOTHING + self["but"]])
         lines += [lost] if self["lost_lines"] else []
         lines += [f"note: {sentence}" for sentence in self["undefined"]]
         if self["status"] not in ("finished", "running"):
@@ -597,7 +599,7 @@ def diagnose(run: "Run | Path | str") -> Diagnosis:
     """
     opened = open_run(run)
     facts, rows = opened.facts(), opened.log
-    failures = {row["failure"]: row["message"] for row in rows if row.get("kind") == "failure"}
+    noted = [row for row in rows if row.get("kind") == "failure"]
     found = diagnosis.diagnose(rows, opened.validation_scores(), opened.config)
     saved = opened.images_seen
     return Diagnosis(
@@ -606,12 +608,21 @@ def diagnose(run: "Run | Path | str") -> Diagnosis:
         images_seen=max([saved, *(row["images_seen"] for row in rows)]),
         images=opened.config.images,
         saved_images=saved,
-        failures={failure.name: failure.message for failure in found} | failures,
+        failures=diagnosis.at_the_end(noted, found),
         rollbacks=facts.get("rollbacks", []),
         directory=str(opened.directory),
         undefined=undefined_choices(opened),
         lost_lines=opened.lost_lines(),
+        but=_open_questions(opened, rows),
     )
+
+
+def _open_questions(run: Run, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what may be wrong with a run in which no failure was seen, as the rest of that sentence."""
+    if max((row["images_seen"] for row in rows), default=0) < diagnosis.FIRST_STEPS * run.config.batch_size:
+        return f": fewer than {diagnosis.FIRST_STEPS} steps are too few to see any"
+    verdict = run.verdict
+    return "" if verdict is None or verdict["valid"] is not False else f", but: {verdict.headline()}"
 
 
 @torch_defaults()
@@ -1214,7 +1225,10 @@ def _ratio_of(run: Run) -> str:
     is_newest = verdict is not None and not (scores and scores[-1]["images_seen"] > verdict["images_seen"])
     if verdict is not None and verdict["fd_ratio"] is not None and is_newest:
         return f"FD ratio {verdict['fd_ratio']:.2f}" + ("" if verdict["valid"] else ", gates failed")
-    return f"validation FD ratio {scores[-1]['validation_fd_ratio']:.2f}" if scores else ""
+    if not scores:
+        return ""
+    of = f" of {scores[-1]['n']:,} images" if caution_about(scores[-1]["n"]) else ""
+    return f"validation FD ratio {scores[-1]['validation_fd_ratio']:.2f}{of}"
 
 
 def _picture(png: bytes) -> str:

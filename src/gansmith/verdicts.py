@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _SCALE = "1.00 = as close as other real images"
+_FEWEST = 1_000  # images of which an FD ratio says how good samples are
 
 
 class Verdict(dict[str, Any]):
@@ -42,7 +43,8 @@ class Verdict(dict[str, Any]):
         drawn = "" if self["seed"] is None else f" of seed {self['seed']}"
         age = "" if self["images_seen"] is None else f" after {self['images_seen']:,} images"
         target = self.get("target", "")
-        return f"{target}{age}: {self['n']:,} samples{drawn} compared with {self['data']}, {self['tier']} tier"
+        samples = "1 sample" if self["n"] == 1 else f"{self['n']:,} samples"
+        return f"{target}{age}: {samples}{drawn} compared with {self['data']}, {self['tier']} tier"
 
     def metric_rows(self) -> list[tuple[str, str, str]]:
         """Return a row for each metric: name, value of the samples, value of real images."""
@@ -68,6 +70,11 @@ class Verdict(dict[str, Any]):
             + html_table(("metric", "samples", "real images"), self.metric_rows())
             + f"{notes}<p>{html.escape(self.origin())}</p>"
         )
+
+
+def caution_about(n: int) -> str:
+    """Return a sentence where a validation FD ratio was measured on too few images; empty elsewhere."""
+    return "" if n >= _FEWEST else f"{n:,} images are too few: the ratio shows a trend, not how good samples are"
 
 
 class Comparison(list[dict[str, Any]]):

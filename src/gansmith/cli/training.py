@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 
 from gansmith.cli.output import command_name, say
 from gansmith.config import FIELDS, Config, resolve
+from gansmith.verdicts import caution_about
 
 if TYPE_CHECKING:
     from gansmith.api import Run
@@ -183,10 +184,12 @@ def _summarise(run: "Run", progress: str) -> None:
             f"score        validation FD ratio {last['validation_fd_ratio']:.2f} (1.00: as close as other real images)",
             f"             FD of {last['n']:,} samples {last['fd']:.3f}, of as many real images {last['fd_real']:.3f}",
         ]
+        if caution := caution_about(last["n"]):
+            lines.append(f"             {caution}")
         if last["images_seen"] < run.config.images:
             lines.append(f"             stopped early: {run.config.early_stopping} scores in a row were no better")
     else:
-        lines = ["score        none: no images were held out, so no checkpoint is the best"]
+        lines = ["score        none: fewer than two images were held out, so no checkpoint is the best"]
     checkpoint = run.latest()
     assert checkpoint is not None  # a run that ended has saved
     directory = _quoted(run.directory)

@@ -2,7 +2,8 @@
 
 Each limit is on a figure of METRICS. Where the value of real images depends on the data or on the number of images, the
 limit is on the difference from it, which `Limit.null` says. Where images are few, limits are widened to what draws of
-as many real images reach, so that chance alone hardly fails any.
+as many real images reach, so that chance alone hardly fails any; a gate with a limit that nothing could fail then
+does not pass.
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import Any
 
 Figures = Mapping[str, Mapping[str, Any]]  # name -> {"value": of the samples, "real": the same of real images}
 
-VERSION = 6  # raised with every change of a limit: verdicts of different versions do not compare
+VERSION = 7  # raised with every change of a limit: verdicts of different versions do not compare
 SPREAD = 3.5  # standard deviations of real draws that a limit allows; one in 4,000 strays further if they are normal
 
 
@@ -108,7 +109,7 @@ def apply_gates(
 
 def _apply(gate: Gate, metrics: Figures, draws: Sequence[Figures]) -> dict[str, Any]:
     """Return the result of one gate, decided by the limit with the least room."""
-    checks = []
+    checks, is_idle = [], False
     for limit in gate.limits:
         base = _null(limit, metrics)
         if base is None:
@@ -121,13 +122,16 @@ def _apply(gate: Gate, metrics: Figures, draws: Sequence[Figures]) -> dict[str, 
             if bound is None:
                 continue
             if len(of_real) > 1:
-                bound = sign * min(sign * bound, sign * fmean(of_real) - SPREAD * stdev(of_real))
+                widened = sign * min(sign * bound, sign * fmean(of_real) - SPREAD * stdev(of_real))
+                if limit.null is None and bound > 0 >= widened:
+                    is_idle = True  # no such figure is negative
+                    continue
+                bound = widened
             room = sign * (value - (base + bound))
             # Relative to the allowed range, so that figures of different units compare.
             checks.append((room / (abs(bound) or 1.0), limit.figure, value, base + bound))
-    if not checks:
-        is_left_out = not any(limit.figure in metrics for limit in gate.limits)
-        return _not_run("the quick tier leaves it out" if is_left_out else "the images are too few to measure it")
+    if not checks or (is_idle and min(checks)[0] >= 0):
+        return _not_run("the images are too few to measure it")
     room, figure, value, bound = min(checks)
     return {"ok": room >= 0, "figure": figure, "value": value, "limit": bound, "meaning": gate.meaning}
 

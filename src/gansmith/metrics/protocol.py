@@ -38,6 +38,7 @@ FEWEST_FOR_METRICS = 6  # images of either kind; density and coverage need five 
 MANY = 2_000  # images from which the limits of gates stand as they are
 DRAWS = 20  # of real images that widen the limits for fewer
 GATED = ("density_coverage", "recognised", "class_balance", "class_diversity", "pixels", "memorisation")  # in METRICS
+MISLABELLED = 0.1  # of label accuracy below that of real images is said
 EVEN = 0.8  # times the share of all real images left, so many of a class are left by chance
 SMALLEST_TEST_HALF = 1_000  # where no test images exist, validation images are halved if the halves have this many
 
@@ -197,11 +198,12 @@ def evaluate_samples(
         notices.append(
             f"gates allow what draws of {size:,} real images reach, and detect less than with {MANY:,} images"
         )
+    notices.extend(_on_labels(others, networks))
     return Evaluation(
         fd_ratio=max(ratios.values(), default=None),
         fd_ratios=ratios,
         metrics=metrics | others,
-        gates=gates.apply_gates(metrics | others, _left_out(networks), draws),
+        gates=gates.apply_gates(metrics | others, _left_out(networks, quick=quick), draws),
         n=count or size,
         evaluators={name: network.name for name, network in networks.items()},
         notices=notices,
@@ -252,7 +254,7 @@ def _other_metrics(
     other = None if null is None else _observe(null.shuffled(size), first, is_real=True)
     fake = fake.take(torch.arange(size))
     names = [name for name, metric in METRICS.items() if metric.is_quick or not quick]
-    metrics = _measure(names, train, compared.held_out, real, other, fake, left_out=_left_out(networks))
+    metrics = _measure(names, train, compared.held_out, real, other, fake, left_out=_left_out(networks, quick=quick))
     if with_kid:
         metrics["kid_z"] = {"value": kid_against_splits(real.leading, fake.leading)["kid_z"], "real": 0.0}
     return metrics, size
@@ -317,9 +319,9 @@ def _without(images: Images, contents: set[bytes], notices: list[str]) -> Images
             notices.append(f"the samples hold nearly all real images of a class ({images.source}), so none was removed")
             return images
     notices.append(
-        f"{len(images) - len(rows):,} real images that are among the samples"
-        + (", or too many of a class without them," if len(rows) < len(kept) else "")
-        + " were removed from the comparison"
+        "removed from the comparison, since they are among the samples"
+        + (" or too many of a class without these" if len(rows) < len(kept) else "")
+        + f": {len(images) - len(rows):,} of {len(images):,} real images ({images.source})"
     )
     return images.take(rows)
 
@@ -345,15 +347,26 @@ def _observe(images: Images, networks: Mapping[str, Evaluator], *, is_real: bool
     return _Observed(images, features, probabilities, confusion)
 
 
-def _left_out(networks: Mapping[str, Evaluator]) -> dict[str, str]:
-    """Return the gates that these evaluators cannot decide, each with the reason."""
+def _left_out(networks: Mapping[str, Evaluator], *, quick: bool) -> dict[str, str]:
+    """Return the gates that these evaluators cannot decide, or the quick tier does not, each with the reason."""
     first = next(iter(networks.values()))
+    reasons = {"memorisation": "the quick tier leaves it out"} if quick else {}
     if first.num_classes == 1:
         reason = "no evaluator knows classes: there are no labels, or too few images to learn them"
-        return dict.fromkeys(("classes", "recognisability", "diversity"), reason)
+        return reasons | dict.fromkeys(("classes", "recognisability", "diversity"), reason)
     if not knows_classes(first):
-        return {"recognisability": f"the evaluator is right on fewer than {TRUSTED_ACCURACY:.0%} of real images"}
-    return {}
+        reasons["recognisability"] = f"the evaluator is right on fewer than {TRUSTED_ACCURACY:.0%} of real images"
+    return reasons
+
+
+def _on_labels(metrics: Figures, networks: Mapping[str, Evaluator]) -> list[str]:
+    """Return a sentence where far fewer samples than real images show the label that was asked for."""
+    if "label_accuracy" not in metrics or not knows_classes(next(iter(networks.values()))):
+        return []
+    value, real = metrics["label_accuracy"]["value"], metrics["label_accuracy"]["real"] or TRUSTED_ACCURACY
+    if value is None or value > real - MISLABELLED:
+        return []
+    return [f"only {value:.0%} of samples show the label that was asked for (real images {real:.0%})"]
 
 
 def _draw_real(images: Images, size: int, networks: Mapping[str, Evaluator], *, quick: bool) -> list[Figures]:
@@ -373,7 +386,7 @@ def _draw_real(images: Images, size: int, networks: Mapping[str, Evaluator], *, 
     for seed in range(DRAWS):
         rows = torch.randperm(3 * size, generator=torch.Generator().manual_seed(seed)).split(size)
         samples, real, train = (pool.take(part) for part in rows)
-        found.append(_measure(names, train, real, real, None, samples, left_out=_left_out(networks)))
+        found.append(_measure(names, train, real, real, None, samples, left_out=_left_out(networks, quick=quick)))
     for one, other in zip(found, found[1:] + found[:1], strict=True):
         for name in one.keys() & other.keys():
             one[name]["real"] = other[name]["value"]

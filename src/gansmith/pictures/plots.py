@@ -5,6 +5,7 @@ grids of images.
 """
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # Distinct for any colour vision, and in grey print by line style.
 _LOSSES = {"d_loss": ("#0072B2", "-", "discriminator"), "g_loss": ("#D55E00", "--", "generator")}
 _SCORE, _FAILURE = "#000000", "#CC79A7"
+_CLOSE = 0.03  # of the width: names of failures nearer to each other would overlap
 # A smoothed point is the mean of the points this share of the run around it.
 _WINDOW = 0.05
 
@@ -58,12 +60,11 @@ def draw_curves(run: RunDirectory, kind: str = ".png") -> bytes:
     panels[0].set_title(f"{run.config.recipe} on {run.config.data}")
     if scores:
         _draw_scores(panels[1], scores)
-    for row in rows:
-        if row.get("kind") in ("failure", "rollback"):
-            _mark_failure(panels, row)
     for axes in panels:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
+        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if rows else 0.0)
+    _mark_failures(panels, [row for row in rows if row.get("kind") in ("failure", "rollback")])
     panels[-1].set_xlabel("thousand images seen")
     # No dates, versions or random ids inside, so equal runs have equal pictures.
     silent = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
@@ -89,26 +90,36 @@ def use_plain_numbers(axis: "Axis") -> None:
         def __call__(self, x: float, pos: int | None = None) -> str:
             return f"{x:g}" if super().__call__(x, pos) else ""
 
-    axis.set_major_formatter(Plain())
-    axis.set_minor_formatter(Plain())
+    few = (2, 0.75)  # decades up to which some or all ticks between have numbers
+    axis.set_major_formatter(Plain(minor_thresholds=few))
+    axis.set_minor_formatter(Plain(minor_thresholds=few))
 
 
-def _mark_failure(panels: Sequence["Axes"], row: dict[str, Any]) -> None:
-    """Draw a dotted line through all panels where a training failure was found, or a run went back after one."""
-    thousands = row["images_seen"] / 1000
-    for axes in panels:
-        axes.axvline(thousands, color=_FAILURE, linestyle=":")
-    panels[0].annotate(
-        row["failure"] if row["kind"] == "failure" else f"rollback after {row['failure']}",
-        (thousands, 0.98),
-        xycoords=panels[0].get_xaxis_transform(),
-        xytext=(-2, 0),
-        textcoords="offset points",
-        rotation=90,
-        va="top",
-        ha="right",
-        fontsize="small",
-    )
+def _mark_failures(panels: Sequence["Axes"], rows: Sequence[dict[str, Any]]) -> None:
+    """Draw a dotted line through all panels where a training failure was found, or a run went back after one.
+
+    Names of lines that lie close together stand at the top and the bottom, left and right of their lines.
+    """
+    left, right = panels[0].get_xlim()
+    slot, before = 0, -math.inf
+    for row in rows:
+        thousands = row["images_seen"] / 1000
+        slot = slot + 1 if thousands - before < _CLOSE * (right - left) else 0
+        before = thousands
+        is_low, is_right = slot % 2 == 1, slot // 2 % 2 == 1
+        for axes in panels:
+            axes.axvline(thousands, color=_FAILURE, linestyle=":")
+        panels[0].annotate(
+            row["failure"] if row["kind"] == "failure" else f"rollback after {row['failure']}",
+            (thousands, 0.02 if is_low else 0.98),
+            xycoords=panels[0].get_xaxis_transform(),
+            xytext=(2 if is_right else -2, 0),
+            textcoords="offset points",
+            rotation=90,
+            va="bottom" if is_low else "top",
+            ha="left" if is_right else "right",
+            fontsize="small",
+        )
 
 
 def _points(rows: Sequence[dict[str, Any]], name: str) -> list[Point]:
@@ -140,17 +151,27 @@ def draw_classes(model: Model, *, seed: int, styles: int = 10) -> Image.Image:
     tiles = enlarge(grid(classes_by_styles(model, seed=seed, styles=styles), columns=styles))
     if not model.conditioning.has_labels:
         return tiles
-    names = [model.class_name(label) for label in class_rows(model).tolist()]
-    return with_row_names(tiles, names)
+    return with_row_names(tiles, [_drawable(model.class_name(k), k) for k in class_rows(model).tolist()])
+
+
+def _font_path() -> Path:
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"  # of more alphabets than Pillow's own
+
+
+def _drawable(name: str, label: int) -> str:
+    """Return the name of a class where the font has all of its letters, else its number."""
+    from matplotlib.ft2font import FT2Font
+
+    font = FT2Font(str(_font_path()))
+    return name if all(font.get_char_index(ord(letter)) for letter in name) else f"class {label}"
 
 
 def with_row_names(tiles: Image.Image, names: Sequence[str]) -> Image.Image:
     """Return a picture of equal rows with a name at the left of each, long ones cut."""
-    import matplotlib
-
     side = tiles.height // len(names)
-    fonts = Path(matplotlib.get_data_path()) / "fonts/ttf"  # of more alphabets than Pillow's own
-    font = ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), max(10, min(20, side // 2)))
+    font = ImageFont.truetype(str(_font_path()), max(10, min(20, side // 2)))
     texts = [name if len(name) <= 24 else f"{name[:22]}..." for name in names]
     margin = max(round(font.getlength(text)) for text in texts) + 12
     picture = Image.new(tiles.mode, (margin + tiles.width, tiles.height), "white")

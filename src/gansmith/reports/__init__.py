@@ -6,6 +6,7 @@ to this file only lay blocks out. Equal directories give equal bytes: nothing de
 
 import base64
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -19,6 +20,7 @@ from gansmith.runs import RunDirectory
 
 FORMATS = (".pdf", ".html")
 _TEMPLATES = resources.files("gansmith.reports")
+_FOREIGN = re.compile(r"[^\u0000-\u052f\u1e00-\u22ff]")  # beyond Latin, Greek, Cyrillic, punctuation and arrows
 
 
 def write_report(runs: Sequence[RunDirectory], path: Path) -> None:
@@ -54,16 +56,28 @@ def to_pdf(facts: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
         source.write_bytes((_TEMPLATES / "report.typ").read_bytes())
         for name, data in pictures.items():
             (Path(folder) / name).write_bytes(data)
-        made: bytes = typst.compile(
-            source,
-            root=Path(folder),
-            format="pdf",
-            sys_inputs={"facts": json.dumps(facts)},
-            ignore_system_fonts=True,
-            timestamp=0,
-            pdf_standards=["ua-1"],
-        )
-    return made
+        text = json.dumps(facts, ensure_ascii=False)
+        # Letters that its own fonts lack are looked for in the system's, and where those lack them too, become numbers.
+        for words, is_alone in ((text, True), (text, False), (_FOREIGN.sub(_in_numbers, text), True)):
+            try:
+                made: bytes = typst.compile(
+                    source,
+                    root=Path(folder),
+                    format="pdf",
+                    sys_inputs={"facts": words},
+                    ignore_system_fonts=is_alone,
+                    timestamp=0,
+                    pdf_standards=["ua-1"],
+                )
+            except typst.TypstError as error:
+                reason = error
+            else:
+                return made
+    raise reason
+
+
+def _in_numbers(letter: re.Match[str]) -> str:
+    return f"U+{ord(letter[0]):04X} "
 
 
 def to_html(facts: dict[str, Any], pictures: dict[str, bytes]) -> bytes:

@@ -23,6 +23,8 @@ from gansmith.pictures.plots import class_rows, draw_classes, draw_curves
 from gansmith.reports.structure import describe_run, draw_structure
 from gansmith.runs import RunDirectory, short_names
 from gansmith.sampling import sample
+from gansmith.training.diagnosis import at_the_end, diagnose
+from gansmith.verdicts import Verdict, caution_about
 
 Block = dict[str, Any]
 
@@ -95,8 +97,8 @@ def _question(run: RunDirectory) -> list[Block]:
         ),
         _text("No FD ratio was recorded, so the question stays open." if score is None else _answer(score)),
         _text(
-            f"It was trained on {_to_text(data.get('train'))} images; {_to_text(data.get('validation'))} others were "
-            f"held out for validation and never trained on. {_conditioning(run.config)}"
+            f"It was trained on {_to_text(data.get('train'))} images; held out for validation and never trained "
+            f"on: {_to_text(data.get('validation'))}. {_conditioning(run.config)}"
         ),
         *(_text(f"Note: {notice}.") for notice in (*data.get("notices", ()), *_first_weights(facts))),
         _text(f"SHA-256 of the training images: {data.get('sha256', 'not recorded')}"),
@@ -111,6 +113,8 @@ def _first_weights(facts: dict[str, Any]) -> list[str]:
 
 def _answer(score: dict[str, Any]) -> str:
     """Return what a verdict or a validation FD ratio says, in a few sentences."""
+    if score.get("gates") and score["fd_ratio"] is None:
+        return f"After {score['images_seen']:,} images the evaluation says: {Verdict(score).headline()}."
     kind, ratio = _ratio_of(score)
     compared = "validation and test images" if kind == "FD ratio" else "training and validation images"
     answer = (
@@ -121,6 +125,8 @@ def _answer(score: dict[str, Any]) -> str:
     if score.get("valid") is False:
         failed = [name for name, gate in score.get("gates", {}).items() if gate.get("ok") is False]
         answer += f" This FD ratio is not valid, because these gates failed: {', '.join(failed)}."
+    if kind != "FD ratio" and (caution := caution_about(score["n"])):
+        answer += f" {caution[0].upper()}{caution[1:]}."
     return answer
 
 
@@ -153,7 +159,7 @@ def _last_score(run: RunDirectory, *, n: int | None = None) -> dict[str, Any] | 
 
 def _last_verdict(run: RunDirectory) -> dict[str, Any] | None:
     """Return the newest verdict on the run's own data, of the most images; None where it was never evaluated."""
-    rows = [row for row in reversed(run.metrics_on_own_data()) if row.get("gates") and row.get("fd_ratio") is not None]
+    rows = [row for row in reversed(run.metrics_on_own_data()) if row.get("gates")]
     return max(rows, key=lambda row: (row["n"], row["images_seen"]), default=None)  # the first of equals, so the newest
 
 
@@ -246,14 +252,25 @@ def _change(before: Trained, after: Trained) -> str:
         changed.append(f"trained for {_to_text(after.images_seen)} of {_to_text(other.images)} images")
     if after.images != before.images and other.data == first.data:
         changed.append("other training images")
-    if changed and other.recipe != first.recipe:
-        return ", ".join(changed)
+    if other.recipe != first.recipe:
+        return ", ".join([*changed, *(f"{name} {_to_text(getattr(other, name))}" for name in _chosen(other))])
     changed += [
         f"{name} {_to_text(getattr(first, name))} -> {_to_text(getattr(other, name))}"
         for name in FIELDS
         if not FIELDS[name].metadata["is_circumstance"] and getattr(first, name) != getattr(other, name)
     ]
     return ", ".join(changed) or "none (the same seed again)"
+
+
+def _chosen(config: Config) -> list[str]:
+    """Return the hyperparameters that neither the recipe nor the data chose."""
+    return [
+        name
+        for name, field in FIELDS.items()
+        if config.origins.get(name, "recipe") != "recipe"
+        and name not in ("data", "data_dir", "images", "recipe", "seed")
+        and not field.metadata["is_circumstance"]
+    ]
 
 
 def _conclusion(line: dict[str, Any], first: dict[str, Any]) -> str:
@@ -386,8 +403,11 @@ def _samples(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]:
         shown.append(("grid.png", "25 samples of the newest checkpoint, seed 0, unfiltered.", 40))
         if model.conditioning.has_labels:
             pictures["classes.png"] = to_png(draw_classes(model, seed=0))
-            names = ", ".join(model.class_name(label) for label in class_rows(model).tolist())
-            alt = f"Samples of each class, a row each: {names}. The images of a column share a latent."
+            shown_rows, known = class_rows(model).tolist(), int((model.conditioning.label_shares.sum(1) > 0).sum())
+            names = ", ".join(model.class_name(label) for label in shown_rows)
+            most = len(shown_rows)
+            which = "each class" if most == known else f"the {most} most frequent of {known} classes"
+            alt = f"Samples of {which}, a row each: {names}. The images of a column share a latent."
             blocks.append(_pictures(("classes.png", alt, 60)))
     return [_pictures(*shown), *blocks] if shown else []
 
@@ -420,27 +440,29 @@ def _scores(run: RunDirectory) -> list[Block]:
     heading = _heading(1, "Evaluation")
     if score is None:
         return [heading, _text("No FD ratio was recorded.")]
-    kind, ratio = _ratio_of(score)
-    blocks = [heading, _text(f"{kind} {ratio:.3f}, {score['n']:,} samples. 1.00 is as close as other real images.")]
-    if metrics := score.get("metrics"):
-        rows = [(name, found["value"], found["real"]) for name, found in metrics.items()]
-    else:
+    if not score.get("gates"):
+        ratio, of = score["validation_fd_ratio"], f"{score['n']:,} samples"
+        said = f"validation FD ratio {ratio:.3f}, {of}. 1.00 is as close as other real images."
         rows = [("fd", score.get("fd"), score.get("fd_real"))]
-    blocks.append(_table(("metric", "samples", "real images"), rows))
-    if gates := score.get("gates"):
-        results = {True: "passed", False: "FAILED", None: "not run"}
-        gate_rows = [(name, results[gate["ok"]], gate["meaning"]) for name, gate in gates.items()]
-        blocks.append(_table(("gate", "result", "meaning"), gate_rows))
-    return blocks
+        return [heading, _text(said), _table(("metric", "samples", "real images"), rows)]
+    rows = [(name, found["value"], found["real"]) for name, found in score["metrics"].items()]
+    gates = [(name, result, why) for result, name, why in Verdict(score).gate_rows()]
+    return [
+        heading,
+        _text(f"{Verdict(score).headline()}."),
+        *(_text(f"Note: {notice}.") for notice in score.get("notices", ())),
+        _table(("metric", "samples", "real images"), rows),
+        _table(("gate", "result", "measured"), gates),
+    ]
 
 
 def _failures(runs: Sequence[RunDirectory]) -> list[Block]:
-    items = [
-        f"{run.directory.resolve().name}: {row['message']}"
-        for run in runs
-        for row in run.log
-        if row.get("kind") in ("failure", "rollback")
-    ]
+    items: list[str] = []
+    for run in runs:
+        noted, rollbacks = ([row for row in run.log if row.get("kind") == kind] for kind in ("failure", "rollback"))
+        said = at_the_end(noted, diagnose(run.log, run.validation_scores(), run.config))
+        messages = [*said.values(), *(row["message"] for row in rollbacks)]
+        items += [f"{run.directory.resolve().name}: {message}" for message in messages]
     found = {"kind": "list", "items": items} if items else _text("None was found.")
     return [_heading(1, "Training failures"), found]
 

@@ -74,7 +74,7 @@ def draw_slices(rows: Sequence[Row], settings: Mapping[str, Any], shares: Mappin
         axes.set_axis_off()
     for axes in panels[:, 0]:
         axes.set_ylabel(RATIO)
-    panels[0, 0].legend(frameon=False, fontsize="small")
+    panels[0, 0].legend(fontsize="small")  # in a frame, since its dots look like trials
     return _to_png(figure)
 
 

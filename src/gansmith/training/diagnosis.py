@@ -14,6 +14,7 @@ from gansmith.config import Config
 from gansmith.training.losses import OBJECTIVES
 
 Row = Mapping[str, Any]
+Condition = tuple[str, Callable[[Any], bool]]  # a field, and whether a value of it leaves a remedy to be tried
 WINDOW = 0.05  # a failure must have lasted for this fraction of the run
 FEWEST = 3  # and for so many measurements
 FIRST_STEPS = 20  # nothing is diagnosed before these
@@ -48,14 +49,39 @@ def diagnose(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> list
     found = {name: figure for name, figure in figures.items() if figure is not None}
     if "diverged" in found:
         found = {"diverged": found["diverged"]}
-    return [to_failure(name, rows[-1]["images_seen"], figure) for name, figure in found.items()]
+    return [to_failure(name, rows[-1]["images_seen"], figure, config) for name, figure in found.items()]
 
 
-def to_failure(name: str, images_seen: int, figure: str) -> Failure:
-    """Return the failure with its figure, its likely cause and a remedy in one sentence."""
+def to_failure(name: str, images_seen: int, figure: str, config: Config) -> Failure:
+    """Return the failure with its figure, its likely cause, and the remedies that this config leaves, in a sentence."""
     kind = FAILURES[name]
-    message = f"{name}: {figure} after {images_seen:,} images; likely {kind.cause}; try {kind.remedy}"
+    *before, last = [remedy for remedy, is_left in kind.remedies.items() if _is_left(config, is_left)]
+    remedies = f"{', '.join(before)}{',' if len(before) > 1 else ''} or {last}" if before else last
+    message = f"{name}: {figure} after {images_seen:,} images; likely {kind.cause}; try {remedies}"
     return Failure(name, images_seen, message)
+
+
+def _is_left(config: Config, condition: Condition | None) -> bool:
+    return condition is None or condition[1](getattr(config, condition[0]))
+
+
+def at_the_end(failures: Sequence[Row], found: Sequence[Failure]) -> dict[str, str]:
+    """Return a sentence for each failure by its name: of those noted on the way, and of those the newest rows show.
+
+    Args:
+        failures: rows of log.jsonl, oldest first, as `Failure.as_row` makes them.
+        found: by `diagnose`.
+    """
+    newest = {failure.name: failure for failure in found}
+    said = {}
+    for row in failures:
+        name = row["failure"]
+        if name in newest and newest[name].images_seen > row["images_seen"]:
+            said[name] = f"{newest[name].message} (first seen after {row['images_seen']:,} images)"
+        else:
+            is_over = name not in newest and name not in ("not-finite", "diverged")
+            said[name] = row["message"] + ("; at the end of the log no longer" if is_over else "")
+    return {**{name: failure.message for name, failure in newest.items()}, **said}
 
 
 def _recent(rows: Sequence[Row], config: Config, name: str) -> list[float]:
@@ -99,9 +125,11 @@ def _missing_classes(rows: Sequence[Row], scores: Sequence[Row], config: Config)
         if found is not None:
             return f"only {found:.0%} of the data set's classes are {where}{asked}"
     found = _median_if_all(_recent(rows, config, "diversity_across"), lambda value: value < 0.25)
-    if found is None:
-        return None
-    return f"generated images of different classes differ {found:.2f} times as much as real ones"
+    if found is not None:
+        return f"generated images of different classes differ {found:.2f} times as much as real ones"
+    is_late = rows[-1]["images_seen"] > 0.25 * config.images  # before, labels may still be learnt
+    found = _median_if_all(_recent(rows, config, "label_accuracy"), lambda value: value < 0.5) if is_late else None
+    return None if found is None else f"only {found:.0%} of generated images show the label that was asked for"
 
 
 def _discriminator_wins(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
@@ -162,58 +190,96 @@ class Kind(NamedTuple):
         detect: takes log rows, scores and the config; returns the figure that shows the failure, as part of a sentence,
             or None.
         cause: the likely cause.
-        remedy: what to change.
+        remedies: what to change, each with a field and whether a value of it leaves that to be tried; None for always.
     """
 
     detect: Callable[[Sequence[Row], Sequence[Row], Config], str | None]
     cause: str
-    remedy: str
+    remedies: dict[str, Condition | None]
 
 
 FAILURES: dict[str, Kind] = {
     "not-finite": Kind(
         _not_finite,
         "a step too long for these losses",
-        "lower g_lr and d_lr, a higher r1_gamma and r2_gamma, or --precision float32",
+        {
+            "lower g_lr and d_lr": None,
+            "a higher r1_gamma and r2_gamma": None,
+            "--precision float32": ("precision", lambda value: value != "float32"),
+        },
     ),
     "diverged": Kind(
         _diverged,
         "learning rates far too high, or a discriminator without its penalty",
-        "a tenth of g_lr and d_lr, or r1_gamma and r2_gamma above zero",
+        {
+            "a tenth of g_lr and d_lr": None,
+            "r1_gamma and r2_gamma above zero": ("r1_gamma", lambda value: not value),
+        },
     ),
     "mode-collapse": Kind(
         _mode_collapse,
         "mode collapse: the generator found an image the discriminator rates as real, or its steps are too long",
-        "lower g_lr and d_lr, a higher r1_gamma and r2_gamma, or --minibatch-stddev 4",
+        {
+            "a larger latent_dim": ("latent_dim", lambda value: value < 8),
+            "--r1-gamma 10 --r2-gamma 10": ("r1_gamma", lambda value: value < 10),
+            "--minibatch-stddev 4": ("minibatch_stddev", lambda value: not value),
+            "lower g_lr and d_lr": None,
+        },
     ),
     "missing-classes": Kind(
         _missing_classes,
         "a generator that ignores its class ids, or training images of few classes",
-        "--conditioning labels or clusters, all classes in the data, or a relativistic objective",
+        {
+            "--conditioning labels or clusters": ("conditioning", lambda value: value == "none"),
+            "all classes in the data": None,
+            "a relativistic objective": ("objective", lambda value: "relativistic" not in value),
+        },
     ),
     "discriminator-wins": Kind(
         _discriminator_wins,
         "a discriminator that learns faster than the generator can follow",
-        "a higher r1_gamma and r2_gamma, a lower d_lr, or augmentation where there are few images",
+        {
+            "a higher r1_gamma and r2_gamma": None,
+            "a lower d_lr": None,
+            "augmentation where there are few images": ("augment", lambda value: value == "none"),
+        },
     ),
     "generator-wins": Kind(
         _generator_wins,
         "a discriminator too weak, or limited by its penalty or its learning rate",
-        "a lower r1_gamma and r2_gamma, a higher d_lr, or a larger d_width",
+        {
+            "a lower r1_gamma and r2_gamma": ("r1_gamma", lambda value: value > 0),
+            "a higher d_lr": None,
+            "a larger d_width": None,
+        },
     ),
     "vanishing-gradient": Kind(
         _vanishing_gradient,
         "an objective whose gradient vanishes where the discriminator is sure",
-        "the non-saturating or least-squares objective, or a higher r1_gamma",
+        {
+            "the non-saturating or least-squares objective": (
+                "objective",
+                lambda value: value not in ("non-saturating", "least-squares"),
+            ),
+            "a higher r1_gamma": None,
+        },
     ),
     "memorisation": Kind(
         _memorisation,
         "too few training images for networks of this size",
-        "more images, augmentation, a smaller network, or a shorter run",
+        {
+            "more images": None,
+            "augmentation": ("augment", lambda value: value == "none"),
+            "a smaller network": None,
+            "a shorter run": None,
+        },
     ),
     "stalled": Kind(
         _stalled,
         "a run that has reached what these choices allow",
-        "stopping here, or decaying learning rates (lr_decay_from)",
+        {
+            "stopping here": None,
+            "decaying learning rates (lr_decay_from)": ("lr_decay_from", lambda value: value == 1),
+        },
     ),
 }

@@ -112,7 +112,7 @@ def _loop(
         except NonFiniteError as error:
             if state.go_back():  # where losses are not read at every step: take these again, and read them
                 continue
-            failure = to_failure("not-finite", state.images_seen, f"{error} became NaN or infinite")
+            failure = to_failure("not-finite", state.images_seen, f"{error} became NaN or infinite", state.config)
             if failure.as_row() not in state.rows:  # a run that continues may meet it again
                 yield report_failure(state, failure)
             raise _Failed(failure) from None

@@ -69,10 +69,13 @@ class Monitor:
         """Return the health signals of G and D as they are now.
 
         Returns:
-            diversity_within: standard deviation of pixels among samples of one class id, over that of such real images.
+            diversity_within: standard deviation of pixels among samples of one class id, over that of such real images;
+                only where these differ.
             diversity_across: the same of the means of each class id's samples; only where G is conditional.
             classes_generated: exp(entropy) of the classes a shipped classifier sees in them, as a share of its classes;
                 only where one ships, and not of images that are nothing like real ones yet. 1 is all, equally often.
+            label_accuracy: share of them in which that classifier sees the label they were asked to show; only of
+                generators conditioned on labels.
             classes_in_data: the same of the training images, where some were chosen.
             copy_distance: median distance to the nearest training image, over that of real images held out; only for
                 small data.
@@ -85,13 +88,18 @@ class Monitor:
             logits = [_call(D, images, self.y) for images in (*self.pairs, fake)] if self.pairs else []
         pixels = to_uint8(fake)
         within, across = _diversity(pixels, self.y)
-        found = {"diversity_within": within / max(self.real_within, 1e-9)}
-        if len(self.y.unique()) > 1:
-            found["diversity_across"] = across / max(self.real_across, 1e-9)
+        found = {}
+        if self.real_within > 0:
+            found["diversity_within"] = within / self.real_within
+        if self.real_across > 0:
+            found["diversity_across"] = across / self.real_across
         if self.classifier is not None:
             features, probabilities = self.classifier.observe(pixels)
             if _mean_square(features - self.centre) < FAR * self.real_distance:
                 found["classes_generated"] = _share_of_classes(probabilities)
+                if self.config.conditioning == "labels":
+                    asked = self.y.numpy() // self.config.clusters_per_class
+                    found["label_accuracy"] = float((probabilities.argmax(1) == asked).mean())
         if self.classes_in_data is not None:
             found["classes_in_data"] = self.classes_in_data
         if self.train_pixels is not None:

@@ -84,7 +84,7 @@ export async function draw(element, rows, { cursor = null, marks = [], onHover, 
   rows.forEach((row, k) => {
     const axis = `y${k ? k + 1 : ""}`;
     const top = 1 - k * (height + gap);
-    layout[`yaxis${k ? k + 1 : ""}`] = { domain: [Math.max(0, top - height), top - 0.022], gridcolor: line, zeroline: false, type: row.log ? "log" : "linear", automargin: false, ...(row.log ? ticks(row) : { nticks: 4 }) };
+    layout[`yaxis${k ? k + 1 : ""}`] = { domain: [Math.max(0, top - height), top - 0.022], gridcolor: line, zeroline: false, type: row.log ? "log" : "linear", automargin: false, ...(row.log ? ticks(row) : { nticks: 6 }) };
     layout.annotations.push({ text: [row.title, ...(isAbove ? [] : legend(row))].join("  "), x: 0, xref: "paper", xanchor: "left", y: top + 0.004, yref: "paper", yanchor: "middle", showarrow: false, font: { color: text, size: 11 } });
     for (const trace of row.traces) {
       traces.push({ type: "scatter", mode: trace.mode ?? "lines", name: trace.name, x: trace.x, y: trace.y, yaxis: axis, line: { color: trace.color, width: 1.5, dash: trace.dash ?? "solid" }, marker: { color: trace.color, size: 6, symbol: trace.symbol ?? "circle" }, connectgaps: true, hovertemplate: "%{y:.4~g}" });

@@ -4,6 +4,7 @@ import { color, draw as drawCharts, emptied, moveCursor, SERIES, smooth, tableOf
 import { api, clear, code, count, debounced, download, duration, explained, follow, gatesFailed, h, isNewest, MEANINGS, olderVerdict, parameters, python, quote, ratio, remember, renew, same, say, term, toast, url } from "./lib.js";
 import { badge } from "./runs.js";
 
+const FEWEST = 1000; // images of which an FD ratio says how good samples are
 const EXPLAINED = [["D loss", "d_loss"], ["G loss", "g_loss"], ["validation FD ratio", "validation_fd_ratio"], ["D(real)", "d_real"], ["D(fake)", "d_fake"], ["gradient norm of D", "d_grad_norm"], ["gradient norm of G", "g_grad_norm"], ["images/s", "images_per_s"]];
 
 export async function render(main, id) {
@@ -72,10 +73,11 @@ export async function render(main, id) {
     return rows.filter((row) => row.traces.some((trace) => trace.y.some((value) => value !== null && value !== undefined)));
   }
 
+  const hasEnded = () => !["running", "unknown", undefined].includes(live.state.status);
   const marks = () => live.failures.filter((row) => row.failure).map((row) => row.images_seen);
   const redraw = debounced(async () => {
     const rows = chartRows(+strength.value);
-    if (!rows.length) return clear(emptied(chart), h("p", { class: "muted" }, "The first figures come after a few steps."));
+    if (!rows.length) return clear(emptied(chart), h("p", { class: "muted" }, hasEnded() ? "The run ended before its first figures." : "The first figures come after a few steps."));
     if (chart.firstChild?.nodeName === "P") clear(chart);
     await drawCharts(chart, rows, { cursor: film.at(), marks: marks(), onHover: (x) => film.showNear(x), length: Math.max(live.state.images ?? 0, live.state.images_seen ?? 0, ...[...overlays.values()].map(({ log }) => log.at(-1)?.images_seen ?? 0)) }).catch((error) => clear(chart, h("p", { class: "muted" }, error.message)));
     figures.draw();
@@ -97,9 +99,10 @@ export async function render(main, id) {
     const found = details.verdict;
     const isJudged = isNewest(found, last);
     const shown = isJudged ? found.fd_ratio : last?.validation_fd_ratio;
-    renew(verdict, [found, last, live.scores.length], () => [
+    renew(verdict, [found, last, live.scores.length, hasEnded()], () => [
       h("div", { class: "spread" }, h("span", { class: "huge" }, ratio(shown)), isJudged && found.valid === false && gatesFailed(), term(isJudged ? "FD ratio" : "validation FD ratio", isJudged ? "fd_ratio" : "validation_fd_ratio")),
-      h("p", { class: "small muted" }, isJudged ? found.headline : last ? `1.00 = as close as other real images. ${ratio(last.validation_fd_ratio)} of ${count(last.images_seen)} images; best ${ratio(Math.min(...live.scores.map((row) => row.validation_fd_ratio)))}.` : "No score yet: the first one comes during training."),
+      h("p", { class: "small muted" }, isJudged ? found.headline : last ? `1.00 = as close as other real images. ${ratio(last.validation_fd_ratio)} of ${count(last.images_seen)} images; best ${ratio(Math.min(...live.scores.map((row) => row.validation_fd_ratio)))}.` : hasEnded() ? "No score: the run ended before its first one." : "No score yet: the first one comes during training."),
+      !isJudged && last?.n < FEWEST && h("p", { class: "small muted" }, `${count(last.n)} images are too few: the ratio shows a trend, not how good samples are.`),
       found && !isJudged && h("p", { class: "small muted num" }, olderVerdict(found)),
       found && h("div", { class: "gates" }, found.gates.map((gate) => explained("span", gate.figure, gate.result === "pass" ? "good" : gate.result === "FAIL" ? "fail" : "muted", h("span", { class: "dot" }), `${gate.name} ${gate.result === "FAIL" ? "failed" : gate.result === "pass" ? "" : "not run"}`))),
       !found && shown !== undefined && h("p", { class: "small muted" }, "Gates (memorisation, coverage, classes) are checked by ", h("code", {}, `gansmith evaluate ${quote(details.path)}`), "."),
@@ -115,7 +118,7 @@ export async function render(main, id) {
 
   function drawBelow() {
     const isEmpty = !details.checkpoints.length && !live.checkpoints.length;
-    renew(share, isEmpty, () => sharing(id, details, isEmpty));
+    renew(share, [isEmpty, details.status], () => sharing(id, details, isEmpty));
     renew(choices, details.config, () => configTable(details));
     renew(commands, details.commands, () => lines(details));
     renew(kept, [details.files, details.notices, details.facts], () => files(id, details, kept.querySelector("details")?.open));
@@ -379,7 +382,7 @@ const shared = (id, name) => async (event) => {
 
 function sharing(id, details, isEmpty) {
   return h("section", { class: "panel stack", "aria-label": "Share" }, h("h2", {}, "Share"),
-    isEmpty ? h("p", { class: "muted" }, "Nothing is saved yet: wait for the first checkpoint.") : h("ul", { class: "shares" }, Object.entries(details.shares).map(([name, meaning]) => h("li", {}, h("button", { onclick: shared(id, name) }, name), h("span", { class: "muted small" }, meaning)))));
+    isEmpty ? h("p", { class: "muted" }, details.status === "failed" ? "The run ended before its first checkpoint." : "Nothing is saved yet: wait for the first checkpoint.") : h("ul", { class: "shares" }, Object.entries(details.shares).map(([name, meaning]) => h("li", {}, h("button", { onclick: shared(id, name) }, name), h("span", { class: "muted small" }, meaning)))));
 }
 
 function files(id, details, isOpen) {
