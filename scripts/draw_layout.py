@@ -33,7 +33,7 @@ class Box:
 BOXES = {
     "use": Box(
         "what people and programs call",
-        ("cli", "web", "api.py", "planning.py", "progress.py", "events.py", "isolation.py"),
+        ("cli", "web", "api.py", "planning.py", "progress.py", "events.py", "interrupts.py", "isolation.py"),
         20,
         16,
         920,

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -344,7 +345,7 @@ def test_training_works_outside_the_main_thread():
         (lambda: gs.resume("nowhere"), NotFoundError, "holds no run"),
         (lambda: gs.compare(), ConfigError, "nothing to compare"),
         (lambda: gs.compare(["a", "b"]), ConfigError, "is no run and no path"),
-        (lambda: gs.train(gs.Config()), ConfigError, 'there is no recipe "Config'),
+        (lambda: gs.train(gs.Config()), ConfigError, "recipe is of type Config; give the name of one"),
         (lambda: gs.train("mlp-small", minutes="3"), ConfigError, "minutes is '3'; it must be a number"),
         (
             lambda: next(gs.train_events("mlp-small", progress="none")),
@@ -418,7 +419,7 @@ def test_a_run_shows_itself(run):
 
 def test_a_run_without_a_checkpoint_shows_itself():
     run = gs.open_run(next(gs.train_events("mlp-small", images=640, out="run")).directory)
-    assert repr(run) == "<Run run: unknown, 0 images>"
+    assert repr(run) == "<Run run: stopped, 0 images>"
     assert "<img" not in run._repr_html_()
 
 
@@ -768,3 +769,84 @@ def test_training_does_not_depend_on_what_the_caller_has_set(digit_dir):
     finally:
         torch.set_default_dtype(torch.float32)
     assert all([row["d_loss"] for row in log] == [row["d_loss"] for row in logs[0]] for log in logs)
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        (lambda run: gs.evaluate(run, count="a"), "count is 'a'; it must be a whole number"),
+        (lambda run: gs.evaluate(run, count=-5), "count is -5; it must be between 1 and"),
+        (lambda run: run.evaluate(count=0), "count is 0; it must be between 1 and"),
+        (lambda run: gs.evaluate(run, seed=1.5), "seed is 1.5; it must be a whole number"),
+        (lambda run: gs.evaluate(run, device="x"), "device is 'x'; it must be auto, cpu, cuda"),
+        (lambda run: gs.train(np.zeros((4, 8, 8), np.uint8)), "recipe is of type ndarray; give the name of one, and"),
+        (lambda run: gs.grade("nowhere", jobs="a"), "jobs is 'a'; it must be between 0 and 256"),
+        (lambda run: gs.course(5), "out is 5; it must be a path"),
+        (lambda run: gs.compare(run, count=2.5), "count is 2.5; it must be a whole number"),
+        (lambda run: gs.sweep("mlp-small", search="g_lr", trials="5"), "trials is '5'; it must be between 1 and"),
+        (lambda run: gs.sweep("mlp-small", search="g_lr", workers="2"), "workers is '2'; it must be between 1 and"),
+        (lambda run: run.sample(latents=np.ones((2, 100)) * 1j), "latents are no array of numbers (they are complex)"),
+        (lambda run: run.sample(latents=[[np.nan] * 100]), "latents hold numbers that are not finite"),
+        (lambda run: gs.directions(run, 2).move(np.zeros((1, 100)), 1.0), "steps are 1.0; give a number for each of 2"),
+        (lambda run: gs.directions(run, 2).move(None, [1.0]), "latents are None; give numbers"),
+        (
+            lambda run: gs.directions(run, 2).move(np.zeros((1, 100)), [np.nan]),
+            "steps hold numbers that are not finite",
+        ),
+        (lambda run: gs.load(run, device="cpu:0"), "device is 'cpu:0'; it must be auto, cpu, cuda"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused_before_anything_is_done(run, call, why):
+    before = run.metrics_path.read_bytes()
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        call(run)
+    assert run.metrics_path.read_bytes() == before
+
+
+def test_other_kinds_of_the_same_numbers_are_taken(run):
+    assert gs.load(run, device=torch.device("cpu")).spec.size == 28
+    z = torch.randn(2, 100, generator=torch.Generator().manual_seed(0))
+    moved = gs.directions(run, 2).move(z, torch.tensor([1.0, 2.0]))
+    assert moved.shape == (2, 100) and not torch.equal(moved, z)
+    samples = run.sample(latents=z.bfloat16())
+    assert np.array_equal(samples.images, run.sample(latents=z.bfloat16().float().requires_grad_()).images)
+    assert gs.walk(run, seeds=(k for k in range(2)), steps=2).is_file()
+    verdict = gs.evaluate(run, quick=True, count=np.int64(20), seed=np.arange(2)[1])
+    assert (verdict["count"], verdict["seed"]) == (20, 1) and str(run.directory) in run.verdict.origin()
+
+
+def test_results_can_be_compared_and_searched_for(run):
+    one, other = run.sample(2), run.sample(2)
+    data = gs.load_data(one.images)
+    assert one != other and one in [other, one] and len({one, other, data}) == 3
+    assert repr(gs.directions(run, 6)).startswith("<Directions: 6 of 100, with ")
+
+
+def test_a_default_device_of_the_caller_changes_nothing(run):
+    code = (
+        "import torch, numpy as np; torch.set_default_device('meta'); import gansmith as gs\n"
+        "pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)\n"
+        "run = gs.train('mlp-small', data=pixels, images=128, out='r', progress='none', g_width=8, d_width=8)\n"
+        "samples = run.sample(2); samples.save('q.png'); samples._repr_png_(); run._repr_html_()\n"
+        "gs.load_data(pixels)._repr_png_(); run.invert(pixels[0])._repr_png_(); print(run.status)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert ran.stdout == "finished\n", ran.stderr[-800:]
+
+
+def test_a_run_whose_directory_is_gone_says_so(run, tmp_path):
+    moved = gs.open_run(shutil.copytree(run.directory, tmp_path / "moved"))
+    shutil.rmtree(moved.directory)
+    assert "its directory is not there" in repr(moved) and "its directory is not there" in moved._repr_html_()
+    with pytest.raises(NotFoundError, match="there is no run .* any more"):
+        moved.diagnose()
+
+
+def test_leaving_at_the_first_event_is_a_stop(digit_dir):
+    for event in gs.train_events("mlp-small", data=str(digit_dir), images=640, out="left", g_width=8, threads=1):
+        assert event.images_seen == 0
+        break
+    assert gs.open_run("left").status == "stopped"
+    run = gs.resume("left", progress="none")
+    assert run.images_seen == 640
+    assert next(iter(gs.train_events("mlp-small", data=str(digit_dir), images=640, out="left", g_width=8, threads=1)))

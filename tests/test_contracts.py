@@ -291,6 +291,7 @@ def test_descriptions_name_what_is_in_use():
 # Modules of the package. Each may import from the lines before its own; those on one line do not import each other.
 # A name stands for a package with all its modules, but for ones that have a line of their own.
 FLOW = [
+    ["interrupts"],
     ["gansmith"],
     ["errors", "events", "exchange", "flat_images", "isolation", "verdicts", "pictures.grids"],
     ["recipes", "advice", "files", "processes"],

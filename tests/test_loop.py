@@ -321,7 +321,7 @@ def test_a_loss_that_is_not_finite_is_named_and_logged(tiny, tmp_path, monkeypat
     with pytest.raises(TrainingFailed, match="not-finite: d_loss became NaN or infinite after 144 images; likely"):
         for event in train_events(run, data):
             seen.append(event)
-    failure = to_failure("not-finite", 144, "d_loss became NaN or infinite")
+    failure = to_failure("not-finite", 144, "d_loss became NaN or infinite", config)
     assert run.log[-1] == failure.as_row()
     assert seen[-1] == FailureDetected(144, "not-finite", failure.message)
     assert run.facts()["status"] == "failed" and run.latest().name == "000000128"

@@ -13,6 +13,8 @@ import os
 from importlib import import_module
 from typing import Any
 
+from gansmith.interrupts import uninterrupted
+
 # How long OpenMP's threads wait for one another before they give way: as fast as its own choice on an idle machine, and
 # several times as fast beside another program that wants a core (docs/experiments.md). Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
@@ -69,7 +71,9 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name not in _HOME:
         raise AttributeError(f"module 'gansmith' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    with uninterrupted():
+        home = import_module(_HOME[name])
+    return getattr(home, name)
 
 
 def __dir__() -> list[str]:

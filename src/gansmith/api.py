@@ -26,6 +26,7 @@ from gansmith.data.prepare import Preparation
 from gansmith.errors import ConfigError, DataError, GansmithError, NotFoundError
 from gansmith.events import Event
 from gansmith.files import require_kind, require_parent, require_writable, to_path, write_bytes
+from gansmith.interrupts import uninterrupted
 from gansmith.inversion import Inversion
 from gansmith.isolation import isolated, torch_defaults
 from gansmith.latent_space import Directions, find_directions
@@ -112,7 +113,7 @@ class Run(RunDirectory):
     def verdict(self) -> Verdict | None:
         """The newest verdict of `evaluate` on the run's own data; None without one."""
         rows = [row for row in self.metrics_on_own_data() if row.get("gates")]
-        return Verdict(rows[-1]) if rows else None
+        return Verdict({"target": str(self.directory), **rows[-1]}) if rows else None
 
     def sample(
         self,
@@ -184,11 +185,16 @@ class Run(RunDirectory):
         return handin(self, out=out, allow_labels=allow_labels, allow_test_images=allow_test_images, seed=seed)
 
     def __repr__(self) -> str:
+        if not self.directory.is_dir():
+            return f"<Run {self.directory}: its directory is not there, seen from {Path.cwd()}>"
         facts = [self.status, f"{self.images_seen:,} images", _ratio_of(self), *undefined_choices(self)]
         return f"<Run {self.directory}: {', '.join(filter(None, facts))}>"
 
+    @torch_defaults()
     def _repr_html_(self) -> str:
         parts = [f"<p><b>{html.escape(repr(self)[1:-1])}</b></p>"]
+        if not self.directory.is_dir():
+            return parts[0]
         if (png := _newest_grid(self)) is not None:
             parts.append(_picture(png))
         if self.log:
@@ -345,6 +351,8 @@ def open_run(run: "Run | RunDirectory | Path | str") -> Run:
     Raises NotFoundError where there is none, RunError where it cannot be read.
     """
     if isinstance(run, Run):
+        if not run.directory.is_dir():
+            raise NotFoundError(f"there is no run {str(run.directory)!r} any more, seen from {str(Path.cwd())!r}")
         return run
     opened = run if isinstance(run, RunDirectory) else runs.open_run(to_run_path(run))
     return Run(opened.directory, opened.config)
@@ -437,10 +445,11 @@ def sample(
         model = replace(model, network=copy.deepcopy(model.network))
         truncate(model, truncation)
     chosen = label_numbers(labels, model.class_names)
-    if latents is not None and numpy_seed is not None:
-        raise ConfigError("latents and numpy_seed each say which latents to use; give one of them")
-    if seed and numpy_seed is not None:
-        raise ConfigError("seed and numpy_seed each say which latents to use; give one of them")
+    if labels is not None and chosen is None and model.conditioning.has_labels:
+        raise ConfigError(f"there is no label -1; this generator knows {model.conditioning.listing}")
+    if numpy_seed is not None and (seed or latents is not None):
+        other = "seed" if latents is None else "latents"
+        raise ConfigError(f"{other} and numpy_seed each say which latents to use; give one of them")
     exported = as_exported(model)
     if latents is not None:
         z = _as_latents(latents, *dict.fromkeys((model.config.latent_dim, exported.config.latent_dim)))
@@ -550,6 +559,7 @@ def evaluate(
             border is cut off or added where all images have one, else they are cropped to squares and resized.
         device: where networks compute: auto (an accelerator where there is one), cpu, cuda or mps.
     """
+    count, seed = _counts(count, seed)
     data = _own_images(target) if data is None else _real_images(target, data)
     choices: dict[str, Any] = {"count": count, "quick": quick, "seed": seed, "fid": fid, "fid_weights": fid_weights}
     choices |= {"num_classes": num_classes, "resize": resize, "device": device}
@@ -577,6 +587,7 @@ def compare(
     """
     if not targets:
         raise ConfigError("there is nothing to compare; give two or more runs or files")
+    count, seed = _counts(count, seed)
     in_memory = {to_run_path(target): _own_images(target) for target in targets} if data is None else {}
     data = data if data is None else _real_images(targets[0], data)
     return evaluation.compare(
@@ -637,7 +648,8 @@ def export(source: "Run | Path | str", *formats: str, out: Path | str | None = N
             generator.
         out: folder; by default exports in the run, or beside the file.
     """
-    from gansmith.exporters import export as export_generator
+    with uninterrupted():
+        from gansmith.exporters import export as export_generator
 
     path = to_run_path(source)
     folder = to_path(out) if out is not None else (path if path.is_dir() else path.parent) / "exports"
@@ -658,7 +670,8 @@ def report(run: "Run | Path | str", *others: "Run | Path | str", out: Path | str
         run: shown in full; `others` are compared with it.
         out: a .pdf or a self-contained .html; by default report.pdf in the first run directory.
     """
-    from gansmith.reports import write_report
+    with uninterrupted():
+        from gansmith.reports import write_report
 
     named = [open_run(one) for one in (run, *others)]
     opened = list({one.directory.resolve(): one for one in named}.values())  # one given twice is one
@@ -722,6 +735,7 @@ def write_walk(
     """Do what `walk` does, and return also how many images were drawn."""
     if not isinstance(seeds, Iterable):
         raise ConfigError(f"seeds are {seeds!r:.60}; give two or more, such as [0, 1]")
+    seeds = list(seeds)
     for seed in seeds:
         refuse_counts(1, seed, None)
     require_whole("steps", steps, 2, 1000, 12)
@@ -830,7 +844,8 @@ def handin(
 
     Raises GansmithError for a run that breaks a rule which was not lifted; nothing is written then.
     """
-    from gansmith.coursework import write_bundle
+    with uninterrupted():
+        from gansmith.coursework import write_bundle
 
     path = _writable(out)
     if path.suffix != ".zip":
@@ -961,6 +976,7 @@ class Sweep:
         return f"<p><b>{html.escape(repr(self)[1:-1])}</b></p>{html_table(header, rows)}"
 
 
+@torch_defaults()
 def sweep(
     recipe: str | None = None,
     *,
@@ -979,7 +995,7 @@ def sweep(
     study: str | None = None,
     out: Path | str | None = None,
     file: Path | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] | None = print,
     **choices: Any,
 ) -> Sweep:
     """Search for good choices by many trials, each an ordinary run (extra `search`); returns the sweep.
@@ -1001,18 +1017,23 @@ def sweep(
         workers, ray, gpus: trials at a time here, or on the Ray cluster at an address, each with so many GPUs.
         sampler, prune, objectives, storage, study: as the flags of `gansmith sweep`.
         out: folder; by default runs/sweep-RECIPE-DATA.
-        report: is given a line for each trial that begins or ends.
+        report: is given a line for each trial that begins or ends; None for no such lines.
         choices: fields of `Config` that every trial has; those of a TOML `file` are added.
     """
     if not isinstance(data, str | Path | None):
         raise ConfigError("data is images in memory, which trials in other processes do not see; give a name or a path")
     if not isinstance(search, str | Mapping | Iterable):
         raise ConfigError(f"search is {search!r:.60}; give fields, such as {{'g_lr': (1e-4, 1e-2)}} or 'g_lr d_lr'")
+    objectives = [objectives] if isinstance(objectives, str) else objectives
+    if trials is not None:
+        require_whole("trials", trials, 1, 100_000, 20)
+    if workers is not None:
+        require_whole("workers", workers, 1, 1024, 2)
     method: dict[str, Any] = {"sampler": sampler, "prune": prune, "objectives": objectives, "file": file}
     settings = _plan_sweep(recipe, search, as_arguments(data, None, choices), minutes, images, method)
     folder = to_path(out) if out is not None else RUNS / f"sweep-{settings['recipe']}-{settings['data']}"
     where = {"workers": workers, "ray": ray, "gpus": gpus}
-    _run_sweep(folder, settings, where, trials=trials, storage=storage, study=study, report=report)
+    _run_sweep(folder, settings, where, trials=trials, storage=storage, study=study, report=report or (lambda _: None))
     return Sweep(folder, storage)
 
 
@@ -1064,8 +1085,9 @@ def course(folder: Path | str, *, settings: Path | str | None = None, **choices:
     from gansmith.coursework.kit import write_kit
     from gansmith.grading.settings import read_settings
 
-    write_kit(Path(folder), read_settings(None if settings is None else Path(settings), **choices))
-    return Path(folder)
+    folder = to_path(folder)
+    write_kit(folder, read_settings(None if settings is None else Path(settings), **choices))
+    return folder
 
 
 def grade(
@@ -1102,8 +1124,7 @@ def grade(
 
     folder = Path(handins)
     asked = read_settings(None if settings is None else Path(settings), **choices)
-    if not 0 <= jobs <= 256:
-        raise ConfigError(f"jobs is {jobs}; it must be between 0, one for each core, and 256")
+    require_whole("jobs", jobs, 0, 256, 0)
     find_handins(folder)
     target = folder.absolute().parent / "grades" if out is None else to_path(out)
     pages.refuse_occupied(target)
@@ -1196,6 +1217,12 @@ def _newest_grid(run: Run) -> bytes | None:
     return to_png(enlarge(grid(images), at_least_px=280))
 
 
+def _counts(count: int | None, seed: int) -> tuple[int | None, int]:
+    """Return a number of samples, or None, and a seed, as Python's numbers; ConfigError for ones out of range."""
+    refuse_counts(1 if count is None else count, seed, None)
+    return None if count is None else int(count), int(seed)
+
+
 def _as_latents(latents: Any, *widths: int) -> Any:
     """Return (N, one of `widths`) float32 latents from an array or the path of a .npy file."""
     import numpy as np
@@ -1207,15 +1234,21 @@ def _as_latents(latents: Any, *widths: int) -> Any:
         return read_latents(Path(latents), *widths)
     if isinstance(latents, torch.Tensor):
         latents = latents.detach().cpu()
+        latents = latents.float() if latents.is_floating_point() else latents  # NumPy has no bfloat16
     try:
-        z = torch.as_tensor(np.asarray(latents, dtype=np.float32))
-    except (TypeError, ValueError) as error:
+        found = np.asarray(latents)
+        if np.iscomplexobj(found):
+            raise TypeError("they are complex")
+        z = torch.as_tensor(found.astype(np.float32))
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"latents are no array of numbers ({error}); give one of shape (count, {widths[0]})"
         ) from None
-    if z.dim() != 2 or z.shape[1] not in widths or not len(z) or not z.isfinite().all():
+    if z.dim() != 2 or z.shape[1] not in widths or not len(z):
         wanted = " or ".join(f"(count, {width})" for width in widths)
         raise ConfigError(f"latents have shape {tuple(z.shape)}; give finite numbers of shape {wanted}")
+    if not z.isfinite().all():
+        raise ConfigError("latents hold numbers that are not finite; give finite ones")
     return z
 
 

@@ -119,7 +119,7 @@ class Conditioning:
             raise ConfigError(f"there is no label {missing}; this generator knows {self.listing}")
 
 
-UNCONDITIONAL = Conditioning(torch.ones(1, dtype=torch.float64))
+UNCONDITIONAL = Conditioning(torch.ones(1, dtype=torch.float64, device="cpu"))
 
 
 def spread_evenly(frequencies: Tensor, *, seed: int, count: int) -> Tensor:

@@ -741,6 +741,8 @@ def resolve(
 
     Raises ConfigError for an unknown field, recipe or value, NotFoundError for a missing file.
     """
+    if recipe is not None and not isinstance(recipe, str):
+        raise ConfigError(f"recipe is of type {type(recipe).__name__}; give the name of one, and images as data=")
     layers: list[tuple[str, Mapping[str, object]]] = []
     if file is not None:
         written = read_toml(Path(file))

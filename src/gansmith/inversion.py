@@ -20,6 +20,7 @@ from gansmith.data.images import to_float, to_uint8
 from gansmith.data.matching import fit_pictures
 from gansmith.errors import ConfigError
 from gansmith.files import replacing, write_bytes
+from gansmith.isolation import torch_defaults
 from gansmith.networks import build_networks
 from gansmith.networks.layers import MinibatchStddev
 from gansmith.pictures.grids import enlarge, grid, to_png
@@ -36,7 +37,7 @@ COMPARED = 256  # samples that D's logit of a picture is compared with
 COMPANIONS = 15  # images in a batch beside the one that D judges, where it normalises over batches
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inversion:
     """Pictures projected into latent space; shows itself in a notebook as each picture beside its reconstruction.
 
@@ -98,6 +99,7 @@ class Inversion:
             raise ConfigError(f"{path} ends in none of .png, .npz and .npy; give a name that does")
         return path
 
+    @torch_defaults()
     def _repr_png_(self) -> bytes:
         pairs = torch.from_numpy(np.stack([self.pictures, self.images], axis=1)).flatten(0, 1)
         columns = 2 * max(1, round((len(self) / 2) ** 0.5))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gansmith.errors import ConfigError
+from gansmith.isolation import torch_defaults
 from gansmith.randomness import rng, seeded
 from gansmith.sampling import (
     Model,
@@ -24,7 +25,7 @@ SAMPLES = 2048  # latents whose activations are analysed
 _LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Directions:
     """The main directions of a generator's latent space, the most important first.
 
@@ -43,18 +44,40 @@ class Directions:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{share:.0%}" for share in self.shares[:5].tolist())
+        more = ", ..." if len(self) > 5 else ""
+        return f"<Directions: {len(self)} of {self.vectors.shape[1]}, with {shares}{more} of the variance>"
+
+    @torch_defaults()
     def move(self, latents: Any, steps: Sequence[float]) -> Tensor:
         """Return latents (N, latent_dim) moved by so many standard deviations along the first directions.
 
         A further number of each, which chooses the cluster where a latent is found or exported, stays.
+
+        Raises ConfigError for latents of another length, and for steps that are no list of finite numbers.
         """
-        z, width = torch.as_tensor(latents, dtype=torch.float32), self.vectors.shape[1]
-        if z.shape[-1] not in (width, width + 1):
-            raise ConfigError(f"latents have {z.shape[-1]} numbers; this generator's have {width}")
-        if len(steps) > len(self.vectors):
-            raise ConfigError(f"steps are {len(steps)}, for {len(self.vectors)} directions; give as many at most")
-        moves = torch.tensor(steps, dtype=torch.float32) @ self.vectors[: len(steps)]
+        width = self.vectors.shape[1]
+        z, lengths = _numbers("latents", latents), _numbers("steps", steps)
+        if z.dim() not in (1, 2) or z.shape[-1] not in (width, width + 1):
+            raise ConfigError(f"latents have shape {tuple(z.shape)}; give (N, {width}), as this generator's")
+        if lengths.dim() != 1 or len(lengths) > len(self.vectors):
+            raise ConfigError(
+                f"steps are {steps!r:.60}; give a number for each of {len(self.vectors)} directions at most"
+            )
+        moves = lengths @ self.vectors[: len(lengths)]
         return z + nn.functional.pad(moves, (0, z.shape[-1] - len(moves)))
+
+
+def _numbers(name: str, values: Any) -> Tensor:
+    """Return finite numbers as a tensor; ConfigError for anything else."""
+    try:
+        found = torch.as_tensor(values, dtype=torch.float32).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigError(f"{name} are {values!r:.60}; give numbers") from None
+    if not found.isfinite().all():
+        raise ConfigError(f"{name} hold numbers that are not finite; give finite ones")
+    return found
 
 
 @torch.no_grad()

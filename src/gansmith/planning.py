@@ -42,6 +42,7 @@ from gansmith.training.trackers import parse_trackers, tracked
 from gansmith.training.transfer import preview_weights, resolve_with_source
 
 RUNS = Path("runs")
+_ONE_AT_A_TIME = threading.RLock()  # a step draws from torch's own generator, which all threads share
 _LENGTHS = ("minutes", "images", "epochs")
 
 
@@ -262,8 +263,8 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
     """
     run, data = plan.run, plan.data
     stopped = [] if stopped is None else stopped
-    yield Started(
-        0,
+    started = Started(
+        run.images_seen,
         str(run.directory),
         run.config.images,
         run.config.data,
@@ -271,6 +272,12 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
         len(data.train),
         (*data.train.notices, *plan.notices),
     )
+    try:
+        yield started
+    except GeneratorExit:
+        if run.status == "unknown":  # it was never begun
+            run.record(status="stopped")
+        raise
     events = loop.train_events(
         run, data, stop=lambda: bool(stopped), command=command or ("gansmith.train",), deadline=plan.deadline
     )
@@ -279,7 +286,7 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
     with closing(events) as followed:  # type: ignore[type-var]
         try:
             while True:
-                with own_environment(), training_machine(run.config):
+                with _ONE_AT_A_TIME, own_environment(), training_machine(run.config):
                     event = next(followed, None)
                 if event is None:
                     return
@@ -287,7 +294,7 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
         except GeneratorExit:
             stopped.append(0)
             if not sys.is_finalizing():
-                with training_machine(run.config):
+                with _ONE_AT_A_TIME, training_machine(run.config):
                     list(followed)
             raise
         except KeyboardInterrupt:  # in the middle of a step, which is not saved

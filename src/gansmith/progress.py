@@ -47,8 +47,12 @@ def show_progress(style: str = "auto") -> Iterator[Show]:
     Raises ConfigError for an unknown style.
     """
     check_style(style)
+    if style in ("auto", "bar") and _in_notebook():
+        style = "notebook"
     if style == "auto":
-        style = "notebook" if _in_notebook() else "bar" if is_terminal() else "plain"
+        style = "bar" if is_terminal() else "plain"
+    if sys.stdout is None and style != "notebook":  # in a program with windows
+        style = "none"
     if style == "bar":
         with _bar() as show:
             yield show
@@ -70,7 +74,7 @@ def show_preparation(style: str = "auto") -> Iterator[Callable[[int, int], None]
     Nothing is shown until it is called.
     """
     check_style(style)
-    if style == "none":
+    if style == "none" or sys.stdout is None:
         yield _ignore_counts
     elif style == "bar" or (style == "auto" and is_terminal()):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -108,7 +112,7 @@ def _print_counts(shown_at: list[float], done: int, total: int, *, as_json: bool
 
 def is_terminal() -> bool:
     """Return whether what is printed can be drawn over; a notebook's cell that runs a command only claims so."""
-    return sys.stdout.isatty() and "JPY_PARENT_PID" not in os.environ
+    return sys.stdout is not None and sys.stdout.isatty() and "JPY_PARENT_PID" not in os.environ
 
 
 def check_style(style: str) -> None:

@@ -85,7 +85,7 @@ class Model:
         return self.class_names[label] if 0 <= label < len(self.class_names) else str(label)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """Generated images and their labels; shows itself as a grid in a notebook.
 
@@ -122,6 +122,7 @@ class Samples:
     def _nchw(self) -> Tensor:
         return torch.from_numpy(self.images).permute(0, 3, 1, 2)
 
+    @torch_defaults()
     def save(self, path: Path | str, *, truncation: float = 1.0) -> Path:
         """Write a .png grid, a .npz with images and labels, or one PNG for each image into a folder."""
         path = to_path(path)
@@ -130,6 +131,7 @@ class Samples:
         write_samples(self._nchw, labels, path, truncation=truncation, class_names=self.class_names)
         return path
 
+    @torch_defaults()
     def _repr_png_(self) -> bytes:
         return to_png(enlarge(grid(self._nchw)))
 
@@ -400,6 +402,10 @@ def label_numbers(labels: Sequence[int | str] | str | int | None, class_names: S
     """
     if labels is None or isinstance(labels, str):
         return None if labels is None else parse_labels(labels, names=class_names)
+    if isinstance(labels, Mapping):
+        raise ConfigError(
+            f"labels are {dict(labels)!r:.60}; give a list with a label for each sample, such as [0, 0, 1]"
+        )
     listed: Iterable[Any] = labels if isinstance(labels, Iterable) and getattr(labels, "ndim", True) else [labels]
     numbers = []
     for label in listed:

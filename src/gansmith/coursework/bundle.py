@@ -29,6 +29,7 @@ from gansmith.data.images import CHUNK
 from gansmith.errors import ConfigError, RunError
 from gansmith.exporters.keras import to_keras
 from gansmith.files import file_sha256, write_bytes, write_json
+from gansmith.interrupts import uninterrupted
 from gansmith.metrics.features import FeatureNetwork, load_feature_network
 from gansmith.models import load_generator
 from gansmith.networks import NETWORKS
@@ -88,7 +89,8 @@ def write_bundle(
     missing = missing_classes(images, classifier) if has_classifier else None
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        difference = to_keras(model, folder / "generator")
+        with uninterrupted():
+            difference = to_keras(model, folder / "generator")
         _write_evaluation(folder, model, labels, images, classifier if has_classifier else None, seed=seed)
         _write_training(folder, config, data)
         _write_pictures(folder, runs)

@@ -16,6 +16,7 @@ from torch import Tensor
 from gansmith.data.labels import Labels, as_labels
 from gansmith.data.on_disk import Known, OnDisk
 from gansmith.errors import DataError, reason_of
+from gansmith.isolation import torch_defaults
 
 # In one set: labels, rows and an epoch's order take eight bytes each in memory, however many images stay on disk.
 MAX_IMAGES = 4_000_000
@@ -32,7 +33,7 @@ class ImageSpec:
     num_classes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
     """A whole data set, in memory or on disk; shows itself as a grid of 25 of its images in a notebook.
 
@@ -94,6 +95,7 @@ class Images:
         size = f"{self.pixels.shape[2]} x {spec.size} x {spec.channels}"
         return f"<Images {self.name}: {len(self):,} of {size}, {classes}, from {self.source}>"
 
+    @torch_defaults()
     def _repr_png_(self) -> bytes:
         from gansmith.pictures.grids import enlarge, grid, to_png
 

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +23,7 @@ from gansmith.exporters.pt2 import to_pt2
 from gansmith.exporters.safetensors import to_safetensors
 from gansmith.exporters.web import to_web
 from gansmith.files import file_sha256, is_named_as_file, require_writable, write_json
+from gansmith.interrupts import uninterrupted
 from gansmith.models import find_generator, load_generator
 from gansmith.runs import holds_run, run_of
 from gansmith.sampling import Model
@@ -77,7 +79,8 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
             folder = Path(partial, name)
             folder.mkdir()
             try:
-                difference = exporter(model, folder / "generator")
+                with nullcontext() if name in ON_REQUEST else uninterrupted():  # those may wait for the network
+                    difference = exporter(model, folder / "generator")
             except GansmithError as error:
                 if not wants_all:
                     raise

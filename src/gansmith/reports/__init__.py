@@ -15,6 +15,7 @@ from typing import Any
 
 from gansmith.errors import GansmithError
 from gansmith.files import write_bytes
+from gansmith.interrupts import uninterrupted
 from gansmith.reports.compose import compose
 from gansmith.runs import RunDirectory
 
@@ -49,7 +50,8 @@ def write_blocks(title: str, blocks: Sequence[Mapping[str, Any]], pictures: dict
 
 def to_pdf(facts: dict[str, Any], pictures: dict[str, bytes]) -> bytes:
     """Return a PDF/UA-1 file: tagged, with alternative texts, the same bytes for the same facts and PNG pictures."""
-    import typst
+    with uninterrupted():
+        import typst
 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "report.typ"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gansmith.config import FIELDS
 from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
+from gansmith.interrupts import uninterrupted
 from gansmith.randomness import rng
 from gansmith.sweeps.space import Space, grid_values, to_words
 
@@ -43,7 +44,9 @@ T = TypeVar("T")
 def import_optuna() -> Any:
     """Return the package optuna; ConfigError without the extra `search`."""
     try:
-        import optuna
+        with uninterrupted(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="IProgress not found")  # in notebooks without ipywidgets
+            import optuna
     except ImportError:
         raise ConfigError("a sweep needs the extra `search`: pip install 'gansmith[search]'") from None
     return optuna

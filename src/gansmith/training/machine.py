@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gansmith.config import Config
+from gansmith.config import DEVICE, Config
 from gansmith.errors import ConfigError
 from gansmith.isolation import torch_defaults
 from gansmith.processes import count, count_here, shares_gpu
@@ -79,11 +79,15 @@ def repeatable() -> Iterator[None]:
             os.environ.pop(_WORKSPACE, None)
 
 
-def find_device(asked: str) -> torch.device:
+def find_device(asked: str | torch.device) -> torch.device:
     """Return the device of this name; for auto the accelerator, where there is one.
 
-    Raises ConfigError for one that this machine does not have, or that several processes cannot share.
+    Raises ConfigError for one that there never is, that this machine does not have, or that several processes cannot
+    share.
     """
+    asked = str(asked)
+    if not DEVICE.fullmatch(asked):
+        raise ConfigError(f"device is {asked!r}; it must be auto, cpu, cuda, cuda:0 or mps, such as auto")
     if count() > 1 and asked != "cpu":
         _refuse_sharing(asked)
     found = accelerator()

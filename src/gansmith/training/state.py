@@ -19,6 +19,7 @@ from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import RunError
 from gansmith.files import json_sha256, tensor_sha256
+from gansmith.interrupts import given_up_when_interrupted
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.networks import build_networks
 from gansmith.runs import RunDirectory, rewind
@@ -229,10 +230,14 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         networks.G_ema.load_state_dict(networks.G.state_dict())
         initial_norms = weight_norms(networks)
     scores = run.validation_scores()
-    if data.scorer is not None:
+    scorer = data.scorer
+    if scorer is not None:
         seconds = math.inf if config.images >= EVALUATOR_PAYS else 0.0
-        data.scorer.prepare(seconds, names=list(scores[-1]["ratios"]) if scores else ())
-        data.scorer.move_to(networks.device)
+        # One process alone may leave the training of an evaluator; the loop stops before its first step then.
+        with given_up_when_interrupted(may=processes.count() == 1) as interrupted:
+            scorer.prepare(seconds, names=list(scores[-1]["ratios"]) if scores else ())
+            scorer.move_to(networks.device)
+        scorer = None if interrupted else scorer
     images_seen: int = counters.get("images_seen", 0)
     state = State(
         run,
@@ -241,7 +246,7 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         build_techniques(config, networks.D),
         Batches(config, data, networks.device),
         Monitor(config, data.shown, data.validation, data.y, data.conditioning.frequencies),
-        data.scorer,
+        scorer,
         counters.get("initial_norms", initial_norms),
         Clock(images_seen),
         images_seen=images_seen,
