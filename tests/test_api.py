@@ -344,7 +344,7 @@ def test_training_works_outside_the_main_thread():
         (lambda: gs.load("nowhere.safetensors"), NotFoundError, "there is no file or run"),
         (lambda: gs.resume("nowhere"), NotFoundError, "holds no run"),
         (lambda: gs.compare(), ConfigError, "nothing to compare"),
-        (lambda: gs.compare(["a", "b"]), ConfigError, "is no run and no path"),
+        (lambda: gs.compare(["a", "b"]), ConfigError, "is neither a run nor a path"),
         (lambda: gs.train(gs.Config()), ConfigError, "recipe is of type Config; give the name of one"),
         (lambda: gs.train("mlp-small", minutes="3"), ConfigError, "minutes is '3'; it must be a number"),
         (
@@ -375,7 +375,7 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(call, error, message, tmp_
         (lambda run: run.sample(2).save("two.jpg"), "two.jpg names a file of another kind"),
         (lambda run: run.sample(2).save("nowhere/two.png"), "there is no folder"),
         (lambda run: run.export(["onnx"]), "there is no format .* did you mean 'onnx'"),
-        (lambda run: gs.evaluate(run.sample(2)), "Samples is no run and no path"),
+        (lambda run: gs.evaluate(run.sample(2)), "Samples is neither a run nor a path"),
         (lambda run: run.sample(numpy_seed=1, latents=np.zeros((2, 100))), "give one of them"),
         (lambda run: run.sample(latents=np.zeros((2, 3))), "give finite numbers of shape"),
         (lambda run: run.report("nowhere/report.pdf"), "there is no folder"),

@@ -244,7 +244,7 @@ def test_a_picture_of_the_user_is_never_taken_for_a_preview(tmp_path, monkeypatc
     monkeypatch.chdir(write(tmp_path / "set", *numbered(""), "preview.png"))
     before = (tmp_path / "set" / "preview.png").read_bytes()
     code, _, err = gansmith("data", "inspect", ".")
-    assert code == 2 and "preview.png exists and is no preview of ours" in err
+    assert code == 2 and "preview.png exists and was not written by Gansmith" in err
     assert (tmp_path / "set" / "preview.png").read_bytes() == before
     for _ in range(2):  # its own is replaced, and is none of the pictures
         code, out, _ = gansmith("data", "inspect", ".", "--out", "grid.png")

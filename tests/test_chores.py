@@ -283,7 +283,7 @@ def test_the_start_is_recorded_with_what_and_where(begin, caplog):
     assert (facts["status"], facts["command"], facts["custom"]) == ("running", ["gansmith", "train"], {})
     assert facts["data"]["train"] == 360 and facts["data"]["validation"] == 40
     assert facts["data"]["sha256"] == state.data.data_sha256
-    assert "clusters is 15, not 2000: each cluster takes 24 of 360 images" in facts["data"]["notices"]
+    assert "clusters is 15, not 2000: each cluster needs at least 24 of the 360 images" in facts["data"]["notices"]
     assert {"gansmith", "torch", "numpy"} == facts["versions"].keys() and caplog.text == ""
 
 

@@ -475,7 +475,7 @@ def test_minutes_more_are_about_so_many_images(gansmith, digit_dir, tmp_path):
 
 @pytest.mark.slow
 def test_a_choice_that_the_data_changed_is_said_with_both_values(gansmith, digit_dir, tmp_path):
-    sentence = "clusters is 15, not 2000: each cluster takes 24 of 360 images"
+    sentence = "clusters is 15, not 2000: each cluster needs at least 24 of the 360 images"
     words = ("train", "default-unlabelled", *flags(data_dir=digit_dir, clusters=2000), "--out", tmp_path / "a")
     code, out, _ = gansmith(*words, "--progress", "json")
     started = json.loads(out.splitlines()[0])

@@ -26,7 +26,7 @@ def test_labels_get_subclusters_where_there_are_images_enough(subclustered):
     torch.testing.assert_close(shares, data.train.class_frequencies)
     few, data = load_training_data(subclustered.replace(limit_images=200))
     assert few.clusters_per_class == 1
-    assert data.notices[0] == "clusters_per_class is 1, not 5: each cluster takes 24 of 200 images"
+    assert data.notices[0] == "clusters_per_class is 1, not 5: each cluster needs at least 24 of the 200 images"
 
 
 def test_only_few_images_are_shifted(tiny, monkeypatch):
@@ -164,7 +164,7 @@ def test_without_labels_the_default_takes_clusters(tiny, tmp_path, digits):
 def test_a_number_of_clusters_that_the_data_does_not_allow_is_reported_with_both_values(tiny):
     config, data = load_training_data(tiny("default-unlabelled", clusters=2000))
     assert config.clusters == 15
-    assert data.notices[0] == "clusters is 15, not 2000: each cluster takes 24 of 360 images"
+    assert data.notices[0] == "clusters is 15, not 2000: each cluster needs at least 24 of the 360 images"
     assert not any(
         "clusters" in note for note in load_training_data(tiny("default-unlabelled", clusters=15))[1].notices
     )

@@ -107,7 +107,7 @@ class Config:
     )
     strict: bool = _data(False, "refuse pictures that cannot be read, instead of leaving out up to one in ten")
     classes: str = _data("", "labels to train on, such as 3 or 0-4; evaluation still compares with all (empty: all)")
-    limit_images: int = _data(0, "train on so many images only, spread over the stored order (0: all)", low=0)
+    limit_images: int = _data(0, "train on this many images only, taken evenly from the whole set (0: all)", low=0)
     mirror: bool = _data(False, "train on the mirror image of each training image too")
     use_all_training_images: bool = _data(False, "train on the validation images too (for a hand-in)")
     start_from: str = _data(
@@ -166,7 +166,7 @@ class Config:
     )
     minibatch_stddev: int = _network(
         0,
-        "group size of the discriminator's minibatch standard deviation (0: none), or the nearest divisor of the batch",
+        "group size of the discriminator's minibatch standard deviation (0: none); the nearest divisor of the batch size",
         low=0,
         high=65_536,
         technique=True,
@@ -222,7 +222,11 @@ class Config:
         0.0, "one-sided label smoothing: real images' target is 1 minus this", low=0.0, high=1.0, technique=True
     )
     fake_label_smoothing: float = _loss(
-        0.0, "generated images' target, with label_smoothing two-sided smoothing", low=0.0, high=1.0, technique=True
+        0.0,
+        "target of generated images; with label_smoothing, two-sided smoothing",
+        low=0.0,
+        high=1.0,
+        technique=True,
     )
     random_labels: bool = _loss(False, "draw each target between its hard and its smoothed value", technique=True)
     label_flipping: float = _loss(
@@ -268,7 +272,7 @@ class Config:
     )
     g_rotation_loss: float = _loss(
         0.0,
-        "rotation loss in the generator's loss: weight of the discriminator predicting that of generated ones",
+        "rotation loss in the generator's loss: weight of D predicting how generated images were rotated",
         low=0.0,
         high=100.0,
         search=(0.02, 2.0),
@@ -442,13 +446,13 @@ class Config:
     evaluate_every: int = _output(0, "images between validation FD ratios (0: chosen from the length)", low=0)
     early_stopping: int = _output(
         0,
-        "stop after so many validation FD ratios in a row without a better one (0: never)",
+        "stop after this many validation FD ratios in a row without a better one (0: never)",
         low=0,
         is_circumstance=False,
     )
     save_every: int = _output(0, "images between checkpoints (0: a quarter)", low=0)
     keep_last: int = _output(0, "newest checkpoints to keep besides the best one (0: all)", low=0)
-    keep_every: int = _output(0, "where keep_last is set, also keep one checkpoint each so many images", low=0)
+    keep_every: int = _output(0, "if keep_last is set, also keep one checkpoint per this many images (0: none)", low=0)
     trackers: str = _output(
         "tensorboard", "experiment trackers: tensorboard, mlflow, wandb, with commas between them, or none"
     )

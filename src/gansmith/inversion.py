@@ -96,7 +96,7 @@ class Inversion:
             with replacing(path) as partial, partial.open("wb") as file:
                 np.save(file, self.latents)
         else:
-            raise ConfigError(f"{path} ends in none of .png, .npz and .npy; give a name that does")
+            raise ConfigError(f"{path} must end in .png, .npz or .npy")
         return path
 
     @torch_defaults()

@@ -479,5 +479,5 @@ def to_run_path(target: RunDirectory | Path | str) -> Path:
     if isinstance(target, RunDirectory):
         return target.directory
     if not isinstance(target, str | os.PathLike):
-        raise ConfigError(f"{type(target).__name__} is no run and no path; give a Run, a directory or a file")
+        raise ConfigError(f"{type(target).__name__} is neither a run nor a path; give a Run, a directory or a file")
     return Path(target).expanduser()

@@ -41,7 +41,7 @@ def stacked_mnist(
     images
         Training length instead; with neither, 500k.
     seed
-        Of the training; the counted images are the first of seed 0.
+        Seed of the training; the counted images are always drawn with seed 0.
     samples
         How many images to count; published tables use 26,000.
     data_dir
@@ -110,7 +110,7 @@ def gaussians(
     images
         Training length instead; with neither, 200k.
     seed
-        Of the training; the counted images are the first of seed 0.
+        Seed of the training; the counted images are always drawn with seed 0.
     samples
         How many images to count; published tables use 2,500.
     out

@@ -28,7 +28,7 @@ def recipes(
 ) -> int:
     """Train recipes for the same time, or the same number of images, and rank them by validation FD ratio.
 
-    All but stacked and gaussians, whose data are others.
+    All recipes but stacked and gaussians, which are for other data.
 
     The same command goes on where it was stopped, and the board is rewritten after each run.
 

@@ -115,7 +115,7 @@ def _refuse_inspection(path: Path, out: Path) -> None:
 
     require_parent(out)
     if out.is_file() and not is_own(out):
-        raise ConfigError(f"{out} exists and is no preview of ours; name another file with --out")
+        raise ConfigError(f"{out} exists and was not written by Gansmith; name another file with --out")
     if str(path) in DATASETS and not path.exists():
         raise ConfigError(f"{path} is a data set's name; what it holds says: gansmith data check {path}")
     if out.name not in OWN_NAMES and path.is_dir() and out.resolve().is_relative_to(path.resolve()):

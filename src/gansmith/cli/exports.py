@@ -98,7 +98,7 @@ def handin(
     allow_test_images
         Hand in a run that was trained on test images.
     seed
-        Of the latents of the grid, as the course gives it.
+        NumPy's seed of the grid's latents, as the course gives it.
     """
     from gansmith.coursework import write_bundle
     from gansmith.runs import open_run

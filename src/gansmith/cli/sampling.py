@@ -34,8 +34,8 @@ def sample(
     numpy_seed
         Take the latents that numpy.random.normal draws after this numpy.random.seed, as course assignments ask for.
     labels
-        Classes to draw in turn: names such as cat,dog, or 0-9, or 2024 for the digits 2, 0, 2, 4, or 3,11,12. What is
-        the name of a class stands for it. By default as often as in training.
+        Classes to draw in turn: names such as cat,dog, or 0-9, or 2024 for the digits 2, 0, 2, 4, or 3,11,12. A
+        word that is the name of a class always means that class. By default as often as in training.
     latents
         A .npy file of latents (N, latent_dim), or as exported files take them; sets the count.
     truncation
@@ -194,7 +194,7 @@ def plot(
         curves (losses and scores), classes (a row each, by name, and one style a column), or neighbours (each sample,
         then the training images closest to it).
     seed
-        Of the latents or samples shown.
+        Seed of the latents or samples shown.
     out
         A .png, for curves also .svg or .pdf; by default loss.png, classes.png or neighbours.png in the run directory.
     """

@@ -24,11 +24,11 @@ def course(
     settings
         A grade.toml to begin with; by default the usual settings.
     title
-        Of the assignment.
+        Title of the assignment.
     data
         The images to train on, a data set's name or a path; mnist by default.
     seed
-        Of the latents of the grid; 504 by default.
+        NumPy's seed of the grid's latents; 504 by default.
     """
     from gansmith import api
 
@@ -61,11 +61,12 @@ def grade(
     settings
         The grade.toml of the class kit: what is asked for, limits, points.
     seed
-        Of the latents of the grid, instead of the one in the settings.
+        NumPy's seed of the grid's latents, instead of the one in the settings.
     out
         Folder for the table and the pages; by default grades beside the hand-ins.
     sandbox
-        In which kind hand-ins run; auto takes the first that works here and says which. limits leaves the network open.
+        How hand-ins are isolated; auto takes the first kind that works here and says which. limits leaves the
+        network open.
     jobs
         Hand-ins that run at once; one on each core by default.
     """

@@ -145,7 +145,7 @@ def resume(
     images
         New total length; without it, the length the run was given.
     minutes
-        Train for so much longer.
+        Minutes to train from now on.
     epochs
         New total length in passes over the training images.
     data

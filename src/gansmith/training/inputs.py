@@ -248,8 +248,8 @@ def _changes(asked: Config, config: Config, images: int, spec: ImageSpec) -> tup
     """Return a sentence for each number that the data changed."""
     why_adam = "the images are in color" if spec.channels > 1 else "the images are few"
     reasons = {
-        "clusters": f"each cluster takes 24 of {images:,} images",
-        "clusters_per_class": f"each cluster takes 24 of {images:,} images",
+        "clusters": f"each cluster needs at least 24 of the {images:,} images",
+        "clusters_per_class": f"each cluster needs at least 24 of the {images:,} images",
         "minibatch_stddev": f"groups must divide the batch of {config.batch_size}",
         "d_steps": "the images are in color",
         "d_loss_target": "the images are in color",

@@ -60,9 +60,7 @@ def find_source(start_from: str) -> Source:
     """
     path = find_generator(Path(start_from)).resolve()
     if path.suffix.lower() != ".safetensors":
-        raise DataError(
-            f"{start_from} is no file that training can start from; give a run or a generator.safetensors of Gansmith's"
-        )
+        raise DataError(f"training cannot start from {start_from}; give a run or a generator.safetensors of Gansmith's")
     model, state = load_generator(path), path.with_name("state.safetensors")
     files = {str(file): file_sha256(file) for file in (path, state) if file.is_file()}
     if len(files) == 1 or not path.with_name("state.json").is_file():
