@@ -120,11 +120,32 @@ def test_a_step_on_the_second_gpu_is_captured_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"stream of {device}")
     monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"current one of {device}")
     for index in (0, 1):
         found = Repeated(None, Tape(), {})
         assert Graphs(torch.device("cuda", index))._capture(found, lambda batch: {"d_loss": 1.0})
         assert found.graph is not None and found.numbers == {"d_loss": 1.0}
     assert captured == ["stream of cuda:0", "stream of cuda:1"]
+    moved, resting = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    resting.grad, gradient = torch.ones(1), torch.ones(1)
+
+    def step(batch):
+        moved.grad = gradient
+        return {}
+
+    assert graphs_of(1)._capture(found, step, [moved, resting])
+    assert [(p is moved, g is gradient) for p, g in found.gradients] == [(True, True)]  # not of what it leaves alone
+
+    def fail(batch):
+        raise RuntimeError("what graphs cannot")
+
+    monkeypatch.setattr(torch.cuda, "set_stream", captured.append)
+    assert not graphs_of(1)._capture(found, fail, [])
+    assert captured[-1] == "current one of cuda:1"
+
+
+def graphs_of(index):
+    return Graphs(torch.device("cuda", index))
 
 
 @pytest.mark.parametrize(("device", "waits"), [("cuda", False), ("mps", True), ("meta", True)])

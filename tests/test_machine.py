@@ -246,3 +246,37 @@ def test_a_run_goes_on_without_the_device_it_had(tiny, run_training):
     plan = planning.plan_resume(run.directory, images=320)
     assert plan.run.config.device == "auto" and "device is auto, not cuda:7, which this machine lacks" in plan.notices
     assert planning.plan_resume(run.directory, images=320, device="cpu").run.config.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    "set_before",
+    [
+        "pass",
+        "torch.backends.cuda.matmul.allow_tf32 = True",
+        "torch.backends.cudnn.allow_tf32 = False",
+        "torch.set_float32_matmul_precision('medium')",
+        "torch.backends.fp32_precision = 'tf32'",
+        "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    ],
+)
+def test_tf32_is_off_in_a_run_and_as_before_after_it_whichever_way_a_program_set_it(set_before):
+    code = f"""
+import torch
+from gansmith.training.machine import repeatable
+matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+def state():
+    found = [matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision]
+    for read in (lambda: cudnn.allow_tf32, torch.get_float32_matmul_precision):
+        try:
+            found.append(read())
+        except RuntimeError:
+            found.append("mixed")
+    return found
+{set_before}
+before = state()
+with repeatable():
+    inside = state()[:3]
+print("tf32" in inside, state() == before)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout == "False True\n", ran.stdout + ran.stderr[-600:]

@@ -300,7 +300,7 @@ def test_what_is_no_source_is_refused_before_anything_is_written(source, tmp_pat
     cases = (
         ("nowhere", NotFoundError, "there is no file or run 'nowhere'"),
         ("G.pth", DataError, "pickle"),
-        ("x.onnx", DataError, "no file that training can start from; give a run or a generator.safetensors"),
+        ("x.onnx", DataError, "training cannot start from x.onnx; give a run or a generator.safetensors"),
         ("text.safetensors", DataError, "is not a Gansmith generator"),
     )
     for name, error, words in cases:

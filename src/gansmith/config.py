@@ -166,7 +166,7 @@ class Config:
     )
     minibatch_stddev: int = _network(
         0,
-        "group size of the discriminator's minibatch standard deviation (0: none); the nearest divisor of the batch size",
+        "group size of the discriminator's minibatch standard deviation (0: none); the nearest divisor of the batch",
         low=0,
         high=65_536,
         technique=True,

@@ -14,17 +14,18 @@ def uninterrupted() -> Iterator[None]:
     A package whose import is interrupted stays half loaded, and fails until the process ends. Elsewhere than in the
     main thread, where no signal arrives, this does nothing.
     """
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)  # None for one of another language, which could not be put back
+    if threading.current_thread() is not threading.main_thread() or before is None:
         yield
         return
     caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-        if caught:
-            signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
+        for number in caught:
+            signal.raise_signal(number)
 
 
 class _GivenUp(KeyboardInterrupt):
@@ -38,10 +39,10 @@ def given_up_when_interrupted(*, may: bool = True) -> Iterator[list[int]]:
     Where it may not, and elsewhere than in the main thread, this does nothing.
     """
     caught: list[int] = []
-    if not may or threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if not may or threading.current_thread() is not threading.main_thread() or before is None:
         yield caught
         return
-    before = signal.getsignal(signal.SIGINT)
 
     def note_and_leave(number: int, frame: FrameType | None) -> None:
         if callable(before):
@@ -55,4 +56,4 @@ def given_up_when_interrupted(*, may: bool = True) -> Iterator[list[int]]:
     except _GivenUp:
         pass
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        signal.signal(signal.SIGINT, before)

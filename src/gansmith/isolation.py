@@ -45,7 +45,7 @@ def torch_defaults() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
     try:
         with contextlib.ExitStack() as stack:
-            for kind in ("cpu", "cuda"):
+            for kind in ("cpu", "cuda", "mps"):
                 if torch.is_autocast_enabled(kind):
                     stack.enter_context(torch.autocast(kind, enabled=False))
             if torch.get_default_device().type != "cpu":  # it slows down every call

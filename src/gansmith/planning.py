@@ -43,6 +43,8 @@ from gansmith.training.transfer import preview_weights, resolve_with_source
 
 RUNS = Path("runs")
 _ONE_AT_A_TIME = threading.RLock()  # a step draws from torch's own generator, which all threads share
+if hasattr(os, "register_at_fork"):  # a thread that held it is not there in the child
+    os.register_at_fork(after_in_child=lambda: globals().update(_ONE_AT_A_TIME=threading.RLock()))
 _LENGTHS = ("minutes", "images", "epochs")
 
 
@@ -103,7 +105,7 @@ def plan_training(
             runs.refuse_occupied(directory or runs.next_directory(RUNS, config))
         config, moved = _with_device(config, config.device if "device" in config.origins else None)
         parse_trackers(config.trackers)
-    with training_machine(config):
+    with _ONE_AT_A_TIME, training_machine(config):
         with processes.first_alone():
             config, loaded = load_training_data(config, in_memory, watch=watch)
         refuse_own_shapes(config, loaded)
@@ -200,7 +202,7 @@ def plan_resume(
         if images is not None:
             config = config.replace(images=parse_value("images", images))
         config, moved = _with_device(config, device)
-    with training_machine(config):
+    with _ONE_AT_A_TIME, training_machine(config):
         with processes.first_alone():
             config, loaded = load_training_data(config, in_memory, watch=watch)
         notices = [*moved, *loaded.notices]
@@ -319,12 +321,17 @@ def until_interrupted(plan: Plan) -> Iterator[Event]:
     """Yield the events of a planned run; a signal to stop, caught while it trains, has its effect once all is saved."""
     caught: list[int] = []
     with closing(plan_events(plan, stopped=caught)) as events:  # type: ignore[type-var]
-        while True:
-            with catching_signals(caught):
-                event = next(events, None)
-            if event is None:
-                break
-            yield event
+        try:
+            while True:
+                with catching_signals(caught):
+                    event = next(events, None)
+                if event is None:
+                    break
+                yield event
+        except GeneratorExit:  # other processes, which see no such event, ask one another at their end
+            events.close()  # type: ignore[attr-defined]
+            caught_anywhere(caught)
+            raise
     caught = caught_anywhere(caught)
     pass_on(caught)
     if signal.SIGINT in caught:

@@ -345,6 +345,8 @@ def _answered() -> Iterator[None]:
     global _is_lost
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         _is_lost = True
         said = f" ({reason_of(error)})" if str(error) else ""

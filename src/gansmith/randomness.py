@@ -24,9 +24,14 @@ def rng(*key: int | str) -> torch.Generator:
 def seeded(source: torch.Generator) -> Iterator[None]:
     """Seed torch's global generators, which dropout and weight initialisation draw from, and restore them."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # all of which torch seeds
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(source.initial_seed())
-        yield
+    on_mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(source.initial_seed())
+            yield
+    finally:
+        if on_mps is not None:
+            torch.mps.set_rng_state(on_mps)
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
@@ -68,11 +73,11 @@ def on_tape(tape: Tape, *, repeats: bool) -> Iterator[None]:
     """Record what `drawn` draws on a tape while the block runs, or take it from there."""
     global _tape
     tape.position = 0 if repeats else None
-    _tape = tape
+    before, _tape = _tape, tape
     try:
         yield
     finally:
-        _tape = None
+        _tape = before
 
 
 def drawn(

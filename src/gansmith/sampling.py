@@ -31,6 +31,7 @@ from gansmith.isolation import torch_defaults
 from gansmith.networks.layers import Dropout
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.randomness import rng, seeded
+from gansmith.training.machine import computing_on
 
 CHUNK = 64  # images per pass; smaller requests are padded
 
@@ -232,7 +233,8 @@ def generate(model: Model, latents: Tensor, y: Tensor) -> Tensor:
         for layer in dropouts:
             layer.sources = sources
         try:
-            images = network(z.to(device), ids.to(device))
+            with computing_on(device):
+                images = network(z.to(device), ids.to(device))
         finally:
             for layer in dropouts:
                 layer.sources = None

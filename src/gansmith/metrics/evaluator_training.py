@@ -21,6 +21,7 @@ from gansmith.data.images import Images, ImageSpec, to_float
 from gansmith.data.official import cache_dir
 from gansmith.files import write_bytes
 from gansmith.metrics.residual import ResidualNetwork
+from gansmith.randomness import seeded
 from gansmith.training.machine import has_fast_bf16
 
 RECIPE = 3  # raised with every change of what is trained, so that stored networks of another one are not taken
@@ -52,8 +53,7 @@ def train_evaluator(fit: Images, held_out: Images) -> ResidualNetwork:
     """
     labels = fit.labels if has_classes(fit) else _pseudo_labels(fit)
     assert labels is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2026)
+    with seeded(torch.Generator().manual_seed(2026)):
         known = held_out.num_classes if has_classes(fit) else 0  # the highest label may be held out alone
         network = ResidualNetwork(fit.spec, num_classes=max(int(labels.max()) + 1, known), name="untrained")
         _fit(network, fit.pixels, labels)

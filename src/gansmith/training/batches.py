@@ -44,10 +44,12 @@ class Batches:
         resident = data.on(self.device)
         self.pixels, self.y = (data.shown.pixels, data.y) if resident is None else resident
         self.is_resident = resident is not None
-        self.graphs = Graphs(self.device) if self.device.type == "cuda" and is_repeatable(config) else None
         self.orders: dict[int, Tensor] = {}
         is_own = NETWORKS.get(config.network) is not BUILT_IN_NETWORKS.get(config.network)  # and may draw
         is_own |= OBJECTIVES.get(config.objective) is not BUILT_IN_OBJECTIVES.get(config.objective)
+        # What a program's own network or loss does in Python would happen once, as the graph is captured.
+        can_repeat = self.device.type == "cuda" and is_repeatable(config) and not is_own
+        self.graphs = Graphs(self.device) if can_repeat else None
         self.is_random = is_own or config.d_dropout > 0 or config.g_dropout > 0 or config.style_mixing > 0
 
     def at(self, images_seen: int, progress: float = 0.0) -> Batch:
@@ -106,7 +108,8 @@ def take_step(
             return _whole_step(networks, techniques, config, penalised, factor, decay, batch)
         factor_and_decay = graphs.device_scalar("penalty factor", factor), graphs.device_scalar("EMA decay", decay)
         step = partial(_whole_step, networks, techniques, config, penalised, *factor_and_decay)
-        return graphs.take(_graph_key(networks, config, batch, penalised), batch, step)
+        parameters = [*networks.G.parameters(), *networks.D.parameters()]
+        return graphs.take(_graph_key(networks, config, batch, penalised), batch, step, parameters)
 
 
 def _whole_step(

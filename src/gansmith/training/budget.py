@@ -42,6 +42,7 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
     started_at = time.perf_counter()
     if data.scorer is not None:  # an evaluator that has to be trained is part of the time
         data.scorer.prepare(seconds)
+        data.scorer.move_to(networks.device)
     image_s, share = _seconds_per_image(probe, networks, data, measured_s)
     is_cpu = networks.device.type == "cpu"
     while is_cpu and share < FREE_CORES and config.threads == 0 and torch.get_num_threads() > 1:
@@ -90,7 +91,7 @@ def choose_device(config: Config, data: TrainingData, *, is_new: bool) -> tuple[
         placed = config.replace(device=name)
         try:
             rates[name] = images_per_s(fit_to_device(placed) if is_new else placed, data, PROBE_S)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:  # TypeError: MPS has no float64
             # Of several processes, the others wait for this one.
             if name == "cpu" or isinstance(error, TrainingFailed) or processes.count() > 1:
                 raise
@@ -135,7 +136,8 @@ def _seconds_per_image(
             try:
                 take_step(networks, techniques, batches, images_seen, progress)
             except NonFiniteError:  # the run itself will meet it, say so and record it
-                return (time.perf_counter() - started_at) / (images_seen + config.batch_size), 1.0
+                seconds: float = processes.agreed(lambda: time.perf_counter() - started_at)
+                return seconds / (images_seen + config.batch_size), 1.0
             images_seen += config.batch_size
         wait_for(device)
         # The first cycles are slow: memory is fetched, kernels are chosen, steps are captured.

@@ -7,12 +7,12 @@ order of the first time. Source: Ng et al. 2021, Accelerating PyTorch with CUDA 
 """
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.errors import reason_of
@@ -38,12 +38,14 @@ class Repeated:
         tape: the random numbers that it reads.
         numbers: what it gives to log.
         graph: None until it is captured, and on devices without graphs.
+        gradients: of the parameters that it moves, which health signals read; a repeated step does not assign them.
     """
 
     batch: Batch
     tape: Tape
     numbers: dict[str, Number]
     graph: torch.cuda.CUDAGraph | None = None
+    gradients: Sequence[tuple[nn.Parameter, Tensor]] = ()
 
 
 class Graphs:
@@ -66,16 +68,19 @@ class Graphs:
             self.scalars[name] = torch.zeros((), device=self.device)
         return self.scalars[name].fill_(value)
 
-    def take(self, key: Hashable, batch: Batch, step: Step) -> dict[str, Number]:
+    def take(
+        self, key: Hashable, batch: Batch, step: Step, parameters: Sequence[nn.Parameter] = ()
+    ) -> dict[str, Number]:
         """Take a step on a batch, by repeating one of the same key where there is one.
 
         Args:
             key: everything that decides what a step does, and each number that it does not read from a tensor.
+            parameters: of which it moves some.
         """
         if self.is_refused:
             return step(batch)
         if key in self.repeated:
-            return self._repeat(self.repeated[key], batch, step)
+            return self._repeat(self.repeated[key], batch, step, parameters)
         self.seen[key] = self.seen.pop(key, 0) + 1
         if len(self.seen) > KEPT:
             del self.seen[next(iter(self.seen))]
@@ -88,30 +93,38 @@ class Graphs:
         self.repeated[key] = Repeated(own, tape, numbers)
         return numbers
 
-    def _repeat(self, found: Repeated, batch: Batch, step: Step) -> dict[str, Number]:
+    def _repeat(
+        self, found: Repeated, batch: Batch, step: Step, parameters: Sequence[nn.Parameter]
+    ) -> dict[str, Number]:
         torch._foreach_copy_(_tensors(found.batch), _tensors(batch))
         found.batch.rng.set_state(batch.rng.get_state())
         found.tape.renew()
         if self.device.type != "cuda":
             with on_tape(found.tape, repeats=True):
                 return step(found.batch)
-        if found.graph is None and not self._capture(found, step):
+        if found.graph is None and not self._capture(found, step, parameters):
             return step(batch)
         assert found.graph is not None
         found.graph.replay()
+        for parameter, gradient in found.gradients:
+            parameter.grad = gradient
         return found.numbers
 
-    def _capture(self, found: Repeated, step: Step) -> bool:
+    def _capture(self, found: Repeated, step: Step, parameters: Sequence[nn.Parameter] = ()) -> bool:
         """Capture a step, which runs nothing; False where a network does what graphs cannot."""
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        before = [parameter.grad for parameter in parameters]
         try:
             with torch.cuda.graph(graph, stream=_stream(self.device)), on_tape(found.tape, repeats=True):
                 found.numbers = step(found.batch)
         except RuntimeError as error:
+            torch.cuda.set_stream(stream)  # which a capture that failed does not leave
             self.is_refused = True
             logger.warning("steps cannot be captured as CUDA graphs (%s); each runs by itself", reason_of(error))
             return False
         found.graph = graph
+        pairs = zip(parameters, before, strict=True)
+        found.gradients = [(p, p.grad) for p, old in pairs if p.grad is not None and p.grad is not old]
         return True
 
 

@@ -62,21 +62,51 @@ _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 @contextlib.contextmanager
 def repeatable() -> Iterator[None]:
     """Let an NVIDIA GPU compute the same result each time, and products in the full precision of float32, not TF32."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn = torch.backends.cudnn
     deterministic: Any = torch.utils.deterministic  # whose attributes mypy does not see
-    before = (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, deterministic.fill_uninitialized_memory)
+    before = (cudnn.benchmark, deterministic.fill_uninitialized_memory)
     was_on, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     workspace = os.environ.get(_WORKSPACE)
     os.environ.setdefault(_WORKSPACE, ":4096:8")  # which cuBLAS reads once, and needs to be repeatable
-    cudnn.allow_tf32 = matmul.allow_tf32 = cudnn.benchmark = deterministic.fill_uninitialized_memory = False
+    cudnn.benchmark = deterministic.fill_uninitialized_memory = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        yield
+        with full_precision():
+            yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, deterministic.fill_uninitialized_memory = before
+        cudnn.benchmark, deterministic.fill_uninitialized_memory = before
         torch.use_deterministic_algorithms(was_on, warn_only=warns)
         if workspace is None:
             os.environ.pop(_WORKSPACE, None)
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute products of float32 without TF32 while the block runs.
+
+    torch has two sets of switches for it, and reading one raises RuntimeError where a program has used the other.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    newer: Any = (matmul, cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
+    try:
+        before = cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:
+        before = None
+    names = [switch.fp32_precision for switch in newer]
+    try:
+        if before is None:
+            for switch in newer:
+                switch.fp32_precision = "ieee"
+        else:
+            cudnn.allow_tf32 = False
+            torch.set_float32_matmul_precision("highest")
+        yield
+    finally:
+        if before is not None:
+            cudnn.allow_tf32 = before[0]
+            torch.set_float32_matmul_precision(before[1])
+        for switch, name in zip(newer, names, strict=True):
+            switch.fp32_precision = name
 
 
 def find_device(asked: str | torch.device) -> torch.device:

@@ -45,7 +45,8 @@ def refuse_own_shapes(config: Config, data: TrainingData) -> None:
         _refuse_losses(config.objective, config.batch_size)
     if "network" not in own:
         return
-    networks = start_networks(config, data.spec, data.conditioning.codes)
+    # On the CPU, since an accelerator that cannot do it is not taken later.
+    networks = start_networks(config.replace(device="cpu"), data.spec, data.conditioning.codes)
     for name, network in (("G", networks.G), ("D", networks.D)):
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise ConfigError(f"network {config.network!r}: {name} has no parameters that require gradients")

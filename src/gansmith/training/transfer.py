@@ -221,7 +221,7 @@ def _fitting(
     """Return what fits of the stored tensors: those of the same shape, and the rows of matching class ids or labels."""
     found = {}
     for name in new.keys() & stored.keys():
-        value, old = new[name], stored[name].to(new[name].dtype)
+        value, old = new[name].cpu(), stored[name].to(new[name].dtype)  # as stored ones are
         if name in on_ids:
             pairs = next((pairs for pairs in by_row if _fit(pairs, len(value), len(old))), None)
             if pairs is None or old.shape[1:] != value.shape[1:]:
