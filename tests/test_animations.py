@@ -68,6 +68,7 @@ def test_a_run_without_pictures_and_unknown_kinds_are_refused(run, tmp_path, tin
         write_film(film_frames(run), tmp_path / "x.avi")
 
 
+@pytest.mark.slow
 def test_film_walk_and_plot_by_command(gansmith, run_training, tiny, digit_dir):
     run = run_training(tiny(conditioning="labels"))
     made = run.directory

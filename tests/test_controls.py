@@ -76,6 +76,7 @@ def gate_fails(name: str, figures: dict[str, float]) -> bool:
     return apply_gates({key: {"value": value, "real": None} for key, value in figures.items()})[name]["ok"] is False
 
 
+@pytest.mark.slow
 def test_new_real_images_pass_and_score_one():
     verdict = spoil(embedded(), "untouched", 0)
     assert failed(verdict) == set()

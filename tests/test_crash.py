@@ -435,6 +435,7 @@ def test_a_save_for_safety_lasts_until_the_next(tiny, run_training, monkeypatch)
     assert_same_run(whole, run)
 
 
+@pytest.mark.slow
 def test_a_save_for_safety_goes_after_a_kill_too(tiny, run_training, monkeypatch):
     whole = run_training(tiny("mlp-small", save_every=128), "whole")
     monkeypatch.setattr(chores, "SAFETY_S", 0.0)

@@ -71,6 +71,7 @@ def test_what_was_given_out_stays_as_it_is():
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_is_missed_soon():
     code = "import sys; from gansmith.exchange import SharedMemory; SharedMemory(sys.argv[1], 1, 2, 60.0)"
     with new_file(2) as path:

@@ -246,6 +246,7 @@ def test_formats_are_named_alike_wherever_they_stand():
     assert set(get_args(Format)) == {*EXPORTERS, *ON_REQUEST, "all"} and set(READERS) == {*EXPORTERS, *ON_REQUEST}
 
 
+@pytest.mark.slow
 def test_a_card_promises_only_labels_and_files_that_there_are(tmp_path):
     model = build_model("compact", spec=ImageSpec(28, 1, 9))
     frequencies = torch.tensor([0, 0, 0, 1, 0, 0, 0, 0, 1]).double() / 2

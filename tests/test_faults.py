@@ -36,7 +36,7 @@ def copy(finished, tmp_path):
     return runs.open_run(shutil.copytree(finished.directory, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("output", ["head -1", "cat > /dev/full"])
+@pytest.mark.parametrize("output", [pytest.param("head -1", marks=pytest.mark.slow), "cat > /dev/full"])
 def test_a_training_goes_on_where_its_output_is_lost(tmp_path, output):
     command = " ".join([sys.executable, "-m", "gansmith", *WORDS, "--out", str(tmp_path / "run")])
     line = f"{command} | {output}" if output.startswith("head") else f"{command} > /dev/full"

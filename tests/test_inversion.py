@@ -80,6 +80,7 @@ def test_latents_name_the_subcluster_too(monkeypatch):
     assert (found.errors <= found.sample_errors + 0.5).all()  # rounding to grey levels apart
 
 
+@pytest.mark.slow
 def test_realness_is_the_share_of_samples_with_a_lower_logit(tiny, run_training):
     run = run_training(tiny("dcgan-sgd", conditioning="none", images=64, minibatch_stddev=0))
     found = gs.invert(run.directory, gs.sample(run.directory, 2, seed=9).images)

@@ -384,6 +384,7 @@ def test_training_from_disk_is_training_from_memory_bit_for_bit(digit_folder, ti
     assert_same_run(from_disk, run_training(config, "memory"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["default", "default-unlabelled"])
 def test_clusters_of_a_set_on_disk_train_the_same_too(digit_folder, tiny, run_training, large, monkeypatch, recipe):
     config = tiny(recipe, data="digits", data_dir=str(digit_folder), images=64)

@@ -178,6 +178,7 @@ def test_the_unlabelled_recipe_never_reads_a_label(tiny, run_training, tmp_path,
     torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_labels_change_what_the_default_learns_and_generates(tiny, run_training):
     run = run_training(tiny(), "run")
     assert open_run(run.directory).config.conditioning == "labels"

@@ -61,6 +61,7 @@ class DroppingD(D):
         return nn.functional.dropout(super().forward(images, y), 0.5)
 
 
+@pytest.mark.slow
 def test_what_an_own_network_draws_depends_on_the_seed_alone(train, data):
     torch.manual_seed(0)
     first = train("a", D=DroppingD, images=384)

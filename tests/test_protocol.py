@@ -89,6 +89,7 @@ def test_missing_classes_and_wrong_pixels_fail_their_gates(halves, networks):
     assert evaluate_samples(repeated, halves, networks, quick=True).gates["coverage"]["ok"] is False
 
 
+@pytest.mark.slow
 def test_labels_that_were_not_asked_for_are_said(halves, networks):
     real = halves.train.take(torch.arange(1000))
     shifted = Images(real.pixels, (real.labels + 1) % 10)

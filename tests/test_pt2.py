@@ -171,6 +171,7 @@ def test_a_pickle_and_an_archive_without_a_graph_are_refused(tmp_path):
     assert not Path("exploded").exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_is_refused_is_named_in_one_sentence(tmp_path):
     (tmp_path / "y.pt2").write_bytes(b"no archive")
     with pytest.raises(

@@ -241,6 +241,7 @@ def test_a_generator_with_clusters_takes_latents_of_both_lengths():
         gs.sample(model, latents=z[:, :5])
 
 
+@pytest.mark.slow
 def test_an_onnx_file_says_what_it_takes_and_gives(tmp_path):
     import onnx
 

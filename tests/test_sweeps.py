@@ -435,6 +435,7 @@ def test_a_database_that_is_held_too_long_ends_the_sweep_with_a_sentence(held_da
         studies.open_storage(url)
 
 
+@pytest.mark.slow
 def test_sigterm_stops_a_sweep_with_a_sentence(tmp_path, digit_dir):
     class Terminating(PoolHere):
         def poll(self, running):
@@ -467,6 +468,7 @@ def test_a_trial_that_is_terminated_stops_the_sweep_with_a_sentence(tmp_path, di
     assert said[-1] == "a trial was ended by SIGTERM; stopped; the same command continues the sweep"
 
 
+@pytest.mark.slow
 def test_failed_trials_are_recorded_with_their_reasons(tmp_path, digit_dir):
     settings = planned(digit_dir, "d-lr=1e-3,1e18", sampler="grid")
     search.run_sweep(tmp_path / "sweep", settings, pool=PoolHere())

@@ -320,6 +320,7 @@ def test_what_is_no_source_is_refused_before_anything_is_written(source, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_says_what_was_taken(source, gansmith, digit_dir, tmp_path):
     run, _ = source
     words = ("train", "--data-dir", digit_dir, "--start-from", run.directory, "--images", 64, "--batch-size", 16)
