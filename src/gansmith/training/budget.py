@@ -54,7 +54,7 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
             break
         probe, image_s = halved, halved_s
     score_s, grid_s, once_s = _seconds_of_chores(config, networks, data)
-    chores_s, images, fewer = 0.0, int(seconds / image_s), dict[str, int]()
+    chores_s, images, fewer = 0.0, max(config.batch_size, int(seconds / image_s)), dict[str, int]()
     scores = scores_in(config, images, data.scorer.cost if data.scorer else 1)
     for name, chore_s, usual, most in (
         ("evaluate_every", score_s, scores, SCORES_SHARE),
