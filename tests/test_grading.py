@@ -621,7 +621,7 @@ def test_every_kind_of_hand_in_gets_its_line_within_five_minutes(trained, tmp_pa
         with pytest.raises(BlockingIOError):
             server.accept()
     good = [row for row in grades if row["result"] == "ok"]
-    assert len(good) == (4 if DATA_DIR.is_dir() else list(expected.values()).count("ok"))
+    assert len(good) == list(expected.values()).count("ok")  # which a grid of seed 504 without a class is not
     assert len(good) >= 2 and all(row["points"] > 85 and row["fd_ratio"] < 10 for row in good)
     assert not [
         one for one in psutil.process_iter(["cmdline"]) if "gansmith.grading.worker" in (one.info["cmdline"] or [])

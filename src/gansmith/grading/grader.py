@@ -43,6 +43,7 @@ from gansmith.metrics.protocol import Real, evaluate_samples
 # Share of samples that no other one equals. Images of generators that collapsed still differ in some pixel; of 2,000
 # that are looked up among 10,000 stored ones, .82 are unlike the others.
 FEWEST_DISTINCT = 0.9
+FEW_PICTURES = 100  # up to so many stored ones are called that, even if they are training images
 NO_PICTURE, NOT_CHECKED = "no picture", "not checked"
 
 Share = tuple[float | None, str]  # of a check's points, None where it could not be made, and what was found
@@ -314,7 +315,7 @@ def _figures(
     }
     row["seconds"] = round(sum(outcome.seconds for outcome in ran.outcomes), 1)
     row["draw"], row["script"], row["not_run"] = ran.draw, ran.script, ran.not_run
-    row |= dict.fromkeys(("classes", "recognised", "fd_ratio", "distinct", "absent", "tiles"))
+    row |= dict.fromkeys(("classes", "recognised", "fd_ratio", "distinct", "pictures", "absent", "tiles"))
     row["num_classes"] = real.train.num_classes
     row["seed"], row["grid"] = _seed(ran, settings)
     row["drew"] = ran.shown is not None
@@ -333,6 +334,7 @@ def _figures(
         row["classes"] = first.num_classes - len(absent)
         row["recognised"] = int((probabilities.max(1) >= CONFIDENT).sum())
     row["distinct"] = distinct_share(samples)
+    row["pictures"] = len(samples.flatten(1).unique(dim=0))
     row["fd_ratio"] = evaluate_samples(Images(samples), real, networks, quick=True).fd_ratio
     return row
 
@@ -374,9 +376,10 @@ def _result(row: Mapping[str, Any], settings: Settings) -> str:
         return "no generator" if draw.code == NO_GENERATOR else str(draw.ended)
     failed = "" if script is None or not script.ended else f"{SCRIPT}: {script.ended}"
     failed = script.reason if _lacks_library(script) else failed
+    is_stored, is_copied = row["distinct"] is not None and row["distinct"] < FEWEST_DISTINCT, _is_copied(row, settings)
     found = {
-        "the same images for different latents": row["distinct"] is not None and row["distinct"] < FEWEST_DISTINCT,
-        "copies of training images": _is_copied(row, settings),
+        "the same images for different latents": is_stored and not (is_copied and row["pictures"] > FEW_PICTURES),
+        "copies of training images": is_copied,
         "same work as another": bool(row["same_as"]),
         failed: bool(failed),
         "no images that fit the data": row["distinct"] is None,
