@@ -133,14 +133,14 @@ def test_a_step_on_the_second_gpu_is_captured_there(monkeypatch):
         moved.grad = gradient
         return {}
 
-    assert graphs_of(1)._capture(found, step, [moved, resting])
+    assert graphs_of(1)._capture(found, step, lambda: [moved, resting])
     assert [(p is moved, g is gradient) for p, g in found.gradients] == [(True, True)]  # not of what it leaves alone
 
     def fail(batch):
         raise RuntimeError("what graphs cannot")
 
     monkeypatch.setattr(torch.cuda, "set_stream", captured.append)
-    assert not graphs_of(1)._capture(found, fail, [])
+    assert not graphs_of(1)._capture(found, fail)
     assert captured[-1] == "current one of cuda:1"
 
 

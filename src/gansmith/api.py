@@ -610,8 +610,6 @@ def diagnose(run: "Run | Path | str") -> Diagnosis:
     """
     opened = open_run(run)
     facts, rows = opened.facts(), opened.log
-    noted = [row for row in rows if row.get("kind") == "failure"]
-    found = diagnosis.diagnose(rows, opened.validation_scores(), opened.config)
     saved = opened.images_seen
     return Diagnosis(
         status=opened.status,
@@ -619,7 +617,7 @@ def diagnose(run: "Run | Path | str") -> Diagnosis:
         images_seen=max([saved, *(row["images_seen"] for row in rows)]),
         images=opened.config.images,
         saved_images=saved,
-        failures=diagnosis.at_the_end(noted, found),
+        failures=diagnosis.summarise(rows, opened.validation_scores(), opened.config),
         rollbacks=facts.get("rollbacks", []),
         directory=str(opened.directory),
         undefined=undefined_choices(opened),
@@ -1025,9 +1023,7 @@ def sweep(
     if not isinstance(search, str | Mapping | Iterable):
         raise ConfigError(f"search is {search!r:.60}; give fields, such as {{'g_lr': (1e-4, 1e-2)}} or 'g_lr d_lr'")
     objectives = [objectives] if isinstance(objectives, str) else objectives
-    if trials is not None:
-        require_whole("trials", trials, 1, 100_000, 20)
-    if workers is not None:
+    if workers is not None:  # here, for the studio's server, which has no torch, loads the module of the pools
         require_whole("workers", workers, 1, 1024, 2)
     method: dict[str, Any] = {"sampler": sampler, "prune": prune, "objectives": objectives, "file": file}
     settings = _plan_sweep(recipe, search, as_arguments(data, None, choices), minutes, images, method)

@@ -5,17 +5,26 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+
+def _handler() -> Any:
+    """Return what handles Ctrl-C; None where that cannot be replaced for a while.
+
+    It cannot elsewhere than in the main thread, where no signal arrives, nor where a program's other language set it.
+    """
+    return signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold back Ctrl-C until the block ends.
 
-    A package whose import is interrupted stays half loaded, and fails until the process ends. Elsewhere than in the
-    main thread, where no signal arrives, this does nothing.
+    A package whose import is interrupted stays half loaded, and fails until the process ends. Where its handler cannot
+    be replaced, this does nothing.
     """
-    before = signal.getsignal(signal.SIGINT)  # None for one of another language, which could not be put back
-    if threading.current_thread() is not threading.main_thread() or before is None:
+    before = _handler()
+    if before is None:
         yield
         return
     caught: list[int] = []
@@ -36,11 +45,11 @@ class _GivenUp(KeyboardInterrupt):
 def given_up_when_interrupted(*, may: bool = True) -> Iterator[list[int]]:
     """Let Ctrl-C end the block at once, where a handler of it only notes that it came; gives a list that says so then.
 
-    Where it may not, and elsewhere than in the main thread, this does nothing.
+    Where it may not, or the handler cannot be replaced, this does nothing.
     """
     caught: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    if not may or threading.current_thread() is not threading.main_thread() or before is None:
+    before = _handler()
+    if not may or before is None:
         yield caught
         return
 

@@ -7,6 +7,7 @@ grids of images.
 import io
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +64,9 @@ def draw_curves(run: RunDirectory, kind: str = ".png") -> bytes:
     for axes in panels:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if rows else 0.0)
     _mark_failures(panels, [row for row in rows if row.get("kind") in ("failure", "rollback")])
+    if not any("d_loss" in row for row in rows):  # nothing drawn from which the axis could begin
+        panels[0].set_xlim(left=0)
     panels[-1].set_xlabel("thousand images seen")
     # No dates, versions or random ids inside, so equal runs have equal pictures.
     silent = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
@@ -162,10 +164,15 @@ def _font_path() -> Path:
 
 def _drawable(name: str, label: int) -> str:
     """Return the name of a class where the font has all of its letters, else its number."""
+    return name if _alphabet().issuperset(map(ord, name)) else f"class {label}"
+
+
+@cache
+def _alphabet() -> frozenset[int]:
+    """Return the numbers of the letters that the font has."""
     from matplotlib.ft2font import FT2Font
 
-    font = FT2Font(str(_font_path()))
-    return name if all(font.get_char_index(ord(letter)) for letter in name) else f"class {label}"
+    return frozenset(FT2Font(str(_font_path())).get_charmap())
 
 
 def with_row_names(tiles: Image.Image, names: Sequence[str]) -> Image.Image:

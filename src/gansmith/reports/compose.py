@@ -23,7 +23,7 @@ from gansmith.pictures.plots import class_rows, draw_classes, draw_curves
 from gansmith.reports.structure import describe_run, draw_structure
 from gansmith.runs import RunDirectory, short_names
 from gansmith.sampling import sample
-from gansmith.training.diagnosis import at_the_end, diagnose
+from gansmith.training.diagnosis import summarise
 from gansmith.verdicts import Verdict, caution_about
 
 Block = dict[str, Any]
@@ -459,9 +459,9 @@ def _scores(run: RunDirectory) -> list[Block]:
 def _failures(runs: Sequence[RunDirectory]) -> list[Block]:
     items: list[str] = []
     for run in runs:
-        noted, rollbacks = ([row for row in run.log if row.get("kind") == kind] for kind in ("failure", "rollback"))
-        said = at_the_end(noted, diagnose(run.log, run.validation_scores(), run.config))
-        messages = [*said.values(), *(row["message"] for row in rollbacks)]
+        rows = run.log
+        rollbacks = [row["message"] for row in rows if row.get("kind") == "rollback"]
+        messages = [*summarise(rows, run.validation_scores(), run.config).values(), *rollbacks]
         items += [f"{run.directory.resolve().name}: {message}" for message in messages]
     found = {"kind": "list", "items": items} if items else _text("None was found.")
     return [_heading(1, "Training failures"), found]

@@ -32,6 +32,7 @@ from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
 from gansmith.files import PARTIAL, read_json, write_json
 from gansmith.models import load_generator
 from gansmith.runs import holds_run, is_locked, locked, open_run
+from gansmith.sampling import is_whole
 from gansmith.sweeps import studies
 from gansmith.sweeps.space import TABLES, Space, to_words
 from gansmith.training.chores import scores_in
@@ -186,8 +187,8 @@ def run_sweep(
 
     Raises RunError where the folder holds another sweep or one that is running, Interrupted where it was stopped.
     """
-    if trials is not None and not 1 <= trials <= 100_000:
-        raise ConfigError(f"trials is {trials}; it must be between 1 and 100,000, such as 20")
+    if trials is not None and not (is_whole(trials) and 1 <= trials <= 100_000):
+        raise ConfigError(f"trials is {trials!r}; it must be between 1 and 100,000, such as 20")
     facts = _begin(folder, settings, storage=storage, study=study, trials=trials)
     url = storage or studies.local_storage(folder)
     with locked(folder), studies.quiet_optuna(), _begun_study(folder, facts, url) as found:

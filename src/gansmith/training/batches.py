@@ -5,7 +5,7 @@ from collections.abc import Hashable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data.images import to_float
@@ -108,7 +108,10 @@ def take_step(
             return _whole_step(networks, techniques, config, penalised, factor, decay, batch)
         factor_and_decay = graphs.device_scalar("penalty factor", factor), graphs.device_scalar("EMA decay", decay)
         step = partial(_whole_step, networks, techniques, config, penalised, *factor_and_decay)
-        parameters = [*networks.G.parameters(), *networks.D.parameters()]
+
+        def parameters() -> list[nn.Parameter]:
+            return [*networks.G.parameters(), *networks.D.parameters()]
+
         return graphs.take(_graph_key(networks, config, batch, penalised), batch, step, parameters)
 
 

@@ -65,6 +65,11 @@ def _is_left(config: Config, condition: Condition | None) -> bool:
     return condition is None or condition[1](getattr(config, condition[0]))
 
 
+def summarise(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> dict[str, str]:
+    """Return a sentence for each failure of a run by its name, and how it stands at the end."""
+    return at_the_end([row for row in rows if row.get("kind") == "failure"], diagnose(rows, scores, config))
+
+
 def at_the_end(failures: Sequence[Row], found: Sequence[Failure]) -> dict[str, str]:
     """Return a sentence for each failure by its name: of those noted on the way, and of those the newest rows show.
 

@@ -27,6 +27,7 @@ KEPT = 16  # kinds that are counted; a step of which a number changes all the ti
 logger = logging.getLogger("gansmith")
 
 Step = Callable[[Batch], dict[str, Number]]
+Parameters = Callable[[], Sequence[nn.Parameter]]
 
 
 @dataclass
@@ -68,14 +69,12 @@ class Graphs:
             self.scalars[name] = torch.zeros((), device=self.device)
         return self.scalars[name].fill_(value)
 
-    def take(
-        self, key: Hashable, batch: Batch, step: Step, parameters: Sequence[nn.Parameter] = ()
-    ) -> dict[str, Number]:
+    def take(self, key: Hashable, batch: Batch, step: Step, parameters: Parameters = tuple) -> dict[str, Number]:
         """Take a step on a batch, by repeating one of the same key where there is one.
 
         Args:
             key: everything that decides what a step does, and each number that it does not read from a tensor.
-            parameters: of which it moves some.
+            parameters: gives those of which it moves some; called where the step is captured.
         """
         if self.is_refused:
             return step(batch)
@@ -93,9 +92,7 @@ class Graphs:
         self.repeated[key] = Repeated(own, tape, numbers)
         return numbers
 
-    def _repeat(
-        self, found: Repeated, batch: Batch, step: Step, parameters: Sequence[nn.Parameter]
-    ) -> dict[str, Number]:
+    def _repeat(self, found: Repeated, batch: Batch, step: Step, parameters: Parameters) -> dict[str, Number]:
         torch._foreach_copy_(_tensors(found.batch), _tensors(batch))
         found.batch.rng.set_state(batch.rng.get_state())
         found.tape.renew()
@@ -110,10 +107,10 @@ class Graphs:
             parameter.grad = gradient
         return found.numbers
 
-    def _capture(self, found: Repeated, step: Step, parameters: Sequence[nn.Parameter] = ()) -> bool:
+    def _capture(self, found: Repeated, step: Step, parameters: Parameters = tuple) -> bool:
         """Capture a step, which runs nothing; False where a network does what graphs cannot."""
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
-        before = [parameter.grad for parameter in parameters]
+        before = [(parameter, parameter.grad) for parameter in parameters()]
         try:
             with torch.cuda.graph(graph, stream=_stream(self.device)), on_tape(found.tape, repeats=True):
                 found.numbers = step(found.batch)
@@ -123,8 +120,7 @@ class Graphs:
             logger.warning("steps cannot be captured as CUDA graphs (%s); each runs by itself", reason_of(error))
             return False
         found.graph = graph
-        pairs = zip(parameters, before, strict=True)
-        found.gradients = [(p, p.grad) for p, old in pairs if p.grad is not None and p.grad is not old]
+        found.gradients = [(p, p.grad) for p, old in before if p.grad is not None and p.grad is not old]
         return True
 
 
