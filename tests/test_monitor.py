@@ -56,8 +56,23 @@ def test_real_images_look_like_real_ones(monitor):
     signals = measure.measure(FixedGenerator(with_labels(others, measure.y)), UNDECIDED, 0)
     assert signals["diversity_within"] == pytest.approx(1, abs=0.15)
     assert signals["diversity_across"] == pytest.approx(1, abs=0.15)
-    assert signals["classes_generated"] == pytest.approx(0.8, abs=0.05)  # 8 of 10 classes are asked for
+    assert signals["classes_generated"] == pytest.approx(1, abs=0.05)
     assert signals["copy_distance"] == pytest.approx(1, abs=0.15)
+
+
+def test_ids_that_share_classes_are_no_missing_classes(monitor):
+    _, train, others = monitor
+    least = []
+    for each in range(2, 14):  # ids of a class: 8 are chosen of all, and several may be of one class
+        y = train.labels * each + torch.arange(len(train)) % each
+        config = CONFIG.replace(clusters_per_class=each)
+        measure = Monitor(config, train, None, y, torch.bincount(y) / len(y))
+        asked = measure.y // each
+        signals = measure.measure(FixedGenerator(with_labels(others, asked)), UNDECIDED, 0)
+        assert signals["classes_generated"] == pytest.approx(1, abs=0.15)
+        assert signals["label_accuracy"] > 0.9
+        least.append(len(asked.unique()))
+    assert min(least) < 6  # of ten classes: their share alone would say that some are missing
 
 
 def test_each_signal_sees_its_own_failure(monitor):

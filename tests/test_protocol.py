@@ -101,6 +101,21 @@ def test_labels_that_were_not_asked_for_are_said(halves, networks):
     assert notes == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("validation", "test", "most", "said"),
+    [
+        (1_999, None, 0, []), (2_000, None, 1_000, ["half"]), (2_001, None, 1_000, ["half"]),
+        (1_000, 1_000, 1_000, []), (1_000, 5_000, 1_000, []), (5_000, 1_500, 1_500, []), (999, 2_000, 999, []),
+        (1_200, 999, 0, ["999"]), (2_400, 999, 1_200, ["999", "half"]), (12, 5, 0, ["5"]), (5, 12, 5, []),
+    ],
+)  # fmt: skip
+def test_both_sides_of_a_ratio_have_images_enough(validation, test, most, said):
+    parts = [count and Images(torch.zeros(count, 1, 4, 4, dtype=torch.uint8)) for count in (1, validation, test)]
+    notices = []
+    compared = protocol._real_images(Images(torch.ones(1, 1, 4, 4, dtype=torch.uint8)), Real(*parts), notices)
+    assert (compared.most, [words.split()[0] for words in notices]) == (most, said)
+
+
 def test_too_few_images_for_a_ratio_get_a_kernel_distance(halves, networks):
     found = evaluate_samples(halves.validation.take(torch.arange(500)), halves, networks, quick=True)
     assert found.fd_ratio is None and found.fd_ratios == {} and found.n == 500

@@ -33,6 +33,8 @@ class Verdict(dict[str, Any]):
         failed = [name for name, gate in self["gates"].items() if gate["ok"] is False]
         if failed:
             return f"INVALID: {text}; failed: {', '.join(failed)}"
+        if self["fd_ratio"] is not None and not self["valid"]:
+            return f"INVALID: {text}; no gate ran"
         unchecked = [name for name, gate in self["gates"].items() if gate["ok"] is None]
         if unchecked:
             return f"{text}; not checked: {', '.join(unchecked)}"

@@ -40,7 +40,6 @@ DRAWS = 20  # of real images that widen the limits for fewer
 GATED = ("density_coverage", "recognised", "class_balance", "class_diversity", "pixels", "memorisation")  # in METRICS
 MISLABELLED = 0.1  # of label accuracy below that of real images is said
 EVEN = 0.8  # times the share of all real images left, so many of a class are left by chance
-SMALLEST_TEST_HALF = 1_000  # where no test images exist, validation images are halved if the halves have this many
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,12 @@ class _Compared:
         """The largest number of samples that an FD ratio may be measured on."""
         if self.references:
             return max(next(iter(self.references.values())).fd_real)
-        return 0 if self.test is None else len(self.validation)
+        return 0 if self.test is None else min(len(self.validation), len(self.test))
+
+    def in_words(self) -> str:
+        """Return how many real images there are."""
+        tests = "no test images" if self.test is None else f"{len(self.test):,} test images"
+        return f"{len(self.validation):,} validation images and {tests}"
 
 
 def evaluate_samples(
@@ -187,8 +191,8 @@ def evaluate_samples(
     else:
         metrics, ratios = {}, {}
         notices.append(
-            f"no FD ratio: it takes {COUNTS[0]:,} samples and as many held-out images "
-            f"({len(samples):,} and {len(compared.validation):,} are available)"
+            f"no FD ratio: it takes {COUNTS[0]:,} samples, {COUNTS[0]:,} validation images and as many test images, or "
+            f"{2 * COUNTS[0]:,} validation images ({len(samples):,} samples, {compared.in_words()})"
         )
     train = _compared_with(real.train, notices)
     others, size = _other_metrics(fake, train, compared, networks, quick=quick, with_kid=not count)
@@ -283,11 +287,14 @@ def _real_images(samples: Images, real: Real, notices: list[str]) -> _Compared:
     contents = {image.tobytes() for image in samples.pixels.numpy()}
     validation, test = (part and _without(part, contents, notices) for part in (real.validation, real.test))
     assert validation is not None
-    if test is None and not real.references and len(validation) >= 2 * SMALLEST_TEST_HALF:
+    if test is not None and len(test) < min(COUNTS[0], len(validation)):
+        notices.append(f"{len(test):,} test images are too few to compare with: validation images take their place")
+        test = None
+    if test is None and not real.references and len(validation) >= 2 * COUNTS[0]:
         mixed = validation.shuffled(len(validation))
         half = len(validation) // 2
         test, validation = mixed.take(torch.arange(half)), mixed.take(torch.arange(half, len(mixed)))
-        notices.append("no test images are available: half of the validation images are used as test images")
+        notices.append("half of the validation images are used as test images")
     # References are valid for all of the official images; where some were removed, others must be measured.
     is_whole = test is None or (validation is real.validation and test is real.test)
     references = real.references if is_whole else {}

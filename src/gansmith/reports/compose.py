@@ -124,7 +124,8 @@ def _answer(score: dict[str, Any]) -> str:
     )
     if score.get("valid") is False:
         failed = [name for name, gate in score.get("gates", {}).items() if gate.get("ok") is False]
-        answer += f" This FD ratio is not valid, because these gates failed: {', '.join(failed)}."
+        reason = f"these gates failed: {', '.join(failed)}" if failed else "no gate ran"
+        answer += f" This FD ratio is not valid, because {reason}."
     if kind != "FD ratio" and (caution := caution_about(score["n"])):
         answer += f" {caution[0].upper()}{caution[1:]}."
     return answer

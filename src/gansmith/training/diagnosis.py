@@ -125,10 +125,12 @@ def _mode_collapse(rows: Sequence[Row], scores: Sequence[Row], config: Config) -
 
 def _missing_classes(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
     asked = f" (--classes {config.classes} leaves no others)" if config.classes else ""
-    for name, where in (("classes_generated", "generated"), ("classes_in_data", "in the training images")):
-        found = _median_if_all(_recent(rows, config, name), lambda value: value < 0.4)
-        if found is not None:
-            return f"only {found:.0%} of the data set's classes are {where}{asked}"
+    found = _median_if_all(_recent(rows, config, "classes_generated"), lambda value: value < 0.4)
+    if found is not None:
+        return f"generated images show {found:.2f} times as many classes as such real ones"
+    found = _median_if_all(_recent(rows, config, "classes_in_data"), lambda value: value < 0.4)
+    if found is not None:
+        return f"only {found:.0%} of the data set's classes are in the training images{asked}"
     found = _median_if_all(_recent(rows, config, "diversity_across"), lambda value: value < 0.25)
     if found is not None:
         return f"generated images of different classes differ {found:.2f} times as much as real ones"

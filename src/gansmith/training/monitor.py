@@ -54,6 +54,7 @@ class Monitor:
             every_class = train if validation is None else validation  # train may hold chosen ones alone
             features, _ = self.classifier.observe(every_class.shuffled(500).pixels)
             self.centre, self.real_distance = features.mean(0), _mean_square(features - features.mean(0))
+            self.real_classes = _share_of_classes(self.classifier.observe(real)[1])
             if config.classes or config.limit_images:
                 self.classes_in_data = _share_of_classes(self.classifier.observe(train.shuffled(500).pixels)[1])
         self.train_pixels: Tensor | None = None
@@ -72,11 +73,13 @@ class Monitor:
             diversity_within: standard deviation of pixels among samples of one class id, over that of such real images;
                 only where these differ.
             diversity_across: the same of the means of each class id's samples; only where G is conditional.
-            classes_generated: exp(entropy) of the classes a shipped classifier sees in them, as a share of its classes;
-                only where one ships, and not of images that are nothing like real ones yet. 1 is all, equally often.
+            classes_generated: exp(entropy) of the classes a shipped classifier sees in them, over that of real images
+                with these ids, of which several may be of one class; only where one ships, and not of images that are
+                nothing like real ones yet.
             label_accuracy: share of them in which that classifier sees the label they were asked to show; only of
                 generators conditioned on labels.
-            classes_in_data: the same of the training images, where some were chosen.
+            classes_in_data: exp(entropy) of the classes that the classifier sees in the training images, as a share of
+                all classes; only where some images were chosen. 1 is all, equally often.
             copy_distance: median distance to the nearest training image, over that of real images held out; only for
                 small data.
             d_overfit: how far held-out real images lie on the way from training images to generated ones, in D's mean
@@ -96,7 +99,7 @@ class Monitor:
         if self.classifier is not None:
             features, probabilities = self.classifier.observe(pixels)
             if _mean_square(features - self.centre) < FAR * self.real_distance:
-                found["classes_generated"] = _share_of_classes(probabilities)
+                found["classes_generated"] = _share_of_classes(probabilities) / self.real_classes
                 if self.config.conditioning == "labels":
                     asked = self.y.numpy() // self.config.clusters_per_class
                     found["label_accuracy"] = float((probabilities.argmax(1) == asked).mean())
