@@ -204,3 +204,63 @@ def test_a_damaged_header_leaves_out_one_picture_of_a_zip(tmp_path):
     assert sorted(images.pixels[:, 0, 0, 0].tolist()) == [k for k in range(20) if k != 3]
     with pytest.raises(DataError, match=r"x\.zip is damaged or no archive"):
         read(tmp_path / "x.zip", data.replace(b"PK\3\4", b"XXXX")[:-40])
+
+
+def named_in(encoding):
+    """Return a zip of pictures whose names are bytes of an encoding, which it does not say."""
+
+    class Unsaid(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self):
+            return self.filename.encode(encoding), self.flag_bits
+
+    def zipped(names):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for row, name in enumerate(names):
+                archive.writestr(Unsaid(name), picture(row))
+        return buffer.getvalue()
+
+    return zipped
+
+
+def test_names_in_utf_8_are_read_where_a_zip_does_not_say_so(tmp_path):
+    images = read(
+        tmp_path / "x.zip", named_in("utf-8")([f"{name}/{k}.png" for k in range(5) for name in ("été", "猫")])
+    )
+    assert images.class_names == ("été", "猫") and not any("guess" in notice for notice in images.notices)
+
+
+@pytest.mark.parametrize(("encoding", "names"), [("cp437", ("été", "über")), ("cp932", ("ソファ", "ソックス"))])
+def test_other_names_are_said_to_be_guessed_and_keep_classes_apart(tmp_path, encoding, names):
+    images = read(tmp_path / "x.zip", named_in(encoding)([f"{name}/{k}.png" for k in range(5) for name in names]))
+    assert len(images.class_names) == 2 and images.labels.bincount().tolist() == [5, 5]
+    assert (images.class_names == names) == (encoding == "cp437")  # that of zips which say nothing
+    assert any("is a guess; where class names are wrong, unpack it" in notice for notice in images.notices)
+
+
+def test_backslashes_separate_folders_where_nothing_else_does(tmp_path):
+    images = read(
+        tmp_path / "x.zip", zip_of({f"set\\{name.replace('/', chr(92))}": data for name, data in PICTURES.items()})
+    )
+    assert images.class_names == ("cat", "dog")
+    for name in ("a/..\\..\\x.png", "..\\x.png", "a\\..\\x.png"):
+        with pytest.raises(DataError, match="leads out of it"):
+            read(tmp_path / "bad.zip", zip_of({**PICTURES, name: picture(0)}))
+
+
+def test_a_zip_packed_in_another_way_is_not_called_damaged(tmp_path):
+    data = bytearray(zip_of(PICTURES))
+    for signature, offset in ((b"PK\x01\x02", 10), (b"PK\x03\x04", 8)):
+        start = 0
+        while (start := data.find(signature, start)) >= 0:
+            data[start + offset] = 9  # Deflate64, as Windows packs large files
+            start += 4
+    with pytest.raises(DataError, match=r"x\.zip cannot be read here \(that compression method is not supported\)"):
+        read(tmp_path / "x.zip", bytes(data))
+
+
+def test_a_disk_that_takes_no_file_is_not_called_damage(tmp_path):
+    (tmp_path / "x.zip").write_bytes(zip_of(PICTURES))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(archives.WriteFailed):
+        archives.copy_files(tmp_path / "x.zip", {"cat/0.png": tmp_path / "file" / "0.png"})

@@ -582,3 +582,34 @@ def test_transparent_test_images_are_laid_over_the_background_of_the_training_im
     source = open_source(tmp_path / "x.npz")
     for part in ("train", "test"):  # by themselves, the latter would be laid over white
         assert "transparent images are laid over black" in load_source(source, Preparation(), part=part).notices
+
+
+def test_general_labels_are_not_taken_for_those_of_test_images(tmp_path):
+    np.save(tmp_path / "x_train.npy", GREY)
+    np.save(tmp_path / "x_test.npy", GREY[::-1].copy())
+    np.save(tmp_path / "labels.npy", LABELS)
+    assert load_data(str(tmp_path)).labels.tolist() == LABELS.tolist()
+    assert load_data(str(tmp_path), part="test").labels is None
+
+
+@pytest.mark.parametrize("shape", [(6, 1, 784), (6, 784, 1), (6, 784)])
+def test_flat_images_may_have_an_axis_of_one(shape):
+    pixels = RNG.integers(0, 256, (6, 28, 28), dtype=np.uint8)
+    found = as_arrays(pixels.reshape(shape), None, "x")
+    np.testing.assert_array_equal(found.pixels[..., 0], pixels)
+
+
+def test_one_image_with_an_axis_of_one_stays_one():
+    with pytest.raises(DataError, match="holds one image of shape"):
+        as_arrays(np.zeros((28, 28, 1), np.uint8), None, "x")
+
+
+def test_rows_of_opaque_pixels_of_four_are_in_color():
+    pixels = RNG.integers(0, 256, (6, 16, 16, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    found = as_arrays(pixels.reshape(6, -1), None, "x")
+    np.testing.assert_array_equal(found.pixels, pixels[..., :3])
+    assert any("16 x 16 opaque pixels of four" in notice for notice in found.notices)
+    white = np.full((6, 1024), 255, np.uint8)
+    white[:, 3] = 0
+    assert as_arrays(white, None, "x").pixels.shape == (6, 32, 32, 1)

@@ -128,3 +128,20 @@ def test_files_named_without_their_folder_or_with_another_slash():
     names = ["images/a.png", "images/b.png"]
     assert labels_by_name(names, {"A.PNG": "cat", "b.png": "dog"}, (".png",)) == {names[0]: "cat", names[1]: "dog"}
     assert labels_by_name([*names, "other/a.png"], {"a.png": "cat"}, (".png",)) == {"a.png": "cat"}  # of which a.png?
+
+
+def test_each_name_that_is_not_found_as_it_is_is_looked_for_by_its_stem():
+    found = {"a/IMG_1.jpg": "cat", "a/IMG_2.jpg": "dog", "b/e\u0301.png": "owl", "c/1.png": "ape", "d/1.png": "bat"}
+    names = ["a/IMG_1.jpg", "a/IMG_2.JPG", "b/\u00e9.png", "e/1.png", "c/1.png"]
+    assert labels_by_name(names, found, (".jpg", ".png")) == {
+        "a/IMG_1.jpg": "cat", "a/IMG_2.JPG": "dog", "b/\u00e9.png": "owl", "c/1.png": "ape",
+    }  # fmt: skip
+
+
+def test_a_line_of_excels_and_an_empty_file_are_passed_over(tmp_path):
+    write(tmp_path)
+    (tmp_path / "labels.csv").write_text("sep=;\n" + FORMS["labels.csv"])
+    assert load_data(str(tmp_path)).class_names == ("cat", "dog", "tom cat")
+    (tmp_path / "labels.csv").write_text("")
+    images = load_data(str(tmp_path))
+    assert images.labels is None and any("no column of file names here" in notice for notice in images.notices)

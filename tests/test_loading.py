@@ -353,6 +353,11 @@ def test_a_large_array_stays_on_disk_as_it_is(tmp_path, large, monkeypatch):
     assert again.sha256 == images.sha256 == memory.sha256
     assert [part.sha256 for part in split(again)] == [part.sha256 for part in split(memory)]
     monkeypatch.setattr(cache, "MEMORY_BYTES", 0)
+    np.save(tmp_path / "labels.npy", np.array(["ape", "bat"])[np.arange(50) % 2])
+    assert load_data(str(tmp_path / "big.npy")).class_names == ("ape", "bat")
+    np.save(tmp_path / "labels.npy", np.where(np.arange(50) == 7, -1, np.arange(50) % 3))
+    partly = load_data(str(tmp_path / "big.npy"))
+    assert partly.labels is None and any("below 0 for 1 of 50" in notice for notice in partly.notices)
     for how in (Preparation(4), Preparation(8, color="grey")):
         with pytest.raises(DataError, match="holds 50 images of 8 x 8 x 3, and a file too large"):
             load_data(str(tmp_path / "big.npy"), how=how)

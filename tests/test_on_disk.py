@@ -94,9 +94,9 @@ def test_rows_are_read_without_preadv_or_advice_too(pair, monkeypatch):
     "array",
     [
         PIXELS.astype(np.float32), np.asfortranarray(PIXELS), PIXELS[:, 0, 0], PIXELS[:0], PIXELS[..., None],
-        np.array([{}], dtype=object),
+        np.array([{}], dtype=object), np.zeros((5, 8, 8, 4), np.uint8), np.zeros((8, 8, 3, 5), np.uint8),
     ],
-    ids=["floats", "fortran", "rows", "empty", "five axes", "objects"],
+    ids=["floats", "fortran", "rows", "empty", "five axes", "objects", "transparent", "count last"],
 )  # fmt: skip
 def test_other_arrays_are_not_opened(tmp_path, array):
     np.save(tmp_path / "x.npy", array)

@@ -6,12 +6,13 @@ import io
 import os
 import tarfile
 import zipfile
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gansmith.data import prepare
 from gansmith.data.loading import _content, load_pictures
 from gansmith.data.pictures import find_pictures, is_archive, look_around, split_of
 from gansmith.data.prepare import Preparation
@@ -540,3 +541,33 @@ def test_too_many_pictures_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("gansmith.data.pictures.MAX_IMAGES", 2)
     with pytest.raises(DataError, match="3 pictures; up to 2"):
         find_pictures(write(tmp_path / "set", numbered("a.png", "b.png", "c.png")))
+
+
+def test_the_order_of_names_in_an_archive_is_part_of_what_is_prepared(tmp_path):
+    source = find_pictures(pack(write(tmp_path / "set", numbered("a.png", "b.png")), tmp_path / "x.zip"))
+    part = source.parts["train"]
+    other = replace(source, parts={"train": replace(part, names=part.names[::-1])})
+    assert _content(source) == _content(source) != _content(other)
+
+
+def test_an_archive_beside_pictures_is_named(tmp_path):
+    folder = write(tmp_path / "set", numbered("sample1.png", "sample2.png"))
+    pack(folder, tmp_path / "x.zip").rename(folder / "images.zip")
+    assert any("and not images.zip" in notice for notice in find_pictures(folder).notices)
+
+
+def test_too_large_pictures_and_stacks_are_said_in_our_words(tmp_path, monkeypatch):
+    files = {f"{k}.png": picture(k) for k in range(20)}
+    wide = io.BytesIO()
+    Image.new("1", (30_000, 4_000)).save(wide, "PNG")
+    pages = io.BytesIO()
+    Image.new("L", (8, 8), 20).save(pages, "TIFF", save_all=True, append_images=[Image.new("L", (8, 8))] * 2)
+    folder = write(tmp_path / "set", {**files, "wide.png": wide.getvalue(), "z.tif": pages.getvalue()})
+    notices = load_pictures(find_pictures(folder), Preparation()).notices
+    assert any("wide.png (it has more than 89,000,000 pixels)" in notice for notice in notices)
+    assert any(
+        "1 of 21 pictures looked at have several pages, of which the first is used" in words for words in notices
+    )
+    monkeypatch.setattr(prepare, "MAX_MEMBER_BYTES", 10)
+    with pytest.raises(DataError, match="its file is larger than 10 bytes"):
+        prepare.decode(files["0.png"][:40])

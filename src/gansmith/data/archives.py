@@ -32,6 +32,7 @@ MAX_MEMBER_BYTES = 2**27  # of one picture's file
 MAX_RATIO = 200  # of unpacked over packed size, beyond which an archive is a bomb
 _FREE_BYTES = 2**26  # of an archive, unpacked, whatever the ratio
 _CHUNK_BYTES = 2**20  # that are copied at once
+_IS_UTF_8 = 0x800  # among the flags of a zip's entry
 _NESTED = (*ARCHIVES, ".7z", ".rar")
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
@@ -48,12 +49,12 @@ def list_archive(path: Path, *, reads_nested: bool = False) -> tuple[list[str], 
 
     Raises DataError for damage, for names that lead out of it, and for a bomb.
     """
+    odd: list[str] = []
     with naming_damage(path):
-        found = list(_zip_entries(path) if is_zip(path) else _tar_entries(path))
+        found = list(_zip_entries(path, odd) if is_zip(path) else _tar_entries(path))
     names = [name for name, is_file in found if is_file]
     links = len(found) - len(names)
     nested = sum(name.lower().endswith(_NESTED) for name in names)
-    odd = []
     if links:
         odd.append(f"{links:,} links or devices in {path.name} were left out")
     if nested and not reads_nested:
@@ -97,15 +98,26 @@ def copy_files(path: Path, places: Mapping[str, Path]) -> None:
 
 
 def _copy(inside: IO[bytes], place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("wb") as file:
+    with _naming_the_disk():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file = place.open("wb")
+    with file:
         while chunk := inside.read(_CHUNK_BYTES):
-            if shutil.disk_usage(place.parent).free < FREE_BYTES:
-                raise WriteFailed(errno.ENOSPC, "too little space would be left on the disk")
-            try:
+            with _naming_the_disk():
+                if shutil.disk_usage(place.parent).free < FREE_BYTES:
+                    raise WriteFailed(errno.ENOSPC, "too little space would be left on the disk")
                 file.write(chunk)
-            except OSError as error:
-                raise WriteFailed(error.errno, error.strerror) from None
+
+
+@contextmanager
+def _naming_the_disk() -> Iterator[None]:
+    """Turn errors of writing into WriteFailed."""
+    try:
+        yield
+    except WriteFailed:
+        raise
+    except OSError as error:
+        raise WriteFailed(error.errno, error.strerror) from None
 
 
 def is_zip(path: Path) -> bool:
@@ -139,9 +151,12 @@ def naming_damage(path: Path) -> Iterator[None]:
         yield
     except (DataError, WriteFailed):
         raise
+    except NotImplementedError as error:
+        reason = reason_of(error).rstrip(".").lower()
+        raise DataError(f"{path} cannot be read here ({reason}); unpack it, or pack it again as a plain zip") from None
     except (
-        zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError,
-        ValueError, OverflowError, MemoryError, RecursionError,
+        zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, OverflowError,
+        MemoryError, RecursionError,
     ) as error:  # fmt: skip
         reason = reason_of(error).rstrip(":")
         raise DataError(f"{path} is damaged or no archive ({reason}); fetch or pack it again") from None
@@ -150,21 +165,45 @@ def naming_damage(path: Path) -> Iterator[None]:
 
 
 def _inner_name(name: str, path: Path) -> str:
-    """Return a name inside an archive with forward slashes, relative. Raises DataError where it leads out of it."""
-    inner = re.sub(r"^([A-Za-z]:)?(\./|/)+", "", name.replace("\\", "/"))
+    """Return a name inside an archive with forward slashes, relative. Raises DataError where it leads out of it.
+
+    Where it has forward slashes, a backslash is half of a letter: of Japanese or Chinese in a zip of Windows.
+    """
+    inner = re.sub(r"^([A-Za-z]:)?(\.?[\\/])+", "", name if "/" in name else name.replace("\\", "/"))
     is_elsewhere = os.name == "nt" and ":" in inner  # a drive, or a stream of another file
-    if ".." in inner.split("/") or is_elsewhere:
+    if ".." in re.split(r"[\\/]", inner) or is_elsewhere:
         raise DataError(f"{path} holds {name[:80]!r}, which leads out of it; pack it again from inside its folder")
     return inner
 
 
-def _zip_entries(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yield each entry's name and whether it is a file rather than a link."""
+def _zip_entries(path: Path, odd: list[str]) -> Iterator[tuple[str, bool]]:
+    """Yield each entry's name and whether it is a file rather than a link; add a sentence on odd names."""
     with zipfile.ZipFile(path) as archive:
         entries = [entry for entry in archive.infolist() if entry.filename and not entry.is_dir()]
         _refuse_bomb(path, sum(entry.file_size for entry in entries), len(entries))
         for entry in entries:
-            yield _inner_name(entry.filename, path), not stat.S_ISLNK(entry.external_attr >> 16)
+            yield _inner_name(_decoded(entry)[0], path), not stat.S_ISLNK(entry.external_attr >> 16)
+        unsure = next((name for name, is_sure in map(_decoded, entries) if not is_sure), None)
+        if unsure is not None:
+            odd.append(
+                f"{path.name} does not say how its names are written, and {unsure[:60]!r} is a guess; where class "
+                "names are wrong, unpack it and give the folder"
+            )
+
+
+def _decoded(entry: zipfile.ZipInfo) -> tuple[str, bool]:
+    """Return an entry's name and whether it is sure to be right.
+
+    Where the zip does not say UTF-8, names are those of MS-DOS, code page 437; but macOS writes UTF-8 all the same, and
+    Windows what the country uses.
+    """
+    name = entry.filename
+    if name.isascii() or entry.flag_bits & _IS_UTF_8:
+        return name, True
+    try:
+        return name.encode("cp437").decode("utf-8"), True
+    except UnicodeError:
+        return name, False
 
 
 def _refuse_bomb(path: Path, unpacked: int, entries: int) -> None:
@@ -182,7 +221,7 @@ def _found(path: Path, names: Sequence[str], *, ratio: float) -> Iterator[tuple[
     """
     if is_zip(path):
         with zipfile.ZipFile(path) as archive:
-            entries = {_inner_name(entry.filename, path): entry for entry in archive.infolist()}
+            entries = {_inner_name(_decoded(entry)[0], path): entry for entry in archive.infolist()}
             for row, name in enumerate(names):
                 entry = entries[name]
                 if entry.file_size > max(2**20, ratio * entry.compress_size):

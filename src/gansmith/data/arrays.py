@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gansmith.data.labels import as_labels, count_of
-from gansmith.data.layouts import Range, as_bytes, as_nhwc, count_first, range_of, scale_of, span_of
+from gansmith.data.layouts import (
+    Range,
+    as_bytes,
+    as_nhwc,
+    count_first,
+    range_of,
+    scale_of,
+    span_of,
+    without_axis_of_one,
+)
 from gansmith.data.prepare import SIZE_STEP, Preparation, laid_over, look_at, settle
 from gansmith.errors import DataError
 from gansmith.flat_images import order_in_words
@@ -66,6 +75,7 @@ def as_arrays(
         class_names: all names, where labels are names of which some may not occur.
         like: training images, as whose numbers these are taken where they are of the same kind and lie within.
     """
+    images = without_axis_of_one(images)
     count, stored, axes = count_of(labels), images, tuple[str, ...]()
     if like is not None and like.is_count_last and images.ndim > 2 and images.shape[-1] == (count or images.shape[-1]):
         images = np.moveaxis(images, -1, 0)
@@ -79,6 +89,9 @@ def as_arrays(
     found = as_labels(labels, len(images), source, class_names=class_names, may_be_ids=like is None)
     said = (numbers.notice,) if numbers.notice else ()
     notices = (*axes, *said, *order_in_words(images), *found.notices)
+    if images.ndim == 2 and pixels.shape[3] == 4:
+        side = pixels.shape[1]
+        notices += (f"its rows of {images.shape[1]:,} numbers are taken for {side} x {side} opaque pixels of four",)
     if pixels.shape[3] == 4 and (pixels[..., 3] == 255).all():
         pixels = pixels[..., :3]
     return Arrays(pixels, found.numbers, source, notices, (), found.class_names, numbers, kind, is_count_last)

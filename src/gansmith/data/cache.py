@@ -24,7 +24,7 @@ from gansmith.data.official import cache_dir
 from gansmith.data.on_disk import open_array
 from gansmith.files import PARTIAL, flush, json_sha256, warn_once, write_json
 
-FORMAT = 2  # of entries; another one when preparation changes
+FORMAT = 3  # of entries; another one when preparation changes
 MEMORY_BYTES = 2**29  # of prepared images, beyond which they stay on disk
 UNUSED_S, ABANDONED_S = 30 * 86_400.0, 3_600.0  # since an entry was last used, an unfinished one written to
 FREE_BYTES = 2**30  # that are left on the disk
@@ -175,11 +175,15 @@ def _remove_stale(identity: Mapping[str, Any], key: str, *, is_alone: bool) -> N
     now = time.time()
     for described in folder().glob("*.json"):
         try:
+            age_s = now - described.stat().st_mtime
+        except OSError:  # another process has removed it
+            continue
+        try:
             known = _read(described)["identity"]
             is_same = all(known.get(name) == identity[name] for name in ("source", "part", "asked"))
         except (OSError, ValueError):
             is_same = False
-        if described.stem != key and (is_same or now - described.stat().st_mtime > UNUSED_S):
+        if described.stem != key and (is_same or age_s > UNUSED_S):
             for file in (described, described.with_suffix(".npy"), described.with_suffix(".lock")):
                 with contextlib.suppress(OSError):  # open in another process, on Windows
                     file.unlink()

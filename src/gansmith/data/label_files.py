@@ -10,6 +10,8 @@ import io
 import json
 import posixpath
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,23 +62,23 @@ def read_label_files(files: Mapping[str, bytes], pictures: Sequence[str], ending
 
 
 def labels_by_name(names: Sequence[str], found: Mapping[str, str], endings: tuple[str, ...]) -> dict[str, str]:
-    """Return the labels of pictures by their paths, where a file names them without folder or ending.
+    """Return labels by path, and of pictures that a file names without folder or ending, or in another case.
 
     >>> labels_by_name(["images/A.png", "images/b.png"], {"a.png": "cat", "b": "dog"}, (".png",))
     {'images/A.png': 'cat', 'images/b.png': 'dog'}
     """
-    if any(name in found for name in names):
+    if all(name in found for name in names):
         return dict(found)
-    ends = {_stem(path, endings): label for path, label in found.items()}
+    named = [(_stem(path, endings), label) for path, label in found.items()]
     own = [_stem(name, endings) for name in names]
-    if len(ends) < len(found) or len(set(own)) < len(own):  # such a name does not tell which is meant
-        return dict(found)
-    return {name: ends[end] for name, end in zip(names, own, strict=True) if end in ends}
+    ends, times = dict(named), Counter(stem for stem, _ in named) + Counter(own)  # 1 and 1: it tells which is meant
+    by_stem = {name: ends[end] for name, end in zip(names, own, strict=True) if end in ends and times[end] == 2}
+    return {**by_stem, **{name: found[name] for name in names if name in found}} or dict(found)
 
 
 def _stem(path: str, endings: tuple[str, ...]) -> str:
     """Return the name of a picture in lower case, without its folder and its ending."""
-    name = posixpath.basename(path.strip().replace("\\", "/")).lower()
+    name = unicodedata.normalize("NFC", posixpath.basename(path.strip().replace("\\", "/"))).lower()
     return next((name.removesuffix(ending) for ending in endings if name.endswith(ending)), name)
 
 
@@ -120,10 +122,14 @@ def _rows_of(path: str, text: str) -> Iterator[dict[str, Any]]:
     if path.endswith(".jsonl"):
         yield from (json.loads(line) for line in text.splitlines() if line.strip())
         return
+    if text.startswith("sep="):  # Excel's
+        text = text.partition("\n")[2]
     first = text.split("\n", 1)[0]
     lines = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count), skipinitialspace=True)
     cells = [[cell.strip() for cell in row] for row in lines if row]
-    has_header = bool(cells) and any(name.lower() in (*_FILE_KEYS, *_LABEL_KEYS) for name in cells[0])
+    if not cells:
+        return
+    has_header = any(name.lower() in (*_FILE_KEYS, *_LABEL_KEYS) for name in cells[0])
     names = cells[0] if has_header else [str(k) for k in range(len(cells[0]))]
     yield from (dict(zip(names, row, strict=False)) for row in cells[has_header:])
 

@@ -137,6 +137,19 @@ def count_first(images: NDArray[Any], count: int | None) -> tuple[NDArray[Any], 
     return images, ()
 
 
+def without_axis_of_one(images: NDArray[Any]) -> NDArray[Any]:
+    """Return (N, numbers) for (N, 1, numbers) and (N, numbers, 1) whose numbers make square images; others as they are.
+
+    >>> without_axis_of_one(np.zeros((5, 1, 784))).shape, without_axis_of_one(np.zeros((28, 28, 1))).shape
+    ((5, 784), (28, 28, 1))
+    """
+    if images.ndim != 3 or 1 not in images.shape[1:]:
+        return images
+    numbers = images.shape[1] * images.shape[2]
+    is_flat = numbers >= _MIN_SIDE**2 and square(numbers)[0] and numbers != images.shape[0]
+    return images.reshape(len(images), numbers) if is_flat else images
+
+
 def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) if len(shape) > 1 else f"{shape[0]} numbers"
 
@@ -159,6 +172,8 @@ def _is_count_last(shape: tuple[int, ...], count: int | None) -> bool:
 def as_nhwc(images: NDArray[np.uint8], source: str, *, is_channels_last: bool | None = None) -> NDArray[np.uint8]:
     """Return images of any layout as (N, H, W, C), C 1, 3 or 4.
 
+    Rows whose every fourth number is 255 are pixels of four channels, all opaque.
+
     Args:
         is_channels_last: of flat images of three channels; decided by `are_channels_last` where None.
     """
@@ -169,6 +184,8 @@ def as_nhwc(images: NDArray[np.uint8], source: str, *, is_channels_last: bool | 
             raise DataError(
                 f"{source} holds rows of {shape[1]} numbers, which are no square images; give (N, H, W[, C])"
             )
+        if channels == 1 and side % 2 == 0 and (images[:, 3::4] == 255).all() and not (images == 255).all():
+            return images.reshape(-1, side // 2, side // 2, 4)
         if channels == 1:
             return images.reshape(-1, side, side, 1)
         if are_channels_last(images) if is_channels_last is None else is_channels_last:

@@ -91,10 +91,14 @@ def _find_or_prepare(
 
 
 def _content(source: PictureSource) -> tuple[str, int]:
-    """Return what changes whenever any picture of a source does, without reading them, and their bytes on disk."""
-    if not source.path.is_dir():
-        return cache.content_of(source.path), source.path.stat().st_size
+    """Return what changes with any picture of a source or their order, without reading them; and their bytes."""
     digest, size = hashlib.sha256(), 0
+    if not source.path.is_dir():
+        digest.update(cache.content_of(source.path).encode())
+        for part in sorted(source.parts):
+            listed = "\0".join([part, *source.parts[part].names])
+            digest.update(f"\n{listed}".encode(errors="surrogateescape"))
+        return digest.hexdigest(), source.path.stat().st_size
     for names in (source.parts[part].names for part in sorted(source.parts)):
         files = dict.fromkeys(name.rpartition("#")[0] for name in names) if holds_rows(names) else names
         for name in files:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansmith.data.arrays import MAX_BYTES, Arrays, Parts, as_arrays
+from gansmith.data.folders import split_of
 from gansmith.data.image_files import read_array, read_header
-from gansmith.data.labels import MAX_CLASSES, as_labels
+from gansmith.data.labels import MAX_CLASSES, Labels, as_labels
 from gansmith.errors import DataError
 from gansmith.flat_images import square
 
@@ -237,13 +238,15 @@ def read_npy(path: Path, like: Arrays | None) -> Parts:
     return {"train": replace(arrays, notices=(*notices, *arrays.notices))}
 
 
-def labels_beside(path: Path, count: int) -> NDArray[np.int64] | None:
+def labels_beside(path: Path, count: int) -> Labels:
     """Return the labels of a .npy file's images, where a file of them lies beside it: labels.npy, X_labels.npy, y.npy.
 
     Raises DataError for labels of another number.
     """
     other = _labels_file(path)
-    return None if other is None else as_labels(_read_labels(other), count, str(path)).numbers
+    if other is None:
+        return Labels(notices=unused_beside(path, (".npy",)))
+    return as_labels(_read_labels(other), count, str(path))
 
 
 def _read_labels(path: Path) -> NDArray[Any]:
@@ -259,11 +262,14 @@ def _labels_file(path: Path) -> Path | None:
 def label_files_beside(path: Path, endings: tuple[str, ...]) -> list[Path]:
     """Return the files beside one of images that hold its labels by their names, the likeliest first.
 
+    Names such as labels.npy, which name no file of images, do not count for test images: they may be those of training.
+
     Args:
         endings: of files of its kind.
     """
     beside = {_stem(file): file for file in reversed(_others(path)) if file.name.lower().endswith(endings)}
-    names = dict.fromkeys((*_label_names(path), "labels", "y", "targets"))
+    general = () if split_of(_stem(path)) == "test" else ("labels", "y", "targets")
+    names = dict.fromkeys((*_label_names(path), *general))
     return [beside[name] for name in names if name in beside]
 
 

@@ -186,7 +186,7 @@ _READERS: dict[Any, Callable[..., Any]] = {
 
 
 def open_array(path: Path) -> OnDisk | None:
-    """Return the images of a .npy file; None where it holds no uint8 (N, H, W), (N, H, W, C) or (N, C, H, W).
+    """Return the images of a .npy file; None where it holds no uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3.
 
     Nothing but its header is read.
     """
@@ -202,7 +202,9 @@ def open_array(path: Path) -> OnDisk | None:
     if not is_ours or path.stat().st_size != start + size:
         return None
     count, one = shape[0], shape[1:] if len(shape) == 4 else (1, *shape[1:])
-    is_last = one[0] not in (1, 3) and one[2] in (1, 3)
+    is_last = one[0] not in (1, 3)
+    if is_last and one[2] not in (1, 3):
+        return None
     return OnDisk(_File(path, start, one, is_channels_last=is_last), torch.arange(count))
 
 

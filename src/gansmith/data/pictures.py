@@ -128,6 +128,7 @@ def find_pictures(path: Path) -> PictureSource:
         if 2 * beside[kind] >= len(pictures)
     ]
     others = [name for name in names if _may_say_more(name)]
+    others += [name for name in names if name.lower().endswith(ARCHIVES)] if path.is_dir() else []
     odd += [f"the pictures were read, and not {_listing(others, 6)}"] if others else []
     return replace(source, notices=(*odd, *source.notices))
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from gansmith.data.archives import MAX_MEMBER_BYTES
 from gansmith.errors import ConfigError, DataError, reason_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -32,7 +33,7 @@ TRANSPARENT, COLORED = "transparent", "in color"  # what pictures may be that th
 _WIDE_MODES = ("I", "F")  # the beginnings of Pillow's modes of more than 8 bits
 _DAMAGE = (
     UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError, StructError, zlib.error,
-    OverflowError, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    OverflowError, MemoryError,
 )  # fmt: skip
 
 Pixels = NDArray[np.uint8]
@@ -85,6 +86,7 @@ class Look:
         is_content_light: whether the visible pixels are light on average; None where hardly any is visible.
         is_edge_light: whether the outermost pixels are light on average.
         mode: Pillow's name of how its pixels are stored, such as RGB, P or I;16; empty where it is not known.
+        pages: of its file, a TIFF; the first is the picture.
     """
 
     width: int
@@ -94,6 +96,7 @@ class Look:
     is_content_light: bool | None
     is_edge_light: bool = False
     mode: str = ""
+    pages: int = 1
 
 
 def decode(data: bytes) -> Image.Image:
@@ -111,7 +114,19 @@ def look_into(data: bytes) -> Look:
     """Return what a picture's file says of its set. Raises DataError as `decode` does."""
     with quiet():
         picture, _, mode = _decode(data)
-    return replace(look_at(picture), mode=mode)
+        pages = _count_pages(data)
+    return replace(look_at(picture), mode=mode, pages=pages)
+
+
+def _count_pages(data: bytes) -> int:
+    """Return how many pages a TIFF holds; 1 for other files, and where it does not say."""
+    if not data.startswith((b"II", b"MM")):
+        return 1
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            return int(getattr(picture, "n_frames", 1))
+    except _DAMAGE:
+        return 1
 
 
 @contextmanager
@@ -158,9 +173,13 @@ def _decode(data: bytes, smallest: int = 0) -> "tuple[Image.Image, tuple[float, 
             return found, drafted[1][2:] if drafted and is_as_stored else found.size, mode
     except DataError:
         raise
-    except UnidentifiedImageError:
-        raise DataError(f"it is none of {', '.join(FORMATS)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(f"it has more than {MAX_PIXELS:,} pixels") from None
     except _DAMAGE as error:
+        if len(data) > MAX_MEMBER_BYTES:
+            raise DataError(f"its file is larger than {MAX_MEMBER_BYTES:,} bytes") from None
+        if isinstance(error, UnidentifiedImageError):
+            raise DataError(f"it is none of {', '.join(FORMATS)}") from None
         raise DataError(reason_of(error)) from None
 
 
@@ -289,6 +308,9 @@ def settle(asked: Preparation, looks: Sequence[Look]) -> tuple[Preparation, tupl
             f"{hidden} of {len(looks)} pictures looked at are transparent nearly everywhere, so hardly anything of "
             "them is seen; save them without an alpha channel to use the colors under it"
         )
+    stacks = sum(look.pages > 1 for look in looks)
+    if stacks:
+        notices.append(f"{stacks} of {len(looks)} pictures looked at have several pages, of which the first is used")
     if any(look.mode.startswith(_WIDE_MODES) for look in looks):
         notices.append("pictures of 16 bits or of floats are scaled to 8 bits, each by its own range")
     return asked, tuple(notices)

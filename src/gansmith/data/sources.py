@@ -386,8 +386,15 @@ def _large_array(source: FileSource, how: Preparation, part: str, name: str) -> 
         )
     if pixels[:: max(1, len(pixels) // LOOKS)].max() <= 1:
         raise DataError(f"{files[0]} holds 0 and 1 alone, which as they are would be black; save them as 0 and 255")
-    labels = labels_beside(files[0], len(pixels))
-    images = Images(pixels, labels, name=name, source=str(files[0]), notices=source.notices)
+    found = labels_beside(files[0], len(pixels))
+    images = Images(
+        pixels,
+        None if found.numbers is None else torch.from_numpy(found.numbers),
+        name=name,
+        source=str(files[0]),
+        notices=(*source.notices, *found.notices),
+        class_names=found.class_names,
+    )
     content = [cache.content_of(files[0]), labels_sha256(images.labels)]
     identity = {"source": str(files[0].resolve()), "part": part, "asked": "as it is", "content": content}
     return with_known(images, cache.remember(identity, partial(find_known, images)))
