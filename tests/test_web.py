@@ -1141,6 +1141,13 @@ def test_a_run_that_waits_is_said_to_and_a_number_is_not_given_again(tmp_path):
         answered = json.loads(routes._not_found(asked, NotFoundError("no run")).body)["error"]
         assert answered["kind"] == kind and ("waits for its turn" in answered["message"]) == (kind == "NotBegun")
     assert jobs.stop(first["id"])["state"] == "removed"
+    ended = [{"run": "another", "state": "ended", "message": "there is no data set 'x'"}]
+    app = SimpleNamespace(
+        state=SimpleNamespace(studio=SimpleNamespace(jobs=SimpleNamespace(all=lambda: ended), root=tmp_path))
+    )
+    asked = SimpleNamespace(path_params={"run": "another"}, app=app)
+    answered = json.loads(routes._not_found(asked, NotFoundError("no run")).body)["error"]
+    assert answered["message"] == "another did not start: there is no data set 'x'"
     second = jobs.add(words, run="0001-mlp-small-mnist", title="b")
     assert second["id"] != first["id"]
 
@@ -1195,6 +1202,7 @@ def test_a_run_that_cannot_be_read_for_a_moment_is_followed_on(tmp_path, digit_d
         (run.directory / "config.toml").write_text("format = 2\n")
         assert next_news(stream, "unreadable")[1]["message"]
         (run.directory / "config.toml").write_text(config)
+        assert next_news(stream)[1] == {}  # it can be read again, and nothing else is new
         run.append(run.log_path, {"images_seen": 400, "d_loss": 1.5, "images_per_s": 9.0})
         assert next_news(stream)[1]
     finally:

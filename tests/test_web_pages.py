@@ -109,6 +109,11 @@ def settle(page) -> None:
     page.wait_for_timeout(700)
 
 
+def address(page) -> str:
+    """Return the address of a page as it is now; changes of one soon after another are written together."""
+    return page.evaluate("location.href")
+
+
 def pages(names: list[str]) -> dict[str, str]:
     return {
         "runs": "/", "run": f"/runs/{names[0]}", "new": "/new", "explore-choose": "/explore",
@@ -160,7 +165,7 @@ def test_a_person_pins_walks_and_compares_with_the_keyboard(page, server):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_selector(".pins .tile >> nth=1")
-    assert re.search(r"pins=5\.0\.\d+_5\.6\.\d+", page.url)
+    wait_until(lambda: re.search(r"pins=5\.0\.\d+_5\.6\.\d+", address(page)))
     page.get_by_role("button", name="Walk between them").click()
     page.get_by_role("img", name="The image at this place of the walk").wait_for()
     page.get_by_role("button", name="Close").click()
@@ -280,7 +285,8 @@ def test_the_focus_moves_on_where_its_control_goes(page, server):
         page.wait_for_timeout(300)
         assert focused(page) and checkpoint.evaluate("(it) => it === document.activeElement && it.selectedIndex") == k
     seen = checkpoint.input_value()
-    assert page.url.endswith(f"{other}%40{seen}") and page.get_by_text(f"000000{seen}").first.is_visible()
+    wait_until(lambda: address(page).endswith(f"{other}%40{seen}"))
+    assert page.get_by_text(f"000000{seen}").first.is_visible()
     page.get_by_role("button", name=f"Remove {name}").press("Enter")
     page.wait_for_timeout(500)
     assert focused(page) == f"Remove {other}" or page.evaluate("document.activeElement.tagName") == "A"
@@ -327,7 +333,7 @@ def test_curves_of_other_runs_are_added_shown_whole_and_removed(page, server, ro
     assert page.locator("[aria-label=Figures] tbody tr").last.locator("td").first.text_content() == "512"
     page.reload()
     page.get_by_role("button", name="Remove 0007-longer from the curves").click()
-    wait_until(lambda: "over=" not in page.url)
+    wait_until(lambda: "over=" not in address(page))
     page.goto(f"{server.address}compare?runs={names[0]},0007-longer")
     settle(page)
     page.get_by_role("button", name="Table").click()
@@ -388,6 +394,7 @@ def test_the_form_is_reopened_by_its_address_and_says_what_is_wrong(page, server
     page.locator("#field-objective").select_option("hinge")
     bar = page.locator(".foot")
     bar.get_by_text("gansmith train r3gan --epochs 7 --data fashion-mnist --objective hinge").wait_for()
+    wait_until(lambda: "hinge" in address(page))
     page.reload()
     bar.get_by_text("gansmith train r3gan --epochs 7 --data fashion-mnist --objective hinge").wait_for()
     page.get_by_role("combobox", name="Length in").select_option("minutes")
@@ -452,7 +459,7 @@ def test_a_lesson_is_done_and_remembered(page, server):
     keep(page, "learn-seen-1280-light")
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Next step").click()
-    assert page.url.endswith("/learn?lesson=what-d-sees&step=2")
+    wait_until(lambda: address(page).endswith("/learn?lesson=what-d-sees&step=2"))
     page.reload()
     settle(page)
     page.get_by_role("button", name="Let G follow").wait_for()
@@ -475,7 +482,7 @@ def test_seeds_are_shown_and_what_is_drawn_can_be_saved(page, server, tmp_path):
 
     assert opacity() == "1"
     page.get_by_role("checkbox", name="seed and class on every tile").uncheck()
-    assert opacity() == "0" and "seeds=0" in page.url
+    wait_until(lambda: opacity() == "0" and "seeds=0" in address(page))
     page.get_by_role("button", name="Use seed 9").click()
     page.locator(".stage .tile .seed", has_text="9:0").wait_for(state="attached")
     page.get_by_role("checkbox", name="seed and class on every tile").check()
@@ -572,7 +579,7 @@ def test_the_address_reopens_sliders_and_hands(page, server):
     page.get_by_role("slider", name="PC 2 (").fill("-3.5")
     page.get_by_role("slider", name="variety").fill("0.4")
     page.get_by_role("combobox", name="Hands").select_option("many")
-    wait_until(lambda: re.search(r"steps=0_-3\.5_0.*variety=0\.4", page.url) and "hands=many" in page.url)
+    wait_until(lambda: re.search(r"steps=0_-3\.5_0.*variety=0\.4", address(page)) and "hands=many" in address(page))
     before = moved()
     page.reload()
     settle(page)
@@ -580,7 +587,7 @@ def test_the_address_reopens_sliders_and_hands(page, server):
     assert page.get_by_role("slider", name="PC 2 (").input_value() == "-3.5"
     assert page.get_by_role("combobox", name="Hands").input_value() == "many"
     page.get_by_role("button", name="Reset").click()
-    wait_until(lambda: "steps" not in page.url and "variety" not in page.url)
+    wait_until(lambda: "steps" not in address(page) and "variety" not in address(page))
     page.goto(f"{server.address}explore/{name}?steps=99_nonsense_1e400&variety=-7")  # an address that a person changed
     settle(page)
     assert [page.get_by_role("slider", name=f"PC {k} (").input_value() for k in (1, 2, 3, 4)] == ["4", "0", "0", "0"]
@@ -659,6 +666,71 @@ def test_a_run_is_watched_as_it_grows_and_is_lost_and_found(page, server, root, 
     page.get_by_role("button", name="Play").wait_for(timeout=10_000)
     shutil.rmtree(run.directory)
     page.get_by_text("there is no run '0004-growing' here").wait_for(timeout=10_000)
+
+
+def test_a_proxy_that_fails_for_a_moment_does_not_end_a_page(browser, server, root, digit_dir):
+    run = make_run(runs_of(root), "0008-behind-a-proxy", digit_dir)
+    with contextlib.closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.goto(f"{server.address}runs/{run.directory.name}")
+        settle(page)
+        refused = ("**/api/v1/runs/0008*", "**/events*")
+        for pattern in refused:
+            page.route(pattern, lambda route: route.fulfill(status=502, body=""))
+        look_away(page, True)
+        look_away(page, False)
+        page.get_by_text("Server not reached; trying again").wait_for()
+        page.wait_for_timeout(1000)
+        assert page.get_by_role("button", name="Evaluate").is_visible()  # the run is not gone
+        for pattern in refused:
+            page.unroute(pattern)
+        page.get_by_text("Server not reached; trying again").wait_for(state="detached")
+        row = {"images_seen": 512, "kind": "failure", "failure": "divergence", "message": "far off"}
+        run.append(run.log_path, row)
+        page.get_by_text("far off").wait_for(timeout=10_000)
+    shutil.rmtree(run.directory)
+
+
+def test_scores_of_few_images_are_said_to_be_trends(page, server, root, digit_dir):
+    run = make_run(runs_of(root), "0009-few", digit_dir)
+    score = {"images_seen": 128, "tier": "validation", "validation_fd_ratio": 1.5, "n": 400}
+    run.append(run.metrics_path, {**score, "images_seen": 600})
+    page.goto(f"{server.address}runs/{run.directory.name}")
+    settle(page)
+    page.get_by_text("400 images are too few: the ratio shows a trend").wait_for()
+    run.append(run.metrics_path, {**score, "images_seen": 700, "n": 1000})
+    page.get_by_text("are too few").wait_for(state="detached")
+
+
+def test_what_arrives_late_changes_no_other_page(page, server):
+    names = [run["id"] for run in server.json("GET", "/api/v1/runs")["runs"]]
+    page.goto(f"{server.address}runs/{names[0]}")
+    settle(page)
+    page.route(f"**/runs/{names[1]}/log", lambda route: (time.sleep(0.8), route.continue_()))
+    page.get_by_role("combobox", name="Lay another run").select_option(names[1])
+    page.evaluate("id => import('/static/app.js').then((app) => app.go(`/runs/${id}`))", names[2])
+    page.get_by_role("heading", name=names[2], exact=True).wait_for()
+    page.wait_for_timeout(1200)
+    assert address(page) == f"{server.address}runs/{names[2]}"
+
+
+def test_a_pin_that_is_clicked_twice_is_one_pin_less(page, server):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+    page.goto(f"{server.address}explore/{name}?pins=3.0.1_3.4.2_3.5.2")
+    settle(page)
+    page.get_by_role("button", name="Pinned image 1: unpin").dblclick()
+    page.get_by_role("button", name="Pinned image 3: unpin").wait_for(state="detached")
+    assert "pins=3.4.2_3.5.2" in address(page)
+
+
+def test_the_skip_link_moves_the_focus_alone(page, server):
+    page.goto(f"{server.address}learn")
+    settle(page)
+    page.evaluate("window.same = document.querySelector('main').firstChild")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert page.evaluate("window.same === document.querySelector('main').firstChild")
 
 
 def look_away(page, is_hidden: bool) -> None:

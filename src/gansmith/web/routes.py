@@ -172,10 +172,12 @@ def _inside(request: Request, error: Exception) -> str:
 def _not_found(request: Request, error: Exception) -> Response:
     """Say of a run that waits in the queue, or has not written anything yet, that it will come."""
     run_id = request.path_params.get("run")
-    waiting = (job for job in request.app.state.studio.jobs.all() if job["run"] == run_id and job["state"] != "ended")
-    job = next(waiting, None) if run_id else None
+    jobs = [job for job in request.app.state.studio.jobs.all() if run_id and job["run"] == run_id]
+    job = next((job for job in jobs if job["state"] != "ended"), None)
     if job is None:
-        return problem(HTTPStatus.NOT_FOUND, "NotFoundError", _inside(request, error))
+        ended = next((job["message"] for job in reversed(jobs) if job.get("message")), None)
+        words = f"{run_id} did not start: {ended}" if ended else str(error)
+        return problem(HTTPStatus.NOT_FOUND, "NotFoundError", _inside(request, GansmithError(words)))
     what = "waits for its turn" if job["state"] == "queued" else "reads its data"
     return problem(HTTPStatus.NOT_FOUND, "NotBegun", f"{run_id} {what}; it has nothing to show yet")
 

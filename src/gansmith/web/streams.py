@@ -29,7 +29,7 @@ _LOG_KEYS = (
     "images_seen", "d_loss", "g_loss", "d_real", "d_fake", "g_grad_norm", "d_grad_norm", "images_per_s", "elapsed_s",
     "kind", "failure", "message", "from", "to",
 )  # fmt: skip
-_METRIC_KEYS = ("images_seen", "tier", "validation_fd_ratio", "fd_ratio", "valid", "ratios")
+_METRIC_KEYS = ("images_seen", "tier", "validation_fd_ratio", "fd_ratio", "valid", "n", "ratios")
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ async def follow_run(root: Path, run_id: str, last_id: str, readings: Readings) 
             newest = await readings.read(_stamp_of, root, run_id)
             if newest != stamp:
                 text, after = await readings.read(read_news, path, cursor)
+                text = text or ("{}" if unreadable else "")  # it can be read again
                 # what one reading left in the logs is read at once, without waiting for the files to change
                 stamp = newest if (after.log, after.metrics) == (cursor.log, cursor.metrics) else None
                 cursor = after

@@ -57,7 +57,7 @@ def data_choice(root: Path, data: str, data_dir: str) -> str:
 
 
 def create(root: Path, name: str) -> dict[str, Any]:
-    """Begin an upload and return its id, its name, and the endings of files that it takes."""
+    """Begin an upload and return its id, its name, the endings of files that it takes, and how large it may become."""
     folder = root / FOLDER / "uploads"
     folder.mkdir(parents=True, exist_ok=True)
     kept = sorted(
@@ -74,7 +74,7 @@ def create(root: Path, name: str) -> dict[str, Any]:
         {"name": _safe_name(PurePosixPath(name.replace("\\", "/")).name) or "images"},
     )
     name = read_json(folder / upload_id / "upload.json")["name"]
-    return {"id": upload_id, "name": name, "pictures": PICTURES, "packed": PACKED}
+    return {"id": upload_id, "name": name, "pictures": PICTURES, "packed": PACKED, "max_bytes": MAX_UPLOAD_BYTES}
 
 
 def data_path(root: Path, upload_id: str) -> Path:

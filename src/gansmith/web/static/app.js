@@ -1,5 +1,5 @@
 // The frame: pages by address, the machine's state in the header, keys.
-import { clear, count, duration, follow, h, oops, renew, store, url } from "./lib.js";
+import { clear, count, duration, follow, h, oops, renew, say, store, stored, url, writeAddress } from "./lib.js";
 import "./notes.js";
 
 const PAGES = [
@@ -46,9 +46,12 @@ follow("/events", {
 });
 
 export function go(path) {
+  writeAddress();
   history.replaceState({ scroll: scrollY }, ""); // for the way back
   history.pushState(null, "", path);
   open();
+  main.focus({ preventScroll: true });
+  scrollTo(0, 0);
 }
 
 async function open() {
@@ -58,6 +61,7 @@ async function open() {
   const page = PAGES.find((one) => one.pattern.test(location.pathname));
   drawTabs(page?.tab);
   document.title = `${page?.title ?? "Not found"} · Gansmith studio`;
+  main.setAttribute("aria-label", page?.title ?? "Not found");
   clear(main, h("div", { class: "skeleton", style: { height: "240px" } }));
   if (!page) return clear(main, oops(new Error("There is no page at this address.")));
   try {
@@ -70,6 +74,8 @@ async function open() {
     if (number === opened) leave = close;
     else close();
     if (history.state?.scroll) scrollTo(0, history.state.scroll);
+    if (number > 1 && document.activeElement === document.body) main.focus({ preventScroll: true });
+    if (number > 1) say(document.title);
   } catch (error) {
     if (number !== opened) return;
     const isLost = error instanceof TypeError && /import|module/i.test(error.message); // the page's own script did not come
@@ -123,6 +129,8 @@ function switchTheme() {
   window.dispatchEvent(new Event("themechange"));
 }
 
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (!stored("theme")) window.dispatchEvent(new Event("themechange")); });
+
 const KEYS = [["/", "search"], ["space", "play or pause"], ["← →", "frame before, frame after; tile before, tile after"], ["Enter", "pin a tile"], ["?", "this list"], ["Esc", "close"]];
 function showKeys() {
   const dialog = h("dialog", { "aria-label": "Keys" }, h("div", { class: "stack" }, h("h2", {}, "Keys"),
@@ -143,13 +151,16 @@ document.addEventListener("keydown", (event) => {
   }
 });
 document.addEventListener("click", (event) => {
+  if (event.target.closest(".skip")) { // its address would open the page again
+    event.preventDefault();
+    return main.focus();
+  }
   const link = event.target.closest("a[href^='/']");
   if (!link || link.target || link.hasAttribute("download") || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
   if (link.getAttribute("href").startsWith("/api/")) return;
   event.preventDefault();
   go(link.getAttribute("href"));
-  main.focus({ preventScroll: true });
-  scrollTo(0, 0);
 });
+for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault()); // a file beside its zone would be opened
 addEventListener("popstate", open);
 open();

@@ -73,7 +73,7 @@ export async function draw(element, rows, { cursor = null, marks = [], onHover, 
   const height = (1 - gap * (rows.length - 1)) / rows.length;
   const traces = [];
   const layout = {
-    height: 74 + 118 * rows.length, margin: { l: 44, r: 8, t: 18, b: 42 }, showlegend: false, hovermode: "x unified", dragmode: "zoom",
+    height: 74 + 118 * rows.length, margin: { l: 44, r: 8, t: 18, b: 42 }, showlegend: false, hovermode: "x unified", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", // a finger scrolls the page
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { family: "system-ui, sans-serif", size: 11, color: muted },
     hoverlabel: { bgcolor: surface, bordercolor: line, font: { color: text, size: 11 } },
     xaxis: { gridcolor: line, zeroline: false, anchor: `y${rows.length === 1 ? "" : rows.length}`, range: length ? [0, length] : undefined, tickformat: "~s", hoverformat: ",.0f", ticksuffix: "", title: { text: axis, standoff: 6, font: { color: muted, size: 11 } } },
@@ -105,15 +105,30 @@ export async function moveCursor(element, x, marks) {
 }
 
 const MAX_ROWS = 500;
+const TABLE_MS = 2000;
 
 // A button that shows the figures of charts as a table, and the element that holds it.
 export function tableOf(axis, makeRows) {
   const element = h("div", { hidden: true });
-  const draw = () => { if (!element.hidden) keepFocus(element, () => clear(element, figuresOf(axis, makeRows()))); };
+  let drawn = 0;
+  let later = 0;
+  // Every two seconds at most, and in the place where it is read: only its rows are replaced.
+  const draw = (isAsked = false) => {
+    clearTimeout(later);
+    if (element.hidden) return;
+    const wait = drawn + TABLE_MS - performance.now();
+    if (wait > 0 && !isAsked) return (later = setTimeout(draw, wait));
+    drawn = performance.now();
+    const parts = figuresOf(axis, makeRows());
+    const [body, head] = ["tbody", "thead"].map((name) => element.querySelector(name));
+    const made = h("div", {}, parts);
+    if (body && head.textContent === made.querySelector("thead").textContent) body.replaceWith(made.querySelector("tbody"));
+    else keepFocus(element, () => clear(element, ...made.childNodes));
+  };
   const button = h("button", { class: "quiet", type: "button", "aria-pressed": "false", onclick: () => {
     element.hidden = !element.hidden;
     button.setAttribute("aria-pressed", String(!element.hidden));
-    draw();
+    draw(true);
   } }, "Table");
   return { element, button, draw };
 }

@@ -1,6 +1,6 @@
 // Runs or checkpoints side by side, on the same latents and classes.
 import { state, watch } from "./app.js";
-import { draw as drawCharts, SERIES, smooth, tableOf } from "./charts.js";
+import { draw as drawCharts, emptied, SERIES, smooth, tableOf } from "./charts.js";
 import { api, clear, count, debounced, explained, gatesFailed, h, isNewest, keepFocus, latest, olderVerdict, parameters, python, quote, ratio, remember, same, sourceOf, term, tilesOf, toast } from "./lib.js";
 
 const MOST = 8;
@@ -61,9 +61,15 @@ export function render(main) {
     rest.hidden = columns.length < 2;
     if (!columns.length) return clear(body, h("div", { class: "empty" }, h("h2", {}, "Nothing to compare yet"), h("p", {}, "Add two runs, or one run twice with two checkpoints: all draw the same latents and classes."), h("a", { class: "button", href: "/" }, "Choose runs")));
     await Promise.all(columns.map(async ({ run }) => {
-      if (details.has(run)) return;
-      details.set(run, await api(`/runs/${run}`).catch((error) => ({ error: error.message, checkpoints: [], config: [] })));
-      logs.set(run, await api(`/runs/${run}/log`).catch(() => ({ log: [], metrics: [] })));
+      if (details.has(run) && !details.get(run).error) return;
+      try {
+        const [found, log] = [await api(`/runs/${run}`), await api(`/runs/${run}/log`)];
+        details.set(run, found);
+        logs.set(run, log);
+      } catch (error) {
+        details.set(run, { error: error.message, checkpoints: [], config: [] });
+        logs.set(run, { log: [], metrics: [] });
+      }
     }));
     keepFocus(body, () => clear(body, columns.map(column)));
     if (columns.length >= 2) {
@@ -104,7 +110,7 @@ export function render(main) {
       h("div", { class: "row" }, h("span", { class: "dot", style: { color: hueOf(one.run), width: "12px", height: "12px" } }), h("h2", { class: "grow", style: { overflowWrap: "anywhere" } }, h("a", { href: `/runs/${one.run}` }, one.run)),
         k > 0 && h("button", { class: "quiet icon", "aria-label": "Move left", onclick: () => { columns.splice(k - 1, 0, ...columns.splice(k, 1)); changed(); } }, "←"),
         h("button", { class: "quiet icon", "aria-label": `Remove ${one.run}`, onclick: () => { columns.splice(k, 1); changed(); } }, "×")),
-      found.error ? h("p", { class: "fail" }, found.error) : h("div", { class: "stack" }, score, pick, tiles));
+      found.error ? h("p", { class: "fail" }, found.error, " ", h("button", { class: "small", onclick: () => draw() }, "Try again")) : h("div", { class: "stack" }, score, pick, tiles));
     if (!found.error) drawTiles(one, tiles);
     return element;
   }
@@ -167,7 +173,7 @@ export function render(main) {
   const unwatch = watch(fillAdder);
   draw();
   addEventListener("themechange", drawCurves);
-  return () => { unwatch(); removeEventListener("themechange", drawCurves); };
+  return () => { unwatch(); removeEventListener("themechange", drawCurves); emptied(chart); };
 }
 
 // The score of the column's checkpoint where there is one, else the run's newest.

@@ -135,6 +135,8 @@ function makeView(id, found) {
     drawPins();
   }
 
+  const unpin = (tile) => { if (pins.some((pin) => key(pin) === key(tile))) toggle(tile); }; // it may be gone before the page shows it
+
   const source = () => sourceOf(found.path, chosen.checkpoint);
   const exact = (tile) => ({ seed: tile.seed, index: tile.index, y: tile.y });
   const body = (changes) => ({ checkpoint: chosen.checkpoint ? Number(chosen.checkpoint) : null, truncation: chosen.truncation, ...changes });
@@ -146,13 +148,14 @@ function makeView(id, found) {
     const fill = (...parts) => keepFocus(pinned, () => clear(pinned, title, parts));
     if (!pins.length) return fill(h("p", { class: "muted small" }, "Click images to keep them here: walk between them, find the training images nearest to one, or draw them in every class."));
     try {
-      const answer = await api(`/runs/${id}/explore`, { body: body({ tiles: pins.map(exact) }), signal });
+      const shown = [...pins];
+      const answer = await api(`/runs/${id}/explore`, { body: body({ tiles: shown.map(exact) }), signal });
       const pictures = await tilesOf(answer);
       if (signal.aborted) return;
-      const row = h("div", { class: "pins" }, pictures.map((picture, k) => h("div", { class: "stack" }, h("button", { class: "tile", "aria-label": `Pinned image ${k + 1}: unpin`, title: "Click unpins, dragging onto another walks there", draggable: true, onclick: () => toggle(pins[k]),
+      const row = h("div", { class: "pins" }, pictures.map((picture, k) => h("div", { class: "stack" }, h("button", { class: "tile", "aria-label": `Pinned image ${k + 1}: unpin`, title: "Click unpins, dragging onto another walks there", draggable: true, onclick: () => unpin(shown[k]),
         ondragstart: (event) => event.dataTransfer.setData("text/plain", k), ondragover: (event) => event.preventDefault(),
-        ondrop: (event) => { event.preventDefault(); const from = pins[event.dataTransfer.getData("text/plain")]; if (from && from !== pins[k]) walk([from, pins[k]]); } }, picture, seedOf(answer.tiles[k])),
-        h("button", { class: "small", title: "Draws the grid with the seed of this image", onclick: () => useSeed(pins[k].seed) }, `Use seed ${pins[k].seed}`))));
+        ondrop: (event) => { event.preventDefault(); const from = shown[event.dataTransfer.getData("text/plain")]; if (from && from !== shown[k]) walk([from, shown[k]]); } }, picture, seedOf(answer.tiles[k])),
+        h("button", { class: "small", title: "Draws the grid with the seed of this image", onclick: () => useSeed(shown[k].seed) }, `Use seed ${shown[k].seed}`))));
       const tools = h("div", { class: "row" },
         h("button", { disabled: pins.length < 2, onclick: () => walk() }, "Walk between them"),
         h("button", { onclick: () => near(pins.at(-1)) }, "Nearest training images"),

@@ -166,6 +166,7 @@ function makeView(table) {
   function look() {
     const step = lesson().steps[at.step];
     if (!step || !hasActed || done.has(key()) || !step.checks.every(holds)) return;
+    for (const name of (stored("lessons") ?? "").match(/[^"[\],]+/g) ?? []) done.add(name); // of another tab
     done.add(key());
     store("lessons", JSON.stringify([...done]));
     drawLesson();

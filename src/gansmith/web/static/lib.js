@@ -132,7 +132,7 @@ export function follow(path, handlers, onState = () => {}) {
   }
   function refused() {
     const again = () => setTimeout(turn, 3000);
-    api(handlers.gone ? path.replace("/events", "") : "/jobs").then(again, (error) => (handlers.gone ? handlers.gone({ message: error.message }) : again()));
+    api(handlers.gone ? path.replace("/events", "") : "/jobs").then(again, (error) => (handlers.gone && error.kind === "NotFoundError" ? handlers.gone({ message: error.message }) : again()));
   }
   function turn() {
     source?.close();
@@ -222,22 +222,52 @@ export const say = (text) => (document.getElementById("announce").textContent = 
 
 export function toast(text, ...actions) {
   document.querySelectorAll(".toast.brief").forEach((old) => old.remove());
-  const element = h("div", { class: "toast brief", role: "status" }, text, ...actions);
-  document.body.append(element);
-  setTimeout(() => element.remove(), 6000);
+  const element = h("div", { class: "toast brief" }, text, ...actions);
+  document.getElementById("notes").append(element); // what is put there is read aloud
+  if (!actions.length) setTimeout(() => element.remove(), 6000);
+  return element;
+}
+
+// An error, which stays until it is closed.
+export function alarm(error) {
+  const element = toast(error.message, h("button", { onclick: () => element.remove() }, "Close"));
 }
 
 // The address keeps what a view shows, so that it can be opened again.
-export const parameters = () => new URLSearchParams(location.search);
+export function parameters() {
+  writeAddress();
+  return new URLSearchParams(location.search);
+}
+
+const ADDRESS_MS = 350; // between two changes of the address: browsers allow a hundred in half a minute, and pass over others
+let pending = {};
+let ofPage = "";
+let written = -ADDRESS_MS;
+let writing = 0;
 export function remember(changes) {
-  const found = parameters();
-  for (const [key, value] of Object.entries(changes)) value === null || value === undefined || value === "" ? found.delete(key) : found.set(key, value);
+  pending = { ...(ofPage === location.pathname ? pending : {}), ...changes };
+  ofPage = location.pathname;
+  const wait = written + ADDRESS_MS - performance.now();
+  if (wait <= 0) writeAddress();
+  else if (!writing) writing = setTimeout(writeAddress, wait);
+}
+
+addEventListener("popstate", () => { pending = {}; }); // another entry is shown
+addEventListener("pagehide", () => writeAddress());
+
+// Writes what waits to be in the address, unless its page was left.
+export function writeAddress() {
+  clearTimeout(writing);
+  writing = 0;
+  const [changes, isShown] = [Object.entries(pending), ofPage === location.pathname];
+  pending = {};
+  if (!changes.length || !isShown) return;
+  const found = new URLSearchParams(location.search);
+  for (const [key, value] of changes) value === null || value === undefined || value === "" ? found.delete(key) : found.set(key, value);
   const text = found.toString();
-  try {
-    history.replaceState(history.state, "", location.pathname + (text ? `?${text}` : ""));
-  } catch { // some browsers allow a hundred changes in half a minute
-    setTimeout(() => remember(changes), 1000);
-  }
+  if (text === location.search.slice(1)) return;
+  written = performance.now();
+  history.replaceState(history.state, "", location.pathname + (text ? `?${text}` : ""));
 }
 
 // What this browser keeps between visits; nothing where it keeps nothing, as in some frames.

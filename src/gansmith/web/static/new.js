@@ -1,6 +1,6 @@
 // A new run: data, recipe, length, options, on one page; the command that does the same stays in view.
 import { go, state } from "./app.js";
-import { api, clear, code, count, debounced, duration, h, keepFocus, latest, parameters, ratio, remember, same, toast, url } from "./lib.js";
+import { alarm, api, clear, code, count, debounced, duration, h, keepFocus, latest, parameters, ratio, remember, same, toast, url } from "./lib.js";
 
 const ABOUT = {
   default: "Gansmith's own recipe: the best result in minutes on a few cores. Start here.",
@@ -17,7 +17,7 @@ export async function render(main) {
   const [{ fields }, { recipes }, { data_sets: sets }] = await Promise.all([api("/fields"), api("/recipes"), api("/datasets")]);
   const wanted = { recipe: "default", data: "mnist", length: "minutes", amount: "3", choices: {}, dropped: [] };
   const from = given.get("from");
-  if (from) await takeOver(from, wanted, fields);
+  const isCopy = from !== null && await takeOver(from, wanted, fields);
   if (!main.isConnected) return;  // another page was opened
   const begun = inAddress(wanted);
   reopen(wanted, given);
@@ -29,6 +29,7 @@ export async function render(main) {
 
   const asking = latest();
   const settle = debounced(async () => {
+    if (!main.isConnected) return; // another page was opened
     const signal = asking();
     const now = inAddress(wanted);
     remember(Object.fromEntries(Object.entries(now).map(([name, value]) => [name, value === begun[name] ? "" : value])));
@@ -68,8 +69,9 @@ export async function render(main) {
     start.disabled = true;
     try {
       const job = await api("/jobs", { body: request() });
-      toast(`${job.run} ${state.jobs.length ? "waits for its turn" : "starts"}`);
-      go("/");
+      const isBusy = state.jobs.some((one) => one.state !== "ended") || [...state.runs.values()].some((one) => one.status === "running");
+      toast(`${job.run} ${isBusy ? "waits for its turn" : "starts"}`);
+      if (main.isConnected) go("/");
     } catch (error) {
       problem.textContent = error.message;
       start.disabled = false;
@@ -83,11 +85,12 @@ export async function render(main) {
   const recipe = recipeStep(wanted, recipes, () => { options.draw(); settle(); });
   clear(foot, line, start);
   main.append(h("div", { class: "narrow stack loose" },
-    h("h1", {}, from ? `A copy of ${from}` : "New run"),
+    h("h1", {}, isCopy ? `A copy of ${from}` : "New run"),
     wanted.dropped.length > 0 && h("p", { class: "notice" }, `Not taken over, since a form cannot set it: ${wanted.dropped.join(", ")}.`),
     data.element, recipe.element, length.element, options.element, lines, problem, foot));
   settle();
   if (location.hash === "#data") document.getElementById("data")?.scrollIntoView();
+  return data.close;
 }
 
 // What decides how many images a second are seen, as the card of a run has it.
@@ -111,15 +114,17 @@ function reopen(wanted, given) {
   } catch { /* not ours: the form starts without */ }
 }
 
-// The choices of another run that are not its recipe's.
+// Takes over the choices of another run that are not its recipe's; false where it cannot be read.
 async function takeOver(from, wanted, fields) {
   try {
     const found = await api(`/runs/${from}`);
     const known = new Set(fields.map((field) => field.name));
     Object.assign(wanted, { recipe: found.recipe, length: "images", amount: String(found.images), data: found.data_choice, lost: found.data_choice ? "" : found.data });
     for (const row of found.config.filter((row) => row.is_changed && !NOT_CHOSEN.includes(row.name))) known.has(row.name) ? (wanted.choices[row.name] = row.value) : wanted.dropped.push(`${row.name} (${row.value || "none"})`);
+    return true;
   } catch (error) {
-    toast(error.message);
+    alarm(error);
+    return false;
   }
 }
 
@@ -130,14 +135,14 @@ function group(buttons, isOn) {
 }
 
 function dataStep(wanted, sets, settle) {
-  const result = h("div", { class: "stack" });
+  const result = h("div", { class: "stack", role: "status" });
   const pictures = new Map([...state.runs.values()].filter((run) => run.grid !== null).map((run) => [run.data, run.id]));
   const sending = latest();
   const buttons = sets.map(({ name, about }) => [name, h("button", { class: "choice", type: "button", onclick: () => { sending(); wanted.data = name; wanted.refused = ""; clear(result); mark(); settle(); } },
     pictures.has(name) && h("img", { class: "pixels", src: url(`/runs/${pictures.get(name)}/files/real.png`), alt: "", style: { width: "100%", aspectRatio: "3", objectFit: "cover", objectPosition: "top left" }, onerror: (event) => event.target.remove() }), h("strong", {}, name), h("span", { class: "muted small" }, about))]);
   const mark = group(buttons, (name) => name === wanted.data);
-  const files = h("input", { type: "file", multiple: true, class: "hidden-text", accept: ".zip,.npz,.npy,.tar,.gz,.csv,.parquet,.png,.jpg,.jpeg,.webp,.bmp,.gif", "aria-label": "Pictures or an archive", onchange: () => sendFrom(files) });
-  const folder = h("input", { type: "file", class: "hidden-text", webkitdirectory: true, "aria-label": "A folder of pictures", onchange: () => sendFrom(folder) });
+  const files = h("input", { type: "file", multiple: true, class: "hidden-text", accept: ".zip,.npz,.npy,.tar,.tgz,.gz,.bz2,.xz,.csv,.tsv,.bin,.mat,.parquet,image/*", tabIndex: -1, "aria-label": "Pictures or an archive", onchange: () => sendFrom(files) });
+  const folder = h("input", { type: "file", class: "hidden-text", webkitdirectory: true, tabIndex: -1, "aria-label": "A folder of pictures", onchange: () => sendFrom(folder) });
   folder.setAttribute("webkitdirectory", "");
   const drop = h("div", { class: "drop", ondragover: (event) => { event.preventDefault(); drop.classList.add("over"); }, ondragleave: () => drop.classList.remove("over"), ondrop: async (event) => {
     event.preventDefault();
@@ -147,7 +152,7 @@ function dataStep(wanted, sets, settle) {
 
   async function send(chosen) {
     if (!chosen.length) return;
-    const progress = h("progress", { max: 1, value: 0, "aria-label": "Upload" });
+    const progress = h("progress", { max: 1, "aria-label": "Upload" }); // of a single file it is not known
     const signal = sending();
     clear(result, h("div", { class: "panel row" }, h("span", {}, "Sending"), progress, h("button", { type: "button", onclick: () => { sending(); clear(result); } }, "Cancel")));
     try {
@@ -157,9 +162,11 @@ function dataStep(wanted, sets, settle) {
       const isOne = wantedFiles.every((file) => pathOf(file).split("/")[0] === first.split("/")[0]);
       const upload = await api("/uploads", { body: { name: isOne ? first.split("/")[0] : "images" }, signal });
       const sent = readable(chosen, upload);
+      const bytes = sent.reduce((sum, file) => sum + file.size, 0);
+      if (bytes > upload.max_bytes) throw new Error(`These files have ${count(bytes / 1e6)} MB, and an upload ${count(upload.max_bytes / 1e6)} MB at most; train on them by gansmith train --data.`);
       for (const [k, file] of sent.entries()) {
         await api(`/uploads/${upload.id}/files?name=${encodeURIComponent((isOne ? "" : "images/") + pathOf(file))}`, { method: "PUT", raw: file, signal });
-        progress.value = (k + 1) / sent.length;
+        if (sent.length > 1) progress.value = (k + 1) / sent.length;
       }
       clear(result, h("div", { class: "skeleton", style: { height: "160px" } }));
       const facts = await look(upload.id, signal);
@@ -214,6 +221,7 @@ function dataStep(wanted, sets, settle) {
   if (wanted.data.startsWith("upload:")) again(wanted.data.slice(7));
   return {
     element: step("1", "Data", h("div", { class: "choices" }, buttons.map(([, button]) => button)), drop, result),
+    close: () => sending(),
     renew() { if (wanted.data.startsWith("upload:") && result.shown !== prepared()) again(wanted.data.slice(7)); },
   };
 }

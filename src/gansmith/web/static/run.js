@@ -1,9 +1,10 @@
 // A run: its samples through training, its curves, what went wrong, its choices.
 import { state, watch } from "./app.js";
 import { color, draw as drawCharts, emptied, moveCursor, SERIES, smooth, tableOf } from "./charts.js";
-import { api, clear, code, count, debounced, download, duration, explained, follow, gatesFailed, h, isNewest, MEANINGS, olderVerdict, parameters, python, quote, ratio, remember, renew, same, say, term, toast, url } from "./lib.js";
+import { alarm, api, clear, code, count, debounced, download, duration, explained, follow, gatesFailed, h, isNewest, MEANINGS, olderVerdict, parameters, python, quote, ratio, remember, renew, same, say, term, toast, url } from "./lib.js";
 import { badge } from "./runs.js";
 
+const MOST_POINTS = 3000; // of a line
 const FEWEST = 1000; // images of which an FD ratio says how good samples are
 const EXPLAINED = [["D loss", "d_loss"], ["G loss", "g_loss"], ["validation FD ratio", "validation_fd_ratio"], ["D(real)", "d_real"], ["D(fake)", "d_fake"], ["gradient norm of D", "d_grad_norm"], ["gradient norm of G", "g_grad_norm"], ["images/s", "images_per_s"]];
 
@@ -38,8 +39,8 @@ export async function render(main, id) {
   async function overlay(other) {
     overlays.set(other, { log: [], metrics: [] }); // until they are here
     drawOverlays();
-    const found = await api(`/runs/${other}/log`).catch((error) => toast(error.message));
-    if (!overlays.has(other)) return; // removed meanwhile
+    const found = await api(`/runs/${other}/log`).catch((error) => alarm(error));
+    if (!overlays.has(other) || !main.isConnected) return; // removed meanwhile, or another page was opened
     found ? overlays.set(other, found) : overlays.delete(other);
     drawOverlays();
   }
@@ -60,8 +61,8 @@ export async function render(main, id) {
   }
 
   function chartRows(strength) {
-    const x = live.log.map((row) => row.images_seen);
-    const line = (key, name, hue, dash) => ({ name, x, y: smooth(live.log.map((row) => row[key] ?? null), strength), color: color(hue), dash });
+    const x = thin(live.log.map((row) => row.images_seen));
+    const line = (key, name, hue, dash) => ({ name, x, y: thin(smooth(live.log.map((row) => row[key] ?? null), strength)), color: color(hue), dash });
     const rows = [
       { title: "losses", traces: [line("d_loss", "D", "d"), line("g_loss", "G", "g", "dash")] },
       { title: "validation FD ratio", log: true, traces: [{ name: overlays.size ? id : "validation FD ratio", x: live.scores.map((row) => row.images_seen), y: live.scores.map((row) => row.validation_fd_ratio), color: color("score"), mode: "lines+markers" }] },
@@ -91,7 +92,7 @@ export async function render(main, id) {
       now.status === "running" && h("span", { class: "num" }, now.seconds_left === null ? "" : `${duration(now.seconds_left)} left · ${count(now.images_per_s)} images/s`));
     const share = Math.min(100, (100 * now.images_seen) / now.images);
     clear(progress, now.status === "running" && h("div", { class: "bar grow", role: "progressbar", "aria-label": "Progress", "aria-valuenow": Math.round(share) }, h("i", { style: { width: `${share}%` } })));
-    renew(actions, [live.gone, now.status, now.images_seen >= now.images, jobOf(id), failedOf(id)], () => (live.gone ? h("p", { class: "notice fail grow" }, live.gone) : buttons(id, now)));
+    renew(actions, [live.gone, now.status, now.images_seen >= now.images, jobOf(id), failedOf(id), state.isKnown], () => (live.gone ? h("p", { class: "notice fail grow" }, live.gone) : buttons(id, now)));
   }
 
   function drawVerdict() {
@@ -134,9 +135,12 @@ export async function render(main, id) {
       live.checkpoints.push(...(news.checkpoints ?? []));
       drawBelow();
       const before = live.state.status;
+      const newFailure = before && (news.log ?? []).findLast((row) => row.kind === "failure" || row.kind === "rollback");
       if (news.state) Object.assign(live, { state: news.state, best: news.state.best });
       const isEvaluated = (news.metrics ?? []).some((row) => row.tier !== "validation");
       if (isEvaluated || (news.state && before && before !== news.state.status)) api(`/runs/${id}`).then((found) => { details = found; drawVerdict(); drawBelow(); }, () => {});
+      if (newFailure) say(`${newFailure.failure ?? newFailure.kind} at ${count(newFailure.images_seen)} images`);
+      if (news.state && before && before !== news.state.status) say(`${id}: ${news.state.status}`);
       film.update(news.grids?.length > 0 || news.reset);
       drawHead();
       drawVerdict();
@@ -163,7 +167,13 @@ export async function render(main, id) {
   drawVerdict();
   drawBelow();
   addEventListener("themechange", redraw);
-  return () => { stop(); unwatch(); film.close(); removeEventListener("themechange", redraw); };
+  return () => { stop(); unwatch(); film.close(); removeEventListener("themechange", redraw); emptied(chart); };
+}
+
+// Of very many points as many as a screen can show, the newest among them.
+function thin(values) {
+  const step = Math.ceil(values.length / MOST_POINTS);
+  return step > 1 ? values.filter((_, k) => (values.length - 1 - k) % step === 0) : values;
 }
 
 const overlayColor = (k) => SERIES[(k + 3) % SERIES.length];
@@ -171,7 +181,7 @@ const overlayColor = (k) => SERIES[(k + 3) % SERIES.length];
 function addOverlay(rows, name, found, hue, strength) {
   const log = found.log.filter((row) => !row.kind);
   const scores = found.metrics.filter((row) => row.validation_fd_ratio);
-  const line = (key, label, dash) => ({ name: `${name}: ${label}`, x: log.map((row) => row.images_seen), y: smooth(log.map((row) => row[key] ?? null), strength), color: hue, dash });
+  const line = (key, label, dash) => ({ name: `${name}: ${label}`, x: thin(log.map((row) => row.images_seen)), y: thin(smooth(log.map((row) => row[key] ?? null), strength)), color: hue, dash });
   rows[0].traces.push(line("d_loss", "D"), line("g_loss", "G", "dash"));
   rows[1].traces.push({ name, x: scores.map((row) => row.images_seen), y: scores.map((row) => row.validation_fd_ratio), color: hue, mode: "lines+markers", symbol: "square" });
   rows[2].traces.push(line("d_real", "D(real)"), line("d_fake", "D(fake)", "dash"));
@@ -251,7 +261,7 @@ function makeFilm(id, live, onMove) {
     play.setAttribute("aria-label", "Play");
   }
   const keys = (event) => {
-    if (event.target.closest("input, select, textarea, dialog, button, a, summary")) return;
+    if (event.target.closest("input, select, textarea, dialog, button, a, summary") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === " ") { event.preventDefault(); timer ? pause() : start(); }
     if (event.key === "ArrowLeft") show(+slider.value - 1);
     if (event.key === "ArrowRight") show(+slider.value + 1);
@@ -304,7 +314,7 @@ async function begun(main, id) {
   }
 }
 
-const endOf = (id) => state.jobs.findLast((one) => one.run === id && one.state === "ended" && one.message)?.message;
+const endOf = (id) => state.jobs.findLast((one) => one.run === id && one.state === "ended" && one.command !== "evaluate" && one.message)?.message;
 const jobOf = (id) => state.jobs.find((one) => one.run === id && one.state !== "ended");
 const failedOf = (id) => state.jobs.findLast((one) => one.run === id && one.state === "ended" && one.command !== "train");
 
@@ -316,7 +326,7 @@ function buttons(id, now) {
       await api(path, { body });
       toast(done);
     } catch (error) {
-      toast(error.message);
+      alarm(error);
     }
     target.ariaBusy = null;
   };
@@ -324,6 +334,7 @@ function buttons(id, now) {
   const again = h("a", { class: "button", href: `/new?from=${id}` }, "Duplicate");
   if (now.status === "running") {
     if (job?.is_stopping) return [h("span", { class: "badge" }, "saves, then stops"), again];
+    if (!job && state.isKnown) return [h("span", { class: "badge live" }, "trained by another program"), again];
     return [h("button", { onclick: act(`/runs/${id}/stop`, { hold: true }, "It saves, then pauses; the queue waits.") }, "Pause"),
       h("button", { class: "danger", onclick: act(`/runs/${id}/stop`, { hold: false }, "It saves, then stops.") }, "Stop"), again];
   }

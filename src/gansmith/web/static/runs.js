@@ -1,13 +1,13 @@
 // All runs of the directory as cards.
 import { state, watch } from "./app.js";
-import { api, clear, count, duration, gatesFailed, h, MEANINGS, olderVerdict, parameters, ratio, remember, renew, replaceCards, toast, url, when } from "./lib.js";
+import { alarm, api, clear, count, duration, gatesFailed, h, MEANINGS, olderVerdict, parameters, ratio, remember, renew, replaceCards, toast, url, when } from "./lib.js";
 
 const STATES = ["running", "finished", "stopped", "failed", "killed", "unknown", "unreadable"];
 const SORTS = {
-  newest: (a, b) => b.changed_at - a.changed_at,
+  newest: (a, b) => (b.changed_at ?? 0) - (a.changed_at ?? 0), // what cannot be read has no time
   "FD ratio": (a, b) => (a.fd_ratio ?? Infinity) - (b.fd_ratio ?? Infinity),
   name: (a, b) => a.id.localeCompare(b.id),
-  images: (a, b) => b.images_seen - a.images_seen,
+  images: (a, b) => (b.images_seen ?? 0) - (a.images_seen ?? 0),
 };
 
 const MOST = 8; // runs side by side
@@ -85,7 +85,7 @@ export function render(main) {
         run.data && h("span", { class: "title id small muted" }, run.id),
         run.evaluated && h("span", { class: "small muted num" }, olderVerdict(run.evaluated)),
         run.status === "running" && h("div", { class: "bar", role: "progressbar", "aria-label": "Progress", "aria-valuenow": Math.round((100 * run.images_seen) / run.images) }, h("i", { style: { width: `${Math.min(100, (100 * run.images_seen) / run.images)}%` } })),
-        h("div", { class: "meta small muted num" }, badge(run), h("span", { class: "grow" }, about(run)), h("span", {}, run.status === "running" ? "" : when(run.changed_at ?? 0))),
+        h("div", { class: "meta small muted num" }, badge(run), h("span", { class: "grow" }, about(run)), h("span", {}, run.status === "running" || !run.changed_at ? "" : when(run.changed_at))),
         (failed > 0 || run.valid === false) && h("div", { class: "row" }, run.valid === false && gatesFailed(), run.failures.slice(0, 2).map((name) => h("span", { class: "badge fail" }, name))),
         run.error && h("p", { class: "small fail" }, run.error)),
       !run.error && h("label", { class: "pick", title: "Compare" }, pick));
@@ -122,7 +122,7 @@ export function render(main) {
     queue.style.marginBottom = queue.children.length ? "24px" : "0";
   }
 
-  const act = (path, body) => api(path, { body }).catch((error) => toast(error.message));
+  const act = (path, body) => api(path, { body }).catch(alarm);
   clear(shelf, Array.from({ length: 4 }, () => h("div", { class: "skeleton", style: { aspectRatio: "1" } })));
   return watch(draw);
 }
@@ -150,7 +150,7 @@ function first() {
       const job = await api("/jobs", { body: { recipe: "default", data: "mnist", minutes: 3 } });
       toast(`${job.run} is on its way`);
     } catch (error) {
-      toast(error.message);
+      alarm(error);
       button.disabled = false;
       button.textContent = "Train on MNIST for three minutes";
     }
