@@ -6,7 +6,14 @@ import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from gansmith.metrics.distances import frechet_distance, frechet_infinity, frechet_null, kid, squared_mmd
+from gansmith.metrics.distances import (
+    frechet_distance,
+    frechet_infinity,
+    frechet_null,
+    kid,
+    kid_against_splits,
+    squared_mmd,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -122,3 +129,23 @@ def test_the_kernel_distance_of_equal_distributions_is_zero_on_average():
 def test_subsets_are_no_larger_than_the_sets():
     x, y = RNG.normal(size=(30, 4)), RNG.normal(size=(20, 4))
     assert kid(x, x + 5, subsets=3)["kid"] > kid(x, y, subsets=3)["kid"]
+
+
+def test_the_distance_of_few_images_is_near_zero_for_real_ones_and_grows_with_a_shift():
+    draw = np.random.default_rng(0)
+    found = {
+        shift: [
+            kid_against_splits(draw.normal(size=(200, 8)), shift + draw.normal(size=(200, 8)))["kid_z"]
+            for _ in range(40)
+        ]
+        for shift in (0.0, 0.1, 0.2, 0.4)
+    }
+    assert np.mean(found[0.0]) == pytest.approx(0, abs=0.35) and 0.45 < np.std(found[0.0]) < 1.1
+    means = [np.mean(each) for each in found.values()]
+    assert means == sorted(means) and 2 < means[2] < 12 and means[3] > 3 * means[2]
+
+
+def test_images_that_are_all_alike_have_a_distance():
+    alike = np.ones((20, 4))
+    assert kid_against_splits(alike, alike) == {"kid_z": 0.0}
+    assert kid_against_splits(alike, alike + np.arange(4)) == {"kid_z": np.inf}

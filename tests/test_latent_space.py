@@ -43,12 +43,22 @@ def test_directions_of_a_linear_layer_are_its_singular_vectors_and_values():
     torch.testing.assert_close(moved[0], 2 * found.vectors[0] - found.vectors[1])
 
 
+@torch.no_grad()
+def draw(model, z, y):
+    return model.network.eval()(z, y)
+
+
 @pytest.mark.parametrize("recipe", ["default", "stylegan-lite", "dcgan-keras"])
 def test_directions_change_images_more_than_others_do(recipe):
     model = build_model(recipe)
     found = find_directions(model, 8, label=3)
     assert found.shares.sum().item() == pytest.approx(1, abs=0.05)
     assert (found.shares.diff() <= 0).all() and len(found) == 8
+    z, y = draw_inputs(model, seed=1, count=64, labels=[3])
+    images = draw(model, z, y)
+    steps = found.vectors[:, None] / found.vectors.norm(dim=1)[:, None, None]  # of one length
+    changes = torch.stack([(draw(model, z + step, y) - images).square().mean() for step in steps])
+    assert changes[:4].mean() > 1.05 * changes[4:].mean()  # in an untrained network the layers after count too
     with pytest.raises(ConfigError, match="count is 9; it must be between 1 and 8"):
         find_directions(model, 9)
 

@@ -15,7 +15,7 @@ from gansmith.models import load_generator
 from gansmith.pictures.plots import classes_by_styles
 from gansmith.recipes import RECIPES
 from gansmith.runs import create_run, open_run
-from gansmith.sampling import sample
+from gansmith.sampling import draw_inputs, generate, sample
 from gansmith.training import chores, loop
 from gansmith.training.batches import Batches
 from gansmith.training.diagnosis import Failure, to_failure
@@ -186,6 +186,9 @@ def test_labels_change_what_the_default_learns_and_generates(tiny, run_training)
     assert model.conditioning.has_labels and model.spec.num_classes == 10
     images, labels = sample(model, seed=0, count=12, labels=list(range(10)))
     assert labels.tolist() == [*range(10), 0, 1] and images.shape == (12, 1, 28, 28)
+    z, ids = draw_inputs(model, seed=0, count=2, labels=[0, 1])
+    one, other = generate(model, z[:1].expand(2, -1), ids)
+    assert not torch.equal(one, other)
 
 
 @pytest.mark.slow
