@@ -5,6 +5,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from gansmith.errors import GansmithError, NotFoundError
+from gansmith.pictures import animations
 from gansmith.pictures.animations import film_frames, write_film
 from gansmith.runs import create_run
 
@@ -95,3 +96,23 @@ def test_film_walk_and_plot_by_command(gansmith, run_training, tiny, digit_dir):
     ):
         code, _, err = gansmith(*words)
         assert code == 2 and reason in err and len(err.splitlines()) == 1
+
+
+def test_a_film_of_very_many_grids_leaves_some_out_and_ends_with_the_newest(run, monkeypatch):
+    monkeypatch.setattr(animations, "MAX_FRAMES", 2)
+    monkeypatch.setattr(animations, "MAX_PX", 100)
+    whole = len(run.grids())
+    frames = film_frames(run)
+    assert whole > 2 and len(frames) <= 2 and all(frame.width <= 100 for frame in frames)
+    last = run.grids()[-1][0] / run.config.images * frames[-1].width
+    assert frames[-1].getpixel((max(0, round(last) - 2), frames[-1].height - 1)) == (0x56, 0xB4, 0xE9)
+
+
+def test_equal_frames_for_longer_than_a_gif_counts_keep_their_time(tmp_path):
+    write_film([Image.new("RGB", (8, 8))] * 100, tmp_path / "a.gif", frame_ms=10_000, hold_ms=10_000)
+    with Image.open(tmp_path / "a.gif") as film:
+        times = []
+        for k in range(film.n_frames):
+            film.seek(k)
+            times.append(film.info["duration"])
+    assert sum(times) == 1_000_000 and max(times) <= 655_350

@@ -178,16 +178,19 @@ def test_objectives_are_ordered_by_their_mean_with_their_spread_over_seeds():
     rows = losses.order(
         {
             "failed": [verdict(None)],
+            "partly": [verdict(1.5, classes=True), verdict(None), verdict(None)],
             "worse": [verdict(5.0, classes=True), verdict(9.0, classes=False, copies=None)],
-            "better": [verdict(6.5), verdict(3.5), verdict(5.0)],
-            "once": [verdict(60.0)],
+            "better": [verdict(6.5, classes=True), verdict(3.5, classes=True), verdict(5.0, classes=True)],
+            "once": [verdict(60.0, classes=True)],
         }
     )
-    assert [row["objective"] for row in rows] == ["better", "worse", "once", "failed"]
+    assert [row["objective"] for row in rows] == ["better", "worse", "once", "partly", "failed"]
+    assert [row["trainings_failed"] for row in rows] == [0, 0, 0, 2, 1]
+    assert [row["valid"] for row in rows] == [True, False, True, False, False]
     assert (rows[0]["fd_ratio"], rows[0]["seeds"]) == (5.0, 3)
     assert rows[0]["spread"] == pytest.approx(1.5) and rows[1]["spread"] == pytest.approx(math.sqrt(8))
     assert (rows[1]["valid"], rows[1]["failed"], rows[0]["valid"]) == (False, ["classes"], True)
-    assert rows[3]["fd_ratio"] is rows[3]["spread"] is rows[2]["spread"] is None
+    assert rows[4]["fd_ratio"] is rows[4]["spread"] is rows[2]["spread"] is None
 
 
 @pytest.mark.parametrize("name", losses.OBJECTIVES_COMPARED)

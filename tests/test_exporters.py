@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from gansmith.conditioning import UNCONDITIONAL, Conditioning, conditioned_spec
 from gansmith.config import resolve
 from gansmith.data.images import ImageSpec
 from gansmith.errors import GansmithError
-from gansmith.exporters import EXPORTERS, ON_REQUEST, READERS, export
+from gansmith.exporters import EXPORTERS, ON_REQUEST, READERS, export, exports_folder
 from gansmith.exporters.graph import largest_difference
 from gansmith.exporters.keras import to_keras
 from gansmith.exporters.onnx import to_onnx
@@ -337,9 +338,49 @@ def test_mistakes_are_refused_in_one_line(finished, tmp_path, gansmith):
 
 def test_an_export_that_differs_is_refused(finished, tmp_path, monkeypatch):
     monkeypatch.setitem(EXPORTERS, "pt2", lambda model, path: 1.1e-4)
-    with pytest.raises(RuntimeError, match="differs by 1.10e-04"):
+    with pytest.raises(GansmithError, match=r"in pt2 this generator draws other images \(by up to 0.00011 of 2\)"):
         export(finished.directory, ["pt2"], tmp_path / "out")
-    assert list(tmp_path.glob("out*")) == []
+    assert not (tmp_path / "out").exists()
+    for name in ("onnx", "keras"):
+        monkeypatch.setitem(EXPORTERS, name, lambda model, path: 0.0)
+    found = export(finished.directory, ["all"], tmp_path / "out")  # what is sound is written
+    assert "draws other images" in found["pt2"] and found["safetensors"]["largest_difference"] == 0
+    assert (tmp_path / "out" / "generator.safetensors").is_file()
+
+
+def test_exports_lie_in_the_run_and_in_no_checkpoint_that_goes(finished, tmp_path):
+    place = finished.latest()
+    assert exports_folder(place) == exports_folder(place / "generator.safetensors") == finished.directory / "exports"
+    assert exports_folder(finished.directory) == finished.directory / "exports"
+    assert exports_folder(tmp_path / "generator.safetensors") == tmp_path / "exports"
+    with pytest.raises(GansmithError, match="belongs to a run; give a folder of its own"):
+        export(finished.directory, ["safetensors"], place / "mine")
+
+
+def test_a_folder_is_exported_to_where_the_one_around_it_takes_nothing(finished, tmp_path, monkeypatch):
+    """As a mounted folder is, or a link to another disk: nothing is renamed into it from outside."""
+    out, renamed = tmp_path / "site", os.replace
+    out.mkdir()
+
+    def within(old, new):
+        assert out in Path(old).parents and out in Path(new).parents
+        renamed(old, new)
+
+    monkeypatch.setattr(os, "replace", within)
+    export(finished.directory, ["safetensors"], out)
+    assert {path.name for path in tmp_path.iterdir()} <= {"site", "run"}
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(GansmithError, match="is a link to nothing"):
+        export(finished.directory, ["safetensors"], link)
+
+
+def test_an_onnx_file_is_of_the_version_that_its_oldest_reader_knows(tmp_path):
+    to_onnx(build_model("compact"), tmp_path / "generator")
+    proto = onnx.load(tmp_path / "generator.onnx")
+    versions = {(name, opset[0]): ir for name, ir, *opset in onnx.helper.VERSION_TABLE}
+    assert proto.ir_version == next(ir for (_, opset), ir in versions.items() if opset == proto.opset_import[0].version)
 
 
 def test_a_card_has_the_last_score_up_to_its_checkpoint(finished, tmp_path):

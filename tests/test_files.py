@@ -120,3 +120,23 @@ def test_a_warning_is_given_once(caplog):
         warn_once("the disk is slow today")
     warn_once("the disk is slow tomorrow")
     assert [record.message for record in caplog.records] == ["the disk is slow today", "the disk is slow tomorrow"]
+
+
+def test_a_file_that_another_program_has_open_is_replaced_when_it_is_closed(tmp_path, monkeypatch):
+    """As on Windows, where an open file cannot be replaced."""
+    replace, asked = os.replace, []
+
+    def once_closed(old, new):
+        asked.append(old)
+        if len(asked) < 3:
+            raise PermissionError(13, "it is open elsewhere")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", once_closed)
+    with pytest.raises(PermissionError):
+        files.write_bytes(tmp_path / "a", b"1")
+    monkeypatch.setattr(files, "_TRIES", 5)
+    monkeypatch.setattr(files, "RETRY_S", 0.001)
+    asked.clear()
+    files.write_bytes(tmp_path / "a", b"2")
+    assert (tmp_path / "a").read_bytes() == b"2" and len(asked) == 3

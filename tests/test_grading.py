@@ -6,10 +6,12 @@ import shutil
 import socket
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -36,7 +38,7 @@ import gansmith as gs
 from gansmith.config import resolve
 from gansmith.coursework.kit import LIBRARIES
 from gansmith.errors import ConfigError, DataError, GansmithError, NotFoundError
-from gansmith.grading import handins, measures, pages, sandbox, worker
+from gansmith.grading import grader, handins, measures, pages, sandbox, worker
 from gansmith.grading.grader import FEWEST_DISTINCT, read_images
 from gansmith.grading.settings import Settings, read_settings, settings_text
 from gansmith.pictures.grids import enlarge, grid
@@ -369,6 +371,47 @@ def test_archives_that_lead_out_of_their_folder_are_refused(tmp_path):
     assert not (tmp_path / "evaluation.py").exists()
 
 
+def test_a_hand_in_that_breaks_the_grader_is_one_line_of_the_table(tmp_path, monkeypatch):
+    def broken(*given, **choices):
+        raise RecursionError("folders in folders")
+
+    monkeypatch.setattr(grader, "copy_handin", broken)
+    place = grader.Place(tmp_path, tmp_path, "limits", threading.Event(), frozenset())
+    ran = grader.run_handin("ada", tmp_path, tmp_path / "work", place, Settings(), None)
+    assert (ran.name, ran.error) == ("ada", "it cannot be graded (folders in folders)")
+
+
+def test_folders_in_folders_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "deep.zip", "w") as file:
+        file.writestr("a/" * 1200 + "evaluation.py", "x")
+    with pytest.raises(DataError, match="lies in more than 100 folders"):
+        handins.copy_handin(tmp_path / "deep.zip", tmp_path / "copy", max_bytes=10**6)
+
+
+def test_what_a_closed_folder_may_hold_is_over_every_limit(tmp_path, monkeypatch):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "a").write_bytes(b"123")
+    assert sorted(size for size in sandbox._sizes(tmp_path) if size < 1000)[0] == 3
+    assert not sandbox._is_over(tmp_path, 10**6, [])
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("open"):
+            raise PermissionError(13, "closed")
+        return scandir(path)
+
+    monkeypatch.setattr(sandbox.os, "scandir", closed)
+    assert sandbox._is_over(tmp_path, 10**6, [])
+
+
+def test_hand_ins_at_once_fit_into_the_cores_and_the_memory(monkeypatch):
+    monkeypatch.setattr(grader, "cores", lambda: 8)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5 << 30))
+    assert grader.room_for_jobs(Settings(memory_mb=1024)) == 5
+    assert grader.room_for_jobs(Settings(memory_mb=512)) == 8
+    assert grader.room_for_jobs(Settings(memory_mb=8000)) == 1
+
+
 def test_only_images_of_the_right_kind_are_read(tmp_path):
     good = np.arange(25 * 16, dtype=np.uint8).reshape(25, 1, 4, 4)
     np.save(tmp_path / "good.npy", good)
@@ -376,7 +419,8 @@ def test_only_images_of_the_right_kind_are_read(tmp_path):
     (tmp_path / "link.npy").symlink_to(tmp_path / "good.npy")
     np.save(tmp_path / "floats.npy", good.astype(float))
     np.save(tmp_path / "objects.npy", np.array([{}] * 25, dtype=object), allow_pickle=True)
-    for name, count in (("link", 25), ("floats", 25), ("objects", 25), ("good", 24), ("nothing", 25)):
+    np.save(tmp_path / "empty.npy", np.zeros((25, 1, 0, 0), np.uint8))
+    for name, count in (("link", 25), ("floats", 25), ("objects", 25), ("good", 24), ("nothing", 25), ("empty", 25)):
         with pytest.raises(DataError):
             read_images(tmp_path / f"{name}.npy", count)
 

@@ -8,6 +8,7 @@ from conftest import write_set
 import gansmith as gs
 from gansmith.config import resolve
 from gansmith.data import images, on_disk
+from gansmith.data.embedded import embedded_mnist
 from gansmith.data.images import Images, to_float
 from gansmith.data.on_disk import open_array
 from gansmith.errors import ConfigError, DataError, RunError
@@ -26,7 +27,10 @@ def test_labels_get_subclusters_where_there_are_images_enough(subclustered):
     torch.testing.assert_close(shares, data.train.class_frequencies)
     few, data = load_training_data(subclustered.replace(limit_images=200))
     assert few.clusters_per_class == 1
-    assert data.notices[0] == "clusters_per_class is 1, not 5: each cluster needs at least 24 of the 200 images"
+    assert (
+        data.notices[0]
+        == "clusters_per_class is 1, not 5: each cluster needs at least 24 images, and the rarest class has 19"
+    )
 
 
 def test_only_few_images_are_shifted(tiny, monkeypatch):
@@ -246,3 +250,43 @@ def test_pixel_moments_of_a_large_set_are_taken_over_some_of_its_images(tiny, di
     some = load_training_data(config)[1].pixel_moments
     assert not torch.equal(some, whole)
     torch.testing.assert_close(some, whole, rtol=0, atol=0.03)  # standard error of 200 of 360 digits: .005
+
+
+def test_a_target_that_guessing_is_below_is_dropped_where_only_the_recipe_asked_for_it(tiny):
+    config, data = load_training_data(tiny(objective="least-squares"))
+    assert config.d_loss_target == 0
+    assert (
+        "d_loss_target is 0.0, not 1.1: under the least-squares objective D's loss is 0.25 where it guesses"
+        in data.notices
+    )
+    assert load_training_data(tiny())[0].d_loss_target == 1.1
+
+
+def test_what_trains_without_labels_decides_nothing_by_them():
+    """Each class is the other one's mirror image: only labels tell that the images have a direction."""
+    noise = torch.randint(256, (1000, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    noise[..., 8:] //= 2
+    labels = torch.arange(1000) % 2
+    pixels = torch.where(labels.view(-1, 1, 1, 1) == 0, noise, noise.flip(-1))
+    with_labels, without = Images(pixels, labels, name="b-and-d"), Images(pixels, name="b-and-d")
+    few = {"images": 64, "g_width": 8, "d_width": 8, "clusters": 4, "augment": "auto"}
+    for recipe, augment in (("default-unlabelled", "flips"), ("default", "shifts")):
+        config = resolve(recipe, arguments={**few, "clusters_per_class": 1})
+        assert load_training_data(config, with_labels)[0].augment == augment
+    config = resolve("default-unlabelled", arguments=few)
+    assert load_training_data(config, with_labels)[0] == load_training_data(config, without)[0]
+
+
+def test_early_stopping_needs_images_that_are_held_out(tiny):
+    fifteen = Images(torch.randint(256, (15, 1, 28, 28), dtype=torch.uint8))
+    with pytest.raises(ConfigError, match="of 1[45] images too few are held out"):
+        load_training_data(resolve("mlp-small", arguments={"early_stopping": 3}), fifteen)
+
+
+def test_the_class_that_limits_sub_clusters_is_named():
+    whole = embedded_mnist()
+    of_each = [torch.nonzero(whole.labels == label).flatten()[: 60 if label == 4 else 300] for label in range(10)]
+    config, data = load_training_data(resolve("default", arguments={"images": 64}), whole.take(torch.cat(of_each)))
+    rarest = int(data.train.labels.bincount().min())
+    assert config.clusters_per_class == rarest // 24
+    assert any(f"at least 24 images, and the rarest class has {rarest:,}" in notice for notice in data.notices)

@@ -431,3 +431,10 @@ def test_a_run_may_stop_at_a_failure_and_be_continued(tiny, tmp_path, monkeypatc
     train_all(run, data)  # reported once: it goes on
     assert run.facts()["status"] == "finished"
     assert [row["failure"] for row in run.log if row.get("kind") == "failure"] == ["memorisation"]
+
+
+def test_a_run_shorter_than_a_batch_is_at_the_beginning_of_its_schedule(tiny, run_training, monkeypatch):
+    seen = []
+    monkeypatch.setattr(loop, "set_learning_rates", lambda networks, config, progress, factor: seen.append(progress))
+    run_training(tiny("r3gan", images=10, batch_size=32, burn_in=0.0, instance_noise=0.1), "short")
+    assert seen == [0.0]

@@ -239,7 +239,7 @@ def test_folders_of_classes_exist_on_every_system_and_differ():
     names = ["a/b", "a:b", "Cat", "cat", "con", "NUL.x", " .hidden. ", "\u732b", "m" * 300, "C++", "tea"]
     folders = folder_names(range(12), names)
     assert [folders[k] for k in range(8)] == [
-        "a-b 0", "a-b 1", "Cat 2", "cat 3", "con-", "NUL.x-", "hidden", "\u732b",
+        "a-b 0", "a-b 1", "Cat 2", "cat 3", "con-", "NUL-.x", "hidden", "\u732b",
     ]  # fmt: skip
     assert folders[8] == "m" * 60 and folders[9] == "C++" and folders[10] == "tea" and folders[11] == "11"
     assert folder_names([-1]) == {-1: ""}

@@ -594,3 +594,9 @@ def test_a_bad_trial_is_pruned_and_ctrl_c_stops_the_rest(tmp_path, digit_dir):
         [*words[:4], "sweep", "--best", "--out", "best.toml"], check=True, capture_output=True, text=True
     )
     assert "best.toml" in best.stdout and tomllib.loads(Path("best.toml").read_text())["g_lr"] == 1e-3
+
+
+def test_trials_that_stopped_early_by_themselves_are_not_called_pruned():
+    rows = [{"state": "finished", "share": 0.5}, {"state": "pruned", "share": 0.25}, {"state": "failed", "share": 0.1}]
+    assert results.saved_share(rows) == pytest.approx(0.375)
+    assert results.saved_share(rows[:1]) == 0 and results.saving(rows[:1]) == ""

@@ -377,3 +377,18 @@ def test_a_recipe_classifies_nothing_where_nothing_can_be_classified(monkeypatch
     ):
         networks, techniques, _ = setting("classifying", **choices)
         assert getattr(networks.D, "classifier", None) is None and not techniques.wants_classes
+
+
+def test_a_small_share_of_a_batch_is_one_image():
+    buffers = empty_buffers(config_of(replay=0.01, replay_size=4), (1, 1, 1))
+    for start in (0, 10):
+        batch = Batch(torch.zeros(6, 1, 1, 1), None, None, torch.zeros(6, dtype=torch.int64), rng())
+        images, _ = replay(0.01, buffers, torch.arange(6.0).view(6, 1, 1, 1) + start, batch)
+    assert images.flatten().tolist()[1:] == [11.0, 12.0, 13.0, 14.0, 15.0] and images.flatten()[0] < 4
+
+
+@pytest.mark.parametrize("scheme", ["normal", "orthogonal"])
+def test_styles_scale_by_one_at_first_under_any_initialisation(scheme):
+    G = start_networks(config_of("stylegan-lite", weight_init=scheme), ImageSpec(16, 1, 0)).G
+    biases = [value for name, value in G.named_parameters() if name.endswith("style.bias")]
+    assert len(biases) > 2 and all((bias == 1).all() for bias in biases)

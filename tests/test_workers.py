@@ -21,7 +21,7 @@ from gansmith.errors import ConfigError
 from gansmith.runs import is_locked, locked, open_run
 from gansmith.sweeps import search
 from gansmith.sweeps.space import parse_search
-from gansmith.workers import LocalPool, open_pool, run_tasks
+from gansmith.workers import LocalPool, open_pool, process, run_tasks
 from gansmith.workers.process import Task, TrainingProcess, scores_of, unpack
 from gansmith.workers.ray_cluster import RayPool
 
@@ -75,7 +75,7 @@ def test_a_pool_is_kept_busy_and_what_runs_is_stopped_at_the_end(monkeypatch):
 
 
 def test_each_of_several_has_its_share_of_the_cores(monkeypatch):
-    monkeypatch.setattr("gansmith.workers._cores", lambda: 8)
+    monkeypatch.setattr("gansmith.workers.cores", lambda: 8)
     assert [(pool.size, pool.threads) for pool in map(open_pool, (None, 1, 3, 16))] == [(1, 0), (1, 0), (3, 2), (16, 1)]
     assert open_pool(2, threads=3).threads == 3
     for bad in ({"workers": 0}, {"gpus": 1.0}, {"gpus": -1.0}):
@@ -139,6 +139,18 @@ def test_a_training_is_none_of_those_that_torchrun_started(tmp_path, monkeypatch
 
 
 @pytest.mark.slow
+def test_choices_of_the_environment_do_not_reach_trials_that_have_their_own(monkeypatch):
+    own = {"GANSMITH_BETA1": "0.9", "GANSMITH_G_LR": "1", "RANK": "0"}
+    kept = {
+        "GANSMITH_DATA": "/data",
+        "GANSMITH_CACHE": "/c",
+        "GANSMITH_THREADS": "2",
+        "GANSMITH_OTHER": "x",
+        "HOME": "/",
+    }
+    assert [name for name in {**own, **kept} if process._is_left_out(name)] == list(own)
+
+
 def test_a_training_waits_for_its_directory_tells_its_scores_and_stops(tmp_path, digit_dir):
     directory, log = tmp_path / "run", tmp_path / "logs" / "run.txt"
     unpack(TrainingProcess(str(directory), ()).pack(), directory)  # of a training that was refused: nothing

@@ -8,7 +8,6 @@ anything of the process changed: threads, random states, signal handlers, enviro
 import copy
 import html
 import logging
-import os
 import shlex
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -648,9 +647,10 @@ def export(source: "Run | Path | str", *formats: str, out: Path | str | None = N
     """
     with uninterrupted():
         from gansmith.exporters import export as export_generator
+        from gansmith.exporters import exports_folder
 
     path = to_run_path(source)
-    folder = to_path(out) if out is not None else (path if path.is_dir() else path.parent) / "exports"
+    folder = to_path(out) if out is not None else exports_folder(path)
     require_writable(folder)
     with isolated():
         export_generator(path, formats or ["all"], folder)
@@ -1109,7 +1109,7 @@ def grade(
         settings: the grade.toml of `course`.
         out: folder for the table and the pages; by default grades beside the hand-ins.
         sandbox: bubblewrap, unshare or limits; auto for the first of these that works here.
-        jobs: hand-ins that run at once; 0 for one on each core.
+        jobs: hand-ins that run at once; 0 for one on each core, as far as memory reaches.
         show: called with a line on each hand-in that has run.
         choices: fields of `gansmith.grading.settings.Settings`, such as seed=7.
     """
@@ -1124,10 +1124,13 @@ def grade(
     find_handins(folder)
     target = folder.absolute().parent / "grades" if out is None else to_path(out)
     pages.refuse_occupied(target)
+    require_writable(target)
     found = find_sandbox(sandbox)
     show(f"each hand-in runs in the sandbox {found}: {MEANING[found]}")
     with isolated():
-        rows, ran = grader.grade_handins(folder, asked, sandbox=found, jobs=jobs or os.cpu_count() or 1, show=show)
+        rows, ran = grader.grade_handins(
+            folder, asked, sandbox=found, jobs=jobs or grader.room_for_jobs(asked), show=show
+        )
     return pages.write_pages(rows, ran, asked, target, found)
 
 

@@ -8,7 +8,6 @@ A checkpoint holds no path and no time, so equal runs have equal files. All func
 
 import contextlib
 import errno
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from gansmith.files import (
     flush,
     json_sha256,
     load_tensors,
+    put,
     read_json,
     save_tensors,
     to_json,
@@ -88,7 +88,7 @@ def save_checkpoint(
             if log.exists():
                 flush(log)
         shutil.rmtree(final, ignore_errors=True)  # only ever a damaged one, or the same
-        os.replace(partial, final)
+        put(partial, final)
     except OSError:
         shutil.rmtree(partial, ignore_errors=True)  # its bytes may be what the next write lacks
         raise

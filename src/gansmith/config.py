@@ -297,7 +297,11 @@ class Config:
         0.0, "lambda of DRAGAN's gradient penalty around real images", low=0.0, search=(0.1, 100.0), scale="log"
     )
     penalty_start_factor: float = _penalty(
-        1.0, "factor on all penalties at the start", low=1.0, search=(1.0, 100.0), scale="log"
+        1.0,
+        "factor on all penalties at the start, from which d_loss_target adapts it",
+        low=1.0,
+        search=(1.0, 100.0),
+        scale="log",
     )
     burn_in: float = _penalty(
         0.2, "fraction of the schedule over which start factors fade by half a cosine", low=0.0, high=1.0

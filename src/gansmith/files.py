@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import time
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor  # not imported: whoever only reads run directories starts without it
 
 PARTIAL = ".partial-"  # begins the names of unfinished files
+_TRIES, RETRY_S = (20 if os.name == "nt" else 1), 0.1  # to rename a file that another program may have open
 _MAX_JSON_BYTES = 2**24  # of run.json and state.json, which are a few kilobytes
 _MAX_METADATA_CHARACTERS = 2**22  # stored beside a generator's tensors
 _OTHER_KINDS = (
@@ -101,9 +103,19 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{PARTIAL}{path.name}")
     try:
         yield partial
-        os.replace(partial, path)
+        put(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def put(partial: Path, path: Path) -> None:
+    """Rename a file or folder, in the place of another; Windows is asked again while another program has it open."""
+    for _ in range(_TRIES - 1):
+        try:
+            return os.replace(partial, path)
+        except PermissionError:
+            time.sleep(RETRY_S)
+    os.replace(partial, path)
 
 
 def write_flushed(path: Path, data: bytes) -> None:
@@ -208,7 +220,8 @@ def tensors_sha256(tensors: Mapping[str, "Tensor"]) -> str:
 def folder_name(text: str) -> str:
     """Return what a folder may be called on every file system, near this text; empty where nothing is left of it."""
     name = re.sub(r"[^\w. #&'()+,=@-]+", "-", unicodedata.normalize("NFC", text)).strip(" .")[:60].rstrip(" .")
-    return f"{name}-" if name.split(".")[0].upper() in _RESERVED else name
+    base, dot, rest = name.partition(".")
+    return f"{base}-{dot}{rest}" if base.strip().upper() in _RESERVED else name
 
 
 # Windows has no folders of these names.

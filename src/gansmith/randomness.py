@@ -16,7 +16,8 @@ from gansmith.processes import all_rows, own_rows
 
 def rng(*key: int | str) -> torch.Generator:
     """Return a random generator that depends on this key alone."""
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
+    words = [part if isinstance(part, str) else str(int(part)) for part in key]  # one of torch or NumPy is the same one
+    digest = hashlib.blake2b("/".join(words).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 

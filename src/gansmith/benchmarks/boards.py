@@ -62,7 +62,9 @@ def run_board(
     for (recipe, seed), trained in train_trials(tasks, pool, report):
         directory = tasks[recipe, seed].directory
         result = score_trial(directory) if trained else {"validation_fd_ratio": None}
-        board["trials"].append({"recipe": recipe, "seed": seed, "run": str(directory.relative_to(folder)), **result})
+        board["trials"].append(
+            {"recipe": recipe, "seed": seed, "run": directory.relative_to(folder).as_posix(), **result}
+        )
         _save_board(folder, board)
     return {**board, "rows": rank(board["trials"])}
 

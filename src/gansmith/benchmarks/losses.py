@@ -31,17 +31,19 @@ OBJECTIVES_COMPARED: dict[str, dict[str, Any]] = {
 
 
 def order(verdicts: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return a row for each objective by its mean FD ratio, best first; without an FD ratio last.
+    """Return a row for each objective by its mean FD ratio, best first; one whose training failed in any seed last.
 
-    `spread` is the standard deviation over seeds, None for a single one.
+    `spread` is the standard deviation over seeds, None for a single one; `trainings_failed` have no ratio.
 
     Args:
-        verdicts: of `gansmith.evaluation.evaluate`, one for each seed, by objective.
+        verdicts: of `gansmith.evaluation.evaluate`, one for each seed, by objective; without gates where the training
+            failed.
     """
     rows = []
     for name, found in verdicts.items():
         mean, spread = over_seeds(verdict["fd_ratio"] for verdict in found)
         failed = sorted({gate for one in found for gate, state in one["gates"].items() if state["ok"] is False})
-        row = {"objective": name, "fd_ratio": mean, "spread": spread, "seeds": len(found)}
-        rows.append({**row, "valid": not failed, "failed": failed})
-    return sorted(rows, key=lambda row: (row["fd_ratio"] is None, row["fd_ratio"] or 0.0))
+        stopped = sum(not one["gates"] for one in found)
+        row = {"objective": name, "fd_ratio": mean, "spread": spread, "seeds": len(found), "trainings_failed": stopped}
+        rows.append({**row, "valid": not failed and not stopped, "failed": failed})
+    return sorted(rows, key=lambda row: (row["trainings_failed"] > 0, row["fd_ratio"] is None, row["fd_ratio"] or 0.0))

@@ -108,7 +108,8 @@ def train_trials(
                 reason = "the sentence above says why" if task.log is None else ended.reason
                 raise GansmithError(f"{task.words[1]} cannot be trained like this; {reason}")
             if ended.code not in (0, FAILED) or (ended.code == FAILED and not has_failed(task.directory)):
-                raise Interrupted(128 - ended.code if ended.code < 0 else ended.code)
+                reason = f"{task.name}: {ended.reason}" if ended.reason else ""
+                raise Interrupted(128 - ended.code if ended.code < 0 else ended.code, reason)
             yield keys[task], ended.code == 0
     except KeyboardInterrupt:
         raise Interrupted(INTERRUPTED) from None

@@ -110,6 +110,7 @@ def main() -> None:
         words = _completed(_with_values(sys.argv[1:]))
         is_left = _is_left_to_first(words)
         code = 0 if is_left else app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except CycloptsError as error:
         if is_first_process():
             complain(_usage(" ".join(str(error).split()), sys.argv[1:]))
@@ -252,7 +253,7 @@ def _as_flags(text: str, flags: Mapping[str, str]) -> str:
 
 def _place_in_words(error: OSError) -> str:
     """Return what the operating system refused, and what to do."""
-    where = str(error.filename or "the output").replace("/.partial-", "/")
+    where = str(error.filename or "the output").replace("/.partial-", "/").replace("\\.partial-", "\\")
     if error.errno == errno.ENAMETOOLONG:
         return f"{where[:100]}...: the path is too long; give a shorter one"
     return f"{where}: {error.strerror}; choose a place that can be read and written, with space left"

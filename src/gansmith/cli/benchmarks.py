@@ -5,6 +5,7 @@ import itertools
 import json as json_
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from gansmith.config import parse_value, resolve
 from gansmith.errors import ConfigError
 
 if TYPE_CHECKING:
+    from gansmith.config import Config
     from gansmith.sampling import Model
     from gansmith.workers import Pool
 
@@ -121,11 +123,10 @@ def gaussians(
         One JSON object instead of a table; progress goes to the other stream.
     """
     from gansmith.benchmarks.gaussians import CENTRES, measure
-    from gansmith.data.images import MAX_IMAGES
     from gansmith.sampling import sample
 
-    if not 1 <= samples <= MAX_IMAGES:
-        raise ConfigError(f"samples is {samples}; it must be between 1 and {MAX_IMAGES}, such as 2500")
+    if not 1 <= samples <= 10_000:  # as many real ones are drawn for comparison
+        raise ConfigError(f"samples is {samples}; it must be between 1 and 10000, such as 2500")
     results: dict[str, Any] = {}
     for data in CENTRES:
         flags = {"images": images, "seed": str(seed), "data": data}
@@ -180,7 +181,6 @@ def losses(
         One JSON object instead of a table; progress goes to the other stream.
     """
     from gansmith.benchmarks.losses import IMAGES, RECIPE, SEEDS, order
-    from gansmith.evaluation import with_spread
     from gansmith.workers import Interrupted
 
     seeds = SEEDS if seeds is None else seeds
@@ -192,17 +192,23 @@ def losses(
     try:
         rows = order(_verdicts_of_losses(out, flags, seeds=seeds, quick=quick, pool=placement.open()))
     except Interrupted as stopped:
-        complain(f"stopped; the same command continues the comparison in {out}")
+        complain(f"{stopped.in_words()}; the same command continues the comparison in {out}")
         return stopped.code
     if json:
         print(json_.dumps({"benchmark": "losses", "recipe": RECIPE, **shared, "objectives": rows}))
         return 0
-    scores = [with_spread(row["fd_ratio"], row["spread"]) or "none" for row in rows]
-    gates = [", ".join(row["failed"]) or "none" for row in rows]
-    cells = zip([row["objective"] for row in rows], scores, gates, strict=True)
-    print_table(("objective", "FD ratio", "gates that failed in any seed"), list(cells))
+    print_table(("objective", "FD ratio", "gates that failed in any seed"), [_line_of(row) for row in rows])
     print(f"{RECIPE} on {data}, {length:,} images each, {seeds} seeds, in {out}")
     return 0
+
+
+def _line_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the cells of an objective."""
+    from gansmith.evaluation import with_spread
+
+    score, count = with_spread(row["fd_ratio"], row["spread"]) or "none", row["trainings_failed"]
+    gates = ", ".join(row["failed"]) or ("none" if count < row["seeds"] else "no gate ran")
+    return row["objective"], f"{score}; {count} of {row['seeds']} trainings failed" if count else score, gates
 
 
 def _verdicts_of_losses(
@@ -210,16 +216,16 @@ def _verdicts_of_losses(
 ) -> dict[str, list[dict[str, Any]]]:
     """Train and evaluate a run for each objective and seed; returns their verdicts by objective."""
     from gansmith.benchmarks.losses import OBJECTIVES_COMPARED, RECIPE
-    from gansmith.benchmarks.trials import train_trials, trial_task
+    from gansmith.benchmarks.trials import train_trials, trial_task, with_environment
     from gansmith.evaluation import compare
     from gansmith.runs import holds_run, open_run
 
     tasks = {}
     for seed, (name, choices) in itertools.product(range(seeds), OBJECTIVES_COMPARED.items()):
         directory = out / f"{name}-{seed}"
-        if holds_run(directory) and open_run(directory).config.images > flags["images"]:
-            raise ConfigError(f"{directory} is longer than {flags['images']:,} images; give another --out")
-        given = {**flags, "seed": seed, **choices}
+        given = with_environment({**flags, "seed": seed, **choices})
+        if holds_run(directory):
+            _refuse_other(directory, open_run(directory).config, given)
         tasks[name, seed] = trial_task(f"{name}, seed {seed}", directory, RECIPE, given, pool)
     verdicts: dict[str, list[dict[str, Any]]] = {name: [] for name in OBJECTIVES_COMPARED}
     for (name, seed), trained in train_trials(tasks, pool, complain, images=flags["images"]):
@@ -227,6 +233,19 @@ def _verdicts_of_losses(
         directory = tasks[name, seed].directory
         verdicts[name].append(compare([directory], quick=quick)[0]["verdicts"][0] if trained else failed)
     return verdicts
+
+
+def _refuse_other(directory: Path, config: "Config", given: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a run is of another comparison than the one that would go on with it."""
+    if config.images > given["images"]:
+        raise ConfigError(f"{directory} is longer than {given['images']:,} images; give another --out")
+    wanted = resolve(config.recipe, arguments=given)
+    for name in ("data", "data_dir"):
+        if getattr(config, name) != getattr(wanted, name):
+            raise ConfigError(
+                f"{directory} is a run on {config.data_dir or config.data}, and not on "
+                f"{wanted.data_dir or wanted.data}; give another --out"
+            )
 
 
 def _train(

@@ -129,7 +129,7 @@ def _run_and_print(
     try:
         result = run()
     except Interrupted as stopped:
-        print(f"stopped; the same command continues the {kind} in {folder}", file=sys.stderr)
+        print(f"{stopped.in_words()}; the same command continues the {kind} in {folder}", file=sys.stderr)
         return stopped.code
     if json:
         print(json_.dumps(result))

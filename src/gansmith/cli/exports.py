@@ -53,10 +53,10 @@ def export(
     out
         Folder for the files, a manifest and a model card; by default exports in the run, or beside the file.
     """
-    from gansmith.exporters import READERS
+    from gansmith.exporters import READERS, exports_folder
     from gansmith.exporters import export as export_generator
 
-    out = out or (source if source.is_dir() else source.parent) / "exports"
+    out = out or exports_folder(source)
     rows = []
     for name, entry in export_generator(source, format, out).items():
         if isinstance(entry, str):

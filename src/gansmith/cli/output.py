@@ -18,7 +18,7 @@ Json = Annotated[bool, Parameter(name="--json", negative=())]  # the flag of com
 
 def is_first_process() -> bool:
     """Return whether this is process 0 of those that torchrun started, or the only one."""
-    return int(os.environ.get("WORLD_SIZE", 1)) < 2 or os.environ.get("RANK", "0") == "0"
+    return int(os.environ.get("WORLD_SIZE") or 1) < 2 or os.environ.get("RANK", "0") == "0"
 
 
 def command_name() -> str:

@@ -1,7 +1,7 @@
 """`sweep`: search for good choices by many trials, show what was found, write the best as a recipe."""
 
 import json as json_
-import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from gansmith.cli.output import Json, complain, print_table
-from gansmith.cli.placement import ONE_AT_A_TIME, Placed
+from gansmith.cli.placement import ONE_AT_A_TIME, Placed, Placement
 from gansmith.cli.training import Overrides
 from gansmith.errors import ConfigError
 from gansmith.files import require_parent
@@ -107,12 +107,12 @@ def sweep(
     if recipe is not None and (Path(recipe) / "sweep.json").is_file():
         _refuse_search(search, space, minutes, config, *_changed(method), *vars(overrides).values())
         if trials is None:
-            return _show(Path(recipe), method.storage, out=out, best=best, json=json)
+            return _show(Path(recipe), method.storage, placement, out=out, best=best, json=json)
         _refuse_search(out, best or None)
         return _search(partial(Sweep(Path(recipe), method.storage).resume, trials, **vars(placement)), json=json)
     if best:
         raise ConfigError("--best is of a sweep that exists; give its folder, such as runs/sweep-default-mnist")
-    if recipe is not None and os.sep in recipe:
+    if recipe is not None and re.search(r"[/\\]", recipe):
         raise ConfigError(
             f"{recipe} holds no sweep (no sweep.json); give a recipe's name, or a folder that sweep wrote"
         )
@@ -129,7 +129,7 @@ def _search(run: Callable[..., "Sweep"], *, json: bool) -> int:
     except KeyboardInterrupt:
         complain("stopped; the same command continues the sweep")
         return 130
-    _show(found.directory, found.storage, out=None, best=False, json=json)
+    _show(found.directory, found.storage, ONE_AT_A_TIME, out=None, best=False, json=json)
     return int(all(row["state"] == "failed" for row in found.trials))
 
 
@@ -154,12 +154,13 @@ def _refuse_search(*given: Any) -> None:
         raise ConfigError("a sweep's folder takes --trials alone, to go on; for another search give a recipe and --out")
 
 
-def _show(folder: Path, storage: str | None, *, out: Path | None, best: bool, json: bool) -> int:
+def _show(folder: Path, storage: str | None, placement: Placement, *, out: Path | None, best: bool, json: bool) -> int:
     """Print what a sweep found and write its report, or its best recipe."""
     from gansmith.api import Sweep
     from gansmith.runs import is_locked
     from gansmith.sweeps import results
 
+    _refuse_search(placement if placement != ONE_AT_A_TIME else None)  # nothing is trained
     found = Sweep(folder, storage)
     if best:
         path = out or Path("recipe.toml")

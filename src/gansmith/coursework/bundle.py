@@ -74,6 +74,7 @@ def write_bundle(
     run = runs[0]
     if not is_whole(seed) or not 0 <= seed < 2**32:
         raise ConfigError(f"seed is {seed!r:.60}; it must be a whole number from 0 to 4294967295, such as {SEED}")
+    seed = int(seed)
     if not allow_labels:
         _refuse_labels(run)
     model = load_generator(run.directory)
@@ -94,7 +95,7 @@ def write_bundle(
         _write_evaluation(folder, model, labels, images, classifier if has_classifier else None, seed=seed)
         _write_training(folder, config, data)
         _write_pictures(folder, runs)
-        (folder / "README.txt").write_text(_readme(config, model, missing, seed), encoding="ascii")
+        (folder / "README.txt").write_text(_readme(config, model, missing, seed), encoding="utf-8")
         _write_manifest(folder, run, difference)
         _zip(folder, out)
     return [*notes, *_notes(config, missing)]
@@ -264,9 +265,9 @@ def _readme(config: Config, model: Model, missing: Sequence[int] | None, seed: i
     return f"""A generator of {config.data} images, trained {how} by Gansmith {__version__}.
 
 python evaluation.py   generates the 5x5 grid from latents of seed {seed}{counts}
-                       needs: pip install {" ".join(EVALUATION_NEEDS)}
+                       needs: Python 3.10 or later, pip install {" ".join(EVALUATION_NEEDS)}
 python train.py        trains the same recipe on the few images in data.npz, by the code in gansmith/
-                       needs: pip install {" ".join(TRAINING_NEEDS)}
+                       needs: Python 3.11 or later, pip install {" ".join(TRAINING_NEEDS)}
 
 {_usage(model, seed)}
 The algorithm, in the order to read it; gansmith/ is the training part of the package, unchanged:

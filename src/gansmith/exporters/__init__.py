@@ -7,8 +7,8 @@ returns the largest pixel difference. `export` runs some of them on a run or a g
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -58,7 +58,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
     Args:
         source: run directory, checkpoint or .safetensors file.
         formats: "all" among them for every one in EXPORTERS that supports this generator.
-        out: folder; by default `exports` in the run, or in the folder of the file.
+        out: folder; by default that of `exports_folder`.
 
     Returns:
         for each format its entry in the manifest (files, largest pixel difference), or why it was not written.
@@ -70,40 +70,27 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
     file = find_generator(source)
     if file.suffix != ".safetensors":
         raise GansmithError(f"{file} is of another library already; only a run or a .safetensors file is exported")
-    out = out or (source if source.is_dir() else source.parent) / "exports"
-    earlier = _formats_in(out, file)
+    out = out or exports_folder(source)
+    _refuse_folder(out, file)
     model, weights_sha256 = load_generator(file), file_sha256(file)
-    entries, refused = {}, {}
-    with TemporaryDirectory(prefix=f".partial-{out.name}-", dir=out.absolute().parent) as partial:
-        for name, exporter in exporters.items():
-            folder = Path(partial, name)
-            folder.mkdir()
-            try:
-                with nullcontext() if name in ON_REQUEST else uninterrupted():  # those may wait for the network
-                    difference = exporter(model, folder / "generator")
-            except GansmithError as error:
-                if not wants_all:
-                    raise
-                refused[name] = str(error)
-                continue
-            if not difference <= TOLERANCE:
-                raise RuntimeError(
-                    f"the {name} export differs by {difference:.2e} from Gansmith: a bug in the exporter"
-                )
-            entries[name] = {
-                "files": _hashes(folder),
+    with _made(out), TemporaryDirectory(prefix=".exporting-", dir=out) as partial:  # on one disk, whatever is mounted
+        written, refused = _written(model, exporters, Path(partial), wants_all=wants_all)
+        entries = {
+            name: {
+                "files": _hashes(Path(partial, name)),
                 "largest_difference": difference,
                 "weights_sha256": weights_sha256,
             }
+            for name, difference in written.items()
+        }
         card = Path(partial, "card")
         card.mkdir()
         write_card(card, model, file, entries)
-        out.mkdir(exist_ok=True)
         for path in sorted(Path(partial).glob("*/*")):
             if path.is_dir():  # an earlier page, whose folder cannot be replaced as a file is
                 shutil.rmtree(out / path.name, ignore_errors=True)
             os.replace(path, out / path.name)
-    # Entries of formats exported before are kept; each has the hash of its weights.
+    earlier = _earlier_formats(out / MANIFEST)  # kept, also of an export at the same time; each has its weights' hash
     write_json(out / MANIFEST, {"gansmith": __version__, "formats": {**earlier, **entries}})
     stale = {
         name: f"its files in {out} are from an earlier export, of other weights; export {name} again, or remove them"
@@ -111,6 +98,55 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
         if name not in exporters and entry.get("weights_sha256") != weights_sha256
     }
     return {name: entries.get(name) or refused[name] for name in exporters} | stale
+
+
+def _written(
+    model: Model, exporters: Mapping[str, Callable[[Model, Path], float]], partial: Path, *, wants_all: bool
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Write a folder for each format; returns the largest difference of each, and of others why they are not written.
+
+    Raises GansmithError for one that is not written, unless all are wanted.
+    """
+    written, refused = {}, {}
+    for name, exporter in exporters.items():
+        folder = partial / name
+        folder.mkdir()
+        try:
+            with nullcontext() if name in ON_REQUEST else uninterrupted():  # those may wait for the network
+                difference = exporter(model, folder / "generator")
+            if not difference <= TOLERANCE:
+                raise GansmithError(
+                    f"in {name} this generator draws other images (by up to {difference:.2g} of 2); choose another"
+                )
+        except GansmithError as error:
+            if not wants_all:
+                raise
+            refused[name] = str(error)
+            shutil.rmtree(folder)
+        else:
+            written[name] = difference
+    return written, refused
+
+
+def exports_folder(source: Path) -> Path:
+    """Return where exports go by default: `exports` in the run, or in the folder of the file."""
+    folder = source if source.is_dir() else source.parent
+    run = run_of(folder / "generator.safetensors")  # a checkpoint goes, and what is in its folder with it
+    return (run.directory if run else folder) / "exports"
+
+
+@contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """Make a folder, and remove it where the block fails and nothing was there before."""
+    is_new = not out.exists()
+    out.mkdir(exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                out.rmdir()
+        raise
 
 
 def _chosen(formats: Sequence[str]) -> dict[str, Callable[[Model, Path], float]]:
@@ -126,20 +162,21 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
-def _formats_in(out: Path, file: Path) -> dict[str, Any]:
-    """Return the manifest's entries in a folder for exports; GansmithError where this file cannot be exported there."""
+def _refuse_folder(out: Path, file: Path) -> None:
+    """Raise GansmithError where this file cannot be exported to a folder."""
+    if out.is_symlink() and not out.exists():
+        raise GansmithError(f"{out} is a link to nothing; give a folder with --out")
     if (out.exists() and not out.is_dir()) or is_named_as_file(out):
         raise GansmithError(f"{out} {'is' if out.exists() else 'is named as'} a file; give a folder with --out")
-    if holds_run(out) or run_of(out / file.name):
+    if holds_run(out) or any(run_of(place / file.name) for place in (out, *out.absolute().parents)):
         raise GansmithError(f"{out} belongs to a run; give a folder of its own with --out")
-    earlier = _earlier_formats(out / MANIFEST)
+    _earlier_formats(out / MANIFEST)
     foreign = [] if (out / MANIFEST).is_file() else [name for name in _OWN_FILES if (out / name).exists()]
     if foreign:
         raise GansmithError(f"{out} holds a {foreign[0]} that no export wrote; give another folder with --out")
     if not out.absolute().parent.is_dir():
         raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to make {out.name} in; make it first")
     require_writable(out)
-    return earlier
 
 
 def _earlier_formats(path: Path) -> dict[str, Any]:

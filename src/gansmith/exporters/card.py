@@ -86,9 +86,9 @@ def _class_names(model: Model) -> list[str]:
 
 def _conditioning(model: Model) -> str:
     count, each = len(model.conditioning), model.conditioning.ids_per_class
-    if count == 1:
-        return "Trained without labels."
     if not model.conditioning.has_labels:
+        if count == 1:
+            return "Trained without labels."
         return f"Trained without labels, conditioned on {count:,} k-means clusters of the training images."
     known = len(model.conditioning.known_labels)
     return f"Trained with {known} {'label' if known == 1 else 'labels'}" + (

@@ -11,6 +11,8 @@ from gansmith.models import model_metadata
 from gansmith.sampling import Model
 from gansmith.signature import as_exported
 
+IR_VERSION = 8  # of opset 18; torch writes a newer one, of which nothing is used, and ONNX Runtime 1.14 to 1.17 refuse
+
 
 def to_onnx(model: Model, path: Path) -> float:
     """Write `path` with the suffix .onnx and return the largest pixel difference of what ONNX Runtime computes from it.
@@ -28,6 +30,7 @@ def to_onnx(model: Model, path: Path) -> float:
     texts = facts(model)
     for key, value in {**texts, "gansmith": json.dumps(model_metadata(model))}.items():
         proto.metadata_props.add(key=key, value=value)
+    proto.ir_version = IR_VERSION
     del proto.graph.value_info[:]
     for node in proto.graph.node:
         del node.metadata_props[:]  # paths of source files

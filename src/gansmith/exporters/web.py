@@ -89,20 +89,22 @@ def page_facts(model: Model) -> dict[str, object]:
     extra = exported.config.latent_dim - config.latent_dim  # the number that chooses a cluster moves with no direction
     labels = conditioning.known_labels.tolist() if conditioning.has_labels else []
     official = OFFICIAL[config.data].class_names if config.data in OFFICIAL and labels else ()
-    names = list(model.class_names or official) or [str(label) for label in range(len(conditioning)) if labels]
+    official = official if len(official) > max(labels, default=0) else ()
+    names = list(model.class_names or official)
+    names += [str(label) for label in range(len(names), max(labels, default=-1) + 1)]
     is_writing = model.spec.channels == 1 or model.class_names or official  # not numbers for want of names
     characters = {names[label]: label for label in labels if len(names[label]) == 1 and is_writing}
     digits = [digit for digit in "2026" if digit in characters]
     return {
         "title": f"{config.data} generator",
         "about": f"Images of {model.spec.size} x {model.spec.size} pixels, drawn by a generator that was trained on "
-        f"{config.data} (recipe {config.recipe}, {config.images:,} images).",
+        f"{config.data} by the recipe {config.recipe}.",
         "size": model.spec.size,
         "channels": model.spec.channels,
         "latent_dim": exported.config.latent_dim,
         "distribution": exported.config.latent_distribution,
         "in_latents": conditioning.in_latents,
-        "has_truncation": config.latent_distribution != "sphere",
+        "has_truncation": config.latent_distribution != "sphere" and not hasattr(model.network, "truncate"),
         "has_labels": bool(labels),
         "labels": labels,
         "names": names,

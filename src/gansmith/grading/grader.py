@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gansmith.data.image_files import read_array
 from gansmith.data.images import Images
-from gansmith.errors import DataError, GansmithError
+from gansmith.errors import DataError, GansmithError, reason_of
 from gansmith.evaluation import in_form_of, load_real
 from gansmith.grading.handins import GRID, copy_handin, find_handins, given_out, missing_files, own_work
 from gansmith.grading.measures import (
@@ -39,6 +39,7 @@ from gansmith.metrics.classes import CONFIDENT
 from gansmith.metrics.evaluators import find_evaluators, knows_classes
 from gansmith.metrics.features import Evaluator
 from gansmith.metrics.protocol import Real, evaluate_samples
+from gansmith.workers import cores
 
 # Share of samples that no other one equals. Images of generators that collapsed still differ in some pixel; of 2,000
 # that are looked up among 10,000 stored ones, .82 are unlike the others.
@@ -100,6 +101,7 @@ class Place:
         work: a temporary folder, with a folder for each hand-in.
         stop: set when grading is interrupted.
         given: SHA-256 of files that the course gave out.
+        jobs: hand-ins that run at once.
     """
 
     folder: Path
@@ -107,11 +109,13 @@ class Place:
     sandbox: str
     stop: threading.Event
     given: frozenset[str]
+    jobs: int = 1
 
-    @property
-    def hidden(self) -> tuple[Path, Path]:
-        """Folders of which a hand-in sees nothing but its own part."""
-        return self.work, self.folder
+    def bounds(self) -> dict[str, Any]:
+        """Return what `run_bounded` takes; of both folders each hand-in sees its own part."""
+        return {
+            "sandbox": self.sandbox, "hidden": (self.work, self.folder), "stop": self.stop, "jobs": self.jobs,
+        }  # fmt: skip
 
 
 def grade_handins(
@@ -131,9 +135,9 @@ def grade_handins(
     networks = find_evaluators(real.train)
     ran: dict[str, Ran] = {}
     stop = threading.Event()
-    with TemporaryDirectory(prefix="gansmith-grade-", ignore_cleanup_errors=True) as temporary:
+    with _temporary_folder() as temporary:
         Path(temporary).chmod(0o711)  # where hand-ins run as another user, they must reach their folders
-        place = Place(folder.resolve(), Path(temporary).resolve(), sandbox, stop, given_out(folder.resolve()))
+        place = Place(folder.resolve(), Path(temporary).resolve(), sandbox, stop, given_out(folder.resolve()), jobs)
         with ThreadPoolExecutor(jobs) as pool:
             waiting = {
                 pool.submit(run_handin, name, path, place.work / str(k), place, settings, real.train): name
@@ -153,6 +157,27 @@ def grade_handins(
     return measure(ordered, settings, real, networks), ordered
 
 
+def room_for_jobs(settings: Settings) -> int:
+    """Return how many hand-ins may run at once: one on each core, if all may take the memory that is allowed."""
+    import psutil
+
+    fitting = psutil.virtual_memory().available // (settings.memory_mb << 20)
+    return max(1, min(cores(), int(fitting)))
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """Give a folder that is removed at the end, with all that can be of what hand-ins have left in it."""
+    temporary = TemporaryDirectory(prefix="gansmith-grade-", ignore_cleanup_errors=True)
+    try:
+        yield temporary.name
+    finally:
+        try:
+            temporary.cleanup()
+        except RecursionError:  # folders in folders, more than the library goes down
+            logger.warning("%s holds folders too deep to be removed; remove it by hand", temporary.name)
+
+
 def _refuse_missing_keras(handins: Mapping[str, Path]) -> None:
     """Raise GansmithError where a folder has Keras files, and Keras is not installed."""
     if find_spec("keras") is None:
@@ -166,6 +191,15 @@ def _refuse_missing_keras(handins: Mapping[str, Path]) -> None:
 def run_handin(name: str, source: Path, work: Path, place: Place, settings: Settings, train: Images) -> Ran:
     """Copy a hand-in, generate images with its generator, and run its evaluation.py, each in a process of its own."""
     ran = Ran(name)
+    try:
+        return _run_handin(ran, source, work, place, settings, train)
+    except Exception as error:  # whatever it has made of its files: the others are graded
+        logger.exception("%s cannot be graded", name)
+        ran.error = f"it cannot be graded ({reason_of(error)})"
+        return ran
+
+
+def _run_handin(ran: Ran, source: Path, work: Path, place: Place, settings: Settings, train: Images) -> Ran:
     original = work / "original"
     work.mkdir()
     try:
@@ -202,7 +236,7 @@ def _run_script(ran: Ran, original: Path, work: Path, place: Place, settings: Se
     while old := _picture_in(folder):
         old.unlink()  # it must be drawn, not be there
     words = ["run", str(folder)]
-    ran.script = run_bounded(words, work, settings, sandbox=place.sandbox, hidden=place.hidden, stop=place.stop)
+    ran.script = run_bounded(words, work, settings, **place.bounds())
     picture = None if ran.script.ended else _picture_in(folder)
     ran.shown = None if picture is None else tiles_of(picture, size)
 
@@ -220,7 +254,7 @@ def _draw(ran: Ran, original: Path, work: Path, place: Place, settings: Settings
     out.mkdir()
     seeds = [seed for seed in COMMON_SEEDS if seed != settings.seed]
     words = ["draw", str(folder), str(out), str(settings.samples), str(settings.seed), *map(str, seeds)]
-    ran.draw = run_bounded(words, work, settings, sandbox=place.sandbox, hidden=place.hidden, stop=place.stop)
+    ran.draw = run_bounded(words, work, settings, **place.bounds())
     if ran.draw.ended == "out of time":
         with contextlib.suppress(DataError, OSError):  # the grid comes first, and may have been done
             ran.grid = read_images(out / "grid.npy", TILES)
@@ -248,7 +282,8 @@ def read_images(path: Path, count: int) -> Tensor:
     with path.open("rb") as file:
         array = read_array(file, path.name)
     shape = array.shape
-    if array.dtype != "uint8" or len(shape) != 4 or shape[0] != count or shape[1] not in (1, 3) or shape[2] != shape[3]:
+    is_square = len(shape) == 4 and shape[2] == shape[3] > 0
+    if array.dtype != "uint8" or not is_square or shape[0] != count or shape[1] not in (1, 3):
         raise DataError(f"{path.name} holds {array.dtype} {shape}, and not {count} square images")
     return torch.from_numpy(array.copy())
 

@@ -21,6 +21,7 @@ WORK = (SCRIPT, *GENERATOR_FILES)  # one of them at least lies at the top of a h
 # Names that are looked for: a hand-in may write them in upper case.
 NAMES = (*WORK, "generator.hdf5", "generator.weights.h5", "generator_weights.h5", GRID)
 MAX_DEPTH = 20  # of folders and archives one inside the other
+MAX_FOLDERS = 100  # one inside the other, around a file
 IGNORED = ("__MACOSX", "__pycache__", ".git", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db", "desktop.ini")
 # Files that two students cannot have written alike by chance; code, data and sheets of the course are not among them.
 OWN_WORK = (
@@ -214,6 +215,8 @@ def _write(files: Iterable[tuple[str, Path | bytes]], target: Path, room: _Room)
     """Write files by their names relative to the target; DataError where they are too many or too large."""
     for name, content in files:
         room.take(len(content) if isinstance(content, bytes) else content.stat().st_size)
+        if name.count("/") > MAX_FOLDERS:
+            raise DataError(f"its file {name[:80]!r} lies in more than {MAX_FOLDERS} folders")
         path = target / name
         if not path.resolve().is_relative_to(target.resolve()):
             raise DataError(f"its file {name[:80]!r} leads out of it")

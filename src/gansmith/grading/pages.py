@@ -108,6 +108,9 @@ def write_pages(
     about = f"Each hand-in ran in the sandbox {sandbox}: {MEANING[sandbox]}."
     write_text(out / "results.md", _markdown(settings.title, about, header, cells))
     pages = page_names([row["name"] for row in rows])
+    for old in (out / "students").glob("*.html"):  # of an earlier table, with other students
+        if old.name not in pages.values():
+            old.unlink()
     for row, one in zip(rows, ran, strict=True):
         facts = {"row": row, "notes": notes_of(row), "pictures": _pictures(one), "outputs": _outputs(row)}
         write_bytes(out / "students" / pages[row["name"]], _render("student", settings=settings, about=about, **facts))

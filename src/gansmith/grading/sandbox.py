@@ -19,6 +19,7 @@ root, and watching alone is too slow for a program that does nothing but start i
 import contextlib
 import functools
 import json
+import math
 import os
 import re
 import shutil
@@ -245,6 +246,7 @@ def run_bounded(
     sandbox: str,
     hidden: Sequence[Path] = (),
     stop: threading.Event | None = None,
+    jobs: int = 1,
 ) -> Outcome:
     """Run the worker with these words, and wait until it and all it started have ended.
 
@@ -252,11 +254,12 @@ def run_bounded(
         work: the one folder it may write in; what it prints goes to the file beside it.
         hidden: folders of which it must see no more than `work`: that of all hand-ins, that in which they run.
         stop: ends it when it is set.
+        jobs: hand-ins that run at once, whose threads may count together.
     """
     bounds = {
         "seconds": settings.seconds,
         "memory_mb": settings.memory_mb,
-        "threads": _threads_of(user_of(work)) + THREADS * settings.processes,
+        "threads": _threads_of(user_of(work)) + THREADS * settings.processes * jobs,
         "disk_mb": settings.disk_mb,
     }
     command = [sys.executable, "-P", "-m", "gansmith.grading.worker", json.dumps(bounds), *words]
@@ -407,7 +410,7 @@ def _memory(process: Any) -> int:
 
 def _is_over(folder: Path, most: int, processes: Sequence[Any]) -> bool:
     """Return whether the files in a folder, and those removed that processes keep open, take too many bytes."""
-    total, count = _removed_bytes(folder, processes), 0
+    total, count = float(_removed_bytes(folder, processes)), 0
     for size in _sizes(folder):
         total, count = total + size, count + 1
         if total > most or count > MAX_FILES:
@@ -433,11 +436,22 @@ def _stat_of(path: str) -> os.stat_result | None:
     return None
 
 
-def _sizes(folder: Path) -> Iterator[int]:
-    for root, _, names in os.walk(folder):
-        for name in names:
+def _sizes(folder: Path) -> Iterator[float]:
+    """Yield the size of every file in a folder; infinite for a folder that has been closed, which may hold anything."""
+    folders = [str(folder)]
+    while folders:
+        try:
+            entries = list(os.scandir(folders.pop()))
+        except PermissionError:
+            yield math.inf
+            continue
+        except OSError:  # removed meanwhile
+            continue
+        for entry in entries:
             with contextlib.suppress(OSError):
-                yield os.lstat(os.path.join(root, name)).st_size
+                yield entry.stat(follow_symlinks=False).st_size
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
 
 
 def _end(process: "subprocess.Popen[bytes]", work: Path) -> None:

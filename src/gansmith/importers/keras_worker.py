@@ -22,7 +22,7 @@ from gansmith.errors import DataError
 from gansmith.importers import forms, keras_files
 from gansmith.importers.worker import serve
 
-MAX_NUMBERS = 1 << 20  # in the output of a layer for one image
+MAX_NUMBERS = 1 << 22  # in the output of a layer for one image
 SHAPE_LAYERS = ("Reshape", "Permute", "Flatten", "Cropping2D")  # they move pixels and do not change them
 
 

@@ -25,7 +25,7 @@ from gansmith.importers import forms
 from gansmith.importers.worker import serve
 
 MAX_BYTES = 1 << 27
-MAX_NUMBERS = 1 << 20  # in any value of the graph, for one image
+MAX_NUMBERS = 1 << 22  # in any value of the graph, for one image
 BATCH = 64  # images for one run, and for which shapes are inferred
 
 # Arithmetic alone: no loops, branches, random numbers, functions or operators of other domains.

@@ -310,6 +310,8 @@ def dropout(probability: float) -> list[nn.Module]:
 def initialise(network: nn.Module, scheme: str) -> None:
     """Initialise the weights of all linear layers, convolutions and embeddings again, with zero biases.
 
+    A layer with `keeps_bias` keeps the one that its architecture gives it.
+
     normal: N(0, 0.02), arXiv:1511.06434, section 4. glorot: uniform, the default of Keras, with embeddings between
     -0.05 and 0.05. he: arXiv:1502.01852, eq. 10. orthogonal: arXiv:1312.6120. "default" changes nothing.
     """
@@ -328,7 +330,7 @@ def initialise(network: nn.Module, scheme: str) -> None:
             draw[scheme](layer.weight)
             if isinstance(layer, SlowLinear):
                 layer.divide_weights()
-            if layer.bias is not None:
+            if layer.bias is not None and not getattr(layer, "keeps_bias", False):
                 nn.init.zeros_(layer.bias)
 
 

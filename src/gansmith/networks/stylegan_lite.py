@@ -121,6 +121,12 @@ class Generator(nn.Module):
         self.truncation = strength
 
 
+class _Style(nn.Linear):
+    """The factors of a modulated convolution's inputs, which begin around one under any `weight_init`."""
+
+    keeps_bias = True
+
+
 class Modulated(nn.Module):
     """A modulated convolution, with or without demodulation. Source: arXiv:1912.04958, eq. 1 and 3.
 
@@ -130,7 +136,7 @@ class Modulated(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, style_dim: int, *, kernel_size: int, demodulates: bool) -> None:
         super().__init__()
-        self.style = nn.Linear(style_dim, inputs)
+        self.style = _Style(style_dim, inputs)
         nn.init.normal_(self.style.weight, std=style_dim**-0.5)
         nn.init.ones_(self.style.bias)
         self.convolution = nn.Conv2d(inputs, outputs, kernel_size=kernel_size, padding=kernel_size // 2, bias=False)

@@ -3,6 +3,7 @@
 They are GIF or WebP by Pillow, or MP4 with the extra `video`.
 """
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,19 +18,26 @@ from gansmith.runs import RunDirectory
 
 FRAME_MS, HOLD_MS = 200, 2_000  # each frame; the last one, so that the result stays in view
 _CAPTION_PX = 22
+MAX_FRAMES, MAX_PX = 500, 2_400  # that a film holds, and the width of a frame: all are in memory at once
+_MAX_EQUAL_MS = 600_000  # of equal frames of a GIF together, which counts their time in 16 bits
 
 
 def film_frames(run: RunDirectory) -> list[Image.Image]:
-    """Return one frame for each grid the run saved, oldest first, with a caption and a bar of the images seen.
+    """Return a frame for each grid the run saved, oldest first, with a caption and a bar of the images seen.
+
+    Of more than MAX_FRAMES grids some are left out, and large ones are reduced.
 
     Raises NotFoundError where the run saved none.
     """
     grids = run.grids()
+    step = math.ceil(len(grids) / MAX_FRAMES)  # of very many those evenly apart, the newest among them
+    grids = grids[(len(grids) - 1) % step :: step] if grids else grids
     if not grids:
         raise NotFoundError(f"{run.directory} has no pictures in samples/ yet; let it train longer")
     frames = []
     for images_seen, path in grids:
         grid = enlarge(open_picture(path).convert("RGB"))
+        grid.thumbnail((MAX_PX, MAX_PX), Image.Resampling.BOX)
         frame = Image.new("RGB", (grid.width, grid.height + _CAPTION_PX))
         frame.paste(grid)
         draw = ImageDraw.Draw(frame)
@@ -55,8 +63,21 @@ def write_film(frames: Sequence[Image.Image], path: Path, *, frame_ms: int = FRA
 
 def _write_gif(frames: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
     # Pillow gives equal neighbours one frame of their summed time, which looks the same.
+    frames = _told_apart(frames, durations)
     first, *rest = (frame.convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames)
     first.save(path, save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
+
+
+def _told_apart(frames: Sequence[Image.Image], durations: Sequence[int]) -> list[Image.Image]:
+    """Return the frames with another pixel in the corner where so many before are equal that their sum is too long."""
+    found, total = list(frames[:1]), durations[0]
+    for frame, before, duration in zip(frames[1:], frames, durations[1:], strict=False):
+        total = total + duration if frame.tobytes() == before.tobytes() else duration
+        if total > _MAX_EQUAL_MS:
+            frame, total = frame.copy(), duration
+            frame.putpixel((0, 0), (1, 1, 1) if found[-1].getpixel((0, 0)) == (0, 0, 0) else (0, 0, 0))
+        found.append(frame)
+    return found
 
 
 def _write_webp(frames: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:

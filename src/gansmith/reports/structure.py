@@ -34,7 +34,7 @@ def _recorded_spec(run: RunDirectory) -> ImageSpec:
 def draw_structure(layers: list[dict[str, Any]]) -> bytes:
     """Return a PNG with one block for each layer that has weights or changes the shape, in the order they run.
 
-    A block is as high as its feature map is wide in pixels, and wider the more channels it has.
+    A block is as high as its feature map is wide, and wider the more channels it has.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -46,10 +46,11 @@ def draw_structure(layers: list[dict[str, Any]]) -> bytes:
     axes = figure.add_axes((0.01, 0.0, 0.98, 1.0))
     axes.set_axis_off()
     x = 0.0
+    scale = min(1.0, 32 / max((layer["shape"][-1] for layer in blocks if len(layer["shape"]) == 3), default=32))
     for layer in blocks:
         channels, side = (layer["shape"][0], layer["shape"][-1]) if len(layer["shape"]) == 3 else (1, 1)
         units = math.prod(layer["shape"]) if len(layer["shape"]) < 3 else channels
-        width, height = 0.35 + 0.12 * math.log2(1 + units), max(side, 2)
+        width, height = 0.35 + 0.12 * math.log2(1 + units), max(side * scale, 2)
         axes.add_patch(Rectangle((x, -height / 2), width, height, facecolor=_FACE, edgecolor=_EDGE, alpha=0.8))
         size = f"{side}x{side}x{channels}" if len(layer["shape"]) == 3 else f"{units}"
         axes.text(x + width / 2, -17, f"{layer['kind']}\n{size}", ha="right", va="top", rotation=35, fontsize=6)

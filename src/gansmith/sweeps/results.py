@@ -83,9 +83,10 @@ def _first_value(sign: float, trial: Any) -> float:
 
 
 def saved_share(rows: Sequence[Row]) -> float:
-    """Return the share of all trials' length that pruning left out."""
+    """Return the share of all trials' length that pruning left out; a trial that stopped early by itself is whole."""
     ended = [row for row in rows if row["state"] in ("finished", "pruned")]
-    return sum(1 - (row["share"] or 0.0) for row in ended) / len(ended) if ended else 0.0
+    left = sum(1 - (row["share"] or 0.0) for row in ended if row["state"] == "pruned")
+    return left / len(ended) if ended else 0.0
 
 
 def write_recipe(folder: Path, out: Path, row: Row, settings: Mapping[str, Any]) -> None:

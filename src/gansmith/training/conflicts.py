@@ -11,7 +11,7 @@ from gansmith.config import FIELDS, Config
 from gansmith.errors import ConfigError
 from gansmith.networks.autoencoder import ReconstructionError
 from gansmith.processes import count
-from gansmith.training.losses import OBJECTIVES, Objective
+from gansmith.training.losses import OBJECTIVES, Objective, guessing_loss
 from gansmith.training.step import has_batch_norm
 
 
@@ -42,11 +42,8 @@ NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "began_gamma": (lambda c: OBJECTIVES[c.objective].is_balanced, "--objective boundary-equilibrium"),
     "random_labels": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.3"),
     "g_targets": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.1"),
-    "penalty_start_factor": (
-        lambda c: gradient_penalties(c) and not c.d_loss_target,
-        f"{_A_PENALTY} and --d-loss-target 0",
-    ),
-    "burn_in": (_has_burn_in, "something that changes over it, such as --lr-start-factor 0.1"),
+    "penalty_start_factor": (gradient_penalties, _A_PENALTY),
+    "burn_in": (_has_burn_in, "something that changes over it, such as --lr-start-factor 4"),
     "penalty_every": (gradient_penalties, _A_PENALTY),
     "d_loss_target": (gradient_penalties, _A_PENALTY),
     "instance_noise": (lambda c: c.instance_noise_until, "--instance-noise-until 0.5"),
@@ -147,6 +144,18 @@ def _bound_without_floor(config: Config, objective: Objective, D: nn.Module) -> 
     return None
 
 
+def _target_beyond_guessing(config: Config, objective: Objective, D: nn.Module) -> str | None:
+    reason = "" if config.is_from_recipe("d_loss_target") else vain_target(config)
+    return f"d_loss_target is {config.d_loss_target:g}, and {reason}; choose less, or 0" if reason else None
+
+
+def vain_target(config: Config) -> str:
+    """Return why D's loss cannot be held at its target, and penalties would grow without end; "" where it can be."""
+    guessing = guessing_loss(config) if config.d_loss_target else 0.0
+    is_vain = config.d_loss_target >= guessing > 0
+    return f"under the {config.objective} objective D's loss is {guessing:.3g} where it guesses" if is_vain else ""
+
+
 def _began_and_autoencoder(config: Config, objective: Objective, D: nn.Module) -> str | None:
     if objective.is_balanced == any(isinstance(layer, ReconstructionError) for layer in D.modules()):
         return None
@@ -220,6 +229,7 @@ CONFLICTS: tuple[Conflict, ...] = (
     _penalty_under_batch_norm,
     _unbounded_loss,
     _bound_without_floor,
+    _target_beyond_guessing,
     _began_and_autoencoder,
     _classes_without_classifier,
     _class_loss_without_classifier,

@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
-
 from gansmith.config import Config
-from gansmith.training.losses import OBJECTIVES
+from gansmith.training.losses import OBJECTIVES, guessing_loss
 
 Row = Mapping[str, Any]
 Condition = tuple[str, Callable[[Any], bool]]  # a field, and whether a value of it leaves a remedy to be tried
@@ -108,7 +106,7 @@ def _not_finite(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> s
 
 
 def _diverged(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
-    limit = 20.0 if _guessing_loss(config) else 1_000.0
+    limit = 20.0 if guessing_loss(config) else 1_000.0
     for name in ("d_loss", "g_loss"):
         found = _median_if_all(_recent(rows, config, name), lambda value: abs(value) > limit)
         if found is not None:
@@ -140,7 +138,7 @@ def _missing_classes(rows: Sequence[Row], scores: Sequence[Row], config: Config)
 
 
 def _discriminator_wins(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
-    guessing = _guessing_loss(config)
+    guessing = guessing_loss(config)
     found = _median_if_all(_recent(rows, config, "d_loss"), lambda value: abs(value) < 0.02 * guessing)
     if found is not None:
         return f"d_loss has stayed at {found:.3f}, where guessing gives {guessing:.2f},"
@@ -154,17 +152,9 @@ def _discriminator_wins(rows: Sequence[Row], scores: Sequence[Row], config: Conf
 
 
 def _generator_wins(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
-    guessing = _guessing_loss(config)
+    guessing = guessing_loss(config)
     found = _median_if_all(_recent(rows, config, "d_loss"), lambda value: value > 0.995 * guessing > 0)
     return None if found is None else f"d_loss has stayed at {found:.3f}, what guessing gives or more,"
-
-
-def _guessing_loss(config: Config) -> float:
-    """Return D's loss where it rates every image the same; 0 where losses have no scale, or are another program's."""
-    if config.objective not in OBJECTIVES:
-        return 0.0
-    same = (torch.full((2,), logit) for logit in (0.0, 0.5))  # least squares are smallest at 0.5
-    return min(OBJECTIVES[config.objective].d_loss(logits, logits).item() for logits in same)
 
 
 def _vanishing_gradient(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:

@@ -20,7 +20,7 @@ from gansmith.networks import build_networks
 from gansmith.recipes import ADAM, IN_COLOR, LONG_IN_COLOR, MIRRORED, WITHOUT_LABELS_IN_COLOR
 from gansmith.training.augment import mirror_accuracy
 from gansmith.training.calibration import output_layer
-from gansmith.training.conflicts import NEEDS
+from gansmith.training.conflicts import NEEDS, vain_target
 from gansmith.training.machine import find_device
 from gansmith.training.techniques import build_techniques
 
@@ -123,7 +123,15 @@ def load_training_data(
         raise DataError(f"{whole.source} holds images of {height} x {width} pixels; square ones are needed")
     if reason := train.why_untrainable():
         raise DataError(reason)
-    config = fit_to_images(choose_kind(config, train), train)
+    config = choose_kind(config, train)
+    if config.is_from_recipe("d_loss_target") and vain_target(config):
+        config = config.replace(d_loss_target=0.0)
+    config = fit_to_images(config, train if config.conditioning == "labels" else train.without_labels())
+    if config.early_stopping and (validation is None or len(validation) < 2) and not config.use_all_training_images:
+        raise ConfigError(
+            f"early_stopping watches the validation FD ratio, and of {len(train):,} images too few are held out; omit "
+            "it, or give more"
+        )
     if config.mirror and isinstance(train.pixels, OnDisk):
         raise ConfigError("mirror needs images in memory, and so many stay on disk; set it to false")
     mirrored = train.with_mirror_images() if config.mirror else None
@@ -135,7 +143,7 @@ def load_training_data(
     build_techniques(config, D)  # refuses what cannot be built before anything is written
     if config.calibrate_output:
         output_layer(G, train.spec.channels)
-    notices = _changes(asked, config, len(y), train.spec)
+    notices = _changes(asked, config, mirrored or train)
     return config, TrainingData(train, validation, y, conditioning, whole.sha256, notices, train_split, mirrored)
 
 
@@ -244,15 +252,17 @@ def group_size(asked: int, batch_size: int) -> int:
     return min(divisors, key=lambda size: (abs(size - asked), size)) if asked else 0
 
 
-def _changes(asked: Config, config: Config, images: int, spec: ImageSpec) -> tuple[str, ...]:
+def _changes(asked: Config, config: Config, shown: Images) -> tuple[str, ...]:
     """Return a sentence for each number that the data changed."""
+    images, spec = len(shown), shown.spec
+    rarest = images if shown.labels is None else int(shown.labels.unique(return_counts=True)[1].min())
     why_adam = "the images are in color" if spec.channels > 1 else "the images are few"
     reasons = {
         "clusters": f"each cluster needs at least 24 of the {images:,} images",
-        "clusters_per_class": f"each cluster needs at least 24 of the {images:,} images",
+        "clusters_per_class": f"each cluster needs at least 24 images, and the rarest class has {rarest:,}",
         "minibatch_stddev": f"groups must divide the batch of {config.batch_size}",
         "d_steps": "the images are in color",
-        "d_loss_target": "the images are in color",
+        "d_loss_target": vain_target(asked) or "the images are in color",
         "g_class_loss": "the images are in color",
         "mirror": "the images are in color and look the same in a mirror, and no labels are used",
         "d_rotation_loss": "the images are in color, and no labels are used",

@@ -122,7 +122,7 @@ def advance(state: State) -> None:
     """Train on one more batch."""
     config, length = state.config, state.config.schedule_length
     progress = progress_at(state.images_seen, length, config.planned_images or length)
-    progress = min(progress, 1.0 - config.batch_size / length)
+    progress = max(0.0, min(progress, 1.0 - config.batch_size / length))
     set_learning_rates(state.networks, config, progress, factor=ROLLBACK_FACTOR ** len(state.rollbacks))
     renew_bases(state.networks, state.images_seen // config.batch_size)
     techniques = replace(state.techniques, reads=state.techniques.reads or state.images_seen < state.checked_until)

@@ -120,7 +120,7 @@ def add_instance_noise(images: Tensor, batch: Batch, *, start: float, until: flo
 def replay(share: float, buffers: Buffers, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return generated images for D, a share of them from the replay buffer, and their class ids.
 
-    Old images keep D from forgetting what G drew before. The share of the batch (rounded down) that they replace takes
+    Old images keep D from forgetting what G drew before. The share of the batch (at least one) that they replace takes
     their places in the buffer; until the buffer is full, each batch is only added to it.
     Source: Shrivastava et al., arXiv:1612.07828, section 2.3, where the share is a half.
     """
@@ -131,7 +131,7 @@ def replay(share: float, buffers: Buffers, fake: Tensor, batch: Batch) -> tuple[
         images[filled : filled + added], ids[filled : filled + added] = all_fake[:added], all_y[:added]
         buffers["replay_filled"] += added
         return fake, batch.fake_y
-    swapped = min(int(share * len(all_fake)), len(images))
+    swapped = min(max(1, round(share * len(all_fake))), len(images))
     places = to_device(torch.randperm(len(images), generator=batch.rng)[:swapped], images.device)
     old, old_ids = images[places], ids[places]
     images[places], ids[places] = all_fake[:swapped], all_y[:swapped]

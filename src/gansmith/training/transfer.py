@@ -155,7 +155,9 @@ def take_weights(
     others = build_networks(_with_another_id(config), replace(data.spec, num_classes=data.spec.num_classes + 1))
     ids = matching_ids(source, config, data)
     each, old_each = config.ids_per_class, source.model.config.ids_per_class
-    by_row = ids, sorted({(new // each, old // old_each) for new, old in ids})
+    of_labels = sorted({(new // each, old // old_each) for new, old in ids})
+    sizes = len(data.conditioning.frequencies), len(source.model.conditioning.frequencies)
+    by_row = {sizes: ids, (data.spec.num_classes, source.model.spec.num_classes): of_labels}
     on_ids = _on_class_ids(G, others[0])
     found = _fitting(source.model.network.state_dict(), G.state_dict(), on_ids, by_row)
     if (share := _share(found, G, on_ids)) < MIN_SHARE:
@@ -216,26 +218,25 @@ def _names(class_names: Sequence[str], count: int) -> list[str]:
 
 
 def _fitting(
-    stored: Mapping[str, Tensor], new: Mapping[str, Tensor], on_ids: set[str], by_row: Sequence[Sequence[Pair]]
+    stored: Mapping[str, Tensor], new: Mapping[str, Tensor], on_ids: set[str], by_row: Mapping[Pair, Sequence[Pair]]
 ) -> dict[str, Tensor]:
-    """Return what fits of the stored tensors: those of the same shape, and the rows of matching class ids or labels."""
+    """Return what fits of the stored tensors: those of the same shape, and the rows of matching class ids or labels.
+
+    Args:
+        by_row: the pairs of matching rows of tensors with so many, new and stored.
+    """
     found = {}
     for name in new.keys() & stored.keys():
         value, old = new[name].cpu(), stored[name].to(new[name].dtype)  # as stored ones are
         if name in on_ids:
-            pairs = next((pairs for pairs in by_row if _fit(pairs, len(value), len(old))), None)
-            if pairs is None or old.shape[1:] != value.shape[1:]:
+            pairs = by_row.get((len(value), len(old)), ())
+            if not pairs or old.shape[1:] != value.shape[1:]:
                 continue
             rows, old_rows = torch.tensor(pairs).T
             found[name] = value.index_copy(0, rows, old[old_rows])
         elif old.shape == value.shape:
             found[name] = old
     return found
-
-
-def _fit(pairs: Sequence[Pair], rows: int, old_rows: int) -> bool:
-    """Return whether there are pairs of rows, all within tensors of so many."""
-    return bool(pairs) and all(row < rows and old_row < old_rows for row, old_row in pairs)
 
 
 def _share(found: Mapping[str, Tensor], network: nn.Module, on_ids: set[str]) -> float:

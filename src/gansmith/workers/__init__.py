@@ -30,11 +30,15 @@ class Ended:
 
 
 class Interrupted(Exception):
-    """Training was stopped by a signal; `code` is what to exit with."""
+    """Training was stopped; `code` is what to exit with, and `reason` why, where it was not by a signal to all."""
 
-    def __init__(self, code: int) -> None:
+    def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(f"stopped with exit code {code}")
-        self.code = code
+        self.code, self.reason = code, reason
+
+    def in_words(self) -> str:
+        """Return that it was stopped, and why where this is known."""
+        return f"stopped ({self.reason})" if self.reason else "stopped"
 
 
 class Pool(Protocol):
@@ -97,13 +101,13 @@ def open_pool(workers: int | None = None, ray: str | None = None, *, gpus: float
         if gpus:
             raise ConfigError("gpus is what each task needs on a Ray cluster; give --ray too, or omit --gpus")
         workers = workers or 1
-        return LocalPool(workers, threads=threads or (0 if workers == 1 else max(1, _cores() // workers)))
+        return LocalPool(workers, threads=threads or (0 if workers == 1 else max(1, cores() // workers)))
     from gansmith.workers.ray_cluster import RayPool
 
     return RayPool(ray, workers=workers, threads=threads or 1, gpus=gpus)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

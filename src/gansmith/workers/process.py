@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from gansmith.config import FIELDS, RESERVED_VARIABLES
 from gansmith.errors import GansmithError
 from gansmith.runs import holds_run, is_locked, open_run
 
@@ -31,6 +32,15 @@ _CHILD = (
     "from gansmith.cli import main; main()"
 )
 PROGRAM = "GANSMITH_PROGRAM"  # environment variable: the file that stands for the command
+
+
+def _is_left_out(name: str) -> bool:
+    """Whether an environment variable is not for a training: of torchrun, or a choice, which its words give in full."""
+    field = FIELDS.get(name.removeprefix("GANSMITH_").lower())
+    if _OF_TORCHRUN.fullmatch(name):
+        return True
+    is_ours = name.startswith("GANSMITH_") and name not in RESERVED_VARIABLES
+    return is_ours and field is not None and not field.metadata["is_circumstance"]
 
 
 def own_program() -> Path | None:
@@ -140,8 +150,7 @@ class TrainingProcess:
         unpack(packed, self.directory)
 
     def _start(self) -> None:
-        kept = {name: value for name, value in os.environ.items() if not _OF_TORCHRUN.fullmatch(name)}
-        environment = with_own_program(kept)
+        environment = with_own_program({name: value for name, value in os.environ.items() if not _is_left_out(name)})
         if self.threads:
             environment["OMP_NUM_THREADS"] = str(self.threads)
         output: IO[bytes] | int = STANDARD_ERROR

@@ -125,6 +125,7 @@ async function refresh() {
   const label = labelOf(state.seed, state.place);
   const large = await draw(chosen, [label]);
   if (mine !== wanted) return;
+  $("status").hidden = true;
   paint($("large"), large, { scale: Math.max(1, Math.floor(336 / facts.size)) });
   const what = facts.has_labels ? `class ${nameOf(label)}, ` : "";
   $("caption").textContent = `${what}seed ${state.seed}, sample ${state.place + 1}`;
@@ -167,8 +168,10 @@ function remember() {
   if (state.truncation !== 1) parts.set("variety", state.truncation);
   if (state.steps.some((step) => step)) parts.set("directions", state.steps.join(","));
   if (state.text) parts.set("text", state.text);
-  history.replaceState(null, "", `#${parts}`);
+  clearTimeout(writing); // browsers allow a hundred changes in half a minute, and a slider makes more
+  writing = setTimeout(() => history.replaceState(null, "", `#${parts}`), 350);
 }
+let writing = 0;
 
 function recall() {
   const parts = new URLSearchParams(location.hash.slice(1));
