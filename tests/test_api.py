@@ -29,6 +29,7 @@ from conftest import assert_same_run
 from process_state import assert_unchanged, state_of_this_process
 
 import gansmith as gs
+from gansmith import planning
 from gansmith.errors import ConfigError, DataError, NotFoundError, RunError
 from gansmith.runs import locked
 
@@ -486,6 +487,20 @@ def test_a_run_that_was_planned_by_minutes_goes_on_for_less_than_half_of_its_pla
 
 
 @pytest.mark.slow
+def test_going_on_beyond_a_decay_says_that_little_changes(tiny, run_training):
+    for recipe, choices, said in (
+        ("default", {}, "beyond 256 images learning rates stay at 0.063 of those at first"),
+        ("default", {"lr_decay": "step", "lr_decay_factor": 0.5}, "stay at 0.5 of those at first"),
+        ("mlp-small", {}, ""),
+    ):
+        run = run_training(tiny(recipe, images=256, batch_size=8, **choices), f"{recipe}-{len(choices)}")
+        for images, expected in ((256, ""), (320, said)):
+            notices = [
+                words for words in planning.plan_resume(run, images=images).notices if "learning rates stay" in words
+            ]
+            assert len(notices) == bool(expected) and expected in "".join(notices)
+
+
 def test_a_run_on_images_in_memory_resumes_with_them_alone(digits):
     images = gs.Images(*digits)
     options = {**SMALL, "images": 640, "save_every": 320, "label_smoothing": 0.1, "seed": 1}

@@ -417,8 +417,7 @@ def test_a_signal_saves_and_leaves(digit_dir, tmp_path, number, code):
         env=os.environ,
     )
     log = tmp_path / "run" / "log.jsonl"
-    while not log.exists() and process.poll() is None:
-        time.sleep(0.05)
+    wait_until(lambda: log.exists() or process.poll() is not None)
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == code

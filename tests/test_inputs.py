@@ -15,7 +15,7 @@ from gansmith.errors import ConfigError, DataError, RunError
 from gansmith.recipes import LONG_IN_COLOR
 from gansmith.training import inputs
 from gansmith.training.batches import Batches
-from gansmith.training.inputs import fit_to_length, load_training_data
+from gansmith.training.inputs import fit_data, fit_to_length, load_training_data
 
 
 def test_labels_get_subclusters_where_there_are_images_enough(subclustered):
@@ -136,6 +136,32 @@ def test_long_runs_on_many_images_in_color_take_wider_networks_unless_others_wer
     assert fitted(colors, **long, d_width=32) == (64, 4.5e-3, 32, 3e-3)
     assert fitted(colors, conditioning="clusters", **long) == narrow
     assert fitted(colors, "mlp-small", **long) == (256, 2e-4, 256, 2e-4)
+
+
+def test_long_runs_in_color_show_mirror_images_by_class_where_images_look_the_same_in_a_mirror(monkeypatch):
+    noise = torch.randint(256, (400, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    monkeypatch.setattr(inputs, "FEW_IMAGES", 10)
+    long = {"images": inputs.LONG_RUN, "conditioning": "labels"}
+    turned = noise.clone()
+    turned[..., 8:] //= 2  # its left is brighter than its right
+
+    def fitted(pixels, **choices):
+        config = fit_to_length(resolve("default", arguments={**long, **choices}), Images(pixels, None))
+        return config.mirror, config.clusters_per_class, config.d_width
+
+    assert fitted(noise) == (True, 1, 128) and fitted(turned) == (False, 200, 128)
+    assert fitted(noise, clusters_per_class=4) == (False, 4, 128)
+    assert fitted(noise, mirror=False) == (False, 200, 128)  # asked for
+    assert fitted(noise, d_width=32) == (False, 200, 32)
+    assert fitted(noise, images=inputs.LONG_RUN - 1) == (False, 200, 64)
+    loaded, _ = load_training_data(resolve("default", arguments=long), Images(noise, torch.arange(400) % 4))
+    assert loaded.clusters_per_class == 3 and fit_to_length(loaded, Images(noise, None)).clusters_per_class == 1
+    few = {**long, "clusters_per_class": 4, "g_width": 8, "d_width": 8}
+    config, data = load_training_data(resolve("default", arguments=few), Images(noise, torch.arange(400) % 4))
+    assert len(data.conditioning) == 16 and data.mirrored is None and data.scorer is not None
+    again = fit_data(config.replace(mirror=True, clusters_per_class=1), data)
+    assert len(again.conditioning) == 4 and len(again.shown) == len(again.y) == 2 * len(data.train)
+    assert again.scorer is data.scorer
 
 
 @pytest.mark.slow

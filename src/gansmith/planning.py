@@ -25,11 +25,12 @@ from gansmith.events import Event, Started
 from gansmith.files import to_path
 from gansmith.isolation import own_environment, torch_defaults
 from gansmith.networks import NETWORKS
-from gansmith.recipes import ADAM, LONG_IN_COLOR, RECIPES
+from gansmith.recipes import ADAM, LONG_IN_COLOR, LONG_MIRRORED, RECIPES
 from gansmith.runs import RunDirectory
 from gansmith.training import budget, loop
 from gansmith.training.inputs import (
     TrainingData,
+    fit_data,
     fit_to_length,
     load_training_data,
     preparation,
@@ -38,6 +39,7 @@ from gansmith.training.inputs import (
 from gansmith.training.losses import OBJECTIVES
 from gansmith.training.machine import find_device, is_out_of_memory, training_machine
 from gansmith.training.own_rows import custom_choices, refuse_own_shapes
+from gansmith.training.schedule import decay
 from gansmith.training.trackers import parse_trackers, tracked
 from gansmith.training.transfer import preview_weights, resolve_with_source
 
@@ -117,9 +119,9 @@ def plan_training(
             config = _with_epochs(config, epochs, loaded, notices)
         deadline = started_at + 60 * minutes if minutes is not None and begun is None else None
         if deadline is not None:
-            config = _with_minutes(config, loaded, deadline, notices)
+            config, loaded = _with_minutes(config, loaded, deadline, notices)
         elif begun is None:
-            config = _fitted_to_length(config, loaded, notices)
+            config, loaded = _fitted_to_length(config, loaded, notices)
         elif minutes is not None:
             notices.append(_kept_length(directory, config, minutes))
     if directory is None:  # another process may have taken the number meanwhile
@@ -217,7 +219,20 @@ def plan_resume(
             fitting = budget.config_for_time(config.replace(planned_images=0), loaded, left_s).images
             config = config.replace(images=opened.images_seen + fitting)
             notices.append(f"{minutes:g} minutes are about {fitting:,} images more")
+        notices += _beyond_schedule(opened, config)
     return Plan(_create_run(opened.directory, config), loaded, in_memory, notices=tuple(notices))
+
+
+def _beyond_schedule(run: RunDirectory, config: Config) -> list[str]:
+    """Return a notice where a run goes on beyond the end of its schedules, with the learning rates of that end."""
+    end = run.config.schedule_length
+    if config.images <= end or config.lr_decay_from >= 1.0:
+        return []
+    left = decay(1.0 - config.batch_size / end, config.lr_decay, config.lr_decay_from, config.lr_decay_factor)
+    return [
+        f"beyond {end:,} images learning rates stay at {left:.2g} of those at first, where their decay ends, so that "
+        f"little changes; to learn more, begin a new run from this one's weights (start_from = {run.directory})"
+    ]
 
 
 def _with_own_data(config: Config, data: str, run: RunDirectory) -> Config:
@@ -439,7 +454,8 @@ def _as_begun(config: Config, begun: Config, *, keep_length: bool) -> Config:
     config = config.replace(threads=config.threads or begun.threads)
     if "device" not in config.origins:
         config = config.replace(device=begun.device)
-    fitted = ADAM.get(begun.recipe, {}) | LONG_IN_COLOR.get(begun.recipe, {}) if config.recipe == begun.recipe else {}
+    tables = (ADAM, LONG_IN_COLOR, LONG_MIRRORED) if config.recipe == begun.recipe else ()
+    fitted = [name for table in tables for name in table.get(begun.recipe, {})]
     free = [name for name in fitted if config.is_open(name) and begun.origins.get(name, "recipe") == "recipe"]
     config = config.replace(**{name: getattr(begun, name) for name in free})
     if keep_length:
@@ -453,14 +469,16 @@ def _with_epochs(config: Config, epochs: float, data: TrainingData, notices: lis
     return config.replace(images=images)
 
 
-def _with_minutes(config: Config, data: TrainingData, deadline: float, notices: list[str]) -> Config:
+def _with_minutes(
+    config: Config, data: TrainingData, deadline: float, notices: list[str]
+) -> tuple[Config, TrainingData]:
     fitted = budget.config_for_time(config, data, deadline - time.perf_counter())
-    wider = _fitted_to_length(fitted, data, notices)
+    wider, data = _fitted_to_length(fitted, data, notices)
     if wider != fitted:
         fitted = budget.config_for_time(wider, data, deadline - time.perf_counter())
     if fitted.threads != config.threads:
         notices.append(f"threads is {fitted.threads}, not one per core: other programs keep this machine busy")
-    return fitted
+    return fitted, data
 
 
 def _fitted_to_device(config: Config, data: TrainingData, notices: list[str], *, is_new: bool) -> Config:
@@ -475,11 +493,14 @@ def _fitted_to_device(config: Config, data: TrainingData, notices: list[str], *,
     return fitted
 
 
-def _fitted_to_length(config: Config, data: TrainingData, notices: list[str]) -> Config:
+def _fitted_to_length(config: Config, data: TrainingData, notices: list[str]) -> tuple[Config, TrainingData]:
+    """Return the config with what its length asks for, and the data as that wants it."""
     fitted = fit_to_length(config, data.train)
-    why = dict.fromkeys(LONG_IN_COLOR.get(config.recipe, {}), "the run is long, and the images are in color")
+    wanted = {**LONG_IN_COLOR.get(config.recipe, {}), **LONG_MIRRORED.get(config.recipe, {})}
+    why = dict.fromkeys(wanted, "the run is long, and the images are in color")
     notices += sentences_on_changes(config, fitted, why)
-    return fitted
+    is_same = (fitted.mirror, fitted.clusters_per_class) == (config.mirror, config.clusters_per_class)
+    return fitted, data if is_same else fit_data(fitted, data)
 
 
 def to_run_path(target: RunDirectory | Path | str) -> Path:

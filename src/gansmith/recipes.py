@@ -44,8 +44,10 @@ WITHOUT_LABELS_IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(
     ("default", "default-unlabelled"), dict(d_rotation_loss=1.0, g_rotation_loss=0.2)
 )
 
-# And with labels, in long runs: networks of twice the width.
+# And with labels, in long runs: networks of twice the width, and where images look the same in a mirror, mirror images
+# too, with classes alone, since sub-clusters know left from right.
 LONG_IN_COLOR: dict[str, dict[str, Any]] = {"default": dict(g_width=128, g_lr=3e-3, d_width=128, d_lr=2e-3)}
+LONG_MIRRORED: dict[str, dict[str, Any]] = {"default": dict(mirror=True, clusters_per_class=1)}
 
 RECIPES: dict[str, dict[str, Any]] = {
     # Conditioned on sub-clusters of each class where the data has labels, which D also names, on k-means clusters

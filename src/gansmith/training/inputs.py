@@ -1,7 +1,7 @@
 """What a run trains on: the images it is shown, those held out, and what it is conditioned on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from gansmith.data.prepare import Preparation, Watch
 from gansmith.errors import ConfigError, DataError
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.networks import build_networks
-from gansmith.recipes import ADAM, IN_COLOR, LONG_IN_COLOR, MIRRORED, WITHOUT_LABELS_IN_COLOR
+from gansmith.recipes import ADAM, IN_COLOR, LONG_IN_COLOR, LONG_MIRRORED, MIRRORED, WITHOUT_LABELS_IN_COLOR
 from gansmith.training.augment import mirror_accuracy
 from gansmith.training.calibration import output_layer
 from gansmith.training.conflicts import NEEDS, vain_target
@@ -170,8 +170,7 @@ def fit_to_images(config: Config, train: Images) -> Config:
     if _are_many_in_color(train):
         wanted |= IN_COLOR.get(config.recipe, {})
         if config.conditioning != "labels":
-            fits = not isinstance(train.pixels, OnDisk) and train.pixels.nbytes <= LARGE_BYTES  # twice, in memory
-            wanted |= MIRRORED.get(config.recipe, {}) if fits and _is_symmetric(train) else {}
+            wanted |= MIRRORED.get(config.recipe, {}) if _can_be_mirrored(train) else {}
             wanted |= WITHOUT_LABELS_IN_COLOR.get(config.recipe, {}) if config.network == "compact" else {}
     fitted = config.replace_open(wanted)
     idle = [name for name in wanted if name in NEEDS and not NEEDS[name][0](fitted)]  # by other choices of the user
@@ -180,15 +179,37 @@ def fit_to_images(config: Config, train: Images) -> Config:
 
 
 def fit_to_length(config: Config, train: Images) -> Config:
-    """Return the config with the widths that these training images ask for in a run of this length, `config.images`.
+    """Return the config with what these training images ask for in a run of this length, `config.images`.
 
     On 10,000 images in color or more with labels, a run of 1,500,000 images or more has time for networks of twice the
-    width, at two thirds of their learning rates, which then see fewer than half as many: `LONG_IN_COLOR`. Measured on
-    CIFAR-10 (docs/experiments.md).
+    width, at two thirds of their learning rates, which then see fewer than half as many: `LONG_IN_COLOR`. D overfits
+    them less where each mirror image is another one: `LONG_MIRRORED`. Measured on CIFAR-10 (docs/experiments.md).
     """
     wanted = LONG_IN_COLOR.get(config.recipe, {}) if config.classifies else {}
     is_long = _are_many_in_color(train) and config.images >= LONG_RUN
-    return config.replace(**wanted) if is_long and all(config.is_open(name) for name in wanted) else config
+    if not (wanted and is_long and all(config.is_open(name) for name in wanted)):
+        return config
+    mirrored = LONG_MIRRORED.get(config.recipe, {})
+    # The number of sub-clusters may be smaller than the recipe's by now, since some class has few images.
+    is_open = config.is_open("mirror") and config.origins.get("clusters_per_class", "recipe") == "recipe"
+    if is_open and _can_be_mirrored(train):
+        wanted = wanted | mirrored
+    return config.replace(**wanted)
+
+
+def fit_data(config: Config, data: TrainingData) -> TrainingData:
+    """Return the data with the mirror images and class ids of a config that was fitted to its length."""
+    mirrored = data.train.with_mirror_images() if config.mirror else None
+    _, conditioning, y = condition(config, mirrored or data.train)
+    found = replace(data, y=y, conditioning=conditioning, mirrored=mirrored)
+    if "scorer" in vars(data):  # its evaluators are trained already
+        vars(found)["scorer"] = data.scorer
+    return found
+
+
+def _can_be_mirrored(train: Images) -> bool:
+    fits = not isinstance(train.pixels, OnDisk) and train.pixels.nbytes <= LARGE_BYTES  # twice, in memory
+    return fits and _is_symmetric(train)
 
 
 def _are_many_in_color(train: Images) -> bool:
