@@ -2,18 +2,21 @@
 
 import contextlib
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import gansmith as gs
 from gansmith import api, evaluation
 from gansmith.data import load_data
 from gansmith.data.images import Images
-from gansmith.errors import DataError, NotFoundError
+from gansmith.errors import ConfigError, DataError, NotFoundError
 from gansmith.evaluation import compare, evaluate, in_form_of, load_real, read_samples
 from gansmith.files import write_json
 from gansmith.metrics import gates
@@ -360,3 +363,30 @@ def test_half_the_contrast_is_no_other_scale(tmp_path, subset):
     np.testing.assert_array_equal(read_samples(tmp_path / "dark.npz", subset).pixels[:, 0].numpy(), dark)
     np.savez(tmp_path / "zeros-and-ones.npz", images=(dark > 60).astype("uint8"))
     assert read_samples(tmp_path / "zeros-and-ones.npz", subset).pixels.max() == 255
+
+
+@pytest.mark.slow
+def test_other_images_of_the_same_name_give_no_verdict_on_a_runs_own(digits, tmp_path):
+    """Every array is called images."""
+    own, others = gs.Images(digits[0][:150], digits[1][:150]), gs.Images(digits[0][150:], digits[1][150:])
+    few = dict(images=64, g_width=8, d_width=8, progress="none", threads=1)
+    run = gs.train("mlp-small", data=own, out=tmp_path / "run", **few)
+    assert run.evaluate(data=others, quick=True)["data"] == f"{own.name} (other images)"
+    assert run.verdict is None
+    checkpoint = run.latest()
+    with pytest.raises(ConfigError, match="images"):
+        gs.evaluate(checkpoint)  # of a run on images in memory, that are not here
+    assert gs.evaluate(checkpoint, data=own, quick=True)["data"] == own.name
+    assert gs.open_run(run.directory).verdict["data"] == own.name
+
+
+@pytest.mark.slow
+def test_objects_are_prepared_for_a_checkpoint_as_for_its_run(tmp_path):
+    draw = np.random.default_rng(0)
+    pictures = [Image.fromarray(draw.integers(0, 255, (20, 30, 3), np.uint8)) for _ in range(60)]
+    run = gs.train("mlp-small", data=pictures, size=16, images=64, out=tmp_path / "run", progress="none", threads=1)
+    file = shutil.copy(run.latest() / "generator.safetensors", tmp_path)
+    of_run = run.evaluate(quick=True)
+    for target in (run.latest(), run.latest() / "generator.safetensors", Path(file)):
+        found = gs.evaluate(target, data=pictures, quick=True)
+        assert found["hashes"] == of_run["hashes"] and found["metrics"] == of_run["metrics"]

@@ -8,7 +8,13 @@ import torch
 
 from gansmith.data.images import Images, ImageSpec
 from gansmith.metrics import evaluator_training
-from gansmith.metrics.evaluator_training import fit_and_held_out, load_stored, train_and_store, training_seconds
+from gansmith.metrics.evaluator_training import (
+    fit_and_held_out,
+    has_classes,
+    load_stored,
+    train_and_store,
+    training_seconds,
+)
 from gansmith.metrics.residual import ResidualNetwork
 
 
@@ -91,3 +97,19 @@ def test_training_images_are_shifted_by_up_to_two_pixels():
     found = evaluator_training._shifted(ramp)
     assert found.shape == ramp.shape and set(found[:, 0, 0, 8].tolist()) == {60, 70, 80, 90, 100}
     assert set(found[:, 0, 0, 0].tolist()) == {0, 10, 20}  # the border is repeated
+
+
+def test_no_image_is_held_out_that_is_learnt_too():
+    draw = torch.Generator().manual_seed(0)
+    once = torch.randint(256, (60, 1, 8, 8), generator=draw, dtype=torch.uint8)
+    fit, held_out = fit_and_held_out(Images(torch.cat([once, once[:40]]), torch.arange(100) % 2))
+    learnt = {image.numpy().tobytes() for image in fit.pixels}
+    assert 0 < len(held_out) < 25 and not any(image.numpy().tobytes() in learnt for image in held_out.pixels)
+    assert [len(part) for part in fit_and_held_out(Images(once))] == [45, 15]
+    assert [len(part) for part in fit_and_held_out(Images(torch.cat([once[:8]] * 10)))] == [60, 20]  # all are learnt
+
+
+def test_one_label_is_no_class_to_learn():
+    pixels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    assert has_classes(Images(pixels, torch.tensor([3, 0, 3, 3])))
+    assert not has_classes(Images(pixels, torch.full((4,), 3))) and not has_classes(Images(pixels))

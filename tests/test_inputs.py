@@ -156,9 +156,9 @@ def test_long_runs_in_color_show_mirror_images_by_class_where_images_look_the_sa
     assert fitted(noise, images=inputs.LONG_RUN - 1) == (False, 200, 64)
     loaded, _ = load_training_data(resolve("default", arguments=long), Images(noise, torch.arange(400) % 4))
     assert loaded.clusters_per_class == 3 and fit_to_length(loaded, Images(noise, None)).clusters_per_class == 1
-    few = {**long, "clusters_per_class": 4, "g_width": 8, "d_width": 8}
+    few = {**long, "clusters_per_class": 2, "g_width": 8, "d_width": 8}
     config, data = load_training_data(resolve("default", arguments=few), Images(noise, torch.arange(400) % 4))
-    assert len(data.conditioning) == 16 and data.mirrored is None and data.scorer is not None
+    assert len(data.conditioning) == 8 and data.mirrored is None and data.scorer is not None
     again = fit_data(config.replace(mirror=True, clusters_per_class=1), data)
     assert len(again.conditioning) == 4 and len(again.shown) == len(again.y) == 2 * len(data.train)
     assert again.scorer is data.scorer

@@ -177,3 +177,16 @@ def test_what_is_removed_from_the_comparison_leaves_its_classes_even(halves):
     notices.clear()
     assert _without(images, {image.tobytes() for image in threes.pixels.numpy()}, notices) is images
     assert "nearly all real images of a class" in notices[0]
+
+
+@pytest.mark.slow
+def test_few_new_images_are_no_copies_and_copies_are(halves, networks):
+    """Limits of the gate for copies are widened by draws, which need held-out images of their own."""
+    new, real = halves.test, Real(halves.train, halves.validation, None)
+    results = []
+    for k in range(10):
+        some = new.take(torch.arange(40 * k, 40 * (k + 1)))
+        results.append(evaluate_samples(some, real, networks).gates["memorisation"])
+    assert sum(one["ok"] is True for one in results) >= 9
+    copies = evaluate_samples(halves.train.take(torch.arange(40)), real, networks).gates["memorisation"]
+    assert copies["ok"] is False and any(one["limit"] != copies["limit"] or one["figure"] for one in results)

@@ -346,3 +346,9 @@ def test_a_run_from_digits_starts_better_on_other_digits_than_from_scratch(tmp_p
         run = gs.train(data=few, images=3_000, evaluate_every=1_000, out=tmp_path / name, **{**choices, **more})
         first[name] = run.validation_scores()[0]["validation_fd_ratio"]
     assert first["transfer"] < 0.6 * first["scratch"]
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tiny, run_training, monkeypatch):
+    run = run_training(tiny("mlp-small"))
+    monkeypatch.setenv("HOME", str(run.directory.parent))
+    assert find_source(f"~/{run.directory.name}").files == find_source(str(run.directory)).files

@@ -139,9 +139,11 @@ class Run(RunDirectory):
         seed: int = 0,
         fid: bool = False,
         fid_weights: Path | str | None = None,
+        device: str = "auto",
     ) -> Verdict:
         """Return the verdict on the newest checkpoint; see `gansmith.evaluate`."""
         choices: dict[str, Any] = {"count": count, "quick": quick, "seed": seed, "fid": fid, "fid_weights": fid_weights}
+        choices["device"] = device
         return evaluate(self, data=data, data_dir=data_dir, **choices)
 
     def diagnose(self) -> "Diagnosis":
@@ -352,7 +354,8 @@ def open_run(run: "Run | RunDirectory | Path | str") -> Run:
     if isinstance(run, Run):
         if not run.directory.is_dir():
             raise NotFoundError(f"there is no run {str(run.directory)!r} any more, seen from {str(Path.cwd())!r}")
-        return run
+        opened = runs.open_run(run.directory)  # which may have gone on since
+        return Run(opened.directory, opened.config, run.images)
     opened = run if isinstance(run, RunDirectory) else runs.open_run(to_run_path(run))
     return Run(opened.directory, opened.config)
 
@@ -933,7 +936,7 @@ class Sweep:
         workers: int | None = None,
         ray: str | None = None,
         gpus: float = 0.0,
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None] | None = print,
     ) -> "Sweep":
         """Train the trials that a sweep which was stopped lacks, or more of them; see `sweep`."""
         where = {"workers": workers, "ray": ray, "gpus": gpus}
@@ -1029,21 +1032,33 @@ def sweep(
     settings = _plan_sweep(recipe, search, as_arguments(data, None, choices), minutes, images, method)
     folder = to_path(out) if out is not None else RUNS / f"sweep-{settings['recipe']}-{settings['data']}"
     where = {"workers": workers, "ray": ray, "gpus": gpus}
-    _run_sweep(folder, settings, where, trials=trials, storage=storage, study=study, report=report or (lambda _: None))
+    _run_sweep(folder, settings, where, trials=trials, storage=storage, study=study, report=report)
     return Sweep(folder, storage)
 
 
-def _run_sweep(folder: Path, settings: Mapping[str, Any], where: Mapping[str, Any], **how: Any) -> None:
+def _run_sweep(
+    folder: Path,
+    settings: Mapping[str, Any],
+    where: Mapping[str, Any],
+    *,
+    report: Callable[[str], None] | None,
+    **how: Any,
+) -> None:
     """Train what a sweep lacks. Raises KeyboardInterrupt where it was stopped."""
     from gansmith.sweeps.search import run_sweep
     from gansmith.workers import Interrupted, open_pool
 
     pool = open_pool(**where, threads=int(settings["choices"].get("threads", 0)))
     try:
-        run_sweep(folder, settings, pool=pool, **how)
+        run_sweep(folder, settings, pool=pool, report=report or (lambda _: None), **how)
     except Interrupted as stopped:
         pass_on([stopped.code - 128])
         raise KeyboardInterrupt from None
+
+
+def _plain(number: Any) -> Any:
+    """Return a number of NumPy or torch as Python's, which files hold."""
+    return number.item() if hasattr(number, "item") else number
 
 
 def _plan_sweep(
@@ -1059,7 +1074,7 @@ def _plan_sweep(
     from gansmith.sweeps.space import parse_search, to_space
 
     refuse_lengths(minutes=minutes, images=images, epochs=None)
-    length = {"images": parse_value("images", images)} if images is not None else {"minutes": minutes or 1.0}
+    length = {"images": parse_value("images", images)} if images is not None else {"minutes": _plain(minutes) or 1.0}
     if isinstance(search, str):
         space = parse_search([search])
     else:
@@ -1161,14 +1176,20 @@ def _own_images(target: "Run | Path | str") -> Images | None:
     Raises ConfigError for a run on images in memory that was opened without them.
     """
     images = target.images if isinstance(target, Run) else None
-    path = to_run_path(target)
     if images is not None:
         return None if _are_of_named_set(images, open_run(target).config) else images
-    if runs.holds_run(path):
-        opened = open_run(target)
-        if "data" in missing_choices(opened, has_images=False):
-            refuse_undefined(opened)
+    opened = _run_behind(target)
+    if opened is not None and "data" in missing_choices(opened, has_images=False):
+        refuse_undefined(opened)
     return None
+
+
+def _run_behind(target: "Run | Path | str") -> RunDirectory | None:
+    """Return the run that a target is, or is a checkpoint of; None for anything else."""
+    path = to_run_path(target)
+    if isinstance(target, Run) or runs.holds_run(path):
+        return open_run(target)
+    return runs.run_of(path / "generator.safetensors" if path.is_dir() else path)
 
 
 def _are_of_named_set(images: Images, config: Config) -> bool:
@@ -1191,8 +1212,11 @@ def _real_images(target: "Run | Path | str", data: Any) -> str | Images:
     """Return a name or path as it is, and a program's own images as a run's config says where the target is a run."""
     if isinstance(data, str | Path):
         return data_sets.as_path(str(data))
-    is_run = isinstance(target, Run) or runs.holds_run(to_run_path(target))
-    return as_images(data, preparation(open_run(target).config) if is_run else Preparation())
+    run, path = _run_behind(target), to_run_path(target)
+    if run is not None:
+        return as_images(data, preparation(run.config))
+    is_file = models.is_generator(path)
+    return as_images(data, preparation(models.load_generator(path).config) if is_file else Preparation())
 
 
 def _writable(out: Path | str, kinds: Collection[str] = ()) -> Path:

@@ -98,6 +98,9 @@ def evaluate(
     }
     row |= _measure(samples, real, notices, quick=quick, layers=layers, device=place)
     row["notices"] += _on_count(count, row["n"], len(samples))
+    if run is not None and given is not None and row["data"] == run.config.data:  # which arrays all are called alike
+        is_own = run.facts().get("data", {}).get("sha256", real.sha256) == real.sha256
+        row["data"] += "" if is_own else " (other images)"
     _save(run, row)
     return Verdict(row)
 
@@ -165,7 +168,7 @@ def load_real(
         run: the run that was trained on them; a notice says where it was on others.
     """
     if isinstance(data, Images):
-        return Real(*split(data), None)
+        return Real(*split(data), None, sha256=data.sha256)
     images = load_data(data, data_dir=data_dir, how=how)
     if run is not None and run.facts().get("data", {}).get("sha256", images.sha256) != images.sha256:
         words = f"{images.source} holds other images than {run.directory} was trained on"
@@ -177,7 +180,8 @@ def load_real(
         test = None
     known = SHIPPED[images.name].data if images.name in SHIPPED else ()
     is_official = images.sha256 in known and (test is None or test.sha256 in known)
-    return Real(train, validation, test, load_references(images.name, images.spec) if is_official else {})
+    references = load_references(images.name, images.spec) if is_official else {}
+    return Real(train, validation, test, references, images.sha256)
 
 
 def read_samples(path: Path, real: Images, *, resize: str = "") -> Images:

@@ -4,6 +4,7 @@ The Python API, the command line and sweeps all begin and continue runs here.
 """
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -139,7 +140,7 @@ def _begun_in(directory: Path | None) -> Config | None:
 def _kept_length(directory: Path | None, config: Config, minutes: float) -> str:
     return (
         f"minutes is ignored: {directory} exists and keeps its length, {config.images:,} images; "
-        f"`gansmith resume {directory} --minutes {minutes:g}` trains it longer"
+        f"`gansmith resume {shlex.quote(str(directory))} --minutes {minutes:g}` trains it longer"
     )
 
 

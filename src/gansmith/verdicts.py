@@ -116,9 +116,13 @@ class Comparison(list[dict[str, Any]]):
     @property
     def notice(self) -> str:
         """A sentence where the groups cannot be compared; empty where they can."""
-        measured = [(row["data"], row["n"], *_real_images(row)) for row in (group["verdicts"][0] for group in self)]
+        measured = [
+            (row["data"], row["n"], *_real_images(row), *sorted(row.get("evaluators", {}).items()))
+            for row in (group["verdicts"][0] for group in self)
+        ]
         return (
-            "FD ratios to different real images, or of different numbers of samples, cannot be compared"
+            "FD ratios to different real images, of different numbers of samples, or by different evaluators cannot be "
+            "compared"
             if len(set(measured)) > 1
             else ""
         )

@@ -108,7 +108,7 @@ def compare(
 
     groups = api.compare(*targets, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed, again=again)
     if json:
-        print(to_json({"groups": groups}))
+        print(to_json({"groups": groups, "notice": groups.notice}))
         return 0
     print_table(*groups.table())
     print(groups.legend)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 from gansmith.data.clusters import find_clusters
-from gansmith.data.images import Images, ImageSpec, to_float
+from gansmith.data.images import CHUNK, Images, ImageSpec, to_float
 from gansmith.data.official import cache_dir
 from gansmith.files import write_bytes
 from gansmith.metrics.residual import ResidualNetwork
@@ -36,10 +36,17 @@ logger = logging.getLogger("gansmith")
 
 
 def fit_and_held_out(train: Images) -> tuple[Images, Images]:
-    """Return the images of a train split that an evaluator is trained on, and those held out of that."""
+    """Return the images of a train split that an evaluator is trained on, and those held out of that.
+
+    No image is held out that occurs among the others, too.
+    """
     mixed = train.shuffled(min(MOST_IMAGES, MOST_BYTES // math.prod(train.pixels.shape[1:])))
     held_out = min(MOST_HELD_OUT, len(mixed) // SHARE_HELD_OUT)
-    return mixed.take(torch.arange(held_out, len(mixed))), mixed.take(torch.arange(held_out))
+    fit, others = mixed.take(torch.arange(held_out, len(mixed))), mixed.take(torch.arange(held_out))
+    learnt = {image.tobytes() for chunk in fit.pixels.split(CHUNK) for image in chunk.numpy()}
+    pixels = (image for chunk in others.pixels.split(CHUNK) for image in chunk.numpy())
+    new = [row for row, image in enumerate(pixels) if image.tobytes() not in learnt]
+    return fit, others if len(new) in (0, len(others)) else others.take(torch.tensor(new))
 
 
 def train_evaluator(fit: Images, held_out: Images) -> ResidualNetwork:
@@ -70,8 +77,8 @@ def train_evaluator(fit: Images, held_out: Images) -> ResidualNetwork:
 
 
 def has_classes(images: Images) -> bool:
-    """Whether there are labels to learn from."""
-    return images.num_classes > 1
+    """Whether there are labels to learn from: two different ones."""
+    return images.labels is not None and len(images.labels.unique()) > 1
 
 
 def _pseudo_labels(fit: Images) -> Tensor:

@@ -50,12 +50,14 @@ class Real:
         train: what generators are trained on. A run that was also trained on validation images is still compared with
             these.
         references: those that ship, by evaluator, where the test images are the official ones or absent.
+        sha256: of the whole training part, before it is split; empty where that is not known.
     """
 
     train: Images
     validation: Images
     test: Images | None
     references: Mapping[str, Reference] = field(default_factory=dict)
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -379,21 +381,24 @@ def _on_labels(metrics: Figures, networks: Mapping[str, Evaluator]) -> list[str]
 def _draw_real(images: Images, size: int, networks: Mapping[str, Evaluator], *, quick: bool) -> list[Figures]:
     """Return what gates measure, for DRAWS times three disjoint draws of these images, or of fewer that stray further.
 
-    One draw takes the place of the samples, one that of the real images, one that of the training images.
+    One draw takes the place of the samples, one that of the real images, one that of the training images. Of few,
+    others are held out, as many as memorisation takes.
     """
     first = dict([next(iter(networks.items()))])
     size = min(size, len(images) // 3)
     if size < FEWEST_FOR_METRICS:
         return []
     names = [name for name in GATED if METRICS[name].is_quick or not quick]
-    pool = _observe(images.shuffled(3 * size), first, is_real=True)
-    if not quick and size >= FEWEST_HELD_OUT:
+    extra = FEWEST_HELD_OUT if size < FEWEST_HELD_OUT <= len(images) - 3 * size else 0
+    pool = _observe(images.shuffled(3 * size + extra), first, is_real=True)
+    if not quick and (extra or size >= FEWEST_HELD_OUT):
         pool = replace(pool, flat=principal_components(_flat(pool))[0].numpy())
     found: list[Figures] = []
     for seed in range(DRAWS):
         rows = torch.randperm(3 * size, generator=torch.Generator().manual_seed(seed)).split(size)
         samples, real, train = (pool.take(part) for part in rows)
-        found.append(_measure(names, train, real, real, None, samples, left_out=_left_out(networks, quick=quick)))
+        held_out = pool.take(torch.arange(3 * size, 3 * size + extra)) if extra else real
+        found.append(_measure(names, train, held_out, real, None, samples, left_out=_left_out(networks, quick=quick)))
     for one, other in zip(found, found[1:] + found[:1], strict=True):
         for name in one.keys() & other.keys():
             one[name]["real"] = other[name]["value"]

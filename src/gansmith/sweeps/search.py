@@ -189,6 +189,7 @@ def run_sweep(
     """
     if trials is not None and not (is_whole(trials) and 1 <= trials <= 100_000):
         raise ConfigError(f"trials is {trials!r}; it must be between 1 and 100,000, such as 20")
+    trials = None if trials is None else int(trials)
     facts = _begin(folder, settings, storage=storage, study=study, trials=trials)
     url = storage or studies.local_storage(folder)
     with locked(folder), studies.quiet_optuna(), _begun_study(folder, facts, url) as found:

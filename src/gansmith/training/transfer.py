@@ -58,7 +58,7 @@ def find_source(start_from: str) -> Source:
 
     Raises NotFoundError where there is none, DataError for damage and for a file that Gansmith did not write.
     """
-    path = find_generator(Path(start_from)).resolve()
+    path = find_generator(Path(start_from).expanduser()).resolve()
     if path.suffix.lower() != ".safetensors":
         raise DataError(f"training cannot start from {start_from}; give a run or a generator.safetensors of Gansmith's")
     model, state = load_generator(path), path.with_name("state.safetensors")
