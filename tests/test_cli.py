@@ -225,7 +225,7 @@ def test_a_request_beyond_all_memory_is_named():
 @pytest.mark.slow
 def test_names_that_a_terminal_cannot_show_are_no_failure(run_dir, tmp_path, gansmith):
     code, _, err = gansmith("sample", run_dir, "--latents", tmp_path / "no.npy")
-    assert code == 2 and "no.npy: No such file or directory; choose a place" in err
+    assert code == 2 and "no.npy' of latents; give a .npy file" in err
     code, _, err = gansmith("sample", run_dir, "--out", "/proc/no/grid.png")
     assert code == 2 and ".partial" not in err
     words = [sys.executable, "-m", "gansmith", "sample", run_dir, "--count", "1", "--out", tmp_path / "\u00e9.png"]
