@@ -98,10 +98,7 @@ def evaluate(
     }
     row |= _measure(samples, real, notices, quick=quick, layers=layers, device=place)
     row["notices"] += _on_count(count, row["n"], len(samples))
-    if run is not None and given is not None and row["data"] == run.config.data:  # which arrays all are called alike
-        is_own = run.facts().get("data", {}).get("sha256", real.sha256) == real.sha256
-        row["data"] += "" if is_own else " (other images)"
-    _save(run, row)
+    _save(run, row, None if given is None else real)
     return Verdict(row)
 
 
@@ -145,10 +142,21 @@ def _draw(model: Model, *, seed: int, count: int, device: torch.device) -> Image
     return Images(pixels, known, name="samples", source=source, notices=model.notices, class_names=names)
 
 
-def _save(run: RunDirectory | None, row: dict[str, Any]) -> None:
-    """Append a verdict to a run's metrics.jsonl, if it is of one, or note why it could not be."""
+def _save(run: RunDirectory | None, row: dict[str, Any], given: Real | None) -> None:
+    """Append a verdict to a run's metrics.jsonl, if it is of one, or note why it could not be.
+
+    Args:
+        given: the images that were asked for. Others than the run's own that are called alike, as all arrays are, are
+            named as such.
+    """
     if run is None:
         return
+    if (
+        given
+        and row["data"] == run.config.data
+        and run.facts().get("data", {}).get("sha256", given.sha256) != given.sha256
+    ):
+        row["data"] += " (other images)"
     try:
         run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})
     except OSError as error:
