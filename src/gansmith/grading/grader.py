@@ -167,7 +167,7 @@ def room_for_jobs(settings: Settings) -> int:
 
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[str]:
-    """Give a folder that is removed at the end, with all that can be of what hand-ins have left in it."""
+    """Give a folder, and remove it at the end as far as its contents allow."""
     temporary = TemporaryDirectory(prefix="gansmith-grade-", ignore_cleanup_errors=True)
     try:
         yield temporary.name
