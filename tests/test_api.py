@@ -487,7 +487,7 @@ def test_a_run_that_was_planned_by_minutes_goes_on_for_less_than_half_of_its_pla
 
 
 @pytest.mark.slow
-def test_going_on_beyond_a_decay_says_that_little_changes(tiny, run_training):
+def test_going_on_beyond_a_decay_says_that_little_is_learnt(tiny, run_training):
     for recipe, choices, said in (
         ("default", {}, "beyond 256 images learning rates stay at 0.063 of those at first"),
         ("default", {"lr_decay": "step", "lr_decay_factor": 0.5}, "stay at 0.5 of those at first"),

@@ -231,8 +231,8 @@ def _beyond_schedule(run: RunDirectory, config: Config) -> list[str]:
         return []
     left = decay(1.0 - config.batch_size / end, config.lr_decay, config.lr_decay_from, config.lr_decay_factor)
     return [
-        f"beyond {end:,} images learning rates stay at {left:.2g} of those at first, where their decay ends, so that "
-        f"little changes; to learn more, begin a new run from this one's weights (start_from = {run.directory})"
+        f"beyond {end:,} images learning rates stay at {left:.2g} of those at first, where their decay ends, which "
+        f"seldom makes images better; to learn more, begin a new run from this one's weights (start_from = {run.directory})"
     ]
 
 
