@@ -138,7 +138,6 @@ def test_a_training_is_none_of_those_that_torchrun_started(tmp_path, monkeypatch
     assert started[0]["GANSMITH_THREADS"] == "1" and started[0]["OMP_NUM_THREADS"] == "3" and "PATH" in started[0]
 
 
-@pytest.mark.slow
 def test_choices_of_the_environment_do_not_reach_trials_that_have_their_own(monkeypatch):
     own = {"GANSMITH_BETA1": "0.9", "GANSMITH_G_LR": "1", "RANK": "0"}
     kept = {
@@ -151,6 +150,7 @@ def test_choices_of_the_environment_do_not_reach_trials_that_have_their_own(monk
     assert [name for name in {**own, **kept} if process._is_left_out(name)] == list(own)
 
 
+@pytest.mark.slow
 def test_a_training_waits_for_its_directory_tells_its_scores_and_stops(tmp_path, digit_dir):
     directory, log = tmp_path / "run", tmp_path / "logs" / "run.txt"
     unpack(TrainingProcess(str(directory), ()).pack(), directory)  # of a training that was refused: nothing

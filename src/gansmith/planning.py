@@ -232,7 +232,8 @@ def _beyond_schedule(run: RunDirectory, config: Config) -> list[str]:
     left = decay(1.0 - config.batch_size / end, config.lr_decay, config.lr_decay_from, config.lr_decay_factor)
     return [
         f"beyond {end:,} images learning rates stay at {left:.2g} of those at first, where their decay ends, which "
-        f"seldom makes images better; to learn more, begin a new run from this one's weights (start_from = {run.directory})"
+        "seldom makes images better; to learn more, begin a new run from this one's weights "
+        f"(start_from = {run.directory})"
     ]
 
 
