@@ -814,7 +814,7 @@ def plot(
     else:
         images, _ = sample_model(opened.generator, seed=seed, count=10)
         whole, _, known, _ = choose_images(opened.config, opened.images)
-        if opened.facts().get("data", {}).get("sha256", whole.sha256) != whole.sha256:
+        if not opened.is_trained_on(whole.sha256):
             raise DataError(f"{whole.source} holds other images than {opened.directory} was trained on; restore them")
         write_bytes(path, to_png(enlarge(grid(plots.neighbours(images, known.pixels), columns=5))))
     return path

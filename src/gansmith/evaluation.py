@@ -151,11 +151,7 @@ def _save(run: RunDirectory | None, row: dict[str, Any], given: Real | None) -> 
     """
     if run is None:
         return
-    if (
-        given
-        and row["data"] == run.config.data
-        and run.facts().get("data", {}).get("sha256", given.sha256) != given.sha256
-    ):
+    if given and row["data"] == run.config.data and not run.is_trained_on(given.sha256):
         row["data"] += " (other images)"
     try:
         run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})
@@ -178,7 +174,7 @@ def load_real(
     if isinstance(data, Images):
         return Real(*split(data), None, sha256=data.sha256)
     images = load_data(data, data_dir=data_dir, how=how)
-    if run is not None and run.facts().get("data", {}).get("sha256", images.sha256) != images.sha256:
+    if run is not None and not run.is_trained_on(images.sha256):
         words = f"{images.source} holds other images than {run.directory} was trained on"
         images = replace(images, notices=(*images.notices, words))
     train, validation = split(images)

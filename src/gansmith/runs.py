@@ -113,6 +113,10 @@ class RunDirectory:
             warn_once(f"{path} has {', '.join(wrong)} of a wrong type; ignored")
         return {name: value for name, value in found.items() if name not in wrong}
 
+    def is_trained_on(self, sha256: str) -> bool:
+        """Whether this is the hash of the training part that the run was trained on, or that was not recorded."""
+        return bool(self.facts().get("data", {}).get("sha256", sha256) == sha256)
+
     def record(self, **facts: Any) -> None:
         """Add facts to run.json; process 0 does."""
         if _is_first():

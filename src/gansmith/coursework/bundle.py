@@ -9,7 +9,6 @@ import io
 import zipfile
 from collections.abc import Sequence
 from functools import partial
-from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +24,7 @@ from gansmith.coursework import evaluation
 from gansmith.coursework.sources import package_files
 from gansmith.coursework.tiles import TILES, missing_classes, reorder_clusters
 from gansmith.data import DATASETS, Images, load_data
-from gansmith.data.images import CHUNK
+from gansmith.data.images import image_hashes
 from gansmith.errors import ConfigError, RunError
 from gansmith.exporters.keras import to_keras
 from gansmith.files import file_sha256, write_bytes, write_json
@@ -136,18 +135,13 @@ def _refuse_test_images(run: RunDirectory, data: TrainingData) -> list[str]:
             tests.append(load_data(run.config.data, data_dir=place, part="test"))
     if not tests:
         return ["no test images were found, so it was not checked that none of them was trained on"]
-    shared = len(_hashes(data.train.pixels) & set().union(*(_hashes(test.pixels) for test in tests)))
+    shared = len(set(image_hashes(data.train.pixels)) & set().union(*(image_hashes(test.pixels) for test in tests)))
     if shared:
         raise RunError(
             f"{shared:,} of the images {run.directory} was trained on are test images, and the rule is to train on "
             "training images only; train on those, or lift the rule with --allow-test-images"
         )
     return []
-
-
-def _hashes(pixels: Tensor) -> set[bytes]:
-    """Return the SHA-256 of each image."""
-    return {sha256(image.tobytes()).digest() for chunk in pixels.split(CHUNK) for image in chunk.numpy()}
 
 
 def _write_evaluation(

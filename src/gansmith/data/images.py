@@ -3,7 +3,7 @@
 import hashlib
 import heapq
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -256,11 +256,16 @@ def labels_sha256(labels: Tensor | None) -> str:
     return "" if labels is None else hashlib.sha256(labels.numpy().tobytes()).hexdigest()
 
 
+def image_hashes(pixels: Tensor) -> Iterator[bytes]:
+    """Yield the SHA-256 of each image's pixels."""
+    chunks = (chunk.contiguous().numpy() for chunk in pixels.split(CHUNK))
+    return (hashlib.sha256(image).digest() for chunk in chunks for image in chunk)
+
+
 def held_out_rows(pixels: Tensor) -> list[int]:
     """Return the rows of the validation images; see `split`."""
     count = 10_000 if len(pixels) >= 20_000 else len(pixels) // 10
-    chunks = (chunk.contiguous().numpy() for chunk in pixels.split(CHUNK))
-    hashes = (hashlib.sha256(image).digest() for chunk in chunks for image in chunk)
+    hashes = image_hashes(pixels)
     return [row for _, row in heapq.nsmallest(count, zip(hashes, range(len(pixels)), strict=False))]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 from gansmith.data.clusters import find_clusters
-from gansmith.data.images import CHUNK, Images, ImageSpec, to_float
+from gansmith.data.images import Images, ImageSpec, image_hashes, to_float
 from gansmith.data.official import cache_dir
 from gansmith.files import write_bytes
 from gansmith.metrics.residual import ResidualNetwork
@@ -43,9 +43,8 @@ def fit_and_held_out(train: Images) -> tuple[Images, Images]:
     mixed = train.shuffled(min(MOST_IMAGES, MOST_BYTES // math.prod(train.pixels.shape[1:])))
     held_out = min(MOST_HELD_OUT, len(mixed) // SHARE_HELD_OUT)
     fit, others = mixed.take(torch.arange(held_out, len(mixed))), mixed.take(torch.arange(held_out))
-    learnt = {image.tobytes() for chunk in fit.pixels.split(CHUNK) for image in chunk.numpy()}
-    pixels = (image for chunk in others.pixels.split(CHUNK) for image in chunk.numpy())
-    new = [row for row, image in enumerate(pixels) if image.tobytes() not in learnt]
+    learnt = set(image_hashes(fit.pixels))
+    new = [row for row, digest in enumerate(image_hashes(others.pixels)) if digest not in learnt]
     return fit, others if len(new) in (0, len(others)) else others.take(torch.tensor(new))
 
 
