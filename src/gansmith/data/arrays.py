@@ -91,7 +91,9 @@ def as_arrays(
     notices = (*axes, *said, *order_in_words(images), *found.notices)
     if images.ndim == 2 and pixels.shape[3] == 4:
         side = pixels.shape[1]
-        notices += (f"its rows of {images.shape[1]:,} numbers are taken for {side} x {side} opaque pixels of four",)
+        notices += (
+            f"its rows of {images.shape[1]:,} numbers are taken for {side} x {side} opaque pixels of four channels",
+        )
     if pixels.shape[3] == 4 and (pixels[..., 3] == 255).all():
         pixels = pixels[..., :3]
     return Arrays(pixels, found.numbers, source, notices, (), found.class_names, numbers, kind, is_count_last)

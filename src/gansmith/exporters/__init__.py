@@ -116,7 +116,8 @@ def _written(
                 difference = exporter(model, folder / "generator")
             if not difference <= TOLERANCE:
                 raise GansmithError(
-                    f"in {name} this generator draws other images (by up to {difference:.2g} of 2); choose another"
+                    f"in {name} this generator draws other images (by up to {difference:.2g} of 2); choose another "
+                    "format"
                 )
         except GansmithError as error:
             if not wants_all:

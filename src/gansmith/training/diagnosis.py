@@ -125,7 +125,7 @@ def _missing_classes(rows: Sequence[Row], scores: Sequence[Row], config: Config)
     asked = f" (--classes {config.classes} leaves no others)" if config.classes else ""
     found = _median_if_all(_recent(rows, config, "classes_generated"), lambda value: value < 0.4)
     if found is not None:
-        return f"generated images show {found:.2f} times as many classes as such real ones"
+        return f"generated images show {found:.2f} times as many classes as real ones with the same class ids"
     found = _median_if_all(_recent(rows, config, "classes_in_data"), lambda value: value < 0.4)
     if found is not None:
         return f"only {found:.0%} of the data set's classes are in the training images{asked}"
