@@ -21,6 +21,7 @@ from gansmith.training.batches import Batches
 from gansmith.training.diagnosis import Failure, to_failure
 from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import LAST_PICTURES_S, MAX_ROLLBACKS, ROLLBACK_FACTOR, train_events
+from gansmith.training.optimizers import set_learning_rates
 from gansmith.training.step import NonFiniteError
 
 # Seconds each, and their steps are made of what the others have.
@@ -159,7 +160,22 @@ def test_another_seed_is_another_run(tiny, run_training):
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_extended_at_its_last_rates(tiny, run_training):
+def test_a_finished_run_is_extended_with_lower_rates_that_fall_again(tiny, run_training, monkeypatch):
+    rates = []
+
+    def watched(networks, config, progress, **factors):
+        set_learning_rates(networks, config, progress, **factors)
+        rates.append(networks.g_optimizer.param_groups[0]["lr"] / config.g_lr)
+
+    monkeypatch.setattr(loop, "set_learning_rates", watched)
+    decaying = {"lr_decay": "linear", "lr_decay_from": 0.0, "batch_size": 32}
+    run_training(tiny(**decaying, images=128), "decaying")
+    run_training(tiny(**decaying, images=256), "decaying")
+    assert rates == pytest.approx([1, 0.75, 0.5, 0.25, 0.4, 0.3, 0.25, 0.25])  # never below the last
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_extended(tiny, run_training):
     run = run_training(tiny(), "run")
     longer = run_training(tiny(images=320), "run")
     assert longer.config.schedule_images == run.config.images
@@ -435,6 +451,6 @@ def test_a_run_may_stop_at_a_failure_and_be_continued(tiny, tmp_path, monkeypatc
 
 def test_a_run_shorter_than_a_batch_is_at_the_beginning_of_its_schedule(tiny, run_training, monkeypatch):
     seen = []
-    monkeypatch.setattr(loop, "set_learning_rates", lambda networks, config, progress, factor: seen.append(progress))
+    monkeypatch.setattr(loop, "set_learning_rates", lambda networks, config, progress, **_: seen.append(progress))
     run_training(tiny("r3gan", images=10, batch_size=32, burn_in=0.0, instance_noise=0.1), "short")
     assert seen == [0.0]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gansmith.training.schedule import adapted_factor, decay, ema_decay, progress_at, ramp
+from gansmith.training.schedule import adapted_factor, decay, ema_decay, extended_factor, progress_at, ramp
 
 
 def test_linear_decay_is_flat_then_straight_to_zero():
@@ -20,6 +20,15 @@ def test_cosine_decay_is_flat_then_half_a_cosine():
 def test_step_decay_falls_again_and_again():
     assert [decay(p, "step", 0.3, 0.5) for p in (0, 0.29, 0.3, 0.61, 0.95)] == pytest.approx([1, 1, 0.5, 0.25, 0.125])
     assert decay(0.4, "step", 0.0, 0.5) == pytest.approx(0.5)
+
+
+def test_beyond_a_decay_to_0_rates_begin_again_lower_and_fall_in_a_line():
+    factors = [extended_factor(seen, 200, 400) for seen in (0, 199, 200, 300, 350, 400)]
+    assert factors == pytest.approx([0, 0, 0.4, 0.2, 0.1, 0])
+    assert [extended_factor(seen, 400, 400) for seen in (0, 399, 400)] == [0, 0, 0]
+    assert decay(1.0, "linear", 0.5, 0.1, extended=0.2) == decay(1.0, "cosine", 0.4, 0.1, extended=0.2) == 0.2
+    assert decay(1.0, "step", 0.5, 0.1, extended=0.2) == pytest.approx(0.01)
+    assert decay(1.0, "linear", 1.0, 0.1, extended=0.2) == 1
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "step"])

@@ -40,7 +40,7 @@ from gansmith.training.inputs import (
 from gansmith.training.losses import OBJECTIVES
 from gansmith.training.machine import find_device, is_out_of_memory, training_machine
 from gansmith.training.own_rows import custom_choices, refuse_own_shapes
-from gansmith.training.schedule import decay
+from gansmith.training.schedule import decay, extended_factor
 from gansmith.training.trackers import parse_trackers, tracked
 from gansmith.training.transfer import preview_weights, resolve_with_source
 
@@ -225,15 +225,17 @@ def plan_resume(
 
 
 def _beyond_schedule(run: RunDirectory, config: Config) -> list[str]:
-    """Return a notice where a run goes on beyond the end of its schedules, with the learning rates of that end."""
+    """Return a notice where a run goes on beyond the end of its schedules: what its learning rates do there."""
     end = run.config.schedule_length
     if config.images <= end or config.lr_decay_from >= 1.0:
         return []
-    left = decay(1.0 - config.batch_size / end, config.lr_decay, config.lr_decay_from, config.lr_decay_factor)
+    if config.lr_decay == "step":
+        left = decay(1.0 - config.batch_size / end, config.lr_decay, config.lr_decay_from, config.lr_decay_factor)
+        return [f"beyond {end:,} images learning rates stay at {left:.2g} of those at first, where their decay ends"]
+    now = extended_factor(max(end, run.images_seen), end, config.images)
     return [
-        f"beyond {end:,} images learning rates stay at {left:.2g} of those at first, where their decay ends, which "
-        "seldom makes images better; to learn more, begin a new run from this one's weights "
-        f"(start_from = {run.directory})"
+        f"learning rates were to reach 0 after {end:,} images; beyond that they begin again at {now:.2g} of those at "
+        f"first and fall in a line to 0 after {config.images:,}"
     ]
 
 

@@ -31,7 +31,7 @@ from gansmith.training.diagnosis import FIRST_STEPS, WINDOW, Failure, to_failure
 from gansmith.training.inputs import TrainingData
 from gansmith.training.machine import training_machine
 from gansmith.training.optimizers import renew_bases, set_learning_rates
-from gansmith.training.schedule import progress_at
+from gansmith.training.schedule import extended_factor, progress_at
 from gansmith.training.state import State, norm_growth, start
 from gansmith.training.step import NonFiniteError
 
@@ -123,7 +123,9 @@ def advance(state: State) -> None:
     config, length = state.config, state.config.schedule_length
     progress = progress_at(state.images_seen, length, config.planned_images or length)
     progress = max(0.0, min(progress, 1.0 - config.batch_size / length))
-    set_learning_rates(state.networks, config, progress, factor=ROLLBACK_FACTOR ** len(state.rollbacks))
+    extended = extended_factor(state.images_seen, length, config.images)
+    factor = ROLLBACK_FACTOR ** len(state.rollbacks)
+    set_learning_rates(state.networks, config, progress, factor=factor, extended=extended)
     renew_bases(state.networks, state.images_seen // config.batch_size)
     techniques = replace(state.techniques, reads=state.techniques.reads or state.images_seen < state.checked_until)
     state.means.add(take_step(state.networks, techniques, state.batches, state.images_seen, progress))

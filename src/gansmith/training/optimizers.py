@@ -254,9 +254,11 @@ def build_optimizer(name: str, network: torch.nn.Module, rate: float, config: Co
     return optimizer
 
 
-def set_learning_rates(networks: Networks, config: Config, progress: float, *, factor: float = 1.0) -> None:
-    """Set both optimisers' learning rates and betas for this point of the schedule."""
-    factor *= decay(progress, config.lr_decay, config.lr_decay_from, config.lr_decay_factor)
+def set_learning_rates(
+    networks: Networks, config: Config, progress: float, *, factor: float = 1.0, extended: float = 0.0
+) -> None:
+    """Set both optimisers' learning rates and betas for this point of the schedule, or (`extended`) beyond its end."""
+    factor *= decay(progress, config.lr_decay, config.lr_decay_from, config.lr_decay_factor, extended=extended)
     factor *= ramp(progress, config.lr_start_factor, 1.0, config.burn_in)
     beta2 = ramp(progress, config.beta2_start or config.beta2, config.beta2, config.burn_in)
     for optimizer, rate in ((networks.g_optimizer, config.g_lr), (networks.d_optimizer, config.d_lr)):

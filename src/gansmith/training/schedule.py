@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+EXTENDED_FACTOR = 0.4  # on learning rates, where a run goes on beyond a decay to 0
+
 
 def progress_at(images_seen: int, length: int, first_length: int) -> float:
     """Return the share of the schedule that is over.
@@ -17,19 +19,30 @@ def progress_at(images_seen: int, length: int, first_length: int) -> float:
     return 0.5 + 0.5 * (images_seen - middle) / (length - middle)
 
 
-def decay(progress: float, kind: str, start: float, factor: float) -> float:
+def extended_factor(images_seen: int, length: int, images: int) -> float:
+    """Return the factor on a learning rate in a run of `images` beyond the end of its schedules, else 0.
+
+    It falls in a straight line to 0 at the end: a restart after a decay, as in arXiv:1608.03983, but lower.
+    """
+    return EXTENDED_FACTOR * (images - images_seen) / (images - length) if length <= images_seen < images else 0.0
+
+
+def decay(progress: float, kind: str, start: float, factor: float, *, extended: float = 0.0) -> float:
     """Return the factor on a learning rate: 1 until `start` (where `start` is 1, always), then by `kind`
 
     - linear: a straight line to 0 at the end,
-    - cosine: half a cosine to 0 at the end. Source: arXiv:1608.03983, eq. 5, without restarts,
+    - cosine: half a cosine to 0 at the end. Source: arXiv:1608.03983, eq. 5,
     - step: `factor`, and once more after each further `start` of the schedule.
+
+    Args:
+        extended: the least factor of linear and cosine, which beyond the end would otherwise stay near 0.
     """
     if progress < start or start >= 1.0:
         return 1.0
     if kind == "step":
         return factor ** (int(progress / start) if start else 1)
     left = max(0.0, 1.0 - progress) / (1.0 - start)
-    return left if kind == "linear" else 0.5 * (1.0 - math.cos(math.pi * left))
+    return max(extended, left if kind == "linear" else 0.5 * (1.0 - math.cos(math.pi * left)))
 
 
 def ramp(progress: float, first: float, last: float, until: float) -> float:
