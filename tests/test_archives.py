@@ -259,6 +259,35 @@ def test_a_zip_packed_in_another_way_is_not_called_damaged(tmp_path):
         read(tmp_path / "x.zip", bytes(data))
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_would_be_unpacked_in_one_piece_is_not_read_from_a_zip(tmp_path, kind):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", kind) as archive:
+        for name, data in PICTURES.items():
+            archive.writestr(name, data)
+    with pytest.raises(DataError, match=r"cannot be read here \(that compression method is not supported\)"):
+        read(tmp_path / "x.zip", buffer.getvalue())
+
+
+def test_a_member_larger_than_a_picture_is_read_where_more_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_MEMBER_BYTES", 2**21)
+    data = RNG.bytes(5 * 2**20)
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(tar_of(entry_of("train.bin", data)), 1))
+    ((_, found),) = archives.read_archive(tmp_path / "x.tar.gz", ["train.bin"], limit=2**31)
+    assert found == data
+    ((_, cut),) = archives.read_archive(tmp_path / "x.tar.gz", ["train.bin"], limit=2**20 + 5)
+    assert cut == data[: 2**20 + 6]
+
+
+def test_long_names_and_chains_of_headers_end(tmp_path):
+    with pytest.raises(DataError, match=r"holds a name of 60,000 letters, 'a/a/.*shorten it"):
+        read(tmp_path / "x.zip", zip_of({**PICTURES, "a/" * 30_000: b""} | {"a/" * 29_999 + "ab": b"x"}))
+    header, _ = entry_of("x", kind=tarfile.GNUTYPE_LONGNAME, size=2**21)
+    chain = b"".join(header.tobuf(tarfile.GNU_FORMAT) + bytes(2**21) for _ in range(4))
+    with pytest.raises(DataError, match="a header claims to be longer than any"):
+        read(tmp_path / "x.tar", chain + tar_of())
+
+
 def test_a_disk_that_takes_no_file_is_not_called_damage(tmp_path):
     (tmp_path / "x.zip").write_bytes(zip_of(PICTURES))
     (tmp_path / "file").write_text("")

@@ -149,7 +149,7 @@ def _members() -> dict[str, bytes]:
 
 def _zip() -> list[bytes]:
     found = []
-    for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+    for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", kind) as archive:
             for name, data in _members().items():

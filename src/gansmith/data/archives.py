@@ -30,6 +30,9 @@ from gansmith.errors import DataError, reason_of
 
 MAX_MEMBER_BYTES = 2**27  # of one picture's file
 MAX_RATIO = 200  # of unpacked over packed size, beyond which an archive is a bomb
+MAX_NAME = 4_096  # letters of a name with its folders
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # ways of packing in a zip that are unpacked piece by piece
+_HEADER_BYTES = 2**22  # of an entry of a tar, long names included
 _FREE_BYTES = 2**26  # of an archive, unpacked, whatever the ratio
 _CHUNK_BYTES = 2**20  # that are copied at once
 _IS_UTF_8 = 0x800  # among the flags of a zip's entry
@@ -76,13 +79,21 @@ def read_archive(
         for row, open_file in _found(path, names, ratio=MAX_RATIO):
             try:
                 with open_file() as inside:
-                    data = inside.read(limit + 1)
+                    data = read_in_pieces(inside, limit + 1)
             except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
                 if unreadable is None or not is_a_zip:
                     raise
                 unreadable[row] = reason_of(error)
             else:
                 yield row, data
+
+
+def read_in_pieces(inside: IO[bytes], most: int) -> bytes:
+    """Return so many bytes of a file at most, never asking for more than a piece at once."""
+    data = bytearray()
+    while len(data) < most and (piece := inside.read(min(_CHUNK_BYTES, most - len(data)))):
+        data += piece
+    return bytes(data)
 
 
 def copy_files(path: Path, places: Mapping[str, Path]) -> None:
@@ -169,6 +180,8 @@ def _inner_name(name: str, path: Path) -> str:
 
     Where it has forward slashes, a backslash is half of a letter: of Japanese or Chinese in a zip of Windows.
     """
+    if len(name) > MAX_NAME:
+        raise DataError(f"{path} holds a name of {len(name):,} letters, {name[:40]!r}...; shorten it")
     inner = re.sub(r"^([A-Za-z]:)?(\.?[\\/])+", "", name if "/" in name else name.replace("\\", "/"))
     is_elsewhere = os.name == "nt" and ":" in inner  # a drive, or a stream of another file
     if ".." in re.split(r"[\\/]", inner) or is_elsewhere:
@@ -224,13 +237,15 @@ def _found(path: Path, names: Sequence[str], *, ratio: float) -> Iterator[tuple[
             entries = {_inner_name(_decoded(entry)[0], path): entry for entry in archive.infolist()}
             for row, name in enumerate(names):
                 entry = entries[name]
+                if entry.compress_type not in BOUNDED:
+                    raise NotImplementedError("That compression method is not supported")
                 if entry.file_size > max(2**20, ratio * entry.compress_size):
                     raise DataError(f"{path}: {name} claims {entry.file_size:,} bytes, more than pictures pack into")
                 yield row, partial(archive.open, entry)
         return
     rows = {name: row for row, name in enumerate(names)}
-    with _opened_tar(path) as (tar, _):
-        for member in _members(tar, path):
+    with _opened_tar(path) as (tar, stream):
+        for member in _members(tar, stream, path):
             row = rows.get(_inner_name(member.name, path), -1) if member.isfile() else -1
             if row >= 0:
                 yield row, partial(tarfile.ExFileObject, tar, member)
@@ -241,15 +256,21 @@ class _Bounded:
 
     Attributes:
         last: what was read last.
+        header_bytes: that the header which is being read may still take; None while a member's data are read.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream, self.last = stream, b""
+        self.header_bytes: int | None = _HEADER_BYTES  # the first is read where a tar is opened
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= MAX_MEMBER_BYTES + 1:
             raise tarfile.ReadError(f"an entry claims {size:,} bytes")
+        if self.header_bytes is not None:
+            self.header_bytes -= size
+            if self.header_bytes < 0:
+                raise tarfile.ReadError("a header claims to be longer than any")
         self.last = self.stream.read(size)
         return self.last
 
@@ -266,10 +287,15 @@ def _opened_tar(path: Path) -> Iterator[tuple[tarfile.TarFile, _Bounded]]:
             yield tar, bounded
 
 
-def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
+def _members(tar: tarfile.TarFile, stream: _Bounded, path: Path) -> Iterator[tarfile.TarInfo]:
     """Yield the entries of a tar file; a header that points backwards or claims too much is damage."""
     last, count = -1, 0
-    while (member := tar.next()) is not None:
+    while True:
+        stream.header_bytes = _HEADER_BYTES
+        member = tar.next()
+        stream.header_bytes = None
+        if member is None:
+            return
         count += 1
         if member.offset <= last or member.size < 0:
             raise tarfile.ReadError(f"entry {count:,} points backwards")
@@ -283,7 +309,7 @@ def _tar_entries(path: Path) -> Iterator[tuple[str, bool]]:
     """Yield each entry's name and whether it is a file, and see that the archive is whole up to its last byte."""
     with _opened_tar(path) as (tar, stream):
         count = 0
-        for member in _members(tar, path):
+        for member in _members(tar, stream, path):
             count += 1
             if not member.isdir():
                 yield _inner_name(member.name, path), member.isfile()

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from gansmith.config import ARCHIVES
-from gansmith.data.archives import is_zip
+from gansmith.data.archives import BOUNDED, MAX_NAME, is_zip
 from gansmith.data.embedded import embedded_mnist
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.data.labels import Labels, as_labels
@@ -179,6 +179,10 @@ def _idx_places(path: Path, name: str = "") -> Iterator[tuple[list[File], str]]:
 def _zip_folders(path: Path) -> dict[str, list[File]]:
     """Return the files in a zip that may be IDX files, by folder; those of folders with more files than sets have."""
     try:
+        with zipfile.ZipFile(path) as archive:  # before `zipfile.Path` makes a name of every folder above each
+            entries = archive.infolist()
+        if any(len(entry.filename) > MAX_NAME or entry.compress_type not in BOUNDED for entry in entries):
+            return {}
         root = zipfile.Path(path)
         names = root.root.namelist()
     except _ZIP_DAMAGE:

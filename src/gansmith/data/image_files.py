@@ -3,6 +3,7 @@
 Sizes are checked against limits before anything of that size is allocated, and nothing is ever unpickled.
 """
 
+import io
 import math
 import struct
 import warnings
@@ -19,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.errors import DataError, reason_of
 
+MAX_HEADER_BYTES = 2**16  # of an array
 MAX_BYTES = 2**29  # of all pixels together; reading takes twice that
 _NAMES = ("images", "samples", "arr_0")  # of the array in a .npz, in this order
 
@@ -99,9 +101,13 @@ def read_header(file: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, "np.
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0), (3, 0)):
             raise ValueError(f"its version is {version[0]}.{version[1]}")
-        # The third differs from the second in the names of fields alone, which arrays of plain numbers have not.
         is_first = version == (1, 0)
-        return (np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0)(file)
+        size = file.read(2 if is_first else 4)
+        if int.from_bytes(size, "little") > MAX_HEADER_BYTES:
+            raise ValueError("its header is longer than any")
+        header = io.BytesIO(size + file.read(int.from_bytes(size, "little")))
+        # The third differs from the second in the names of fields alone, which arrays of plain numbers have not.
+        return (np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0)(header)
     except (ValueError, KeyError, SyntaxError, TokenError, TypeError, RecursionError, MemoryError) as error:
         raise DataError(f"{what} is not a NumPy array ({reason_of(error)}); save it with numpy.save or savez") from None
 

@@ -13,8 +13,10 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
+from gansmith.data.images import MAX_IMAGES
 from gansmith.errors import DataError, reason_of
 
 NAMES = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.json", "labels.txt")
@@ -126,7 +128,9 @@ def _rows_of(path: str, text: str) -> Iterator[dict[str, Any]]:
         text = text.partition("\n")[2]
     first = text.split("\n", 1)[0]
     lines = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count), skipinitialspace=True)
-    cells = [[cell.strip() for cell in row] for row in lines if row]
+    cells = [[cell.strip() for cell in row] for row in islice(filter(None, lines), MAX_IMAGES + 2)]
+    if len(cells) > MAX_IMAGES + 1:
+        raise ValueError(f"it has more than {MAX_IMAGES:,} rows")
     if not cells:
         return
     has_header = any(name.lower() in (*_FILE_KEYS, *_LABEL_KEYS) for name in cells[0])

@@ -5,11 +5,12 @@
 
 import io
 import math
+import threading
 import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from struct import error as StructError
 
@@ -35,6 +36,9 @@ _DAMAGE = (
     UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError, StructError, zlib.error,
     OverflowError, MemoryError,
 )  # fmt: skip
+
+LARGE_PIXELS = 2**24  # from which pictures are decoded one at a time, for each may take gigabytes on the way
+_ONE_LARGE = threading.Lock()
 
 Pixels = NDArray[np.uint8]
 Watch = Callable[[int, int], None]  # called with the number of pictures prepared so far, and of all
@@ -119,13 +123,14 @@ def look_into(data: bytes) -> Look:
 
 
 def _count_pages(data: bytes) -> int:
-    """Return how many pages a TIFF holds; 1 for other files, and where it does not say."""
+    """Return 2 for a TIFF of several pages, which take long to count; 1 for other files, and where it does not say."""
     if not data.startswith((b"II", b"MM")):
         return 1
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            return int(getattr(picture, "n_frames", 1))
-    except _DAMAGE:
+            picture.seek(1)
+            return 2
+    except _DAMAGE:  # EOFError among them, where there is one page
         return 1
 
 
@@ -168,7 +173,9 @@ def _decode(data: bytes, smallest: int = 0) -> "tuple[Image.Image, tuple[float, 
                 raise DataError(f"it has {picture.width} x {picture.height} pixels, more than {MAX_PIXELS:,}")
             mode = picture.mode
             drafted = picture.draft(None, (smallest, smallest)) if smallest else None
-            found = upright(picture)
+            is_large = picture.width * picture.height > LARGE_PIXELS
+            with _ONE_LARGE if is_large else nullcontext():
+                found = upright(picture)
             is_as_stored = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
             return found, drafted[1][2:] if drafted and is_as_stored else found.size, mode
     except DataError:

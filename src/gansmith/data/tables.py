@@ -105,10 +105,11 @@ def _read_labels(path: Path, count: int) -> NDArray[Any] | None:
         with _open_text(path) as text:
             lines = _lines(text, path)
             first, second = _skip_preamble(lines)
-            rows = list(csv.reader(chain([first, second], lines), delimiter=_delimiter_of(first)))
+            reader = csv.reader(chain([first, second], lines), delimiter=_delimiter_of(first))
+            rows = list(islice(filter(None, reader), count + 2))
     except (DataError, OSError, EOFError, zlib.error, csv.Error, UnicodeError):
         return None
-    cells = [[cell.strip() for cell in row] for row in rows if row]
+    cells = [[cell.strip() for cell in row] for row in rows]
     names = cells.pop(0) if len(cells) == count + 1 else []
     if len(cells) != count or len({len(row) for row in cells}) != 1:
         return None
