@@ -391,7 +391,7 @@ def test_folders_in_folders_are_refused(tmp_path):
 def test_what_a_closed_folder_may_hold_is_over_every_limit(tmp_path, monkeypatch):
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / "a").write_bytes(b"123")
-    assert sorted(size for size in sandbox._sizes(tmp_path) if size < 1000)[0] == 3
+    assert 3 <= min(sandbox._sizes(tmp_path)) < 10**5
     assert not sandbox._is_over(tmp_path, 10**6, [])
     scandir = os.scandir
 
@@ -402,6 +402,20 @@ def test_what_a_closed_folder_may_hold_is_over_every_limit(tmp_path, monkeypatch
 
     monkeypatch.setattr(sandbox.os, "scandir", closed)
     assert sandbox._is_over(tmp_path, 10**6, [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_files_in_memory_and_below_too_deep_folders_count(tmp_path, monkeypatch):
+    file = os.memfd_create("x")
+    before = sandbox._removed_bytes([psutil.Process()])
+    os.write(file, bytes(2**20))
+    assert sandbox._removed_bytes([psutil.Process()]) - before == 2**20
+    os.close(file)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(20):
+        os.mkdir("f" * 250)
+        os.chdir("f" * 250)
+    assert sandbox._is_over(tmp_path, 10**9, [])
 
 
 def test_hand_ins_at_once_fit_into_the_cores_and_the_memory(monkeypatch):
@@ -578,7 +592,7 @@ def test_three_hand_ins_get_their_lines_pages_and_no_code_of_theirs_runs_here(ga
     (tmp_path / "grade.toml").write_text(settings_text(Settings(samples=500, seconds=30)))
     code, out, err = gansmith("grade", folder, "--settings", "grade.toml")
     assert code == 0, err
-    with (tmp_path / "grades" / "results.csv").open(newline="") as file:
+    with (tmp_path / "grades" / "results.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {row["student"]: row for row in csv.DictReader(file)}
     assert {name: row["result"] for name, row in rows.items()} == {
         "'=1+1": "the same images for different latents", "<b>crashing": "crashed", "empty": "no hand-in",
@@ -589,9 +603,34 @@ def test_three_hand_ins_get_their_lines_pages_and_no_code_of_theirs_runs_here(ga
     page = (tmp_path / "grades" / "students" / "b-crashing.html").read_text()
     assert "<script>" not in page + index and "&lt;b&gt;crashing" in index and "data:image/png" in index
     code, _, err = gansmith("grade", folder, "--out", folder)
+    assert code == 2 and "lies among the hand-ins" in err
+    code, _, err = gansmith("grade", folder, "--out", tmp_path)
     assert code == 2 and "other things" in err
     code, _, err = gansmith("grade", tmp_path / "grades" / "students" / "nowhere")
     assert code == 2 and "no hand-ins" in err
+
+
+def test_one_hand_in_that_cannot_be_measured_leaves_the_others_their_rows(tmp_path, digits, monkeypatch):
+    folder = tmp_path / "submissions"
+    np.savez(tmp_path / "pictures.npz", images=digits[0])
+    for name in ("first", "second"):
+        write_code(folder / name, HARD_CODED, pictures__npz=tmp_path / "pictures.npz")
+    measured = grader.distinct_share
+
+    def fail_once(samples):
+        monkeypatch.setattr(grader, "distinct_share", measured)
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(grader, "distinct_share", fail_once)
+    rows = {row["name"]: row for row in gs.grade(folder, samples=500, seconds=30, show=lambda _: None)}
+    assert "cannot be measured" in rows["first"]["error"] and rows["first"]["points"] == 0
+    assert rows["second"]["error"] == "" and rows["second"]["points"] > 0
+
+
+def test_images_larger_than_any_data_set_are_not_read(tmp_path):
+    np.save(tmp_path / "grid.npy", np.zeros((25, 1, 600, 600), np.uint8))
+    with pytest.raises(DataError, match=r"and not 25 square images of 512 px at most"):
+        grader.read_images(tmp_path / "grid.npy", 25)
 
 
 def test_pages_have_names_that_no_two_students_share():

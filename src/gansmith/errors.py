@@ -30,6 +30,11 @@ class NotFoundError(GansmithError, FileNotFoundError):
     """A file, a run or a data set that is nowhere."""
 
 
+def printable(text: str) -> str:
+    """Return text without what a terminal would take for commands."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
+
+
 class TrainingFailed(RuntimeError):
     """A training run that stopped by itself; what was saved before is intact.
 

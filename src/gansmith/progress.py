@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansmith.errors import ConfigError
+from gansmith.errors import ConfigError, printable
 from gansmith.events import (
     Event,
     FailureDetected,
@@ -106,8 +106,7 @@ def _print_counts(shown_at: list[float], done: int, total: int, *, as_json: bool
         return
     shown_at[0] = time.monotonic()
     line = to_json({"kind": "preparation", "done": done, "total": total})
-    sys.stdout.write((line if as_json else f"{done:>9,} of {total:,} pictures prepared") + "\n")
-    sys.stdout.flush()
+    write_line(line if as_json else f"{done:>9,} of {total:,} pictures prepared")
 
 
 def is_terminal() -> bool:
@@ -128,8 +127,7 @@ def _ignore(event: Event) -> None:
 
 
 def _print_json(event: Event) -> None:
-    sys.stdout.write(to_json(event.to_json()) + "\n")
-    sys.stdout.flush()
+    write_line(to_json(event.to_json()))
 
 
 def sentence(event: Event) -> str:
@@ -147,6 +145,14 @@ def sentence(event: Event) -> str:
     return event.message if isinstance(event, FailureDetected | RolledBack) else ""
 
 
+def write_line(line: str) -> None:
+    """Print a line without commands to a terminal, and what the output's encoding lacks as its escape."""
+    line = printable(line)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()
+
+
 class _Plain:
     """A line every few seconds, and one for whatever happens."""
 
@@ -161,8 +167,7 @@ class _Plain:
             done = f"{event.images_seen:>9,} of {self.total_images:,} images"
             line = f"{done}  {event.values['images_per_s']:7,.0f} images/s  {_losses(event)}"
         if line:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+            write_line(line)
 
 
 @contextmanager

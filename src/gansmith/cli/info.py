@@ -4,8 +4,9 @@ import json as json_
 from pathlib import Path
 from typing import Any, Literal
 
-from gansmith.cli.output import Json, printable
+from gansmith.cli.output import Json
 from gansmith.config import resolve
+from gansmith.errors import printable
 
 
 def list_(what: Literal["recipes", "datasets", "networks", "objectives", "metrics", "formats"] | None = None, /) -> int:

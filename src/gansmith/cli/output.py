@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from gansmith.errors import printable
 from gansmith.progress import is_terminal
 
 if TYPE_CHECKING:
@@ -27,11 +28,6 @@ def command_name() -> str:
 
     program = own_program()
     return "gansmith" if program is None else f"python {shlex.quote(os.path.relpath(program))}"
-
-
-def printable(text: str) -> str:
-    """Return text without what a terminal would take for commands."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
 
 
 def say(progress: str, line: str) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from gansmith.cli.output import print_table, printable
+from gansmith.cli.output import print_table
 
 
 def course(
@@ -79,7 +79,6 @@ def grade(
         out=out,
         sandbox=sandbox,
         jobs=jobs,
-        show=lambda line: print(printable(line), flush=True),
     )
     header, rows = grades.table()
     shown = [k for k, name in enumerate(header) if name not in ("missing files", "same as", "notes")]

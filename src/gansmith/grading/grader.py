@@ -44,6 +44,7 @@ from gansmith.workers import cores
 # Share of samples that no other one equals. Images of generators that collapsed still differ in some pixel; of 2,000
 # that are looked up among 10,000 stored ones, .82 are unlike the others.
 FEWEST_DISTINCT = 0.9
+MAX_SIDE = 512  # of images that are measured
 FEW_PICTURES = 100  # up to so many stored ones are called that, even if they are training images
 NO_PICTURE, NOT_CHECKED = "no picture", "not checked"
 
@@ -130,7 +131,8 @@ def grade_handins(
     Raises GansmithError where there are no hand-ins, or real images are missing.
     """
     handins = find_handins(folder)
-    _refuse_missing_keras(handins)
+    for line in _on_missing_keras(handins):
+        show(line)
     real = load_real(settings.data)
     networks = find_evaluators(real.train)
     ran: dict[str, Ran] = {}
@@ -178,14 +180,16 @@ def _temporary_folder() -> Iterator[str]:
             logger.warning("%s holds folders too deep to be removed; remove it by hand", temporary.name)
 
 
-def _refuse_missing_keras(handins: Mapping[str, Path]) -> None:
-    """Raise GansmithError where a folder has Keras files, and Keras is not installed."""
-    if find_spec("keras") is None:
-        for name, path in handins.items():
-            if any((path / file).is_file() for file in GENERATOR_FILES if not file.endswith((".onnx", ".safetensors"))):
-                raise GansmithError(
-                    f"{name} handed in a generator of Keras, which is not installed; run: pip install 'gansmith[keras]'"
-                )
+def _on_missing_keras(handins: Mapping[str, Path]) -> list[str]:
+    """Return a line where folders have Keras files, and Keras is not installed."""
+    own = [name for name in GENERATOR_FILES if not name.endswith((".onnx", ".safetensors"))]
+    concerned = [name for name, path in handins.items() if any((path / file).is_file() for file in own)]
+    if find_spec("keras") is not None or not concerned:
+        return []
+    return [
+        f"keras is not installed, so generators of Keras ({concerned[0]} has one) are not counted; to count them, stop "
+        "and run: pip install 'gansmith[keras]'"
+    ]
 
 
 def run_handin(name: str, source: Path, work: Path, place: Place, settings: Settings, train: Images) -> Ran:
@@ -197,6 +201,9 @@ def run_handin(name: str, source: Path, work: Path, place: Place, settings: Sett
         logger.exception("%s cannot be graded", name)
         ran.error = f"it cannot be graded ({reason_of(error)})"
         return ran
+    finally:
+        with contextlib.suppress(RecursionError):  # of folders in folders, which the end of grading names
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _run_handin(ran: Ran, source: Path, work: Path, place: Place, settings: Settings, train: Images) -> Ran:
@@ -283,8 +290,10 @@ def read_images(path: Path, count: int) -> Tensor:
         array = read_array(file, path.name)
     shape = array.shape
     is_square = len(shape) == 4 and shape[2] == shape[3] > 0
-    if array.dtype != "uint8" or not is_square or shape[0] != count or shape[1] not in (1, 3):
-        raise DataError(f"{path.name} holds {array.dtype} {shape}, and not {count} square images")
+    if array.dtype != "uint8" or not is_square or shape[0] != count or shape[1] not in (1, 3) or shape[2] > MAX_SIDE:
+        raise DataError(
+            f"{path.name} holds {array.dtype} {shape}, and not {count} square images of {MAX_SIDE} px at most"
+        )
     return torch.from_numpy(array.copy())
 
 
@@ -302,8 +311,8 @@ def measure(
         if ran.grid is not None and ran.samples is not None:
             try:
                 whole = in_form_of(real.train, Images(_together(ran.grid, ran.samples)))
-            except GansmithError as error:
-                ran.notes.append(str(error))
+            except Exception as error:  # whatever it has drawn: the others are graded
+                ran.notes.append(reason_of(error))
                 continue
             ran.notes += [f"its images: {notice}" for notice in whole.notices]
             if whole.spec.channels == real.train.spec.channels:
@@ -313,7 +322,12 @@ def measure(
     pairs = find_pairs({name: grid for name, (grid, _) in drawn.items()}, {ran.name: ran.own_work for ran in ordered})
     rows = []
     for ran in ordered:
-        row = _figures(ran, settings, real, networks, drawn.get(ran.name))
+        try:
+            row = _figures(ran, settings, real, networks, drawn.get(ran.name))
+        except Exception as error:  # here, too
+            logger.exception("%s cannot be measured", ran.name)
+            failed = Ran(ran.name, f"it cannot be measured ({reason_of(error)})", notes=ran.notes, missing=ran.missing)
+            row = _figures(failed, settings, real, networks, None)
         row["copies"], row["near_tiles"] = copies.get(ran.name, (None, 0))
         row["same_as"] = pairs[ran.name]
         row["result"] = _result(row, settings)
@@ -370,7 +384,7 @@ def _figures(
         row["recognised"] = int((probabilities.max(1) >= CONFIDENT).sum())
     row["distinct"] = distinct_share(samples)
     row["pictures"] = len(samples.flatten(1).unique(dim=0))
-    row["fd_ratio"] = evaluate_samples(Images(samples), real, networks, quick=True).fd_ratio
+    row["fd_ratio"] = evaluate_samples(Images(samples), real, networks, quick=True, widened=False).fd_ratio
     return row
 
 

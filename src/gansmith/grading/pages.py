@@ -6,6 +6,7 @@ Names, texts and pictures come from hand-ins: all text is escaped, and no cell o
 import base64
 import csv
 import io
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -94,6 +95,11 @@ def refuse_occupied(out: Path) -> None:
         raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to write {out.name} in; make it first")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / TABLE).is_file())):
         raise ConfigError(f"{out} holds other things than a table of grades; name a new folder with --out")
+    if os.name == "nt" and (out / TABLE).is_file():
+        try:
+            (out / TABLE).open("r+b").close()
+        except PermissionError:  # a program that shows it keeps it
+            raise ConfigError(f"{out / TABLE} cannot be written; close it where it is open") from None
 
 
 def write_pages(
@@ -104,7 +110,7 @@ def write_pages(
     grades.directory, grades.sandbox = out, sandbox
     (out / "students").mkdir(parents=True, exist_ok=True)
     header, cells = grades.table()
-    write_text(out / TABLE, _csv([header, *cells]))
+    write_bytes(out / TABLE, _csv([header, *cells]).encode("utf-8-sig"))  # so that Excel shows names as they are
     about = f"Each hand-in ran in the sandbox {sandbox}: {MEANING[sandbox]}."
     write_text(out / "results.md", _markdown(settings.title, about, header, cells))
     pages = page_names([row["name"] for row in rows])
@@ -167,11 +173,12 @@ def _outputs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _pictures(ran: Ran, *, px: int = 400) -> list[tuple[str, str]]:
     """Return what there is to see of a hand-in: captions, and PNGs as addresses."""
     pictures = [] if ran.grid is None else [("drawn by the grader from its generator", grid(ran.grid, columns=5))]
-    for caption, tiles in (("drawn by its evaluation.py", ran.shown), ("grid.png as handed in", ran.handed_in)):
+    in_grey = ", in grey as it is compared" if ran.grid is not None and ran.grid.shape[1] == 3 else ""
+    for what, tiles in (("drawn by its evaluation.py", ran.shown), ("grid.png as handed in", ran.handed_in)):
         if tiles is not None:
             side = int(tiles.shape[1] ** 0.5)
             grey = tiles.reshape(5, 5, side, side).transpose(0, 2, 1, 3).reshape(5 * side, 5 * side)
-            pictures.append((caption, Image.fromarray(grey.astype(np.uint8))))
+            pictures.append((what + in_grey, Image.fromarray(grey.astype(np.uint8))))
     return [(caption, _address(to_png(enlarge(picture, at_least_px=px)))) for caption, picture in pictures]
 
 

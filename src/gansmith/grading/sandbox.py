@@ -301,6 +301,7 @@ def _environment(work: Path) -> dict[str, str]:
         "USER": "student",
         "LOGNAME": "student",
         "LANG": "C.UTF-8",
+        "PYTHONIOENCODING": "utf-8:backslashreplace",  # Windows does not ask LANG
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",  # what was printed last is the error
         "OMP_NUM_THREADS": "1",
@@ -410,7 +411,7 @@ def _memory(process: Any) -> int:
 
 def _is_over(folder: Path, most: int, processes: Sequence[Any]) -> bool:
     """Return whether the files in a folder, and those removed that processes keep open, take too many bytes."""
-    total, count = float(_removed_bytes(folder, processes)), 0
+    total, count = float(_removed_bytes(processes)), 0
     for size in _sizes(folder):
         total, count = total + size, count + 1
         if total > most or count > MAX_FILES:
@@ -418,15 +419,14 @@ def _is_over(folder: Path, most: int, processes: Sequence[Any]) -> bool:
     return False
 
 
-def _removed_bytes(folder: Path, processes: Sequence[Any]) -> int:
-    """Return the bytes of files on the disk of a folder that processes have removed and keep open."""
-    kept: dict[int, int] = {}
-    disk = folder.stat().st_dev
+def _removed_bytes(processes: Sequence[Any]) -> int:
+    """Return the bytes of files that processes have removed and keep open, on a disk or in memory."""
+    kept: dict[tuple[int, int], int] = {}
     for process in processes:
         with contextlib.suppress(OSError):
             opened = [found for entry in os.scandir(f"/proc/{process.pid}/fd") if (found := _stat_of(entry.path))]
             removed = [one for one in opened if one.st_nlink == 0 and stat.S_ISREG(one.st_mode)]
-            kept |= {one.st_ino: one.st_blocks * 512 for one in removed if one.st_dev == disk}
+            kept |= {(one.st_dev, one.st_ino): one.st_blocks * 512 for one in removed}
     return sum(kept.values())
 
 
@@ -437,21 +437,27 @@ def _stat_of(path: str) -> os.stat_result | None:
 
 
 def _sizes(folder: Path) -> Iterator[float]:
-    """Yield the size of every file in a folder; infinite for a folder that has been closed, which may hold anything."""
+    """Yield the size of every file in a folder; infinite for one that cannot be looked at, which may hold anything."""
     folders = [str(folder)]
     while folders:
         try:
             entries = list(os.scandir(folders.pop()))
-        except PermissionError:
+        except (FileNotFoundError, NotADirectoryError):  # removed meanwhile
+            continue
+        except OSError:  # closed, or too deep for a path
             yield math.inf
             continue
-        except OSError:  # removed meanwhile
-            continue
         for entry in entries:
-            with contextlib.suppress(OSError):
-                yield entry.stat(follow_symlinks=False).st_size
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                yield math.inf
+                continue
+            yield max(found.st_size, 512 * getattr(found, "st_blocks", 0))  # space may be taken beyond the end
+            if stat.S_ISDIR(found.st_mode):
+                folders.append(entry.path)
 
 
 def _end(process: "subprocess.Popen[bytes]", work: Path) -> None:
