@@ -145,9 +145,27 @@ def test_gates_pass_few_real_images_and_still_find_what_is_wrong(halves, network
 
 
 def test_draws_of_real_images_have_every_figure_with_a_limit(halves, networks):
-    (draw, *_) = draws = protocol._draw_real(halves.train, 200, networks, quick=False)
+    (draw, *_) = draws = protocol._draw_real(halves.train, 200, networks, protocol.GATED, quick=False)
     assert len(draws) == protocol.DRAWS and all(set(figure) == {"value", "real"} for figure in draw.values())
     assert {limit.figure for gate in gates.GATES.values() for limit in gate.limits} <= set(draw)
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "widened"),
+    [
+        ((), 10_000, ()),
+        ((900,) * 10, 1_999, protocol.GATED),
+        ((1000,) * 9 + (850,), 2_000, ()),
+        ((1000,) * 9 + (500,), 2_000, protocol.ON_CLASSES),
+        ((1000, 0, 20), 10_000, ()),
+        ((1000, 0, 10), 10_000, protocol.ON_CLASSES),
+        ((40,) * 47, 10_000, protocol.ON_CLASSES),
+    ],
+)
+def test_limits_on_classes_are_widened_where_classes_are_rare_or_many(counts, size, widened):
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)) if counts else None
+    images = Images(torch.zeros(len(labels) if counts else 9, 1, 4, 4, dtype=torch.uint8), labels)
+    assert protocol.limits_to_widen(images, size) == widened
 
 
 def test_a_dozen_images_are_evaluated_without_an_error(halves, networks):

@@ -9,7 +9,7 @@ generator is trained on them only under `use_all_training_images`. Samples that 
 are first removed from the real images, so that nothing is compared with itself.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,8 +36,11 @@ MAX_FLAT_BYTES = 2**30  # of training images as memorisation compares them
 FEWEST_HELD_OUT = 200  # held-out images that the memorisation gate needs
 FEWEST_FOR_METRICS = 6  # images of either kind; density and coverage need five neighbours
 MANY = 2_000  # images from which the limits of gates stand as they are
+# So many images of the rarest class, and so few classes, leave the limits on classes as they are.
+MANY_OF_A_CLASS, FEW_CLASSES = 150, 20
 DRAWS = 20  # of real images that widen the limits for fewer
 GATED = ("density_coverage", "recognised", "class_balance", "class_diversity", "pixels", "memorisation")  # in METRICS
+ON_CLASSES = ("class_balance", "class_diversity")
 MISLABELLED = 0.1  # of label accuracy below that of real images is said
 EVEN = 0.8  # times the share of all real images left, so many of a class are left by chance
 
@@ -167,13 +170,14 @@ class _Compared:
 
 
 def evaluate_samples(
-    samples: Images, real: Real, networks: Mapping[str, Evaluator], *, quick: bool = False
+    samples: Images, real: Real, networks: Mapping[str, Evaluator], *, quick: bool = False, widened: bool = True
 ) -> Evaluation:
     """Measure everything that the available images allow.
 
     Args:
         samples: in any order; the count used is the largest of COUNTS that both they and the real images fill.
         networks: the evaluators by name, the classifier first where there is one.
+        widened: widen limits of gates where images are few, which takes some seconds; FD ratios do without.
 
     Raises DataError for samples of another shape than the real images.
     """
@@ -199,10 +203,13 @@ def evaluate_samples(
     train = _compared_with(real.train, notices)
     others, size = _other_metrics(fake, train, compared, networks, quick=quick, with_kid=not count)
     most = max(filter(None, (train, compared.held_out, compared.test)), key=len)
-    draws = _draw_real(most, size, networks, quick=quick) if size < MANY else []
+    drawn, widen = min(size, len(most) // 3), limits_to_widen(most, size) if widened else ()
+    draws = _draw_real(most, drawn, networks, widen, quick=quick)
     if draws:
         notices.append(
-            f"gates allow what draws of {size:,} real images reach, and detect less than with {MANY:,} images"
+            f"gates allow what draws of {drawn:,} real images reach, and detect less than with {MANY:,} images"
+            if size < MANY
+            else f"gates on classes allow what draws of {drawn:,} real images reach, since classes are many or rare"
         )
     notices.extend(_on_labels(others, networks))
     return Evaluation(
@@ -378,20 +385,35 @@ def _on_labels(metrics: Figures, networks: Mapping[str, Evaluator]) -> list[str]
     return [f"only {value:.0%} of samples show the label that was asked for (real images {real:.0%})"]
 
 
-def _draw_real(images: Images, size: int, networks: Mapping[str, Evaluator], *, quick: bool) -> list[Figures]:
+def limits_to_widen(images: Images, size: int) -> tuple[str, ...]:
+    """Return the rows of METRICS whose limits chance alone may exceed for so many samples of data like these images."""
+    if size < MANY:
+        return GATED
+    counts = torch.zeros(1) if images.labels is None else images.labels.bincount()
+    classes = int((counts > 0).sum())
+    is_rare = classes > 1 and size * int(counts[counts > 0].min()) < MANY_OF_A_CLASS * len(images)
+    return ON_CLASSES if is_rare or classes > FEW_CLASSES else ()
+
+
+def _draw_real(
+    images: Images, size: int, networks: Mapping[str, Evaluator], gated: Sequence[str], *, quick: bool
+) -> list[Figures]:
     """Return what gates measure, for DRAWS times three disjoint draws of these images, or of fewer that stray further.
 
     One draw takes the place of the samples, one that of the real images, one that of the training images. Of few,
     others are held out, as many as memorisation takes.
+
+    Args:
+        size: of a draw, a third of the images at most.
+        gated: the rows of METRICS to measure.
     """
     first = dict([next(iter(networks.items()))])
-    size = min(size, len(images) // 3)
-    if size < FEWEST_FOR_METRICS:
+    names = [name for name in gated if METRICS[name].is_quick or not quick]
+    if size < FEWEST_FOR_METRICS or not names:
         return []
-    names = [name for name in GATED if METRICS[name].is_quick or not quick]
     extra = FEWEST_HELD_OUT if size < FEWEST_HELD_OUT <= len(images) - 3 * size else 0
     pool = _observe(images.shuffled(3 * size + extra), first, is_real=True)
-    if not quick and (extra or size >= FEWEST_HELD_OUT):
+    if "memorisation" in names and (extra or size >= FEWEST_HELD_OUT):
         pool = replace(pool, flat=principal_components(_flat(pool))[0].numpy())
     found: list[Figures] = []
     for seed in range(DRAWS):
