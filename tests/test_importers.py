@@ -527,6 +527,30 @@ def test_onnx_of_other_programs_is_read_in_a_process_of_its_own(tmp_path, gansmi
     assert code == 2 and "num_classes is 3, and" in err and "takes no labels; omit it" in err
 
 
+def test_an_interruption_does_not_end_an_idle_generator_nor_mix_its_replies(tmp_path):
+    node, shape = reshape()
+    G = load_generator(onnx_file(tmp_path / "x.onnx", [node], [shape])).network
+    os.kill(G.process.pid, signal.SIGINT)  # as a notebook sends it to all its processes
+    assert torch.equal(G(torch.eye(4), torch.zeros(4)).flatten(1), torch.eye(4))
+    replies, G.process.stdout = G.process.stdout, Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        G(torch.zeros(3, 4), torch.zeros(3))
+    G.process.stdout = replies
+    with pytest.raises(DataError, match="interrupted.*load it again"):
+        G(torch.eye(4), torch.zeros(4))
+    replies.close()
+
+
+class Interrupted:
+    """A pipe whose reader is interrupted."""
+
+    def read(self, size):
+        raise KeyboardInterrupt
+
+    def close(self):
+        pass
+
+
 def test_hostile_onnx_is_refused(tmp_path):
     weight = numpy_helper.from_array(np.ones((4, 4), dtype=np.float32), "w")
     product = helper.make_node("MatMul", ["z", "w"], ["y"])

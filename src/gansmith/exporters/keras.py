@@ -51,7 +51,7 @@ def to_keras(model: Model, path: Path) -> float:
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), keras.device("cpu"):  # another device may compute less exactly
         warnings.simplefilter("ignore")  # of names of Keras 2, such as alpha, that are deprecated
         G = keras.models.model_from_json(architecture)
         G.load_weights(path.with_suffix(".h5"))

@@ -115,6 +115,7 @@ class ForeignGenerator(nn.Module):
         self.num_classes: int = facts["num_classes"]
         self.notices = tuple(facts["notices"])
         self.image_shape: list[int] = facts["image_shape"]
+        self.was_interrupted = False
         weakref.finalize(self, stop_worker, process)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ForeignGenerator":
@@ -124,13 +125,22 @@ class ForeignGenerator(nn.Module):
         """Return the images of latents (N, latent_dim) and class ids (N,); DataError if the worker fails."""
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None and stdout is not None
+        if self.was_interrupted:
+            raise DataError(
+                f"{self.path} cannot be sampled from (what computes its images was interrupted); load it again"
+            )
         inputs = (z.detach().cpu().numpy().astype("<f4"), y.detach().cpu().numpy().astype("<i8"))
         size = 4 * len(z) * math.prod(self.image_shape)
         started_at, data = time.monotonic(), bytearray()
-        with contextlib.suppress(OSError):
-            stdin.write(LENGTH.pack(len(z)) + b"".join(values.tobytes() for values in inputs))
-            stdin.flush()
-            data += stdout.read(size)
+        try:
+            with contextlib.suppress(OSError):
+                stdin.write(LENGTH.pack(len(z)) + b"".join(values.tobytes() for values in inputs))
+                stdin.flush()
+                data += stdout.read(size)
+        except BaseException:  # the rest of this reply would be taken for the next one
+            self.was_interrupted = True
+            stop_worker(self.process)
+            raise
         if len(data) != size:
             reason = _reason_of_end("computing images", self.process, started_at)
             raise DataError(f"{self.path} cannot be sampled from ({reason})")

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import signal
 import struct
 import sys
 import time
@@ -47,6 +48,7 @@ class Generator(Protocol):
 
 def serve(time_limit: str, read: Callable[[], Generator]) -> None:
     """Read a file, send facts about it or why it cannot be read, then answer requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a notebook's interruption reaches all its processes; G may be idle
     seconds = float(time_limit)
     limit_time(seconds)
     limit_memory()
