@@ -109,7 +109,7 @@ def test_equal_runs_make_equal_bundles(unlabelled, tmp_path):
 def test_the_bundle_says_nothing_of_folders_on_this_machine(bundle, digit_dir):
     folder, _ = bundle
     assert load_config(folder / "config.toml", written_in=FORMAT).data_dir == ""
-    for name in files_in(folder) - {"manifest.json"}:
+    for name in files_in(folder):
         assert str(digit_dir).encode() not in (folder / name).read_bytes(), name
 
 
@@ -435,6 +435,21 @@ def test_images_chosen_by_their_labels_count_as_trained_with_labels(run_training
     run = run_training(tiny("default-unlabelled", classes="0-4", conditioning="none"))
     with pytest.raises(RunError, match="by their labels"):
         write_bundle([run], tmp_path / "submission.zip")
+
+
+@pytest.mark.slow
+def test_weights_that_were_trained_with_labels_count_as_such_in_the_second_generation_too(run_training, tiny, tmp_path):
+    source = run_training(tiny(conditioning="labels"), "source")
+    for name in ("second", "third"):
+        source = run_training(tiny(conditioning="none", start_from=str(source.directory)), name)
+        with pytest.raises(RunError, match="began with the weights of .*, where labels were used"):
+            write_bundle([source], tmp_path / "submission.zip")
+    free = run_training(tiny(conditioning="none"), "free")
+    run = run_training(tiny(conditioning="none", start_from=str(free.directory)), "allowed")
+    write_bundle([run], tmp_path / "submission.zip")
+    folder = opened(tmp_path / "submission.zip", tmp_path / "opened")
+    assert "It began with the weights of free, which train.py leaves out." in (folder / "README.txt").read_text()
+    assert load_config(folder / "config.toml", written_in=FORMAT).start_from == "free"
 
 
 @pytest.mark.slow

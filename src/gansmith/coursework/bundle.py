@@ -39,7 +39,7 @@ from gansmith.reports import write_report
 from gansmith.runs import RunDirectory, write_config
 from gansmith.sampling import Model, generate, is_whole, numpy_latents
 from gansmith.signature import as_exported
-from gansmith.training.inputs import TrainingData, load_training_data
+from gansmith.training.inputs import TrainingData, load_training_data, preparation
 from gansmith.training.own_rows import custom_choices
 
 SEED = 504
@@ -106,11 +106,19 @@ def _labels_in_turn(model: Model) -> Tensor:
     return known[arange(TILES) % len(known)]
 
 
+def use_of_labels(run: RunDirectory) -> str:
+    """Return what a run, or the weights it began with, used labels for; "" where it used none."""
+    if run.config.conditioning == "labels":
+        return "was trained with labels"
+    if run.config.classes:
+        return "chose its training images by their labels"
+    has_them = bool(run.config.start_from) and run.facts().get("start_from", {}).get("used_labels", True)
+    return f"began with the weights of {run.config.start_from}, where labels were used" if has_them else ""
+
+
 def _refuse_labels(run: RunDirectory) -> None:
     """Raise RunError where the run read labels."""
-    has_labels = run.config.conditioning == "labels"
-    if has_labels or run.config.classes:
-        use = "was trained with labels" if has_labels else "chose its training images by their labels"
+    if use := use_of_labels(run):
         raise RunError(
             f"{run.directory} {use}, and the rule is to train without; train default-unlabelled, or lift the rule "
             "with --allow-labels"
@@ -132,7 +140,7 @@ def _refuse_test_images(run: RunDirectory, data: TrainingData) -> list[str]:
     tests = []
     for place in dict.fromkeys((run.config.data_dir or None, None)) if run.config.data in DATASETS else ():
         with contextlib.suppress(FileNotFoundError):
-            tests.append(load_data(run.config.data, data_dir=place, part="test"))
+            tests.append(load_data(run.config.data, data_dir=place, part="test", how=preparation(run.config)))
     if not tests:
         return ["no test images were found, so it was not checked that none of them was trained on"]
     shared = len(set(image_hashes(data.train.pixels)) & set().union(*(image_hashes(test.pixels) for test in tests)))
@@ -192,7 +200,7 @@ def _write_training(folder: Path, config: Config, data: TrainingData) -> None:
     (folder / "train.py").write_bytes(script)
     # A path says nothing to another machine, and much of this one.
     origins = {name: Path(source).name for name, source in config.origins.items()}
-    write_config(folder, config.replace(data_dir="", origins=origins))
+    write_config(folder, config.replace(data_dir="", start_from=Path(config.start_from).name, origins=origins))
     _write_small_set(folder / "data.npz", data)
 
 
@@ -223,6 +231,8 @@ def _notes(config: Config, missing: Sequence[int] | None) -> list[str]:
     absent = [
         f"class {label} does not occur in the grid; train longer, or with another seed" for label in missing or ()
     ]
+    if config.classes and absent:
+        absent = [f"the run was trained on the classes {config.classes} alone, so others do not occur in the grid"]
     own = [
         f"train.py will not find {what} {name!r}, which is code of your own; add it to gansmith/ in the zip"
         for what, name in custom_choices(config).items()
@@ -256,8 +266,13 @@ def _readme(config: Config, model: Model, missing: Sequence[int] | None, seed: i
     ]
     counts = "" if missing is None else " and counts its classes"
     listing = [(name, text) for name, text in files if name != "classifier.npz" or missing is not None]
+    began = (
+        f"\nIt began with the weights of {Path(config.start_from).name}, which train.py leaves out.\n"
+        if config.start_from
+        else ""
+    )
     return f"""A generator of {config.data} images, trained {how} by Gansmith {__version__}.
-
+{began}
 python evaluation.py   generates the 5x5 grid from latents of seed {seed}{counts}
                        needs: Python 3.10 or later, pip install {" ".join(EVALUATION_NEEDS)}
 python train.py        trains the same recipe on the few images in data.npz, by the code in gansmith/
@@ -350,10 +365,16 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
 def _write_manifest(folder: Path, run: RunDirectory, difference: float) -> None:
     """Write manifest.json: the hash of every other file, how exact the export is, and the commands of the run."""
     files = {name: file_sha256(path) for name, path in _files_in(folder)}
-    commands = [start["command"] for start in run.facts().get("starts", [])]
+    commands = [_without_folders(start["command"]) for start in run.facts().get("starts", [])]
     write_json(
         folder / "manifest.json", {"files": files, "keras_largest_pixel_difference": difference, "commands": commands}
     )
+
+
+def _without_folders(command: Sequence[str]) -> list[str]:
+    """Return a command whose absolute paths are their last part alone."""
+    words = (word.rpartition("=") for word in command)  # also of --data-dir=/home/...
+    return [f"{flag}{sign}{Path(word).name if Path(word).is_absolute() else word}" for flag, sign, word in words]
 
 
 def _files_in(folder: Path) -> list[tuple[str, Path]]:

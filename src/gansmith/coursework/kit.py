@@ -40,6 +40,11 @@ def write_kit(folder: Path, settings: Settings) -> list[Path]:
     if settings.data not in DATASETS and Path(settings.data).exists():  # graded from anywhere
         settings = replace(settings, data=str(Path(settings.data).absolute()))
     images = load_data(settings.data)
+    if images.spec.size % 4:
+        raise ConfigError(
+            f"{settings.data} has images of {images.spec.size} px, and the starter's network needs a multiple of 4; "
+            "resize them, for instance to 28"
+        )
     classes = images.num_classes
     chosen = images.shuffled(MAX_IMAGES) if len(images) > MAX_IMAGES else images
     for place in (folder / STUDENTS, folder / HAND_INS):

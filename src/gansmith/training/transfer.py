@@ -22,6 +22,7 @@ from gansmith.files import file_sha256, tensor_sha256
 from gansmith.models import find_generator, load_generator
 from gansmith.networks import build_networks
 from gansmith.recipes import RECIPES
+from gansmith.runs import run_of
 from gansmith.sampling import Model
 from gansmith.training.calibration import UNCALIBRATED, output_layer
 from gansmith.training.inputs import TrainingData
@@ -169,7 +170,23 @@ def take_weights(
         on_ids = _on_class_ids(D, others[1])
         found = _fitting(source.discriminator, D.state_dict(), on_ids, by_row)
         taken.append(_load("D", D, found, on_ids, config.start_from))
-    return {"file": next(iter(source.files)), "files": source.files, "taken": taken}
+    return {
+        "file": next(iter(source.files)),
+        "files": source.files,
+        "taken": taken,
+        "used_labels": _used_labels(source),
+    }
+
+
+def _used_labels(source: Source) -> bool:
+    """Return whether a source, or what it began with itself, was trained with labels or on classes chosen by them.
+
+    Of a generator file outside its run, what it began with is not known.
+    """
+    config, run = source.model.config, run_of(Path(next(iter(source.files))))
+    if config.conditioning == "labels" or config.classes:
+        return True
+    return bool(run and run.config.start_from and run.facts().get("start_from", {}).get("used_labels", True))
 
 
 def preview_weights(config: Config, data: TrainingData) -> list[str]:
