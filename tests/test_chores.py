@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from gansmith.recipes import RECIPES
 from gansmith.runs import create_run
 from gansmith.training import chores
 from gansmith.training.chores import interval, run_chores, scheduled_chores, scores_in
-from gansmith.training.diagnosis import Failure
+from gansmith.training.diagnosis import Failure, to_failure
 from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import advance
 from gansmith.training.state import start
@@ -264,6 +265,35 @@ def test_weights_that_are_not_finite_are_not_saved(begin):
     with pytest.raises(NonFiniteError, match="a weight"):
         chores.save(state)
     assert state.run.latest() is None
+
+
+def test_weights_that_are_not_finite_are_not_held_to_go_back_to(begin):
+    state = begin(steps=1)
+    state.techniques = replace(state.techniques, reads=False)
+    state.hold()
+    held = state.held
+    next(state.networks.D.parameters()).data[0] = float("nan")
+    with pytest.raises(NonFiniteError, match="a weight"):
+        chores.log(state)
+    assert state.held is held and not state.run.log_path.exists()
+    assert state.go_back() and all(p.isfinite().all() for p in state.networks.D.parameters())
+
+
+def test_a_stop_between_steps_that_are_taken_again_saves(begin):
+    state = begin(steps=2)
+    state.checked_until = state.images_seen + 64
+    assert not list(chores.run_chores(state, [], stopping=False, overdue=False))
+    (saved,) = chores.run_chores(state, [], stopping=True, overdue=False)
+    assert saved.images_seen == state.saved_images == state.images_seen
+
+
+def test_a_save_with_a_new_failure_removes_no_checkpoint_to_go_back_to(begin):
+    state = begin(steps=1, keep_last=1)
+    chores.save(state)
+    advance(state)
+    state.new_failure = to_failure("diverged", state.images_seen, "it", state.config)
+    chores.save(state)
+    assert len(state.run.checkpoints()) == 2
 
 
 def test_a_save_removes_the_one_for_safety_and_what_retention_leaves_out(begin):

@@ -149,3 +149,7 @@ def test_a_failure_says_how_it_stands_at_the_end():
         "a": "a: then; at the end of the log no longer",
         "not-finite": "not-finite: then",
     }
+    # After a divergence nothing else is looked for, so nothing is said to be over.
+    diverged = {"failure": "diverged", "images_seen": 640, "message": "diverged: now"}
+    assert at_the_end([*noted[:1], diverged], []) == {"a": "a: then", "diverged": "diverged: now"}
+    assert at_the_end(noted[:1], [Failure("diverged", 640, "diverged: now")])["a"] == "a: then"

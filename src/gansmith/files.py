@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import time
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
@@ -83,6 +84,14 @@ def is_named_as_file(out: Path) -> bool:
 def warn_once(sentence: str) -> None:
     """Log a warning the first time it is given in this process."""
     logger.warning(sentence)
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path as a word of a command, for the shells of this system."""
+    text = str(path)
+    if os.name != "nt":
+        return shlex.quote(text)
+    return f'"{text}"' if re.search(r"[\s&()^;,=%!'+`]", text) else text
 
 
 def write_text(path: Path, text: str) -> None:

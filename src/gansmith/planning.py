@@ -4,7 +4,6 @@ The Python API, the command line and sweeps all begin and continue runs here.
 """
 
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gansmith import data as data_sets
 from gansmith import processes, runs
 from gansmith.config import FIELDS, Config, name_of, parse_value, unknown_field
@@ -23,7 +24,7 @@ from gansmith.data.objects import as_images
 from gansmith.data.prepare import Watch
 from gansmith.errors import ConfigError, GansmithError, ProcessLost, RunError, TrainingFailed, reason_of
 from gansmith.events import Event, Started
-from gansmith.files import to_path
+from gansmith.files import quoted, to_path
 from gansmith.isolation import own_environment, torch_defaults
 from gansmith.networks import NETWORKS
 from gansmith.recipes import ADAM, LONG_IN_COLOR, LONG_MIRRORED, RECIPES
@@ -127,7 +128,7 @@ def plan_training(
             notices.append(_kept_length(directory, config, minutes))
     if directory is None:  # another process may have taken the number meanwhile
         directory = Path(processes.agreed(lambda: str(runs.make_next_directory(RUNS, config))))
-    return Plan(_create_run(directory, config), loaded, in_memory, deadline, tuple(notices))
+    return Plan(_create_run(directory, config), loaded, in_memory, deadline, (*notices, *_beyond_schedule(config, 0)))
 
 
 def _begun_in(directory: Path | None) -> Config | None:
@@ -140,7 +141,7 @@ def _begun_in(directory: Path | None) -> Config | None:
 def _kept_length(directory: Path | None, config: Config, minutes: float) -> str:
     return (
         f"minutes is ignored: {directory} exists and keeps its length, {config.images:,} images; "
-        f"`gansmith resume {shlex.quote(str(directory))} --minutes {minutes:g}` trains it longer"
+        f"`gansmith resume {quoted(str(directory))} --minutes {minutes:g}` trains it longer"
     )
 
 
@@ -197,7 +198,7 @@ def plan_resume(
     with processes.first_alone():
         refuse_lengths(minutes=minutes, images=images, epochs=epochs)
         opened = runs.open_run(to_run_path(run), to_train=True)  # its config may have changed on disk
-        config = opened.config
+        config = opened.config.replace(schedule_images=opened.config.schedule_length)  # whatever the new length is
         if isinstance(data, str | Path):
             config = _with_own_data(config, str(data), opened)
         in_memory = _in_memory(data, config) if data is not None else getattr(run, "images", None)
@@ -217,25 +218,27 @@ def plan_resume(
             if loaded.scorer is not None and scores:  # the same evaluators score it again, however long it goes on
                 loaded.scorer.prepare(ends_at - time.perf_counter(), names=list(scores[-1]["ratios"]))
             left_s = ends_at - time.perf_counter()
-            fitting = budget.config_for_time(config.replace(planned_images=0), loaded, left_s).images
+            probe = config.replace(planned_images=0, threads=config.threads or torch.get_num_threads())
+            fitting = budget.config_for_time(probe, loaded, left_s).images
             config = config.replace(images=opened.images_seen + fitting)
             notices.append(f"{minutes:g} minutes are about {fitting:,} images more")
-        notices += _beyond_schedule(opened, config)
+        notices += _beyond_schedule(config, opened.images_seen)
     return Plan(_create_run(opened.directory, config), loaded, in_memory, notices=tuple(notices))
 
 
-def _beyond_schedule(run: RunDirectory, config: Config) -> list[str]:
+def _beyond_schedule(config: Config, images_seen: int) -> list[str]:
     """Return a notice where a run goes on beyond the end of its schedules: what its learning rates do there."""
-    end = run.config.schedule_length
-    if config.images <= end or config.lr_decay_from >= 1.0:
+    end = config.schedule_length
+    if config.images <= max(end, images_seen) or config.lr_decay_from >= 1.0:
         return []
     if config.lr_decay == "step":
         left = decay(1.0 - config.batch_size / end, config.lr_decay, config.lr_decay_from, config.lr_decay_factor)
         return [f"beyond {end:,} images learning rates stay at {left:.2g} of those at first, where their decay ends"]
-    now = extended_factor(max(end, run.images_seen), end, config.images)
+    now = extended_factor(max(end, images_seen), end, config.images)
+    go_on = "go on" if images_seen > end else "begin again"
     return [
-        f"learning rates were to reach 0 after {end:,} images; beyond that they begin again at {now:.2g} of those at "
-        f"first and fall in a line to 0 after {config.images:,}"
+        f"learning rates were to reach 0 after {end:,} images; beyond that they {go_on} at {now:.2g} of those at first "
+        f"and fall in a line to 0 after {config.images:,}"
     ]
 
 
@@ -479,7 +482,8 @@ def _with_minutes(
     fitted = budget.config_for_time(config, data, deadline - time.perf_counter())
     wider, data = _fitted_to_length(fitted, data, notices)
     if wider != fitted:
-        fitted = budget.config_for_time(wider, data, deadline - time.perf_counter())
+        asked = {name: getattr(config, name) for name in ("evaluate_every", "sample_every")}
+        fitted = budget.config_for_time(wider.replace(**asked), data, deadline - time.perf_counter())
     if fitted.threads != config.threads:
         notices.append(f"threads is {fitted.threads}, not one per core: other programs keep this machine busy")
     return fitted, data

@@ -316,7 +316,7 @@ def _continued(run: RunDirectory, config: Config) -> RunDirectory:
         raise ConfigError(f"images is {config.images:,}, and {run.directory} has seen {seen:,} already; give more")
     schedule = begun.schedule_images or (begun.images if config.images != begun.images else 0)
     for name, kept in (("schedule_images", schedule), ("planned_images", begun.planned_images)):
-        if getattr(config, name) not in (0, kept, begun.images):
+        if getattr(config, name) not in (0, kept, begun.images, run.config.images):
             raise RunError(
                 f"{name} is {getattr(config, name)}, but {run.directory} goes on with the schedules it began with; "
                 f"omit {name}, or give another --out"

@@ -165,10 +165,11 @@ def resume(
 
 def _train(plan: "Plan", progress: str) -> int:
     from gansmith.api import run_training
+    from gansmith.files import quoted
 
     run, caught = run_training(plan, progress=progress, command=["gansmith", *sys.argv[1:]])
     if caught:
-        saved = f"stopped and saved; continue with: gansmith resume {_quoted(run.directory)}"
+        saved = f"stopped and saved; continue with: gansmith resume {quoted(run.directory)}"
         say(progress, saved if run.latest() else "stopped before the first checkpoint; the same command begins again")
         return 128 + caught[0]
     _summarise(run, progress)
@@ -177,6 +178,8 @@ def _train(plan: "Plan", progress: str) -> int:
 
 def _summarise(run: "Run", progress: str) -> None:
     """Print the score, the paths of what was written, and what to do next."""
+    from gansmith.files import quoted
+
     scores = run.validation_scores()
     if scores:
         last = scores[-1]
@@ -184,6 +187,8 @@ def _summarise(run: "Run", progress: str) -> None:
             f"score        validation FD ratio {last['validation_fd_ratio']:.2f} (1.00: as close as other real images)",
             f"             FD of {last['n']:,} samples {last['fd']:.3f}, of as many real images {last['fd_real']:.3f}",
         ]
+        if list(last["ratios"]) == ["random"]:
+            lines.append("             by a network with random weights alone; evaluate may know stricter ones")
         if caution := caution_about(last["n"]):
             lines.append(f"             {caution}")
         if last["images_seen"] < run.config.images:
@@ -192,7 +197,7 @@ def _summarise(run: "Run", progress: str) -> None:
         lines = ["score        none: fewer than two images were held out, so no checkpoint is the best"]
     checkpoint = run.latest()
     assert checkpoint is not None  # a run that ended has saved
-    directory = _quoted(run.directory)
+    directory = quoted(run.directory)
     for name, path in (
         ("grid", "grid.png"),
         ("losses", "loss.png"),
@@ -205,13 +210,6 @@ def _summarise(run: "Run", progress: str) -> None:
     lines.append(f"more samples {command} sample {directory} --count 100 --out more.png")
     for line in lines:
         say(progress, line)
-
-
-def _quoted(path: Path) -> str:
-    """Return a path as a shell takes it."""
-    import shlex
-
-    return shlex.quote(str(path))
 
 
 def _print_config(config: Config, length: str) -> None:

@@ -45,7 +45,8 @@ def config_for_time(config: Config, data: TrainingData, seconds: float) -> Confi
         data.scorer.move_to(networks.device)
     image_s, share = _seconds_per_image(probe, networks, data, measured_s)
     is_cpu = networks.device.type == "cpu"
-    while is_cpu and share < FREE_CORES and config.threads == 0 and torch.get_num_threads() > 1:
+    is_free = is_cpu and config.threads == 0 and processes.count() == 1
+    while is_free and share < FREE_CORES and torch.get_num_threads() > 1:
         halved = probe.replace(threads=torch.get_num_threads() // 2)
         use_threads(halved.threads)
         halved_s, share = _seconds_per_image(halved, networks, data, measured_s)

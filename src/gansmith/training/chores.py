@@ -74,7 +74,12 @@ def run_chores(
         if event := draw_grid(state):
             yield event
         return
-    if state.just_resumed or state.images_seen < state.checked_until:
+    if state.just_resumed:
+        return
+    if state.images_seen < state.checked_until:  # steps taken again, whose chores are done
+        is_scored = any(row["images_seen"] > state.images_seen for row in state.scores[-1:])
+        if stopping and state.saved_images < state.images_seen and not is_scored:
+            yield save(state)
         return
     for every, chore in chores:
         is_due = state.images_seen // every > (state.images_seen - state.config.batch_size) // every
@@ -111,7 +116,7 @@ def log(state: State) -> Event | None:
     """Append a row of means to log.jsonl, and the health signals where their turn has come."""
     config, images_seen = state.config, state.images_seen
     means = finite_on_all(state.means.take)
-    state.hold()
+    finite_on_all(state.hold)
     if not processes.is_first():
         return None
     row: dict[str, Any] = {"images_seen": images_seen, **means, **state.clock.lap(images_seen)}
@@ -205,7 +210,7 @@ def save(state: State, *, for_safety: bool = False) -> Event:
         _write_checkpoint(state, tensors, for_safety=for_safety)
         if state.safety_save is not None:
             shutil.rmtree(state.safety_save, ignore_errors=True)
-        if config.keep_last and not for_safety:
+        if config.keep_last and not for_safety and state.new_failure is None:  # a rollback may need what is oldest
             prune(run.directory, newest=state.images_seen, keep_last=config.keep_last, keep_every=config.keep_every)
     state.safety_save = path if for_safety else None
     state.saved_images, state.saved_at = state.images_seen, time.monotonic()

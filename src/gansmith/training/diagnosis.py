@@ -76,13 +76,14 @@ def at_the_end(failures: Sequence[Row], found: Sequence[Failure]) -> dict[str, s
         found: by `diagnose`.
     """
     newest = {failure.name: failure for failure in found}
+    is_examined = "diverged" not in {*newest, *(row["failure"] for row in failures)}  # `diagnose` looks no further
     said = {}
     for row in failures:
         name = row["failure"]
         if name in newest and newest[name].images_seen > row["images_seen"]:
             said[name] = f"{newest[name].message} (first seen after {row['images_seen']:,} images)"
         else:
-            is_over = name not in newest and name not in ("not-finite", "diverged")
+            is_over = is_examined and name not in newest and name != "not-finite"
             said[name] = row["message"] + ("; at the end of the log no longer" if is_over else "")
     return {**{name: failure.message for name, failure in newest.items()}, **said}
 

@@ -239,6 +239,22 @@ def choose_images(
     return images, train, _chosen(train, config), validation
 
 
+def shown_images(config: Config, images: Images | None = None) -> tuple[Images, Images]:
+    """Return the whole training part, and the images that a run is shown, also mirror images where it uses those."""
+    whole, _, shown, _ = choose_images(config, images)
+    return whole, shown.with_mirror_images() if config.mirror else shown
+
+
+def unseen_copies(config: Config) -> list[str]:
+    """Return a sentence for each kind of training images whose copies an evaluation does not detect."""
+    sentences = []
+    if config.use_all_training_images:
+        sentences.append("it was also trained on the validation images, so copies of those are not detected")
+    if config.mirror:
+        sentences.append("it was also trained on mirror images, so copies of those are not detected")
+    return sentences
+
+
 def preparation(config: Config) -> Preparation:
     """Return how the config wants pictures prepared."""
     return Preparation(config.size, config.resize, config.color, config.background, config.strict)

@@ -6,7 +6,6 @@ run that was never interrupted.
 
 import contextlib
 import errno
-import shlex
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Any
 from gansmith import processes
 from gansmith.errors import GansmithError, TrainingFailed
 from gansmith.events import Event, LengthChanged, RolledBack
-from gansmith.files import PARTIAL
+from gansmith.files import PARTIAL, quoted
 from gansmith.runs import RunDirectory, locked, open_run, write_config
 from gansmith.training.batches import take_step
 from gansmith.training.chores import (
@@ -66,24 +65,26 @@ def train_events(
         at = datetime.now(UTC).isoformat(timespec="seconds")
         starts = [*run.facts().get("starts", []), {"command": list(command), "at": at}]
         finished = None
-        while finished is None:
-            try:
-                finished = yield from _loop(run, data, stop, starts, deadline)
-            except _Failed as failed:
-                step = None
-                if run.config.on_failure == "rollback":
-                    step = processes.agreed(partial(plan_rollback, run, failed.failure))
-                if step is None:
-                    reason = f"{failed.failure.message}; {what_is_left(run)}"
-                    run.record(status="failed", reason=reason)
-                    raise TrainingFailed(reason, failure=failed.failure.name) from None
-                yield RolledBack(failed.failure.images_seen, step["to"], step["failure"], step["message"])
-                run = open_run(run.directory)
-            except GansmithError:  # one for a missing file is an OSError too
-                raise
-            except OSError as error:
-                raise _save_failed(run, error) from error
-        run.record(status="finished" if finished else "stopped")
+        try:
+            while finished is None:
+                try:
+                    finished = yield from _loop(run, data, stop, starts, deadline)
+                except _Failed as failed:
+                    step = None
+                    if run.config.on_failure == "rollback":
+                        step = processes.agreed(partial(plan_rollback, run, failed.failure))
+                    if step is None:
+                        reason = f"{failed.failure.message}; {what_is_left(run)}"
+                        with contextlib.suppress(OSError):
+                            run.record(status="failed", reason=reason)
+                        raise TrainingFailed(reason, failure=failed.failure.name) from None
+                    yield RolledBack(failed.failure.images_seen, step["to"], step["failure"], step["message"])
+                    run = open_run(run.directory)
+            run.record(status="finished" if finished else "stopped")
+        except GansmithError:  # one for a missing file is an OSError too
+            raise
+        except OSError as error:
+            raise _save_failed(run, error) from error
 
 
 def _loop(
@@ -137,7 +138,9 @@ def advance(state: State) -> None:
 def correct_length(state: State, deadline: float) -> Event | None:
     """Half-way through a new run, set its length to what fits until the deadline; once, and recorded in config.toml."""
     config, middle = state.config, state.config.images / 2
-    is_open = not (config.planned_images or config.schedule_images)
+    # The first half says little where steps become slower with networks that grow, or faster once beta2 stands still.
+    is_even = not state.networks.growing and not (state.batches.graphs is not None and config.beta2_start)
+    is_open = is_even and not (config.planned_images or config.schedule_images)
     if not is_open or not state.images_seen - config.batch_size < middle <= state.images_seen:
         return None
     fitting = processes.agreed(partial(state.clock.images_until, deadline - LAST_PICTURES_S, state.images_seen))
@@ -185,7 +188,7 @@ def _save_failed(run: RunDirectory, error: OSError) -> TrainingFailed:
     remedy = f"remove the folder {file}" if error.errno == errno.EISDIR else "make room"
     reason = (
         f"{file} could not be written ({error.strerror}), and {what_is_left(run)}; {remedy}, then continue with: "
-        f"gansmith resume {shlex.quote(str(run.directory))}"
+        f"gansmith resume {quoted(run.directory)}"
     )
     with contextlib.suppress(OSError):
         run.record(status="failed", reason=reason)

@@ -1,5 +1,6 @@
 """What changes during a run, how it starts or resumes, and its tensors in a checkpoint."""
 
+import contextlib
 import copy
 import itertools
 import logging
@@ -184,8 +185,13 @@ class State:
         return self._averaged[1]
 
     def hold(self) -> None:
-        """Hold this state in memory, all of whose losses have been read, where not every step reads them."""
+        """Hold this state in memory, all of whose losses have been read, where not every step reads them.
+
+        Raises NonFiniteError for a weight that a finite loss has made NaN or infinite.
+        """
         if not self.techniques.reads:
+            if not all(value.isfinite().all() for value in self._live().values()):
+                raise NonFiniteError("a weight")
             tensors = {name: value.clone() for name, value in self._live().items()}
             self.held = Held(self.images_seen, tensors, copy.deepcopy(self.means))
 
@@ -261,7 +267,8 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         safety_save=run.latest() if counters.get("for_safety") else None,
         just_resumed=images_seen > 0,
     )
-    state.hold()
+    with contextlib.suppress(NonFiniteError):  # of weights that a step will meet
+        state.hold()
     return state
 
 

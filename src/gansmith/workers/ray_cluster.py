@@ -146,7 +146,7 @@ class RayPool:
 
     def close(self, left: Sequence[dict[str, Any]]) -> None:
         try:
-            self._save([running for running in left if running["step"] in ("poll", "send")])
+            self._save([running for running in left if running["step"] in ("poll", "send", "fetch")])
         finally:
             for running in left:
                 self.ray.kill(running["actor"])
@@ -164,7 +164,7 @@ class RayPool:
             self.ray.wait(waits, num_returns=len(waits), timeout=STOP_S)
         for one in running:
             if not one["is_shared"]:
-                with contextlib.suppress(self.ray.exceptions.RayError):
+                with contextlib.suppress(self.ray.exceptions.RayError, OSError):
                     unpack(self.ray.get(one["actor"].pack.remote(), timeout=STOP_S), one["task"].directory)
 
 
