@@ -148,6 +148,8 @@ def test_a_board_is_trained_scored_drawn_and_not_trained_again(gansmith, digit_d
         assert strip.size == (280, 28)
     for name in ("board.png", "curves.png", "board.md"):
         assert (tmp_path / "board" / name).stat().st_size
+    (tmp_path / "board/curves.png").unlink()  # as where it was interrupted when it drew
+    assert gansmith(*given)[0] == 0 and (tmp_path / "board/curves.png").is_file()
     code, _, err = gansmith("bench", "recipes", "mlp-small", "--images", "256", "--out", "board")
     assert code == 2 and "another place" in err
 

@@ -157,6 +157,14 @@ def test_origins_are_no_part_of_what_is_compared_or_counted_as_a_repeat():
     assert not is_repeat(a, a.replace(g_lr=1e-3)) and not is_repeat(a, a.replace(images=a.images * 2))
 
 
+def test_runs_of_equal_minutes_that_went_on_are_repeats():
+    a, b, c = (
+        Config().replace(images=900_000, schedule_images=first, planned_images=first)
+        for first in (300_000, 310_000, 600_000)
+    )
+    assert is_repeat(a, b) and not is_repeat(a, c)
+
+
 @pytest.mark.parametrize(
     ("name", "given", "value"),
     [

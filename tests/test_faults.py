@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import gansmith as gs
 from gansmith import runs
@@ -131,6 +132,9 @@ def test_neighbours_are_of_the_images_that_a_run_was_trained_on(tmp_path):
             choices = {"images": 64, "progress": "none", "trackers": "none"}
             run = gs.train("mlp-small", data=folder / "x.npz", out=tmp_path / "run", **choices)
             assert gs.plot(run, "neighbours").is_file()
+            few = gs.train("mlp-small", data=folder / "x.npz", out=tmp_path / "few", limit_images=3, **choices)
+            with Image.open(gs.plot(few, "neighbours")) as picture:  # ten samples, each with all three
+                assert picture.width * 10 == picture.height * 4
     with pytest.raises(DataError, match="holds other images than .* was trained on"):
         gs.plot(run, "neighbours")
 

@@ -141,8 +141,18 @@ def test_runs_on_other_images_or_of_another_length_are_no_repeats_and_have_no_ef
     assert "other training images: validation FD ratios on other images do not compare." in said
     row = project[3].log[0]
     project[3].log_path.write_text(to_json({**row, "images_seen": 64}) + "\n")
+    shutil.rmtree(project[3].directory / "checkpoints")
     said = texts(compose(project[2:])[1])
     assert "trained for 64 of" in said and "not repeated with other seeds" in said
+
+
+def test_ratios_of_different_numbers_of_images_have_no_effect(project):
+    for run in project[2:]:
+        rows = [{**row, "n": 500} if "validation_fd_ratio" in row else row for row in run.metrics]
+        run.metrics_path.write_text("".join(to_json(row) + "\n" for row in rows))
+    said = texts(compose(project)[1])
+    assert "validation FD ratios of different numbers of images do not compare." in said
+    assert "helped" not in said and "did harm" not in said
 
 
 @pytest.mark.parametrize(

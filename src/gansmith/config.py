@@ -719,7 +719,9 @@ def close_name(name: str, allowed: Sequence[str]) -> str | None:
 def is_repeat(config: Config, first: Config) -> bool:
     """Return whether two runs are of one plan but for the seed; its length may differ by a quarter, as by minutes."""
     neutral = {name: field.default for name, field in FIELDS.items() if field.metadata["is_circumstance"]}
-    return is_as_long(config.images, first.images) and config.replace(**neutral) == first.replace(**neutral)
+    neutral |= {"schedule_images": 0, "planned_images": 0}
+    is_alike = is_as_long(config.images, first.images) and is_as_long(config.schedule_length, first.schedule_length)
+    return is_alike and config.replace(**neutral) == first.replace(**neutral)
 
 
 def is_as_long(images: int, first: int) -> bool:

@@ -5,6 +5,7 @@ that was stopped goes on where it was; `board.md`, `board.png` and `curves.png` 
 `runs`.
 """
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from gansmith.benchmarks.trials import (
 )  # fmt: skip
 from gansmith.errors import RunError
 from gansmith.evaluation import over_seeds, with_spread
-from gansmith.files import write_json, write_text
+from gansmith.files import write_bytes, write_json, write_text
 from gansmith.models import load_generator
 from gansmith.recipes import RECIPES
 from gansmith.sampling import sample
@@ -66,7 +67,16 @@ def run_board(
             {"recipe": recipe, "seed": seed, "run": directory.relative_to(folder).as_posix(), **result}
         )
         _save_board(folder, board)
+    if board["trials"] and not _is_drawn(folder, board["trials"]):
+        _save_board(folder, board)  # it was interrupted when it drew them
     return {**board, "rows": rank(board["trials"])}
+
+
+def _is_drawn(folder: Path, trials: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a board has its pictures, or cannot have them, since its runs were removed."""
+    runs = [folder / row["run"] for row in rank(trials) if row["run"]]
+    names = ("board.md", "board.png", "curves.png") if runs else ("board.md",)
+    return all((folder / name).is_file() for name in names) or not all(map(Path.exists, runs))
 
 
 def open_board(folder: Path, settings: Mapping[str, object], *, data_sha256: str) -> dict[str, Any]:
@@ -161,7 +171,7 @@ def draw_strips(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from gansmith.pictures.grids import grid
+    from gansmith.pictures.grids import grid, to_png
 
     drawn = [row for row in rows if row["run"]]
     if not drawn:
@@ -172,11 +182,13 @@ def draw_strips(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     for axes, row in zip(figure.subplots(len(drawn), squeeze=False)[:, 0], drawn, strict=True):
         path = folder / "strips" / f"{row['recipe']}.png"
         strip = grid(sample(load_generator(folder / row["run"]), seed=0, count=STRIP)[0], columns=STRIP)
-        strip.save(path)
-        axes.imshow(strip, cmap="gray", interpolation="nearest")
+        write_bytes(path, to_png(strip))
+        axes.imshow(strip, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_axis_off()
         axes.text(-6, strip.height / 2, f"{row['recipe']}  {_score(row)}", ha="right", va="center", fontsize=9)
-    figure.savefig(folder / "board.png", metadata={"Software": None}, bbox_inches="tight")
+    png = io.BytesIO()
+    figure.savefig(png, metadata={"Software": None}, bbox_inches="tight")
+    write_bytes(folder / "board.png", png.getvalue())
 
 
 def draw_curves(folder: Path, trials: Sequence[Mapping[str, Any]]) -> None:
@@ -198,4 +210,6 @@ def draw_curves(folder: Path, trials: Sequence[Mapping[str, Any]]) -> None:
     axes.set_ylabel("validation FD ratio")
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
-    figure.savefig(folder / "curves.png", metadata={"Software": None})
+    png = io.BytesIO()
+    figure.savefig(png, metadata={"Software": None})
+    write_bytes(folder / "curves.png", png.getvalue())

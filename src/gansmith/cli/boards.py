@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from gansmith.cli.output import Json, print_table
 from gansmith.cli.placement import ONE_AT_A_TIME, Placed
-from gansmith.config import choose, parse_value
+from gansmith.config import choose, name_of, parse_value
 from gansmith.errors import ConfigError
 
 
@@ -61,7 +61,8 @@ def recipes(
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; it must be 1 or more, such as 3")
     choices = _choices(data, data_dir)
-    folder = out or Path("runs") / f"board-{'-'.join(f'{value:g}-{name}' for name, value in length.items())}-{data}"
+    lengths = "-".join(f"{value:.15g}-{name}" for name, value in length.items())
+    folder = out or Path("runs") / f"board-{lengths}-{name_of(data)}"
     files = ("board.md", "board.png", "curves.png")
     given: dict[str, Any] = {"length": length, "choices": choices, "pool": placement.open(), "report": _report}
     run = partial(run_board, folder, names or RANKED, seeds=seeds, **given)
@@ -108,7 +109,7 @@ def ablate(
     from gansmith.benchmarks.ablation import run_ablation, to_table
 
     length = _length(minutes, images, 1.0)
-    folder = out or Path("runs") / f"ablation-{recipe}"
+    folder = out or Path("runs") / f"ablation-{recipe}{'' if data == 'mnist' else f'-{name_of(data)}'}"
     choices = _choices(data, data_dir)
     given: dict[str, Any] = {"length": length, "choices": choices, "pool": placement.open(), "report": _report}
     run = partial(run_ablation, folder, recipe, without, seeds=seeds, **given)

@@ -85,14 +85,14 @@ def _write_webp(frames: Sequence[Image.Image], durations: Sequence[int], path: P
 
 
 def _write_mp4(frames: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
-    """Write H.264 with a constant rate of 20 frames a second, each picture repeated for its time."""
+    """Write H.264 with a constant rate of 50 frames a second, each picture repeated until its time is over."""
     try:
         import av
     except ModuleNotFoundError:
         raise GansmithError(
             "MP4 needs the extra `video`: pip install 'gansmith[video]', or choose .gif or .webp"
         ) from None
-    rate = 20
+    rate, written, end_ms = 50, 0, 0
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate))
         stream.width, stream.height = (side + side % 2 for side in frames[0].size)  # the codec wants even sides
@@ -100,8 +100,11 @@ def _write_mp4(frames: Sequence[Image.Image], durations: Sequence[int], path: Pa
         for picture, duration_ms in zip(frames, durations, strict=True):
             canvas = Image.new("RGB", (stream.width, stream.height))
             canvas.paste(picture)
-            for _ in range(max(1, round(duration_ms * rate / 1000))):
+            end_ms += duration_ms
+            until = max(written + 1, round(end_ms * rate / 1000))
+            for _ in range(written, until):
                 container.mux(stream.encode(av.VideoFrame.from_image(canvas)))
+            written = until
         container.mux(stream.encode(None))
 
 

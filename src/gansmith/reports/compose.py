@@ -176,7 +176,7 @@ def _summary(run: RunDirectory, n: int | None) -> dict[str, Any]:
     score = _last_score(run, n=n)
     return {
         "seed": run.config.seed,
-        "images": max((row["images_seen"] for row in log), default=0),
+        "images": max([run.images_seen, *(row["images_seen"] for row in log)]),
         "minutes": _seconds(log) / 60,
         "validation_fd_ratio": score["validation_fd_ratio"] if score else None,
         "n": score["n"] if score else None,
@@ -225,13 +225,17 @@ def _experiments(runs: Sequence[RunDirectory], rows: Sequence[dict[str, Any]]) -
     trained = [Trained.of(run, row["images"]) for run, row in zip(runs, rows, strict=True)]
     for members in group_repeats(trained):
         mean, spread = over_seeds(rows[k]["validation_fd_ratio"] for k in members)
-        first = trained[members[0]]
-        base = lines[0]["mean"] if lines and first.images == trained[0].images else None
+        first, counts = trained[members[0]], {rows[k]["n"] for k in members} - {None}
+        others = "" if first.images == trained[0].images else "on other images"
+        if len(counts | (lines[0]["counts"] if lines else set())) > 1:
+            others = others or "of different numbers of images"
+        base = lines[0]["mean"] if lines and not others else None
         lines.append(
             {
                 "runs": ", ".join(rows[k]["name"] for k in members),
                 "change": _change(trained[0], first) if lines else "as described",
-                "is_comparable": first.images == trained[0].images,
+                "counts": counts,
+                "others": others,
                 "repeats": sum(rows[k]["validation_fd_ratio"] is not None for k in members),
                 "images": max(rows[k]["images"] for k in members),
                 "mean": mean,
@@ -259,6 +263,7 @@ def _change(before: Trained, after: Trained) -> str:
         f"{name} {_to_text(getattr(first, name))} -> {_to_text(getattr(other, name))}"
         for name in FIELDS
         if not FIELDS[name].metadata["is_circumstance"] and getattr(first, name) != getattr(other, name)
+        if name != "schedule_images" or not is_as_long(other.schedule_length, first.schedule_length)
     ]
     return ", ".join(changed) or "none (the same seed again)"
 
@@ -278,8 +283,8 @@ def _conclusion(line: dict[str, Any], first: dict[str, Any]) -> str:
     """Return what a change did, in one sentence; a difference within the spread over seeds is no effect."""
     if line["mean"] is None or first["mean"] is None:
         return f"{line['change']}: no validation FD ratio, so nothing can be said."
-    if not line["is_comparable"]:
-        return f"{line['change']}: validation FD ratios on other images do not compare."
+    if line["others"]:
+        return f"{line['change']}: validation FD ratios {line['others']} do not compare."
     difference = line["mean"] - first["mean"]
     if min(line["repeats"], first["repeats"]) < 2:
         found = "not repeated with other seeds, so it may be chance"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansmith.config import FIELDS
 from gansmith.errors import ConfigError
-from gansmith.files import write_text
+from gansmith.files import quoted, write_text
 from gansmith.reports import write_blocks
 from gansmith.sweeps import figures, studies
 from gansmith.sweeps.search import describe_settings, opened_study, read_facts
@@ -167,7 +167,7 @@ def compose(
     best = best_first(rows, settings)
     if best:
         blocks += _best(best[0], pictures)
-        command = f"gansmith sweep {folder} --best --out recipe.toml"
+        command = f"gansmith sweep {quoted(folder)} --best --out recipe.toml"
         blocks.append(
             {"kind": "text", "text": f"The best trial's choices as a file for `gansmith train --config`: {command}"}
         )
