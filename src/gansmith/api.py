@@ -8,7 +8,6 @@ anything of the process changed: threads, random states, signal handlers, enviro
 import copy
 import html
 import logging
-import shlex
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -24,7 +23,7 @@ from gansmith.data.objects import as_images
 from gansmith.data.prepare import Preparation
 from gansmith.errors import ConfigError, DataError, GansmithError, NotFoundError
 from gansmith.events import Event
-from gansmith.files import require_kind, require_parent, require_writable, to_path, write_bytes
+from gansmith.files import quoted, require_kind, require_parent, require_writable, to_path, write_bytes
 from gansmith.interrupts import uninterrupted
 from gansmith.inversion import Inversion
 from gansmith.isolation import isolated, torch_defaults
@@ -49,7 +48,7 @@ from gansmith.planning import (
     undefined_choices,
     until_interrupted,
 )
-from gansmith.progress import check_style, lose_output, show_preparation, show_progress
+from gansmith.progress import check_style, lose_output, show_preparation, show_progress, write_line
 from gansmith.runs import RunDirectory
 from gansmith.sampling import (
     Model,
@@ -69,10 +68,7 @@ from gansmith.sampling import (
 from gansmith.sampling import sample as sample_model
 from gansmith.signature import as_exported
 from gansmith.training import diagnosis
-from gansmith.training.inputs import (
-    choose_images,
-    preparation,
-)
+from gansmith.training.inputs import preparation, shown_images
 from gansmith.training.machine import computing_on, find_device
 from gansmith.verdicts import Comparison, Verdict, caution_about, html_table
 
@@ -242,7 +238,7 @@ class Diagnosis(dict[str, Any]):
         lines += [lost] if self["lost_lines"] else []
         lines += [f"note: {sentence}" for sentence in self["undefined"]]
         if self["status"] not in ("finished", "running"):
-            directory = shlex.quote(self["directory"])
+            directory = quoted(self["directory"])
             lines.append(f"continue from {self['saved_images']:,} images with: gansmith resume {directory}")
         return "\n".join(lines)
 
@@ -813,10 +809,11 @@ def plot(
         write_bytes(path, to_png(plots.draw_classes(opened.generator, seed=seed)))
     else:
         images, _ = sample_model(opened.generator, seed=seed, count=10)
-        whole, _, known, _ = choose_images(opened.config, opened.images)
+        whole, known = shown_images(opened.config, opened.images)
         if not opened.is_trained_on(whole.sha256):
             raise DataError(f"{whole.source} holds other images than {opened.directory} was trained on; restore them")
-        write_bytes(path, to_png(enlarge(grid(plots.neighbours(images, known.pixels), columns=5))))
+        tiles = plots.neighbours(images, known.pixels)
+        write_bytes(path, to_png(enlarge(grid(tiles, columns=len(tiles) // len(images)))))
     return path
 
 
@@ -847,6 +844,7 @@ def handin(
     """
     with uninterrupted():
         from gansmith.coursework import write_bundle
+        from gansmith.coursework.bundle import use_of_labels
 
     path = _writable(out)
     if path.suffix != ".zip":
@@ -864,11 +862,9 @@ def handin(
             images_in_memory=in_memory,
             seed=seed,
         )
-    config = opened[0].config
-    if allow_labels is None and (config.conditioning == "labels" or config.classes):
+    if allow_labels is None and (use := use_of_labels(opened[0])):
         notes = [
-            f"{opened[0].directory} was trained with labels; where your assignment says without, hand in a run of "
-            "default-unlabelled",
+            f"{opened[0].directory} {use}; where your assignment says without, hand in a run of default-unlabelled",
             *notes,
         ]
     for note in notes:
@@ -1108,7 +1104,7 @@ def grade(
     out: Path | str | None = None,
     sandbox: str = "auto",
     jobs: int = 0,
-    show: Callable[[str], None] = logger.info,
+    show: Callable[[str], None] = write_line,
     **choices: Any,
 ) -> "Grades":
     """Run and measure every hand-in in a folder, and write a table and a page for each student.
@@ -1138,6 +1134,10 @@ def grade(
     require_whole("jobs", jobs, 0, 256, 0)
     find_handins(folder)
     target = folder.absolute().parent / "grades" if out is None else to_path(out)
+    if target.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"{target} lies among the hand-ins, where it would be graded itself; name a folder beside them"
+        )
     pages.refuse_occupied(target)
     require_writable(target)
     found = find_sandbox(sandbox)
@@ -1163,7 +1163,8 @@ def run_training(plan: Plan, *, progress: str = "auto", command: Sequence[str] =
     opened = runs.open_run(plan.run.directory)
     run = Run(opened.directory, opened.config, plan.images)
     caught = caught_anywhere(caught)
-    if not caught and processes.is_first():
+    # Where it was interrupted, the pictures of an earlier end are replaced all the same.
+    if processes.is_first() and run.latest() and (not caught or (run.directory / "grid.png").exists()):
         images, _ = sample_model(run.generator, seed=0, count=25)
         write_bytes(run.directory / "grid.png", to_png(enlarge(grid(images))))
         plots.plot_curves(run)

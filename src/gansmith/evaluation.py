@@ -33,9 +33,14 @@ from gansmith.metrics.reference import load_references
 from gansmith.models import find_generator, is_generator, load_generator
 from gansmith.runs import RunDirectory, run_of, short_names
 from gansmith.sampling import Model, folder_names, sample
-from gansmith.training.inputs import preparation
+from gansmith.training.inputs import preparation, unseen_copies
 from gansmith.training.machine import computing_on, find_device
 from gansmith.verdicts import Comparison, Verdict
+
+ON_LATENTS = (
+    "its latents are drawn from the standard normal distribution; where it was trained on others, evaluate images that "
+    "were drawn from those"
+)
 
 MAX_SPREAD = 8.0  # mean difference of the channels up to which images count as grey: that of JPEG, not of colors
 
@@ -78,8 +83,7 @@ def evaluate(
         model = load_generator(checkpoint, num_classes=num_classes)
         if run is not None and data is None:  # another data set is in another folder
             data_dir = data_dir or run.config.data_dir or None
-        if model.config.use_all_training_images:
-            notices.append("it was also trained on the validation images, so copies of those are not detected")
+        notices += unseen_copies(model.config)
         data = data or model.config.data
         samples = _draw(model, seed=seed, count=most, device=place)
     elif num_classes is not None:
@@ -139,7 +143,8 @@ def _draw(model: Model, *, seed: int, count: int, device: torch.device) -> Image
         pixels, labels = sample(model, seed=seed, count=count)
     known = labels if model.conditioning.has_labels else None
     source, names = f"samples of seed {seed}", () if known is None else model.class_names
-    return Images(pixels, known, name="samples", source=source, notices=model.notices, class_names=names)
+    notices = (*model.notices, ON_LATENTS) if model.notices else ()  # which files of this package have not
+    return Images(pixels, known, name="samples", source=source, notices=notices, class_names=names)
 
 
 def _save(run: RunDirectory | None, row: dict[str, Any], given: Real | None) -> None:

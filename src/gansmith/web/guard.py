@@ -138,7 +138,7 @@ class Guard:
 
     def _is_within_rate(self, scope: Scope) -> bool:
         """Take one request from the client's bucket of its kind; False where it is empty."""
-        is_light = scope["method"] in ("GET", "HEAD") or "/uploads/" in scope["path"]  # a folder has many pictures
+        is_light = scope["method"] in ("GET", "HEAD") or is_upload(scope)  # a folder has many pictures
         kind = "other" if is_light and "/sample" not in scope["path"] else "work"
         key = ((scope.get("client") or ("", 0))[0], kind)
         per_s, burst = RATES[kind]
@@ -201,7 +201,8 @@ def body_limit(scope: Scope) -> int:
 
 def is_upload(scope: Scope) -> bool:
     """Return whether a request sends a file."""
-    return "/uploads/" in scope["path"]
+    path: str = scope["path"]
+    return scope["method"] == "PUT" and path.startswith("/api/v1/uploads/")
 
 
 class TooLarge(Exception):

@@ -11,6 +11,7 @@ import functools
 import hmac
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -120,7 +121,8 @@ class Jobs:
             raise RunError(f"{job['run']} is being trained or waits for it; stop that first")
         for old in [other for other in jobs if other["state"] == "ended"][:-_KEPT]:
             shutil.rmtree(self.folder / old["id"])
-        number = max((int(path.name) for path in self.folder.glob("[0-9]*")), default=0)
+        names = [path.name for path in self.folder.glob("[0-9]*")]
+        number = max((int(name) for name in names if re.fullmatch("[0-9]{1,18}", name)), default=0)
         with contextlib.suppress(OSError, ValueError):  # of one that was taken out, which a page may still name
             number = max(number, int((self.folder / "last").read_text()))
         path = self.folder / f"{number + 1:04d}"

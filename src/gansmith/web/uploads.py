@@ -1,4 +1,4 @@
-"""Data sets sent by a browser. Nothing of what a sender says becomes a path: files get numbers, folders safe names."""
+"""Data sets sent by a browser. Nothing of what a sender says becomes a path: files and folders get safe names."""
 
 import asyncio
 import hashlib

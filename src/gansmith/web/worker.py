@@ -30,7 +30,7 @@ from gansmith.files import finite
 from gansmith.pictures.grids import enlarge, grid, to_png
 from gansmith.runs import open_run
 from gansmith.sampling import Model
-from gansmith.training.inputs import choose_images
+from gansmith.training.inputs import shown_images
 from gansmith.web import latents
 from gansmith.web.learn import learn
 from gansmith.web.records import run_path
@@ -179,7 +179,7 @@ def invert(root: Path, request: Mapping[str, Any]) -> Answer:
 @lru_cache(maxsize=1)
 def training_images(config: Config) -> Images:
     """Return the images that a run with this config was trained on; those of one are kept."""
-    return choose_images(config)[2]
+    return shown_images(config)[1]
 
 
 def look(root: Path, request: Mapping[str, Any]) -> Answer:

@@ -198,12 +198,24 @@ function makeView(id, found) {
   // `gansmith walk` visits entry 0 of each seed, in one class, and draws a class's sub-clusters by the seed.
   function walkLines(ends, steps) {
     const isWalk = ends.every((end) => end.index === 0 && end.y === ends[0].y) && chosen.truncation === 1;
-    if (!isWalk || model.class_ids > Math.max(1, model.labels.length)) return [];
+    if (!isWalk || model.class_ids > Math.max(1, model.labels.length)) return arcLines(ends, steps);
     const label = model.labels.length ? ends[0].y : null;
     return same({
       terminal: `gansmith walk ${quote(source())} --seeds ${ends.map((end) => end.seed).join(",")}${label === null ? "" : ` --label ${asText(String(label))}`} --steps ${steps}`,
       Python: `gs.walk(${python(source())}, seeds=[${ends.map((end) => end.seed).join(", ")}], steps=${steps}${label === null ? "" : `, label=${label}`})`,
     });
+  }
+
+  // Any other walk as the studio draws it: along the arcs between these latents, the class changing half-way.
+  function arcLines(ends, steps) {
+    const words = [
+      "import torch", "from itertools import pairwise", "from gansmith.latent_space import truncated", "from gansmith.sampling import arcs, draw_inputs, generate", `model = gs.load(${python(source())})`,
+      `z = torch.cat([draw_inputs(model, seed=seed, count=k + 1)[0][-1:] for seed, k in [${ends.map((end) => `(${end.seed}, ${end.index})`).join(", ")}]])`,
+      `y = torch.tensor([${ends.map((end) => end.y).join(", ")}])`, `model, z = truncated(model, z, ${chosen.truncation})`,
+      `z = torch.cat([arcs(list(z), ${steps}, model.config.latent_distribution), z[-1:]])`,
+      `y = torch.cat([*(torch.where(torch.arange(${steps}) < ${steps / 2}, a, b) for a, b in pairwise(y)), y[-1:]])`, "images = generate(model, z, y)",
+    ];
+    return same({ Python: words.join("; ") });
   }
 
   const near = (tile) => work("Nearest training images", async () => {
@@ -251,8 +263,8 @@ function makeView(id, found) {
 
   function nearLines(tile, many) {
     const words = [
-      ...inputsOf(source(), tile), `model, z = truncated(model, z, ${chosen.truncation})`, "from gansmith.pictures.plots import neighbours", "from gansmith.training.inputs import choose_images",
-      `images = neighbours(generate(model, z, y), choose_images(gs.open_run(${python(found.path)}).config)[2].pixels, count=${many})`,
+      ...inputsOf(source(), tile), `model, z = truncated(model, z, ${chosen.truncation})`, "from gansmith.pictures.plots import neighbours", "from gansmith.training.inputs import shown_images",
+      `images = neighbours(generate(model, z, y), shown_images(gs.open_run(${python(found.path)}).config)[1].pixels, count=${many})`,
     ];
     return same({ Python: words.join("; ") });
   }

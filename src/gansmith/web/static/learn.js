@@ -13,7 +13,7 @@ const NUMBERS = [
   ["d_real", "D on real", "Mean of D's output on new real points: the probability of real, where the loss has one.", figure],
   ["d_fake", "D on fake", "The same on generated points. Where both are 0.5, D cannot tell them apart.", figure],
   ["gradient", "Gradient on fakes", "Mean norm of the gradient that a generated point receives from G's loss.", figure],
-  ["slope", "Gradient norm of D", "Mean norm of D's gradient at real points, which R1 keeps small.", figure],
+  ["d_gradient", "Gradient norm of D", "Mean norm of D's gradient at real points, which R1 keeps small.", figure],
 ];
 const LABELS = {
   objective: "Loss", g_lr: "Learning rate of G", d_lr: "Learning rate of D", d_steps: "D steps for each G step", r1_gamma: "R1",
