@@ -28,6 +28,7 @@ AVOIDED = re.compile(
     | \bnudg(?:e|es|ed)\b | \bton(?:e|es)\b | \bno(?:body|thing)[ ]heeds\b | \bunhee\w+
     | memory[ ]of[ ](?:Adam|the[ ](?:squared[ ])?gradient) | Adam's[ ](?:rate[ ]and[ ])?memory
     | slopes?[ ]in[ ]check | \brests?[ ]while\b | comes?[ ]out[ ]otherwise | knows?[ ]its[ ]images
+    | \btells[ ](?:G|D)[ ](?!nothing|little) | \bin[ ]check\b | \bD[ ]judges\b
     | \bone[ ]screen\b | \bmaterial\b | \btroubles?\b | on_trouble | \bmemorises\b | collapse-(?:within|across)
     """,
     re.VERBOSE | re.IGNORECASE,

@@ -58,7 +58,7 @@ EXTRA_LINES = (
     "export run --format all --out all",
     "sample all/generator.onnx --count 2 --out from-onnx.png",
     "sample all/generator.keras --count 2 --out from-keras.png",
-    "handin run --out submissions/ada.zip",
+    "handin run --out submissions/student.zip",
     "grade submissions --settings class/grade.toml --out grades",
     "sweep mlp-small --search g-lr --trials 2 --images 256 --threads 1 --out sweep",
     "sweep sweep --best --out recipe.toml",

@@ -2,7 +2,7 @@
 
     python scripts/tricks.py results.jsonl [--images 64000] [--seeds 2]
 
-Goes on where the file ends. docs/experiments.md has the results.
+Goes on where the file ends. docs/results.md has the results.
 """
 
 import argparse

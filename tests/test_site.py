@@ -247,6 +247,19 @@ def test_the_commands_of_a_page_print_what_it_shows(page, tmp_path, monkeypatch)
     assert differences == []
 
 
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (block,) = [block for kind, block in FENCE.findall(PAGES[0].read_text(encoding="utf-8")) if kind == "python"]
+    assert PAGES[0].name == "README.md" and "minutes=3)" in block
+    exec(block.replace("minutes=3", "images=1_024"), {})
+    printed, run = capsys.readouterr().out, tmp_path / "runs" / "0001-default-mnist"
+    assert "FD ratio" in printed and f"<Run {Path('runs', run.name)}: finished, 1,024 images, FD ratio " in printed
+    assert {"generator.onnx", "generator.h5", "generator.json"} <= {path.name for path in (run / "exports").iterdir()}
+    with Image.open("2024.png") as picture:
+        assert picture.width == 4 * picture.height
+
+
 def test_the_settings_that_readers_choose_are_those_of_the_outputs():
     text = (ROOT / "docs" / "tutorials" / "index.md").read_text(encoding="utf-8")
     assert dict(re.findall(r" GANSMITH_(\w+)=(\w+)", text)) == run_pages.SETTINGS

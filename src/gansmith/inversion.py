@@ -34,7 +34,7 @@ SAMPLES = 4096  # random ones, of which the nearest are starting points
 MAX_NUMBERS = 2**25  # of all samples together; images of 64 x 64 pixels in color get fewer
 STARTS, STEPS, RATE = 6, 120, 0.1  # starting points of each picture, steps from each, Adam's learning rate at first
 COMPARED = 256  # samples that D's logit of a picture is compared with
-COMPANIONS = 15  # images in a batch beside the one that D judges, where it normalises over batches
+COMPANIONS = 15  # images in a batch beside the one that D scores, where it normalises over batches
 
 
 @dataclass(frozen=True, eq=False)

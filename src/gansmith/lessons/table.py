@@ -164,7 +164,7 @@ LESSONS = (
                 "gradients for G. Watch the gradient norm of D at the real points.",
                 "Train without R1",
                 "The field has sharp edges; the gradient norm at real points is large.",
-                (("slope", ">=", 10),),
+                (("d_gradient", ">=", 10),),
                 3000,
                 {"g_lr": 0.0002, "d_lr": 0.005},
                 restarts=True,
@@ -174,7 +174,7 @@ LESSONS = (
                 "gently. It also lets G and D come to rest where G is right.",
                 "Turn on R1",
                 "The field fades to soft hills, and the gradient norm falls below a third.",
-                (("slope", "<=", 3),),
+                (("d_gradient", "<=", 3),),
                 3000,
                 {"r1_gamma": 1.0},
             ),
@@ -214,7 +214,7 @@ LESSONS = (
         "Conditioning on labels",
         (
             Step(
-                "So far nobody tells G which mode to draw: a point's colour says which label it should have, and the "
+                "So far G is unconditional: a point's colour says which label it should have, and the "
                 "colours lie anywhere. G gives what its latent happens to mean.",
                 "Train without labels",
                 "Points find the ring, but a label's points are on any mode.",
@@ -224,7 +224,7 @@ LESSONS = (
                 restarts=True,
             ),
             Step(
-                "Now G gets the label as a second input, and D judges a point together with its label. A right point "
+                "Now G gets the label as a second input, and D scores a point together with its label. A right point "
                 "with the wrong label is a fake. Eight small problems are easier than one large one.",
                 "Train with labels",
                 "Each label's points go to its own mode, and none is missing.",

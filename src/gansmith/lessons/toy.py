@@ -211,7 +211,7 @@ def measure(toy: Toy) -> dict[str, float]:
         d_real, d_fake: mean of D's output (the probability of real where the objective has one) for new real points,
             and for generated ones; d_train: for the training points; d_gap: by how much more these are real to it.
         gradient: mean norm of the gradient that a generated point receives from G's loss.
-        slope: mean norm of D's gradient at real points.
+        d_gradient: mean norm of D's gradient at real points.
         motion, ema_motion: of `Toy`; ema_calm: how many times less the average moves; d_loss, g_loss: the newest.
     """
     points, average = _shown_points(toy)
@@ -229,7 +229,7 @@ def measure(toy: Toy) -> dict[str, float]:
     found["d_real"], found["d_train"] = (float(_output(toy, *part).mean()) for part in (fresh, train))
     found["d_fake"] = float(_output(toy, points[:, :, None, None], y).mean())
     found["gradient"] = float(_gradients(toy, points, y).norm(dim=1).mean())
-    found["slope"] = float(_slopes(toy, fresh[0][:SHOWN], fresh[1][:SHOWN]).norm(dim=1).mean())
+    found["d_gradient"] = float(_d_gradients(toy, fresh[0][:SHOWN], fresh[1][:SHOWN]).norm(dim=1).mean())
     found["d_gap"] = found["d_train"] - found["d_real"]
     found["motion"], found["ema_motion"] = toy.motion
     found["ema_calm"] = toy.motion[0] / max(toy.motion[1], 1e-9)
@@ -308,7 +308,7 @@ def _gradients(toy: Toy, points: Tensor, y: Tensor) -> Tensor:
     return gradient.flatten(1)
 
 
-def _slopes(toy: Toy, points: Tensor, y: Tensor) -> Tensor:
+def _d_gradients(toy: Toy, points: Tensor, y: Tensor) -> Tensor:
     """Return (N, 2), D's gradient at points."""
     y = y if toy.config.conditioning == "labels" else torch.zeros_like(y)
     points = points.clone().requires_grad_()

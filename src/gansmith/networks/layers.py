@@ -58,7 +58,7 @@ class Dropout(nn.Module):
 
 
 class MinibatchStddev(nn.Module):
-    """Appends a feature that tells D how much the images of a group differ, which exposes mode collapse.
+    """Appends a feature, how much the images of a group differ, which exposes mode collapse.
 
     It is the standard deviation over the group, averaged over all features (and positions). Groups are consecutive
     images, so real and generated images in one batch never share a group if the group size divides the number of each.
