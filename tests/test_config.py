@@ -163,6 +163,8 @@ def test_runs_of_equal_minutes_that_went_on_are_repeats():
         for first in (300_000, 310_000, 600_000)
     )
     assert is_repeat(a, b) and not is_repeat(a, c)
+    once, extended = Config().replace(images=300_000), Config().replace(images=360_000, schedule_images=300_000)
+    assert not is_repeat(once, extended) and not is_repeat(extended, once)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from gansmith.coursework.tiles import missing_classes, reorder_clusters, typical
 from gansmith.data.image_files import read_npz
 from gansmith.data.images import Images, ImageSpec
 from gansmith.errors import GansmithError, RunError
+from gansmith.files import without_folders, write_json
 from gansmith.metrics.features import load_feature_network
 from gansmith.models import load_generator
 from gansmith.networks import NETWORKS
@@ -111,6 +112,11 @@ def test_the_bundle_says_nothing_of_folders_on_this_machine(bundle, digit_dir):
     assert load_config(folder / "config.toml", written_in=FORMAT).data_dir == ""
     for name in files_in(folder):
         assert str(digit_dir).encode() not in (folder / name).read_bytes(), name
+
+
+def test_paths_of_a_command_are_their_last_part_alone():
+    words = ["gansmith", "train", "--data-dir=/home/me/a=b/set", "--out", "/home/me/run", "--g-lr=0.1", "../x"]
+    assert without_folders(words) == ["gansmith", "train", "--data-dir=set", "--out", "run", "--g-lr=0.1", "../x"]
 
 
 # The grid
@@ -444,6 +450,10 @@ def test_weights_that_were_trained_with_labels_count_as_such_in_the_second_gener
         source = run_training(tiny(conditioning="none", start_from=str(source.directory)), name)
         with pytest.raises(RunError, match="began with the weights of .*, where labels were used"):
             write_bundle([source], tmp_path / "submission.zip")
+    facts = source.facts()
+    del facts["start_from"]["used_labels"]  # as runs of earlier versions have it
+    write_json(source.directory / "run.json", facts)
+    assert any("is not recorded" in note for note in write_bundle([source], tmp_path / "old.zip"))
     free = run_training(tiny(conditioning="none"), "free")
     run = run_training(tiny(conditioning="none", start_from=str(free.directory)), "allowed")
     write_bundle([run], tmp_path / "submission.zip")

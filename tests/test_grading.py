@@ -628,8 +628,8 @@ def test_one_hand_in_that_cannot_be_measured_leaves_the_others_their_rows(tmp_pa
 
 
 def test_images_larger_than_any_data_set_are_not_read(tmp_path):
-    np.save(tmp_path / "grid.npy", np.zeros((25, 1, 600, 600), np.uint8))
-    with pytest.raises(DataError, match=r"and not 25 square images of 512 px at most"):
+    np.save(tmp_path / "grid.npy", np.zeros((25, 1, 1030, 1030), np.uint8))
+    with pytest.raises(DataError, match=r"and not 25 square images of 1024 px at most"):
         grader.read_images(tmp_path / "grid.npy", 25)
 
 

@@ -14,7 +14,7 @@ from gansmith.config import FIELDS, resolve
 from gansmith.files import to_json, write_json
 from gansmith.models import load_generator
 from gansmith.pictures.grids import enlarge, grid, to_png
-from gansmith.reports import to_html, to_pdf, write_report
+from gansmith.reports import to_html, to_pdf, without_places, write_report
 from gansmith.reports.compose import _hyperparameters, _question, compose
 from gansmith.runs import create_run, open_run
 from gansmith.sampling import sample
@@ -144,6 +144,17 @@ def test_runs_on_other_images_or_of_another_length_are_no_repeats_and_have_no_ef
     shutil.rmtree(project[3].directory / "checkpoints")
     said = texts(compose(project[2:])[1])
     assert "trained for 64 of" in said and "not repeated with other seeds" in said
+
+
+def test_a_report_that_is_handed_in_names_no_folders_of_this_machine(project):
+    run = project[0]
+    starts = [{"command": ["gansmith", "train", "--data-dir", "/home/me/set"], "at": "now"}]
+    run.record(starts=starts, start_from={"taken": ["G starts with the weights of /home/me/other"]})
+    run = replace(run, config=run.config.replace(start_from="/home/me/other"))
+    blocks = compose([run])[1]
+    assert "/home/me" in texts(blocks)
+    said = texts(without_places(blocks, [run]))
+    assert "/home/me" not in said and "--data-dir set" in said and "the weights of other" in said
 
 
 def test_ratios_of_different_numbers_of_images_have_no_effect(project):

@@ -257,7 +257,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert "FD ratio" in printed and f"<Run {Path('runs', run.name)}: finished, 1,024 images, FD ratio " in printed
     assert {"generator.onnx", "generator.h5", "generator.json"} <= {path.name for path in (run / "exports").iterdir()}
     with Image.open("2024.png") as picture:
-        assert picture.width == 4 * picture.height
+        assert picture.width == picture.height
 
 
 def test_the_settings_that_readers_choose_are_those_of_the_outputs():

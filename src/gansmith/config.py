@@ -721,6 +721,7 @@ def is_repeat(config: Config, first: Config) -> bool:
     neutral = {name: field.default for name, field in FIELDS.items() if field.metadata["is_circumstance"]}
     neutral |= {"schedule_images": 0, "planned_images": 0}
     is_alike = is_as_long(config.images, first.images) and is_as_long(config.schedule_length, first.schedule_length)
+    is_alike &= (config.images > config.schedule_length) == (first.images > first.schedule_length)
     return is_alike and config.replace(**neutral) == first.replace(**neutral)
 
 

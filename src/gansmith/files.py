@@ -15,7 +15,7 @@ import re
 import shlex
 import time
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,12 @@ def quoted(path: Path | str) -> str:
     if os.name != "nt":
         return shlex.quote(text)
     return f'"{text}"' if re.search(r"[\s&()^;,=%!'+`]", text) else text
+
+
+def without_folders(words: Iterable[str]) -> list[str]:
+    """Return the words of a command, absolute paths as their last part alone, also those of --data-dir=/home/..."""
+    parts = (word.partition("=") if word.startswith("-") else ("", "", word) for word in words)
+    return [f"{flag}{sign}{Path(rest).name if Path(rest).is_absolute() else rest}" for flag, sign, rest in parts]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -128,7 +128,7 @@ def plan_training(
             notices.append(_kept_length(directory, config, minutes))
     if directory is None:  # another process may have taken the number meanwhile
         directory = Path(processes.agreed(lambda: str(runs.make_next_directory(RUNS, config))))
-    return Plan(_create_run(directory, config), loaded, in_memory, deadline, (*notices, *_beyond_schedule(config, 0)))
+    return _planned(_create_run(directory, config), loaded, in_memory, notices, deadline)
 
 
 def _begun_in(directory: Path | None) -> Config | None:
@@ -222,12 +222,18 @@ def plan_resume(
             fitting = budget.config_for_time(probe, loaded, left_s).images
             config = config.replace(images=opened.images_seen + fitting)
             notices.append(f"{minutes:g} minutes are about {fitting:,} images more")
-        notices += _beyond_schedule(config, opened.images_seen)
-    return Plan(_create_run(opened.directory, config), loaded, in_memory, notices=tuple(notices))
+    return _planned(_create_run(opened.directory, config), loaded, in_memory, notices)
 
 
-def _beyond_schedule(config: Config, images_seen: int) -> list[str]:
+def _planned(
+    run: RunDirectory, data: TrainingData, images: Images | None, notices: list[str], deadline: float | None = None
+) -> Plan:
+    return Plan(run, data, images, deadline, (*notices, *_beyond_schedule(run)))
+
+
+def _beyond_schedule(run: RunDirectory) -> list[str]:
     """Return a notice where a run goes on beyond the end of its schedules: what its learning rates do there."""
+    config, images_seen = run.config, run.images_seen
     end = config.schedule_length
     if config.images <= max(end, images_seen) or config.lr_decay_from >= 1.0:
         return []

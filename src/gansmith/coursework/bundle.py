@@ -27,7 +27,7 @@ from gansmith.data import DATASETS, Images, load_data
 from gansmith.data.images import image_hashes
 from gansmith.errors import ConfigError, RunError
 from gansmith.exporters.keras import to_keras
-from gansmith.files import file_sha256, write_bytes, write_json
+from gansmith.files import file_sha256, without_folders, write_bytes, write_json
 from gansmith.interrupts import uninterrupted
 from gansmith.metrics.features import FeatureNetwork, load_feature_network
 from gansmith.models import load_generator
@@ -97,7 +97,7 @@ def write_bundle(
         (folder / "README.txt").write_text(_readme(config, model, missing, seed), encoding="utf-8")
         _write_manifest(folder, run, difference)
         _zip(folder, out)
-    return [*notes, *_notes(config, missing)]
+    return [*notes, *_on_first_weights(run), *_notes(config, missing)]
 
 
 def _labels_in_turn(model: Model) -> Tensor:
@@ -112,8 +112,14 @@ def use_of_labels(run: RunDirectory) -> str:
         return "was trained with labels"
     if run.config.classes:
         return "chose its training images by their labels"
-    has_them = bool(run.config.start_from) and run.facts().get("start_from", {}).get("used_labels", True)
+    has_them = run.config.start_from and run.facts().get("start_from", {}).get("used_labels")
     return f"began with the weights of {run.config.start_from}, where labels were used" if has_them else ""
+
+
+def _on_first_weights(run: RunDirectory) -> list[str]:
+    """Return a note where it is not known whether the weights that a run began with were trained with labels."""
+    is_known = not run.config.start_from or run.facts().get("start_from", {}).get("used_labels") is not None
+    return [] if is_known else [f"whether labels were used for the weights of {run.config.start_from} is not recorded"]
 
 
 def _refuse_labels(run: RunDirectory) -> None:
@@ -223,7 +229,7 @@ def _write_pictures(folder: Path, runs: Sequence[RunDirectory]) -> None:
     plot_curves(runs[0], folder / "loss.png")
     if runs[0].grids():
         write_film(film_frames(runs[0]), folder / "film.gif")
-    write_report(runs, folder / "report.pdf")
+    write_report(runs, folder / "report.pdf", with_folders=False)
 
 
 def _notes(config: Config, missing: Sequence[int] | None) -> list[str]:
@@ -365,16 +371,10 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
 def _write_manifest(folder: Path, run: RunDirectory, difference: float) -> None:
     """Write manifest.json: the hash of every other file, how exact the export is, and the commands of the run."""
     files = {name: file_sha256(path) for name, path in _files_in(folder)}
-    commands = [_without_folders(start["command"]) for start in run.facts().get("starts", [])]
+    commands = [without_folders(start["command"]) for start in run.facts().get("starts", [])]
     write_json(
         folder / "manifest.json", {"files": files, "keras_largest_pixel_difference": difference, "commands": commands}
     )
-
-
-def _without_folders(command: Sequence[str]) -> list[str]:
-    """Return a command whose absolute paths are their last part alone."""
-    words = (word.rpartition("=") for word in command)  # also of --data-dir=/home/...
-    return [f"{flag}{sign}{Path(word).name if Path(word).is_absolute() else word}" for flag, sign, word in words]
 
 
 def _files_in(folder: Path) -> list[tuple[str, Path]]:

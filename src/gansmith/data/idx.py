@@ -181,7 +181,7 @@ def _zip_folders(path: Path) -> dict[str, list[File]]:
     try:
         with zipfile.ZipFile(path) as archive:  # before `zipfile.Path` makes a name of every folder above each
             entries = archive.infolist()
-        if any(len(entry.filename) > MAX_NAME or entry.compress_type not in BOUNDED for entry in entries):
+        if any(len(entry.filename) > MAX_NAME for entry in entries):
             return {}
         root = zipfile.Path(path)
         names = root.root.namelist()
@@ -189,9 +189,14 @@ def _zip_folders(path: Path) -> dict[str, list[File]]:
         return {}  # which reading pictures from it names
     if any(not name or name.startswith("/") or "//" in name for name in names):
         return {}  # zipfile.Path would never end
+    unbounded = {entry.filename for entry in entries if entry.compress_type not in BOUNDED}
     folders: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         folder, _, file = name.rpartition("/")
+        if name in unbounded:
+            if _NAMES.search(file.lower()):
+                raise DataError(f"{path}: {name} is packed in a way that is not read; pack it again as a plain zip")
+            continue
         if file and not _OTHERS.search(file) and not folder.startswith("_"):
             folders.setdefault(folder, []).append(name)
     few = {folder: own for folder, own in folders.items() if len(own) <= _MAX_FILES}

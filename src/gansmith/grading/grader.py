@@ -44,7 +44,7 @@ from gansmith.workers import cores
 # Share of samples that no other one equals. Images of generators that collapsed still differ in some pixel; of 2,000
 # that are looked up among 10,000 stored ones, .82 are unlike the others.
 FEWEST_DISTINCT = 0.9
-MAX_SIDE = 512  # of images that are measured
+MAX_SIDE = 1024  # of images that are measured
 FEW_PICTURES = 100  # up to so many stored ones are called that, even if they are training images
 NO_PICTURE, NOT_CHECKED = "no picture", "not checked"
 

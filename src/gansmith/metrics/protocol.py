@@ -203,7 +203,8 @@ def evaluate_samples(
     train = _compared_with(real.train, notices)
     others, size = _other_metrics(fake, train, compared, networks, quick=quick, with_kid=not count)
     most = max(filter(None, (train, compared.held_out, compared.test)), key=len)
-    drawn, widen = min(size, len(most) // 3), limits_to_widen(most, size) if widened else ()
+    knows = next(iter(networks.values())).num_classes > 1
+    drawn, widen = min(size, len(most) // 3), limits_to_widen(most, size) if widened and (knows or size < MANY) else ()
     draws = _draw_real(most, drawn, networks, widen, quick=quick)
     if draws:
         notices.append(

@@ -24,12 +24,37 @@ _TEMPLATES = resources.files("gansmith.reports")
 _FOREIGN = re.compile(r"[^\u0000-\u052f\u1e00-\u22ff]")  # beyond Latin, Greek, Cyrillic, punctuation and arrows
 
 
-def write_report(runs: Sequence[RunDirectory], path: Path) -> None:
+def write_report(runs: Sequence[RunDirectory], path: Path, *, with_folders: bool = True) -> None:
     """Write the report of these runs, the first in full and all compared, at once or not at all.
+
+    Args:
+        with_folders: name the folders of this machine where commands and choices do.
 
     Raises GansmithError for a kind of file not in `FORMATS`.
     """
-    write_blocks(*compose(runs), path)
+    title, blocks, pictures = compose(runs)
+    write_blocks(title, blocks if with_folders else without_places(blocks, runs), pictures, path)
+
+
+def without_places(blocks: list[Any], runs: Sequence[RunDirectory]) -> list[Any]:
+    """Return the blocks with the last part alone of each absolute path that the runs' commands and choices name."""
+    starts = [start["command"] for run in runs for start in run.facts().get("starts", [])]
+    words = [word.partition("=")[2] if word.startswith("-") else word for command in starts for word in command]
+    words += [place for run in runs for place in (run.config.start_from, run.config.data_dir)]
+    places = [word for word in words if Path(word).is_absolute() and Path(word).name]
+    shortened: list[Any] = _shortened(blocks, sorted(set(places), key=len, reverse=True))
+    return shortened
+
+
+def _shortened(value: Any, places: Sequence[str]) -> Any:
+    """Return blocks, or a part of them, with the last part of each of these paths in its place."""
+    if isinstance(value, list | tuple):
+        return [_shortened(one, places) for one in value]
+    if isinstance(value, dict):
+        return {name: _shortened(one, places) for name, one in value.items()}
+    for place in places if isinstance(value, str) else ():
+        value = value.replace(place, Path(place).name)
+    return value
 
 
 def write_blocks(title: str, blocks: Sequence[Mapping[str, Any]], pictures: dict[str, bytes], path: Path) -> None:

@@ -174,9 +174,11 @@ def draw_grid(state: State) -> Event | None:
     return Sampled(state.images_seen, str(path), state.data.spec.size)
 
 
-def score(state: State) -> Event:
-    """Append a validation FD ratio to metrics.jsonl."""
+def score(state: State) -> Event | None:
+    """Append a validation FD ratio to metrics.jsonl, where there is none yet: steps may have been taken again."""
     assert state.scorer is not None
+    if state.scores and state.scores[-1]["images_seen"] == state.images_seen:
+        return None
     model, count = finite_on_all(state.averaged), state.scorer.count
     z, y = (processes.split(inputs) for inputs in draw_inputs(model, seed=1, count=count))
     samples = processes.joined_rows(generate(model, z, y), count)

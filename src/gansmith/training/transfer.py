@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gansmith.checkpoints import load_counters
 from gansmith.config import FIELDS, Config, resolve
 from gansmith.data.images import ImageSpec
-from gansmith.errors import ConfigError, DataError, RunError, reason_of
+from gansmith.errors import ConfigError, DataError, GansmithError, RunError, reason_of
 from gansmith.files import file_sha256, tensor_sha256
 from gansmith.models import find_generator, load_generator
 from gansmith.networks import build_networks
@@ -178,15 +178,21 @@ def take_weights(
     }
 
 
-def _used_labels(source: Source) -> bool:
+def _used_labels(source: Source) -> bool | None:
     """Return whether a source, or what it began with itself, was trained with labels or on classes chosen by them.
 
-    Of a generator file outside its run, what it began with is not known.
+    None where that is not known: of a generator file outside its run, and of a run that does not record it.
     """
-    config, run = source.model.config, run_of(Path(next(iter(source.files))))
-    if config.conditioning == "labels" or config.classes:
+    if source.model.config.conditioning == "labels" or source.model.config.classes:
         return True
-    return bool(run and run.config.start_from and run.facts().get("start_from", {}).get("used_labels", True))
+    try:
+        run = run_of(Path(next(iter(source.files))))
+    except GansmithError:  # weights can be taken from what is no longer a whole run
+        run = None
+    if run is None or not run.config.start_from:
+        return None if run is None else False
+    found: bool | None = run.facts().get("start_from", {}).get("used_labels")
+    return found
 
 
 def preview_weights(config: Config, data: TrainingData) -> list[str]:
