@@ -1,6 +1,5 @@
 """`report`, `export` and `handin`: files for readers, other libraries and courses."""
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +8,7 @@ from cyclopts import Parameter
 
 from gansmith.cli.output import print_table
 from gansmith.errors import ConfigError
-from gansmith.files import require_parent, require_writable
+from gansmith.files import quoted, require_parent, require_writable
 
 Format = Literal["safetensors", "onnx", "keras", "pt2", "web", "all"]
 
@@ -69,8 +68,8 @@ def export(
     print_table(["format", "files", "size", "read by", "largest difference"], rows)
     print(f"-> {out}")
     if "web" in format:
-        words = [Path(sys.executable).name, "-m", "http.server", "--directory", str(out / "web")]
-        print(f"open it with: {shlex.join(words)}")
+        program = quoted(Path(sys.executable).name)
+        print(f"open it with: {program} -m http.server --directory {quoted(out / 'web')}")
     return 0
 
 

@@ -1,7 +1,6 @@
 """What several commands print."""
 
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from gansmith.errors import printable
+from gansmith.files import quoted
 from gansmith.progress import is_terminal
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def command_name() -> str:
     from gansmith.workers.process import own_program
 
     program = own_program()
-    return "gansmith" if program is None else f"python {shlex.quote(os.path.relpath(program))}"
+    return "gansmith" if program is None else f"python {quoted(os.path.relpath(program))}"
 
 
 def say(progress: str, line: str) -> None:

@@ -2,7 +2,6 @@
 
 import json as json_
 import re
-import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from gansmith.cli.output import Json, complain, print_table
 from gansmith.cli.placement import ONE_AT_A_TIME, Placed, Placement
 from gansmith.cli.training import Overrides
 from gansmith.errors import ConfigError
-from gansmith.files import require_parent
+from gansmith.files import quoted, require_parent
 
 if TYPE_CHECKING:
     from gansmith.api import Sweep
@@ -180,7 +179,7 @@ def _show(folder: Path, storage: str | None, placement: Placement, *, out: Path 
         print_table(*results.to_table([*ranked, *(row for row in rows if row not in ranked)], settings), width=160)
         print(f"{results.counts(rows)}. {results.saving(rows)}")
         is_left = any(row["state"] == "running" for row in rows) and not is_locked(folder)
-        again = shlex.join(["gansmith", "sweep", str(folder), *(["--storage", storage] if storage else [])])
+        again = " ".join(["gansmith sweep", *map(quoted, (folder, *(("--storage", storage) if storage else ())))])
         if is_left and storage:
             print(f"trials are running on another machine, or were stopped; continue these with: {again} --trials N")
         elif is_left:

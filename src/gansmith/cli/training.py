@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 
 from gansmith.cli.output import command_name, say
 from gansmith.config import FIELDS, Config, resolve
+from gansmith.files import quoted
 from gansmith.verdicts import caution_about
 
 if TYPE_CHECKING:
@@ -165,7 +166,6 @@ def resume(
 
 def _train(plan: "Plan", progress: str) -> int:
     from gansmith.api import run_training
-    from gansmith.files import quoted
 
     run, caught = run_training(plan, progress=progress, command=["gansmith", *sys.argv[1:]])
     if caught:
@@ -178,8 +178,6 @@ def _train(plan: "Plan", progress: str) -> int:
 
 def _summarise(run: "Run", progress: str) -> None:
     """Print the score, the paths of what was written, and what to do next."""
-    from gansmith.files import quoted
-
     scores = run.validation_scores()
     if scores:
         last = scores[-1]

@@ -25,13 +25,13 @@ from typing import IO, Any
 
 from gansmith.config import ARCHIVES
 from gansmith.data.cache import FREE_BYTES
+from gansmith.data.image_files import BOUNDED
 from gansmith.data.images import MAX_IMAGES
 from gansmith.errors import DataError, reason_of
 
 MAX_MEMBER_BYTES = 2**27  # of one picture's file
 MAX_RATIO = 200  # of unpacked over packed size, beyond which an archive is a bomb
 MAX_NAME = 4_096  # letters of a name with its folders
-BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # ways of packing in a zip that are unpacked piece by piece
 _HEADER_BYTES = 2**22  # of an entry of a tar, long names included
 _FREE_BYTES = 2**26  # of an archive, unpacked, whatever the ratio
 _CHUNK_BYTES = 2**20  # that are copied at once

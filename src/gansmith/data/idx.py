@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from gansmith.config import ARCHIVES
-from gansmith.data.archives import BOUNDED, MAX_NAME, is_zip
+from gansmith.data.archives import MAX_NAME, is_zip
 from gansmith.data.embedded import embedded_mnist
+from gansmith.data.image_files import BOUNDED
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.data.labels import Labels, as_labels
 from gansmith.data.layouts import Range

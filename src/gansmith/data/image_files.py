@@ -20,6 +20,8 @@ from PIL import Image, UnidentifiedImageError
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.errors import DataError, reason_of
 
+# Ways of packing in a zip that are unpacked piece by piece; others in one, however large.
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_HEADER_BYTES = 2**16  # of an array
 MAX_BYTES = 2**29  # of all pixels together; reading takes twice that
 _NAMES = ("images", "samples", "arr_0")  # of the array in a .npz, in this order
@@ -46,10 +48,7 @@ def read_npz(path: Path) -> Images:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            # Other compressions are unpacked in one piece, however large.
-            if any(
-                entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in archive.infolist()
-            ):
+            if any(entry.compress_type not in BOUNDED for entry in archive.infolist()):
                 raise DataError(f"{path} is compressed in a way NumPy does not write; save one with numpy.savez")
             stored = {name.removesuffix(".npy") for name in archive.namelist()}
             name = next((name for name in _NAMES if name in stored), None)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gansmith.data.arrays import MAX_BYTES, Arrays, Parts, as_arrays
 from gansmith.data.folders import split_of
-from gansmith.data.image_files import read_array, read_header
+from gansmith.data.image_files import BOUNDED, read_array, read_header
 from gansmith.data.labels import MAX_CLASSES, Labels, as_labels
 from gansmith.errors import DataError
 from gansmith.flat_images import square
@@ -223,7 +223,7 @@ def _labels_beside(path: Path) -> NDArray[Any] | None:
 
 
 def _read_member(archive: zipfile.ZipFile, name: str, path: Path, *, may_be_text: bool = False) -> NDArray[Any]:
-    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if archive.getinfo(name).compress_type not in BOUNDED:
         raise DataError(f"{path} is compressed in a way NumPy does not write; save it with numpy.savez_compressed")
     with archive.open(name) as file:
         return read_array(file, f"{path}: {name.removesuffix('.npy')}", limit=MAX_BYTES, may_be_text=may_be_text)

@@ -190,9 +190,10 @@ class State:
         Raises NonFiniteError for a weight that a finite loss has made NaN or infinite.
         """
         if not self.techniques.reads:
-            if not all(value.isfinite().all() for value in self._live().values()):
+            live = self._live()
+            if not all(value.isfinite().all() for value in live.values()):
                 raise NonFiniteError("a weight")
-            tensors = {name: value.clone() for name, value in self._live().items()}
+            tensors = {name: value.clone() for name, value in live.items()}
             self.held = Held(self.images_seen, tensors, copy.deepcopy(self.means))
 
     def go_back(self) -> bool:

@@ -189,8 +189,10 @@ def _used_labels(source: Source) -> bool | None:
         run = run_of(Path(next(iter(source.files))))
     except GansmithError:  # weights can be taken from what is no longer a whole run
         run = None
-    if run is None or not run.config.start_from:
-        return None if run is None else False
+    if run is None:
+        return None
+    if not run.config.start_from:
+        return False
     found: bool | None = run.facts().get("start_from", {}).get("used_labels")
     return found
 
