@@ -97,6 +97,9 @@ SLOW_STEPS: dict[str, Callable[[], str]] = {
     "slow tests": python("-m", "pytest", "-q", "-m", "slow"),
     "every command of the wheel, pip": python("scripts/smoke_wheel.py", "--extras"),
     "every command of the wheel, uv": python("scripts/smoke_wheel.py", "--installer", "uv"),
+    "every command of the wheel, uv, Python 3.13": python(
+        "scripts/smoke_wheel.py", "--installer", "uv", "--python", "python3.13", "--extras"
+    ),
 }
 
 

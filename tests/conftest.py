@@ -1,7 +1,9 @@
 """Small real things that several tests share: a folder of IDX files, a short config, a finished run."""
 
 import gzip
+import inspect
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -32,6 +34,29 @@ from gansmith.training.inputs import TrainingData, load_training_data  # noqa: E
 from gansmith.training.loop import train_events  # noqa: E402
 
 torch.set_num_threads(1)
+
+# What Windows has not, or does otherwise: signals, links without a privilege, modes of files, limits of processes.
+POSIX = re.compile(
+    r"\bos\.(fork|mkfifo|geteuid|getuid|killpg|symlink)\b|symlink_to|\bSIG(INT|TERM|KILL|STOP)\b"
+    r"|import (fcntl|pty|resource)\b|\.chmod\(|\bshell=True"
+)
+collect_ignore = (
+    []
+    if os.name == "posix"
+    else [
+        path.name
+        for path in Path(__file__).parent.glob("test_*.py")
+        if re.search("^import (pty|resource)$", path.read_text("utf-8"), re.M)
+    ]
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out tests of what a system other than POSIX does not have."""
+    for item in items if os.name != "posix" else ():
+        function = getattr(item, "function", None)
+        if function is not None and POSIX.search(inspect.getsource(function)):
+            item.add_marker(pytest.mark.skip(reason="of signals, links, modes or limits of POSIX"))
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 
 import gansmith as gs
 from gansmith.data import load_data
@@ -278,3 +279,151 @@ def test_an_npz_of_pictures_is_read_as_an_archive_of_them(tmp_path):
             archive.writestr(name, png(PIXELS[0]))
     with pytest.raises(DataError, match="pictures"):
         load_data(str(tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize("form", ["csv", "frame"])
+def test_columns_of_pixels_are_taken_by_the_number_in_their_names(tmp_path, form):
+    names = sorted(f"pixel{k}" for k in range(256))  # pixel0, pixel1, pixel10, ...
+    table = pd.DataFrame(PIXELS.reshape(60, 256), columns=[f"pixel{k}" for k in range(256)])[names]
+    table.insert(0, "label", np.arange(60) % 4)
+    table.to_csv(tmp_path / "x.csv", index=False)
+    images = gs.load_data(tmp_path / "x.csv" if form == "csv" else table)
+    assert (images.pixels[:, 0].numpy() == PIXELS).all() and images.labels.tolist() == (np.arange(60) % 4).tolist()
+    assert any("order of their numbers" in notice for notice in images.notices)
+
+
+@pytest.mark.parametrize("high", [1.6, 3.2, 9.5])
+def test_floats_on_no_common_scale_are_refused(high):
+    with pytest.raises(DataError, match="neither up to 1 nor up to 255"):
+        gs.load_data((PIXELS / 255 * high).astype(np.float32))
+    assert gs.load_data((PIXELS % 10).astype(np.float32)).pixels.max() == 9  # whole ones may be dark
+
+
+@pytest.mark.parametrize("kind", ["<u2", ">u2"])
+def test_numbers_of_16_bits_are_scaled_in_either_order_of_bytes(kind):
+    images = gs.load_data((PIXELS.astype(np.uint32) * 257).astype(kind))
+    assert (images.pixels[:, 0].numpy() == PIXELS).all()
+
+
+def test_folders_of_operating_systems_are_passed_over(tmp_path):
+    write(tmp_path, *numbered("cat/"), *numbered("dog/"))
+    write(tmp_path, *numbered("$RECYCLE.BIN/S-1-5/"), *numbered("System Volume Information/"), *numbered("lost+found/"))
+    assert find_pictures(tmp_path).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("as_pair", [False, True])
+def test_lists_of_labels_are_one_hot_rows(as_pair):
+    pictures, rows = [Image.fromarray(one) for one in PIXELS], np.eye(3, dtype=int)[np.arange(60) % 3].tolist()
+    images = gs.load_data((pictures, rows) if as_pair else list(zip(pictures, rows, strict=True)))
+    assert images.labels.tolist() == (np.arange(60) % 3).tolist()
+    boxes = gs.load_data(list(zip(pictures, [[0, 1, 1]] * 60, strict=True)))
+    assert boxes.labels is None and "several classes" in " ".join(boxes.notices)
+
+
+def test_masks_as_labels_are_refused_in_a_sentence():
+    pictures = [Image.fromarray(one) for one in PIXELS]
+    with pytest.raises(DataError, match="labels of .* are Image; give one whole number or one name"):
+        gs.load_data(list(zip(pictures, pictures, strict=True)))
+
+
+class Lazy(Dataset):
+    """Pairs of which one file in twenty is damaged, or missing."""
+
+    def __init__(self, damaged):
+        self.damaged = damaged
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, row):
+        if row % 20 == 7 and self.damaged == "raises":
+            raise OSError("image file is truncated")
+        return None if row % 20 == 7 else Image.fromarray(PIXELS[row]), row % 4
+
+
+@pytest.mark.parametrize("damaged", ["raises", "missing"])
+def test_pictures_that_a_set_cannot_read_are_left_out_with_their_labels(damaged):
+    images = gs.load_data(Lazy(damaged))
+    kept = [row for row in range(60) if row % 20 != 7]
+    assert (images.pixels[:, 0].numpy() == PIXELS[kept]).all() and images.labels.tolist() == [row % 4 for row in kept]
+    assert any("3 of 60 pictures cannot be read" in notice for notice in images.notices)
+
+
+def test_pictures_whose_file_was_closed_are_named_as_such(tmp_path):
+    write(tmp_path, *numbered("", 60))
+    closed = []
+    for path in sorted(tmp_path.glob("*.png")):
+        with Image.open(path) as picture:
+            closed.append(picture)
+    with pytest.raises(DataError, match="its file is closed"):
+        gs.load_data(closed)
+
+
+class Counted(IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+    def __len__(self):
+        return 60
+
+
+def test_a_stream_that_knows_its_length_is_still_a_stream():
+    with pytest.raises(DataError, match="can only be read in order"):
+        gs.load_data(Counted())
+
+
+def test_labels_of_a_list_may_be_a_shuffled_series():
+    labels = pd.Series(np.arange(60) % 4, index=np.arange(100, 160))
+    assert gs.load_data([PIXELS, labels]).labels.tolist() == (np.arange(60) % 4).tolist()
+
+
+@pytest.mark.parametrize("form", ["hugging face", "arrays", "lists", "text"])
+def test_cells_of_a_frame_hold_pictures_in_any_form(form):
+    cell = {
+        "hugging face": lambda row: {"bytes": png(PIXELS[row]), "path": None},
+        "arrays": lambda row: PIXELS[row].reshape(-1),
+        "lists": lambda row: PIXELS[row].reshape(-1).tolist(),
+        "text": lambda row: str(PIXELS[row].reshape(-1).tolist()),
+    }[form]
+    frame = pd.DataFrame({"image": [cell(row) for row in range(60)], "label": np.arange(60) % 4})
+    images = gs.load_data(frame)
+    assert (images.pixels[:, 0].numpy() == PIXELS).all() and images.labels.tolist() == (np.arange(60) % 4).tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "array"), [("images", "labels", "labels"), ("train_images", "train_labels", "x")]
+)
+def test_labels_lie_in_a_file_beside_the_images(tmp_path, images, labels, array):
+    np.savez(tmp_path / f"{images}.npz", images=PIXELS)
+    np.savez(tmp_path / f"{labels}.npz", **{array: np.arange(60) % 4})
+    assert gs.load_data(tmp_path / f"{images}.npz").labels.tolist() == (np.arange(60) % 4).tolist()
+
+
+@pytest.mark.parametrize("y", [PIXELS, np.linspace(0, 1, 60)], ids=["images", "measurements"])
+def test_arrays_called_y_that_are_no_labels_are_left_out(tmp_path, y):
+    np.savez(tmp_path / "x.npz", x=PIXELS, y=y)
+    images = gs.load_data(tmp_path / "x.npz")
+    assert images.labels is None and len(images) == 60
+    assert any("arrays that are not used: y" in notice for notice in images.notices)
+
+
+def test_parquet_of_lists_of_pictures_and_of_columns_of_pixels(tmp_path):
+    rows = [[{"bytes": png(one), "path": ""}] for one in PIXELS]
+    pq.write_table(pa.table({"images": rows, "label": (np.arange(60) % 4).tolist()}), tmp_path / "x.parquet")
+    images = gs.load_data(tmp_path / "x.parquet")
+    assert (images.pixels[:, 0].numpy() == PIXELS).all() and any("the first is taken" in one for one in images.notices)
+    pd.DataFrame(PIXELS.reshape(60, 256)).rename(columns=str).to_parquet(tmp_path / "y.parquet")
+    with pytest.raises(DataError, match="a column for each pixel as CSV"):
+        gs.load_data(tmp_path / "y.parquet")
+
+
+def test_trainval_and_latest_are_no_tests(tmp_path):
+    for name in ("latest_trainval", "test"):
+        np.save(tmp_path / f"x_{name}.npy", PIXELS if name != "test" else PIXELS[:20])
+    assert len(gs.load_data(tmp_path, split="all")) >= 60
+
+
+def test_joined_sets_keep_their_class_names():
+    part = Lazy("")
+    part.classes = ["a", "b", "c", "d"]
+    assert gs.load_data(ConcatDataset([part, part])).class_names == ("a", "b", "c", "d")

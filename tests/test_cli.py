@@ -657,6 +657,13 @@ OTHER_FLAGS = {
     "--resolution": "here it is --size",
     "--nc": "--color grey or rgb chooses others",
     "--resume": "`gansmith resume RUN` continues a run, and --start-from RUN begins a new one with its weights",
+    "--ckpt": "here it is --start-from (gansmith resume RUN goes on with a run)",
+    "--weights": "here it is --start-from (gansmith resume RUN goes on with a run)",
+    "--max-iter": "here it is --images (steps times --batch-size)",
+    "--d-reg-every": "here it is --penalty-every",
+    "--batch-norm": "layers are normalised as --network does it; --spectral-norm normalises D's weights",
+    "--cfg": "here it is a recipe's name, or --config",
+    "--mode": "what to do is a command, such as gansmith train, sample or evaluate",
     "--lernrate": "did you mean --g-lr and --d-lr?",
     "--latent-dimm": "did you mean --latent-dim?",
     "--qqq": "gansmith train --help lists the flags",
@@ -670,6 +677,7 @@ OTHER_FLAGS = {
         (["--cond=labels"], 'conditioning = "labels"'),
         (["--r1", "2"], "r1_gamma = 2.0"),
         (["--spectral"], "spectral_norm = true"),
+        (["--spectral", "1"], "spectral_norm = true"),
     ],
 )
 def test_the_beginning_of_a_flag_is_enough_where_no_other_begins_so(gansmith, words, line):

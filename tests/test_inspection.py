@@ -65,6 +65,17 @@ def test_some_pictures_of_a_large_set_are_looked_at_and_it_is_said(tmp_path, mon
     assert "of the 10 pictures looked at, of 40 pictures, cannot be read" in notice and "refuses" not in notice
 
 
+@pytest.mark.parametrize(("channels", "mode", "color"), [(1, "L", "grey"), (3, "RGB", "rgb"), (4, "RGBA", "rgb")])
+def test_arrays_are_described_as_they_are_stored(tmp_path, channels, mode, color):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", images=rng.integers(0, 256, (24, 20, 30, channels), dtype=np.uint8))
+    facts, preview = inspect(tmp_path / "x.npz", Preparation(16, "pad", background="black"))
+    assert facts["sizes"] == {"30x20": 24} and facts["modes"] == {mode: 24}
+    assert facts["prepared"] == f"prepared as 16x16 {color}, padded with black"
+    assert not any("prepared" in notice for notice in facts["notices"])
+    assert tuple(preview.shape[2:]) == (16, 16)
+
+
 def test_other_files_are_described(tmp_path, digits):
     facts, preview = inspect(write_set(tmp_path / "digits", *digits), Preparation())
     assert facts["images"] == {"train": 400} and list(facts["classes"]) == [str(k) for k in range(10)]
@@ -74,6 +85,7 @@ def test_other_files_are_described(tmp_path, digits):
     np.savez(tmp_path / "x.npz", x_train=digits[0][:5], x_test=digits[0][:3])
     facts, preview = inspect(tmp_path / "x.npz", Preparation())
     assert facts["images"] == {"train": 5, "test": 3} and len(preview) == 5 and facts["classes"] == {}
+    assert facts["sizes"] == {"28x28": 5} and facts["modes"] == {"L": 5}
     with pytest.raises(NotFoundError):
         inspect(tmp_path / "nothing", Preparation())
     with pytest.raises(DataError, match="empty holds no images; give a data set with at least one"):

@@ -24,6 +24,7 @@ WITHOUT = {
     "hard links": "os.link = pathlib.Path.hardlink_to = refuse(errno.EPERM)",
     "flock": "import fcntl; fcntl.flock = refuse(errno.ENOSYS)",
     "flock on this file system": "import fcntl; fcntl.flock = refuse(errno.EOPNOTSUPP)",
+    "permission to lock": "import fcntl; fcntl.flock = refuse(errno.EPERM)",
     "fork": "del os.fork, os.forkpty; multiprocessing.context._concrete_contexts.pop('fork')",
     "directories that can be opened": "os.open = but_no_directories(os.open); shutil._use_fd_functions = False",
     "flags of open": "del os.O_NOFOLLOW, os.O_DIRECTORY, os.O_CLOEXEC",

@@ -226,7 +226,7 @@ def test_a_look_at_the_lock_does_not_keep_a_training_from_starting(tmp_path):
     end.join()
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EIO, errno.EPERM])
 def test_where_files_cannot_be_locked_a_warning_says_so_once(tmp_path, caplog, monkeypatch, number):
     import fcntl
 

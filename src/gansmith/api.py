@@ -480,7 +480,7 @@ def invert(
     """Project pictures into latent space: find the latents and classes whose images come nearest to them.
 
     >>> gs.invert(run, run.sample(1, seed=5).images)
-    <Inversion: 1 pictures, median error ... of 255 grey levels>
+    <Inversion: 1 picture, median error ... of 255 grey levels>
 
     Args:
         source: a run, a generator, or a generator.safetensors; a run's D also says how real the pictures look to it.
@@ -550,7 +550,7 @@ def evaluate(
             5,000 and 10,000 that they fill, FID all.
         quick: fewer samples and metrics.
         seed: samples 0 to count - 1 of this seed.
-        fid: measure also the FID of Inception v3 against all training images; an hour or more for 50,000.
+        fid: measure also the FID of Inception v3 against all training images; two hours of one core for 50,000.
         fid_weights: the file of its weights, where it cannot be downloaded.
         num_classes: as of `load`.
         resize: crop, pad or stretch: how samples of another size become as large as the real images; empty: a black

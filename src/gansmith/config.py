@@ -802,7 +802,7 @@ ARRAY_FILES = (".npz", ".npy", ".csv", ".csv.gz", ".tsv", ".bin", ".mat", ".parq
 
 
 def is_path(what: str) -> bool:
-    """Whether a data set is given by its path rather than by its name."""
+    """Return whether a data set is given by its path rather than by its name."""
     return bool(re.search(r"[/\\]|^[.~]", what)) or what.lower().endswith((*ARRAY_FILES, *ARCHIVES))
 
 
@@ -878,7 +878,8 @@ _OTHER_NAMES = {
     "epochs": "n_epochs num_epochs nepochs epoch nepoch max_epochs",
     "epochs or images": "niter",
     "images": "nimg total_images train_images",
-    "images (steps times batch_size)": "iterations n_iter iters num_iters steps max_steps num_steps n_steps",
+    "images (steps times batch_size)": "iterations n_iter iters num_iters max_iter max_iters steps "
+    "max_steps num_steps n_steps",
     "images (500k is 500 kimg)": "kimg total_kimg",
     "minutes": "duration time max_time",
     "minutes (60 an hour)": "hours",
@@ -899,8 +900,11 @@ _OTHER_NAMES = {
     "objective": "loss gan_type gan_mode loss_type criterion adv_loss",
     "network": "arch architecture backbone",
     "a recipe's name, or network": "model gan",
+    "a recipe's name, or config": "cfg",
     "data": "dataset data_set",
     "start_from": "pretrained pretrained_model init_from finetune finetune_from transfer resume_pkl netg",
+    "start_from (gansmith resume RUN goes on with a run)": "checkpoint checkpoint_path ckpt ckpt_path load weights",
+    "penalty_every": "d_reg_every d_reg_interval r1_interval lazy",
     "data_dir": "dataroot data_root data_path root datadir",
     "conditioning": "cond",
     "conditioning labels": "conditional class_cond",
@@ -961,11 +965,14 @@ SYNONYMS = {name: ours for ours, names in _OTHER_NAMES.items() for name in names
 _SEVERAL = "torchrun --nproc-per-node 2 -m gansmith train ... uses several GPUs (docs/scaling.md)"
 _OF_THE_DATA = "the data's labels are counted; --classes 3,7 trains on some of them"
 _AS_THE_DATA = "images keep the channels of the data set; --color grey or rgb chooses others"
+_OF_THE_NETWORK = "layers are normalised as --network does it; --spectral-norm normalises D's weights"
 # What other projects have and this one has not.
 UNSUPPORTED = {
     **dict.fromkeys("ngpu num_gpus n_gpu gpus devices".split(), _SEVERAL),
     **dict.fromkeys("processes num_processes nprocs nproc nproc_per_node world_size".split(), _SEVERAL),
     **dict.fromkeys("nc channels".split(), _AS_THE_DATA),
+    **dict.fromkeys("norm norm_layer batch_norm bn batchnorm normalization".split(), _OF_THE_NETWORK),
+    "mode": "what to do is a command, such as gansmith train, sample or evaluate",
     **dict.fromkeys("n_classes num_classes nclasses".split(), _OF_THE_DATA),
     **dict.fromkeys(
         "resume continue continue_train restore load_checkpoint".split(),

@@ -35,6 +35,13 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that a device or this machine has too little memory."""
+    texts = ("can't allocate memory", "out of memory")  # of torch, on processors and on devices
+    is_torchs = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return isinstance(error, MemoryError) or is_torchs
+
+
 class TrainingFailed(RuntimeError):
     """A training run that stopped by itself; what was saved before is intact.
 

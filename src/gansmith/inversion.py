@@ -75,7 +75,8 @@ class Inversion:
         return len(self.latents)
 
     def __repr__(self) -> str:
-        return f"<Inversion: {len(self):,} pictures, median error {np.median(self.errors):.1f} of 255 grey levels>"
+        count = f"{len(self):,} picture{'' if len(self) == 1 else 's'}"
+        return f"<Inversion: {count}, median error {np.median(self.errors):.1f} of 255 grey levels>"
 
     def class_name(self, k: int) -> str:
         """Return the name of picture k's class; its number where it has no name."""

@@ -16,7 +16,7 @@ from gansmith.checkpoints import named_checkpoints
 from gansmith.conditioning import Conditioning, conditioned_spec
 from gansmith.config import FIELDS, Config, choose
 from gansmith.data.images import ImageSpec
-from gansmith.errors import ConfigError, DataError, NotFoundError, reason_of
+from gansmith.errors import ConfigError, DataError, NotFoundError, is_out_of_memory, reason_of
 from gansmith.files import read_metadata
 from gansmith.isolation import torch_defaults
 from gansmith.networks import NETWORKS
@@ -93,6 +93,8 @@ def load_generator(path: Path | str, *, num_classes: int | None = None) -> Model
             f"{path} was written by another version of Gansmith ({error}); use that version, or train a new generator"
         ) from None
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = reason_of(error)
         if isinstance(error, KeyError):
             reason = f"it has no {reason}"

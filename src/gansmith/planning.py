@@ -22,7 +22,15 @@ from gansmith.config import FIELDS, Config, name_of, parse_value, unknown_field
 from gansmith.data.images import Images
 from gansmith.data.objects import as_images
 from gansmith.data.prepare import Watch
-from gansmith.errors import ConfigError, GansmithError, ProcessLost, RunError, TrainingFailed, reason_of
+from gansmith.errors import (
+    ConfigError,
+    GansmithError,
+    ProcessLost,
+    RunError,
+    TrainingFailed,
+    is_out_of_memory,
+    reason_of,
+)
 from gansmith.events import Event, Started
 from gansmith.files import quoted, to_path
 from gansmith.isolation import own_environment, torch_defaults
@@ -39,7 +47,7 @@ from gansmith.training.inputs import (
     sentences_on_changes,
 )
 from gansmith.training.losses import OBJECTIVES
-from gansmith.training.machine import find_device, is_out_of_memory, training_machine
+from gansmith.training.machine import find_device, training_machine
 from gansmith.training.own_rows import custom_choices, refuse_own_shapes
 from gansmith.training.schedule import decay, extended_factor
 from gansmith.training.trackers import parse_trackers, tracked

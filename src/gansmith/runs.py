@@ -114,7 +114,7 @@ class RunDirectory:
         return {name: value for name, value in found.items() if name not in wrong}
 
     def is_trained_on(self, sha256: str) -> bool:
-        """Whether this is the hash of the training part that the run was trained on, or that was not recorded."""
+        """Return whether it is the hash of the training part that the run was trained on, or that was not recorded."""
         return bool(self.facts().get("data", {}).get("sha256", sha256) == sha256)
 
     def record(self, **facts: Any) -> None:
@@ -194,7 +194,7 @@ def locked(directory: Path) -> Iterator[None]:
             f"{directory} is being trained by process {holder}; wait for it or stop it, or give another --out"
         ) from None
     except OSError as error:
-        if error.errno in _UNWRITABLE:
+        if _is_of_place(error):
             raise RunError(
                 f"{directory} cannot be written ({error.strerror}); make it writable, or copy the run to another place"
             ) from None
@@ -218,6 +218,11 @@ def _lock(directory: Path) -> Any:
     return filelock.FileLock(directory / ".lock", timeout=0, fallback_to_soft=False)
 
 
+def _is_of_place(error: OSError) -> bool:
+    """Return whether the file of a lock could not be opened for writing, rather than be locked."""
+    return error.errno in _UNWRITABLE and error.filename is not None  # locking names a descriptor, not a path
+
+
 def is_locked(directory: Path) -> bool:
     """Return whether some process is training in a directory now."""
     return _is_held(directory) is True
@@ -236,7 +241,7 @@ def _is_held(directory: Path) -> bool | None:
     except TimeoutError:
         return True
     except OSError as error:
-        return False if error.errno in _UNWRITABLE else None
+        return False if _is_of_place(error) else None
     return False
 
 

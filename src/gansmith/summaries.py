@@ -94,7 +94,7 @@ def _to_row(name: str, layer: nn.Module, shape: list[int]) -> dict[str, Any]:
 
 
 def _is_row(name: str, layer: nn.Module) -> bool:
-    """Whether a layer has no parts, or weights of its own besides them."""
+    """Return whether a layer has no parts, or weights of its own besides them."""
     if isinstance(layer, nn.Identity | nn.ParameterList) or ".parametrizations." in f".{name}":
         return False
     return not _parts(layer) or next(layer.parameters(recurse=False), None) is not None

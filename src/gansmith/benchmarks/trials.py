@@ -122,7 +122,7 @@ def _reported(tasks: Sequence[Task], report: Callable[[str], None]) -> Iterator[
 
 
 def is_finished(directory: Path, images: int = 0) -> bool:
-    """Whether a directory holds a run that reached its length, which is `images` where given."""
+    """Return whether a directory holds a run that reached its length, which is `images` where given."""
     if not (directory / "config.toml").is_file():
         return False
     run = open_run(directory)
@@ -130,7 +130,7 @@ def is_finished(directory: Path, images: int = 0) -> bool:
 
 
 def has_failed(directory: Path) -> bool:
-    """Whether the run stopped for a training failure, not for a full disk or a mistake of the program."""
+    """Return whether the run stopped for a training failure, not for a full disk or a mistake of the program."""
     rows = open_run(directory).log if (directory / "config.toml").is_file() else []
     return bool(rows) and rows[-1].get("kind") == "failure"
 

@@ -29,7 +29,7 @@ from gansmith.cli.teaching import course, grade
 from gansmith.cli.training import resume, train
 from gansmith.cli.web import studio
 from gansmith.config import FIELDS, SYNONYMS, UNSUPPORTED, close_name
-from gansmith.errors import ConfigError, GansmithError, ProcessLost, TrainingFailed
+from gansmith.errors import ConfigError, GansmithError, ProcessLost, TrainingFailed, is_out_of_memory
 
 app = App(
     name="gansmith",
@@ -123,8 +123,6 @@ def main() -> None:
             complain(str(error))
         code = 1
     except (MemoryError, RuntimeError) as error:
-        from gansmith.training.machine import is_out_of_memory
-
         if not is_out_of_memory(error):
             raise
         complain(_beyond_memory(error))
@@ -283,13 +281,18 @@ def _complete(word: str, flags: list[str]) -> str:
     return f"{longer[0]}{equals}{value}" if len(longer) == 1 else word
 
 
+_SWITCHED = {
+    **dict.fromkeys(("true", "yes", "on", "1"), "true"), **dict.fromkeys(("false", "no", "off", "0"), "false")
+}  # fmt: skip
+
+
 def _with_values(words: list[str]) -> list[str]:
-    """Return the words with `--flag true` as `--flag=true`, since a flag alone takes no value."""
+    """Return the words with `--flag true`, `yes`, `on` or `1` as `--flag=true`, since a flag alone takes no value."""
     switches = {f"--{name.replace('_', '-')}" for name, field in FIELDS.items() if field.type is bool}
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] in switches and word.lower() in ("true", "false"):
-            joined[-1] += f"={word.lower()}"
+        if joined and joined[-1] in switches and word.lower() in _SWITCHED:
+            joined[-1] += f"={_SWITCHED[word.lower()]}"
         else:
             joined.append(word)
     return joined

@@ -97,7 +97,7 @@ def load_data(
 
 
 def _is_misspelt(name: str) -> bool:
-    """Whether a name is nearly that of a data set."""
+    """Return whether a name is nearly that of a data set."""
     return bool(get_close_matches(name, DATASETS, n=1, cutoff=0.75))
 
 

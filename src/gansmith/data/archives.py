@@ -132,7 +132,7 @@ def _naming_the_disk() -> Iterator[None]:
 
 
 def is_zip(path: Path) -> bool:
-    """Whether an archive is a .zip rather than a tar: by its first bytes, by its name where these say nothing."""
+    """Return whether an archive is a .zip, not a tar: by its first bytes, by its name where these say nothing."""
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(b"PK"):
@@ -142,7 +142,7 @@ def is_zip(path: Path) -> bool:
 
 
 def starts_archive(path: Path) -> bool:
-    """Whether a file is a zip or a tar, packed or not, by its first bytes."""
+    """Return whether a file is a zip or a tar, packed or not, by its first bytes."""
     try:
         with path.open("rb") as file:
             head = file.read(512)

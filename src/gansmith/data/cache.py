@@ -206,7 +206,7 @@ def _locked(key: str) -> Iterator[bool]:
         try:
             lock.acquire()
         except OSError as error:
-            if error.errno in _UNWRITABLE:
+            if error.errno in _UNWRITABLE and error.filename is not None:  # as of the file, not of locking it
                 raise
             lock = None
     if lock is None:

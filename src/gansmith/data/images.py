@@ -173,7 +173,7 @@ def _as_nchw(pixels: Any) -> Tensor:
     if isinstance(pixels, OnDisk):
         return pixels
     wanted = "give uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W)"
-    array = pixels if isinstance(pixels, Tensor) else torch.from_numpy(_numbers_of(pixels, wanted))
+    array = pixels.detach().cpu() if isinstance(pixels, Tensor) else torch.from_numpy(_numbers_of(pixels, wanted))
     shape = tuple(array.shape)
     if array.dtype != torch.uint8 or array.dim() not in (3, 4):
         raise DataError(f"images are {array.dtype} of shape {shape}; {wanted}")

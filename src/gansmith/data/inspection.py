@@ -21,10 +21,11 @@ from gansmith.data.pictures import (
     rows_to_look_at,
 )
 from gansmith.data.prepare import Preparation, quiet, read_prepared, settle
-from gansmith.data.sources import load_source, open_source
+from gansmith.data.sources import load_source, open_source, stored_shape
 from gansmith.errors import DataError
 
 PREVIEW = 40  # images
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of arrays, by channels, as Pillow calls them
 
 
 def inspect(path: Path, how: Preparation) -> tuple[dict[str, Any], Tensor]:
@@ -44,9 +45,12 @@ def inspect(path: Path, how: Preparation) -> tuple[dict[str, Any], Tensor]:
     labels = np.zeros(0, np.int64) if images.labels is None else images.labels.numpy()
     facts["classes"] = _counts(labels, images.class_names)
     side, channels = images.spec.size, images.spec.channels
-    facts["sizes"] = {f"{side}x{side}": len(images)}
-    facts["prepared"] = f"prepared as {side}x{side} {'grey' if channels == 1 else 'rgb'}"
-    facts["notices"] = list(images.notices)
+    height, width, own_channels = stored_shape(source)
+    facts["sizes"] = {f"{width}x{height}": len(images)}
+    facts["modes"] = {_MODES[own_channels]: len(images)}
+    prepared = f"prepared as {side}x{side} {'grey' if channels == 1 else 'rgb'}"
+    facts["prepared"] = next((notice for notice in images.notices if notice.startswith(prepared)), prepared)
+    facts["notices"] = [notice for notice in images.notices if notice != facts["prepared"]]
     facts["refused"] = images.why_untrainable()
     return facts, _spread(images)
 

@@ -96,12 +96,16 @@ def range_of(
         black, name = (-1.0, "[-1, 1]") if is_signed else (0.0, "[0, 1]")
         clipped = ", and are clipped" if low < black - _ROUNDING or high > 1 + _ROUNDING else ""
         return Range(black, 1.0, f"its floats, {low:.3g} to {high:.3g}, are taken to be in {name}{clipped}")
-    if images.dtype == np.uint16 and high > 255:
+    if kind == "u" and images.dtype.itemsize == 2 and high > 255:
         return Range(low, high, f"its numbers of 16 bits, {low:g} to {high:g}, are scaled to 8 bits")
     if low < 0 or high > 255:
         raise DataError(
             f"{source} holds numbers from {low:g} to {high:g}; images are 0 to 255, or floats in [0, 1] or [-1, 1]: "
             f"{'undo a standardisation, or ' if kind == 'f' and low < 0 else ''}clip or scale them"
+        )
+    if kind == "f" and high < _INVISIBLE and (images != np.rint(images)).any():
+        raise DataError(
+            f"{source} holds floats from {low:g} to {high:g}, neither up to 1 nor up to 255; scale them to [0, 1]"
         )
     if kind != "f" and high == 1:
         return Range(0.0, 1.0, BLACK_AND_WHITE)

@@ -51,9 +51,10 @@ def read_npz(path: Path, like: Arrays | None, *, is_test: bool = False) -> Parts
         images = {part: _read_member(archive, name, path) for part, name in found.items() if name is not None}
         labels = {part: _npz_labels(archive, stored, part, path) for part in images}
         chosen = {part: _choose_labels(archive, names, part, images, labels, path) for part in images}
-        used = {*found.values(), *chosen.values(), *(first_of(stored, LABELS[part]) for part in images), _TRUNCATION}
-        named = first_of(stored, CLASS_NAMES)
-        stored_names = () if named in used else _read_names(archive, named, path)
+        named = {first_of(stored, LABELS[part]) for part, own in labels.items() if own is not None and not chosen[part]}
+        used = {*found.values(), *chosen.values(), *named, _TRUNCATION}
+        names_of = first_of(stored, CLASS_NAMES)
+        stored_names = () if names_of in used else _read_names(archive, names_of, path)
     texts = [own for own in labels.values() if own is not None and own.dtype.kind == "U"]
     every = sorted({label for own in texts for label in own.reshape(-1).tolist()})
     class_names = every if len(texts) == len(labels) else ()
@@ -61,7 +62,7 @@ def read_npz(path: Path, like: Arrays | None, *, is_test: bool = False) -> Parts
     said = {part: (f"its labels are read from {_shown(name)}",) if name else () for part, name in chosen.items()}
     parts = as_parts(images, labels, said, sources, class_names, like=like)
     fitting = [part for part, own in parts.items() if _fit(stored_names, own)]
-    used |= {named} if fitting else set()
+    used |= {names_of} if fitting else set()
     unused = [_shown(name) for name in names if name not in used]
     for part, own in parts.items():
         notices = (*own.notices, *_unused_in_words(unused, own))
@@ -203,9 +204,18 @@ def _header_of(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[tuple[i
 
 
 def _npz_labels(archive: zipfile.ZipFile, stored: dict[str, str], part: str, path: Path) -> NDArray[Any] | None:
+    """Return the array that is called as labels are; None where it holds images or measurements."""
     named = first_of(stored, LABELS[part])
-    labels = _labels_beside(path) if named is None else _read_member(archive, named, path, may_be_text=True)
-    return None if labels is None else _read_text(labels)
+    if named is None:
+        labels = _labels_beside(path)
+        return None if labels is None else _read_text(labels)
+    header = _header_of(archive, named, path)
+    if header is not None and len([size for size in header[0] if size != 1]) > 2:
+        return None
+    labels = _read_member(archive, named, path, may_be_text=True)
+    if labels.dtype.kind == "f" and np.any((known := labels[np.isfinite(labels)]) != np.rint(known)):
+        return None
+    return _read_text(labels)
 
 
 def _read_text(labels: NDArray[Any]) -> NDArray[Any]:
@@ -219,7 +229,10 @@ def _labels_beside(path: Path) -> NDArray[Any] | None:
     if name == path.name or not path.with_name(name).is_file():
         return None
     with zipfile.ZipFile(path.with_name(name)) as archive:
-        return _read_member(archive, "arr_0.npy", path.with_name(name), may_be_text=True)
+        names = [own for own in archive.namelist() if own.endswith(".npy")]
+        stored = {plain_name(own.removesuffix(".npy")): own for own in names}
+        own = stored.get("arr0") or first_of(stored, LABELS["train"]) or (names[0] if len(names) == 1 else None)
+        return None if own is None else _read_member(archive, own, path.with_name(name), may_be_text=True)
 
 
 def _read_member(archive: zipfile.ZipFile, name: str, path: Path, *, may_be_text: bool = False) -> NDArray[Any]:

@@ -25,6 +25,7 @@ from gansmith.data.layouts import as_bytes, range_of, scale_of, span_of
 from gansmith.data.official import called_official
 from gansmith.data.pictures import ENDINGS, on_broken, rows_to_look_at
 from gansmith.data.prepare import (
+    DAMAGE,
     Look,
     Preparation,
     decode,
@@ -38,12 +39,13 @@ from gansmith.data.prepare import (
     upright,
 )
 from gansmith.data.sources import arrays_as_images, as_prepared
-from gansmith.data.tables import choose_columns, find_labels
-from gansmith.errors import DataError, NotFoundError
+from gansmith.data.tables import choose_columns, find_labels, split_cell
+from gansmith.errors import DataError, NotFoundError, reason_of
 from gansmith.flat_images import square
 
 _IMAGE_KEYS = ("image", "img", "images", "pixel_values", "x")
 _LABEL_KEYS = ("label", "labels", "fine_label", "class", "target", "y")
+_MIN_FLAT = 64  # numbers in a cell of a frame that are an image: fewer may be a box or an embedding
 _ALLOWED = (
     "give a data set's name, a path, gansmith.Images, an array, a list of PIL images, arrays or paths, a torch data "
     "set with __len__ and __getitem__, a DataFrame of pixels, or a Hugging Face Dataset"
@@ -103,14 +105,14 @@ def as_images(data: Any, how: Preparation) -> Images:
         items = _Items(len(pairs), pairs.__getitem__, "images in memory")
     elif hasattr(data, "features") and hasattr(data, "column_names"):
         items = _hugging_face_items(data)
-    elif hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, str | bytes):
+    elif _is_by_row(data):
         items = _Items(len(data), data.__getitem__, f"{_kind(data)} in memory", _class_names(data))
     else:
         can_be_read = "can only be read in order" if hasattr(data, "__iter__") else "is no set of images"
         if hasattr(data, "dataset"):  # of torch's DataLoader
             raise DataError(f"data is a {_kind(data)}, which {can_be_read}; give its data set, data.dataset")
         raise DataError(f"data is of type {_kind(data)}, which {can_be_read}; {_ALLOWED}")
-    if items.count and _is_flat(_split_item(items.get(0))[0]):
+    if items.count and _is_flat(_fetch(items, 0)[0]):
         return _from_rows(items, how)
     return called_official(_from_items(items, how))
 
@@ -150,8 +152,14 @@ def _kind(data: Any) -> str:
     return type(data).__name__
 
 
+def _is_by_row(data: Any) -> bool:
+    """Return whether this has rows that are asked for by number; torch's IterableDataset only inherits the method."""
+    is_stream = isinstance(data, torch.utils.data.IterableDataset | str | bytes)
+    return hasattr(data, "__len__") and hasattr(data, "__getitem__") and not is_stream
+
+
 def _is_array(data: Any) -> bool:
-    """Whether this is an array of NumPy, torch or another library that NumPy can read."""
+    """Return whether this is an array of NumPy, torch or another library that NumPy can read."""
     return hasattr(data, "shape") and hasattr(data, "ndim") and hasattr(data, "dtype")
 
 
@@ -164,18 +172,19 @@ def _to_numpy(array: Any) -> np.ndarray:
         is_known = not array.is_floating_point() or array.dtype in (torch.float16, torch.float32, torch.float64)
         array = array if is_known else array.float()
     try:
-        return np.asarray(array)
+        found = np.asarray(array)
+        return found.astype(np.float32) if found.dtype.name == "bfloat16" else found  # of JAX and TensorFlow
     except ValueError:
         raise DataError(f"a {_kind(array)} holds lists of several lengths; give lists of one, or an array") from None
 
 
 def _is_flat(image: Any) -> bool:
-    """Whether this is a square image as a row of numbers."""
+    """Return whether this is a square image as a row of numbers."""
     return _is_array(image) and image.ndim == 1 and square(image.shape[0])[0] > 1
 
 
 def _is_pair_of_pairs(data: Any) -> bool:
-    """Whether this is ((images, labels), (images, labels)), with images as arrays of several."""
+    """Return whether this is ((images, labels), (images, labels)), with images as arrays of several."""
     are_pairs = isinstance(data, tuple) and len(data) == 2 and all(isinstance(one, tuple) for one in data)
     return are_pairs and all(len(one) == 2 and getattr(one[0], "ndim", 0) > 2 for one in data)
 
@@ -188,7 +197,7 @@ def _as_plain_pair(data: Any) -> Any:
 
 
 def _is_pair(data: Any) -> bool:
-    """Whether this is (images, labels), with images as an array of any layout, flat ones included.
+    """Return whether this is (images, labels), with images as an array of any layout, flat ones included.
 
     In a list of both, which might be of two images, labels are one number or name for each.
     """
@@ -196,7 +205,7 @@ def _is_pair(data: Any) -> bool:
         return False
     images, labels = data
     if isinstance(data, list):
-        return images.ndim in (3, 4) and _are_labels(labels, images.shape[0]) and np.ndim(labels[0]) == 0
+        return images.ndim in (3, 4) and _are_labels(labels, images.shape[0]) and np.ndim(next(iter(labels))) == 0
     if not (labels is None or _is_array(labels) or isinstance(labels, Sequence)) and hasattr(labels, "__iter__"):
         raise DataError(f"labels are of type {_kind(labels)}; give an array or a list, such as list(labels)")
     if _is_array(labels) and tuple(labels.shape) == tuple(images.shape):  # of two images
@@ -205,21 +214,21 @@ def _is_pair(data: Any) -> bool:
 
 
 def _is_pair_of_lists(data: Any) -> bool:
-    """Whether this is (images, labels) with images as a list of pictures, arrays or paths."""
+    """Return whether this is (images, labels) with images as a list of pictures, arrays or paths."""
     if not isinstance(data, tuple | list) or len(data) != 2 or not isinstance(data[0], tuple | list) or not data[0]:
         return False
     return all(map(_looks_like_image, data[0])) and _are_labels(data[1], len(data[0]))
 
 
 def _are_labels(values: Any, count: int) -> bool:
-    """Whether these are so many values, none of them an image."""
+    """Return whether these are so many values, none of them an image."""
     if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__") or not hasattr(values, "__iter__"):
         return False
     return len(values) == count > 0 and not any(map(_looks_like_image, values))
 
 
 def _looks_like_image(value: Any) -> bool:
-    """Whether a value is an image and no name of a class."""
+    """Return whether a value is an image and no name of a class."""
     return _is_image(value) and (not isinstance(value, str) or value.lower().endswith(ENDINGS))
 
 
@@ -236,13 +245,30 @@ def _from_arrays(images: Any, labels: Any, how: Preparation, notices: tuple[str,
 def _listed_in_frame(frame: Any) -> list[Any] | None:
     """Return the paths, pictures or arrays in a DataFrame's column, with their labels where a column holds them."""
     columns = {str(name): frame.iloc[:, k] for k, name in enumerate(frame.columns)} if len(frame) else {}
-    images = [name for name, cells in columns.items() if _looks_like_image(cells.iloc[0])]
+    first = {name: _unwrapped(cells.iloc[0]) for name, cells in columns.items()}
+    images = [name for name, cell in first.items() if _looks_like_image(cell) or _is_row_of_pixels(cell)]
     if len(images) != 1:
         return None
     labels = sorted((name for name in columns if name.lower() in _LABEL_KEYS), key=_label_rank)
     labels = labels or [name for name in columns if name not in images][: len(columns) == 2]
-    found = columns[images[0]].tolist()
+    found = [_unwrapped(cell) for cell in columns[images[0]]]
     return list(zip(found, columns[labels[0]].tolist(), strict=True)) if labels else found
+
+
+def _unwrapped(cell: Any) -> Any:
+    """Return the picture in a cell of Hugging Face's form, or numbers in a list as an array; others as they are."""
+    if isinstance(cell, Mapping) and "bytes" in cell:
+        return cell["bytes"] or Path(cell.get("path") or "")
+    if not isinstance(cell, list) or not cell or isinstance(cell[0], str | Mapping):
+        return cell
+    try:
+        return np.asarray(cell)
+    except ValueError:  # lists of several lengths
+        return cell
+
+
+def _is_row_of_pixels(cell: Any) -> bool:
+    return _is_flat(cell) and cell.dtype.kind in "biuf" and cell.size >= _MIN_FLAT
 
 
 def _from_frame(frame: Any, how: Preparation) -> Images:
@@ -254,7 +280,7 @@ def _from_frame(frame: Any, how: Preparation) -> Images:
     pixels = frame.iloc[:, list(columns.pixels)].to_numpy()
     try:
         if len(columns.pixels) == 1:  # all numbers of an image in one cell
-            pixels = np.array([cell.split() for cell in pixels[:, 0]], np.float64)
+            pixels = np.array([split_cell(cell) for cell in pixels[:, 0]], np.float64)
         elif pixels.dtype.kind not in "biuf":
             pixels = pixels.astype(np.float64)
     except (AttributeError, TypeError, ValueError):
@@ -266,7 +292,7 @@ def _from_frame(frame: Any, how: Preparation) -> Images:
 
 def _from_rows(items: _Items, how: Preparation) -> Images:
     """Return the images of a set of flat ones."""
-    pairs = [_split_item(items.get(row)) for row in range(items.count)]
+    pairs = [_fetch(items, row) for row in range(items.count)]
     try:
         pixels = np.stack([_to_numpy(image) for image, _ in pairs])
     except ValueError:
@@ -277,11 +303,14 @@ def _from_rows(items: _Items, how: Preparation) -> Images:
 
 
 def _class_names(data: Any) -> tuple[str, ...]:
-    """Return the class names of a torch data set, or of the one that it is a subset of."""
+    """Return the class names of a torch data set, of the one that it is a subset of, or of all that it joins."""
     for _ in range(8):
         names = getattr(data, "classes", None)
         if isinstance(names, Sequence) and not isinstance(names, str):
             return tuple(str(name) for name in names)
+        joined = getattr(data, "datasets", None)  # of torch's ConcatDataset
+        if isinstance(joined, list | tuple) and len(each := {_class_names(one) for one in joined}) == 1:
+            return each.pop()
         data = getattr(data, "dataset", None)
     return ()
 
@@ -321,16 +350,13 @@ def _label_rank(column: str) -> int:
 
 def _hugging_face_row(data: Any, column: str, label: str | None, row: int) -> tuple[Any, Any]:
     found = data[row]
-    image = found[column]
-    if isinstance(image, dict):
-        image = image.get("bytes") or Path(image.get("path") or "")
-    return (np.asarray(image) if isinstance(image, list) else image), found[label] if label else None
+    return _unwrapped(found[column]), found[label] if label else None
 
 
 def _from_items(items: _Items, how: Preparation) -> Images:
     if not 0 < items.count <= MAX_IMAGES:
         raise DataError(f"{items.source} holds {items.count:,} images; give between 1 and {MAX_IMAGES:,}")
-    some = [_split_item(items.get(row))[0] for row in rows_to_look_at(items.count)]
+    some = [_fetch(items, row)[0] for row in rows_to_look_at(items.count)]
     spans = _spans(some)
     found, words = [_look(image, spans) for image in some], _in_words(some, spans)
     del some  # large pictures
@@ -353,25 +379,33 @@ def _from_items(items: _Items, how: Preparation) -> Images:
                     broken[row] = image
                 else:
                     pixels[row] = image
-    found_labels = _as_numbers(labels, items)
-    numbers = None if found_labels.numbers is None else torch.from_numpy(found_labels.numbers)
     broken_words = on_broken(items.source, names, broken, strict=how.strict)
+    kept = [row for row in range(items.count) if row not in broken]
+    found_labels = _as_numbers([labels[row] for row in kept], replace(items, count=len(kept)))
+    numbers = None if found_labels.numbers is None else torch.from_numpy(found_labels.numbers)
     notices = (*items.notices, *found_labels.notices, *words, *notices)
     notices = (*notices, *lost_in_words(seen, how, items.count), *broken_words, how.in_words())
-    images = Images(
+    pixels = pixels[kept] if broken else pixels
+    return Images(
         torch.from_numpy(pixels), numbers, source=items.source, notices=notices, class_names=found_labels.class_names
     )
-    kept = [row for row in range(items.count) if row not in broken]
-    return images.take(torch.tensor(kept)) if broken else images
 
 
 def _fetched(items: _Items, names: list[str], labels: list[Any]) -> Iterator[tuple[int, Any]]:
     """Yield each row with its image, and add what it is called and its label to the lists."""
     for row in range(items.count):
-        image, label = _split_item(items.get(row))
+        image, label = _fetch(items, row)
         names.append(str(image) if isinstance(image, str | os.PathLike) else f"image {row}")
         labels.append(label)
         yield row, image
+
+
+def _fetch(items: _Items, row: int) -> tuple[Any, Any]:
+    """Return the image and the label of a row; an _Unreadable in place of an image that its set cannot read."""
+    try:
+        return _split_item(items.get(row))
+    except (OSError, SyntaxError) as error:  # of Pillow, in the loader of a set
+        return _Unreadable(reason_of(error)), None
 
 
 def _split_item(item: Any) -> tuple[Any, Any]:
@@ -385,7 +419,8 @@ def _split_item(item: Any) -> tuple[Any, Any]:
                 f"an item of data has the keys {', '.join(map(str, item))}; name its image {_IMAGE_KEYS[0]!r}"
             )
         return item[image], None if label is None else item[label]
-    if isinstance(item, tuple | list) and len(item) and (_is_image(item[0]) or _is_flat(item[0])):
+    is_missing = isinstance(item, tuple) and len(item) == 2 and item[0] is None
+    if is_missing or (isinstance(item, tuple | list) and len(item) and (_is_image(item[0]) or _is_flat(item[0]))):
         return item[0], item[1] if len(item) > 1 else None
     return item, None
 
@@ -468,13 +503,17 @@ def _as_picture(image: Any, spans: Spans) -> Image.Image:
     Args:
         spans: of the set, which say how numbers are scaled.
     """
+    if image is None or isinstance(image, _Unreadable):
+        raise _Unreadable("it is missing") if image is None else image
     try:
         if isinstance(image, Image.Image):
             return upright(image)
         if isinstance(image, str | os.PathLike | bytes):
             return decode(image if isinstance(image, bytes) else _read(Path(image)))
-    except (DataError, OSError, SyntaxError) as error:
-        raise _Unreadable(str(error)) from None
+    except AssertionError:  # of Pillow, about a file that a `with` block has closed
+        raise _Unreadable("its file is closed; call load() of the picture before the end of the with block") from None
+    except (*DAMAGE, AttributeError) as error:
+        raise _Unreadable(reason_of(error)) from None
     if not _is_array(image) or image.ndim not in (2, 3):
         shape = f" of shape {tuple(image.shape)}" if _is_array(image) else ""
         raise DataError(
@@ -507,7 +546,8 @@ def _as_numbers(labels: Sequence[Any], items: _Items) -> Labels:
         array = np.stack(rows)  # one-hot
     else:
         array = np.empty(len(values), object)
-        array[:] = values
+        for row, value in enumerate(values):  # which may be lists, that NumPy would take apart
+            array[row] = value
     found = as_labels(array, items.count, items.source)
     is_named = found.numbers is not None and int(found.numbers.max()) < len(items.class_names)
     return replace(found, class_names=items.class_names) if is_named and not found.class_names else found
@@ -515,6 +555,8 @@ def _as_numbers(labels: Sequence[Any], items: _Items) -> Labels:
 
 def _plain(label: Any) -> Any:
     """Return a label of NumPy, torch or Python as a number or name; several numbers as an array."""
+    if isinstance(label, list | tuple) and label and all(isinstance(one, int | float) for one in label):
+        label = np.asarray(label)
     if not _is_array(label):
         return label
     array = _to_numpy(label)

@@ -176,7 +176,7 @@ def part_of(file: str) -> str:
 
 
 def is_of(file: str, part: str) -> bool:
-    """Whether a file is of a part; CIFAR-10's batches of training images name none."""
+    """Return whether a file is of a part; CIFAR-10's batches of training images name none."""
     return (part_of(file) or "train") == part
 
 

@@ -31,6 +31,7 @@ from gansmith.flat_images import are_channels_last, square
 _IMAGES = ("image", "img", "images", "picture", "pixels", "pixel_values", "jpg", "png")
 _LABELS = ("label", "labels", "fine_label", "class", "target", "digit", "category", "y")
 _BATCH = 64  # rows held at once
+_MIN_PIXELS = 64  # columns of numbers that may be pixels
 _LOOKS = 256  # rows by which the range of numbers and their order are decided
 _MAX_GROUP_BYTES = 2**31  # of one column of one row group, unpacked
 
@@ -78,6 +79,8 @@ def open_table(path: Path) -> Table:
         column = _names(schema)[label] if kept else ""
         numbers = _form_of(file, image, path).numbers
         said = (numbers.notice,) if numbers.notice else ()
+        if _is_list(schema.field(image).type) and _number_format(schema.field(image).type) is None:
+            said = (*said, f"of the lists of pictures in its column {image}, the first is taken")
         notices = (*_unused_columns(schema, image, label), *said)
         return Table(path, rows, image, column, kept, _class_names(schema, column), notices)
 
@@ -224,6 +227,8 @@ def _read_group(file: Any, group: int, column: str, chosen: set[int], form: _For
 
 def _as_picture_bytes(value: Any, form: _Form) -> bytes:
     """Return the bytes of a picture: those of its file, or of a PNG made of its pixels; empty for no image."""
+    if isinstance(value, list) and value and isinstance(value[0], dict | bytes):  # several pictures for one row
+        value = value[0]
     if isinstance(value, dict):  # Hugging Face's form
         value = value.get("bytes")
     if isinstance(value, bytes):
@@ -284,7 +289,12 @@ def _image_column(schema: Any, path: Path) -> str:
         if named or len(found) == 1:
             return (named or found)[0]
     listing = ", ".join(f"{name} ({kind})" for name, kind in list(types.items())[:8]) or "nothing"
-    raise DataError(f"{path} has the columns {listing[:300]}; one of pictures, called image, is needed")
+    are_numbers = sum(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in types.values())
+    of_pixels = ", or a column for each pixel as CSV, or as pandas.read_parquet reads it, in Python"
+    raise DataError(
+        f"{path} has the columns {listing[:300]}; one of pictures, called image, is needed"
+        f"{of_pixels if are_numbers >= _MIN_PIXELS else ''}"
+    )
 
 
 def _picture_columns(schema: Any) -> list[str]:

@@ -47,7 +47,7 @@ from gansmith.data.labels import MIN_IDS, Labels, as_labels, gaps_in_words
 from gansmith.data.official import OFFICIAL
 from gansmith.data.parquet import read_rows
 from gansmith.data.prepare import Look, look_into
-from gansmith.errors import DataError, NotFoundError, reason_of
+from gansmith.errors import DataError, NotFoundError, reason_of, unreadable
 from gansmith.pictures.grids import OWN_MARK
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -57,7 +57,10 @@ MAX_BROKEN_SHARE = 0.1
 MAX_NUMBERED = 10_000  # class folders have numbers below it, as the labels of other sets
 SPARSE = 20  # numbers of class folders from 1,000 on, more than so many times their count, are names, as years are
 _LONG_TAR_BYTES = 2**22  # whose list of names is kept
-_JUNK = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$|@eaDir(/|$))", re.IGNORECASE)
+_JUNK = re.compile(
+    r"(^|/)(\.|Thumbs\.db$|desktop\.ini$|(__MACOSX|@eaDir|\$RECYCLE\.BIN|System Volume Information|lost\+found)(/|$))",
+    re.IGNORECASE,
+)
 _OF_RUN = ("config.toml", "run.json")  # a folder that holds both is a run, with plots and grids of its own
 OWN_NAMES = ("preview.png", "grid.png", "inverted.png")  # that our commands write where nothing else is asked for
 _PICKLES = re.compile(r"(^|/)cifar-(100?)-(batches-py|python)")
@@ -96,7 +99,7 @@ class PictureSource:
 
 
 def is_archive(path: PurePath) -> bool:
-    """Whether a file is an archive of pictures by its name, or by its first bytes where its name has no ending."""
+    """Return whether a file is an archive of pictures by its name, or its first bytes where its name has no ending."""
     if path.suffix or not isinstance(path, Path):
         return path.name.lower().endswith(ARCHIVES)
     return path.is_file() and starts_archive(path)
@@ -214,13 +217,13 @@ def _why_none(path: Path, names: Sequence[str]) -> str:
 
 
 def is_of_numbers(name: str) -> bool:
-    """Whether a file is a table, holds arrays or is an IDX file by its name, and is not hidden."""
+    """Return whether a file is a table, holds arrays or is an IDX file by its name, and is not hidden."""
     is_known = name.lower().endswith(ARRAY_FILES) or re.search(r"idx\d[-.]", name.lower()) is not None
     return is_known and not _JUNK.search(name)
 
 
 def _may_say_more(name: str) -> bool:
-    """Whether a file that is not read beside pictures may hold images or labels, by its name."""
+    """Return whether a file that is not read beside pictures may hold images or labels, by its name."""
     is_said = re.search(r"(label|class|annotation|metadata|dataset)[^/]*\.(json|jsonl|xlsx?|txt)$", name, re.IGNORECASE)
     return (is_of_numbers(name) or bool(is_said)) and not is_label_file(name)
 
@@ -242,7 +245,7 @@ def _list_folder(path: Path) -> Iterator[str]:
                     "on, or begin from its weights (--start-from)"
                 )
             continue
-        with os.scandir(path / inner) as entries:
+        with _entries(path / inner) as entries:
             for entry in entries:
                 if _JUNK.search(entry.name):
                     continue
@@ -259,6 +262,14 @@ def _list_folder(path: Path) -> Iterator[str]:
                     folders.append(f"{inner}{entry.name}/")
                 elif entry.is_file() and not (entry.name in OWN_NAMES and is_own(file)):
                     yield inner + entry.name
+
+
+def _entries(folder: Path) -> "os.ScandirIterator[str]":
+    """Return what is in a folder. Raises DataError where it may not be read."""
+    try:
+        return os.scandir(folder)
+    except PermissionError as error:
+        raise DataError(unreadable(folder, error, "")) from None
 
 
 def is_own(file: Path) -> bool:

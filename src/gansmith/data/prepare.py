@@ -32,7 +32,7 @@ REDUCING_GAP = (
 MIN_CONTENT = 0.02  # mean opacity below which a picture's visible part says nothing of its ground
 TRANSPARENT, COLORED = "transparent", "in color"  # what pictures may be that their images are not
 _WIDE_MODES = ("I", "F")  # the beginnings of Pillow's modes of more than 8 bits
-_DAMAGE = (
+DAMAGE = (
     UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError, StructError, zlib.error,
     OverflowError, MemoryError,
 )  # fmt: skip
@@ -130,7 +130,7 @@ def _count_pages(data: bytes) -> int:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             picture.seek(1)
             return 2
-    except _DAMAGE:  # EOFError among them, where there is one page
+    except DAMAGE:  # EOFError among them, where there is one page
         return 1
 
 
@@ -182,7 +182,7 @@ def _decode(data: bytes, smallest: int = 0) -> "tuple[Image.Image, tuple[float, 
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"it has more than {MAX_PIXELS:,} pixels") from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         if len(data) > MAX_MEMBER_BYTES:
             raise DataError(f"its file is larger than {MAX_MEMBER_BYTES:,} bytes") from None
         if isinstance(error, UnidentifiedImageError):

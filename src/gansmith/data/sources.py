@@ -276,7 +276,7 @@ def _files_in(folder: Path) -> FileSource | PictureSource | None:
     pictures = count_pictures(folder)
     if pictures and not all(_is_set(file, pictures) for file in images):
         return None
-    test = tuple(file for file in images if any(word in file.name.lower() for word in _TEST_WORDS))
+    test = tuple(file for file in images if _is_test(file.name))
     train = tuple(file for file in images if file not in test)
     if not train:
         train, test = test, ()
@@ -291,6 +291,12 @@ def _files_in(folder: Path) -> FileSource | PictureSource | None:
     parts = {"train": train, **({"test": test} if test else {})}
     notices = ("the pictures beside these files were left out",) if pictures else ()
     return FileSource(folder, f"{_FILE_WORDS[kinds.pop()]} in a folder", parts, notices)
+
+
+def _is_test(name: str) -> bool:
+    """Return whether a file's name speaks of a test: by its words, or by part of one where these say nothing."""
+    split = split_of(name)
+    return split == "test" or (not split and any(word in name.lower() for word in _TEST_WORDS))
 
 
 _SET_NAMES = re.compile(r"train|test|t10k|images|samples|data|set|mnist|cifar|svhn|(^|_)x[._]")
@@ -359,12 +365,26 @@ def _load_files(source: FileSource, how: Preparation, part: str, name: str) -> I
     return replace(images, source=str(source.path), notices=(*source.notices, *notices, *images.notices))
 
 
+def stored_shape(source: IdxSource | FileSource) -> tuple[int, int, int]:
+    """Return the (height, width, channels) of the training images as they are stored."""
+    if isinstance(source, IdxSource):
+        channels, height, width = load_idx(source, "train", name="images").pixels.shape[1:]
+        return height, width, channels
+    large = _open_large(source.parts["train"])
+    if large is not None:
+        return large.shape[2], large.shape[3], large.shape[1]
+    height, width, channels = read_arrays(source, "train").pixels.shape[1:]
+    return height, width, channels
+
+
 def arrays_as_images(arrays: Arrays, how: Preparation, *, name: str) -> Images:
     """Return arrays as images, prepared."""
     arrays = opaque(arrays, how.background)
     how, notices = settle_arrays(how, arrays)
     labels = None if arrays.labels is None else torch.from_numpy(arrays.labels)
     pixels = torch.from_numpy(prepare_arrays(arrays, how))
+    if arrays.pixels.shape[1:3] != (how.size, how.size):
+        notices = (*notices, how.in_words())
     return Images(pixels, labels, name=name, source=arrays.source, notices=(*arrays.notices, *notices))
 
 

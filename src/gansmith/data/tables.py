@@ -226,13 +226,13 @@ def _is_made_unlike(names: Sequence[str]) -> bool:
 
 def _are_numbers(cell: str) -> bool:
     """Return whether a cell holds a number, several, or nothing."""
-    return all(map(_is_number, _split_cell(cell)))
+    return all(map(_is_number, split_cell(cell)))
 
 
-def _split_cell(cell: str) -> list[str]:
+def split_cell(cell: str) -> list[str]:
     """Return the numbers in a cell: separated by spaces, or by commas as in Python's lists.
 
-    >>> [_split_cell(cell) for cell in ("0 7 255", "[0, 7, 255]", "0,5")]
+    >>> [split_cell(cell) for cell in ("0 7 255", "[0, 7, 255]", "0,5")]
     [['0', '7', '255'], ['0', '7', '255'], ['0,5']]
     """
     is_list = cell[:1] in ("[", "(") or cell.count(",") > 1
@@ -253,7 +253,7 @@ def _unnamed_columns(first: Sequence[str], second: Sequence[str]) -> Columns:
 
     The label may be text, as the first or the last cell of each row; all other cells must be numbers.
     """
-    packed = [k for k, cell in enumerate(first) if _are_numbers(cell) and len(_split_cell(cell)) > 1][:1]
+    packed = [k for k, cell in enumerate(first) if _are_numbers(cell) and len(split_cell(cell)) > 1][:1]
     if packed:
         others = [k for k in range(len(first)) if k not in packed]
         numbers = [k for k in others if _are_numbers(first[k])]
@@ -272,7 +272,7 @@ def choose_columns(names: Sequence[str], start: Sequence[Any], source: str) -> C
         start: the cells of the first row of values.
     """
     numbers = [k for k, cell in enumerate(start) if _are_numbers(str(cell))]
-    packed = [k for k in numbers if len(_split_cell(str(start[k]))) > 1][:1]
+    packed = [k for k in numbers if len(split_cell(str(start[k]))) > 1][:1]
     lower = [name.lower() for name in names]
     named = [k for k, name in enumerate(lower) if name in _LABEL_COLUMNS]
     others = [k for k, name in enumerate(lower[: len(start)]) if name not in _INDEX_COLUMNS and k not in named]
@@ -290,11 +290,14 @@ def choose_columns(names: Sequence[str], start: Sequence[Any], source: str) -> C
     alike, odd = _split_alike(pixels, names)
     if named and not _makes_images(len(pixels)) and _makes_images(len(alike)):
         pixels, odd = alike, []
+    notices = ()
+    if not odd and not packed and (by_number := _by_number(pixels, names)) != pixels:
+        pixels, notices = by_number, ("its columns of pixels were put in the order of their numbers",)
     text = [k for k in others if k not in numbers and lower[k] not in _PART_COLUMNS]
     is_text = not named and len(text) == 1 and bool(packed or _makes_images(len(pixels)))
     named = text if is_text else named
     unused = [names[k] for k in (*named[1:], *sorted({*others} - {*pixels} - {*named}))]
-    notices = (f"columns that are not used: {', '.join(unused[:6])}",) if unused else ()
+    notices += (f"columns that are not used: {', '.join(unused[:6])}",) if unused else ()
     found = tuple(names[k] for k in odd) if len(odd) < len(alike) else ()
     label = named[0] if named else None
     return Columns(tuple(pixels), label, notices, found, names[text[0]] if is_text else "")
@@ -307,6 +310,18 @@ def _split_alike(columns: Sequence[int], names: Sequence[str]) -> tuple[list[int
     return [k for k in columns if stems[k] == stem], [k for k in columns if stems[k] != stem]
 
 
+def _by_number(columns: Sequence[int], names: Sequence[str]) -> list[int]:
+    """Return columns in the order of the one number in each name; as they are where names have none, or several.
+
+    >>> _by_number([1, 2, 3], ["label", "pixel0", "pixel10", "pixel2"])
+    [1, 3, 2]
+    """
+    found = {k: re.findall(r"\d+", names[k]) for k in columns}
+    numbers = {k: int(own[0]) for k, own in found.items() if len(own) == 1}
+    are_positions = len(set(numbers.values())) == len(columns)
+    return sorted(columns, key=numbers.__getitem__) if are_positions else list(columns)
+
+
 def _makes_images(count: int) -> bool:
     """Return whether so many numbers make a square image."""
     return count > 0 and square(count)[0] >= _MIN_SIDE
@@ -316,6 +331,7 @@ def _pixel_cells(
     rows: Iterable[list[str]], columns: Columns, width: int, labels: list[str], source: str
 ) -> Iterator[list[str]]:
     """Yield the pixels of each row as text, and add its label to the list."""
+    every = tuple(range(width))
     for number, row in enumerate(rows, 1):
         if len(row) == width + 1 and not row[-1].strip():
             row.pop()
@@ -323,8 +339,8 @@ def _pixel_cells(
             raise DataError(f"{source} cannot be read: row {number:,} has {len(row):,} cells, the first has {width:,}")
         if columns.label is not None:
             labels.append(row[columns.label].strip())
-        cells = row if len(columns.pixels) == width else [row[k] for k in columns.pixels]
-        yield _split_cell(cells[0]) if len(cells) == 1 else cells
+        cells = row if columns.pixels == every else [row[k] for k in columns.pixels]
+        yield split_cell(cells[0]) if len(cells) == 1 else cells
 
 
 def _read_numbers(rows: Iterator[list[str]], source: str) -> NDArray[Any]:

@@ -76,7 +76,7 @@ def train_evaluator(fit: Images, held_out: Images) -> ResidualNetwork:
 
 
 def has_classes(images: Images) -> bool:
-    """Whether there are labels to learn from: two different ones."""
+    """Return whether there are labels to learn from: two different ones."""
     return images.labels is not None and len(images.labels.unique()) > 1
 
 

@@ -64,7 +64,7 @@ def move_evaluators(networks: Mapping[str, Evaluator], device: torch.device) -> 
 
 
 def suits_pretrained(images: Images) -> bool:
-    """Whether these may be photographs: color, and not tiny."""
+    """Return whether these may be photographs: color, and not tiny."""
     return images.spec.channels == 3 and images.spec.size >= pretrained.SMALLEST_PX
 
 
@@ -92,7 +92,7 @@ def evaluator_notices(networks: Mapping[str, Evaluator], train: Images) -> list[
 
 
 def knows_classes(network: Evaluator) -> bool:
-    """Whether a network's class probabilities are good enough to tell recognisable images from others."""
+    """Return whether a network's class probabilities are good enough to tell recognisable images from others."""
     return not isinstance(network, ResidualNetwork) or network.accuracy.item() >= TRUSTED_ACCURACY
 
 

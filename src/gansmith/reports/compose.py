@@ -334,7 +334,7 @@ def _hyperparameters(config: Config) -> list[Block]:
 
 
 def _is_hyperparameter(config: Config, name: str) -> bool:
-    """Whether every run has to choose a field: all but techniques and circumstances that are left open.
+    """Return whether every run has to choose a field: all but techniques and circumstances that are left open.
 
     A technique for which a network has its own default, such as the weight initialisation, is always chosen.
     """

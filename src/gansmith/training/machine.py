@@ -169,13 +169,6 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception says that a device or this machine has too little memory."""
-    texts = ("can't allocate memory", "out of memory")  # of torch, on processors and on devices
-    is_torchs = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    return isinstance(error, MemoryError) or is_torchs
-
-
 def use_threads(threads: int) -> None:
     """Give torch this number of threads; for 0, this process's share of the cores it may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -195,13 +188,13 @@ def _tune_malloc(values: dict[int, int]) -> None:
 
 
 def has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 numbers itself; emulation is slower than float32."""
+    """Return whether this CPU multiplies bfloat16 numbers itself; emulation is slower than float32."""
     found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def gains_by_bf16(config: Config, D: nn.Module) -> bool:
-    """Whether these networks train faster in bfloat16 where they are.
+    """Return whether these networks train faster in bfloat16 where they are.
 
     A GPU with units for it does. A CPU with matrix units (AMX) is so fast in either format that casting small operands
     costs more than multiplying them saves.

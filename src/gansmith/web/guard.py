@@ -113,7 +113,7 @@ class Guard:
         return is_own or (self.host in EVERY_ADDRESS and _is_of_this_machine(name))
 
     def _is_own_origin(self, scope: Scope, headers: Headers) -> bool:
-        """Whether a request comes from this server's own pages, from a program, or opens a page by a link."""
+        """Return whether a request comes from this server's own pages, from a program, or opens a page by a link."""
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if origin is not None:
             scheme, _, authority = origin.partition("://")

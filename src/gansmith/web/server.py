@@ -112,7 +112,7 @@ async def _keep_time(studio: Studio) -> None:
 
 
 def _is_busy(studio: Studio) -> bool:
-    """Whether a program that is not ours trains in this directory."""
+    """Return whether a program that is not ours trains in this directory."""
     ours = {job["run"] for job in studio.jobs.all() if job["state"] == "running"}
     others = (run_id for run_id in records.run_ids(studio.root) if run_id not in ours)
     return any(runs.is_locked(studio.root / run_id) for run_id in others)

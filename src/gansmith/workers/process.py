@@ -35,7 +35,7 @@ PROGRAM = "GANSMITH_PROGRAM"  # environment variable: the file that stands for t
 
 
 def _is_left_out(name: str) -> bool:
-    """Whether an environment variable is not for a training: of torchrun, or a choice, which its words give in full."""
+    """Return whether an environment variable is not for a training: torchrun's, or a choice, which its words give."""
     field = FIELDS.get(name.removeprefix("GANSMITH_").lower())
     if _OF_TORCHRUN.fullmatch(name):
         return True
