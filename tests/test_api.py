@@ -866,3 +866,41 @@ def test_leaving_at_the_first_event_is_a_stop(digit_dir):
     run = gs.resume("left", progress="none")
     assert run.images_seen == 640
     assert next(iter(gs.train_events("mlp-small", data=str(digit_dir), images=640, out="left", g_width=8, threads=1)))
+
+
+# A run that goes on, as it was.
+
+
+def test_the_same_command_without_a_length_keeps_that_of_the_run(run):
+    again = gs.train("mlp-small", out=run.directory, **SMALL)
+    assert again.config.images == 640 and again.images_seen == run.images_seen
+
+
+def test_a_run_without_checkpoints_is_not_begun_again_over_its_log(run):
+    shutil.rmtree(run.directory / "checkpoints")
+    log = (run.directory / "log.jsonl").read_bytes()
+    for go_on in (partial(gs.resume, run), partial(gs.train, "mlp-small", images=640, out=run.directory, **SMALL)):
+        with pytest.raises(RunError, match="no checkpoint left to go on from"):
+            go_on()
+    assert (run.directory / "log.jsonl").read_bytes() == log
+
+
+def test_a_run_that_early_stopping_ended_says_how_to_go_on():
+    choices = {**SMALL, "evaluate_every": 64, "early_stopping": 1, "g_lr": 1e-9}
+    run = gs.train("mlp-small", images=6_400, out="run", **choices)
+    assert run.images_seen < 6_400
+    with pytest.raises(ConfigError, match="early stopping has ended run.* --early-stopping 0"):
+        gs.resume("run", images=12_800, progress="none")
+    assert gs.train("mlp-small", images=6_400, out="run", **{**choices, "early_stopping": 0}).images_seen == 6_400
+
+
+def test_data_in_a_folder_given_beside_its_name_is_not_looked_for_here(tmp_path):
+    (tmp_path / "faces").mkdir()
+    given = planning.as_arguments("faces", None, {"data_dir": str(tmp_path / "faces")})
+    assert given["data"] == "faces" and planning.as_arguments("faces", None, {})["data"] == "./faces"
+
+
+def test_a_run_whose_config_is_gone_is_still_evaluated_as_a_run(run):
+    (run.directory / "config.toml").unlink()
+    verdict = gs.evaluate(run.directory, quick=True, count=100)
+    assert verdict["images_seen"] == 640

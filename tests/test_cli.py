@@ -711,3 +711,27 @@ def test_a_flag_of_another_project_is_answered_with_the_right_one(gansmith, tmp_
 def test_only_flags_of_the_command_are_proposed(gansmith, words, answer):
     code, out, err = gansmith(*words)
     assert (code, out, len(err.splitlines())) == (2, "", 1) and answer in err
+
+
+@pytest.mark.parametrize("count", ["10.000", "2.5", "1e-1", "x"])
+@pytest.mark.parametrize(
+    "words", [("sample", "run", "--count"), ("evaluate", "run", "--seed"), ("sweep", "mlp-small", "--trials")]
+)
+def test_numbers_that_are_not_whole_are_refused(gansmith, words, count):
+    code, out, err = gansmith(*words, count)
+    assert (code, out) == (2, "") and f'"{count}" is no whole number, such as 3' in err
+
+
+@pytest.mark.parametrize("count", ["0.1k", "1e2", "1,000"])
+def test_counts_may_be_written_as_lengths_are(gansmith, count):
+    code, _, err = gansmith("sample", "nowhere", "--count", count)
+    assert code == 2 and "nowhere" in err and "whole number" not in err
+
+
+def test_a_home_folder_after_an_equals_sign_is_found(gansmith, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    code, _, err = gansmith("train", "mlp-small", *small(images=640), "--progress", "none", "--out=~/runs/a")
+    assert code == 0, err
+    code, _, err = gansmith("film", "~/runs/a", "--out=~/a.gif")
+    assert code == 0, err
+    assert (tmp_path / "home/a.gif").is_file() and not (tmp_path / "~").exists()

@@ -8,7 +8,7 @@ from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
 from gansmith.networks import NETWORKS
 from gansmith.recipes import RECIPES
-from gansmith.training.conflicts import CONFLICTS, NEEDS
+from gansmith.training.conflicts import CONFLICTS, NEEDS, used_techniques
 from gansmith.training.losses import OBJECTIVES
 from gansmith.training.state import start_networks
 from gansmith.training.techniques import build_techniques
@@ -144,3 +144,10 @@ def test_a_recipes_own_choices_stay_where_they_lose_their_effect(recipe):
         choices["clip_weights"] = 0.01
     config = config_of(recipe, **choices, conditioning="labels")
     build_techniques(config, start_networks(config, ImageSpec(16, 1, 3)).D)
+
+
+def test_techniques_of_a_recipe_without_effect_are_not_listed():
+    labelled, clustered = (config_of("default", conditioning=kind) for kind in ("labels", "clusters"))
+    idle = {"clusters_per_class", "d_class_loss", "g_class_loss"}
+    assert idle <= used_techniques(labelled).keys() and not idle & used_techniques(clustered).keys()
+    assert used_techniques(clustered).keys() == used_techniques(labelled).keys() - idle

@@ -622,6 +622,46 @@ def test_onnx_that_takes_too_much_memory_or_time_is_stopped(tmp_path, monkeypatc
     assert_refused(path, "takes more than 0.5 seconds")
 
 
+@pytest.mark.parametrize("sizes", [[], [1]])
+def test_a_switch_for_training_is_given_false(tmp_path, sizes):
+    node, shape = reshape("chosen")
+    nodes = [
+        helper.make_node("Neg", ["z"], ["minus"]),
+        helper.make_node("Where", ["training", "minus", "z"], ["chosen"]),
+    ]
+    inputs = [Z, ("training", TensorProto.BOOL, sizes)]
+    generator = read_graph(onnx_file(tmp_path / "x.onnx", [*nodes, node], [shape], inputs=inputs))
+    z = np.eye(4, dtype=np.float32)
+    np.testing.assert_array_equal(generator.generate(z, no_ids(z)).reshape(4, 4), z)
+    assert generator.num_classes == 0 and "its input training is given False" in generator.notices
+
+
+def test_images_that_depend_on_their_batch_are_refused(tmp_path):
+    node, shape = reshape("centred")
+    mean = helper.make_node("ReduceMean", ["z", "axis"], ["mean"], keepdims=1)
+    weights = [shape, constant("axis", np.array([0], np.int64))]
+    path = onnx_file(tmp_path / "x.onnx", [mean, helper.make_node("Sub", ["z", "mean"], ["centred"]), node], weights)
+    with pytest.raises(DataError, match="depend on the others of their batch"):
+        read_graph(path)
+
+
+def test_functions_of_plain_operators_are_written_out(tmp_path):
+    node, shape = reshape("twice")
+    graph = helper.make_graph(
+        [helper.make_node("Twice", ["z"], ["twice"], domain="own"), node],
+        "g",
+        [helper.make_tensor_value_info(*Z)],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, None)],
+        [shape],
+    )
+    sets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    body = [helper.make_node("Add", ["x", "x"], ["y"])]
+    own = helper.make_function("own", "Twice", ["x"], ["y"], body, sets[:1])
+    onnx.save(helper.make_model(graph, opset_imports=sets, functions=[own], ir_version=11), tmp_path / "x.onnx")
+    z = np.eye(4, dtype=np.float32)
+    np.testing.assert_array_equal(read_graph(tmp_path / "x.onnx").run(z, no_ids(z)).reshape(4, 4), 2 * z)
+
+
 def weights_in(name: str) -> onnx.TensorProto:
     """Return the weight w (4, 4), ones, whose values are in another file."""
     weight = numpy_helper.from_array(np.ones((4, 4), dtype=np.float32), "w")
@@ -645,7 +685,7 @@ def test_onnx_weights_in_a_file_beside_it_are_read_and_in_other_places_refused(t
     np.testing.assert_array_equal(read_graph(path).generate(z, no_ids(z)).reshape(4, 4), values)
     for name in ("../w.data", str(tmp_path / "w.data"), "link.data", "nothing.data", "", ".."):
         onnx_file(path, [product, node], [weights_in(name), shape])
-        with pytest.raises(DataError, match="no file in its folder"):
+        with pytest.raises(DataError, match="are a link" if name == "link.data" else "no file in its folder"):
             read_graph(path)
     onnx_file(path, [product, node], [weights_in("w.data"), shape])
     (folder / "w.data").write_bytes(values.tobytes()[:-4])  # cut off
@@ -766,7 +806,7 @@ def test_onnx_class_ids_of_any_type_in_any_order_are_fed_and_counted(tmp_path, k
         np.testing.assert_allclose(found.reshape(3, 4), TABLE[[2, 0, 1]])
 
 
-def one_hot_file(path, inputs):
+def one_hot_file(path, inputs, latents="latents"):
     """Write a generator that adds a row of TABLE, chosen by one-hot labels, to its latents; flattens both first."""
     node, shape = reshape("sum")
     nodes = [
@@ -774,7 +814,7 @@ def one_hot_file(path, inputs):
     ] + [
         helper.make_node("Flatten", [f"{name} as float"], [f"{name} flat"]) for name, _, _ in inputs
     ]  # fmt: skip
-    z, y = sorted((entry[0] for entry in inputs), key=lambda name: name != "latents")
+    z, y = sorted((entry[0] for entry in inputs), key=lambda name: name != latents)
     nodes += [
         helper.make_node("MatMul", [f"{y} flat", "table"], ["row"]),
         helper.make_node("Add", [f"{z} flat", "row"], ["sum"]),
@@ -798,9 +838,12 @@ def test_one_hot_labels_are_known_by_their_type_name_or_number(tmp_path, kind, s
 def test_one_hot_labels_of_open_length_or_without_a_name_take_the_number_of_classes(tmp_path, gansmith):
     z, y = ("latents", TensorProto.FLOAT, ["n", 4]), ("other", TensorProto.FLOAT, ["n", 3])
     assert read_graph(one_hot_file(tmp_path / "x.onnx", [y, z]), 3).num_classes == 3
-    generator = read_graph(one_hot_file(tmp_path / "x.onnx", [z, y]))
-    assert generator.num_classes == 3
-    assert "its second input other is taken for one-hot labels, its first latents for latents" in generator.notices
+    assert read_graph(one_hot_file(tmp_path / "x.onnx", [y, z])).num_classes == 3  # latents have a name
+    unnamed = ("in", TensorProto.FLOAT, ["n", 4])
+    for inputs in ([unnamed, y], [y, unnamed]):
+        generator = read_graph(one_hot_file(tmp_path / "x.onnx", inputs, latents="in"))
+        assert generator.num_classes == 3
+        assert any("its input other is taken for one-hot labels, in for latents" in one for one in generator.notices)
     path = one_hot_file(tmp_path / "x.onnx", [z, ("other", TensorProto.FLOAT, ["n", "classes"])])
     with pytest.raises(DataError, match="the length of its one-hot labels other is open; give it as --num-classes"):
         read_graph(path)

@@ -600,3 +600,17 @@ def test_trials_that_stopped_early_by_themselves_are_not_called_pruned():
     rows = [{"state": "finished", "share": 0.5}, {"state": "pruned", "share": 0.25}, {"state": "failed", "share": 0.1}]
     assert results.saved_share(rows) == pytest.approx(0.375)
     assert results.saved_share(rows[:1]) == 0 and results.saving(rows[:1]) == ""
+
+
+def test_the_length_in_a_file_counts_where_no_other_is_given(tmp_path):
+    (tmp_path / "mine.toml").write_text('recipe = "mlp-small"\nimages = 2000\n')
+    space = parse_search(["g-lr"])
+    plan = lambda length: search.plan_sweep(None, space, length=length, choices={}, file=tmp_path / "mine.toml")  # noqa: E731
+    assert plan(None)["length"] == {"images": 2000} and plan({"minutes": 2.0})["length"] == {"minutes": 2.0}
+    assert search.plan_sweep("mlp-small", space, length=None, choices={})["length"] == {"minutes": 1.0}
+
+
+def test_the_picture_of_a_trial_elsewhere_is_not_one_that_lies_here(tmp_path):
+    (tmp_path / "grid.png").write_bytes(b"another picture")
+    pictures = {}
+    assert results._best({"run": None, "trial": 0}, pictures) == [] and not pictures

@@ -548,7 +548,7 @@ def test_beyond_loopback_a_token_is_asked_for(root, tmp_path):
         assert opened.ask("GET", "/?token=" + token[:-1] + ("y" if token[-1] == "x" else "x"))[0] == 401
         status, headers, _ = opened.ask("GET", "/?token=" + token)
         assert (status, headers["location"]) == (303, "/")
-        assert {"HttpOnly", "SameSite=Strict"} <= set(headers["set-cookie"].split("; "))
+        assert {"HttpOnly", "SameSite=Lax"} <= set(headers["set-cookie"].split("; "))
         cookie = headers["set-cookie"].split(";")[0]
         assert opened.ask("GET", "/api/v1/runs", cookie=cookie)[0] == 200
         assert opened.ask("GET", "/api/v1/runs", authorization=f"Bearer {token}")[0] == 200

@@ -324,6 +324,7 @@ def test_curves_of_other_runs_are_added_shown_whole_and_removed(page, server, ro
     page.goto(f"{server.address}runs/{names[0]}")
     settle(page)
     page.get_by_role("combobox", name="Lay another run").select_option("0007-longer")
+    page.get_by_role("button", name="Add the chosen run").click()
     page.get_by_role("button", name="Remove 0007-longer from the curves").wait_for()
     page.wait_for_timeout(500)
     assert page.evaluate("document.querySelector('.chart').layout.xaxis.range[1]") == 512
@@ -708,7 +709,7 @@ def test_scores_of_few_images_are_said_to_be_trends(page, server, root, digit_di
     run.append(run.metrics_path, {**score, "images_seen": 600})
     page.goto(f"{server.address}runs/{run.directory.name}")
     settle(page)
-    page.get_by_text("400 images are too few: the ratio shows a trend").wait_for()
+    page.get_by_text("400 images are too few: the FD ratio shows a trend").wait_for()
     run.append(run.metrics_path, {**score, "images_seen": 700, "n": 1000})
     page.get_by_text("are too few").wait_for(state="detached")
 
@@ -719,6 +720,7 @@ def test_what_arrives_late_changes_no_other_page(page, server):
     settle(page)
     page.route(f"**/runs/{names[1]}/log", lambda route: (time.sleep(0.8), route.continue_()))
     page.get_by_role("combobox", name="Lay another run").select_option(names[1])
+    page.get_by_role("button", name="Add the chosen run").click()
     page.evaluate("id => import('/static/app.js').then((app) => app.go(`/runs/${id}`))", names[2])
     page.get_by_role("heading", name=names[2], exact=True).wait_for()
     page.wait_for_timeout(1200)

@@ -914,7 +914,7 @@ class Sweep:
 
         row = results.require_best(self.trials, self.settings, self.directory)
         if row["run"] is None:
-            raise NotFoundError(f"the run of trial {row['trial']} is in the folder of another machine; open it there")
+            raise NotFoundError(f"the run of trial {row['trial']} is not in this folder; open it where it was trained")
         return open_run(row["run"])
 
     @property
@@ -1070,7 +1070,8 @@ def _plan_sweep(
     from gansmith.sweeps.space import parse_search, to_space
 
     refuse_lengths(minutes=minutes, images=images, epochs=None)
-    length = {"images": parse_value("images", images)} if images is not None else {"minutes": _plain(minutes) or 1.0}
+    length: dict[str, Any] | None = None if minutes is None else {"minutes": _plain(minutes)}
+    length = {"images": parse_value("images", images)} if images is not None else length
     if isinstance(search, str):
         space = parse_search([search])
     else:
@@ -1263,6 +1264,8 @@ def _as_latents(latents: Any, *widths: int) -> Any:
         found = np.asarray(latents)
         if np.iscomplexobj(found):
             raise TypeError("they are complex")
+        if found.ndim > 2 and len(found) and found[0].size == max(found.shape[1:]):  # (N, width, 1, 1)
+            found = found.reshape(len(found), -1)
         z = torch.as_tensor(found.astype(np.float32))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(

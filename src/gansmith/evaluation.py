@@ -102,7 +102,7 @@ def evaluate(
     }
     row |= _measure(samples, real, notices, quick=quick, layers=layers, device=place)
     row["notices"] += _on_count(count, row["n"], len(samples))
-    _save(run, row, None if given is None else real)
+    _save(run, row, real)
     return Verdict(row)
 
 
@@ -147,16 +147,16 @@ def _draw(model: Model, *, seed: int, count: int, device: torch.device) -> Image
     return Images(pixels, known, name="samples", source=source, notices=notices, class_names=names)
 
 
-def _save(run: RunDirectory | None, row: dict[str, Any], given: Real | None) -> None:
+def _save(run: RunDirectory | None, row: dict[str, Any], real: Real) -> None:
     """Append a verdict to a run's metrics.jsonl, if it is of one, or note why it could not be.
 
     Args:
-        given: the images that were asked for. Others than the run's own that are called alike, as all arrays are, are
-            named as such.
+        real: the images that it compares with. Others than the run's own that are called alike, as all arrays are, and
+            as a folder is that has changed, are named as such.
     """
     if run is None:
         return
-    if given and row["data"] == run.config.data and not run.is_trained_on(given.sha256):
+    if row["data"] == run.config.data and not run.is_trained_on(real.sha256):
         row["data"] += " (other images)"
     try:
         run.append(run.metrics_path, {key: value for key, value in row.items() if key != "target"})
@@ -240,7 +240,8 @@ def _from_arrays(arrays: Arrays, how: Preparation, name: str) -> Images:
     samples = replace(arrays_as_images(arrays, how, name=name), class_names=arrays.class_names)
     verb = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}[how.resize]
     done = f"its images of {height} x {width} pixels were {verb} to squares of {how.size}"
-    return replace(samples, notices=(*samples.notices, done))
+    kept = [notice for notice in samples.notices if not notice.startswith("prepared as")]
+    return replace(samples, notices=(*kept, done))
 
 
 def _common_side(source: PictureSource) -> int:

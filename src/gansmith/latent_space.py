@@ -128,6 +128,8 @@ def _first_activations(G: nn.Module, z: Tensor, y: Tensor) -> Tensor:
         raise _Reached
 
     hooks = [layer.register_forward_hook(keep) for layer in G.modules() if isinstance(layer, _LAYERS)]
+    if not hooks:
+        raise ConfigError("this generator has no layers to look into; give the run, or a generator.safetensors")
     try:
         with contextlib.suppress(_Reached):
             G(z, y)
@@ -135,7 +137,7 @@ def _first_activations(G: nn.Module, z: Tensor, y: Tensor) -> Tensor:
         for hook in hooks:
             hook.remove()
     if not outputs:
-        raise ConfigError("this generator has no layers to look into; give the run, or a generator.safetensors")
+        raise ConfigError("this generator calls no layer that can be looked into; give another")
     return outputs[0]
 
 

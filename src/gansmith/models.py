@@ -185,8 +185,7 @@ def is_generator(target: Path) -> bool:
             f"there is no {str(target)!r}; give a run, a generator.safetensors, a .npz or a folder of images"
         )
     if target.is_dir():
-        names = ("config.toml", "generator.safetensors")
-        return _is_saved_model(target) or any((target / name).is_file() for name in names)
+        return holds_run(target) or _is_saved_model(target) or (target / "generator.safetensors").is_file()
     return target.suffix.lower() in (*GENERATOR_SUFFIXES, *TORCH_SUFFIXES, *TENSORFLOW_FORMS)
 
 

@@ -112,7 +112,7 @@ def plan_training(
         if arguments.get("data_dir") == "" and "recipe" not in arguments:  # not all of another run's config
             raise ConfigError("data_dir is empty; give the folder that holds the data set's files, or omit it")
         if begun is not None:
-            config = _as_begun(config, begun, keep_length=minutes is not None)
+            config = _as_begun(config, begun, has_length=minutes is None and _has_length(config, epochs))
         else:
             runs.refuse_occupied(directory or runs.next_directory(RUNS, config))
         config, moved = _with_device(config, config.device if "device" in config.origins else None)
@@ -180,7 +180,7 @@ def as_arguments(data: Any, images: int | str | None, choices: Mapping[str, obje
             raise ConfigError(unknown_field(name, also=[other for other in others if other != name]))
     if isinstance(data, str | Path):
         arguments["data"] = str(data)
-    if isinstance(arguments.get("data"), str):
+    if isinstance(arguments.get("data"), str) and not arguments.get("data_dir"):
         arguments["data"] = data_sets.as_path(str(arguments["data"]))
     if images is not None:
         arguments["images"] = images
@@ -206,6 +206,8 @@ def plan_resume(
     with processes.first_alone():
         refuse_lengths(minutes=minutes, images=images, epochs=epochs)
         opened = runs.open_run(to_run_path(run), to_train=True)  # its config may have changed on disk
+        if (minutes, images, epochs) != (None, None, None):
+            _refuse_ended_early(opened)
         config = opened.config.replace(schedule_images=opened.config.schedule_length)  # whatever the new length is
         if isinstance(data, str | Path):
             config = _with_own_data(config, str(data), opened)
@@ -231,6 +233,16 @@ def plan_resume(
             config = config.replace(images=opened.images_seen + fitting)
             notices.append(f"{minutes:g} minutes are about {fitting:,} images more")
     return _planned(_create_run(opened.directory, config), loaded, in_memory, notices)
+
+
+def _refuse_ended_early(run: RunDirectory) -> None:
+    """Raise ConfigError for a run that early stopping has ended, and would end again at once."""
+    config = run.config
+    if config.early_stopping and run.facts().get("status") == "finished" and run.images_seen < config.images:
+        raise ConfigError(
+            f"early stopping has ended {run.directory}, and would again; go on with `gansmith train {config.recipe} "
+            f"--out {quoted(str(run.directory))} --early-stopping 0`, with the other choices as they were"
+        )
 
 
 def _planned(
@@ -470,8 +482,13 @@ def missing_choices(run: RunDirectory, *, has_images: bool) -> dict[str, str]:
     return missing
 
 
-def _as_begun(config: Config, begun: Config, *, keep_length: bool) -> Config:
-    """Return the choices with what a run that exists has already settled."""
+def _has_length(config: Config, epochs: float | None) -> bool:
+    """Return whether a length was asked for, in images or epochs."""
+    return epochs is not None or not config.is_open("images")
+
+
+def _as_begun(config: Config, begun: Config, *, has_length: bool) -> Config:
+    """Return the choices with what a run that exists has already settled; its length, too, where none is asked for."""
     config = config.replace(threads=config.threads or begun.threads)
     if "device" not in config.origins:
         config = config.replace(device=begun.device)
@@ -479,7 +496,7 @@ def _as_begun(config: Config, begun: Config, *, keep_length: bool) -> Config:
     fitted = [name for table in tables for name in table.get(begun.recipe, {})]
     free = [name for name in fitted if config.is_open(name) and begun.origins.get(name, "recipe") == "recipe"]
     config = config.replace(**{name: getattr(begun, name) for name in free})
-    if keep_length:
+    if not has_length:
         config = config.replace(images=begun.images, planned_images=begun.planned_images)
     return config
 

@@ -362,6 +362,11 @@ def truncate(model: Model, strength: float) -> None:
     if not isinstance(strength, int | float) or not 0 <= strength <= 1:
         raise ConfigError(f"truncation is {strength!r:.60}; it must be between 0 and 1, such as 0.7")
     G: Any = model.network
+    if not hasattr(G, "truncate") and next(G.parameters(), None) is None:
+        raise ConfigError(
+            "this file draws images and gives no access to styles; omit --truncation, or give the run or its "
+            "generator.safetensors"
+        )
     if not hasattr(G, "truncate"):
         raise ConfigError(
             f"the {model.config.network} network has no styles to truncate; omit --truncation or use a generator of "

@@ -10,6 +10,7 @@ from gansmith.conditioning import conditioned_spec
 from gansmith.config import FIELDS, Config
 from gansmith.data.images import ImageSpec
 from gansmith.networks import build_networks
+from gansmith.training.conflicts import used_techniques
 from gansmith.training.techniques import build_techniques
 
 SPEC = ImageSpec(size=28, channels=1, num_classes=10)  # what a recipe is described for
@@ -40,7 +41,7 @@ def describe(config: Config, spec: ImageSpec = SPEC) -> dict[str, Any]:
         "r2_gamma": config.r2_gamma,
         "g_optimizer": _optimizer(config, "g"),
         "d_optimizer": _optimizer(config, "d"),
-        "techniques": config.techniques(),
+        "techniques": used_techniques(config),
         "batch_size": config.batch_size,
         "images": config.images,
     }

@@ -76,7 +76,7 @@ class Verdict(dict[str, Any]):
 
 def caution_about(n: int) -> str:
     """Return a sentence where a validation FD ratio was measured on too few images; empty elsewhere."""
-    return "" if n >= _FEWEST else f"{n:,} images are too few: the ratio shows a trend, not how good samples are"
+    return "" if n >= _FEWEST else f"{n:,} images are too few: the FD ratio shows a trend, not how good samples are"
 
 
 class Comparison(list[dict[str, Any]]):

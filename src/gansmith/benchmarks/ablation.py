@@ -4,7 +4,6 @@ A technique is taken out by giving its field the neutral value, which is the def
 it is compared with the trial of the same seed with it, so that effects of the seed cancel.
 """
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from scipy.special import stdtrit
 
 from gansmith.benchmarks.trials import (
     hash_of_images,
+    read_table,
     refuse_other_images,
     score_trial,
     shared_choices,
@@ -85,9 +85,7 @@ def run_ablation(
     }
     settings: dict[str, Any] = {"recipe": recipe, **length, **choices}
     path = folder / "ablation.json"
-    held: dict[str, Any] = (
-        json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"settings": settings, "trials": []}
-    )
+    held = read_table(path) if path.is_file() else {"settings": settings, "trials": []}
     if held["settings"] != settings:
         raise RunError(f"{folder} holds an ablation of {held['settings']}, not {settings}; give another --out")
     data_sha256 = hash_of_images(choices)

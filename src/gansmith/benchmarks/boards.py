@@ -6,13 +6,13 @@ that was stopped goes on where it was; `board.md`, `board.png` and `curves.png` 
 """
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gansmith.benchmarks.trials import (
     hash_of_images,
+    read_table,
     refuse_other_images,
     score_trial,
     shared_choices,
@@ -84,7 +84,7 @@ def open_board(folder: Path, settings: Mapping[str, object], *, data_sha256: str
     path = folder / "board.json"
     if not path.is_file():
         return {"settings": dict(settings), "data_sha256": data_sha256, "trials": []}
-    board: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    board = read_table(path)
     if board["settings"] != dict(settings):
         raise RunError(
             f"{folder} holds a board with {board['settings']}, not {dict(settings)}; give another place with --out"

@@ -14,7 +14,8 @@ from gansmith.config import FIELDS, Config, resolve
 from gansmith.data import load_data
 from gansmith.data.images import split
 from gansmith.data.prepare import Preparation
-from gansmith.errors import ConfigError, GansmithError, RunError
+from gansmith.errors import ConfigError, GansmithError, RunError, reason_of
+from gansmith.files import read_json
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.models import load_generator
 from gansmith.runs import RunDirectory, holds_run, open_run
@@ -163,3 +164,14 @@ def images_per_s(run: RunDirectory) -> float:
     """Return the median rate of a run's log lines; a run that was resumed has no one wall time."""
     rates = sorted(row["images_per_s"] for row in run.log if row.get("images_per_s"))
     return float(rates[len(rates) // 2]) if rates else 0.0
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Return the settings and trials of a board or an ablation. Raises RunError for a damaged file."""
+    try:
+        held = read_json(path)
+        if not (isinstance(held["settings"], dict) and isinstance(held["trials"], list)):
+            raise ValueError("its settings and trials are missing")
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({reason_of(error)}); give another --out") from None
+    return held

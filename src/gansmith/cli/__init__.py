@@ -107,7 +107,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        words = _completed(_with_values(sys.argv[1:]))
+        words = _with_values(_completed([_at_home(word) for word in sys.argv[1:]]))
         is_left = _is_left_to_first(words)
         code = 0 if is_left else app(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -279,6 +279,12 @@ def _complete(word: str, flags: list[str]) -> str:
         return word
     longer = [flag for flag in flags if flag.startswith(name)]
     return f"{longer[0]}{equals}{value}" if len(longer) == 1 else word
+
+
+def _at_home(word: str) -> str:
+    """Return `~/folder` and `--out=~/folder` with the home folder, which shells leave to the program after `=`."""
+    name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{name}{equals}{os.path.expanduser(value)}" if value.startswith(("~/", "~\\")) else word
 
 
 _SWITCHED = {

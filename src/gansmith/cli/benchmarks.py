@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from gansmith.cli.output import Json, complain, print_table
+from gansmith.cli.output import Json, Whole, complain, print_table
 from gansmith.cli.placement import ONE_AT_A_TIME, Placed
 from gansmith.cli.training import Overrides, Progress, train
 from gansmith.config import parse_value, resolve
@@ -27,8 +27,8 @@ def stacked_mnist(
     *,
     minutes: float | None = None,
     images: str | None = None,
-    seed: int = 0,
-    samples: int = 26_000,
+    seed: Whole = 0,
+    samples: Whole = 26_000,
     data_dir: Path | None = None,
     out: Path | None = None,
     progress: Progress = "auto",
@@ -97,8 +97,8 @@ def gaussians(
     *,
     minutes: float | None = None,
     images: str | None = None,
-    seed: int = 0,
-    samples: int = 2_500,
+    seed: Whole = 0,
+    samples: Whole = 2_500,
     out: Path | None = None,
     progress: Progress = "auto",
     json: Json = False,
@@ -151,7 +151,7 @@ def gaussians(
 def losses(
     *,
     images: str | None = None,
-    seeds: int | None = None,
+    seeds: Whole | None = None,
     quick: Annotated[bool, Parameter(negative=())] = False,
     data: str = "mnist",
     data_dir: Path | None = None,
@@ -181,12 +181,14 @@ def losses(
         One JSON object instead of a table; progress goes to the other stream.
     """
     from gansmith.benchmarks.losses import IMAGES, RECIPE, SEEDS, order
+    from gansmith.data import as_path
     from gansmith.workers import Interrupted
 
     seeds = SEEDS if seeds is None else seeds
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; it must be 1 or more, such as 3")
     length = IMAGES if images is None else parse_value("images", images)
+    data = data if data_dir else as_path(data)
     shared = {"images": length, "data": data, "data_dir": str(data_dir) if data_dir else None}
     flags = {name: value for name, value in shared.items() if value is not None}
     try:

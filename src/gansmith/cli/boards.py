@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from gansmith.cli.output import Json, print_table
+from gansmith.cli.output import Json, Whole, print_table
 from gansmith.cli.placement import ONE_AT_A_TIME, Placed
 from gansmith.config import choose, name_of, parse_value
 from gansmith.errors import ConfigError
@@ -19,7 +19,7 @@ def recipes(
     *names: str,
     minutes: float | None = None,
     images: str | None = None,
-    seeds: int | None = None,
+    seeds: Whole | None = None,
     data: str = "mnist",
     data_dir: Path | None = None,
     out: Path | None = None,
@@ -76,7 +76,7 @@ def ablate(
     without: Annotated[list[str], Parameter(negative=())],
     minutes: float | None = None,
     images: str | None = None,
-    seeds: int = 3,
+    seeds: Whole = 3,
     data: str = "mnist",
     data_dir: Path | None = None,
     out: Path | None = None,

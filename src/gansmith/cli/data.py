@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gansmith.cli.output import Json
+from gansmith.cli.output import Json, Whole
 from gansmith.files import require_parent, require_place
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def inspect(
     path: Path,
     /,
     *,
-    size: int = 0,
+    size: Whole = 0,
     resize: Literal["crop", "pad", "stretch"] = "crop",
     color: Literal["auto", "grey", "rgb"] = "auto",
     background: Literal["auto", "white", "black"] = "auto",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from gansmith.cli.output import Json, print_table
+from gansmith.cli.output import Json, Whole, print_table
 from gansmith.errors import ConfigError
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -17,12 +17,12 @@ def evaluate(
     *,
     data: str | None = None,
     data_dir: Path | None = None,
-    count: int | None = None,
+    count: Whole | None = None,
     quick: Flag = False,
-    seed: int = 0,
+    seed: Whole = 0,
     fid: Flag = False,
     fid_weights: Path | None = None,
-    num_classes: int | None = None,
+    num_classes: Whole | None = None,
     resize: Literal["crop", "pad", "stretch"] | None = None,
     device: str = "auto",
     json: Json = False,
@@ -74,9 +74,9 @@ def compare(
     *targets: Path,
     data: str | None = None,
     data_dir: Path | None = None,
-    count: int | None = None,
+    count: Whole | None = None,
     quick: Flag = False,
-    seed: int = 0,
+    seed: Whole = 0,
     again: Flag = False,
     json: Json = False,
 ) -> int:

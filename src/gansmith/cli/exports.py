@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from gansmith.cli.output import print_table
+from gansmith.cli.output import Whole, print_table
 from gansmith.errors import ConfigError
 from gansmith.files import quoted, require_parent, require_writable
 
@@ -80,7 +80,7 @@ def handin(
     out: Path = Path("submission.zip"),
     allow_labels: bool = False,
     allow_test_images: bool = False,
-    seed: int = 504,
+    seed: Whole = 504,
 ) -> int:
     """Bundle what a course asks for: Keras files, code that checks them, a report, the grid, the film.
 

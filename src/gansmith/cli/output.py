@@ -7,13 +7,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from gansmith.config import parse_count
 from gansmith.errors import printable
 from gansmith.files import quoted
 from gansmith.progress import is_terminal
 
 if TYPE_CHECKING:
+    from cyclopts import Token
     from rich.console import Console
 
+
+def _to_whole(_: Any, tokens: Sequence["Token"]) -> int:
+    """Return a whole number, also from 10k or 10,000: the parser itself would round 10.6 to 11."""
+    text = tokens[0].value.strip()
+    try:
+        return parse_count(text)
+    except ValueError:
+        raise ValueError(f'unable to convert "{text}" into int') from None
+
+
+Whole = Annotated[int, Parameter(converter=_to_whole)]
 Json = Annotated[bool, Parameter(name="--json", negative=())]  # the flag of commands that can answer in JSON
 
 

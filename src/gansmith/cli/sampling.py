@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from gansmith.cli.output import Whole
 from gansmith.config import parse_labels
 from gansmith.files import require_kind, require_place
 
@@ -11,13 +12,13 @@ def sample(
     source: Path,
     /,
     *,
-    count: int | None = None,
-    seed: int = 0,
-    numpy_seed: int | None = None,
+    count: Whole | None = None,
+    seed: Whole = 0,
+    numpy_seed: Whole | None = None,
     labels: str | None = None,
     latents: Path | None = None,
     truncation: float = 1.0,
-    num_classes: int | None = None,
+    num_classes: Whole | None = None,
     device: str = "cpu",
     out: Path = Path("grid.png"),
 ) -> int:
@@ -75,7 +76,7 @@ def invert(
     /,
     *more: Path,
     labels: str | None = None,
-    seed: int = 0,
+    seed: Whole = 0,
     out: Path = Path("inverted.png"),
 ) -> int:
     """Project pictures into latent space: find what the generator draws nearest to them.
@@ -122,7 +123,7 @@ def walk(
     seeds: str = "0,1,2,3",
     label: str | None = None,
     classes: str | None = None,
-    steps: int = 12,
+    steps: Whole = 12,
     out: Path = Path("walk.gif"),
 ) -> int:
     """Interpolate from one sample to the next and back to the first, as an animation or a strip.
@@ -157,7 +158,7 @@ def film(
     /,
     *,
     out: Path | None = None,
-    frame_ms: int = 200,
+    frame_ms: Whole = 200,
 ) -> int:
     """Make a film of a run's training from the grids it saved: the same latents, seen again and again.
 
@@ -181,7 +182,7 @@ def plot(
     what: Literal["curves", "classes", "neighbours"] = "curves",
     /,
     *,
-    seed: int = 0,
+    seed: Whole = 0,
     out: Path | None = None,
 ) -> int:
     """Draw a run's curves, its classes in several styles, or samples beside the nearest training images.

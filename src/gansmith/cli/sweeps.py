@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from gansmith.cli.output import Json, complain, print_table
+from gansmith.cli.output import Json, Whole, complain, print_table
 from gansmith.cli.placement import ONE_AT_A_TIME, Placed, Placement
 from gansmith.cli.training import Overrides
 from gansmith.errors import ConfigError
@@ -65,7 +65,7 @@ def sweep(
     *,
     search: Annotated[list[str] | None, Parameter(negative=())] = None,
     space: Path | None = None,
-    trials: int | None = None,
+    trials: Whole | None = None,
     minutes: float | None = None,
     out: Path | None = None,
     config: Path | None = None,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from gansmith.cli.output import print_table
+from gansmith.cli.output import Whole, print_table
 
 
 def course(
@@ -13,7 +13,7 @@ def course(
     settings: Path | None = None,
     title: str | None = None,
     data: str | None = None,
-    seed: int | None = None,
+    seed: Whole | None = None,
 ) -> int:
     """Write a class kit: assignment sheet, starter notebook, data, the grader's settings.
 
@@ -47,10 +47,10 @@ def grade(
     /,
     *,
     settings: Path | None = None,
-    seed: int | None = None,
+    seed: Whole | None = None,
     out: Path | None = None,
     sandbox: Literal["auto", "bubblewrap", "unshare", "limits"] = "auto",
-    jobs: int = 0,
+    jobs: Whole = 0,
 ) -> int:
     """Run every hand-in in a folder within bounds, measure its images, and write a table and a page for each student.
 

@@ -189,8 +189,10 @@ def _summarise(run: "Run", progress: str) -> None:
             lines.append("             by a network with random weights alone; evaluate may know stricter ones")
         if caution := caution_about(last["n"]):
             lines.append(f"             {caution}")
-        if last["images_seen"] < run.config.images:
+        if run.config.early_stopping and last["images_seen"] < run.config.images:
             lines.append(f"             stopped early: {run.config.early_stopping} scores in a row were no better")
+    elif run.facts().get("data", {}).get("validation", 0) > 1:
+        lines = ["score        none: metrics.jsonl holds none"]
     else:
         lines = ["score        none: fewer than two images were held out, so no checkpoint is the best"]
     checkpoint = run.latest()

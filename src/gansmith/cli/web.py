@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from gansmith.cli.output import Whole
 from gansmith.errors import ConfigError
 
 
@@ -14,7 +15,7 @@ def studio(
     *,
     host: str = "127.0.0.1",
     name: Annotated[tuple[str, ...], Parameter(negative=())] = (),
-    port: int = 8787,
+    port: Whole = 8787,
     open_browser: Annotated[bool, Parameter(name="--open", negative=())] = False,
 ) -> int:
     """Open a web application on this machine: train, watch, explore and compare runs in a browser.

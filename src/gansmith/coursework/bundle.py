@@ -126,7 +126,7 @@ def _refuse_labels(run: RunDirectory) -> None:
     """Raise RunError where the run read labels."""
     if use := use_of_labels(run):
         raise RunError(
-            f"{run.directory} {use}, and the rule is to train without; train default-unlabelled, or lift the rule "
+            f"{run.directory} {use}, and the assignment is to train without; train default-unlabelled, or allow it "
             "with --allow-labels"
         )
 
@@ -152,8 +152,8 @@ def _refuse_test_images(run: RunDirectory, data: TrainingData) -> list[str]:
     shared = len(set(image_hashes(data.train.pixels)) & set().union(*(image_hashes(test.pixels) for test in tests)))
     if shared:
         raise RunError(
-            f"{shared:,} of the images {run.directory} was trained on are test images, and the rule is to train on "
-            "training images only; train on those, or lift the rule with --allow-test-images"
+            f"{shared:,} of the images {run.directory} was trained on are test images, and the assignment is to train "
+            "on training images only; train on those, or allow it with --allow-test-images"
         )
     return []
 

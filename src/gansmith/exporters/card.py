@@ -99,7 +99,7 @@ def _conditioning(model: Model) -> str:
 def _data(model: Model, run: RunDirectory | None) -> list[str]:
     data = run.facts().get("data", {}) if run else {}
     lines = [f"- Data set: `{model.config.data}`"]
-    if data:
+    if all(name in data for name in ("source", "sha256", "train", "validation")):
         lines += [
             f"- Source: {data['source']}",
             f"- SHA-256 of the training split: `{data['sha256']}`",

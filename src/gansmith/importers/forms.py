@@ -19,6 +19,7 @@ from gansmith.flat_images import are_channels_last, order_in_words, square
 Array = NDArray[Any]
 DRAWN = 64  # images, of standard normal latents, by which the range and the layout are decided
 _LABEL_NAMES = re.compile(r"label|class|cond|one.?hot|categor|digit|target|^[yc]$", re.IGNORECASE)
+_LATENT_NAMES = re.compile(r"noise|latent|^z", re.IGNORECASE)
 # Of drawn values: so far below zero there are images in [-1, 1], so far above it those in 0 to 255. A linear last layer
 # may pass the ends of its range a little.
 _NEGATIVE, _BYTES = -0.1, 2.0
@@ -95,14 +96,18 @@ def _label_input(inputs: Sequence[Input], num_classes: int | None) -> tuple[int,
         lambda entry: not entry.is_float,
         lambda entry: entry.size == 1,
         lambda entry: bool(_LABEL_NAMES.search(entry.name)),
+        lambda entry: not _LATENT_NAMES.search(entry.name),
         lambda entry: num_classes is not None and entry.size in (None, num_classes),
     )
     for test in tests:
         found = [k for k, entry in enumerate(inputs) if test(entry)]
         if len(found) == 1:
             return found[0], ()
-    return 1, (
-        f"its second input {inputs[1].name} is taken for one-hot labels, its first {inputs[0].name} for latents",
+    sizes = [entry.size or 0 for entry in inputs]
+    label = 0 if 0 < sizes[0] < sizes[1] else 1  # latents are longer than one-hot labels, mostly
+    return label, (
+        f"its input {inputs[label].name} is taken for one-hot labels, {inputs[1 - label].name} for latents; if it is "
+        "the other way round, give --num-classes",
     )
 
 

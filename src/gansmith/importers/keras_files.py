@@ -95,6 +95,9 @@ def convert(entry: Any) -> Any:
     kept = {key: convert(item) for key, item in entry.items() if not key.endswith(UNUSED)}
     if isinstance(kept.get("dtype"), dict):
         del kept["dtype"]  # a policy, such as for mixed precision: everything is computed in float32
+    inner = kept.get("activation")  # a layer, as of LeakyReLU, whose module Keras 2 leaves out
+    if isinstance(inner, dict) and inner.get("class_name") in LAYERS:
+        inner.setdefault("module", "keras.layers")
     match kept:
         case {"class_name": "BatchNormalization", "config": {"axis": [int(axis)]}}:  # as Keras 2.15 writes it
             kept["config"]["axis"] = axis

@@ -132,8 +132,13 @@ def build(text: str) -> Any:
 
     with keras.device("meta"):
         model = keras.models.model_from_json(text)
-        if not model.built or len(model.outputs) != 1:
+        if not model.built:
             raise DataError("it does not lead from inputs of known shape to one output")
+        if len(model.outputs) != 1:
+            raise DataError(
+                f"it has {len(model.outputs)} outputs; save the model of its images alone, such as "
+                "keras.Model(G.inputs, G.outputs[0])"
+            )
         if model.count_params() > keras_files.MAX_WEIGHTS:
             raise DataError(f"its weights are {model.count_params():,} numbers, more than {keras_files.MAX_WEIGHTS:,}")
         for layer in all_layers(model):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -25,20 +26,24 @@ from gansmith.importers import forms
 from gansmith.importers.worker import serve
 
 MAX_BYTES = 1 << 27
+_ALIKE = 0.02  # of the range of images: mean difference that rounding and quantisation explain
 MAX_NUMBERS = 1 << 22  # in any value of the graph, for one image
+_IR_VERSION = 10  # that ONNX Runtime 1.22 knows; later ones add functions and sparse weights, which are refused
 BATCH = 64  # images for one run, and for which shapes are inferred
 
 # Arithmetic alone: no loops, branches, random numbers, functions or operators of other domains.
 OPERATORS = frozenset(
     """
-    Abs Add And ArgMax AveragePool BatchNormalization Cast CastLike Ceil Celu Clip Concat Constant ConstantOfShape Conv
-    ConvTranspose Cos CumSum DepthToSpace Div Dropout Einsum Elu Equal Erf Exp Expand Flatten Floor Gather
-    GatherElements Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid
-    HardSwish Identity InstanceNormalization LRN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax
-    LpNormalization MatMul Max MaxPool Mean Min Mish Mod Mul Neg Not OneHot Or PRelu Pad Pow Range Reciprocal ReduceL1
-    ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round
-    ScatterElements Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub
-    Sum Tanh ThresholdedRelu Tile Transpose Unsqueeze Upsample Where
+    Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast CastLike Ceil Celu Clip Concat Constant
+    ConstantOfShape Conv ConvInteger ConvTranspose Cos CumSum DepthToSpace DequantizeLinear Div Dropout
+    DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gelu Gemm
+    GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity
+    InstanceNormalization LRN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul
+    MatMulInteger Max MaxPool Mean Min Mish Mod Mul Neg Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul
+    QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round ScatterElements ScatterND Selu Shape Sigmoid Sign Sin
+    Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile Transpose
+    Trilu Unsqueeze Upsample Where Xor
     """.split()
 )
 _LAYOUT = frozenset("Cast Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())  # change no value
@@ -61,7 +66,10 @@ def read(path: str, threads: str, num_classes: str) -> "OnnxGenerator":
 
 def generator_of(proto: Any, threads: int, num_classes: int) -> "OnnxGenerator":
     """Return the generator of a graph with all its weights; as `read`."""
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto)
     refuse_operators(proto)
+    proto.ir_version = min(proto.ir_version, _IR_VERSION)
     drop_shapes(proto)
     fix_open_inputs(proto, num_classes)
     try:
@@ -94,7 +102,9 @@ def load_weights_beside(proto: Any, folder: Path) -> None:
     outside = [tensor for tensor in _tensors(proto) if tensor.external_data or tensor.data_location]
     for name in {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}:
         file = folder / name
-        if Path(name).name != name or file.is_symlink() or not file.is_file():
+        if Path(name).name == name and file.is_symlink():
+            raise DataError(f"its weights {name} are a link, which is not followed; copy the file there (cp -L)")
+        if Path(name).name != name or not file.is_file():
             raise DataError(f"its weights are in {name!r}, which is no file in its folder; put it there")
         if file.stat().st_size > MAX_BYTES:
             raise DataError(f"its weights in {name} are larger than {MAX_BYTES:,} bytes")
@@ -201,7 +211,9 @@ class OnnxGenerator:
 
     def __init__(self, session: Any, proto: Any, metadata: dict[str, str], num_classes: int | None) -> None:
         self.session, self.metadata = session, metadata
-        self.entries = session.get_inputs()
+        every = session.get_inputs()
+        self.switches = [entry for entry in every if _is_switch(entry)]
+        self.entries = [entry for entry in every if entry not in self.switches]
         inputs = [
             forms.Input(
                 entry.name, tuple(size if isinstance(size, int) else None for size in entry.shape[1:]),
@@ -217,7 +229,8 @@ class OnnxGenerator:
         if self.signature.labels is not None:
             label = self.entries[self.signature.labels].name
             self.num_classes = self.signature.one_hot or count_ids(proto, label) or num_classes or -1
-        self.notices = list(self.signature.notices)
+        switched = [f"its input {entry.name} is given False" for entry in self.switches]
+        self.notices = [*switched, *self.signature.notices]
         self.form: forms.ImageForm | None = None  # images of our own files are (N, C, H, W) in [-1, 1]
         self.output = session.get_outputs()[0].name
         if not metadata:
@@ -240,7 +253,14 @@ class OnnxGenerator:
         self.output = max(found, key=lambda name: found[name][0])
         if len(found) + len(reasons) > 1:
             self.notices.append(f"its output {self.output} is taken for the images")
-        self.form, notices = forms.form_of(found[self.output][1], last_layer(proto, self.output))
+        output = found[self.output][1]
+        alone = self.run(z[:3], y[:3])
+        if np.abs(alone - output[:3].astype(np.float64)).mean() > _ALIKE * np.ptp(output.astype(np.float64)):
+            raise DataError(
+                "its images depend on the others of their batch, as with batch normalisation in training mode; export "
+                "it in evaluation mode, with stored statistics"
+            )
+        self.form, notices = forms.form_of(output, last_layer(proto, self.output))
         self.notices += notices
 
     def generate(self, z: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -269,12 +289,18 @@ class OnnxGenerator:
         if self.signature.labels is not None:
             length = self.signature.one_hot
             values[self.signature.labels] = forms.one_hot(y, length) if length else y
-        feed = {}
+        feed: dict[str, forms.Array] = {entry.name: np.zeros(entry.shape, np.bool_) for entry in self.switches}
         for place, array in values.items():
             entry = self.entries[place]
             sizes = [size if isinstance(size, int) else -1 for size in entry.shape[1:]]
             feed[entry.name] = array.reshape(len(array), *sizes).astype(_TYPES[_type_of(entry)])
         return feed
+
+
+def _is_switch(entry: Any) -> bool:
+    """Return whether an input is the switch between training and use, as some exporters keep it."""
+    is_one = all(size == 1 for size in entry.shape)
+    return entry.type == "tensor(bool)" and is_one and "train" in entry.name.lower()
 
 
 def _type_of(entry: Any) -> str:

@@ -30,8 +30,8 @@ _OPERATORS = re.compile(
 _ARGUMENTS = frozenset(  # of operators; others hold graphs, objects or names of functions
     """
     as_bool as_bools as_device as_float as_floats as_int as_ints as_layout as_memory_format as_none as_optional_tensor
-    as_optional_tensors as_scalar_type as_sym_bool as_sym_bools as_sym_float as_sym_floats as_sym_int as_sym_ints
-    as_tensor as_tensors
+    as_optional_tensors as_scalar_type as_string as_sym_bool as_sym_bools as_sym_float as_sym_floats as_sym_int
+    as_sym_ints as_tensor as_tensors
     """.split()
 )
 _SIZES = frozenset(

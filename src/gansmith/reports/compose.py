@@ -23,6 +23,7 @@ from gansmith.pictures.plots import class_rows, draw_classes, draw_curves
 from gansmith.reports.structure import describe_run, draw_structure
 from gansmith.runs import RunDirectory, short_names
 from gansmith.sampling import sample
+from gansmith.training.conflicts import used_techniques
 from gansmith.training.diagnosis import summarise
 from gansmith.verdicts import Verdict, caution_about
 
@@ -347,7 +348,7 @@ def _is_hyperparameter(config: Config, name: str) -> bool:
 
 
 def _techniques(config: Config) -> list[Block]:
-    used = [(name, value, _meaning(name)) for name, value in config.techniques().items()]
+    used = [(name, value, _meaning(name)) for name, value in used_techniques(config).items()]
     if not used:
         return [_heading(1, "Special skills"), _text("No technique beyond the plain algorithm was used.")]
     return [

@@ -195,8 +195,8 @@ _RATIO = (
 
 def _best(row: Row, pictures: dict[str, bytes]) -> list[dict[str, Any]]:
     """Return the sample grid of the best trial."""
-    path = Path(row["run"] or "") / "grid.png"
-    if not path.is_file():
+    path = None if row["run"] is None else Path(row["run"]) / "grid.png"
+    if path is None or not path.is_file():
         return []
     pictures["best.png"] = path.read_bytes()
     return [_pictures("best.png", f"Samples 0 to 24 of trial {row['trial']}; none was selected.", width=40)]

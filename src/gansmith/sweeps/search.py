@@ -67,7 +67,7 @@ def plan_sweep(
     """Return the settings of a sweep, checked; loads the images, and writes nothing.
 
     Args:
-        length: {"minutes": M} or {"images": N}, of each trial.
+        length: {"minutes": M} or {"images": N}, of each trial; None: that of `file`, else a minute.
         choices: fields that every trial has; those of `file` and of the environment are added.
         prune: none, median or halving; by default median, and none for several objectives.
 
@@ -94,7 +94,8 @@ def plan_sweep(
             given[name] = str(Path(given[name]).expanduser().absolute())
     if config.use_all_training_images:
         raise ConfigError("use_all_training_images leaves no validation images to compare trials with; omit it")
-    given.pop("images", None)
+    own_length = given.pop("images", None)  # of a file or of the environment
+    length = length or ({"images": own_length} if own_length else {"minutes": 1.0})
     given.setdefault("keep_last", 1)
     if sampler == "grid":
         studies.grid_size(space)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -33,13 +34,17 @@ def _has_burn_in(config: Config) -> bool:
     return bool(is_penalty_eased or config.lr_start_factor != 1 or config.beta2_start or config.ema_growth == "cosine")
 
 
+def _is_balanced(config: Config) -> bool:
+    return config.objective in OBJECTIVES and OBJECTIVES[config.objective].is_balanced
+
+
 # field: whether it has an effect, and what to ask for otherwise.
 NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "d_class_loss": (lambda c: c.classifies, "--conditioning labels, and --d-conditioning auto or projection"),
     "g_class_loss": (lambda c: c.classifies, "--d-class-loss 0.5 and --conditioning labels"),
     "g_rotation_loss": (lambda c: c.d_rotation_loss, "--d-rotation-loss 1"),
     "style_mixing": (lambda c: c.network == "stylegan-lite", "--network stylegan-lite"),
-    "began_gamma": (lambda c: OBJECTIVES[c.objective].is_balanced, "--objective boundary-equilibrium"),
+    "began_gamma": (_is_balanced, "--objective boundary-equilibrium"),
     "random_labels": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.3"),
     "g_targets": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.1"),
     "penalty_start_factor": (gradient_penalties, _A_PENALTY),
@@ -58,6 +63,15 @@ NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "ema_growth": (lambda c: c.ema, "--ema"),
     "keep_every": (lambda c: c.keep_last, "--keep-last"),
 }
+
+
+def used_techniques(config: Config) -> dict[str, Any]:
+    """Return the techniques in use, each with its value, but for those of a recipe that have no effect here."""
+    idle = {name for name, (has_effect, _) in NEEDS.items() if not has_effect(config)}
+    if config.conditioning not in ("auto", "labels"):
+        idle.add("clusters_per_class")
+    return {name: value for name, value in config.techniques().items() if name not in idle}
+
 
 Conflict = Callable[[Config, Objective, nn.Module], str | None]
 

@@ -353,6 +353,11 @@ def _resume(run: RunDirectory, networks: Networks, data: TrainingData) -> dict[s
                 f"no checkpoint of {run.directory} can be read; restore a whole one, or remove "
                 f"{run.directory / 'checkpoints'} to start again"
             )
+        if run.facts().get("status") == "finished" or any(row.get("gates") for row in run.metrics):
+            raise RunError(
+                f"{run.directory} has no checkpoint left to go on from, and its log and scores would be lost; give "
+                "another --out, or remove log.jsonl, metrics.jsonl and run.json to begin again there"
+            )
         rewind(run, -1)
         return {}
     # Of networks that have made no step: averages of gradients, and bases, come on top.

@@ -300,7 +300,7 @@ async def answer(send: Sender, status: int, sentence: str, *, is_page: bool = Fa
 
 async def login(send: Sender, scope: Scope, token: str) -> None:
     """Keep the token in a cookie that scripts cannot read, and open the page without it in the address."""
-    cookie = f"{cookie_of(scope)}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000"
+    cookie = f"{cookie_of(scope)}={token}; Path=/; HttpOnly; SameSite=Lax; Max-Age=2592000"
     given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     query = urlencode([(name, value) for name, value in given if name != "token"])
     # a path on this server, whatever was asked for

@@ -58,9 +58,8 @@ class Worker:
             raise Busy("too many pictures are asked for at once; wait a second")
         self.waiting += 1
         try:
-            async with self.turn:
-                if is_unwanted is not None and await is_unwanted():
-                    raise Busy("nobody waits for this picture any more")
+            await self._take_turn(is_unwanted)
+            try:
                 asking = asyncio.ensure_future(self._ask({"op": op, **request}))
                 try:
                     while not (await asyncio.wait({asking}, timeout=_LOOK_S))[0]:
@@ -69,9 +68,25 @@ class Worker:
                     return asking.result()
                 finally:
                     await self._end(asking)
+            finally:
+                self.turn.release()
         finally:
             self.waiting -= 1
             self.used_at = time.monotonic()
+
+    async def _take_turn(self, is_unwanted: Callable[[], Awaitable[bool]] | None) -> None:
+        """Wait for the process; Busy as soon as nobody waits for the answer, so that newer wishes find a place."""
+        while True:
+            try:
+                async with asyncio.timeout(None if is_unwanted is None else _LOOK_S):
+                    await self.turn.acquire()
+                break
+            except TimeoutError:
+                if is_unwanted is not None and await is_unwanted():
+                    raise Busy("nobody waits for this picture any more") from None
+        if is_unwanted is not None and await is_unwanted():
+            self.turn.release()
+            raise Busy("nobody waits for this picture any more")
 
     async def _end(self, asking: "asyncio.Future[Any]") -> None:
         """Cancel a request that is not answered yet, and wait until its process has ended."""

@@ -24,6 +24,12 @@ export function watch(listener) {
   if (state.isKnown) listener(state);
   return () => listeners.delete(listener);
 }
+// Resolves once the first overview is here.
+export const known = () => new Promise((resolve) => {
+  const stop = () => listeners.delete(listener);
+  const listener = () => { stop(); resolve(); };
+  state.isKnown ? resolve() : listeners.add(listener);
+});
 function tell() {
   drawMachine();
   for (const listener of listeners) listener(state);

@@ -17,7 +17,8 @@ export function render(main) {
   const details = new Map();
   const logs = new Map();
   const seed = h("input", { type: "number", min: 0, step: 1, value: wholeSeed(parameters().get("seed")), "aria-label": "Seed", style: { width: "112px" }, oninput: () => reseed(), onchange: () => { seed.value = wholeSeed(seed.value); } });
-  const adder = h("select", { "aria-label": "Add a run", onchange: () => { if (adder.value) add(adder.value); } });
+  const adder = h("select", { "aria-label": "Another run" });
+  const adding = h("button", { type: "button", "aria-label": "Add the chosen run", onclick: () => { if (adder.value) add(adder.value); } }, "Add");
   const body = h("div", { class: "columns" });
   const differences = h("section", { class: "panel" });
   const chart = h("div", { class: "chart" });
@@ -25,7 +26,7 @@ export function render(main) {
   const curves = h("section", { class: "panel stack" }, h("div", { class: "row" }, h("h2", { class: "grow" }, "Curves"), figures.button), chart, figures.element);
   const lines = h("div", { class: "stack" });
   const rest = h("div", { class: "stack loose", style: { marginTop: "24px" } }, differences, curves, lines);
-  main.append(h("div", { class: "page-head" }, h("h1", { class: "grow" }, "Compare"), h("label", { class: "row muted" }, term("seed", "seed"), seed), h("button", { onclick: () => { seed.value = Math.floor(Math.random() * 1e6); reseed(); } }, "New seed"), adder), body, rest);
+  main.append(h("div", { class: "page-head" }, h("h1", { class: "grow" }, "Compare"), h("label", { class: "row muted" }, term("seed", "seed"), seed), h("button", { onclick: () => { seed.value = Math.floor(Math.random() * 1e6); reseed(); } }, "New seed"), adder, adding), body, rest);
 
   function add(run) {
     adder.value = "";
@@ -54,7 +55,7 @@ export function render(main) {
     const wanted = runs.map((run) => run.id).join();
     if (adder.dataset.ids === wanted && adder.value === "") return;
     adder.dataset.ids = wanted;
-    clear(adder, h("option", { value: "" }, "Add a run"), runs.map((run) => h("option", { value: run.id }, run.id)));
+    clear(adder, h("option", { value: "" }, "another run"), runs.map((run) => h("option", { value: run.id }, run.id)));
   }
 
   const draw = debounced(async () => {

@@ -174,7 +174,7 @@ function makeView(id, found) {
     try {
       const parts = await action();
       panel.lastChild.remove();
-      panel.append(...parts);
+      panel.append(...parts.filter(Boolean));
     } catch (error) {
       panel.lastChild.replaceWith(h("p", { class: "fail" }, error.message));
     }
@@ -290,7 +290,7 @@ function makeView(id, found) {
     const classes = model.labels.length > MOST_BUTTONS ? listed : model.labels.length > 0 && h("div", { class: "row", role: "group", "aria-label": "Class" }, choices.map(([, choice]) => choice));
     const strength = model.has_truncation && h("label", { class: "sliders" }, term("truncation", "truncation"), h("input", { type: "range", min: 0, max: 1, step: 0.05, value: chosen.truncation, oninput: (event) => { chosen.truncation = +event.target.value; event.target.nextSibling.textContent = event.target.value; draw(); drawPinsSoon(); } }), h("span", { class: "num" }, chosen.truncation));
     const query = () => new URLSearchParams({ seed: chosen.seed, count: chosen.count, truncation: chosen.truncation, ...(chosen.label !== "" ? { labels: asText(chosen.label) } : {}), ...(chosen.checkpoint ? { checkpoint: chosen.checkpoint } : {}) });
-    const load = (kind) => h("button", { onclick: () => { h("a", { href: url(`/runs/${id}/sample.${kind}?${query()}`), download: `${id}-seed-${chosen.seed}.${kind}` }).click(); } }, kind.toUpperCase());
+    const load = (kind) => h("button", { onclick: () => download(`/runs/${id}/sample.${kind}?${query()}`, { name: `${id}-seed-${chosen.seed}.${kind}` }) }, kind.toUpperCase());
     clear(right,
       h("section", { class: "panel stack" }, h("h2", {}, term("Seed", "seed")), h("div", { class: "row" }, seed,
         h("button", { class: "primary", onclick: () => useSeed(Math.floor(Math.random() * 1e6)) }, "New seed"), sizes),

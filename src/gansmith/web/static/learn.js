@@ -90,6 +90,7 @@ function makeView(table) {
 
   let last = 0;
   let askedAt = 0;
+  let wish = -1; // steps that were asked for while others were computed; -1: none
   function loop() {
     if (!isPlaying || isClosed) return;
     const now = performance.now();
@@ -105,7 +106,7 @@ function makeView(table) {
   }
 
   async function ask(steps) {
-    if (isAsking) return;
+    if (isAsking) { if (!isPlaying) wish = Math.max(wish, steps); return; }
     isAsking = true;
     const [wasRestart, asked] = [restart, acts];
     restart = false;
@@ -125,7 +126,9 @@ function makeView(table) {
       problem.textContent = error.message;
     } finally {
       isAsking = false;
-      if (restart && !isPlaying && !isClosed && !problem.textContent) ask(0);
+      const steps = restart ? Math.max(wish, 0) : wish;
+      wish = -1;
+      if (steps >= 0 && !isPlaying && !isClosed && !problem.textContent) ask(steps);
     }
   }
 
@@ -216,7 +219,7 @@ function makeView(table) {
       const values = name === "objective" ? table.objectives : VALUES[name];
       const all = values.includes(choices[name]) ? values : [...values, choices[name]].sort((a, b) => a - b);
       const shown = (value) => (name === "points" && value === 0 ? "new ones in every step" : value === 0 ? (name.endsWith("lr") ? "0 (stands still)" : "off") : String(value));
-      const pick = h("select", { title: table.meanings[name] ?? "", onchange: () => { choices = { ...choices, [name]: typeof table.start[name] === "number" ? Number(pick.value) : pick.value }; if (table.restarts.includes(name)) restart = true; if (!isPlaying) ask(0); } }, all.map((value) => h("option", { value, selected: value === choices[name] }, shown(value))));
+      const pick = h("select", { title: table.meanings[name] ?? "", onchange: () => { choices = { ...choices, [name]: typeof table.start[name] === "number" ? Number(pick.value) : pick.value }; fieldChoice.hidden = choices.conditioning !== "labels"; if (table.restarts.includes(name)) restart = true; if (!isPlaying) ask(0); } }, all.map((value) => h("option", { value, selected: value === choices[name] }, shown(value))));
       return h("label", { class: "field" }, LABELS[name] ?? name, pick);
     }));
   }
@@ -341,7 +344,7 @@ function makeView(table) {
   // ----- keys
 
   function keys(event) {
-    if (event.key === " " && !event.target.closest("button, input, select, summary, a")) {
+    if (event.key === " " && !event.target.closest("button, input, select, summary, a, code, .scroll")) {
       event.preventDefault();
       setPlaying(!isPlaying);
     }

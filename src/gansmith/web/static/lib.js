@@ -126,7 +126,7 @@ export function follow(path, handlers, onState = () => {}) {
   let isOver = false;
   function open() {
     source = new EventSource(API + path + (last ? `?after=${last}` : ""));
-    for (const [name, handler] of Object.entries(handlers)) source.addEventListener(name, (event) => { last = event.lastEventId; handler(JSON.parse(event.data)); });
+    for (const [name, handler] of Object.entries(handlers)) source.addEventListener(name, (event) => { last = event.lastEventId || last; handler(JSON.parse(event.data)); });
     source.onopen = () => onState(true);
     source.onerror = () => { onState(false); if (source?.readyState === EventSource.CLOSED) refused(); };
   }
@@ -222,7 +222,7 @@ export const say = (text) => (document.getElementById("announce").textContent = 
 
 export function toast(text, ...actions) {
   document.querySelectorAll(".toast.brief").forEach((old) => old.remove());
-  const element = h("div", { class: "toast brief" }, text, ...actions);
+  const element = h("div", { class: actions.length ? "toast" : "toast brief" }, text, ...actions);
   document.getElementById("notes").append(element); // what is put there is read aloud
   if (!actions.length) setTimeout(() => element.remove(), 6000);
   return element;
@@ -230,7 +230,9 @@ export function toast(text, ...actions) {
 
 // An error, which stays until it is closed.
 export function alarm(error) {
-  const element = toast(error.message, h("button", { onclick: () => element.remove() }, "Close"));
+  document.querySelectorAll(".toast.alarm").forEach((old) => old.remove());
+  const element = toast(error.message, h("button", { onclick: () => { element.remove(); document.getElementById("main").focus({ preventScroll: true }); } }, "Close"));
+  element.classList.add("alarm");
 }
 
 // The address keeps what a view shows, so that it can be opened again.

@@ -1,5 +1,5 @@
 // A new run: data, recipe, length, options, on one page; the command that does the same stays in view.
-import { go, state } from "./app.js";
+import { go, known, state } from "./app.js";
 import { alarm, api, clear, code, count, debounced, duration, h, keepFocus, latest, parameters, ratio, remember, same, toast, url } from "./lib.js";
 
 const ABOUT = {
@@ -14,7 +14,7 @@ const LENGTHS = [["1", "1 min", "first shapes"], ["3", "3 min", "readable digits
 
 export async function render(main) {
   const given = parameters();
-  const [{ fields }, { recipes }, { data_sets: sets }] = await Promise.all([api("/fields"), api("/recipes"), api("/datasets")]);
+  const [{ fields }, { recipes }, { data_sets: sets }] = await Promise.all([api("/fields"), api("/recipes"), api("/datasets"), known()]);
   const wanted = { recipe: "default", data: "mnist", length: "minutes", amount: "3", choices: {}, dropped: [] };
   const from = given.get("from");
   const isCopy = from !== null && await takeOver(from, wanted, fields);

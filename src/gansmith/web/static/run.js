@@ -28,12 +28,13 @@ export async function render(main, id) {
   main.append(head, h("div", { class: "run" }, h("div", { class: "film stack loose" }, film.element, failures), h("div", { class: "side stack" }, actions, progress, verdict, curves), below));
 
   const strength = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: parameters().get("smooth") ?? 0.6, "aria-label": "Smoothing", oninput: () => { remember({ smooth: strength.value }); redraw(); } });
-  const others = h("select", { "aria-label": "Lay another run over the curves", onchange: () => overlay(others.value) });
+  const others = h("select", { "aria-label": "Lay another run over the curves" });
+  const add = h("button", { type: "button", "aria-label": "Add the chosen run", onclick: () => others.value && overlay(others.value) }, "Add"); // a select alone acts on the first arrow key
   const chips = h("div", { class: "row" });
   const overlays = new Map();
   const figures = tableOf("images seen", () => chartRows(0));
   clear(curves, h("div", { class: "row" }, h("h2", { class: "grow" }, "Curves"), figures.button),
-    h("div", { class: "row small muted" }, h("span", {}, "smoothing"), h("span", { style: { width: "96px" } }, strength), others), chips, chart, figures.element,
+    h("div", { class: "row small muted" }, h("span", {}, "smoothing"), h("span", { style: { width: "96px" } }, strength), others, add), chips, chart, figures.element,
     h("details", { class: "small muted" }, h("summary", {}, "What these mean"), h("ul", { style: { paddingLeft: "16px" } }, EXPLAINED.map(([name, key]) => h("li", {}, h("strong", {}, name), ": ", MEANINGS[key])))));
 
   async function overlay(other) {
@@ -103,7 +104,7 @@ export async function render(main, id) {
     renew(verdict, [found, last, live.scores.length, hasEnded()], () => [
       h("div", { class: "spread" }, h("span", { class: "huge" }, ratio(shown)), isJudged && found.valid === false && gatesFailed(), term(isJudged ? "FD ratio" : "validation FD ratio", isJudged ? "fd_ratio" : "validation_fd_ratio")),
       h("p", { class: "small muted" }, isJudged ? found.headline : last ? `1.00 = as close as other real images. ${ratio(last.validation_fd_ratio)} of ${count(last.images_seen)} images; best ${ratio(Math.min(...live.scores.map((row) => row.validation_fd_ratio)))}.` : hasEnded() ? "No score: the run ended before its first one." : "No score yet: the first one comes during training."),
-      !isJudged && last?.n < FEWEST && h("p", { class: "small muted" }, `${count(last.n)} images are too few: the ratio shows a trend, not how good samples are.`),
+      !isJudged && last?.n < FEWEST && h("p", { class: "small muted" }, `${count(last.n)} images are too few: the FD ratio shows a trend, not how good samples are.`),
       found && !isJudged && h("p", { class: "small muted num" }, olderVerdict(found)),
       found && h("div", { class: "gates" }, found.gates.map((gate) => explained("span", gate.figure, gate.result === "pass" ? "good" : gate.result === "FAIL" ? "fail" : "muted", h("span", { class: "dot" }), `${gate.name} ${gate.result === "FAIL" ? "failed" : gate.result === "pass" ? "" : "not run"}`))),
       !found && shown !== undefined && h("p", { class: "small muted" }, "Gates (memorisation, coverage, classes) are checked by ", h("code", {}, `gansmith evaluate ${quote(details.path)}`), "."),
@@ -141,7 +142,7 @@ export async function render(main, id) {
       if (isEvaluated || (news.state && before && before !== news.state.status)) api(`/runs/${id}`).then((found) => { details = found; drawVerdict(); drawBelow(); }, () => {});
       if (newFailure) say(`${newFailure.failure ?? newFailure.kind} at ${count(newFailure.images_seen)} images`);
       if (news.state && before && before !== news.state.status) say(`${id}: ${news.state.status}`);
-      film.update(news.grids?.length > 0 || news.reset);
+      film.update(news.grids?.length > 0 || news.reset, news.reset);
       drawHead();
       drawVerdict();
       if (news.log || news.reset || news.state) drawFailures();
@@ -162,6 +163,7 @@ export async function render(main, id) {
   const unwatch = watch(() => {
     drawHead();
     drawOthers();
+    if (live.state.status === "killed") drawFailures(); // its job may say later why it ended
   });
   drawHead();
   drawVerdict();
@@ -261,15 +263,16 @@ function makeFilm(id, live, onMove) {
     play.setAttribute("aria-label", "Play");
   }
   const keys = (event) => {
-    if (event.target.closest("input, select, textarea, dialog, button, a, summary") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, select, textarea, dialog, button, a, summary, code, .scroll") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === " ") { event.preventDefault(); timer ? pause() : start(); }
     if (event.key === "ArrowLeft") show(+slider.value - 1);
     if (event.key === "ArrowRight") show(+slider.value + 1);
   };
   document.addEventListener("keydown", keys);
 
-  function update(isNew) {
+  function update(isNew, isReset) {
     const frames = live.grids;
+    if (isReset) { pause(); place = -1; } // frames of a course that was given up are gone
     if (!frames.length) return;
     slider.max = frames.length - 1;
     const share = (seen) => {

@@ -53,7 +53,11 @@ export function render(main) {
       .sort(SORTS[sort] ?? SORTS.newest);
     for (const run of shown) {
       const text = JSON.stringify([run, when(run.changed_at)]);
-      if (cards.get(run.id)?.text !== text) cards.set(run.id, { text, element: card(run, cards.get(run.id)?.element) });
+      if (cards.get(run.id)?.text === text) continue;
+      const old = cards.get(run.id)?.element;
+      const element = card(run, old);
+      if (old?.parentNode === shelf) keepFocus(shelf, () => old.replaceWith(element)); // others stay, and what is pressed in them
+      cards.set(run.id, { text, element });
     }
     const elements = shown.map((run) => cards.get(run.id).element);
     const isEmpty = !runs.length && !waiting.length;
