@@ -34,6 +34,20 @@ def test_a_limit_that_nothing_could_fail_decides_nothing(monkeypatch):
     assert found(0.0, 1.0, 0.9, 0.3)["ok"] is None
 
 
+def test_a_limit_that_other_real_images_do_not_meet_decides_nothing(monkeypatch):
+    monkeypatch.setattr(
+        gates, "GATES", {"g": gates.Gate("why", (gates.Limit("a", low=0.8), gates.Limit("b", high=6.0)))}
+    )
+
+    def found(a, b, of_b):
+        return gates.apply_gates({"a": {"value": a, "real": 0.9}, "b": {"value": b, "real": of_b}})["g"]
+
+    assert found(0.9, 8.0, 2.0)["ok"] is False and found(0.9, 5.0, 2.0)["ok"] is True
+    idle = found(0.9, 8.0, 7.0)  # other real images are brighter, too
+    assert (idle["ok"], idle["meaning"]) == (None, "other real images do not meet its limit on b either")
+    assert found(0.5, 8.0, 7.0)["figure"] == "a" and found(0.5, 8.0, 7.0)["ok"] is False
+
+
 def test_limits_allow_what_draws_of_real_images_reach(monkeypatch):
     table = {"g": gates.Gate("why", (gates.Limit("a", low=-1.0, high=1.0, null="real"),))}
     monkeypatch.setattr(gates, "GATES", table)

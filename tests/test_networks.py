@@ -15,7 +15,7 @@ from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError, DataError
 from gansmith.networks import NETWORKS, build_networks
 from gansmith.networks.layers import SlowLinear, initialise
-from gansmith.networks.progressive import grow, growth_at
+from gansmith.networks.progressive import fade_detail, grow, growth_at, restart_idle
 from gansmith.networks.r3gan import Block
 from gansmith.networks.stylegan_lite import Modulated
 from gansmith.summaries import describe
@@ -347,3 +347,40 @@ def test_the_narrowest_networks_keep_a_channel_at_every_level(size):
     images = G(torch.randn(4, config.latent_dim), y)
     assert images.shape == (4, 1, size, size) and D(images, y).shape == (4,)
     assert all(parameter.numel() for network in (G, D) for parameter in network.parameters())
+
+
+def test_real_images_have_as_much_new_detail_as_generated_ones():
+    _, D = build("progressive")
+    images = torch.rand(2, 1, 28, 28)
+    (module,) = (one for one in D.modules() if hasattr(one, "growth"))
+
+    def at(growth):
+        module.growth = growth
+        return fade_detail(images, module)
+
+    assert at(0.0) is images and at(1.0) is images and at(2.0) is images  # D brings them to its size itself
+    half = torch.nn.functional.avg_pool2d(images, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(at(1.25), 0.75 * half + 0.25 * images)
+    torch.testing.assert_close(at(1 - 1e-9), half, atol=1e-6, rtol=0)
+
+
+def test_a_layer_that_grows_in_begins_with_a_first_step():
+    moved = {}
+    for is_mended in (False, True):
+        weights = [torch.nn.Parameter(torch.zeros(3)) for _ in range(2)]
+        adam = torch.optim.Adam(weights, lr=0.01, betas=(0.0, 0.99), fused=True)
+        for turn in range(200):
+            weights[0].grad, weights[1].grad = torch.ones(3), torch.full((3,), float(turn >= 199))
+            adam.step()
+            if is_mended:
+                restart_idle(adam)
+        moved[is_mended] = weights[1].abs().max().item()
+        assert adam.state[weights[0]]["step"].item() == 200
+    assert moved[False] == pytest.approx(0.1, rel=0.1) and moved[True] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_he_counts_the_inputs_of_a_transposed_convolution():
+    layer = torch.nn.ConvTranspose2d(128, 1, kernel_size=4, stride=2, padding=1)
+    initialise(layer, "he")
+    outputs = layer(torch.randn(64, 128, 16, 16))[:, :, 2:-2, 2:-2]
+    assert outputs.var().item() == pytest.approx(2.0, rel=0.15)  # of inputs with variance 1, before a ReLU halves it

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from gansmith.data import load_data
-from gansmith.data.images import Images
+from gansmith.data.images import Images, ImageSpec
 from gansmith.errors import DataError
 from gansmith.metrics import gates, protocol
+from gansmith.metrics.evaluator_training import fit_and_held_out
 from gansmith.metrics.features import load_evaluators
 from gansmith.metrics.protocol import Real, _without, evaluate_samples
+from gansmith.metrics.residual import ResidualNetwork
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,36 @@ def test_gates_pass_few_real_images_and_still_find_what_is_wrong(halves, network
 def test_draws_of_real_images_have_every_figure_with_a_limit(halves, networks):
     (draw, *_) = draws = protocol._draw_real(halves.train, 200, networks, protocol.GATED, quick=False)
     assert len(draws) == protocol.DRAWS and all(set(figure) == {"value", "real"} for figure in draw.values())
-    assert {limit.figure for gate in gates.GATES.values() for limit in gate.limits} <= set(draw)
+    assert {limit.figure for gate in gates.GATES.values() for limit in gate.limits} <= {*draw, "fd_ratio_least"}
+
+
+def test_copies_of_test_images_that_differ_by_a_grey_level_are_found(halves, networks):
+    changed = (halves.test.pixels.int() + 1).clamp(max=255).byte()
+    gate = evaluate_samples(Images(changed), halves, networks).gates["memorisation"]
+    assert gate["ok"] is False and gate["figure"] == "fd_ratio_least" and gate["value"] < 0.2
+
+
+def test_few_images_are_measured_against_draws_that_the_evaluator_has_not_learnt(halves, networks, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(protocol, "_draw_real", lambda images, *rest, **named: drawn.append(images) or [])
+    monkeypatch.setattr(protocol, "ResidualNetwork", type(networks["trained"]))  # as if it were trained on demand
+    few = Real(halves.train, halves.validation.take(torch.arange(150)), None)
+    evaluate_samples(halves.test.take(torch.arange(150)).without_labels(), few, networks, quick=True)
+    unseen = {
+        image.tobytes() for part in (fit_and_held_out(halves.train)[1], few.validation) for image in part.pixels.numpy()
+    }
+    assert len(drawn[0]) == len(unseen) == 800 and {image.tobytes() for image in drawn[0].pixels.numpy()} == unseen
+
+
+@pytest.mark.parametrize(
+    ("real", "value", "said"), [(0.75, 0.3, True), (0.75, 0.7, False), (None, 0.3, True), (None, 0.7, False)]
+)
+def test_labels_that_samples_do_not_show_are_said_whatever_the_evaluator_knows(networks, real, value, said):
+    rough = ResidualNetwork(ImageSpec(28, 1, 10), num_classes=10, name="rough")
+    rough.accuracy.fill_(0.75)
+    found = protocol._on_labels({"label_accuracy": {"value": value, "real": real}}, {"trained": rough})
+    assert [words for words in found if "of samples show the label" in words and "75%" in words] == found
+    assert bool(found) == said
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         network="wgan-gp", g_width=64, d_width=64, latent_dim=128, images=50_000_000, batch_size=50,
         objective="wasserstein", gradient_penalty=10.0, d_steps=5, g_lr=1e-4, d_lr=1e-4, beta2=0.9,
     ),
-    # SNGAN, arXiv:1802.05957 (CIFAR-10): 100,000 steps of G. Chosen here: widths (source: 256 and 128).
+    # SNGAN, arXiv:1802.05957 (CIFAR-10): 100,000 steps of G. Chosen here: widths (source: 256 and 128), G's batch
+    # (128) and constant learning rates (the source's code lets them fall in a line to 0).
     "sngan": dict(
         network="sngan", g_width=32, d_width=32, latent_dim=128, images=32_000_000, objective="hinge",
         spectral_norm=True, d_steps=5, beta1=0.0, beta2=0.9,
@@ -135,8 +136,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         objective="wasserstein", gradient_penalty=10.0, minibatch_stddev=4, g_lr=2e-4, d_lr=2e-4, beta1=0.0,
         beta2=0.99, ema=0.05,
     ),
-    # StyleGAN2, arXiv:1912.04958, with the settings of arXiv:2006.06676 for CIFAR-10. Chosen here: widths, r1_gamma,
-    # batch_size, and learning rates (source: 2.5e-3 with the equalised learning rate, which is not used here).
+    # StyleGAN2, arXiv:1912.04958, with its style mixing, residual D and groups of 4; of arXiv:2006.06676, Adam's betas
+    # and no path length penalty. Chosen here: widths, r1_gamma, batch_size, and learning rates (source: 2.5e-3 with the
+    # equalised learning rate, which is not used here).
     "stylegan-lite": dict(
         network="stylegan-lite", g_width=32, d_width=32, latent_dim=64, images=3_000_000, batch_size=32,
         r1_gamma=0.1, penalty_every=16, style_mixing=0.9, minibatch_stddev=4, g_lr=3e-4, d_lr=3e-4, beta1=0.0,

@@ -85,7 +85,7 @@ def run_ablation(
     }
     settings: dict[str, Any] = {"recipe": recipe, **length, **choices}
     path = folder / "ablation.json"
-    held = read_table(path) if path.is_file() else {"settings": settings, "trials": []}
+    held: dict[str, Any] = read_table(path) if path.is_file() else {"settings": settings, "trials": []}
     if held["settings"] != settings:
         raise RunError(f"{folder} holds an ablation of {held['settings']}, not {settings}; give another --out")
     data_sha256 = hash_of_images(choices)

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -264,7 +265,7 @@ def _list_folder(path: Path) -> Iterator[str]:
                     yield inner + entry.name
 
 
-def _entries(folder: Path) -> "os.ScandirIterator[str]":
+def _entries(folder: Path) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
     """Return what is in a folder. Raises DataError where it may not be read."""
     try:
         return os.scandir(folder)

@@ -290,7 +290,7 @@ def choose_columns(names: Sequence[str], start: Sequence[Any], source: str) -> C
     alike, odd = _split_alike(pixels, names)
     if named and not _makes_images(len(pixels)) and _makes_images(len(alike)):
         pixels, odd = alike, []
-    notices = ()
+    notices: tuple[str, ...] = ()
     if not odd and not packed and (by_number := _by_number(pixels, names)) != pixels:
         pixels, notices = by_number, ("its columns of pixels were put in the order of their numbers",)
     text = [k for k in others if k not in numbers and lower[k] not in _PART_COLUMNS]

@@ -27,7 +27,7 @@ SAME_GRID = 0.6  # likeness from which a picture is taken for a grid, however it
 # 10,000 images keeps .88, with 40,000 .82: too near these to tell.
 SAME_IMAGES = 0.9
 REAL = 50_000  # training images at most that copies are looked for among
-NEAR_TILES = 3  # of the grid; real images that were not trained on have that many in one of 400,000 grids
+NEAR_TILES = 5  # of the grid; fewer than one in 100,000 grids of new real images have as many, if 500 are held out
 LARGEST_PX = 4_000  # of a picture's side, beyond which it is made smaller, so that memory is bounded
 FLAT = 24  # grey levels of 255 by which pixels of a gap may differ: frames of Matplotlib are blurred by 14
 EQUAL = 0.05  # distance, over the mean one to 50 neighbours, below which two images are the same

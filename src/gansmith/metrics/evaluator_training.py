@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -24,7 +25,7 @@ from gansmith.metrics.residual import ResidualNetwork
 from gansmith.randomness import seeded
 from gansmith.training.machine import has_fast_bf16
 
-RECIPE = 3  # raised with every change of what is trained, so that stored networks of another one are not taken
+RECIPE = 4  # raised with every change of what is trained, so that stored networks of another one are not taken
 BATCH_SIZE, LEARNING_RATE, MAX_SHIFT_PX, LABEL_SMOOTHING = 256, 1e-2, 2, 0.1
 ON_DEMAND = 160_000  # training images, repeats counted
 MOST_PASSES = 40  # over few images
@@ -38,14 +39,17 @@ logger = logging.getLogger("gansmith")
 def fit_and_held_out(train: Images) -> tuple[Images, Images]:
     """Return the images of a train split that an evaluator is trained on, and those held out of that.
 
-    No image is held out that occurs among the others, too.
+    Equal images are all held out, or none of them.
     """
     mixed = train.shuffled(min(MOST_IMAGES, MOST_BYTES // math.prod(train.pixels.shape[1:])))
     held_out = min(MOST_HELD_OUT, len(mixed) // SHARE_HELD_OUT)
-    fit, others = mixed.take(torch.arange(held_out, len(mixed))), mixed.take(torch.arange(held_out))
-    learnt = set(image_hashes(fit.pixels))
-    new = [row for row, digest in enumerate(image_hashes(others.pixels)) if digest not in learnt]
-    return fit, others if len(new) in (0, len(others)) else others.take(torch.tensor(new))
+    first: dict[Any, int] = {}
+    groups = torch.tensor([first.setdefault(digest, len(first)) for digest in image_hashes(mixed.pixels)])
+    if not held_out or len(first) < SHARE_HELD_OUT:
+        return mixed.take(torch.arange(held_out, len(mixed))), mixed.take(torch.arange(held_out))
+    # Without equal images the first rows, in their order; with, the rows of as many first groups as these rows are of.
+    is_out = groups < max(1, round(held_out * len(first) / len(mixed)))
+    return mixed.take(torch.nonzero(~is_out).flatten()), mixed.take(torch.nonzero(is_out).flatten())
 
 
 def train_evaluator(fit: Images, held_out: Images) -> ResidualNetwork:

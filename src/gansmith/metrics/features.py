@@ -33,6 +33,7 @@ class Shipped:
 
 
 # As scripts/train_evaluator.py printed it.
+SHIPPED_PX = 28  # side of the images that these networks know
 SHIPPED = {
     "mnist": Shipped(
         "b00c1e0835ebcd14de16a13b76c38eee8f45d3358dd68493027dbbec18d4f9c6",
@@ -185,7 +186,8 @@ def load_shipped(dataset: str, spec: ImageSpec) -> dict[str, Tensor]:
         raise GansmithError(f"the evaluator of {dataset} is damaged; install Gansmith again")
     shipped = safetensors.torch.load(data)
     shape = (shipped["trained.convolutions.0.weight"].shape[1], shipped["trained.hidden.weight"].shape[1])
-    return shipped if shape == (spec.channels, 128 * (-(-spec.size // 8)) ** 2) else {}
+    is_of_size = spec.size == SHIPPED_PX and shape == (spec.channels, 128 * (-(-spec.size // 8)) ** 2)
+    return shipped if is_of_size else {}
 
 
 def random_feature_network(spec: ImageSpec) -> FeatureNetwork:

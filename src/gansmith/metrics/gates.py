@@ -3,7 +3,8 @@
 Each limit is on a figure of METRICS. Where the value of real images depends on the data or on the number of images, the
 limit is on the difference from it, which `Limit.null` says. Where images are few, limits are widened to what draws of
 as many real images reach, so that chance alone hardly fails any; a gate with a limit that nothing could fail then
-does not pass.
+does not pass. Nor does one with a limit that other real images do not meet, as where test images are from another
+camera than training images.
 """
 
 import math
@@ -14,7 +15,7 @@ from typing import Any
 
 Figures = Mapping[str, Mapping[str, Any]]  # name -> {"value": of the samples, "real": the same of real images}
 
-VERSION = 8  # raised with every change of a limit: verdicts of different versions do not compare
+VERSION = 9  # raised with every change of a limit: verdicts of different versions do not compare
 SPREAD = 3.5  # standard deviations of real draws that a limit allows; one in 4,000 strays further if they are normal
 
 
@@ -42,11 +43,12 @@ class Gate:
 
 GATES: dict[str, Gate] = {
     "memorisation": Gate(
-        "some samples are copies of training images, or all are nearer to them than new real images are",
+        "some samples are copies of real images, or all are nearer to them than new real images are",
         (
             Limit("near_copies", high=0.006, null="near_copies_chance"),
             Limit("nearer", high=0.55),
             Limit("authentic", low=-0.05, null="authentic_real"),
+            Limit("fd_ratio_least", low=0.5),
         ),
     ),
     "coverage": Gate(
@@ -107,9 +109,12 @@ def apply_gates(
     }
 
 
+_TOO_FEW = "the images are too few to measure it"
+
+
 def _apply(gate: Gate, metrics: Figures, draws: Sequence[Figures]) -> dict[str, Any]:
     """Return the result of one gate, decided by the limit with the least room."""
-    checks, is_idle = [], False
+    checks, idle = [], ""
     for limit in gate.limits:
         base = _null(limit, metrics)
         if base is None:
@@ -118,20 +123,24 @@ def _apply(gate: Gate, metrics: Figures, draws: Sequence[Figures]) -> dict[str, 
         of_real = [draw[limit.figure]["value"] - null for draw in draws if (null := _null(limit, draw)) is not None]
         if not all(map(math.isfinite, (base, *of_real))):
             continue  # of so few images, real ones lack a class of others
+        of_other = metrics[limit.figure].get("real") if limit.null is None else None
         for bound, sign in ((limit.low, 1.0), (limit.high, -1.0)):
             if bound is None:
                 continue
             if len(of_real) > 1:
                 widened = sign * min(sign * bound, sign * fmean(of_real) - SPREAD * stdev(of_real))
                 if limit.null is None and bound > 0 >= widened:
-                    is_idle = True  # no such figure is negative
+                    idle = _TOO_FEW  # no such figure is negative
                     continue
                 bound = widened
+            if of_other is not None and sign * (of_other - bound) < 0:
+                idle = idle or f"other real images do not meet its limit on {limit.figure} either"
+                continue
             room = sign * (value - (base + bound))
             # Relative to the allowed range, so that figures of different units compare.
             checks.append((room / (abs(bound) or 1.0), limit.figure, value, base + bound))
-    if not checks or (is_idle and min(checks)[0] >= 0):
-        return _not_run("the images are too few to measure it")
+    if not checks or (idle and min(checks)[0] >= 0):
+        return _not_run(idle or _TOO_FEW)
     room, figure, value, bound = min(checks)
     return {"ok": room >= 0, "figure": figure, "value": value, "limit": bound, "meaning": gate.meaning}
 

@@ -22,10 +22,12 @@ from gansmith.data.images import Images
 from gansmith.errors import DataError
 from gansmith.metrics import METRICS, gates
 from gansmith.metrics.distances import frechet_of_moments, kid_against_splits, moments
+from gansmith.metrics.evaluator_training import fit_and_held_out
 from gansmith.metrics.evaluators import TRUSTED_ACCURACY, confusion_of, evaluator_notices, knows_classes, observe_real
 from gansmith.metrics.features import Evaluator
 from gansmith.metrics.memorisation import principal_components
 from gansmith.metrics.reference import COUNTS, Reference, measure_reference
+from gansmith.metrics.residual import ResidualNetwork
 
 Array = NDArray[np.float64]
 Flat = NDArray[np.float32]
@@ -33,7 +35,7 @@ Figures = dict[str, dict[str, float | None]]  # name -> {"value": of the samples
 
 FULL, QUICK = 10_000, 2_000  # samples of the two tiers
 MAX_FLAT_BYTES = 2**30  # of training images as memorisation compares them
-FEWEST_HELD_OUT = 200  # held-out images that the memorisation gate needs
+FEWEST_HELD_OUT = 50  # held-out images that the memorisation gate needs
 FEWEST_FOR_METRICS = 6  # images of either kind; density and coverage need five neighbours
 MANY = 2_000  # images from which the limits of gates stand as they are
 # So many images of the rarest class, and so few classes, leave the limits on classes as they are.
@@ -202,22 +204,26 @@ def evaluate_samples(
         )
     train = _compared_with(real.train, notices)
     others, size = _other_metrics(fake, train, compared, networks, quick=quick, with_kid=not count)
-    most = max(filter(None, (train, compared.held_out, compared.test)), key=len)
-    knows = next(iter(networks.values())).num_classes > 1
-    drawn, widen = min(size, len(most) // 3), limits_to_widen(most, size) if widened and (knows or size < MANY) else ()
-    draws = _draw_real(most, drawn, networks, widen, quick=quick)
+    least = {"fd_ratio_least": {"value": min(ratios.values()), "real": None}} if ratios else {}
+    figures, left_out = metrics | least | others, _left_out(networks, quick=quick)
+    found = gates.apply_gates(figures, left_out)
+    pool = _drawn_from(networks, real, train, compared)
+    drawn, widen = min(size, len(pool) // 3), _to_widen(pool, size, networks, found) if widened else ()
+    draws = _draw_real(pool, drawn, networks, widen, quick=quick)
     if draws:
+        found = gates.apply_gates(figures, left_out, draws)
         notices.append(
             f"gates allow what draws of {drawn:,} real images reach, and detect less than with {MANY:,} images"
             if size < MANY
-            else f"gates on classes allow what draws of {drawn:,} real images reach, since classes are many or rare"
+            else f"gates on classes allow what draws of {drawn:,} real images reach, since classes are many, rare or "
+            "hard to tell apart"
         )
     notices.extend(_on_labels(others, networks))
     return Evaluation(
         fd_ratio=max(ratios.values(), default=None),
         fd_ratios=ratios,
-        metrics=metrics | others,
-        gates=gates.apply_gates(metrics | others, _left_out(networks, quick=quick), draws),
+        metrics=figures,
+        gates=found,
         n=count or size,
         evaluators={name: network.name for name, network in networks.items()},
         notices=notices,
@@ -378,12 +384,46 @@ def _left_out(networks: Mapping[str, Evaluator], *, quick: bool) -> dict[str, st
 
 def _on_labels(metrics: Figures, networks: Mapping[str, Evaluator]) -> list[str]:
     """Return a sentence where far fewer samples than real images show the label that was asked for."""
-    if "label_accuracy" not in metrics or not knows_classes(next(iter(networks.values()))):
+    if "label_accuracy" not in metrics:
         return []
-    value, real = metrics["label_accuracy"]["value"], metrics["label_accuracy"]["real"] or TRUSTED_ACCURACY
+    first = next(iter(networks.values()))
+    if first.num_classes == 1:
+        return []
+    accuracy = first.accuracy.item() if isinstance(first, ResidualNetwork) else TRUSTED_ACCURACY
+    value, real = metrics["label_accuracy"]["value"], metrics["label_accuracy"]["real"] or accuracy
     if value is None or value > real - MISLABELLED:
         return []
     return [f"only {value:.0%} of samples show the label that was asked for (real images {real:.0%})"]
+
+
+def _drawn_from(networks: Mapping[str, Evaluator], real: Real, train: Images, compared: _Compared) -> Images:
+    """Return most of the real images that the first evaluator has not learnt; of one that ships, most of all.
+
+    Args:
+        train: the training images that memorisation is measured against.
+    """
+    parts = [part for part in (compared.held_out, compared.test) if part is not None]
+    if not isinstance(next(iter(networks.values())), ResidualNetwork):
+        return max(train, *parts, key=len)
+    unseen, other = fit_and_held_out(real.train)[1], compared.held_out
+    labels = None if unseen.labels is None or other.labels is None else torch.cat([unseen.labels, other.labels])
+    return max(Images(torch.cat([unseen.pixels, other.pixels]), labels, real.train.name), *parts, key=len)
+
+
+def _to_widen(
+    images: Images, size: int, networks: Mapping[str, Evaluator], found: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """Return the rows of METRICS whose limits draws of real images may widen.
+
+    Where the evaluator confuses classes, shares of classes are less certain than their number says: draws are made if a
+    gate on them fails.
+    """
+    first = next(iter(networks.values()))
+    wanted = limits_to_widen(images, size)
+    if first.num_classes == 1:
+        return wanted if size < MANY else ()
+    is_rough = confusion_of(first) is not None and any(found[name]["ok"] is False for name in ("classes", "diversity"))
+    return wanted or (ON_CLASSES if is_rough else ())
 
 
 def limits_to_widen(images: Images, size: int) -> tuple[str, ...]:

@@ -19,17 +19,18 @@ CODE = 64  # dimensions of the bottleneck
 def autoencoder(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     """Return the generator of `dcgan-pooled`, and a D with `d_width` maps at 1/2 of the image's size.
 
-    Class ids y enter D with the image: concatenated with it, unless the config says multiplied.
+    Class ids y enter D with the image, concatenated with it. (Multiplied, D could make its error small by making images
+    dark.)
     """
     refuse_size(spec, config)
     refuse_widths(config, g_width=2)
     refuse_unused(config, "minibatch_stddev")
     if config.d_conditioning == "auto":
         config = config.replace(d_conditioning="concatenated")
-    if config.d_conditioning not in ("concatenated", "multiplied"):
+    if config.d_conditioning != "concatenated":
         raise ConfigError(
             f"d_conditioning is {config.d_conditioning!r}, which the autoencoder network does not support, since its "
-            "logit is a reconstruction error; choose concatenated or multiplied"
+            "logit is a reconstruction error; choose concatenated"
         )
     maps, side = config.d_width, spec.size // 2
     layers = nn.Sequential(

@@ -328,6 +328,9 @@ def initialise(network: nn.Module, scheme: str) -> None:
             nn.init.uniform_(layer.weight, -0.05, 0.05) if scheme == "glorot" else draw[scheme](layer.weight)
         elif isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             draw[scheme](layer.weight)
+            if scheme == "he" and isinstance(layer, nn.ConvTranspose2d):  # whose fan in torch takes to be its outputs
+                inputs = layer.in_channels * math.prod(layer.kernel_size) / math.prod(layer.stride)
+                nn.init.normal_(layer.weight, std=math.sqrt(2 / inputs))
             if isinstance(layer, SlowLinear):
                 layer.divide_weights()
             if layer.bias is not None and not getattr(layer, "keeps_bias", False):

@@ -50,6 +50,29 @@ def grow(network: nn.Module, progress: float) -> None:
             module.growth = growth_at(progress, module.num_doublings)
 
 
+def fade_detail(images: Tensor, module: "Growing") -> Tensor:
+    """Return real images (N, C, H, W) with as much of the detail of the next size as has faded in.
+
+    G's images mix two sizes then, so D would know real ones by their detail alone. Source: arXiv:1710.10196, section 2.
+    """
+    complete, fading = module.phase()
+    if not fading:
+        return images
+    factor = 1 << (module.num_doublings - complete - 1)
+    larger = _downsample(images, factor)
+    return _upsample(torch.lerp(_upsample(_downsample(larger, 2), 2), larger, fading), factor)
+
+
+def restart_idle(optimizer: torch.optim.Optimizer) -> None:
+    """Set the count of steps of weights that had no gradient yet to 0, so that Adam's first step on them is one.
+
+    The source's code resets both optimisers whenever a size begins.
+    """
+    for state in optimizer.state.values():
+        if "exp_avg_sq" in state:
+            state["step"].mul_(state["exp_avg_sq"].any().to(state["step"]))
+
+
 class Growing(nn.Module):
     """A module with a growth that is part of its state dict; fully grown by default."""
 

@@ -57,7 +57,7 @@ def plan_sweep(
     recipe: str | None,
     space: Space,
     *,
-    length: Mapping[str, object],
+    length: Mapping[str, object] | None,
     choices: Mapping[str, object],
     file: Path | None = None,
     sampler: str = "tpe",

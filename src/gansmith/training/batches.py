@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Hashable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from gansmith.config import Config
 from gansmith.data.images import to_float
 from gansmith.networks import BUILT_IN_NETWORKS, NETWORKS
-from gansmith.networks.progressive import grow
+from gansmith.networks.progressive import fade_detail, grow, restart_idle
 from gansmith.processes import own_rows, sharing
 from gansmith.randomness import rng, seeded, to_device
 from gansmith.sampling import shape_latents
@@ -104,6 +105,8 @@ def take_step(
     penalised = is_penalised(config, images_seen)
     with sharing(config.batch_size), batches.randomness_at(images_seen):
         batch = batches.at(images_seen, progress)
+        if networks.growing:
+            batch = replace(batch, real=fade_detail(batch.real, networks.growing[0]))
         if graphs is None or techniques.reads:
             return _whole_step(networks, techniques, config, penalised, factor, decay, batch)
         factor_and_decay = graphs.device_scalar("penalty factor", factor), graphs.device_scalar("EMA decay", decay)
@@ -126,6 +129,9 @@ def _whole_step(
 ) -> dict[str, Number]:
     penalties = weigh_penalties(config, networks.buffers, factor) if penalised else Penalties()
     numbers = train_step(networks, batch, techniques, penalties)
+    if networks.growing:
+        restart_idle(networks.g_optimizer)
+        restart_idle(networks.d_optimizer)
     if config.ema:
         update_ema(networks.G_ema, networks.G, decay)
     return numbers | adapt_penalty_factor(config, networks.buffers, numbers["d_loss"])

@@ -3,6 +3,7 @@
 `NEEDS` lists choices that mean something only beside others, `CONFLICTS` choices that cannot go together.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -224,12 +225,16 @@ def _matching_without_features(config: Config, objective: Objective, D: nn.Modul
     )
 
 
+_TURNED = 4  # images of which the rotation loss turns the first
+
+
 def _uneven_shares(config: Config, objective: Objective, D: nn.Module) -> str | None:
     processes, batch, group = count(), config.batch_size, config.minibatch_stddev
-    least = processes * max(1, group)
+    least = processes * math.lcm(max(1, group), _TURNED if config.d_rotation_loss else 1)
     if processes == 1 or batch % least == 0:
         return None
     whole_groups = f" in whole groups of minibatch_stddev, which is {group}" if group else ""
+    whole_groups += " and of 4, one of which is turned" if config.d_rotation_loss and group % _TURNED else ""
     return (
         f"batch_size is {batch}, which {processes} processes cannot share evenly{whole_groups}; give a multiple of "
         f"{least}, such as {-(-batch // least) * least}, or start fewer"

@@ -53,7 +53,7 @@ class Soap(Optimizer):
     embeddings: frozenset[Tensor] = frozenset()  # a batch moves only the rows of its ids
 
     WIDEST = 256
-    SEEN_EVERY, RENEWED_EVERY = 2, 10  # steps
+    SEEN_EVERY, RENEWED_EVERY = 2, 10  # own steps, and batches of D
     EPS = 1e-8
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> None:
@@ -272,7 +272,10 @@ def set_learning_rates(
 
 
 def renew_bases(networks: Networks, turn: int) -> None:
-    """Renew the bases of optimisers that have them, after the first step and then after every `RENEWED_EVERY`."""
+    """Renew the bases of optimisers that have them, after the first of D's steps and then after every `RENEWED_EVERY`.
+
+    G has them from its first steps after these: with `d_steps` of 2, after five of its own, and renews them every five.
+    """
     for optimizer in (networks.g_optimizer, networks.d_optimizer):
         if isinstance(optimizer, Soap) and turn % Soap.RENEWED_EVERY == 1:
             optimizer.renew_bases()

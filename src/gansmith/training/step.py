@@ -263,7 +263,8 @@ def _discriminate(networks: Networks, images: Tensor, y: Tensor, batch: Batch, t
 
     Where features or classes are wanted, D offers itself in two halves, as docs/adding-things.md says.
     """
-    images = techniques.augment(networks.buffers, images, batch)
+    augmented = techniques.augment(networks.buffers, images, batch)
+    images = augmented.to(images)  # of products in bfloat16, too: losses are of float32
     if not (techniques.wants_features or techniques.wants_classes):
         return DOutput(networks.D(images, y).to(images), y)
     D: Any = networks.D
