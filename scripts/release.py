@@ -21,6 +21,7 @@ VERSIONS = {
     "CHANGELOG.md": r"^## (\d\S*)",
     "conda/meta.yaml": r'^{% set version = "(\S+)" %}$',
     "docs/cluster/kubernetes.yaml": r"/gansmith:(\S+)$",
+    "docs/how-to/sharing.md": r"^\$ gansmith --version\n(\S+)$",
 }
 BY_HAND = """
 Left for a person:

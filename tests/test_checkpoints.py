@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from collections import namedtuple
 
@@ -136,7 +137,7 @@ def test_the_best_is_a_name_in_a_file_that_must_be_a_whole_checkpoint(run):
 def test_milestones_are_the_first_past_each_multiple(run):
     for images_seen in range(30, 241, 30):
         save(run, images_seen)
-        prune(run.directory, newest=images_seen, keep_last=1, keep_every=100)
+        prune(run.directory, newest=images_seen, best=None, keep_last=1, keep_every=100)
     assert [int(path.name) for path in run.checkpoints()] == [120, 210, 240]
 
 
@@ -145,7 +146,7 @@ def test_the_best_is_not_pruned(run):
         path = save(run, images_seen)
         if images_seen == 60:
             mark_best(run.directory, path)
-        prune(run.directory, newest=images_seen, keep_last=1, keep_every=0)
+        prune(run.directory, newest=images_seen, best=60 if images_seen >= 60 else None, keep_last=1, keep_every=0)
     assert [int(path.name) for path in run.checkpoints()] == [60, 120]
 
 
@@ -154,5 +155,31 @@ def test_damaged_checkpoints_do_not_push_out_whole_ones(run):
         save(run, images_seen)
     (run.directory / "checkpoints" / "000000250" / "state.json").write_text("{}")
     save(run, 160)
-    prune(run.directory, newest=160, keep_last=1, keep_every=0)
+    prune(run.directory, newest=160, best=None, keep_last=1, keep_every=0)
     assert run.latest().name == "000000160"
+
+
+def test_a_checkpoint_that_is_held_open_is_left_for_the_next_time(run, monkeypatch):
+    for images_seen in (30, 60, 90):
+        save(run, images_seen)
+    held = run.directory / "checkpoints/000000030"
+    with monkeypatch.context() as patched:
+        real = os.replace
+        patched.setattr(
+            os, "replace", lambda a, b: real(a, b) if a != held else (_ for _ in ()).throw(PermissionError())
+        )
+        prune(run.directory, newest=90, best=None, keep_last=1, keep_every=0)
+    assert [int(path.name) for path in run.checkpoints()] == [30, 90]
+    prune(run.directory, newest=90, best=None, keep_last=1, keep_every=0)
+    assert [path.name for path in (run.directory / "checkpoints").iterdir()] == ["000000090"]
+
+
+def test_what_cannot_be_removed_of_a_checkpoint_is_none_any_more(run, monkeypatch):
+    for images_seen in (30, 60):
+        save(run, images_seen)
+    monkeypatch.setattr("shutil.rmtree", lambda path, **_: None)  # as where a file in it is still mapped
+    prune(run.directory, newest=60, best=None, keep_last=1, keep_every=0)
+    assert [int(path.name) for path in run.checkpoints()] == [60]
+    monkeypatch.undo()
+    remove_unfinished(run.directory)
+    assert [path.name for path in (run.directory / "checkpoints").iterdir()] == ["000000060"]

@@ -8,9 +8,13 @@ import pytest
 from conftest import train_all, wait_until
 
 from gansmith.config import Config, resolve
+from gansmith.data.images import ImageSpec
+from gansmith.recipes import RECIPES
 from gansmith.runs import create_run
 from gansmith.training.diagnosis import FAILURES, Failure, at_the_end, diagnose, to_failure
 from gansmith.training.inputs import load_training_data
+from gansmith.training.state import start_networks
+from gansmith.training.techniques import build_techniques
 
 CONFIG = resolve("default", arguments={"images": 10_000, "batch_size": 10, "conditioning": "labels"})
 HEALTHY = {
@@ -153,3 +157,24 @@ def test_a_failure_says_how_it_stands_at_the_end():
     diverged = {"failure": "diverged", "images_seen": 640, "message": "diverged: now"}
     assert at_the_end([*noted[:1], diverged], []) == {"a": "a: then", "diverged": "diverged: now"}
     assert at_the_end(noted[:1], [Failure("diverged", 640, "diverged: now")])["a"] == "a: then"
+
+
+def test_no_remedy_is_a_flag_that_the_run_would_refuse():
+    flags = {
+        "--r1-gamma 10 --r2-gamma 10": {"r1_gamma": 10.0, "r2_gamma": 10.0},
+        "a higher r1_gamma and r2_gamma": {"r1_gamma": 1.0, "r2_gamma": 1.0},
+        "a higher r1_gamma": {"r1_gamma": 1.0},
+        "--minibatch-stddev 4": {"minibatch_stddev": 4},
+        "a relativistic objective": {"objective": "relativistic"},
+        "the non-saturating or least-squares objective": {"objective": "non-saturating"},
+    }
+    for recipe in RECIPES:
+        config = resolve(recipe, arguments={"g_width": 8, "d_width": 8, "batch_size": 8})
+        config = config.replace(conditioning="labels") if config.conditioning == "auto" else config
+        for kind in FAILURES.values():
+            left = [remedy for remedy, is_left in kind.remedies.items() if is_left is None or is_left(config)]
+            assert left
+            for remedy in left:
+                if remedy in flags:
+                    changed = config.replace(**flags[remedy], d_loss_target=0.0)
+                    build_techniques(changed, start_networks(changed, ImageSpec(28, 1, 10)).D)

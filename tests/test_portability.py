@@ -154,6 +154,7 @@ def test_what_is_taken_away_is_missing(tmp_path):
         "hard links": "os.link(__import__('sys').executable, 'c')",
         "flock": "fcntl.flock(os.open('d', os.O_CREAT | os.O_RDWR), fcntl.LOCK_EX)",
         "flock on this file system": "fcntl.flock(os.open('d', os.O_CREAT | os.O_RDWR), fcntl.LOCK_EX)",
+        "permission to lock": "fcntl.flock(os.open('d', os.O_CREAT | os.O_RDWR), fcntl.LOCK_EX)",
         "fork": "multiprocessing.get_context('fork')",
         "directories that can be opened": "os.open('.', os.O_RDONLY)",
         "flags of open": "os.O_NOFOLLOW",

@@ -614,3 +614,14 @@ def test_the_picture_of_a_trial_elsewhere_is_not_one_that_lies_here(tmp_path):
     (tmp_path / "grid.png").write_bytes(b"another picture")
     pictures = {}
     assert results._best({"run": None, "trial": 0}, pictures) == [] and not pictures
+
+
+def test_only_a_run_whose_files_could_not_be_written_stops_a_sweep(tmp_path, tiny, run_training):
+    run = run_training(tiny("mlp-small", images=64), "run")
+    for facts, expected in (
+        ({"status": "failed", "reason": "ValueError (a bug)", "errno": None}, False),
+        ({"status": "failed", "reason": "no space", "errno": 28}, True),
+        ({"status": "finished", "errno": None}, False),
+    ):
+        run.record(**facts)
+        assert search._has_no_room(run.directory) is expected

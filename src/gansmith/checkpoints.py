@@ -8,6 +8,7 @@ A checkpoint holds no path and no time, so equal runs have equal files. All func
 
 import contextlib
 import errno
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -128,16 +129,24 @@ def best_checkpoint(directory: Path) -> Path | None:
     return path if path in named_checkpoints(directory) and is_whole(path) else None
 
 
-def prune(directory: Path, *, newest: int, keep_last: int, keep_every: int) -> None:
+def remove(path: Path) -> None:
+    """Remove a checkpoint, all of it or nothing; one that another program holds open is left for the next time."""
+    gone = path.with_name(f"{PARTIAL}gone-{path.name}")
+    with contextlib.suppress(OSError):
+        os.replace(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def prune(directory: Path, *, newest: int, best: int | None, keep_last: int, keep_every: int) -> None:
     """Remove all checkpoints but the newest `keep_last`, the best, and the first past each multiple of `keep_every`.
 
     Damaged ones later than `newest` are not counted.
     """
-    best, passed = best_checkpoint(directory), 0
+    passed = 0
     for path in [path for path in named_checkpoints(directory) if int(path.name) <= newest][:-keep_last]:
         multiple = int(path.name) // keep_every if keep_every else 0
-        if path != best and multiple <= passed:
-            shutil.rmtree(path)
+        if int(path.name) != best and multiple <= passed:
+            remove(path)
         passed = max(passed, multiple)
 
 
@@ -173,4 +182,5 @@ def remove_unfinished(directory: Path) -> None:
     """Remove unfinished writes in the run directory."""
     for path in (*directory.glob(f"{PARTIAL}*"), *directory.glob(f"*/{PARTIAL}*")):
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path, ignore_errors=True) if is_folder else path.unlink()

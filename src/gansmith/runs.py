@@ -240,8 +240,8 @@ def _is_held(directory: Path) -> bool | None:
         lock.release()
     except TimeoutError:
         return True
-    except OSError as error:
-        return False if _is_of_place(error) else None
+    except OSError:  # it may not be opened here, or there are no locks
+        return None
     return False
 
 

@@ -94,7 +94,7 @@ def write_bundle(
         _write_evaluation(folder, model, labels, images, classifier if has_classifier else None, seed=seed)
         _write_training(folder, config, data)
         _write_pictures(folder, runs)
-        (folder / "README.txt").write_text(_readme(config, model, missing, seed), encoding="utf-8")
+        (folder / "README.txt").write_text(_readme(run, config, model, missing, seed), encoding="utf-8")
         _write_manifest(folder, run, difference)
         _zip(folder, out)
     return [*notes, *_on_first_weights(run), *_notes(config, missing)]
@@ -205,8 +205,9 @@ def _write_training(folder: Path, config: Config, data: TrainingData) -> None:
         (folder / path).write_bytes(source)
     (folder / "train.py").write_bytes(script)
     # A path says nothing to another machine, and much of this one.
-    origins = {name: Path(source).name for name, source in config.origins.items()}
-    write_config(folder, config.replace(data_dir="", start_from=Path(config.start_from).name, origins=origins))
+    origins = {name: Path(source).name for name, source in config.origins.items() if name != "device"}
+    written = config.replace(data_dir="", device="auto", start_from=Path(config.start_from).name, origins=origins)
+    write_config(folder, written)
     _write_small_set(folder / "data.npz", data)
 
 
@@ -247,11 +248,12 @@ def _notes(config: Config, missing: Sequence[int] | None) -> list[str]:
     return absent + own
 
 
-def _readme(config: Config, model: Model, missing: Sequence[int] | None, seed: int) -> str:
+def _readme(run: RunDirectory, config: Config, model: Model, missing: Sequence[int] | None, seed: int) -> str:
     """Return README.txt: how to run the scripts, what to read, what each file is."""
+    of_labels = "; labels were used for these" if run.facts().get("start_from", {}).get("used_labels") else ""
     how = {
         "none": "without labels",
-        "clusters": "without labels (similar images were grouped by k-means on their pixels)",
+        "clusters": "without labels (similar images were grouped by k-means on their pixels and edges)",
         "labels": "with labels",
     }[config.conditioning] + (" on images chosen by them" if config.classes else "")
     occurring = "Every class that the classifier knows occurs in the grid."
@@ -273,7 +275,7 @@ def _readme(config: Config, model: Model, missing: Sequence[int] | None, seed: i
     counts = "" if missing is None else " and counts its classes"
     listing = [(name, text) for name, text in files if name != "classifier.npz" or missing is not None]
     began = (
-        f"\nIt began with the weights of {Path(config.start_from).name}, which train.py leaves out.\n"
+        f"\nIt began with the weights of {Path(config.start_from).name}, which train.py leaves out{of_labels}.\n"
         if config.start_from
         else ""
     )

@@ -118,6 +118,9 @@ def _copy(inside: IO[bytes], place: Path) -> None:
                 if shutil.disk_usage(place.parent).free < FREE_BYTES:
                     raise WriteFailed(errno.ENOSPC, "too little space would be left on the disk")
                 file.write(chunk)
+        with _naming_the_disk():  # it is trusted under its name from now on
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextmanager

@@ -184,9 +184,9 @@ def _remove_stale(identity: Mapping[str, Any], key: str, *, is_alone: bool) -> N
         except (OSError, ValueError):
             is_same = False
         if described.stem != key and (is_same or age_s > UNUSED_S):
-            for file in (described, described.with_suffix(".npy"), described.with_suffix(".lock")):
-                with contextlib.suppress(OSError):  # open in another process, on Windows
-                    file.unlink()
+            with contextlib.suppress(OSError):  # open in another process, on Windows: its description stays, too
+                for suffix in (".npy", ".lock", ".json"):
+                    described.with_suffix(suffix).unlink(missing_ok=True)
     for partial in folder().glob(f"{PARTIAL}*"):
         with contextlib.suppress(OSError):
             if (is_alone and key in partial.name) or now - partial.stat().st_mtime > ABANDONED_S:

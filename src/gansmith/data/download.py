@@ -1,11 +1,14 @@
 """Downloading one file from the first mirror that serves it as published, checked by SHA-256."""
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +19,7 @@ from gansmith.errors import NotFoundError
 _TIMEOUT_S = 5.0
 _MAX_BYTES = 2**30  # the largest file, of EMNIST, has 562 million
 _CHUNK_BYTES = 2**16
+ABANDONED_S = 86_400.0  # since a download was last written to
 
 logger = logging.getLogger("gansmith")
 
@@ -39,6 +43,7 @@ def download(
     for url in urls:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(path.parent)
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
                 part = Path(folder) / path.name
                 _fetch(url, part)
@@ -53,6 +58,14 @@ def download(
         except OSError as error:
             raise NotFoundError(f"{path} cannot be written: {error.strerror or error}") from None
     raise NotFoundError("; ".join(f"{url}: {reason}" for url, reason in zip(urls, reasons, strict=True)))
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what downloads that were killed have left."""
+    for old in folder.glob(".part-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - old.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(old)
 
 
 def _fetch(url: str, path: Path) -> None:

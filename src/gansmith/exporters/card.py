@@ -114,7 +114,7 @@ def _scores(run: RunDirectory | None, file: Path) -> list[str]:
     rows = [row for row in run.metrics_on_own_data() if row["images_seen"] <= images_seen] if run else []
     if not rows:
         return ["Not evaluated."]
-    last = rows[-1]
+    last = max(reversed(rows), key=lambda row: row["images_seen"])  # the newest of the newest
     lines = ["| score | value | real images |", "|---|---|---|"]
     for key, value in last.items():
         if not isinstance(value, dict | list):
@@ -122,7 +122,9 @@ def _scores(run: RunDirectory | None, file: Path) -> list[str]:
     for key, found in (last.get("metrics") or {}).items():
         lines.append(f"| {key} | {_text(found['value'])} | {_text(found['real'])} |")
     failed = [name for name, gate in (last.get("gates") or {}).items() if gate["ok"] is False]
-    return lines + ([f"| failed gates | {', '.join(failed)} | |"] if failed else [])
+    lines += [f"| failed gates | {', '.join(failed)} | |"] if failed else []
+    is_older = last["images_seen"] < images_seen
+    return lines + (["", f"These are of the checkpoint after {last['images_seen']:,} images."] if is_older else [])
 
 
 def _text(value: Any) -> str:

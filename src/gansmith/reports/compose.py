@@ -50,10 +50,10 @@ def compose(runs: Sequence[RunDirectory]) -> tuple[str, list[Block], dict[str, b
         *_comparison(runs, rows),
         *_structures(main, pictures),
         *_hyperparameters(main.config),
-        *_techniques(main.config),
+        *_techniques(main.config, is_compared=len(_experiments(runs, rows)) > 1),
         *_visualisation(main, pictures),
         *_scores(main),
-        *_failures(runs),
+        *_failures(runs, names),
         *_environment(main, rows),
     ]
     return f"{main.config.recipe} on {main.config.data}", blocks, pictures
@@ -96,10 +96,14 @@ def _question(run: RunDirectory) -> list[Block]:
             "How well does a small generative adversarial network, trained in the way described below, generate images "
             f"like those of {run.config.data}?"
         ),
-        _text("No FD ratio was recorded, so the question stays open." if score is None else _answer(score)),
+        _text(
+            "No FD ratio was recorded, so the question stays open."
+            if score is None
+            else f"{_answer(score)}{_since(run, score)}"
+        ),
         _text(
             f"It was trained on {_to_text(data.get('train'))} images; held out for validation and never trained "
-            f"on: {_to_text(data.get('validation'))}. {_conditioning(run.config)}"
+            f"on: {_to_text(data.get('validation'))}. {_conditioning(run)}"
         ),
         *(_text(f"Note: {notice}.") for notice in (*data.get("notices", ()), *_first_weights(facts))),
         _text(f"SHA-256 of the training images: {data.get('sha256', 'not recorded')}"),
@@ -132,8 +136,9 @@ def _answer(score: dict[str, Any]) -> str:
     return answer
 
 
-def _conditioning(config: Config) -> str:
+def _conditioning(run: RunDirectory) -> str:
     """Return what G and D are conditioned on, and what labels were used for, in a sentence or two."""
+    config = run.config
     y = {"labels": "class labels", "clusters": "k-means clusters as pseudo-labels"}.get(config.conditioning)
     if y is None:
         sentence = "G and D are unconditional."
@@ -143,7 +148,14 @@ def _conditioning(config: Config) -> str:
         sentence = f"G and D are conditioned on {y}."
     if config.classes:
         return f"Its images were chosen by their labels ({config.classes}). {sentence}"
-    return sentence if config.conditioning == "labels" else f"No labels are used. {sentence}"
+    if config.conditioning == "labels":
+        return sentence
+    used = run.facts().get("start_from", {}).get("used_labels") if config.start_from else False
+    none = {
+        True: "No labels are used but by the weights that it began with.",
+        None: "No labels are used; whether the weights that it began with used any is not recorded.",
+    }.get(used, "No labels are used.")
+    return f"{none} {sentence}"
 
 
 def _ratio_of(score: dict[str, Any]) -> tuple[str, float]:
@@ -347,15 +359,15 @@ def _is_hyperparameter(config: Config, name: str) -> bool:
     return bool(getattr(config, name)) or not field["may_change"]
 
 
-def _techniques(config: Config) -> list[Block]:
+def _techniques(config: Config, *, is_compared: bool) -> list[Block]:
     used = [(name, value, _meaning(name)) for name, value in used_techniques(config).items()]
     if not used:
         return [_heading(1, "Special skills"), _text("No technique beyond the plain algorithm was used.")]
     return [
         _heading(1, "Special skills"),
         _text(
-            'Techniques beyond the plain algorithm, with what each is for. "What was tried", above, has the effect of '
-            "each one that some run of this report does without."
+            "Techniques beyond the plain algorithm, with what each is for."
+            + (' "What was tried", above, compares runs without some of them.' if is_compared else "")
         ),
         _table(("technique", "value", "what it does"), used),
     ]
@@ -442,6 +454,17 @@ def _strip(paths: Sequence[Path]) -> bytes:
     return to_png(enlarge(strip, at_least_px=2 * side))
 
 
+def _since(run: RunDirectory, verdict: dict[str, Any]) -> str:
+    """Return a sentence where a run was trained on, and scored, after its verdict."""
+    score = _last_score(run)
+    if score is None or score["images_seen"] <= verdict["images_seen"]:
+        return ""
+    return (
+        f" Since then the run has gone on: validation FD ratio {score['validation_fd_ratio']:.2f} after "
+        f"{score['images_seen']:,} images; evaluate it again."
+    )
+
+
 def _scores(run: RunDirectory) -> list[Block]:
     score = _last_verdict(run) or _last_score(run)
     heading = _heading(1, "Evaluation")
@@ -456,20 +479,20 @@ def _scores(run: RunDirectory) -> list[Block]:
     gates = [(name, result, why) for result, name, why in Verdict(score).gate_rows()]
     return [
         heading,
-        _text(f"{Verdict(score).headline()}."),
+        _text(f"After {score['images_seen']:,} images: {Verdict(score).headline()}.{_since(run, score)}"),
         *(_text(f"Note: {notice}.") for notice in score.get("notices", ())),
         _table(("metric", "samples", "real images"), rows),
         _table(("gate", "result", "measured"), gates),
     ]
 
 
-def _failures(runs: Sequence[RunDirectory]) -> list[Block]:
+def _failures(runs: Sequence[RunDirectory], names: Sequence[str]) -> list[Block]:
     items: list[str] = []
-    for run in runs:
+    for run, name in zip(runs, names, strict=True):
         rows = run.log
         rollbacks = [row["message"] for row in rows if row.get("kind") == "rollback"]
         messages = [*summarise(rows, run.validation_scores(), run.config).values(), *rollbacks]
-        items += [f"{run.directory.resolve().name}: {message}" for message in messages]
+        items += [f"{name}: {message}" for message in messages]
     found = {"kind": "list", "items": items} if items else _text("None was found.")
     return [_heading(1, "Training failures"), found]
 
@@ -482,6 +505,9 @@ def _environment(run: RunDirectory, rows: Sequence[dict[str, Any]]) -> list[Bloc
         "python": facts.get("python"),
         "processor": machine.get("processor"),
         "threads": machine.get("threads"),
+        "accelerator": machine.get("device"),
+        "processes": machine.get("processes"),
+        "precision": run.config.precision,
         "started": next((start["at"] for start in facts.get("starts", [])), None),
     }
     return [

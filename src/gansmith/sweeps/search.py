@@ -21,7 +21,6 @@ from gansmith.benchmarks.trials import (
     INTERRUPTED,
     REFUSED,
     TERMINATED,
-    has_failed,
     images_per_s,
     is_finished,
     refuse_unseen,
@@ -48,6 +47,7 @@ FORMAT = 1
 FACTS = "sweep.json"
 TRIALS = 20  # where none are asked for
 MOST_REFUSED = 3  # trials in a row at the start, after which none would do better
+MOST_ALIKE = 8  # trials in a row that are refused for the same reason
 LEAST_SCORES = 4  # of a trial that may be pruned
 
 Report = Callable[[str], None]
@@ -303,6 +303,7 @@ class Search:
     reported: dict[Task, int] = field(default_factory=dict)
     pruned: set[Task] = field(default_factory=set)
     refused: int = 0
+    in_a_row: list[str] = field(default_factory=list)  # reasons of the newest trials, all refused for one
 
     def next_task(self) -> Task | None:
         """Return the training of a trial that was begun before, or of a new one; None when there are enough."""
@@ -383,6 +384,7 @@ class Search:
 
     def _finish(self, trial: "Trial", directory: Path) -> None:
         """Record the figures of a run that reached its length."""
+        self.in_a_row = []
         run = open_run(directory)
         scores = run.validation_scores()
         ratio = scores[-1]["validation_fd_ratio"] if scores else None
@@ -412,8 +414,12 @@ class Search:
         self.study.tell(trial, values, state=optuna.trial.TrialState[state])
 
     def _refuse_all(self, ended: Ended) -> None:
-        """Raise GansmithError where the first trials were all refused."""
+        """Raise GansmithError where the first trials were all refused, or the newest all for one reason."""
         self.refused += ended.code == REFUSED
+        is_same = ended.code == REFUSED and self.in_a_row[:1] == [ended.reason]
+        self.in_a_row = [*self.in_a_row, ended.reason] if is_same else [ended.reason] * (ended.code == REFUSED)
+        if len(self.in_a_row) >= MOST_ALIKE:
+            raise GansmithError(f"{len(self.in_a_row)} trials in a row were refused, because: {ended.reason}")
         finished = [trial for trial in studies.trials_of(self.study) if trial.state.is_finished()]
         if self.refused >= min(MOST_REFUSED, self.trials) and self.refused == len(finished):
             raise GansmithError(
@@ -424,7 +430,7 @@ class Search:
 def _has_no_room(directory: Path) -> bool:
     """Return whether a run stopped because its files could not be written."""
     facts = open_run(directory).facts() if holds_run(directory) else {}
-    return facts.get("status") == "failed" and not has_failed(directory)
+    return facts.get("status") == "failed" and facts.get("errno") is not None
 
 
 def _values(params: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gansmith import __version__, processes
-from gansmith.checkpoints import mark_best, prune, save_checkpoint
+from gansmith.checkpoints import mark_best, prune, remove, save_checkpoint
 from gansmith.config import Config
 from gansmith.events import Event, FailureDetected, Logged, Sampled, Saved, Scored
 from gansmith.files import tensor_sha256, tensors_sha256, write_bytes
@@ -211,9 +210,11 @@ def save(state: State, *, for_safety: bool = False) -> Event:
     if processes.is_first():
         _write_checkpoint(state, tensors, for_safety=for_safety)
         if state.safety_save is not None:
-            shutil.rmtree(state.safety_save, ignore_errors=True)
+            remove(state.safety_save)
         if config.keep_last and not for_safety and state.new_failure is None:  # a rollback may need what is oldest
-            prune(run.directory, newest=state.images_seen, keep_last=config.keep_last, keep_every=config.keep_every)
+            best = None if state.best is None else int(state.best["images_seen"])
+            keep = {"keep_last": config.keep_last, "keep_every": config.keep_every}
+            prune(run.directory, newest=state.images_seen, best=best, **keep)
     state.safety_save = path if for_safety else None
     state.saved_images, state.saved_at = state.images_seen, time.monotonic()
     return Saved(state.images_seen, str(path))
@@ -246,7 +247,7 @@ def _counters(state: State, *, for_safety: bool) -> dict[str, Any]:
     """Return what a checkpoint's state.json says besides hashes."""
     return {
         "images_seen": state.images_seen,
-        "log_lines": len(state.run.log),
+        "log_lines": len(state.rows),
         "sums": state.means.read(),
         "counts": state.means.counts,
         "best": state.best,
@@ -326,6 +327,7 @@ def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:
     run.record(
         status="running",
         reason=None,
+        errno=None,
         pid=os.getpid(),
         command=starts[0]["command"],
         working_directory=os.getcwd(),

@@ -12,7 +12,7 @@ from gansmith.config import Config
 from gansmith.training.losses import OBJECTIVES, guessing_loss
 
 Row = Mapping[str, Any]
-Condition = tuple[str, Callable[[Any], bool]]  # a field, and whether a value of it leaves a remedy to be tried
+Condition = Callable[[Config], bool]  # whether a config leaves a remedy to be tried
 WINDOW = 0.05  # a failure must have lasted for this fraction of the run
 FEWEST = 3  # and for so many measurements
 FIRST_STEPS = 20  # nothing is diagnosed before these
@@ -60,7 +60,7 @@ def to_failure(name: str, images_seen: int, figure: str, config: Config) -> Fail
 
 
 def _is_left(config: Config, condition: Condition | None) -> bool:
-    return condition is None or condition[1](getattr(config, condition[0]))
+    return condition is None or condition(config)
 
 
 def summarise(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> dict[str, str]:
@@ -188,12 +188,33 @@ class Kind(NamedTuple):
         detect: takes log rows, scores and the config; returns the figure that shows the failure, as part of a sentence,
             or None.
         cause: the likely cause.
-        remedies: what to change, each with a field and whether a value of it leaves that to be tried; None for always.
+        remedies: what to change, each with whether a config leaves that to be tried; None for always.
     """
 
     detect: Callable[[Sequence[Row], Sequence[Row], Config], str | None]
     cause: str
     remedies: dict[str, Condition | None]
+
+
+def _at(name: str, is_left: Callable[[Any], bool], also: Condition = lambda config: True) -> Condition:
+    """Return whether the value of a field leaves a remedy to be tried, and `also` does."""
+    return lambda config: is_left(getattr(config, name)) and also(config)
+
+
+def _can_penalise(config: Config) -> bool:
+    """Return whether gradients of D can be penalised: not under batch normalisation, see `conflicts`."""
+    return config.network not in ("acgan", "dcgan", "dcgan-keras")
+
+
+def _is_free(config: Config) -> bool:
+    """Return whether another objective may be chosen: an autoencoder has its own."""
+    return config.network != "autoencoder"
+
+
+def _may_be_relativistic(config: Config) -> bool:
+    """Return whether D's targets are 1 and 0, which mean nothing to this objective."""
+    has_others = any(getattr(config, name) for name in ("label_smoothing", "fake_label_smoothing", "label_flipping"))
+    return "relativistic" not in config.objective and not has_others and _is_free(config)
 
 
 FAILURES: dict[str, Kind] = {
@@ -202,8 +223,8 @@ FAILURES: dict[str, Kind] = {
         "a step too long for these losses",
         {
             "lower g_lr and d_lr": None,
-            "a higher r1_gamma and r2_gamma": None,
-            "--precision float32": ("precision", lambda value: value != "float32"),
+            "a higher r1_gamma and r2_gamma": _can_penalise,
+            "--precision float32": _at("precision", lambda value: value != "float32"),
         },
     ),
     "diverged": Kind(
@@ -211,16 +232,16 @@ FAILURES: dict[str, Kind] = {
         "learning rates far too high, or a discriminator without its penalty",
         {
             "a tenth of g_lr and d_lr": None,
-            "r1_gamma and r2_gamma above zero": ("r1_gamma", lambda value: not value),
+            "r1_gamma and r2_gamma above zero": _at("r1_gamma", lambda value: not value, _can_penalise),
         },
     ),
     "mode-collapse": Kind(
         _mode_collapse,
         "mode collapse: the generator found an image the discriminator rates as real, or its steps are too long",
         {
-            "a larger latent_dim": ("latent_dim", lambda value: value < 8),
-            "--r1-gamma 10 --r2-gamma 10": ("r1_gamma", lambda value: value < 10),
-            "--minibatch-stddev 4": ("minibatch_stddev", lambda value: not value),
+            "a larger latent_dim": _at("latent_dim", lambda value: value < 8),
+            "--r1-gamma 10 --r2-gamma 10": _at("r1_gamma", lambda value: value < 10, _can_penalise),
+            "--minibatch-stddev 4": _at("minibatch_stddev", lambda value: not value, _is_free),
             "lower g_lr and d_lr": None,
         },
     ),
@@ -228,25 +249,25 @@ FAILURES: dict[str, Kind] = {
         _missing_classes,
         "a generator that ignores its class ids, or training images of few classes",
         {
-            "--conditioning labels or clusters": ("conditioning", lambda value: value == "none"),
+            "--conditioning labels or clusters": _at("conditioning", lambda value: value == "none"),
             "all classes in the data": None,
-            "a relativistic objective": ("objective", lambda value: "relativistic" not in value),
+            "a relativistic objective": _may_be_relativistic,
         },
     ),
     "discriminator-wins": Kind(
         _discriminator_wins,
         "a discriminator that learns faster than the generator can follow",
         {
-            "a higher r1_gamma and r2_gamma": None,
+            "a higher r1_gamma and r2_gamma": _can_penalise,
             "a lower d_lr": None,
-            "augmentation where there are few images": ("augment", lambda value: value == "none"),
+            "augmentation where there are few images": _at("augment", lambda value: value == "none"),
         },
     ),
     "generator-wins": Kind(
         _generator_wins,
         "a discriminator too weak, or limited by its penalty or its learning rate",
         {
-            "a lower r1_gamma and r2_gamma": ("r1_gamma", lambda value: value > 0),
+            "a lower r1_gamma and r2_gamma": _at("r1_gamma", lambda value: value > 0),
             "a higher d_lr": None,
             "a larger d_width": None,
         },
@@ -255,11 +276,11 @@ FAILURES: dict[str, Kind] = {
         _vanishing_gradient,
         "an objective whose gradient vanishes where the discriminator is sure",
         {
-            "the non-saturating or least-squares objective": (
-                "objective",
-                lambda value: value not in ("non-saturating", "least-squares"),
+            "the non-saturating or least-squares objective": _at(
+                "objective", lambda value: value not in ("non-saturating", "least-squares"), _is_free
             ),
-            "a higher r1_gamma": None,
+            "a higher r1_gamma": _can_penalise,
+            "a lower d_lr": None,
         },
     ),
     "memorisation": Kind(
@@ -267,7 +288,7 @@ FAILURES: dict[str, Kind] = {
         "too few training images for networks of this size",
         {
             "more images": None,
-            "augmentation": ("augment", lambda value: value == "none"),
+            "augmentation": _at("augment", lambda value: value == "none"),
             "a smaller network": None,
             "a shorter run": None,
         },
@@ -277,7 +298,7 @@ FAILURES: dict[str, Kind] = {
         "a run that has reached what these choices allow",
         {
             "stopping here": None,
-            "decaying learning rates (lr_decay_from)": ("lr_decay_from", lambda value: value == 1),
+            "decaying learning rates (lr_decay_from)": _at("lr_decay_from", lambda value: value == 1),
         },
     ),
 }

@@ -191,5 +191,5 @@ def _save_failed(run: RunDirectory, error: OSError) -> TrainingFailed:
         f"gansmith resume {quoted(run.directory)}"
     )
     with contextlib.suppress(OSError):
-        run.record(status="failed", reason=reason)
+        run.record(status="failed", reason=reason, errno=error.errno)
     return TrainingFailed(reason)

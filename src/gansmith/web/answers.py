@@ -28,9 +28,9 @@ class Document(BaseModel):
 
 
 class Evaluated(BaseModel):
-    """An evaluation of an older checkpoint."""
+    """An evaluation of an older checkpoint; without an FD ratio where there were too few images for one."""
 
-    fd_ratio: float
+    fd_ratio: float | None
     images_seen: int
     valid: bool | None
 
