@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tricks import TRICKS
+
 import gansmith
 from gansmith.advice import ADVICE, SOURCES
 from gansmith.checkpoints import FORMAT
@@ -26,20 +28,8 @@ from gansmith.training.penalties import dragan_penalty, gradient_penalty, square
 PENALTIES = (squared_gradient_norm, gradient_penalty, dragan_penalty)
 # What verdicts compute besides the rows of METRICS.
 OTHER_METRICS = (frechet_of_moments, frechet_null, squared_mmd, kid_against_splits, fid_of)
-# Fields of the techniques that docs/results.md does not call by their fields' names.
-MEASURED_AS = {
-    "spectral normalisation": ("spectral_norm",),
-    "minibatch standard deviation": ("minibatch_stddev",),
-    " loss": ("objective",),
-    "class-conditional": ("conditioning",),
-    "weights start from": ("weight_init",),
-    "latents on": ("latent_distribution",),
-    "D trained by": ("d_optimizer",),
-    "ReLU in G": ("g_activation",),
-    "learning rates": ("g_lr", "d_lr"),
-}
 DOCS = Path(__file__).parents[1] / "docs"
-PYTHON_PAGE, RESULTS_PAGE = DOCS / "python.md", DOCS / "results.md"
+PYTHON_PAGE, TRICKS_PAGE = DOCS / "python.md", DOCS / "explanation" / "tricks.md"
 
 
 def commands_page() -> str:
@@ -63,7 +53,7 @@ def settings_page() -> str:
         "A field marked *technique* is off by default. One marked *may change* may differ when a run goes on; all "
         "others are fixed once a run directory exists. The recipes named are those that set the field. *Measured* is "
         "the score of the plain pair `mlp-small` with the technique over that without it, below 1.00 being better "
-        "([results](../results.md#techniques-on-mlp-small)); other recipes may respond otherwise.",
+        "([what objectives and tricks do](../explanation/tricks.md)); other recipes may respond otherwise.",
     ]
     for group, names in groups.items():
         parts += [f"## {group}", "\n".join(_table(names))]
@@ -71,13 +61,12 @@ def settings_page() -> str:
 
 
 def measured_effects() -> dict[str, list[str]]:
-    """Return what docs/results.md measured of each field on a plain pair: the value, and the relative score."""
-    section = RESULTS_PAGE.read_text(encoding="utf-8").split("## Techniques on `mlp-small`", 1)[1]
+    """Return what was measured of each field on a plain pair: the change, and the relative score."""
+    page = TRICKS_PAGE.read_text(encoding="utf-8")
     effects: dict[str, list[str]] = {}
-    for technique, score in re.findall(r"^\| (.+?) \| (\d\.\d+) \|", section, re.MULTILINE):
-        named = [name for words, names in MEASURED_AS.items() if words in technique for name in names]
-        for name in [*re.findall(r"`(\w+)`", technique), *named]:
-            effects.setdefault(name, []).append(f"{technique.replace('`', '')}: {score}")
+    for change, score in re.findall(r"^\| (.+?) \| .+? \| (\d+\.\d+) \(", page, re.MULTILINE):
+        for name in TRICKS[change][0].keys() - {"g_width", "d_width"}:  # of other networks
+            effects.setdefault(name, []).append(f"{change}: {score}")
     return effects
 
 

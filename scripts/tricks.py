@@ -48,8 +48,8 @@ TRICKS: dict[str, tuple[dict[str, object], str]] = {
         "WGAN-GP: D's gradient between real and generated images is held at 1",
     ),
     "boundary equilibrium": (
-        {"objective": "boundary-equilibrium", "network": "autoencoder"},
-        "D is an autoencoder, and G's share of its loss is balanced (BEGAN)",
+        {"objective": "boundary-equilibrium", "network": "autoencoder", "g_width": 16, "d_width": 16},
+        "other networks: D is an autoencoder, and G's share of its loss is balanced (BEGAN)",
     ),
     "DRAGAN": ({"dragan": 10.0}, "D's gradient around real images is held at 1"),
     "R1": ({"r1_gamma": 0.1}, "D's gradient at real images is kept small"),

@@ -214,7 +214,7 @@ def test_no_other_name_hides_one_of_ours_and_each_leads_to_one():
     flags = {*FIELDS, "out", "minutes", "epochs", "progress", "count"}
     assert not (SYNONYMS.keys() | UNSUPPORTED.keys()) & (FIELDS.keys() | {"out", "minutes", "epochs", "progress"})
     for name, ours in SYNONYMS.items():
-        assert set(ours.replace(",", " ").split()) & (flags | {"truncation"}), name
+        assert set(ours.replace(",", " ").split()) & (flags | {"truncation", "config"}), name
     assert not SYNONYMS.keys() & UNSUPPORTED.keys()
 
 

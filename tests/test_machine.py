@@ -187,10 +187,10 @@ def test_auto_takes_the_device_that_is_faster_for_the_recipe_and_keeps_it(gpus, 
     assert sentence.startswith(f"device is {best}, the faster one") and f"cpu {rates['cpu']:,.0f} images/s" in sentence
     assert measured == [("cuda", "adam"), ("cpu", "soap")]  # what each would train with
     assert budget.choose_device(config, None, is_new=False) == (config, [])
-    again = planning._as_begun(resolve("default"), config, keep_length=False)
+    again = planning._as_begun(resolve("default"), config, has_length=True)
     assert again.device == best and len(measured) == 2
     assert (
-        planning._as_begun(resolve("default", arguments={"device": "auto"}), config, keep_length=False).device == "auto"
+        planning._as_begun(resolve("default", arguments={"device": "auto"}), config, has_length=True).device == "auto"
     )
     budget.choose_device(resolve("default"), None, is_new=False)
     assert measured[2:] == [("cuda", "soap"), ("cpu", "soap")]  # a run keeps its optimisers

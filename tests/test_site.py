@@ -11,6 +11,7 @@ import build_site
 import pytest
 import reference_pages
 import run_pages
+import tricks
 from cyclopts import CycloptsError
 from PIL import Image
 
@@ -124,15 +125,17 @@ def test_the_settings_page_has_every_field_with_its_default_and_its_recipes():
     assert "`none`, `diffaugment`" in rows["augment"] and "arXiv:2006.10738" in rows["augment"]
 
 
-def test_every_measured_technique_is_at_its_fields():
-    effects = reference_pages.measured_effects()
+def test_every_measured_change_is_at_its_fields():
+    effects, page = reference_pages.measured_effects(), reference_pages.TRICKS_PAGE.read_text(encoding="utf-8")
     assert effects.keys() <= FIELDS.keys()
-    section = reference_pages.RESULTS_PAGE.read_text(encoding="utf-8").split("## Techniques on `mlp-small`", 1)[1]
-    rows = {row.replace("`", "") for row in re.findall(r"^\| (.+?) \| \d\.\d+ \|", section, re.MULTILINE)} - {"none"}
-    assert len(rows) > 20
-    assert {text.rpartition(": ")[0] for texts in effects.values() for text in texts} == rows
-    assert effects["objective"] == ["least-squares loss: 0.62", "hinge loss: 0.96", "relativistic loss: 1.77"]
-    assert effects["spectral_norm"] == ["spectral normalisation of D: 0.71"]
+    rows = dict(re.findall(r"^\| (.+?) \| .+? \| (\S+) \(", page, re.MULTILINE))
+    assert rows.keys() == tricks.TRICKS.keys() and rows.pop(tricks.NOTHING) == "1.00"
+    assert {text for texts in effects.values() for text in texts} == {
+        f"{name}: {score}" for name, score in rows.items()
+    }
+    assert effects["spectral_norm"] == [f"spectral normalisation: {rows['spectral normalisation']}"]
+    objectives = ("least squares", "hinge", "minimax", "relativistic", "boundary equilibrium", "auxiliary classifier")
+    assert {f"{name}: {rows[name]}" for name in objectives} <= set(effects["objective"])
 
 
 def commands_within(parent, words=()):
@@ -195,7 +198,10 @@ def test_a_block_of_the_how_to_pages_is_run_unless_its_page_says_why():
         if kind not in ("console", "pycon")
         for line in block.splitlines()
     }
-    assert fences == {("measuring", "gansmith evaluate RUN --fid --count 50000")}
+    assert fences == {
+        ("measuring", "gansmith evaluate RUN --fid --count 50000"),
+        ("measuring", 'gs.evaluate(RUN, fid=True, count=50_000)["metrics"]["fid"]'),
+    }
 
 
 def test_a_picture_of_a_session_is_stored_where_its_page_shows_it(tmp_path, monkeypatch):

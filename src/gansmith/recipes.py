@@ -22,8 +22,8 @@ _COMPACT: dict[str, Any] = dict(
 # Gansmith's own recipe; docs/experiments.md says how it was found.
 _DEFAULT: dict[str, Any] = dict(
     _COMPACT, batch_size=64, g_width=64, ema=0.05, minibatch_stddev=4, r1_gamma=0.02, r2_gamma=0.02,
-    penalty_start_factor=100.0, penalty_every=8, d_loss_target=1.1, d_steps=2, g_lr=4.5e-3, calibrate_output=True,
-    augment="auto", g_optimizer="soap", d_optimizer="soap",
+    penalty_start_factor=100.0, penalty_every=8, d_loss_target=1.1, d_steps=2, g_lr=4.5e-3, lr_decay_from=0.25,
+    calibrate_output=True, augment="auto", g_optimizer="soap", d_optimizer="soap",
 )  # fmt: skip
 
 # Where SOAP does not pay: it was measured on many grey images, on processors.
@@ -33,7 +33,7 @@ ADAM: dict[str, dict[str, Any]] = dict.fromkeys(
 
 # What a recipe sets otherwise for many images in color, unless something else is asked for.
 IN_COLOR: dict[str, dict[str, Any]] = dict.fromkeys(
-    ("default", "default-unlabelled"), dict(d_steps=1, d_loss_target=0.8, g_class_loss=0.1)
+    ("default", "default-unlabelled"), dict(d_steps=1, d_loss_target=0.8, g_class_loss=0.1, lr_decay_from=0.5)
 )
 
 # And without labels, where images look the same in a mirror: twice as many for D to learn.

@@ -155,7 +155,8 @@ def fit_to_images(config: Config, train: Images) -> Config:
       (docs/experiments.md).
     - Fewer than 10,000 images, and those in color, are learnt with Adam, for SOAP gains nothing there: `ADAM`.
     - On 10,000 images in color or more, `IN_COLOR` replaces what the recipe sets: one D step, a lower target for D's
-      loss, and a stronger class loss for G. Measured on CIFAR-10, each lowers the FD ratio (docs/experiments.md).
+      loss, a stronger class loss for G, and a later decay. Measured on CIFAR-10, each lowers the FD ratio
+      (docs/experiments.md).
     - The same without labels: `WITHOUT_LABELS_IN_COLOR`, rotation losses, and `MIRRORED` where images look the same in
       a mirror, for D overfits them in half an hour (docs/experiments.md).
     - Groups of the minibatch standard deviation divide the batch.
