@@ -53,7 +53,7 @@ TRICKS: dict[str, tuple[dict[str, object], str]] = {
     ),
     "DRAGAN": ({"dragan": 10.0}, "D's gradient around real images is held at 1"),
     "R1": ({"r1_gamma": 0.1}, "D's gradient at real images is kept small"),
-    "R1 and R2": ({"r1_gamma": 0.1, "r2_gamma": 0.1}, "and at generated images"),
+    "R1 and R2": ({"r1_gamma": 0.1, "r2_gamma": 0.1}, "D's gradient at real and at generated images is kept small"),
     "spectral normalisation": (
         {"spectral_norm": True},
         "the largest singular value of each of D's weights is held at 1",
@@ -62,7 +62,7 @@ TRICKS: dict[str, tuple[dict[str, object], str]] = {
     "one-sided label smoothing 0.1": ({"label_smoothing": 0.1}, "D's target for real images is 0.9"),
     "two-sided label smoothing 0.1": (
         {"label_smoothing": 0.1, "fake_label_smoothing": 0.1},
-        "and 0.1 for generated ones",
+        "D's targets are 0.9 and 0.1",
     ),
     "random labels": (
         {"label_smoothing": 0.3, "fake_label_smoothing": 0.3, "random_labels": True},
@@ -77,7 +77,7 @@ TRICKS: dict[str, tuple[dict[str, object], str]] = {
         {"augment": "diffaugment"},
         "D sees real and generated images moved, cut and with other brightness",
     ),
-    "adaptive augmentation": ({"augment": "adaptive"}, "the same as often as D's outputs ask for (ADA)"),
+    "adaptive augmentation": ({"augment": "adaptive"}, "images are changed as often as D's outputs ask for (ADA)"),
     "feature matching 0.5": ({"feature_matching": 0.5}, "G also draws the mean of D's features to that of real images"),
     "minibatch standard deviation": ({"minibatch_stddev": 4}, "D sees how much four images differ"),
     "conditioned on labels": ({"conditioning": "labels"}, "G draws, and D rates, an image of a given class"),
@@ -91,8 +91,8 @@ TRICKS: dict[str, tuple[dict[str, object], str]] = {
     "a fifth of the learning rates": ({"g_lr": 2e-4, "d_lr": 2e-4}, "2e-4 instead of 1e-3"),
     "rates decay from half": ({"lr_decay_from": 0.5}, "learning rates fall in a line to 0 in the second half"),
     "SGD for D": ({"d_optimizer": "sgd"}, "D learns without Adam's scaling"),
-    "two D steps": ({"d_steps": 2}, "for each G step"),
-    "two G steps": ({"g_steps": 2}, "for each D step"),
+    "two D steps": ({"d_steps": 2}, "D takes two steps for each of G"),
+    "two G steps": ({"g_steps": 2}, "G takes two steps for each of D"),
     "latents on a sphere": ({"latent_distribution": "sphere"}, "latents of equal length"),
     "weights from N(0, 0.02)": ({"weight_init": "normal"}, "DCGAN's initial weights"),
     "leaky ReLU in G": ({"g_activation": "leaky-relu"}, "no unit of G is ever off"),

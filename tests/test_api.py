@@ -490,7 +490,11 @@ def test_a_run_that_was_planned_by_minutes_goes_on_for_less_than_half_of_its_pla
 def test_going_on_beyond_a_decay_says_what_learning_rates_do(tiny, run_training):
     for recipe, choices, said in (
         ("default", {}, "beyond that they begin again at 0.4 of those at first and fall in a line to 0 after 320"),
-        ("default", {"lr_decay": "step", "lr_decay_factor": 0.5}, "stay at 0.5 of those at first"),
+        (
+            "default",
+            {"lr_decay": "step", "lr_decay_from": 0.5, "lr_decay_factor": 0.5},
+            "stay at 0.5 of those at first",
+        ),
         ("mlp-small", {}, ""),
     ):
         run = run_training(tiny(recipe, images=256, batch_size=8, **choices), f"{recipe}-{len(choices)}")

@@ -1,6 +1,6 @@
 // All runs of the directory as cards.
 import { state, watch } from "./app.js";
-import { alarm, api, clear, count, duration, gatesFailed, h, MEANINGS, olderVerdict, parameters, ratio, remember, renew, replaceCards, toast, url, when } from "./lib.js";
+import { alarm, api, clear, count, duration, gatesFailed, h, keepFocus, MEANINGS, olderVerdict, parameters, ratio, remember, renew, replaceCards, toast, url, when } from "./lib.js";
 
 const STATES = ["running", "finished", "stopped", "failed", "killed", "unknown", "unreadable"];
 const SORTS = {
