@@ -56,6 +56,7 @@ from gansmith.sampling import (
     class_walk,
     device_of,
     draw_inputs,
+    flatten_maps,
     generate,
     label_numbers,
     latent_walk,
@@ -1261,11 +1262,9 @@ def _as_latents(latents: Any, *widths: int) -> Any:
         latents = latents.detach().cpu()
         latents = latents.float() if latents.is_floating_point() else latents  # NumPy has no bfloat16
     try:
-        found = np.asarray(latents)
+        found = flatten_maps(np.asarray(latents))
         if np.iscomplexobj(found):
             raise TypeError("they are complex")
-        if found.ndim > 2 and len(found) and found[0].size == max(found.shape[1:]):  # (N, width, 1, 1)
-            found = found.reshape(len(found), -1)
         z = torch.as_tensor(found.astype(np.float32))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(

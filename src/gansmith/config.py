@@ -569,6 +569,9 @@ def _example(field: "dataclasses.Field[Any]") -> str:
     return repr(field.default) if field.default != "" else _EXAMPLES.get(field.name, "'.'")
 
 
+BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
 def parse_value(name: str, raw: object) -> Any:
     """Return the value of field `name` from a flag, a variable or a file; counts may be written 200k or 2M."""
     field = FIELDS[name]
@@ -582,7 +585,7 @@ def parse_value(name: str, raw: object) -> Any:
     text = raw.strip()
     try:
         if field.type is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+            return BOOLEANS[text.lower()]
         if field.type is int:
             return parse_count(text)
         return float(text)

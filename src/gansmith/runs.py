@@ -194,7 +194,7 @@ def locked(directory: Path) -> Iterator[None]:
             f"{directory} is being trained by process {holder}; wait for it or stop it, or give another --out"
         ) from None
     except OSError as error:
-        if _is_of_place(error):
+        if error.errno in _UNWRITABLE and error.filename is not None:  # as of the file, not of locking it
             raise RunError(
                 f"{directory} cannot be written ({error.strerror}); make it writable, or copy the run to another place"
             ) from None
@@ -216,11 +216,6 @@ def _lock(directory: Path) -> Any:
     if filelock.FileLock is filelock.SoftFileLock:
         return None
     return filelock.FileLock(directory / ".lock", timeout=0, fallback_to_soft=False)
-
-
-def _is_of_place(error: OSError) -> bool:
-    """Return whether the file of a lock could not be opened for writing, rather than be locked."""
-    return error.errno in _UNWRITABLE and error.filename is not None  # locking names a descriptor, not a path
 
 
 def is_locked(directory: Path) -> bool:

@@ -183,6 +183,12 @@ def numpy_latents(config: Config, *, seed: int, count: int) -> Tensor:
     return shape_latents(torch.from_numpy(normal).float(), config.latent_distribution)
 
 
+def flatten_maps(latents: NDArray[Any]) -> NDArray[Any]:
+    """Return latents of the shape (count, width, 1, 1) as (count, width); others as they are."""
+    is_of_maps = latents.ndim > 2 and len(latents) and latents[0].size == max(latents.shape[1:])
+    return latents.reshape(len(latents), -1) if is_of_maps else latents
+
+
 def read_latents(path: Path, *widths: int) -> Tensor:
     """Return (N, one of `widths`) float32 latents from a .npy file; DataError for another shape or type, or damage."""
     if path.suffix.lower() == ".npz":
@@ -191,9 +197,7 @@ def read_latents(path: Path, *widths: int) -> Tensor:
         raise DataError(f"{path} cannot be read (permission denied); allow it, as with chmod u+r")
     with path.open("rb") as file:
         latents = read_array(file, str(path))
-    is_of_maps = latents.ndim > 2 and latents[:1].size == max(latents.shape[1:])  # (count, width, 1, 1)
-    if is_of_maps:
-        latents = latents.reshape(len(latents), -1)
+    latents = flatten_maps(latents)
     if latents.ndim != 2 or latents.shape[1] not in widths or not len(latents):
         wanted = " or ".join(f"(count, {width})" for width in widths)
         raise DataError(f"{path} has shape {latents.shape}; this generator needs {wanted}")

@@ -28,7 +28,7 @@ from gansmith.cli.sweeps import sweep
 from gansmith.cli.teaching import course, grade
 from gansmith.cli.training import resume, train
 from gansmith.cli.web import studio
-from gansmith.config import FIELDS, SYNONYMS, UNSUPPORTED, close_name
+from gansmith.config import BOOLEANS, FIELDS, SYNONYMS, UNSUPPORTED, close_name
 from gansmith.errors import ConfigError, GansmithError, ProcessLost, TrainingFailed, is_out_of_memory
 
 app = App(
@@ -287,18 +287,13 @@ def _at_home(word: str) -> str:
     return f"{name}{equals}{os.path.expanduser(value)}" if value.startswith(("~/", "~\\")) else word
 
 
-_SWITCHED = {
-    **dict.fromkeys(("true", "yes", "on", "1"), "true"), **dict.fromkeys(("false", "no", "off", "0"), "false")
-}  # fmt: skip
-
-
 def _with_values(words: list[str]) -> list[str]:
-    """Return the words with `--flag true`, `yes`, `on` or `1` as `--flag=true`, since a flag alone takes no value."""
+    """Return the words with `--flag true`, `yes` or `1` as `--flag=true`, since a flag alone takes no value."""
     switches = {f"--{name.replace('_', '-')}" for name, field in FIELDS.items() if field.type is bool}
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] in switches and word.lower() in _SWITCHED:
-            joined[-1] += f"={_SWITCHED[word.lower()]}"
+        if joined and joined[-1] in switches and word.lower() in BOOLEANS:
+            joined[-1] += f"={str(BOOLEANS[word.lower()]).lower()}"
         else:
             joined.append(word)
     return joined

@@ -207,10 +207,10 @@ def evaluate_samples(
     least = {"fd_ratio_least": {"value": min(ratios.values()), "real": None}} if ratios else {}
     figures, left_out = metrics | least | others, _left_out(networks, quick=quick)
     found = gates.apply_gates(figures, left_out)
-    pool = _drawn_from(networks, real, train, compared)
-    drawn, widen = min(size, len(pool) // 3), _to_widen(pool, size, networks, found) if widened else ()
-    draws = _draw_real(pool, drawn, networks, widen, quick=quick)
-    if draws:
+    widen = _to_widen(train, size, networks, found) if widened else ()
+    pool = _drawn_from(networks, real, train, compared) if widen else train
+    drawn = min(size, len(pool) // 3)
+    if draws := _draw_real(pool, drawn, networks, widen, quick=quick):
         found = gates.apply_gates(figures, left_out, draws)
         notices.append(
             f"gates allow what draws of {drawn:,} real images reach, and detect less than with {MANY:,} images"

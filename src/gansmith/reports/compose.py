@@ -44,13 +44,14 @@ def compose(runs: Sequence[RunDirectory]) -> tuple[str, list[Block], dict[str, b
     common = _common_count(runs)
     names = short_names([run.directory for run in runs])
     rows = [_summary(run, common) | {"name": name} for run, name in zip(runs, names, strict=True)]
+    lines = _experiments(runs, rows)
     blocks = [
         *_question(main),
         _heading(1, "Experiments"),
-        *_comparison(runs, rows),
+        *_comparison(rows, lines),
         *_structures(main, pictures),
         *_hyperparameters(main.config),
-        *_techniques(main.config, is_compared=len(_experiments(runs, rows)) > 1),
+        *_techniques(main.config, is_compared=len(lines) > 1),
         *_visualisation(main, pictures),
         *_scores(main),
         *_failures(runs, names),
@@ -204,10 +205,9 @@ def _seconds(log: Sequence[dict[str, Any]]) -> float:
     return sum(last_s for last_s, next_s in itertools.pairwise([*elapsed_s, 0.0]) if next_s < last_s)
 
 
-def _comparison(runs: Sequence[RunDirectory], rows: Sequence[dict[str, Any]]) -> list[Block]:
+def _comparison(rows: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]]) -> list[Block]:
     """Return a table of all runs, and before it, where there are several experiments, what each changed and did."""
     blocks = []
-    lines = _experiments(runs, rows)
     if len(lines) > 1:
         blocks += [
             _heading(2, "What was tried"),
