@@ -231,6 +231,8 @@ def test_events_come_once_each_also_after_a_reload_and_a_rewritten_log(tmp_path,
         with run.log_path.open("ab") as file:
             file.write(b'ss": 1.5}\n')
         last, more = next_news(stream)
+        while "log" not in more:  # that the file changed may be told before the line has ended
+            last, more = next_news(stream)
         assert [row["images_seen"] for row in more["log"]] == [316]
         opened.close()
         opened = Server(tmp_path)  # the id is good at another server too
