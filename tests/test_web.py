@@ -134,6 +134,15 @@ def next_news(stream: "http.client.HTTPResponse", kind: str = "news") -> tuple[s
             return found, json.loads(line[6:])
 
 
+def next_rows(stream: "http.client.HTTPResponse") -> tuple[str, dict]:
+    """Return the next news with rows of the log; a state that was read after the log may come before these."""
+    while True:
+        found, news = next_news(stream)
+        if "log" in news:
+            return found, news
+        assert news.keys() == {"state"}
+
+
 @pytest.fixture(scope="module")
 def server(root: Path):
     opened = Server(root)
@@ -222,7 +231,7 @@ def test_events_come_once_each_also_after_a_reload_and_a_rewritten_log(tmp_path,
         assert [row["images_seen"] for row in first["log"]] == [row["images_seen"] for row in run.log]
         assert first["grids"] == [seen for seen, _ in run.grids()] and first["state"]["status"] == "finished"
         run.append(run.log_path, {"images_seen": 300, "d_loss": 1.25, "images_per_s": 9.0})
-        last, more = next_news(stream)
+        last, more = next_rows(stream)
         assert [row["d_loss"] for row in more["log"]] == [1.25] and "grids" not in more
         stream.close()
         with run.log_path.open("ab") as file:  # half a line is not sent before its end
@@ -230,9 +239,7 @@ def test_events_come_once_each_also_after_a_reload_and_a_rewritten_log(tmp_path,
         stream = opened.listen("/api/v1/runs/run/events", last)
         with run.log_path.open("ab") as file:
             file.write(b'ss": 1.5}\n')
-        last, more = next_news(stream)
-        while "log" not in more:  # that the file changed may be told before the line has ended
-            last, more = next_news(stream)
+        last, more = next_rows(stream)
         assert [row["images_seen"] for row in more["log"]] == [316]
         opened.close()
         opened = Server(tmp_path)  # the id is good at another server too
