@@ -37,6 +37,22 @@ def write(folder, *names):
     return folder
 
 
+def test_pickles_in_a_folder_are_named(tmp_path):
+    for name in ("mnist.pkl.gz", "processed/training.pt"):
+        folder = tmp_path / name.split("/")[0].replace(".", "-")
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"\x80\x02.")
+        with pytest.raises(GansmithError, match=r"is a pickle.*numpy\.savez"):
+            load_data("mnist", data_dir=folder)
+
+
+def test_pictures_of_zeros_and_ones_are_said_to_be_dark(tmp_path):
+    for row in range(4):
+        Image.fromarray((PIXELS[row] > 127).astype(np.uint8)).save(tmp_path / f"{row}.png")
+    found = load_data(str(tmp_path))
+    assert any("reach only 1 of 255; where 1 stands for white, save them times 255" in words for words in found.notices)
+
+
 def numbered(folder, count=4):
     return [f"{folder}{k:03d}.png" for k in range(count)]
 

@@ -278,6 +278,49 @@ def test_class_folders_named_as_the_real_classes_have_their_numbers(tmp_path, su
     assert read_samples(tmp_path / "unnamed.npz", real).labels.tolist() == [2, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (("00", "01", "02"), None),
+        (("digit_0", "digit_1", "digit_2"), "such as 'digit_0', were taken for labels"),
+        (("0 - zero", "1 - one", "2 - two"), "were taken for labels"),
+        (("take_0", "take_0b", "take_2"), "has no class 'take_0'"),
+        (("a_0", "a_1", "a_7"), "has no class 'a_0'"),
+        (("0_1", "1_1", "2_2"), "has no class"),
+    ],
+)
+def test_numbers_in_the_names_of_folders_are_labels(folders, said, tmp_path, subset):
+    real = replace(subset.take(torch.tensor([0, 500, 1000])), class_names=())
+    found = read_samples(write_pictures(tmp_path / "x", real.pixels[:, 0].numpy(), [2, 0, 1], folders), real)
+    if said is None or "taken" in said:
+        assert sorted(found.labels.tolist()) == [0, 1, 2]
+    else:
+        assert found.labels is None
+    assert said is None or said in found.notices[-1]
+
+
+def test_names_that_differ_in_marks_alone_are_the_same_class(tmp_path, subset):
+    real = replace(subset.take(torch.tensor([0, 500, 1000])), class_names=("T-shirt/top", "Ankle boot", "Bag"))
+    folders = ("T-shirt_top", "ankle-boot", "BAG")
+    found = read_samples(write_pictures(tmp_path / "x", real.pixels[:, 0].numpy(), [1, 0, 2], folders), real)
+    assert sorted(found.labels.tolist()) == [0, 1, 2]
+
+
+def test_figures_on_the_opposite_ground_and_grids_are_said(tmp_path, subset):
+    real = subset.take(torch.arange(0, 5000, 50))
+    pixels = real.pixels[:, 0].numpy()
+    np.savez(tmp_path / "dark.npz", images=255 - pixels)
+    assert (
+        "they are dark on light, and the real images light on dark"
+        in read_samples(tmp_path / "dark.npz", real).notices[-1]
+    )
+    np.savez(tmp_path / "same.npz", images=pixels)
+    assert read_samples(tmp_path / "same.npz", real).notices == ()
+    for side, is_grid in ((8 * 30 + 2, True), (3 * 28, True), (64, False)):
+        np.savez(tmp_path / "large.npz", images=np.random.default_rng(0).integers(0, 256, (3, side, side), np.uint8))
+        assert ("a grid of samples" in read_samples(tmp_path / "large.npz", real).notices[-1]) is is_grid
+
+
 def test_arrays_of_every_kind_are_the_same_images(tmp_path, subset):
     real = subset.take(torch.arange(0, 5000, 250))
     pixels = real.pixels[:, 0].numpy()

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import tarfile
 import tempfile
 import zipfile
 from dataclasses import replace
@@ -224,6 +225,29 @@ def test_a_zip_is_searched_at_any_depth_and_by_name(tmp_path, digits):
     assert len(load_data("mnist", data_dir=both)) == 30 and len(load_data("fashion-mnist", data_dir=both)) == 20
     with pytest.raises(DataError, match="several data sets .*data/MNIST/raw.*unpack it and name one"):
         load_data(str(both))
+
+
+def test_a_named_set_is_found_in_an_archive_and_in_the_folder_of_keras(tmp_path, digits):
+    images, labels = digits
+    write_set(tmp_path / "MNIST" / "raw", images[:30], labels[:30])
+    (tmp_path / "held").mkdir()
+    with tarfile.open(tmp_path / "held" / "MNIST.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "MNIST", "MNIST")
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        for file in (tmp_path / "MNIST" / "raw").iterdir():
+            archive.writestr(file.name.removesuffix(".gz"), gzip.decompress(file.read_bytes()))
+    (tmp_path / "kaggle").mkdir()
+    (tmp_path / "archive.zip").rename(tmp_path / "kaggle" / "archive.zip")
+    for place in ("held", "held/MNIST.tar.gz", "kaggle"):
+        found = load_data("mnist", data_dir=tmp_path / place)
+        assert found.name == "mnist" and found.labels.tolist() == labels[:30].tolist()
+        np.testing.assert_array_equal(found.pixels[:, 0].numpy(), images[:30])
+        with pytest.raises(NotFoundError, match="holds no test images"):
+            load_data("mnist", data_dir=tmp_path / place, part="test")
+    keras = tmp_path / "datasets"
+    write_set(keras / "fashion-mnist", images[30:50], labels[30:50])
+    np.savez(keras / "mnist.npz", x_train=images[:30], y_train=labels[:30], x_test=images[:2], y_test=labels[:2])
+    assert len(load_data("fashion-mnist", data_dir=keras)) == 20 and len(load_data("mnist", data_dir=keras)) == 30
 
 
 def test_the_labels_of_qmnist_are_its_first_column(tmp_path, digits):

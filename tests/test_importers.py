@@ -17,6 +17,7 @@ import pytest
 import torch
 from foreign_generators import Conditional
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
 
 from gansmith.errors import ConfigError, DataError, GansmithError, NotFoundError
 from gansmith.importers import keras_files, keras_worker, onnx_worker, process
@@ -151,6 +152,31 @@ def test_every_file_format_of_a_model_gives_the_same_images(keras, tmp_path):
         assert (generator.latent_dim, generator.num_classes, generator.metadata) == (8, 10, {}), path
         images = generator.generate(LATENTS, np.arange(10))
         np.testing.assert_allclose(images, images_of(keras, model), atol=2e-6, err_msg=path.name)
+
+
+def test_groups_that_keras_2_writes_are_read_where_there_is_one(keras, tmp_path):
+    layers = keras.layers
+    model = keras.Sequential(
+        [layers.Input((8,)), layers.Reshape((2, 2, 2)), layers.Conv2DTranspose(1, 4, strides=2), layers.ReLU()]
+    )
+    model.save_weights(tmp_path / "x.weights.h5")
+    for groups in (1, 2):
+        config = json.loads(model.to_json())
+        config["config"]["layers"][2]["config"]["groups"] = groups
+        (tmp_path / "x.json").write_text(json.dumps(config))
+        if groups == 2:
+            with pytest.raises(DataError, match="has 2 groups, which Keras 3 does not compute"):
+                read_here(tmp_path / "x.weights.h5")
+        else:
+            images = read_here(tmp_path / "x.weights.h5").run(LATENTS, np.zeros(10, np.int64))
+            np.testing.assert_allclose(images, keras.ops.convert_to_numpy(model(LATENTS)), atol=1e-6)
+
+
+def test_hdf5_of_images_is_no_generator(keras, tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = np.zeros((4, 28, 28), np.uint8)
+    with pytest.raises(DataError, match=r"no model of Keras; where it holds images.*numpy\.savez"):
+        read_here(tmp_path / "x.h5")
 
 
 def test_a_sequential_with_an_activation_layer_inside_is_read(keras, tmp_path):
@@ -974,6 +1000,28 @@ def test_a_generator_that_torch_exports_gives_the_images_that_torch_computes(tmp
 class Bomb:
     def __reduce__(self):
         return os.system, ("touch exploded",)
+
+
+@pytest.mark.parametrize("name", ["x.pth.tar", "pytorch_model.bin", "G", "G.model", "x.PT"])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_weights_of_torch_under_any_name_get_the_way_to_onnx(name, is_zip, tmp_path, gansmith):
+    torch.save({"weight": torch.zeros(2)}, tmp_path / name, _use_new_zipfile_serialization=is_zip)
+    for command in ("sample", "evaluate"):
+        code, _, err = gansmith(command, tmp_path / name)
+        assert code == 2 and err.count("\n") == 1 and "fetch it again" not in err
+        assert "torch.onnx.export" in err or not is_zip
+    if not is_zip and name not in ("x.pth.tar", "x.PT"):
+        return  # a pickle without a name that says of what
+    assert "torch.onnx.export" in err
+
+
+def test_a_state_dict_and_a_checkpoint_of_tensorflow_get_the_way_too(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "x.safetensors")
+    assert_refused(tmp_path / "x.safetensors", "torch.onnx.export")
+    for name in ("model.ckpt.index", "model.ckpt.data-00000-of-00001"):
+        (tmp_path / name).write_bytes(b"weights")
+    assert_refused(tmp_path / "model.ckpt", "a checkpoint of TensorFlow")
+    assert_refused(tmp_path / "missing.pth", "there is no file", NotFoundError)
 
 
 @pytest.mark.parametrize("name", ["x.onnx", "x.h5", "x.hdf5", "x.json", "x.keras"])

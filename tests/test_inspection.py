@@ -28,7 +28,8 @@ def test_pictures_are_described(folder):
     assert facts["sizes"] == {"20x20": 26, "20x21": 14} and facts["looked_at"] == 40
     assert (facts["grey"], facts["transparent"]) == (1, 0) and facts["name"] == "set"
     assert facts["prepared"] == "prepared as 20x20 rgb, cropped to squares"
-    assert len(facts["notices"]) == 1 and "20x20 (26), 20x21 (14)" in facts["notices"][0]
+    sizes, dark = facts["notices"]
+    assert "20x20 (26), 20x21 (14)" in sizes and "reach only 12 of 255" in dark
     assert tuple(preview.shape) == (40, 3, 20, 20)
     assert inspect(folder, Preparation(16))[1].shape[-1] == 16
 

@@ -52,7 +52,7 @@ def test_a_flat_folder_is_read_by_name_without_what_systems_leave_behind(tmp_pat
     images = load_pictures(source, Preparation(), name="mine")
     assert values(images) == [0, 1, 2] and images.labels is None and images.name == "mine"
     assert tuple(images.pixels.shape) == (3, 1, 8, 8) and images.source == str(folder)
-    assert images.notices == ("prepared as 8x8 grey, cropped to squares",)
+    assert images.notices[-1] == "prepared as 8x8 grey, cropped to squares"
 
 
 def test_named_class_folders_are_numbered_by_name(tmp_path):

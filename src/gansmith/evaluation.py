@@ -4,6 +4,7 @@
 that differ in their seed alone.
 """
 
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from gansmith.data.folders import split_of
 from gansmith.data.idx import IdxSource, load_idx
 from gansmith.data.image_files import truncation_notice
 from gansmith.data.images import Images, split
+from gansmith.data.matching import opposite_ground
 from gansmith.data.pictures import PictureSource, holds_rows, look_around
 from gansmith.data.prepare import Preparation
 from gansmith.data.sources import arrays_as_images, as_prepared, load_source, open_source, read_arrays
@@ -257,6 +259,9 @@ def in_form_of(real: Images, samples: Images, *, resize: str = "") -> Images:
         resize: as of `read_samples`.
     """
     samples = _with_channels_of(real, _with_labels_of(real, samples))
+    opposite = opposite_ground(real.pixels, samples.pixels)
+    if opposite:
+        samples = replace(samples, notices=(*samples.notices, f"{opposite}; save 255 less each pixel to turn them"))
     size, own = real.spec.size, samples.spec.size
     border = abs(own - size) // 2
     if own == size:
@@ -274,6 +279,8 @@ def in_form_of(real: Images, samples: Images, *, resize: str = "") -> Images:
         color = "rgb" if samples.spec.channels == 3 else "auto"  # also of grey in three channels
         pixels = as_prepared(samples, Preparation(size, resize or "crop", color)).pixels
         done = f"they were resized from {own} to {size} pixels, which changes how sharp they are"
+        if any(own in (count * size, count * (size + 2) + 2) for count in range(3, 17)):  # as torchvision draws them
+            done += "; if each is a grid of samples, save them one by one"
     return replace(samples, pixels=pixels, notices=(*samples.notices, done))
 
 
@@ -313,7 +320,11 @@ def _with_labels_of(real: Images, samples: Images) -> Images:
     used = samples.labels.unique().tolist()
     found = {label: _class_of(samples.class_names[label], numbers) for label in used}
     strange = [samples.class_names[label] for label, number in found.items() if number is None]
-    if strange:
+    if strange and (by_number := _numbers_in([samples.class_names[label] for label in used], real.num_classes)):
+        found = dict(zip(used, by_number, strict=True))
+        notice = f"the numbers in the names of their classes, such as {strange[0]!r}, were taken for labels"
+        samples = replace(samples, notices=(*samples.notices, notice))
+    elif strange:
         notice = f"their labels were left out: {real.name} has no class {', '.join(map(repr, strange[:5]))}"
         return replace(samples, labels=None, class_names=(), notices=(*samples.notices, notice))
     table = torch.zeros(max(used) + 1, dtype=torch.int64)
@@ -328,10 +339,23 @@ def _class_numbers(real: Images) -> dict[str, int]:
     return numbers | {name: number for number, name in enumerate(real.class_names)}
 
 
+def _numbers_in(names: Sequence[str], num_classes: int) -> list[int]:
+    """Return the one number in each of these names; none unless each has one, no two the same, and all are labels."""
+    found = [re.findall(r"\d{1,6}", name) for name in names]
+    numbers = [int(each[0]) for each in found if len(each) == 1]
+    return numbers if len(set(numbers)) == len(names) and max(numbers) < num_classes else []
+
+
 def _class_of(name: str, numbers: Mapping[str, int]) -> int | None:
-    """Return the label of a class by its name, whose case matters only where two names differ in nothing else."""
-    alike = {number for other, number in numbers.items() if other.casefold() == name.casefold()}
+    """Return the label of a class by its name: as it is, as a number, else by its letters and digits if one fits."""
+    if name not in numbers and re.fullmatch(r"[0-9]{1,9}", name):
+        name = str(int(name))
+    alike = {number for other, number in numbers.items() if _letters(other) == _letters(name)}
     return numbers.get(name, alike.pop() if len(alike) == 1 else None)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def _with_label_of_folder(real: Images, samples: Images, source: PictureSource) -> Images:

@@ -292,6 +292,7 @@ def read_metadata(path: Path) -> dict[str, str]:
             raise KeyError("gansmith")
     except (safetensors.SafetensorError, KeyError, ValueError, RecursionError):
         raise DataError(
-            f"{path} is not a Gansmith generator; give a generator.safetensors that `train` wrote"
+            f"{path} is not a Gansmith generator; give a generator.safetensors that `train` wrote, or export another "
+            "program's generator as ONNX (torch.onnx.export), since weights do not say of which network they are"
         ) from None
     return found

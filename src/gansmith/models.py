@@ -27,6 +27,7 @@ KERAS_SUFFIXES = (".json", ".h5", ".hdf5", ".keras")
 GRAPH_SUFFIXES = (".onnx", ".pt2")
 GENERATOR_SUFFIXES = (".safetensors", *GRAPH_SUFFIXES, *KERAS_SUFFIXES)
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".pkl", ".pickle")  # never read
+PACKED_BY_TORCH = (".pth.tar", ".pt.tar", ".ckpt.tar")  # names by custom; no archives
 TENSORFLOW_FORMS = {".tflite": "a model of TensorFlow Lite", ".pb": "a graph of TensorFlow"}  # never read either
 
 
@@ -155,10 +156,15 @@ def find_generator(path: Path) -> Path:
         if latest is None:
             raise NotFoundError(f"{path} has no checkpoint yet; let it train until its first save")
         return latest / "generator.safetensors"
-    if path.suffix.lower() in TORCH_SUFFIXES or _is_of_torch(path):
+    if path.suffix == ".index" or path.with_name(f"{path.name}.index").is_file():
+        raise DataError(
+            f"{path} is a checkpoint of TensorFlow, weights without their network; save the generator as .keras "
+            "(model.save), or convert it to ONNX (tf2onnx)"
+        )
+    if path.exists() and _is_of_torch(path):
         raise DataError(
             f"{path} is a pickle of torch's, which can run any code when it is read and is therefore never read; "
-            "export the generator as ONNX (torch.onnx.export) and give that file"
+            "export the generator as ONNX (torch.onnx.export) and give that file, or save images with numpy.savez"
         )
     if not path.is_file():
         raise NotFoundError(f"there is no file or run {str(path)!r}; give a run directory or a generator.safetensors")
@@ -166,7 +172,9 @@ def find_generator(path: Path) -> Path:
 
 
 def _is_of_torch(path: Path) -> bool:
-    """Return whether a file without an ending of ours is what torch.save writes: an archive with a pickle in it."""
+    """Return whether a file is what torch.save writes by its name, or without an ending of ours an archive of it."""
+    if path.suffix.lower() in TORCH_SUFFIXES or path.name.lower().endswith(PACKED_BY_TORCH):
+        return True
     if path.suffix.lower() in GENERATOR_SUFFIXES or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -186,7 +194,7 @@ def is_generator(target: Path) -> bool:
         )
     if target.is_dir():
         return holds_run(target) or _is_saved_model(target) or (target / "generator.safetensors").is_file()
-    return target.suffix.lower() in (*GENERATOR_SUFFIXES, *TORCH_SUFFIXES, *TENSORFLOW_FORMS)
+    return target.suffix.lower() in (*GENERATOR_SUFFIXES, *TENSORFLOW_FORMS) or _is_of_torch(target)
 
 
 def _read(metadata: Mapping[str, str]) -> tuple[Config, ImageSpec, Conditioning]:

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from gansmith.data import load_data
-from gansmith.data.synthetic import SIZE, SPREAD, draw_points, grid_centres, ring_centres
+from gansmith.data.synthetic import CENTRES, SIZE, SPREAD, draw_points
 
-CENTRES = {"gaussian-ring": ring_centres, "gaussian-grid": grid_centres}
 LIKENESS = 0.9  # least cosine of a picture to the dot drawn at its centre; real pictures have 0.99 and more
 
 

@@ -122,7 +122,8 @@ def gaussians(
     json
         One JSON object instead of a table; progress goes to the other stream.
     """
-    from gansmith.benchmarks.gaussians import CENTRES, measure
+    from gansmith.benchmarks.gaussians import measure
+    from gansmith.data.synthetic import CENTRES
     from gansmith.sampling import sample
 
     if not 1 <= samples <= 10_000:  # as many real ones are drawn for comparison

@@ -56,8 +56,8 @@ DATASETS: dict[str, Callable[[Path | None, str], Images]] = {
     "svhn":             partial(color_sets.load, "svhn"),
     "idx":              partial(idx.load, "idx"),
     "stacked-mnist":    stacked.stacked_mnist,
-    "gaussian-ring":    synthetic.ring,
-    "gaussian-grid":    synthetic.grid,
+    "gaussian-ring":    partial(synthetic.mixture, "gaussian-ring"),
+    "gaussian-grid":    partial(synthetic.mixture, "gaussian-grid"),
 }  # fmt: skip
 BUILT_IN_DATASETS = frozenset(DATASETS)  # a program may add its own rows
 
@@ -121,8 +121,10 @@ def _load_named(name: str, folder: Path | None, part: str, how: Preparation, wat
         if folder is None and not shared:
             raise
         source = open_source(folder or shared[0], name=name)
-        if isinstance(source, IdxSource):
-            raise
+        if isinstance(source, IdxSource):  # inside an archive, where the row did not look
+            if getattr(row, "func", None) is not idx.load or part not in source.parts:
+                raise
+            return as_prepared(idx.load_idx(source, part, name=name), how, is_own=False)
     own = name if folder is None else _own_name(folder)
     images = load_source(source, how, part=part, name=own, watch=watch)
     if folder is None:

@@ -29,7 +29,7 @@ def kind_of(path: Path) -> str:
     """Return what a file is by its name, or by its first bytes where those say more; empty for none of ours."""
     name = path.name.lower()
     kind = next((kind for kind, endings in _ENDINGS.items() if name.endswith(endings)), "")
-    if kind not in ("", "npz", "npy"):
+    if kind not in ("", "npz", "npy", "cifar"):  # the first byte of CIFAR is a label
         return kind
     try:
         with path.open("rb") as file:
@@ -88,7 +88,7 @@ def read_file(path: Path, *, like: Arrays | None = None, is_test: bool = False) 
 
 def _refuse_pickle(path: Path, kind: str) -> None:
     """Raise DataError for a pickle, packed or not, known by its first bytes, as a file of torch, or by its name."""
-    if kind not in ("", "npz", "npy"):
+    if kind not in ("", "npz", "npy", "cifar"):  # the first byte of CIFAR is a label
         return
     with path.open("rb") as file:
         head = file.read(2)
@@ -97,7 +97,7 @@ def _refuse_pickle(path: Path, kind: str) -> None:
             with gzip.GzipFile(fileobj=file) as unpacked:
                 head = unpacked.read(2)
     is_pickle = head[:1] == b"\x80" and head[1:] in (b"\2", b"\3", b"\4", b"\5")
-    if not is_pickle and not kind and head == b"PK" and zipfile.is_zipfile(path):
+    if not is_pickle and kind in ("", "cifar") and head == b"PK" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             is_pickle = any(re.search(r"(^|/)data\.pkl$", name) for name in archive.namelist())
     if is_pickle or (not kind and _PICKLES.search(path.name)):

@@ -20,12 +20,12 @@ from gansmith.data.layouts import (
     span_of,
     without_axis_of_one,
 )
-from gansmith.data.prepare import SIZE_STEP, Preparation, laid_over, look_at, settle
+from gansmith.data.prepare import SIZE_STEP, Look, Preparation, laid_over, look_at, settle
 from gansmith.errors import DataError
 from gansmith.flat_images import order_in_words
 
 MAX_BYTES = 2**31  # of one file or array, unpacked
-LOOKS = 256  # images by which the background of transparent ones is chosen
+LOOKS = 256  # images by which color and background are chosen
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,26 @@ def opaque(arrays: Arrays, background: str) -> Arrays:
     background = background_of(arrays) if background == "auto" else background
     ground = 255 if background == "white" else 0
     found = np.empty((*arrays.pixels.shape[:3], 3), np.uint8)
-    for row, image in enumerate(np.ascontiguousarray(arrays.pixels)):
-        found[row] = laid_over(Image.fromarray(image), ground)
+    for row, image in enumerate(arrays.pixels):
+        found[row] = laid_over(as_picture(image), ground)
     words = f"transparent images are laid over {background}"
     return replace(arrays, pixels=found, notices=(*arrays.notices, words))
 
 
 def background_of(arrays: Arrays) -> str:
     """Return the background that images, transparent or in color, are laid over where none is asked for."""
-    some = np.ascontiguousarray(arrays.pixels[:: max(1, len(arrays.pixels) // LOOKS)][:LOOKS])
-    return settle(Preparation(SIZE_STEP), [look_at(Image.fromarray(image)) for image in some])[0].background
+    return settle(Preparation(SIZE_STEP), looks_at(arrays))[0].background
+
+
+def looks_at(arrays: Arrays) -> list[Look]:
+    """Return a look at some of these images."""
+    some = arrays.pixels[:: max(1, len(arrays.pixels) // LOOKS)][:LOOKS]
+    return [look_at(as_picture(image)) for image in some]
+
+
+def as_picture(image: NDArray[np.uint8]) -> Image.Image:
+    """Return an image (H, W, C) as Pillow's."""
+    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else np.ascontiguousarray(image))
 
 
 def joined(each: Sequence[Arrays], source: str) -> Arrays:

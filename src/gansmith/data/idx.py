@@ -78,14 +78,10 @@ def read_idx(path: File) -> tuple[np.ndarray, str]:
     try:
         with path.open("rb") as raw:
             head = raw.read(2)
-        with path.open("rb") as raw, _unpacked(raw, head) as file:
-            return _read_values(file, path)
+        with path.open("rb") as raw, gzip.GzipFile(fileobj=raw) if head == _GZIP else raw as file:
+            return _read_values(file, path)  # type: ignore[arg-type]
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
         raise DataError(f"{path} is damaged ({error}); fetch it again") from None
-
-
-def _unpacked(raw: IO[bytes], head: bytes) -> IO[bytes]:
-    return gzip.GzipFile(fileobj=raw) if head == _GZIP else raw  # type: ignore[return-value]
 
 
 def _read_values(file: IO[bytes], path: File) -> tuple[np.ndarray, str]:
@@ -166,6 +162,8 @@ def _idx_places(path: Path, name: str = "") -> Iterator[tuple[list[File], str]]:
         found = {inner: _files_of(folder) for inner, folder in sorted(raw.items()) if folder.is_dir()}
         for inner, files in _of_set(path, found, name).items():
             yield files, f"IDX files in {inner}, as torchvision keeps them"
+        if name in OFFICIAL and (path / name).is_dir():  # as Keras keeps them
+            yield from _idx_places(path / name, name)
         for archive in sorted(path.glob("*gzip*.zip")):
             yield from _idx_places(archive, name)
     elif path.is_file() and path.name.lower().endswith(ARCHIVES) and is_zip(path):

@@ -109,12 +109,29 @@ def _edge(grey: Grey) -> Grey:
     return edge
 
 
+def opposite_ground(real: Tensor, samples: Tensor) -> str:
+    """Return a sentence where the figures of uint8 (N, 1, H, W) samples are dark on light and real ones not, or so."""
+    if real.shape[1] != 1 or samples.shape[1] != 1:
+        return ""
+    own, other = (_ground(pixels[:1000, 0].numpy().astype(np.float32)) for pixels in (samples, real))
+    if own is None or other is None or abs(own - other) <= 127:
+        return ""
+    kinds = ("light on dark", "dark on light")
+    return f"they are {kinds[own > other]}, and the real images {kinds[own < other]}"
+
+
+def _ground(grey: Grey) -> float | None:
+    """Return the grey level of the edges of images (M, H, W); None where they have no plain ground."""
+    edges = _edge(grey)
+    ground = float(np.median(edges))
+    return ground if (np.abs(edges - ground) <= NEAR).mean() >= PLAIN else None
+
+
 def _figures_of(samples: Tensor) -> Figures | None:
     """Return how uint8 (M, 1, size, size) images show their figures; None where they have no plain ground."""
     grey = samples[:, 0].numpy().astype(np.float32)
-    edges = _edge(grey)
-    ground = float(np.median(edges))
-    if (np.abs(edges - ground) <= NEAR).mean() < PLAIN:
+    ground = _ground(grey)
+    if ground is None:
         return None
     boxes, centers = zip(*(_box_and_center(np.abs(each - ground) / 255) for each in grey), strict=True)
     sides = [max(bottom - top, right - left) for top, bottom, left, right in boxes]

@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gansmith.data.archives import MAX_MEMBER_BYTES
 from gansmith.data.arrays import as_arrays
 from gansmith.data.images import MAX_IMAGES, Images
 from gansmith.data.labels import Labels, as_labels
 from gansmith.data.layouts import as_bytes, range_of, scale_of, span_of
 from gansmith.data.official import called_official
-from gansmith.data.pictures import ENDINGS, on_broken, rows_to_look_at
+from gansmith.data.pictures import ENDINGS, on_broken, read_file, rows_to_look_at
 from gansmith.data.prepare import (
     DAMAGE,
     Look,
@@ -460,10 +459,8 @@ def _kind_of_numbers(array: np.ndarray) -> str:
 
 def _in_words(images: Sequence[Any], spans: Spans) -> tuple[str, ...]:
     """Return how numbers of arrays were taken, where they are not 0 to 255, as sentences."""
-    notices = []
-    for kind, arrays in _by_kind(images).items():
-        span, scale = spans[kind]
-        notices += [range_of(array, "data", span=span, scale=scale).notice for array in arrays[:1]]
+    found = ((arrays[0], *spans[kind]) for kind, arrays in _by_kind(images).items() if arrays)
+    notices = (range_of(array, "data", span=span, scale=scale).notice for array, span, scale in found)
     return tuple(notice for notice in notices if notice)
 
 
@@ -471,7 +468,7 @@ def _look(image: Any, spans: Spans) -> Look | str:
     """Return a look at an image, or why it cannot be read."""
     if isinstance(image, str | os.PathLike | bytes):
         try:
-            return look_into(image if isinstance(image, bytes) else _read(Path(image)))
+            return look_into(image if isinstance(image, bytes) else read_file(Path(image).expanduser()))
         except (DataError, OSError) as error:
             return str(error)
     try:
@@ -509,7 +506,7 @@ def _as_picture(image: Any, spans: Spans) -> Image.Image:
         if isinstance(image, Image.Image):
             return upright(image)
         if isinstance(image, str | os.PathLike | bytes):
-            return decode(image if isinstance(image, bytes) else _read(Path(image)))
+            return decode(image if isinstance(image, bytes) else read_file(Path(image).expanduser()))
     except AssertionError:  # of Pillow, about a file that a `with` block has closed
         raise _Unreadable("its file is closed; call load() of the picture before the end of the with block") from None
     except (*DAMAGE, AttributeError) as error:
@@ -529,11 +526,6 @@ def _as_picture(image: Any, spans: Spans) -> Image.Image:
     return Image.fromarray(
         np.ascontiguousarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
     )
-
-
-def _read(path: Path) -> bytes:
-    with path.expanduser().open("rb") as file:
-        return file.read(MAX_MEMBER_BYTES + 1)
 
 
 def _as_numbers(labels: Sequence[Any], items: _Items) -> Labels:

@@ -65,6 +65,7 @@ _JUNK = re.compile(
 _OF_RUN = ("config.toml", "run.json")  # a folder that holds both is a run, with plots and grids of its own
 OWN_NAMES = ("preview.png", "grid.png", "inverted.png")  # that our commands write where nothing else is asked for
 _PICKLES = re.compile(r"(^|/)cifar-(100?)-(batches-py|python)")
+_PICKLE = re.compile(r"\.(pkl|pickle|pt|pth|joblib)(\.gz)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def find_pictures(path: Path) -> PictureSource:
     ]
     others = [name for name in names if _may_say_more(name)]
     others += [name for name in names if name.lower().endswith(ARCHIVES)] if path.is_dir() else []
-    odd += [f"the pictures were read, and not {_listing(others, 6)}"] if others else []
+    odd += [f"the pictures were read, and not {first_of(others, 6)}"] if others else []
     return replace(source, notices=(*odd, *source.notices))
 
 
@@ -142,7 +143,7 @@ def _with_labels_of_files(source: PictureSource, files: Sequence[str]) -> Pictur
     if not files:
         return source
     files = likeliest(files)
-    listing = _listing(files)
+    listing = first_of(files)
     if source.parts["train"].labels:
         return _noting(source, f"{listing} was not read, as class folders give the labels")
     contents = dict[int, bytes](read_files(source.path, files, dict[int, str]()))
@@ -205,7 +206,7 @@ def _why_none(path: Path, names: Sequence[str]) -> str:
     found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "nothing"
     archives = [name for name in names if is_archive(PurePosixPath(name))]
     arrays = [name for name in names if is_of_numbers(name)]
-    advice = f"give {', '.join(ENDINGS)} pictures, or files of arrays"
+    advice = f"give {', '.join(ENDINGS)} pictures, or files of arrays (.npz, .npy, .csv, IDX, .mat, .parquet)"
     if path.is_file() and arrays:
         advice = "unpack it and give the folder that holds these files"
     elif path.is_dir() and archives:
@@ -214,6 +215,11 @@ def _why_none(path: Path, names: Sequence[str]) -> str:
         advice = "IDX files of one dimension are labels; put their images, such as train-images-idx3-ubyte, beside them"
     elif arrays:
         advice = f"give one of these files, such as {arrays[0]}, or the folder that holds them"
+    elif pickled := next(filter(_PICKLE.search, names), None):
+        advice = (
+            f"{_readable(pickled)} is a pickle, which can run any code and is never read; where you trust it, load it "
+            "yourself and save its images and labels with numpy.savez"
+        )
     return f"{path} holds no images ({found}); {advice}"
 
 
@@ -532,7 +538,7 @@ def _arrange_classes(
         words = f"the {len(classes):,} numbered folders hold a thousand pictures each and are no classes"
         return Part(tuple(names)), {}, (f"{words}; labels in a dataset.json are not read",)
     if are_folds(classes):
-        return Part(tuple(names)), {}, (f"{_listing(classes)} are numbered parts of one set, which are joined",)
+        return Part(tuple(names)), {}, (f"{first_of(classes)} are numbered parts of one set, which are joined",)
     if len(classes) == len(names) - loose >= MIN_IDS:
         return (
             Part(tuple(names)),
@@ -548,7 +554,7 @@ def _arrange_classes(
     return Part(tuple(names[k] for k in rows), tuple(numbers[folders[k]] for k in rows)), numbers, notices
 
 
-def _listing(names: Collection[str], shown: int = 4) -> str:
+def first_of(names: Collection[str], shown: int = 4) -> str:
     """Return the first of these names, and how many more there are."""
     more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
     return f"{', '.join(map(_readable, sorted(names)[:shown]))}{more}"
@@ -556,8 +562,8 @@ def _listing(names: Collection[str], shown: int = 4) -> str:
 
 def _joined_in_words(inside: Mapping[str, set[str]]) -> tuple[str, ...]:
     """Return a sentence on the folders inside class folders, whose pictures are of one class; nothing without any."""
-    joined = [f"{top} ({_listing(folders)})" for top, folders in sorted(inside.items()) if folders]
-    return (f"folders inside {_listing(joined)} are joined",) if joined else ()
+    joined = [f"{top} ({first_of(folders)})" for top, folders in sorted(inside.items()) if folders]
+    return (f"folders inside {first_of(joined)} are joined",) if joined else ()
 
 
 def _too_many_loose(path: Path, loose: int, count: int, folders: Sequence[str]) -> str:
@@ -665,24 +671,22 @@ def rows_to_look_at(count: int) -> list[int]:
     return list(range(count)) if count <= LOOKS else sorted(random.Random(0).sample(range(count), LOOKS))
 
 
-def look_around(source: PictureSource, part: str = "train") -> list[Look]:
-    """Return a look at some pictures of a part, spread over it; unreadable ones are left out.
+def look_around(source: PictureSource) -> list[Look]:
+    """Return a look at some training pictures, spread over all; unreadable ones are left out.
 
     Raises DataError where none can be read.
     """
-    looks, broken = look_at_rows(source, rows_to_look_at(len(source.parts[part].names)), part)
+    looks, broken = look_at_rows(source, rows_to_look_at(len(source.parts["train"].names)))
     if not looks:
         reason = next(iter(broken.values()), "it is empty")
         raise DataError(f"no picture in {source.path} can be read ({reason}); give others")
     return list(looks.values())
 
 
-def look_at_rows(
-    source: PictureSource, rows: Sequence[int], part: str = "train"
-) -> tuple[dict[int, Look], dict[int, str]]:
-    """Return a look at each of these pictures of a part, and why others cannot be read, by row."""
+def look_at_rows(source: PictureSource, rows: Sequence[int]) -> tuple[dict[int, Look], dict[int, str]]:
+    """Return a look at each of these training pictures, and why others cannot be read, by row."""
     looks, broken, unreadable = dict[int, Look](), dict[int, str](), dict[int, str]()
-    names = source.parts[part].names
+    names = source.parts["train"].names
     for place, data in read_files(source.path, [names[row] for row in rows], unreadable):
         try:
             looks[rows[place]] = look_into(data)

@@ -24,6 +24,7 @@ from gansmith.errors import ConfigError, DataError, reason_of
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 RESIZES, COLORS = ("crop", "pad", "stretch"), ("auto", "grey", "rgb")
 MIN_SIZE, MAX_SIZE, MAX_AUTO_SIZE, SIZE_STEP = 8, 128, 64, 4  # that are chosen where none is asked for
+NEARLY_BLACK = 16  # of 255: where no picture reaches more, its numbers were another scale, as 0 to 1
 COMMON = 0.95  # of the pictures looked at that have one size: the others are brought to it
 MAX_PIXELS = 89_000_000  # of one picture
 REDUCING_GAP = (
@@ -91,6 +92,7 @@ class Look:
         is_edge_light: whether the outermost pixels are light on average.
         mode: Pillow's name of how its pixels are stored, such as RGB, P or I;16; empty where it is not known.
         pages: of its file, a TIFF; the first is the picture.
+        brightest: its lightest pixel, 0 to 255.
     """
 
     width: int
@@ -101,6 +103,7 @@ class Look:
     is_edge_light: bool = False
     mode: str = ""
     pages: int = 1
+    brightest: int = 255
 
 
 def decode(data: bytes) -> Image.Image:
@@ -119,7 +122,8 @@ def look_into(data: bytes) -> Look:
     with quiet():
         picture, _, mode = _decode(data)
         pages = _count_pages(data)
-    return replace(look_at(picture), mode=mode, pages=pages)
+    brightest = int(np.max(picture.convert("L").getextrema()))
+    return replace(look_at(picture), mode=mode, pages=pages, brightest=brightest)
 
 
 def _count_pages(data: bytes) -> int:
@@ -320,6 +324,10 @@ def settle(asked: Preparation, looks: Sequence[Look]) -> tuple[Preparation, tupl
         notices.append(f"{stacks} of {len(looks)} pictures looked at have several pages, of which the first is used")
     if any(look.mode.startswith(_WIDE_MODES) for look in looks):
         notices.append("pictures of 16 bits or of floats are scaled to 8 bits, each by its own range")
+    brightest = max(look.brightest for look in looks)
+    if brightest < NEARLY_BLACK:
+        scale = f"; where {brightest} stands for white, save them times {255 // brightest}" if brightest else ""
+        notices.append(f"its pictures reach only {brightest} of 255{scale}")
     return asked, tuple(notices)
 
 

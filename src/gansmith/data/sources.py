@@ -12,12 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from gansmith.config import ARRAY_FILES
 from gansmith.data import cache
 from gansmith.data.array_files import kind_of, read_file
-from gansmith.data.arrays import LOOKS, Arrays, Parts, as_arrays, background_of, joined, numbered, opaque
+from gansmith.data.arrays import (
+    LOOKS,
+    Arrays,
+    Parts,
+    as_arrays,
+    as_picture,
+    background_of,
+    joined,
+    looks_at,
+    numbered,
+    opaque,
+)
 from gansmith.data.binary_sets import read_cifar_tar
 from gansmith.data.folders import split_of
 from gansmith.data.idx import IdxSource, find_idx, load_idx
@@ -35,10 +45,11 @@ from gansmith.data.pictures import (
     PictureSource,
     count_pictures,
     find_pictures,
+    first_of,
     is_archive,
     list_names,
 )
-from gansmith.data.prepare import Preparation, Watch, keeps_size, look_at, prepare, settle
+from gansmith.data.prepare import Preparation, Watch, keeps_size, prepare, settle
 from gansmith.errors import DataError, GansmithError, NotFoundError
 
 _TEST_WORDS = ("test", "t10k", "val")
@@ -101,8 +112,9 @@ def open_source(path: Path, *, name: str = "") -> Source:
         if len(chosen) != 1:
             raise
         source = open_source(chosen[0], name=name)
-        others = [file for file in archives if file not in chosen]
-        return _noting(source, f"{chosen[0].name} was", others)
+        others = [file.name for file in archives if file not in chosen]
+        words = (f"{chosen[0].name} was read, and not {first_of(others, 6)}",) if others else ()
+        return replace(source, notices=(*source.notices, *words))
 
 
 def expanded(path: Path) -> Path:
@@ -164,15 +176,6 @@ def _beside_illustrations(path: Path, pictures: PictureSource) -> FileSource | N
     if not isinstance(found, FileSource):
         return None
     return replace(found, notices=(*found.notices, f"the {count:,} pictures beside these files were left out"))
-
-
-def _noting(source: Source, read: str, left_out: Sequence[Path]) -> Source:
-    """Return a source with a notice of what was read, and of the files beside it that were not, if there are any."""
-    if not left_out:
-        return source
-    more = f" and {len(left_out) - 6:,} more" if len(left_out) > 6 else ""
-    listing = f"{', '.join(file.name for file in left_out[:6])}{more}"
-    return replace(source, notices=(*source.notices, f"{read} read, and not {listing}"))
 
 
 FEW_PICTURES = 100  # in an archive of tables
@@ -487,11 +490,10 @@ def settle_arrays(how: Preparation, arrays: Arrays) -> tuple[Preparation, tuple[
     """Return how arrays are prepared: as they are, unless a size or color was asked for or theirs does not do."""
     if not len(arrays.pixels):
         raise DataError(f"{arrays.source} holds no images; give a data set with at least one")
-    some = arrays.pixels[:: max(1, len(arrays.pixels) // 256)][:256]
     if how.color == "auto":  # one image in color is enough
         pixels = arrays.pixels
         how = replace(how, color="rgb" if pixels.shape[3] == 3 and (pixels != pixels[..., :1]).any() else "grey")
-    return settle(how, [look_at(_as_picture(image)) for image in some])
+    return settle(how, looks_at(arrays))
 
 
 def prepare_arrays(arrays: Arrays, how: Preparation) -> np.ndarray:
@@ -506,9 +508,5 @@ def prepare_arrays(arrays: Arrays, how: Preparation) -> np.ndarray:
             return np.repeat(pixels.transpose(0, 3, 1, 2), 3, axis=1)
     prepared = np.empty((len(pixels), how.channels, how.size, how.size), np.uint8)
     for row, image in enumerate(pixels):
-        prepared[row] = prepare(_as_picture(image), how)
+        prepared[row] = prepare(as_picture(image), how)
     return prepared
-
-
-def _as_picture(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else np.ascontiguousarray(image))

@@ -31,14 +31,15 @@ def grid_centres() -> Tensor:
     return torch.cartesian_prod(steps, steps)
 
 
-def ring(root: Path | None, part: str) -> Images:
-    """Return images of eight Gaussians on a circle."""
-    return _mixture("gaussian-ring", ring_centres(), part)
+CENTRES = {"gaussian-ring": ring_centres, "gaussian-grid": grid_centres}
 
 
-def grid(root: Path | None, part: str) -> Images:
-    """Return images of twenty-five Gaussians on a square grid."""
-    return _mixture("gaussian-grid", grid_centres(), part)
+def mixture(name: str, root: Path | None, part: str) -> Images:
+    """Return images of points drawn from the equal Gaussians of this name, with the mode of each as its label."""
+    centres, rng = CENTRES[name](), torch.Generator().manual_seed({"train": 1, "test": 2}[part])
+    labels = torch.randint(len(centres), (_COUNTS[part],), generator=rng)
+    points = centres[labels] + SPREAD * torch.randn(len(labels), 2, generator=rng)
+    return Images(name=name, pixels=draw_points(points), labels=labels, source="drawn from a formula")
 
 
 def draw_points(points: Tensor) -> Tensor:
@@ -46,11 +47,3 @@ def draw_points(points: Tensor) -> Tensor:
     axis = torch.arange(SIZE, dtype=torch.float32)
     across, down = (torch.exp(-((axis - points[:, k : k + 1]) ** 2) / (2 * _DOT**2)) for k in (0, 1))
     return (255 * down[:, :, None] * across[:, None, :]).round().to(torch.uint8)[:, None]
-
-
-def _mixture(name: str, centres: Tensor, part: str) -> Images:
-    """Return images of points drawn from equal Gaussians around these centres, with the mode of each as its label."""
-    rng = torch.Generator().manual_seed({"train": 1, "test": 2}[part])
-    labels = torch.randint(len(centres), (_COUNTS[part],), generator=rng)
-    points = centres[labels] + SPREAD * torch.randn(len(labels), 2, generator=rng)
-    return Images(name=name, pixels=draw_points(points), labels=labels, source="drawn from a formula")

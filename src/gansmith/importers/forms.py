@@ -64,6 +64,12 @@ class Signature:
     one_hot: int = 0
     notices: tuple[str, ...] = ()
 
+    def values(self, z: Array, y: NDArray[np.int64]) -> dict[int, Array]:
+        """Return what the inputs are given, by their positions: latents (N, latent_dim), and perhaps class ids (N,)."""
+        if self.labels is None:
+            return {self.latents: z}
+        return {self.latents: z, self.labels: np.eye(self.one_hot, dtype=np.float32)[y] if self.one_hot else y}
+
 
 def choose_inputs(inputs: Sequence[Input], num_classes: int | None = None) -> Signature:
     """Return which input takes latents and which labels.
@@ -186,11 +192,6 @@ def as_nchw(output: Array, *, has_channels_last: bool = False) -> Array:
         f"its output has shape {tuple(output.shape[1:])} for one latent, which is no square image in one channel or "
         "three, as (C, H, W), (H, W, C), (H, W) or flat"
     )
-
-
-def one_hot(y: NDArray[np.int64], length: int) -> NDArray[np.float32]:
-    """Return class ids (N,) as one-hot rows (N, length)."""
-    return np.eye(length, dtype=np.float32)[y]
 
 
 def draw_latents(latent_dim: int) -> NDArray[np.float32]:

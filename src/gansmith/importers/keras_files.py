@@ -15,6 +15,8 @@ import h5py
 
 from gansmith.errors import DataError
 
+# Layers for which Keras 2.3 to 2.15 write a number of groups, which Keras 3 does not know.
+UNGROUPED = frozenset({"Conv1DTranspose", "Conv2DTranspose", "DepthwiseConv2D", "SeparableConv2D"})
 MAX_JSON_BYTES = 4 << 20
 MAX_FILE_BYTES = 2 << 30
 MAX_WEIGHTS = 100_000_000  # numbers in a model; a file may have four times as many, for an optimiser's state
@@ -69,6 +71,11 @@ def check_hdf5(file: h5py.File) -> None:
             raise DataError(f"it declares more than {4 * MAX_WEIGHTS:,} numbers")
 
 
+def holds_weights(file: h5py.File) -> bool:
+    """Return whether a file without an architecture has the form of Keras's weights: groups of layers, no arrays."""
+    return "layer_names" in file.attrs or not any(isinstance(item, h5py.Dataset) for item in file.values())
+
+
 def read_metadata(file: h5py.File) -> dict[str, str]:
     """Return what Gansmith stored with a generator that it exported, {} for other files."""
     if "gansmith" not in file:
@@ -101,6 +108,10 @@ def convert(entry: Any) -> Any:
     match kept:
         case {"class_name": "BatchNormalization", "config": {"axis": [int(axis)]}}:  # as Keras 2.15 writes it
             kept["config"]["axis"] = axis
+        case {"class_name": str(name), "config": {"groups": groups}} if name in UNGROUPED:
+            if groups != 1:
+                raise DataError(f"its {name} has {groups} groups, which Keras 3 does not compute")
+            del kept["config"]["groups"]
     if kept.get("class_name") in MODELS:  # Keras 2 has them in another module, or names none
         kept |= {"class_name": MODELS[kept["class_name"]], "module": "keras.models", "registered_name": None}
         if kept["class_name"] == "Sequential":

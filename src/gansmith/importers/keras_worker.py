@@ -60,10 +60,7 @@ class Generator:
         """Return the model's output; DataError if it is not one for each latent."""
         import keras
 
-        values: dict[int, forms.Array] = {self.signature.latents: z}
-        if self.signature.labels is not None:
-            length = self.signature.one_hot
-            values[self.signature.labels] = forms.one_hot(y, length) if length else y
+        values = self.signature.values(z, y)
         inputs = []
         for place in sorted(values):
             entry, array = self.model.inputs[place], values[place]
@@ -110,6 +107,8 @@ def load(weights: Path, folder: Path, architecture: Path | None = None) -> tuple
     with h5py.File(weights, "r") as file:
         keras_files.check_hdf5(file)
         metadata, stored = keras_files.read_metadata(file), file.attrs.get("model_config", text)
+        if stored is None and not keras_files.holds_weights(file):
+            raise DataError("it holds no model of Keras; where it holds images, save them with numpy.savez")
     if stored is None:
         if architecture is None:
             raise DataError("it contains only weights, and there is no .json of the same name in its folder")

@@ -285,12 +285,8 @@ class OnnxGenerator:
         return np.concatenate(outputs)[: len(z) - missing]
 
     def _feed(self, z: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, forms.Array]:
-        values: dict[int, forms.Array] = {self.signature.latents: z}
-        if self.signature.labels is not None:
-            length = self.signature.one_hot
-            values[self.signature.labels] = forms.one_hot(y, length) if length else y
         feed: dict[str, forms.Array] = {entry.name: np.zeros(entry.shape, np.bool_) for entry in self.switches}
-        for place, array in values.items():
+        for place, array in self.signature.values(z, y).items():
             entry = self.entries[place]
             sizes = [size if isinstance(size, int) else -1 for size in entry.shape[1:]]
             feed[entry.name] = array.reshape(len(array), *sizes).astype(_TYPES[_type_of(entry)])
