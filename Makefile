@@ -45,7 +45,7 @@ browser: $(READY)
 
 # All tests of the pages.
 pages: $(READY)
-	$(BIN)/python -m pytest -m slow -rs tests/test_web_pages.py
+	$(BIN)/python -m pytest -m slow -rs tests/test_web_pages.py tests/test_page.py
 
 # Throughput of the recipes beside plain loops.
 bench: $(READY)

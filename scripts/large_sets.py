@@ -17,6 +17,7 @@ import resource
 import statistics
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -28,7 +29,7 @@ import torch
 from PIL import Image, ImageOps
 
 from gansmith.config import resolve
-from gansmith.data.loading import _prepare_all, _set_rows
+from gansmith.data.loading import _prepare_all
 from gansmith.data.pictures import Part, find_pictures
 from gansmith.data.prepare import Preparation
 from gansmith.training.batches import Batches, take_step
@@ -103,7 +104,7 @@ def measure_preparation(folder: Path, size: int, count: int, rounds: int) -> Non
         "decoded, processes": partial(spread, ProcessPoolExecutor, decode, paths),
         "and reduced, threads": partial(spread, ThreadPoolExecutor, partial(decode_and_reduce, size), paths),
         "and reduced, processes": partial(spread, ProcessPoolExecutor, partial(decode_and_reduce, size), paths),
-        "prepared": partial(_prepare_all, source, how, "train", partial(_set_rows, pixels), None),
+        "prepared": partial(_prepare_all, source, how, "train", pixels.__setitem__, None, Counter()),
     }
     mean_kb = sum(path.stat().st_size for path in paths) / len(paths) / 1e3
     print(f"{len(paths):,} of {folder}, {mean_kb:.1f} kB each, to {size}x{size}")

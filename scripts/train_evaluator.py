@@ -98,7 +98,7 @@ def main(name: str) -> None:
     trained, random = train_evaluator(train, validation), random_feature_network(train.spec)
     random.fit_scale(train.shuffled(10_000).pixels)
     references = {
-        key: measure_reference(network.features(test.pixels), network.features(validation.pixels))
+        key: measure_reference(network.observe(test.pixels)[0], network.observe(validation.pixels)[0])
         for key, network in (("trained", trained), ("random", random))
     }
     tensors = {f"trained.{key}": value for key, value in trained.state_dict().items()}

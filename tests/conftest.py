@@ -20,11 +20,13 @@ import torch
 
 # For slow tests that need a whole data set; kept under a name that worker processes, started after this, find too.
 DATA_DIR = Path(os.environ.setdefault("WHOLE_DATA_SETS", os.environ.get("GANSMITH_DATA", "no-data")))
-os.environ["GANSMITH_OFFLINE"] = "1"
-for _name in ("GANSMITH_DATA", "XDG_CACHE_HOME"):
+for _name in [name for name in os.environ if name.startswith("GANSMITH_")] + ["XDG_CACHE_HOME"]:
     os.environ.pop(_name, None)
+os.environ["GANSMITH_OFFLINE"] = "1"
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 _STATE = tempfile.TemporaryDirectory(prefix="gansmith-tests-")
 os.environ["XDG_STATE_HOME"] = _STATE.name
+os.environ["GANSMITH_CACHE"] = str(Path(_STATE.name, "cache"))  # of fixtures that outlive a test
 
 from gansmith.cli import main  # noqa: E402
 from gansmith.config import Config, resolve  # noqa: E402
@@ -34,6 +36,9 @@ from gansmith.training.inputs import TrainingData, load_training_data  # noqa: E
 from gansmith.training.loop import train_events  # noqa: E402
 
 torch.set_num_threads(1)
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _BROWSERS)), None)
 
 # What Windows has not, or does otherwise: signals, links without a privilege, modes of files, limits of processes.
 POSIX = re.compile(
@@ -51,18 +56,25 @@ collect_ignore = (
 )
 
 
+_FRESH: dict[str, Any] = {}  # the state of each module's RNG before its tests
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out tests of what a system other than POSIX does not have."""
-    for item in items if os.name != "posix" else ():
-        function = getattr(item, "function", None)
-        if function is not None and POSIX.search(inspect.getsource(function)):
+    for item in items:
+        function, rng = getattr(item, "function", None), getattr(getattr(item, "module", None), "RNG", None)
+        if rng is not None:
+            _FRESH.setdefault(item.module.__name__, rng.bit_generator.state)
+        if os.name != "posix" and function is not None and POSIX.search(inspect.getsource(function)):
             item.add_marker(pytest.mark.skip(reason="of signals, links, modes or limits of POSIX"))
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
-    """What a test draws without a source of its own is the same every time."""
+def _seeded(request: pytest.FixtureRequest) -> None:
+    """What a test draws without a source of its own is the same every time, whichever tests ran before."""
     torch.manual_seed(0)
+    if request.module.__name__ in _FRESH:
+        request.module.RNG.bit_generator.state = _FRESH[request.module.__name__]
 
 
 @pytest.fixture(autouse=True)

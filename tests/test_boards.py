@@ -157,9 +157,10 @@ def test_a_board_is_trained_scored_drawn_and_not_trained_again(gansmith, digit_d
 def test_a_board_does_not_go_on_with_other_images_of_the_same_name(tmp_path):
     board = {"settings": {"images": 128}, "data_sha256": "all of them", "trials": []}
     (tmp_path / "board.json").write_text(json.dumps(board))
-    assert boards.open_board(tmp_path, {"images": 128}, data_sha256="all of them") == board
+    given = (tmp_path / "board.json", {"images": 128})
+    assert trials.open_table(*given, what="a board", data_sha256="all of them") == board
     with pytest.raises(RunError, match="holds a board on images .* another place"):
-        boards.open_board(tmp_path, {"images": 128}, data_sha256="a few")
+        trials.open_table(*given, what="a board", data_sha256="a few")
 
 
 def test_an_ablation_does_not_either(digit_dir, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -98,9 +99,8 @@ def test_a_run_whose_threads_were_halved_goes_on_by_the_command_that_began_it(ga
 
 
 def test_a_reader_that_leaves_early_is_no_error():
-    shown = subprocess.run(
-        f"{sys.executable} -m gansmith list | head -n 1", shell=True, capture_output=True, text=True, check=True
-    )
+    line = f"{shlex.quote(sys.executable)} -m gansmith list | head -n 1"
+    shown = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
     assert (shown.stdout, shown.stderr) == ("recipes:\n", "")
 
 

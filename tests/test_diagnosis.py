@@ -112,12 +112,16 @@ def test_diagnose_says_how_a_run_stands(tiny, tmp_path, gansmith):
     run = create_run(tmp_path / "run", config)
     child = os.fork()
     if child == 0:
-        train_all(create_run(run.directory, config.replace(images=10**9)), data)
-        os._exit(0)
-    wait_until(lambda: run.log and run.latest() is not None)
-    assert "training now" in gansmith("diagnose", run.directory)[1]
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+        try:
+            train_all(create_run(run.directory, config.replace(images=10**9)), data)
+        finally:
+            os._exit(0)
+    try:
+        wait_until(lambda: run.log and run.latest() is not None)
+        assert "training now" in gansmith("diagnose", run.directory)[1]
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     found = json.loads(gansmith("diagnose", run.directory, "--json")[1])
     assert (found["status"], found["failures"], found["rollbacks"]) == ("killed", {}, [])
     run.log_path.unlink()

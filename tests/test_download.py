@@ -83,8 +83,7 @@ def test_a_download_replaces_a_damaged_file_and_others_may_read_it(server, tmp_p
 def test_a_file_may_be_known_by_the_integrity_of_a_package_registry(server, tmp_path):
     root, url = server
     (root / "a.tgz").write_bytes(b"a package")
-    digest = subprocess.run(["openssl", "dgst", "-sha512", "-binary"], input=b"a package", capture_output=True).stdout
-    integrity = f"sha512-{base64.b64encode(digest).decode()}"
+    integrity = f"sha512-{base64.b64encode(hashlib.sha512(b'a package').digest()).decode()}"
     with pytest.raises(NotFoundError, match="not the official file's"):
         download([url + "a.tgz"], tmp_path / "a.tgz", integrity=integrity.swapcase().replace("SHA", "sha"))
     download([url + "a.tgz"], tmp_path / "a.tgz", integrity=integrity)
@@ -101,10 +100,12 @@ def test_a_server_that_sends_too_much_or_nothing_is_named(server, tmp_path, monk
     with socket.create_server(("127.0.0.1", 0)) as silent:
         with pytest.raises(NotFoundError, match="time-out, no answer within 0.2 seconds"):
             download([f"http://127.0.0.1:{silent.getsockname()[1]}/a.gz"], tmp_path / "a.gz", sha256="0" * 64)
+    monkeypatch.setattr(module, "_TIMEOUT_S", 30)
     with pytest.raises(NotFoundError, match="the secure connection failed"):
         download([url.replace("http:", "https:") + "a.gz"], tmp_path / "a.gz", sha256="0" * 64)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
     with pytest.raises(NotFoundError, match=r"the proxy cannot be reached \(Connection refused\)"):
         download(["http://mirror.invalid/a.gz"], tmp_path / "a.gz", sha256="0" * 64)
     assert list(tmp_path.glob("*")) == [root]
@@ -143,13 +144,13 @@ def faulty():
 
 
 def test_every_fault_of_a_server_has_its_reason(faulty, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_TIMEOUT_S", 0.2)
     reasons = {
         "forbidden.gz": "the server answered 403 Forbidden",
         "short.gz": "the connection ended early",
         "slow.gz": "time-out, no answer within 0.2 seconds",
     }
     for name, reason in reasons.items():
+        monkeypatch.setattr(module, "_TIMEOUT_S", 0.2 if name == "slow.gz" else 30)
         with pytest.raises(NotFoundError) as refusal:
             download([f"http://{faulty[1]}{name}"], tmp_path / name, sha256="0" * 64, is_unpacked=False)
         assert f"{name}: {reason}" in str(refusal.value) and "\n" not in str(refusal.value), str(refusal.value)

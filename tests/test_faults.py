@@ -1,5 +1,6 @@
 """What is said, and what is left, where the output, files or the directory of a run go missing."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,9 +38,10 @@ def copy(finished, tmp_path):
     return runs.open_run(shutil.copytree(finished.directory, tmp_path / "copy"))
 
 
+@pytest.mark.skipif(not shutil.which("bash"), reason="has no bash")
 @pytest.mark.parametrize("output", [pytest.param("head -1", marks=pytest.mark.slow), "cat > /dev/full"])
 def test_a_training_goes_on_where_its_output_is_lost(tmp_path, output):
-    command = " ".join([sys.executable, "-m", "gansmith", *WORDS, "--out", str(tmp_path / "run")])
+    command = shlex.join([sys.executable, "-m", "gansmith", *map(str, WORDS), "--out", str(tmp_path / "run")])
     line = f"{command} | {output}" if output.startswith("head") else f"{command} > /dev/full"
     found = subprocess.run(
         ["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, timeout=120, check=False

@@ -16,7 +16,7 @@ from gansmith.metrics.features import load_evaluators, load_feature_network, ran
 def test_the_random_network_is_always_the_same():
     spec = ImageSpec(size=28, channels=1, num_classes=0)
     pixels = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
-    a, b = (random_feature_network(spec).features(pixels) for _ in range(2))
+    a, b = (random_feature_network(spec).observe(pixels)[0] for _ in range(2))
     assert a.shape == (5, 224) and a.dtype == np.float64
     np.testing.assert_array_equal(a, b)
 
@@ -38,7 +38,7 @@ def test_a_damaged_evaluator_is_refused(monkeypatch):
 def test_features_of_any_images_have_about_unit_spread():
     images = load_data("mnist")
     for network in load_evaluators(replace(images, name="unknown")).values():
-        deviations = network.features(images.pixels[::5]).std(axis=0)
+        deviations = network.observe(images.pixels[::5])[0].std(axis=0)
         assert np.median(deviations) == pytest.approx(1.0, abs=0.1) and deviations.max() < 1.5
 
 

@@ -64,3 +64,28 @@ def test_limits_allow_what_draws_of_real_images_reach(monkeypatch):
     lacking = [{"a": {"value": float("inf"), "real": 0.0}}] * 2  # a KL divergence where other real images lack a class
     assert gates.apply_gates({"a": {"value": 9.0, "real": 0.0}}, draws=lacking)["g"]["ok"] is None
     assert gates.apply_gates({"a": {"value": 9.0, "real": float("inf")}})["g"]["ok"] is None
+
+
+def test_the_limits_are_those_of_this_version():
+    """Raise the version with any change here and in docs/metrics.md: verdicts would no longer compare."""
+    found = {one.figure: (one.low, one.high, one.null) for gate in gates.GATES.values() for one in gate.limits}
+    assert (gates.VERSION, gates.SPREAD) == (9, 3.5)
+    assert found == {
+        "near_copies": (None, 0.006, "near_copies_chance"),
+        "nearer": (None, 0.55, None),
+        "authentic": (-0.05, None, "authentic_real"),
+        "fd_ratio_least": (0.5, None, None),
+        "coverage": (0.80, None, None),
+        "density": (0.7, 1.3, None),
+        "rarest_class": (0.5, None, None),
+        "class_kl": (None, 0.02, "real"),
+        "recognised_excess": (-0.03, 0.03, None),
+        "diversity_worst": (0.85, None, None),
+        "brightness": (-6.0, 6.0, None),
+        "black": (-0.15, 0.15, None),
+        "bright": (-0.05, 0.05, None),
+        "histogram": (None, 0.05, None),
+        "offset_px": (None, 0.25, None),
+        "contrast": (0.9, 1.1, None),
+        "sharpness": (0.75, 1.25, None),
+    }

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,12 +65,12 @@ def place():
         yield Path(folder).resolve()
 
 
-def run(code: str, place: Path, name: str) -> sandbox.Outcome:
+def run(code: str, place: Path, name: str, settings: Settings = SHORT) -> sandbox.Outcome:
     """Run code as evaluation.py in a sandbox."""
     work = place / name
     (work / "handin").mkdir(parents=True)
     (work / "handin" / "evaluation.py").write_text(code)
-    return sandbox.run_bounded(["run", str(work / "handin")], work, SHORT, sandbox=name)
+    return sandbox.run_bounded(["run", str(work / "handin")], work, settings, sandbox=name)
 
 
 # Bounds
@@ -331,7 +332,8 @@ time.sleep(30)
     ],
 )
 def test_every_bound_ends_a_script(code, ended, place):
-    outcome = run(code, place, WORKING[0])
+    settings = SHORT if ended == "out of time" else replace(SHORT, seconds=20)
+    outcome = run(code, place, WORKING[0], settings)
     assert outcome.ended == ended, outcome
 
 

@@ -43,7 +43,7 @@ def test_products_double_maps_as_bilinear_interpolation_does(layout):
     draw = torch.Generator().manual_seed(0)
     maps = torch.randn(3, 5, 7, 4, generator=draw, dtype=torch.float64).contiguous(memory_format=layout)
     results = []
-    for double in (doubled_by_products, *doubled_to(8, mode="bilinear")):
+    for double in (doubled_by_products, *doubled_to(8)):
         maps = maps.detach().requires_grad_()
         doubled = double(maps)
         (slope,) = torch.autograd.grad((doubled * torch.arange(8).double()).square().sum(), maps)
@@ -90,7 +90,7 @@ def test_channels_are_halved_at_the_last_two_doublings():
 
 def test_doubling_to_an_odd_side_crops_the_interpolation():
     maps = torch.randn(2, 3, 5, 5)
-    even, odd = (torch.nn.Sequential(*doubled_to(side, mode="bilinear"))(maps) for side in (10, 9))
+    even, odd = (torch.nn.Sequential(*doubled_to(side))(maps) for side in (10, 9))
     assert even.shape == (2, 3, 10, 10)
     assert torch.equal(odd, even[:, :, :9, :9])
 

@@ -288,13 +288,22 @@ def pictures_prepared(data, how):
         return read_prepared(data, how)
 
 
-def kill_after(path, pictures_done, delay):
-    """Kill a process that prepares a folder, so long after it was done with so many pictures; whether it was done."""
+def kill_after(path, pictures_done, delay, *, waits=False):
+    """Kill a process that prepares a folder, so long after it was done with so many pictures; whether it was done.
+
+    It may wait for that then, however late this process hears of it.
+    """
     read, write = os.pipe()
+
+    def watch(done, total):
+        os.write(write, b"." * loading.BATCH_IMAGES)
+        if waits and done >= pictures_done:
+            time.sleep(60)
+
     child = os.fork()
     if child == 0:
         try:
-            load(path, watch=lambda done, total: os.write(write, b"." * loading.BATCH_IMAGES))
+            load(path, watch=watch)
             os.write(write, b"!")
         finally:
             os._exit(0)
@@ -320,7 +329,7 @@ def assert_whole(folder, expected):
 def test_a_killed_preparation_leaves_nothing_wrong(tmp_path, large, monkeypatch):
     monkeypatch.setattr(loading, "BATCH_IMAGES", 4)
     expected = draw(tmp_path / "set", 200)
-    assert not kill_after(tmp_path / "set", 20, 0)
+    assert not kill_after(tmp_path / "set", 20, 0, waits=True)
     assert list(cache.folder().glob(".partial-*")) and not list(cache.folder().glob("*.json"))
     assert_whole(tmp_path / "set", expected)
 

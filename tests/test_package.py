@@ -68,6 +68,7 @@ def test_completion_scripts_name_commands_and_flags(gansmith, shell):
     assert "stacked-mnist" in script and "batch-size" in script
 
 
+@pytest.mark.skipif(not shutil.which("bash"), reason="has no bash")
 def test_bash_completes_a_command(gansmith, tmp_path):
     script = tmp_path / "completion.bash"
     script.write_text(gansmith("completion", "bash")[1])
@@ -108,12 +109,18 @@ def test_the_container_keeps_its_cache_in_the_mounted_folder():
     assert run in (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("words", "limit_s"), [(["-c", "import gansmith"], 0.15), (["-m", "gansmith", "--help"], 0.6)])
-def test_starting_costs_little(words, limit_s):
-    """Three times what was measured on a quiet core, so that a busy machine does not fail it."""
+def start_s(*words: str) -> float:
+    """Return the least processor time of three starts of Python with these words."""
     code = (
         "import resource, subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], check=True, "
         "stdout=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    assert 0 < float(done.stdout) < limit_s
+    command = [sys.executable, "-c", code, *words]
+    return min(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(3))
+
+
+def test_starting_costs_little():
+    """Beside modules of Python's own, on the same machine: two and six times as much was measured."""
+    own_s = start_s("-c", "import argparse, json, logging")
+    assert 0 < start_s("-c", "import gansmith") < 5 * own_s
+    assert start_s("-m", "gansmith", "--help") < 20 * own_s

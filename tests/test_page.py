@@ -5,7 +5,6 @@ import functools
 import http.server
 import io
 import json
-import shutil
 import tarfile
 import threading
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import flags
+from conftest import CHROMIUM, flags
 from test_sampling import build_model
 
 import gansmith as gs
@@ -21,10 +20,8 @@ from gansmith.data.images import to_uint8
 from gansmith.errors import GansmithError, NotFoundError
 from gansmith.exporters import web
 from gansmith.files import file_sha256
-from gansmith.sampling import draw_inputs
+from gansmith.sampling import draw_inputs, read_latents
 from gansmith.signature import as_exported
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -160,7 +157,8 @@ def test_in_a_browser_the_page_draws_what_sample_draws(recipe, channels, tmp_pat
         call = "async ([z, y]) => Array.from(await (await import('./app.js')).draw(Float32Array.from(z), y))"
         drawn = page.evaluate(call, [z.flatten().tolist(), labels.tolist()])
         page.get_by_role("button", name="New samples").click()
-        if web.page_facts(model)["characters"]:
+        facts = web.page_facts(model)
+        if facts["characters"]:
             page.get_by_label("Text").fill("2026")
             page.locator('#written[aria-label="Written: 2026"]').wait_for()
             page.get_by_label("Text").fill("2026" * 5)
@@ -174,10 +172,21 @@ def test_in_a_browser_the_page_draws_what_sample_draws(recipe, channels, tmp_pat
         page.get_by_role("slider", name="PC 5").scroll_into_view_if_needed()
         box = page.locator("#large").bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] < 200 and box["width"] % model.spec.size == 0
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Save latents").click()
+        waiting.value.save_as(tmp_path / "latents.npy")
+        shown = page.locator("#large").evaluate(
+            "it => [it.width, [...it.getContext('2d').getImageData(0, 0, it.width, it.height).data]]"
+        )
         page.context.set_offline(True)
         page.wait_for_timeout(500)
         page.reload()
         page.wait_for_selector("body[data-drawn]")
         browser.close()
     assert np.abs(np.array(drawn) - expected).max() <= 1
+    latents = read_latents(tmp_path / "latents.npy", exported.config.latent_dim)
+    again = to_uint8(exported.network(latents, torch.tensor([7 if facts["has_labels"] else 0])).detach())[0]
+    scale = shown[0] // model.spec.size
+    large = np.array(shown[1]).reshape(shown[0], shown[0], 4)[::scale, ::scale, : again.shape[0]]
+    assert np.abs(again.permute(1, 2, 0).numpy().astype(int) - large).max() <= 1
     assert not problems and all(url.startswith((address, "blob:")) for url in requests)

@@ -57,7 +57,7 @@ def test_a_color_cast_is_measured_in_its_channel_and_ink_is_not():
     red[:, 2] -= 8
     found = pixel_statistics(color, red)
     assert found["brightness"] == pytest.approx(24, abs=1e-9)
-    assert found["histogram"] == pytest.approx(24 / 180, abs=0.02)  # of uniform levels, so many changed their bins
+    assert found["histogram"] == pytest.approx(24 / 180, abs=0.04)  # of uniform levels, so many changed their bins
 
 
 def test_black_images_have_statistics_too():

@@ -151,7 +151,7 @@ def test_what_is_taken_away_is_missing(tmp_path):
         "fcntl": "import fcntl",
         "resource": "import resource",
         "symbolic links": "pathlib.Path('a').symlink_to('b')",
-        "hard links": "os.link(__import__('sys').executable, 'c')",
+        "hard links": "open('a', 'w').close(); os.link('a', 'c')",
         "flock": "fcntl.flock(os.open('d', os.O_CREAT | os.O_RDWR), fcntl.LOCK_EX)",
         "flock on this file system": "fcntl.flock(os.open('d', os.O_CREAT | os.O_RDWR), fcntl.LOCK_EX)",
         "permission to lock": "fcntl.flock(os.open('d', os.O_CREAT | os.O_RDWR), fcntl.LOCK_EX)",
@@ -161,10 +161,13 @@ def test_what_is_taken_away_is_missing(tmp_path):
         "a number of usable cores": "os.sched_getaffinity(0)",
     }
     assert probes.keys() == WITHOUT.keys()
-    for name, probe in probes.items():
-        code = "\n".join([PRELUDE, "import multiprocessing", WITHOUT[name], probe])
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 1, name
+    for k, (name, probe) in enumerate(probes.items()):
+        for statement, code in (("", 0), (WITHOUT[name], 1)):
+            place = tmp_path / f"{k}-{code}"
+            place.mkdir()
+            text = "\n".join([PRELUDE, "import fcntl, multiprocessing", statement, probe])
+            done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=place)
+            assert done.returncode == code, (name, done.stderr)
         assert done.stderr.splitlines()[-1].split(":")[0] in (
             "ModuleNotFoundError", "PermissionError", "OSError", "ValueError", "AttributeError",
         ), done.stderr  # fmt: skip

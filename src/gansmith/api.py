@@ -43,7 +43,6 @@ from gansmith.planning import (
     plan_training,
     refuse_lengths,
     refuse_undefined,
-    refuse_unknown_code,
     to_run_path,
     undefined_choices,
     until_interrupted,
@@ -673,7 +672,8 @@ def report(run: "Run | Path | str", *others: "Run | Path | str", out: Path | str
 
     named = [open_run(one) for one in (run, *others)]
     opened = list({one.directory.resolve(): one for one in named}.values())  # one given twice is one
-    refuse_unknown_code(opened)
+    for one in opened:
+        refuse_undefined(one, has_images=True)  # which are not needed
     path = _writable(opened[0].directory / "report.pdf" if out is None else out)
     write_report(opened, path)
     return path
@@ -851,7 +851,8 @@ def handin(
     if path.suffix != ".zip":
         raise ConfigError(f"{path} does not end in .zip; give a name that does, such as submission.zip")
     opened = [open_run(one) for one in (run, *others)]
-    refuse_unknown_code(opened)
+    for one in opened:
+        refuse_undefined(one, has_images=True)  # which are not needed
     own = run.images if isinstance(run, Run) else None
     in_memory = _own_images(opened[0]) if own is None else own
     with isolated():

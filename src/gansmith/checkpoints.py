@@ -3,7 +3,7 @@
     checkpoints/000128000/  generator.safetensors  state.safetensors  state.json
     best.json
 
-A checkpoint holds no path and no time, so equal runs have equal files. All functions take the run's directory.
+A checkpoint holds no path and no time, so equal runs have equal files.
 """
 
 import contextlib

@@ -512,10 +512,6 @@ class Config:
         """Return the same choices but for those of `wanted` that nobody asked for."""
         return self.replace(**{name: value for name, value in wanted.items() if self.is_open(name)})
 
-    def with_origins(self, origins: Mapping[str, str]) -> "Config":
-        """Return the same choices, said to come from these sources."""
-        return dataclasses.replace(self, origins=origins)
-
     def as_dict(self) -> dict[str, Any]:
         """Return every field with its value."""
         return {name: getattr(self, name) for name in FIELDS}
@@ -789,7 +785,7 @@ def resolve(
             except ConfigError as error:
                 where = f"GANSMITH_{key.upper()}" if source == "environment" else source
                 raise error if source in ("argument", "recipe") else ConfigError(f"{where}: {error}") from None
-            origins[key] = source
+            origins[key] = Path(source).name  # of a file, whose folder is nobody else's business
     chosen["recipe"] = name
     if is_path(str(chosen.get("data", ""))):
         if chosen.get("data_dir"):
@@ -863,7 +859,7 @@ def load_config(path: Path, *, written_in: int) -> Config:
         config = Config(**{key: parse_value(key, raw) for key, raw in values.items()})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return config.with_origins(origins if is_readable else {})  # type: ignore[arg-type]
+    return config.replace(origins=origins if is_readable else {})
 
 
 # What other projects call a field or a flag, by what it is here.

@@ -5,6 +5,7 @@ times a step. Here each process writes its tensor to a place of its own, then a 
 """
 
 import contextlib
+import errno
 import mmap
 import os
 import platform
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +94,7 @@ class SharedMemory:
             now = time.monotonic()
             if now - looked_at > _LOOK_S:
                 looked_at = now
-                if now - started_at > self.timeout_s or not _is_alive(int(self.pids[other])):
+                if now - started_at > self.timeout_s or not is_alive(int(self.pids[other])):
                     raise PeerLost
 
 
@@ -130,9 +132,12 @@ def new_file(count: int) -> Iterator[str]:
         yield file.name
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: Any) -> bool:
+    """Return whether a process of this machine runs."""
+    if not isinstance(pid, int) or os.name != "posix":  # on Windows, asking ends it
+        return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
+    except OSError as error:
+        return error.errno == errno.EPERM
     return True

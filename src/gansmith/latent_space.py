@@ -1,4 +1,4 @@
-"""Ways through latent space: the main directions in it, truncation, and walks between two samples."""
+"""Ways through latent space: the main directions in it, and truncation."""
 
 import contextlib
 import copy

@@ -462,12 +462,6 @@ def refuse_undefined(run: RunDirectory, *, has_images: bool = False) -> None:
     raise ConfigError(f"{run.directory} was trained with the {name} {value!r} of another program; {remedy}")
 
 
-def refuse_unknown_code(opened: Sequence[RunDirectory]) -> None:
-    """Raise ConfigError for a run of another program's network or objective; its images are not needed."""
-    for run in opened:
-        refuse_undefined(run, has_images=True)
-
-
 def missing_choices(run: RunDirectory, *, has_images: bool) -> dict[str, str]:
     """Return the choices that this program does not define. A recipe is not needed: the config has all it says."""
     tables: dict[str, Mapping[str, Any]] = {"data": data_sets.DATASETS, "network": NETWORKS, "objective": OBJECTIVES}

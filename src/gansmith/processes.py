@@ -164,13 +164,9 @@ def agreed(decide: Callable[[], T]) -> T:
     if error is not None:
         raise error
     if "failed" in found:
-        _leave()
+        raise SystemExit(2)
     value: T = found["value"]
     return value
-
-
-def _leave() -> NoReturn:
-    raise SystemExit(2)
 
 
 def _broadcast(message: bytes) -> bytes:

@@ -75,7 +75,7 @@ def show_preparation(style: str = "auto") -> Iterator[Callable[[int, int], None]
     """
     check_style(style)
     if style == "none" or sys.stdout is None:
-        yield _ignore_counts
+        yield lambda done, total: None
     elif style == "bar" or (style == "auto" and is_terminal()):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -87,10 +87,6 @@ def show_preparation(style: str = "auto") -> Iterator[Callable[[int, int], None]
             bar.stop()
     else:
         yield partial(_print_counts, [time.monotonic()], as_json=style == "json")
-
-
-def _ignore_counts(done: int, total: int) -> None:
-    pass
 
 
 def _show_counts_in_bar(bar: Any, done: int, total: int) -> None:

@@ -96,7 +96,11 @@ class RunDirectory:
         if status != "running":
             return status
         is_held = _is_held(self.directory)
-        return status if is_held or (is_held is None and _lives(facts.get("pid"))) else "killed"
+        if is_held is None:  # there are no locks
+            from gansmith.exchange import is_alive  # which needs torch
+
+            is_held = is_alive(facts.get("pid"))
+        return status if is_held else "killed"
 
     def facts(self) -> dict[str, Any]:
         """Return what run.json says: versions, command, data, hardware, status; nothing where it is damaged."""
@@ -155,10 +159,6 @@ class RunDirectory:
     def checkpoint(self, images_seen: int) -> Path:
         """Return where the checkpoint after so many images is, or would be."""
         return checkpoint_path(self.directory, images_seen)
-
-    def has_checkpoints(self) -> bool:
-        """Return whether there are any, whole or damaged."""
-        return bool(named_checkpoints(self.directory))
 
 
 def _is_first() -> bool:
@@ -240,17 +240,6 @@ def _is_held(directory: Path) -> bool | None:
     return False
 
 
-def _lives(pid: Any) -> bool:
-    """Return whether a process of this machine runs."""
-    if not isinstance(pid, int) or os.name != "posix":  # on Windows, asking ends it
-        return False
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return error.errno == errno.EPERM
-    return True
-
-
 def create_run(directory: Path, config: Config) -> RunDirectory:
     """Return a new run in an empty or absent directory, or the run that is there already with the same choices.
 
@@ -321,8 +310,9 @@ def _continued(run: RunDirectory, config: Config) -> RunDirectory:
                 f"{name} is {getattr(config, name)}, but {run.directory} goes on with the schedules it began with; "
                 f"omit {name}, or give another --out"
             )
-    config = config.replace(schedule_images=schedule, planned_images=begun.planned_images)
-    return RunDirectory(run.directory, config.with_origins(config.origins or run.config.origins))
+    origins = config.origins or run.config.origins
+    config = config.replace(schedule_images=schedule, planned_images=begun.planned_images, origins=origins)
+    return RunDirectory(run.directory, config)
 
 
 def open_run(directory: Path, *, to_train: bool = False) -> RunDirectory:

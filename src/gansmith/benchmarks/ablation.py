@@ -14,8 +14,7 @@ from scipy.special import stdtrit
 
 from gansmith.benchmarks.trials import (
     hash_of_images,
-    read_table,
-    refuse_other_images,
+    open_table,
     score_trial,
     shared_choices,
     train_trials,
@@ -23,7 +22,7 @@ from gansmith.benchmarks.trials import (
 )  # fmt: skip
 from gansmith.config import FIELDS, resolve, unknown_field
 from gansmith.data.images import ImageSpec
-from gansmith.errors import ConfigError, RunError
+from gansmith.errors import ConfigError
 from gansmith.evaluation import over_seeds, with_spread
 from gansmith.files import write_json, write_text
 from gansmith.networks import build_networks
@@ -85,12 +84,7 @@ def run_ablation(
     }
     settings: dict[str, Any] = {"recipe": recipe, **length, **choices}
     path = folder / "ablation.json"
-    held: dict[str, Any] = read_table(path) if path.is_file() else {"settings": settings, "trials": []}
-    if held["settings"] != settings:
-        raise RunError(f"{folder} holds an ablation of {held['settings']}, not {settings}; give another --out")
-    data_sha256 = hash_of_images(choices)
-    refuse_other_images(held, data_sha256, named=f"{folder} holds an ablation")
-    kept = {"settings": settings, "data_sha256": data_sha256}
+    held = open_table(path, settings, what="an ablation", data_sha256=hash_of_images(choices))
     trials: list[dict[str, Any]] = held["trials"]
     known = {(trial["without"], trial["seed"]) for trial in trials}
     pool, tasks = pool or LocalPool(), {}
@@ -104,10 +98,10 @@ def run_ablation(
     for (name, seed), trained in train_trials(tasks, pool, report):
         result = score_trial(tasks[name, seed].directory) if trained else {"validation_fd_ratio": None}
         trials.append({"without": name, "fields": variants[name], "seed": seed, **result})
-        ablation = {**kept, "trials": trials, "rows": compare(trials)}
+        ablation = {**held, "rows": compare(trials)}
         write_json(path, ablation)
         write_text(folder / "ablation.md", to_markdown(ablation))
-    return {**kept, "trials": trials, "rows": compare(trials)}
+    return {**held, "rows": compare(trials)}
 
 
 def compare(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

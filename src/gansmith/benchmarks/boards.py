@@ -12,14 +12,12 @@ from typing import Any
 
 from gansmith.benchmarks.trials import (
     hash_of_images,
-    read_table,
-    refuse_other_images,
+    open_table,
     score_trial,
     shared_choices,
     train_trials,
     trial_task,
 )  # fmt: skip
-from gansmith.errors import RunError
 from gansmith.evaluation import over_seeds, with_spread
 from gansmith.files import write_bytes, write_json, write_text
 from gansmith.models import load_generator
@@ -52,7 +50,8 @@ def run_board(
     Raises RunError where the folder holds a board of another length, of other choices, or of other images.
     """
     pool, choices = pool or LocalPool(), shared_choices(recipes, choices)
-    board = open_board(folder, {**length, **choices}, data_sha256=hash_of_images(choices))
+    settings = {**length, **choices}
+    board = open_table(folder / "board.json", settings, what="a board", data_sha256=hash_of_images(choices))
     known = {(trial["recipe"], trial["seed"]) for trial in board["trials"]}
     tasks = {}
     for seed in range(seeds):  # the whole field with one seed first, so that a board that is stopped compares it
@@ -77,20 +76,6 @@ def _is_drawn(folder: Path, trials: Sequence[Mapping[str, Any]]) -> bool:
     runs = [folder / row["run"] for row in rank(trials) if row["run"]]
     names = ("board.md", "board.png", "curves.png") if runs else ("board.md",)
     return all((folder / name).is_file() for name in names) or not all(map(Path.exists, runs))
-
-
-def open_board(folder: Path, settings: Mapping[str, object], *, data_sha256: str) -> dict[str, Any]:
-    """Return the board a folder holds, or an empty one; RunError where it was begun with other settings or images."""
-    path = folder / "board.json"
-    if not path.is_file():
-        return {"settings": dict(settings), "data_sha256": data_sha256, "trials": []}
-    board = read_table(path)
-    if board["settings"] != dict(settings):
-        raise RunError(
-            f"{folder} holds a board with {board['settings']}, not {dict(settings)}; give another place with --out"
-        )
-    refuse_other_images(board, data_sha256, named=f"{folder} holds a board")
-    return {"settings": board["settings"], "data_sha256": data_sha256, "trials": board["trials"]}
 
 
 def _save_board(folder: Path, board: Mapping[str, Any]) -> None:

@@ -63,14 +63,23 @@ def hash_of_images(choices: Mapping[str, object]) -> str:
     return load_data(config.data, data_dir=config.data_dir or None, how=preparation(config)).sha256
 
 
-def refuse_other_images(held: Mapping[str, Any], data_sha256: str, *, named: str) -> None:
-    """Raise RunError where the trials were trained on other images of the same name, as the embedded digits are."""
+def open_table(path: Path, settings: Mapping[str, object], *, what: str, data_sha256: str) -> dict[str, Any]:
+    """Return the trials of a file, or none yet; RunError where it was begun with other settings or other images.
+
+    Images of one name may differ, as the embedded digits do from all of MNIST.
+    """
+    held = read_table(path) if path.is_file() else {"settings": dict(settings), "trials": []}
+    if held["settings"] != dict(settings):
+        raise RunError(
+            f"{path.parent} holds {what} with {held['settings']}, not {dict(settings)}; give another place with --out"
+        )
     begun = held.get("data_sha256", data_sha256)
     if begun != data_sha256:
         raise RunError(
-            f"{named} on images with SHA-256 {begun}, and those found now have {data_sha256}; restore the "
-            "old ones, or give another place with --out"
+            f"{path.parent} holds {what} on images with SHA-256 {begun}, and those found now have {data_sha256}; "
+            "restore the old ones, or give another place with --out"
         )
+    return {"settings": held["settings"], "data_sha256": data_sha256, "trials": held["trials"]}
 
 
 def trial_task(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from gansmith.cli.output import Json, Whole, print_table
+from gansmith.cli.output import Json, Whole, print_table, report
 from gansmith.cli.placement import ONE_AT_A_TIME, Placed
 from gansmith.config import choose, name_of, parse_value
 from gansmith.errors import ConfigError
@@ -64,7 +64,7 @@ def recipes(
     lengths = "-".join(f"{value:.15g}-{name}" for name, value in length.items())
     folder = out or Path("runs") / f"board-{lengths}-{name_of(data)}"
     files = ("board.md", "board.png", "curves.png")
-    given: dict[str, Any] = {"length": length, "choices": choices, "pool": placement.open(), "report": _report}
+    given: dict[str, Any] = {"length": length, "choices": choices, "pool": placement.open(), "report": report}
     run = partial(run_board, folder, names or RANKED, seeds=seeds, **given)
     return _run_and_print(run, to_table, [folder / name for name in files], json=json)
 
@@ -111,7 +111,7 @@ def ablate(
     length = _length(minutes, images, 1.0)
     folder = out or Path("runs") / f"ablation-{recipe}{'' if data == 'mnist' else f'-{name_of(data)}'}"
     choices = _choices(data, data_dir)
-    given: dict[str, Any] = {"length": length, "choices": choices, "pool": placement.open(), "report": _report}
+    given: dict[str, Any] = {"length": length, "choices": choices, "pool": placement.open(), "report": report}
     run = partial(run_ablation, folder, recipe, without, seeds=seeds, **given)
     return _run_and_print(run, to_table, [folder / "ablation.md"], json=json)
 
@@ -136,7 +136,7 @@ def _run_and_print(
         print(json_.dumps(result))
     else:
         print_table(*to_table(result))
-    _report(f"{kind} {', '.join(map(str, files))}")
+    report(f"{kind} {', '.join(map(str, files))}")
     return 0
 
 
@@ -152,7 +152,3 @@ def _length(minutes: float | None, images: str | None, usual_minutes: float) -> 
 
 def _choices(data: str, data_dir: Path | None) -> dict[str, object]:
     return {"data": data, **({"data_dir": str(data_dir)} if data_dir else {})}
-
-
-def _report(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -54,6 +54,11 @@ def complain(sentence: str) -> None:
     print(f"gansmith: {printable(sentence)}", file=sys.stderr)
 
 
+def report(line: str) -> None:
+    """Print what goes on, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def console(width: int) -> "Console":
     """Return a console as wide as the terminal, or of this width where output is no terminal."""
     from rich.console import Console

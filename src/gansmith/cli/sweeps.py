@@ -2,7 +2,6 @@
 
 import json as json_
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from gansmith.cli.output import Json, Whole, complain, print_table
+from gansmith.cli.output import Json, Whole, complain, print_table, report
 from gansmith.cli.placement import ONE_AT_A_TIME, Placed, Placement
 from gansmith.cli.training import Overrides
 from gansmith.errors import ConfigError
@@ -124,7 +123,7 @@ def sweep(
 def _search(run: Callable[..., "Sweep"], *, json: bool) -> int:
     """Run a sweep and show it; returns the exit code."""
     try:
-        found = run(report=_report)
+        found = run(report=report)
     except KeyboardInterrupt:
         complain("stopped; the same command continues the sweep")
         return 130
@@ -188,7 +187,3 @@ def _show(folder: Path, storage: str | None, placement: Placement, *, out: Path 
         if ranked:
             print(f"best recipe: {again} --best --out recipe.toml")
     return 0
-
-
-def _report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

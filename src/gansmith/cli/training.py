@@ -214,7 +214,7 @@ def _summarise(run: "Run", progress: str) -> None:
 
 def _print_config(config: Config, length: str) -> None:
     """Print every choice as TOML, with its origin; `length` is the flag that sets the number of images later."""
-    lines = config.with_origins({}).to_toml().splitlines()
+    lines = config.replace(origins={}).to_toml().splitlines()
     fields = [line for line in lines if line.split(" ")[0] in FIELDS]
     width = max(map(len, fields))
     for line in fields:

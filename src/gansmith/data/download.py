@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gansmith.errors import NotFoundError
+from gansmith.files import file_sha256
 
 _TIMEOUT_S = 5.0
 _MAX_BYTES = 2**30  # the largest file, of EMNIST, has 562 million
@@ -98,7 +99,7 @@ class _LimitedWriter:
 def _is_published(path: Path, *, sha256: str, is_unpacked: bool, integrity: str) -> bool:
     """Return whether a file's hash is the one that is known."""
     if not integrity:
-        return (_content_sha256(path) if is_unpacked else _file_sha256(path)) == sha256
+        return (_content_sha256(path) if is_unpacked else file_sha256(path)) == sha256
     with path.open("rb") as file:
         return f"sha512-{base64.b64encode(hashlib.file_digest(file, 'sha512').digest()).decode()}" == integrity
 
@@ -116,11 +117,6 @@ def _content_sha256(path: Path) -> str:
     except (EOFError, zlib.error, gzip.BadGzipFile):
         return ""
     return digest.hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

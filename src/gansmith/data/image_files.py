@@ -55,7 +55,7 @@ def read_npz(path: Path) -> Images:
             if name is None:
                 raise DataError(f"{path} holds no array called {' or '.join(_NAMES)}; save images under that name")
             found = {}
-            for each in sorted({name, "labels", "truncation"} & stored):  # a set has no order
+            for each in sorted({name, "labels"} & stored):  # a set has no order
                 with archive.open(f"{each}.npy") as file:
                     found[each] = read_array(file, f"{path}: {each}")
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
@@ -64,9 +64,7 @@ def read_npz(path: Path) -> Images:
         raise DataError(
             f"{path} is not a whole .npz file (its names are not text); save one with numpy.savez"
         ) from None
-    pixels, labels, truncation = found[name], found.get("labels"), found.get("truncation")
-    if truncation is not None and truncation.shape != ():
-        raise DataError(f"{path} holds {truncation.size} truncations; one number is needed, or none")
+    pixels, labels = found[name], found.get("labels")
     if pixels.dtype != np.uint8:
         raise DataError(f"{path} holds {pixels.dtype} images; save them as uint8 from 0 to 255")
     if pixels.ndim == 3:
@@ -85,9 +83,6 @@ def read_npz(path: Path) -> Images:
         pixels=torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()),
         labels=torch.from_numpy(labels.astype(np.int64)) if labels is not None and known else None,
         source=str(path),
-        notices=()
-        if truncation is None
-        else (f"its images were drawn with truncation {truncation}: more typical, less varied",),
     )
 
 

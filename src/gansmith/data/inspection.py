@@ -112,9 +112,7 @@ def _broken(part: Part, broken: dict[int, str]) -> str:
 def _test_count(source: Any, how: Preparation) -> dict[str, int]:
     try:
         return {"test": len(load_source(source, how, part="test"))}
-    except DataError:
-        return {}
-    except FileNotFoundError:
+    except (DataError, FileNotFoundError):
         return {}
 
 

@@ -10,18 +10,17 @@ from numpy.typing import NDArray
 from gansmith.errors import DataError
 from gansmith.flat_images import are_channels_last, square
 
-BLACK_AND_WHITE = "its numbers are 0 and 1, which are taken for black and white"
 _CHANNELS = (1, 3, 4)
 _MIN_SIDE = 8  # of one image in color, as against narrow grey ones
 _OVERSHOOT = 0.25  # beyond 0, 1 or -1, which interpolation and filters add to floats
 _NEARLY_WHITE = 0.75  # what floats reach that are in [0, 1] with a few below 0, and not in [-1, 1]
 _ROUNDING = 0.001
+_DIM = 128  # of 255: where images reach less, it is said
 _NEAR_HALF = 0.01  # of -0.5 and 0.5, where both ends lie as near: images less their middle grey, and not [-1, 1]
 # Largest numbers of scales other than 0 to 255: of 4 to 7 bits, counts of 16 as in UCI's digits, and per cent.
 _SCALES = (15, 16, 31, 63, 100, 127)
 _INVISIBLE = 16  # of 255: where images reach no more, those of 0 to 255 would show nothing
 _MIN_SCALED = 32  # images from which a scale is known
-_DIM = 128  # of 255: where images reach less, it is said
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,6 @@ def scale_of(images: NDArray[Any]) -> float:
     is_dense = 2 * len(values) > high and bool((values == np.rint(values)).all())
     is_reached = 2 * int((flat.max(axis=1) == high).sum()) >= len(flat)
     return high if is_dense and (is_reached or high <= _INVISIBLE) else 255.0
-
-
-def scale_in_words(scale: float) -> str:
-    return f"its numbers, 0 to {scale:g}, are scaled to 0 to 255"
 
 
 def range_of(
@@ -108,9 +103,9 @@ def range_of(
             f"{source} holds floats from {low:g} to {high:g}, neither up to 1 nor up to 255; scale them to [0, 1]"
         )
     if kind != "f" and high == 1:
-        return Range(0.0, 1.0, BLACK_AND_WHITE)
+        return Range(0.0, 1.0, "its numbers are 0 and 1, which are taken for black and white")
     if high <= scale < 255:
-        return Range(0.0, scale, scale_in_words(scale))
+        return Range(0.0, scale, f"its numbers, 0 to {scale:g}, are scaled to 0 to 255")
     return Range(notice=f"its pixels reach only {high:g} of 255" if high < _DIM else "")
 
 

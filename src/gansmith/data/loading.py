@@ -126,13 +126,9 @@ def _prepare_into_memory(
             f"{cache.folder()} has no room for it or cannot be written; name a folder that does with GANSMITH_CACHE"
         )
     pixels, seen = np.zeros(shape, np.uint8), unforeseen(how, settled, looks)
-    broken = _prepare_all(source, settled, part, partial(_set_rows, pixels), watch, seen)
+    broken = _prepare_all(source, settled, part, pixels.__setitem__, watch, seen)
     notices = (*notices, *lost_in_words(seen, settled, len(pixels)))
     return torch.from_numpy(pixels), {"notices": notices, "in_words": settled.in_words(), "broken": broken}
-
-
-def _set_rows(pixels: Pixels, rows: list[int], images: Pixels) -> None:
-    pixels[rows] = images
 
 
 def _prepare_into_file(

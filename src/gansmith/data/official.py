@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gansmith.data.images import Images
 from gansmith.errors import DataError, NotFoundError
+from gansmith.files import file_sha256
 
 OFFLINE = "GANSMITH_OFFLINE"  # any value: never touch the network
 
@@ -265,8 +266,7 @@ def file_digest(path: Path) -> str:
 
 @lru_cache
 def _file_digest(path: Path, *version: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def places(name: str) -> list[Path]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -194,7 +195,7 @@ def open_array(path: Path) -> OnDisk | None:
         try:
             version = np.lib.format.read_magic(file)
             shape, is_fortran, dtype = _HEADERS[version](file)
-        except (ValueError, KeyError, SyntaxError):
+        except (ValueError, KeyError, SyntaxError, TokenError, TypeError, RecursionError, MemoryError):
             return None
         start = file.tell()
     size = int(np.prod(shape, dtype=np.int64))

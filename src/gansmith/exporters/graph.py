@@ -24,7 +24,7 @@ def trace(model: Model) -> torch.export.ExportedProgram:
     Args:
         model: with the signature of exported files, as `as_exported` returns it.
 
-    Raises GansmithError for a generator that samples with dropout: in a graph, an image's mask would depend on others.
+    Raises GansmithError for a generator that draws noise or samples with dropout: an image would depend on others.
     """
     if draws_noise(model):
         raise GansmithError(

@@ -453,17 +453,13 @@ def _div(keras: _Writer, node: Node, *, self: Node, other: Any) -> str:
     return keras.add("UnitNormalization", [keras.name_of(self)], axis=-1)
 
 
-def _mul(keras: _Writer, node: Node, *, self: Node, other: Any) -> str:
-    return _combine(keras, node, "Multiply", self, other)
-
-
 def _add(keras: _Writer, node: Node, *, self: Node, other: Any, alpha: float) -> str:
     if alpha != 1:
         raise keras.error(node, "with a factor")
-    return _combine(keras, node, "Add", self, other)
+    return _combine(keras, node, kind="Add", self=self, other=other)
 
 
-def _combine(keras: _Writer, node: Node, kind: str, self: Node, other: Any) -> str:
+def _combine(keras: _Writer, node: Node, *, kind: str, self: Node, other: Any) -> str:
     """Add a layer for the product or sum of two values, or of a value and a constant, one number or one per channel."""
     if keras.constant(self) is not None:
         self, other = other, self
@@ -502,7 +498,7 @@ LAYERS: dict[Any, Callable[..., str]] = {
     _aten.gt.Tensor: _gt,
     _aten.leaky_relu.default: _leaky_relu,
     _aten.linear.default: _linear,
-    _aten.mul.Tensor: _mul,
+    _aten.mul.Tensor: partial(_combine, kind="Multiply"),
     _aten.pad.default: _constant_pad,
     _aten.pixel_shuffle.default: _pixel_shuffle,
     _aten.relu.default: partial(_activation, kind="relu"),

@@ -16,7 +16,7 @@ from gansmith.data.download import download
 from gansmith.data.official import OFFICIAL, OFFLINE, cache_dir
 from gansmith.errors import GansmithError, NotFoundError
 from gansmith.exporters.onnx import to_onnx
-from gansmith.files import file_sha256
+from gansmith.files import file_sha256, replacing
 from gansmith.latent_space import find_directions
 from gansmith.pictures.grids import enlarge, grid
 from gansmith.sampling import Model, sample
@@ -159,10 +159,8 @@ def _unpack(stored: tarfile.TarFile, member: str, path: Path, digest: str) -> No
     source = stored.extractfile(member)
     if source is None:
         raise KeyError(f"{member} is no file")
-    partial = path.with_name(f".part-{path.name}")
-    with partial.open("wb") as target:
-        shutil.copyfileobj(source, target)
-    if file_sha256(partial) != digest:
-        partial.unlink()
-        raise KeyError(f"{member} is not the published file")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        with partial.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        if file_sha256(partial) != digest:
+            raise KeyError(f"{member} is not the published file")

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gansmith.errors import ConfigError, NotFoundError
-from gansmith.files import write_bytes, write_text
+from gansmith.errors import ConfigError
+from gansmith.files import require_parent, write_bytes, write_text
 from gansmith.grading.grader import Ran
 from gansmith.grading.sandbox import MEANING
 from gansmith.grading.settings import Settings
@@ -91,8 +91,7 @@ def notes_of(row: Mapping[str, Any]) -> list[str]:
 
 def refuse_occupied(out: Path) -> None:
     """Raise GansmithError for a folder that holds anything but an earlier table."""
-    if not out.absolute().parent.is_dir():
-        raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to write {out.name} in; make it first")
+    require_parent(out)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / TABLE).is_file())):
         raise ConfigError(f"{out} holds other things than a table of grades; name a new folder with --out")
     if os.name == "nt" and (out / TABLE).is_file():
@@ -155,8 +154,7 @@ def _plain(cell: str) -> str:
 
 
 def _markdown(title: str, about: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [[_in_markdown(cell) for cell in line] for line in [header, ["-"] * len(header), *rows]]
-    lines[1] = ["---"] * len(header)
+    lines = [[_in_markdown(cell) for cell in line] for line in [header, ["---"] * len(header), *rows]]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"# {_in_markdown(title)}\n\n{about}\n\n{table}\n"
 

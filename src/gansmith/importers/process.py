@@ -1,8 +1,8 @@
 """Generators of other libraries, read and run in a separate process, a worker.
 
-A worker (`keras_worker`, `onnx_worker`) lives as long as its generator: latents go to it and images come back through
-pipes, as plain numbers. So the other library, and whatever a file does to it, stays outside this process, and can be
-stopped.
+A worker (`keras_worker`, `onnx_worker`, `pt2_worker`) lives as long as its generator: latents go to it and images come
+back through pipes, as plain numbers. So the other library, and whatever a file does to it, stays outside this process,
+and can be stopped.
 """
 
 import contextlib

@@ -20,7 +20,7 @@ class Metric:
     """A function of real and generated images, its arguments, and whether it belongs to the quick tier.
 
     Attributes:
-        takes: "features" (N, 224) or "probabilities" (N, K) of real and of fake; "shares": those and
+        takes: "features" (N, d) or "probabilities" (N, K) of real and of fake; "shares": those and
             the classifier's confusion, None where it hardly errs; "classes": features of both, then
             the most probable class of each; "labels": probabilities of fake and the labels it was conditioned on;
             "pixels": uint8 of both; "train": flat pixels of the training, the held-out and the generated images.

@@ -32,9 +32,8 @@ class Shipped:
     data: tuple[str, ...]
 
 
-# As scripts/train_evaluator.py printed it.
 SHIPPED_PX = 28  # side of the images that these networks know
-SHIPPED = {
+SHIPPED = {  # as scripts/train_evaluator.py printed it
     "mnist": Shipped(
         "b00c1e0835ebcd14de16a13b76c38eee8f45d3358dd68493027dbbec18d4f9c6",
         (
@@ -71,22 +70,69 @@ class Evaluator(Protocol):
         """Return features (N, d) and class probabilities (N, num_classes) of uint8 (N, C, H, W)."""
 
 
-class FeatureNetwork(nn.Module):
-    """Three strided convolutions and a hidden layer; features from several depths, 224 per image.
+class Classifier(nn.Module):
+    """A classifier whose features are means of its maps at several depths; a subclass gives them by `pooled`.
 
     Early layers respond to noise, blur and grey levels, which a classifier's last layer ignores.
 
     Attributes:
-        scale: (224,) divisor of each feature, its standard deviation on real images.
+        name: identifies the network with its weights.
+        depths: number of features from each depth, d in all.
+        scale: (d,) divisor of each feature, its standard deviation on real images.
         temperature: divisor of the logits, so that confidence matches accuracy on held-out images.
     """
 
+    classifier: nn.Linear
     scale: Tensor
     temperature: Tensor
 
-    def __init__(self, spec: ImageSpec, *, num_classes: int, name: str) -> None:
+    def __init__(self, name: str, depths: tuple[int, ...]) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.depths = name, depths
+        self.register_buffer("scale", torch.ones(sum(depths)))
+        self.register_buffer("temperature", torch.ones(()))
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes of the data set that it knows; 1 for random weights, or where they were clusters."""
+        return self.classifier.out_features
+
+    def pooled(self, images: Tensor) -> list[Tensor]:
+        """Return the features of (N, C, H, W) in [-1, 1] from each depth, before `scale`; the last is classified."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (N, num_classes) logits."""
+        logits: Tensor = self.classifier(self.pooled(images)[-1])
+        return logits
+
+    @torch.no_grad()
+    def observe(self, pixels: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return features (N, d) and class probabilities (N, num_classes) of uint8 (N, C, H, W)."""
+        rows, logits = [], []
+        for chunk in pixels.split(_CHUNK):
+            means = self.pooled(to_float(chunk.to(self.scale.device)))
+            rows.append(torch.cat(means, dim=1) / self.scale)
+            logits.append(self.classifier(means[-1]))
+        probabilities = (torch.cat(logits).cpu().double() / self.temperature.cpu()).softmax(1)
+        return torch.cat(rows).cpu().double().numpy(), probabilities.numpy()
+
+    def fit_scale(self, pixels: Tensor) -> None:
+        """Set `scale` to the standard deviation of each feature over these images.
+
+        It is at least half the median of its depth, or units that are almost always zero would dominate every distance:
+        the FD of real images under random weights would be 6.6 instead of 1.0, on MNIST with 10,000 images.
+        """
+        self.scale.fill_(1.0)
+        deviations = torch.from_numpy(self.observe(pixels)[0].std(axis=0)).float().split(self.depths)
+        self.scale.copy_(torch.cat([layer.clamp(min=max(layer.median().item() / 2, 1e-6)) for layer in deviations]))
+
+
+class FeatureNetwork(Classifier):
+    """Three strided convolutions and a hidden layer; 224 features, of the first two and the hidden layer."""
+
+    def __init__(self, spec: ImageSpec, *, num_classes: int, name: str) -> None:
+        super().__init__(name, (32, 64, 128))
         side = -(-spec.size // 8)
         self.convolutions = nn.ModuleList(
             [
@@ -97,53 +143,15 @@ class FeatureNetwork(nn.Module):
         )
         self.hidden = nn.Linear(128 * side * side, 128)
         self.classifier = nn.Linear(128, max(num_classes, 1))
-        self.register_buffer("scale", torch.ones(224))
-        self.register_buffer("temperature", torch.ones(()))
 
-    @property
-    def num_classes(self) -> int:
-        """The number of classes it was trained on; 1 for random weights."""
-        return self.classifier.out_features
-
-    def layers(self, images: Tensor) -> list[Tensor]:
-        """Return the activations of (N, C, H, W) in [-1, 1] at every depth; the last is the hidden layer, (N, 128)."""
-        activations = []
-        maps = images
-        for convolution in self.convolutions:
-            maps = relu(convolution(maps))
-            activations.append(maps)
-        return [*activations, relu(self.hidden(maps.flatten(1)))]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return (N, num_classes) logits."""
-        logits: Tensor = self.classifier(self.layers(images)[-1])
-        return logits
-
-    def features(self, pixels: Tensor) -> NDArray[np.float64]:
-        """Return scaled features (N, 224) of uint8 (N, C, H, W): pooled first and second maps and the hidden layer."""
-        return self.observe(pixels)[0]
-
-    @torch.no_grad()
-    def observe(self, pixels: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return features (N, 224) and class probabilities (N, num_classes) of uint8 (N, C, H, W)."""
-        rows, logits = [], []
-        for chunk in pixels.split(_CHUNK):
-            first, second, _, hidden = self.layers(to_float(chunk.to(self.scale.device)))
-            rows.append(torch.cat([first.mean((2, 3)), second.mean((2, 3)), hidden], dim=1) / self.scale)
-            logits.append(self.classifier(hidden))
-        probabilities = (torch.cat(logits).cpu().double() / self.temperature.cpu()).softmax(1)
-        return torch.cat(rows).cpu().double().numpy(), probabilities.numpy()
-
-    @torch.no_grad()
-    def fit_scale(self, pixels: Tensor) -> None:
-        """Set `scale` to the standard deviation of each feature over these images.
-
-        It is at least half the median of its layer, or units that are almost always zero would dominate every distance:
-        the FD of real images under random weights would be 6.6 instead of 1.0, on MNIST with 10,000 images.
-        """
-        self.scale.fill_(1.0)
-        deviations = torch.from_numpy(self.features(pixels).std(axis=0)).float().split([32, 64, 128])
-        self.scale.copy_(torch.cat([layer.clamp(min=max(layer.median().item() / 2, 1e-6)) for layer in deviations]))
+    def pooled(self, images: Tensor) -> list[Tensor]:
+        """Return the means of the first two maps, (N, 32) and (N, 64), and the hidden layer, (N, 128)."""
+        first, second, third = self.convolutions
+        maps = relu(first(images))
+        means = [maps.mean((2, 3))]
+        maps = relu(second(maps))
+        means.append(maps.mean((2, 3)))
+        return [*means, relu(self.hidden(relu(third(maps)).flatten(1)))]
 
 
 def load_evaluators(train: Images) -> dict[str, FeatureNetwork]:

@@ -1,16 +1,14 @@
 """The network of evaluators that are trained on demand: a small residual network, 256 features from several depths."""
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from gansmith.data.images import ImageSpec, to_float
+from gansmith.data.images import ImageSpec
+from gansmith.metrics.features import Classifier
 
 WIDTHS = (32, 64, 128)  # of the three residual blocks
 LARGEST_MAP = 20  # side in pixels of the first block's maps at most
-_CHUNK = 100
 
 
 class _Block(nn.Module):
@@ -28,26 +26,21 @@ class _Block(nn.Module):
         return relu(self.second(relu(self.first(maps))) + self.skip(maps))
 
 
-class ResidualNetwork(nn.Module):
+class ResidualNetwork(Classifier):
     """A classifier of three residual blocks (He et al., arXiv:1512.03385, figure 3) on maps of at most 20 x 20.
 
     Features are the channel means of what enters the first block and of what leaves each: 32 + 32 + 64 + 128.
 
     Attributes:
-        scale: (256,) divisor of each feature, its standard deviation on real images.
-        temperature: divisor of the logits, so that confidence matches accuracy on held-out images.
         confusion: (K, K) share of each class, row, among the classifications of held-out images of each label, column.
         accuracy: share of held-out images that it classifies correctly; NaN where its classes were k-means clusters.
     """
 
-    scale: Tensor
-    temperature: Tensor
     accuracy: Tensor
     confusion: Tensor
 
     def __init__(self, spec: ImageSpec, *, num_classes: int, name: str) -> None:
-        super().__init__()
-        self.name = name
+        super().__init__(name, (WIDTHS[0], *WIDTHS))
         stem: list[nn.Module] = []
         channels, side = spec.channels, spec.size
         while not stem or side > LARGEST_MAP:
@@ -56,20 +49,12 @@ class ResidualNetwork(nn.Module):
             channels, side = WIDTHS[0], side // stride
         self.stem = nn.Sequential(*stem)
         strides = (1, 2, 2)
-        inputs = (WIDTHS[0], *WIDTHS)
         self.blocks = nn.ModuleList(
-            _Block(before, width, stride) for before, width, stride in zip(inputs, WIDTHS, strides, strict=False)
+            _Block(before, width, stride) for before, width, stride in zip(self.depths, WIDTHS, strides, strict=False)
         )
         self.classifier = nn.Linear(WIDTHS[-1], max(num_classes, 1))
-        self.register_buffer("scale", torch.ones(WIDTHS[0] + sum(WIDTHS)))
-        self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("accuracy", torch.tensor(torch.nan))
         self.register_buffer("confusion", torch.eye(self.num_classes))
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes of the data set that it knows; 1 where its classes were k-means clusters."""
-        return self.classifier.out_features
 
     def pooled(self, images: Tensor) -> list[Tensor]:
         """Return the channel means of (N, C, H, W) in [-1, 1] at each depth, the last (N, 128)."""
@@ -79,31 +64,6 @@ class ResidualNetwork(nn.Module):
             maps = block(maps)
             means.append(maps.mean((2, 3)))
         return means
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return (N, num_classes) logits."""
-        logits: Tensor = self.classifier(self.pooled(images)[-1])
-        return logits
-
-    @torch.no_grad()
-    def observe(self, pixels: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return features (N, 256) and class probabilities (N, num_classes) of uint8 (N, C, H, W)."""
-        rows, logits = [], []
-        for chunk in pixels.split(_CHUNK):
-            means = self.pooled(to_float(chunk.to(self.scale.device)))
-            rows.append(torch.cat(means, dim=1) / self.scale)
-            logits.append(self.classifier(means[-1]))
-        probabilities = (torch.cat(logits).cpu().double() / self.temperature.cpu()).softmax(1)
-        return torch.cat(rows).cpu().double().numpy(), probabilities.numpy()
-
-    def fit_scale(self, pixels: Tensor) -> None:
-        """Set `scale` to the standard deviation of each feature over these images, at least half its median.
-
-        A feature that is almost always zero would dominate every distance.
-        """
-        self.scale.fill_(1.0)
-        deviations = torch.from_numpy(self.observe(pixels)[0].std(axis=0)).float().split([WIDTHS[0], *WIDTHS])
-        self.scale.copy_(torch.cat([layer.clamp(min=max(layer.median().item() / 2, 1e-6)) for layer in deviations]))
 
 
 def _convolution(channels: int, width: int, *, kernel: int, stride: int) -> nn.Sequential:

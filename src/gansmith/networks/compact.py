@@ -123,7 +123,7 @@ def generator_layers(config: Config, *, size: int, channels: int) -> list[nn.Mod
             narrow = min(narrow, config.g_width // 2)
         layers += [
             convolution(width, narrow, kernel_size=1),
-            *doubled_to(side, mode="bilinear"),
+            *doubled_to(side),
             *_normalised(config, narrow),
             convolution(narrow, narrow),
             *_normalised(config, narrow),
@@ -142,7 +142,7 @@ def _upsampled_in_color(width: int, size: int, channels: int, config: Config) ->
     narrow = max(1, config.g_width // 8)
     return [
         convolution(width, narrow),
-        *doubled_to(size, mode="bilinear"),
+        *doubled_to(size),
         *_normalised(config, narrow),
         convolution(narrow, channels),
     ]

@@ -33,34 +33,19 @@ def dcgan(spec: ImageSpec, config: Config) -> tuple[nn.Module, nn.Module]:
     side, *_ = sides = map_sides(spec.size)
     inputs = latent_inputs(spec, config)
     G: list[nn.Module] = [nn.Unflatten(1, (inputs, 1, 1)), nn.ConvTranspose2d(inputs, config.g_width, kernel_size=side)]
-    narrow = config.g_width
-    for wide, narrow in pairwise(_widths(config.g_width, sides)):
+    for wide, narrow in pairwise([*_widths(config.g_width, sides), spec.channels]):
         G += [
             nn.BatchNorm2d(wide),
             activation(config.g_activation, nn.ReLU()),
             *dropout(config.g_dropout),
             nn.ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1),
         ]
-    G += [
-        nn.BatchNorm2d(narrow),
-        activation(config.g_activation, nn.ReLU()),
-        *dropout(config.g_dropout),
-        nn.ConvTranspose2d(narrow, spec.channels, kernel_size=4, stride=2, padding=1),
-        nn.Tanh(),
-    ]
-    narrow = config.d_width // 2
-    D: list[nn.Module] = [
-        nn.Conv2d(image_channels(spec, config), narrow, kernel_size=4, stride=2, padding=1),
-        activation(config.d_activation, nn.LeakyReLU(0.2)),
-        *dropout(config.d_dropout),
-    ]
-    for narrow, wide in pairwise(reversed(_widths(config.d_width, sides))):
-        D += [
-            nn.Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1),
-            nn.BatchNorm2d(wide),
-            activation(config.d_activation, nn.LeakyReLU(0.2)),
-            *dropout(config.d_dropout),
-        ]
+    G += [nn.Tanh()]
+    D: list[nn.Module] = []
+    for narrow, wide in pairwise([image_channels(spec, config), *reversed(_widths(config.d_width, sides))]):
+        D += [nn.Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1)]
+        D += [nn.BatchNorm2d(wide)] if len(D) > 1 else []
+        D += [activation(config.d_activation, nn.LeakyReLU(0.2)), *dropout(config.d_dropout)]
     head = nn.Conv2d(config.d_width + stddev_features(config), 1, kernel_size=side)
     num_features = config.d_width * side**2
     return (

@@ -266,10 +266,9 @@ def _doubling(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         return matrix
 
 
-def doubled_to(side: int, *, mode: str) -> list[nn.Module]:
-    """Return layers that double maps by interpolation, and crop them where `side` is odd."""
-    upsample = Doubled() if mode == "bilinear" else nn.Upsample(scale_factor=2, mode=mode)
-    return [upsample, Crop(side)] if side % 2 else [upsample]
+def doubled_to(side: int) -> list[nn.Module]:
+    """Return layers that double maps by bilinear interpolation, and crop them where `side` is odd."""
+    return [Doubled(), Crop(side)] if side % 2 else [Doubled()]
 
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

@@ -148,9 +148,9 @@ def smoothed(values: Sequence[float], *, share: float = _WINDOW) -> list[float]:
     return means
 
 
-def draw_classes(model: Model, *, seed: int, styles: int = 10) -> Image.Image:
+def draw_classes(model: Model, *, seed: int) -> Image.Image:
     """Return a picture with a row for each label, its name at the left, or each cluster, and one latent a column."""
-    tiles = enlarge(grid(classes_by_styles(model, seed=seed, styles=styles), columns=styles))
+    tiles = enlarge(grid(classes_by_styles(model, seed=seed, styles=10), columns=10))
     if not model.conditioning.has_labels:
         return tiles
     return with_row_names(tiles, [_drawable(model.class_name(k), k) for k in class_rows(model).tolist()])

@@ -315,12 +315,12 @@ def _conclusion(line: dict[str, Any], first: dict[str, Any]) -> str:
 def _structures(run: RunDirectory, pictures: dict[str, bytes]) -> list[Block]:
     facts = describe_run(run)
     blocks = [_heading(2, "Structures")]
-    for network in ("generator", "discriminator"):
-        layers = facts[network]
+    for network, one in (("generator", "g"), ("discriminator", "d")):
+        layers = facts[f"{one}_layers"]
         pictures[f"{network}.png"] = draw_structure(layers)
         ends = "latent to image" if network == "generator" else "image to logit"
         blocks += [
-            _heading(3, f"The {network}, {facts[f'{network}_parameters']:,} parameters"),
+            _heading(3, f"The {network}, {facts[f'{one}_parameters']:,} parameters"),
             _pictures((f"{network}.png", f"Diagram of the {network}: sizes and channels from {ends}.", 100)),
             _table(
                 ("layer", "kind", "output", "parameters"),

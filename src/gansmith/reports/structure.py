@@ -15,14 +15,8 @@ _FACE, _EDGE = "#56B4E9", "#0072B2"
 
 
 def describe_run(run: RunDirectory) -> dict[str, Any]:
-    """Return the layers of G and of D, and the number of parameters of each."""
-    facts = describe(run.config, load_generator(run.directory).spec if run.latest() else _recorded_spec(run))
-    return {
-        "generator": facts["g_layers"],
-        "discriminator": facts["d_layers"],
-        "generator_parameters": facts["g_parameters"],
-        "discriminator_parameters": facts["d_parameters"],
-    }
+    """Return what `describe` says of the networks of a run."""
+    return describe(run.config, load_generator(run.directory).spec if run.latest() else _recorded_spec(run))
 
 
 def _recorded_spec(run: RunDirectory) -> ImageSpec:

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,17 +68,12 @@ def importances(study: "Study") -> dict[str, float]:
     done = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
     if len(done) < 2:
         return {}
-    target = None
-    if len(study.directions) > 1:  # what is low is taken as good
-        target = partial(_first_value, 1.0 if study.directions[0].name == "MINIMIZE" else -1.0)
+    sign = 1.0 if study.directions[0].name == "MINIMIZE" else -1.0  # what is low is taken as good
+    target = (lambda trial: sign * float(trial.values[0])) if len(study.directions) > 1 else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # which says so
         found = optuna.importance.get_param_importances(study, target=target)
     return {name: float(value) for name, value in found.items()}
-
-
-def _first_value(sign: float, trial: Any) -> float:
-    return sign * float(trial.values[0])
 
 
 def saved_share(rows: Sequence[Row]) -> float:

@@ -53,14 +53,10 @@ def diagnose(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> list
 def to_failure(name: str, images_seen: int, figure: str, config: Config) -> Failure:
     """Return the failure with its figure, its likely cause, and the remedies that this config leaves, in a sentence."""
     kind = FAILURES[name]
-    *before, last = [remedy for remedy, is_left in kind.remedies.items() if _is_left(config, is_left)]
+    *before, last = [remedy for remedy, is_left in kind.remedies.items() if is_left is None or is_left(config)]
     remedies = f"{', '.join(before)}{',' if len(before) > 1 else ''} or {last}" if before else last
     message = f"{name}: {figure} after {images_seen:,} images; likely {kind.cause}; try {remedies}"
     return Failure(name, images_seen, message)
-
-
-def _is_left(config: Config, condition: Condition | None) -> bool:
-    return condition is None or condition(config)
 
 
 def summarise(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> dict[str, str]:
@@ -100,10 +96,6 @@ def _recent(rows: Sequence[Row], config: Config, name: str) -> list[float]:
 def _median_if_all(values: Sequence[float], test: Callable[[float], bool]) -> float | None:
     """Return the median of these values where all of them pass a test, else None."""
     return statistics.median(values) if values and all(map(test, values)) else None
-
-
-def _not_finite(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
-    return None  # the loop itself stops at the loss
 
 
 def _diverged(rows: Sequence[Row], scores: Sequence[Row], config: Config) -> str | None:
@@ -219,7 +211,7 @@ def _may_be_relativistic(config: Config) -> bool:
 
 FAILURES: dict[str, Kind] = {
     "not-finite": Kind(
-        _not_finite,
+        lambda rows, scores, config: None,  # the loop itself stops at the loss
         "a step too long for these losses",
         {
             "lower g_lr and d_lr": None,

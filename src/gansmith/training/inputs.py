@@ -166,7 +166,8 @@ def fit_to_images(config: Config, train: Images) -> Config:
     docs/own-images.md has all of it in one table.
     """
     if config.augment == "auto":
-        config = config.replace(augment=choose_augmentation(train))
+        is_many = len(train) >= FEW_IMAGES
+        config = config.replace(augment="none" if is_many else "flips" if _is_symmetric(train) else "shifts")
     wanted = dict(ADAM.get(config.recipe, {})) if train.spec.channels > 1 or len(train) < FEW_IMAGES else {}
     if _are_many_in_color(train):
         wanted |= IN_COLOR.get(config.recipe, {})
@@ -215,13 +216,6 @@ def _can_be_mirrored(train: Images) -> bool:
 
 def _are_many_in_color(train: Images) -> bool:
     return train.spec.channels > 1 and len(train) >= FEW_IMAGES
-
-
-def choose_augmentation(train: Images) -> str:
-    """Return the augmentation for so many training images, none for many."""
-    if len(train) >= FEW_IMAGES:
-        return "none"
-    return "flips" if _is_symmetric(train) else "shifts"
 
 
 def _is_symmetric(train: Images) -> bool:
@@ -291,7 +285,7 @@ def group_size(asked: int, batch_size: int) -> int:
 
 
 def _changes(asked: Config, config: Config, shown: Images) -> tuple[str, ...]:
-    """Return a sentence for each number that the data changed."""
+    """Return a sentence for each choice that the data changed."""
     images, spec = len(shown), shown.spec
     rarest = images if shown.labels is None else int(shown.labels.unique(return_counts=True)[1].min())
     why_adam = "the images are in color" if spec.channels > 1 else "the images are few"

@@ -183,7 +183,8 @@ def build_losses(config: Config) -> tuple[SteppedLoss, SteppedLoss]:
     cost = partial(_cost_of_target, objective.toward)
 
     def d_loss(real: Tensor, fake: Tensor, rng: torch.Generator) -> Tensor:
-        flip = bool(_draw_one(rng) < config.label_flipping)
+        share = drawn(lambda rows: torch.rand((), generator=rng), 1, device=_CPU, shared=True)  # for the whole batch
+        flip = bool(share < config.label_flipping)
         targets = (fake_target, real_target) if flip else (real_target, fake_target)
         return cost(real, targets[0], rng) + cost(fake, targets[1], rng)
 
@@ -196,11 +197,6 @@ def build_losses(config: Config) -> tuple[SteppedLoss, SteppedLoss]:
 def flips_by_chance(config: Config) -> bool:
     """Return whether some steps flip labels and others do not."""
     return 0 < config.label_flipping < 1
-
-
-def _draw_one(rng: torch.Generator) -> Tensor:
-    """Return a number in [0, 1) for a whole batch, on the CPU."""
-    return drawn(lambda rows: torch.rand((), generator=rng), 1, device=_CPU, shared=True)
 
 
 def _target_ranges(config: Config) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gansmith import processes
-from gansmith.checkpoints import load_checkpoint, load_counters, mark_best
+from gansmith.checkpoints import load_checkpoint, load_counters, mark_best, named_checkpoints
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import RunError
@@ -348,7 +348,7 @@ def _resume(run: RunDirectory, networks: Networks, data: TrainingData) -> dict[s
             shutil.rmtree(path)  # of the course that was given up
     latest = run.latest()
     if latest is None:
-        if run.has_checkpoints():
+        if named_checkpoints(run.directory):
             raise RunError(
                 f"no checkpoint of {run.directory} can be read; restore a whole one, or remove "
                 f"{run.directory / 'checkpoints'} to start again"

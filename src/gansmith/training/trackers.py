@@ -90,7 +90,8 @@ class MLflow:
         folder = run.directory.absolute().parent
         self.client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}")
         known = self.client.get_experiment_by_name("gansmith")
-        experiment = known.experiment_id if known else self._create_experiment(folder)
+        artifacts = (folder / "mlflow-artifacts").as_uri()
+        experiment = known.experiment_id if known else self.client.create_experiment("gansmith", artifacts)
         tag = _identity(run)
         for earlier in self.client.search_runs([experiment], f"tags.`gansmith.run` = '{tag}'"):
             self.client.delete_run(earlier.info.run_id)
@@ -99,10 +100,6 @@ class MLflow:
         self.id: str = created.info.run_id
         for name, value in run.config.as_dict().items():
             self.client.log_param(self.id, name, value)
-
-    def _create_experiment(self, folder: Path) -> str:
-        created: str = self.client.create_experiment("gansmith", (folder / "mlflow-artifacts").as_uri())
-        return created
 
     def numbers(self, images_seen: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

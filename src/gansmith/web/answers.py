@@ -280,6 +280,7 @@ class Upload(BaseModel):
     name: str
     pictures: list[str] = Field(description="endings that are read as pictures")
     packed: list[str] = Field(description="endings of archives and arrays")
+    max_bytes: int = Field(description="of all its files")
 
 
 class Received(BaseModel):

@@ -81,11 +81,8 @@ class Guard:
     async def _pass_on(self, scope: Scope, reader: "Reader", sender: "Sender") -> None:
         try:
             await self.app(scope, reader, sender)
-        except Exception:  # shown in the server's terminal, and nothing of it outside
+        except Exception:  # which has been answered; it is shown in the server's terminal, and not outside
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            await answer(
-                sender, HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its terminal says why, please report it"
-            )
 
     def refusal(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
         """Return status and sentence for a request that is not let through; None for one that is."""
@@ -241,11 +238,9 @@ class Sender:
     send: Send
     frames: tuple[str, ...]
     caching: str = "no-store"  # where an answer does not say
-    has_begun: bool = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.has_begun = True
             headers = MutableHeaders(scope=message)
             for name, value in secure_headers(self.frames).items():
                 headers[name] = value
@@ -283,9 +278,7 @@ def cookie_of(scope: Scope) -> str:
 
 
 async def answer(send: Sender, status: int, sentence: str, *, is_page: bool = False) -> None:
-    """Answer with a status and one sentence, as JSON or as a page, unless an answer has begun."""
-    if send.has_begun:
-        return
+    """Answer with a status and one sentence, as JSON or as a page."""
     title = HTTPStatus(status).phrase
     kind, body = "application/json", json.dumps({"error": {"kind": title, "message": sentence}}).encode()
     if is_page:

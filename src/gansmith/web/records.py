@@ -268,13 +268,10 @@ def _verdict(run: RunDirectory) -> dict[str, Any] | None:
     verdict = Verdict(rows[-1])
     try:
         gates = [{"result": result, "name": name, "figure": figure} for result, name, figure in verdict.gate_rows()]
-        return {"headline": verdict.headline(), "origin": verdict.origin(), "gates": gates, **_of_verdict(verdict)}
+        figures = {name: verdict.get(name) for name in ("fd_ratio", "fd_ratios", "valid", "images_seen", "n", "tier")}
+        return {"headline": verdict.headline(), "origin": verdict.origin(), "gates": gates, **figures}
     except (LookupError, TypeError, AttributeError):  # a line that another program wrote
         return None
-
-
-def _of_verdict(verdict: Verdict) -> dict[str, Any]:
-    return {name: verdict.get(name) for name in ("fd_ratio", "fd_ratios", "valid", "images_seen", "n", "tier")}
 
 
 def field_rows() -> list[dict[str, Any]]:
@@ -350,11 +347,6 @@ def _as_text(value: Any) -> str:
 def words_of(recipe: str, choices: Mapping[str, Any]) -> list[str]:
     """Return the words of `gansmith train` for a recipe and what is chosen besides."""
     return ["train", recipe, *(f"--{name.replace('_', '-')}={_as_text(value)}" for name, value in choices.items())]
-
-
-def data_sets() -> list[dict[str, str]]:
-    """Return the data sets that have a name, with a few words on each."""
-    return [{"name": name, "about": about} for name, about in DATA_SETS.items()]
 
 
 def recipes() -> list[dict[str, Any]]:

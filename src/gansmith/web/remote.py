@@ -42,7 +42,7 @@ class Worker:
         self,
         op: str,
         *,
-        is_unwanted: Callable[[], Awaitable[bool]] | None = None,
+        is_unwanted: Callable[[], Awaitable[bool]],
         may_end: bool = False,
         **request: Any,
     ) -> tuple[dict[str, Any], bytes]:
@@ -63,37 +63,31 @@ class Worker:
                 asking = asyncio.ensure_future(self._ask({"op": op, **request}))
                 try:
                     while not (await asyncio.wait({asking}, timeout=_LOOK_S))[0]:
-                        if may_end and is_unwanted is not None and await is_unwanted():
+                        if may_end and await is_unwanted():
                             raise Busy("nobody waits for this any more")
                     return asking.result()
                 finally:
-                    await self._end(asking)
+                    asking.cancel()  # changes nothing where it is answered
+                    await asyncio.wait({asking})
             finally:
                 self.turn.release()
         finally:
             self.waiting -= 1
             self.used_at = time.monotonic()
 
-    async def _take_turn(self, is_unwanted: Callable[[], Awaitable[bool]] | None) -> None:
+    async def _take_turn(self, is_unwanted: Callable[[], Awaitable[bool]]) -> None:
         """Wait for the process; Busy as soon as nobody waits for the answer, so that newer wishes find a place."""
         while True:
             try:
-                async with asyncio.timeout(None if is_unwanted is None else _LOOK_S):
+                async with asyncio.timeout(_LOOK_S):
                     await self.turn.acquire()
                 break
             except TimeoutError:
-                if is_unwanted is not None and await is_unwanted():
+                if await is_unwanted():
                     raise Busy("nobody waits for this picture any more") from None
-        if is_unwanted is not None and await is_unwanted():
+        if await is_unwanted():
             self.turn.release()
             raise Busy("nobody waits for this picture any more")
-
-    async def _end(self, asking: "asyncio.Future[Any]") -> None:
-        """Cancel a request that is not answered yet, and wait until its process has ended."""
-        if not asking.done():
-            asking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asking
 
     async def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         process = await self._started()

@@ -218,7 +218,7 @@ def overview(studio: Studio) -> dict[str, Any]:
 
 def _shown(job: dict[str, Any]) -> dict[str, Any]:
     """Return a job with the first of its words alone, since others name places on this machine, as its message may."""
-    kept = {name: value for name, value in job.items() if name != "words"}
+    kept = {name: value for name, value in job.items() if name not in ("words", "signature")}
     message = re.sub(r"\S*/\.studio/uploads/[0-9a-f]{16}/", "", kept.get("message", ""))
     return {**kept, "message": message, "command": job["words"][0]}
 
@@ -443,7 +443,7 @@ def list_recipes(call: Call) -> Any:
 
 
 def list_data_sets(call: Call) -> Any:
-    return {"data_sets": records.data_sets()}
+    return {"data_sets": [{"name": name, "about": about} for name, about in records.DATA_SETS.items()]}
 
 
 def settle(call: Call) -> Any:
@@ -611,7 +611,7 @@ ENDPOINTS = [
         "/runs/{run}/generator",
         describe,
         "Image size, classes and latents of a generator.",
-        schemas.SampleQuery,
+        schemas.CheckpointQuery,
         answer=answers.Generator,
     ),
     Endpoint(

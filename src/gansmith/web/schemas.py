@@ -27,11 +27,14 @@ class EventsQuery(_Model):
     after: str = Field("", max_length=256, description="id of the last message that was read")
 
 
-class SampleQuery(_Model):
+class CheckpointQuery(_Model):
+    checkpoint: Checkpoint = None
+
+
+class SampleQuery(CheckpointQuery):
     seed: Seed = 0
     count: int = Field(0, ge=0, le=1024, description="0: one for each label, else 25")
     labels: str | None = Field(None, max_length=512, description="0-9, 2024 or names: cat,dog")
-    checkpoint: Checkpoint = None
     truncation: Truncation = 1.0
 
 

@@ -69,11 +69,8 @@ def create(root: Path, name: str) -> dict[str, Any]:
         _HELD.pop(path, None)
     upload_id = secrets.token_hex(8)
     (folder / upload_id).mkdir()
-    write_json(
-        folder / upload_id / "upload.json",
-        {"name": _safe_name(PurePosixPath(name.replace("\\", "/")).name) or "images"},
-    )
-    name = read_json(folder / upload_id / "upload.json")["name"]
+    name = _safe_name(PurePosixPath(name.replace("\\", "/")).name) or "images"
+    write_json(folder / upload_id / "upload.json", {"name": name})
     return {"id": upload_id, "name": name, "pictures": PICTURES, "packed": PACKED, "max_bytes": MAX_UPLOAD_BYTES}
 
 
@@ -101,8 +98,9 @@ async def receive(root: Path, upload_id: str, name: str, request: Request) -> di
     arriving = path.with_name(f".{path.name}")  # no part of the data until it is whole
     free = shutil.disk_usage(folder).free - _SPARE_BYTES
     size = 0
+    file = arriving.open("xb")
     try:
-        with arriving.open("xb") as file:
+        with file:
             async for chunk in request.stream():
                 size += len(chunk)
                 held.size += len(chunk)

@@ -4,23 +4,26 @@ A request is one line of JSON; an answer is one line of JSON and as many bytes a
 input, so none outlives its server; the server ends it when it is not used.
 """
 
+import copy
+import io
 import json
 import logging
 import sys
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gansmith import models, sampling
-from gansmith.checkpoints import named_checkpoints
+from gansmith.checkpoints import checkpoint_path, named_checkpoints
 from gansmith.config import Config
 from gansmith.data.images import Images
 from gansmith.data.inspection import inspect
@@ -195,26 +198,22 @@ def _without_folder(facts: dict[str, Any], path: Path) -> dict[str, Any]:
     return dict(json.loads(json.dumps(finite(facts)).replace(f"{path.parent}/", "")))
 
 
-_MODELS: "OrderedDict[str, Model]" = OrderedDict()
-
-
 def load(root: Path, request: Mapping[str, Any]) -> Model:
     """Return the generator of a run's checkpoint, the newest where none is named; a few are kept."""
     directory, seen = run_path(root, request["run"]), request.get("checkpoint")
     saved = named_checkpoints(directory)
     if not saved:
         raise NotFoundError(f"{directory.name} has no checkpoint yet; let it train until its first save")
-    key = f"{directory} {seen} {saved[-1].stat().st_mtime_ns}"  # without reading a checkpoint's files each time
-    if key not in _MODELS:
-        run = open_run(directory)
-        path = run.latest() if seen is None else run.checkpoint(seen)
-        if path is None or path not in saved:
-            raise NotFoundError(f"{directory.name} has no such checkpoint, or it is damaged; choose another")
-        _MODELS[key] = models.load_generator(path / "generator.safetensors")
-    _MODELS.move_to_end(key)
-    while len(_MODELS) > KEPT:
-        _MODELS.popitem(last=False)
-    return _MODELS[key]
+    return _loaded(directory, seen, saved[-1].stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=KEPT)
+def _loaded(directory: Path, seen: int | None, saved_at_ns: int) -> Model:
+    """Return the generator of a checkpoint, the newest for None, as long as nothing was saved since."""
+    path = open_run(directory).latest() if seen is None else checkpoint_path(directory, seen)
+    if path is None or path not in named_checkpoints(directory):
+        raise NotFoundError(f"{directory.name} has no such checkpoint, or it is damaged; choose another")
+    return models.load_generator(path / "generator.safetensors")
 
 
 def truncated(model: Model, request: Mapping[str, Any]) -> Model:
@@ -222,9 +221,6 @@ def truncated(model: Model, request: Mapping[str, Any]) -> Model:
     strength = request.get("truncation", 1.0)
     if strength == 1:
         return model
-    import copy
-    from dataclasses import replace
-
     model = replace(model, network=copy.deepcopy(model.network))
     sampling.truncate(model, strength)
     return model
@@ -238,10 +234,6 @@ def refuse_size(model: Model, count: int) -> None:
 
 def finish(model: Model, images: Tensor, tiles: list[dict[str, Any]], request: Mapping[str, Any]) -> Answer:
     """Return images in the format asked for, with what is known of each tile."""
-    import io
-
-    import numpy as np
-
     for tile in tiles:
         if tile.get("label") is not None:
             tile["name"] = model.class_name(tile["label"])
@@ -259,8 +251,6 @@ def finish(model: Model, images: Tensor, tiles: list[dict[str, Any]], request: M
 
 def to_gif(images: Tensor, frame_ms: int) -> bytes:
     """Return images one after the other and back as an endless animation."""
-    import io
-
     frames = [enlarge(grid(image), at_least_px=224).convert("P") for image in images.split(1)]
     file = io.BytesIO()
     there_and_back = [*frames, *frames[-2:0:-1]]

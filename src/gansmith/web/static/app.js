@@ -26,14 +26,9 @@ export function watch(listener) {
 }
 // Resolves once the first overview is here.
 export const known = () => new Promise((resolve) => {
-  const stop = () => listeners.delete(listener);
-  const listener = () => { stop(); resolve(); };
+  const listener = () => { listeners.delete(listener); resolve(); };
   state.isKnown ? resolve() : listeners.add(listener);
 });
-function tell() {
-  drawMachine();
-  for (const listener of listeners) listener(state);
-}
 
 follow("/events", {
   overview(news) {
@@ -41,7 +36,8 @@ follow("/events", {
     for (const id of news.gone ?? []) state.runs.delete(id);
     for (const name of ["jobs", "machine", "is_held"]) if (name in news) state[name] = news[name];
     state.isKnown = true;
-    tell();
+    drawMachine();
+    for (const listener of listeners) listener(state);
   },
 }, (isOpen) => {
   if (isOpen) state.runs.clear();
@@ -128,14 +124,18 @@ function drawRunning(run) {
   machine.querySelector(".running .num").textContent = run.seconds_left === null ? "starting" : `${duration(run.seconds_left)} left`;
 }
 
-function switchTheme() {
-  const isDark = getComputedStyle(document.documentElement).colorScheme === "dark";
-  document.documentElement.dataset.theme = isDark ? "light" : "dark";
-  store("theme", document.documentElement.dataset.theme);
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
   window.dispatchEvent(new Event("themechange"));
 }
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (!stored("theme")) window.dispatchEvent(new Event("themechange")); });
+function switchTheme() {
+  const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+  store("theme", theme);
+  setTheme(theme);
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ({ matches }) => { if (!stored("theme")) setTheme(matches ? "dark" : "light"); });
 
 const KEYS = [["/", "search"], ["space", "play or pause"], ["← →", "frame before, frame after; tile before, tile after"], ["Enter", "pin a tile"], ["?", "this list"], ["Esc", "close"]];
 function showKeys() {

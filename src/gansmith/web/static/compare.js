@@ -1,10 +1,9 @@
 // Runs or checkpoints side by side, on the same latents and classes.
 import { state, watch } from "./app.js";
 import { draw as drawCharts, emptied, SERIES, smooth, tableOf } from "./charts.js";
-import { api, clear, count, debounced, explained, gatesFailed, h, isNewest, keepFocus, latest, olderVerdict, parameters, python, quote, ratio, remember, same, sourceOf, term, tilesOf, toast } from "./lib.js";
+import { api, clear, count, debounced, explained, gatesFailed, h, isNewest, keepFocus, latest, olderVerdict, parameters, python, quote, ratio, remember, same, sourceOf, term, tilesOf, toast, wholeSeed } from "./lib.js";
 
 const MOST = 8;
-const wholeSeed = (text) => Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.floor(Number(text) || 0)));
 
 // In the address: run, or run@checkpoint, with commas between.
 const parse = (text) => (text ?? "").split(",").filter(Boolean).map((part) => ({ run: part.split("@")[0], checkpoint: part.split("@")[1] ?? "" }));

@@ -1,6 +1,6 @@
 // Sampling a generator: tiles by seed and class, pins, walks, words, classes by styles, nearest training images.
 import { go, state, watch } from "./app.js";
-import { api, clear, count, debounced, download, h, inputsOf, keepFocus, latest, oops, parameters, python, quote, remember, replaceCards, same, savingButton, sourceOf, term, tilesOf, toast, url } from "./lib.js";
+import { api, clear, count, debounced, download, h, inputsOf, keepFocus, latest, oops, parameters, python, quote, remember, replaceCards, same, savingButton, sourceOf, term, tilesOf, toast, url, wholeSeed } from "./lib.js";
 import { drawing, sliders } from "./latents.js";
 
 export async function render(main, id) {
@@ -35,7 +35,6 @@ function choose(main) {
 
 const MOST_PINS = 12; // as many as a walk and a table of classes take
 const MOST_BUTTONS = 62; // more classes are a list
-const wholeSeed = (text) => Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.floor(Number(text) || 0)));
 
 function makeView(id, found) {
   const given = parameters();
@@ -181,7 +180,7 @@ function makeView(id, found) {
     panel.scrollIntoView({ block: "nearest" });
   }
 
-  const walk = (ends = pins) => work("A walk between the pinned images", async () => {
+  const walk = (ends = [...pins]) => work("A walk between the pinned images", async () => {
     const request = body({ tiles: ends.map(exact), steps: 24 });
     const answer = await api(`/runs/${id}/walk`, { body: request });
     const frames = await tilesOf(answer);
@@ -229,7 +228,7 @@ function makeView(id, found) {
 
   const table = () => work("Pinned styles in every class", async () => {
     const labels = model.labels.slice(0, 26);
-    const styles = pins;
+    const styles = [...pins];
     const answer = await api(`/runs/${id}/explore`, { body: body({ columns: labels.length, tiles: styles.flatMap((pin) => labels.map(({ label }) => ({ seed: pin.seed, index: pin.index, label }))) }) });
     const pictures = await tilesOf(answer);
     const head = (text) => h("span", { class: "small muted num", style: { background: "var(--surface)", padding: "2px", overflow: "hidden" } }, text);

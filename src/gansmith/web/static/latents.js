@@ -41,7 +41,7 @@ export function sliders({ id, model, body, exact, source, pins }) {
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", "The image, moved along the directions");
       clear(picture, canvas);
-      if (!isBuilt) build(answer.shares);
+      if (!isBuilt) { isBuilt = true; keepFocus(element, () => fill(answer.shares)); }
       clear(keeping, savingButton([canvas], 1, `${id}-moved.png`));
       drawLines(tile ?? { seed: 0, index: 0 }, answer.shares.length);
       status.textContent = `${subject ? "your picture" : tile ? "the newest pinned image" : "image 0 of seed 0"}, moved in ${Math.round(performance.now() - began)} ms`;
@@ -65,11 +65,6 @@ export function sliders({ id, model, body, exact, source, pins }) {
     const shown = h("span", { class: "num" }, value.toFixed(1));
     const input = h("input", { type: "range", min: low, max: high, step: 0.1, value, "aria-label": name, oninput: () => { shown.textContent = (+input.value).toFixed(1); change(+input.value); draw(); } });
     return [tip ? term(name, tip) : h("span", {}, name), input, shown];
-  }
-
-  function build(shares) {
-    isBuilt = true;
-    keepFocus(element, () => fill(shares));
   }
 
   function fill(shares) {

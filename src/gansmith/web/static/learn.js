@@ -1,5 +1,5 @@
 // Lessons with a tiny GAN in the plane: the server trains it, this page draws what happens.
-import { tableOf } from "./charts.js";
+import { color, tableOf } from "./charts.js";
 import { api, clear, explained, figure, h, keepFocus, parameters, python, quote, remember, same, say, store, stored } from "./lib.js";
 
 const SPEEDS = [["slow", 10], ["normal", 120], ["fast", 600]]; // steps of D in a second
@@ -229,7 +229,6 @@ function makeView(table) {
 
   // ----- pictures
 
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const rgb = (text) => { const n = parseInt(text.slice(1), 16); return [n >> 16, (n >> 8) & 255, n & 255]; };
   function sized(target, width, height) {
     const ratio = Math.min(2, devicePixelRatio || 1);
@@ -256,10 +255,10 @@ function makeView(table) {
         if (edge) context.stroke();
       });
     };
-    dot(frame.real, colour("--strong-line"), 1.6, "");
+    dot(frame.real, color("strong-line"), 1.6, "");
     const isLabelled = choices.conditioning === "labels" || lesson().name === "conditioning";
-    dot(frame.points, isLabelled ? (k) => LABEL_COLOURS[frame.labels[k]] : colour("--g"), 3, colour("--surface"));
-    if (frame.average.length) dot(frame.average, colour("--score"), 3, colour("--surface"));
+    dot(frame.points, isLabelled ? (k) => LABEL_COLOURS[frame.labels[k]] : color("g"), 3, color("surface"));
+    if (frame.average.length) dot(frame.average, color("score"), 3, color("surface"));
     drawArrows(context, side);
     step.textContent = figure(frame.steps);
     NUMBERS.forEach(([name, , , show], k) => { values[k].textContent = frame.measured[name] === null ? "–" : show(frame.measured[name]); });
@@ -270,7 +269,7 @@ function makeView(table) {
   function drawField(context, side) {
     const cells = frame.field.length;
     const image = new ImageData(cells, cells);
-    const [ground, real, fake] = ["--surface", "--d", "--fail"].map((name) => rgb(colour(name)));
+    const [ground, real, fake] = ["surface", "d", "fail"].map((name) => rgb(color(name)));
     frame.field.forEach((row, r) => row.forEach((value, c) => {
       const to = ((cells - 1 - r) * cells + c) * 4;
       const share = (Math.abs(value) / 100) * 0.5;
@@ -284,7 +283,7 @@ function makeView(table) {
   }
 
   function drawArrows(context, side) {
-    context.strokeStyle = context.fillStyle = colour("--text");
+    context.strokeStyle = context.fillStyle = color("text");
     context.lineWidth = 1.2;
     for (const [px, py, dx, dy] of frame.arrows) {
       const size = Math.hypot(dx, dy);
@@ -316,8 +315,8 @@ function makeView(table) {
     const span = Math.max(1, (history.at(-1)?.step ?? 1) - first);
     const at = (step, value) => [30 + ((step - first) / span) * (width - 34), height - 6 - ((value - low) / (high - low)) * (height - 12)];
     context.font = "11px system-ui, sans-serif";
-    context.fillStyle = colour("--muted");
-    context.strokeStyle = colour("--line");
+    context.fillStyle = color("muted");
+    context.strokeStyle = color("line");
     context.lineWidth = 1;
     for (const value of [low, 1.39, high]) {
       const [, y] = at(first, value);
@@ -327,8 +326,8 @@ function makeView(table) {
       context.lineTo(width - 4, y);
       context.stroke();
     }
-    for (const [name, shade, dashes] of [["d", "--d", []], ["g", "--g", [5, 3]]]) {
-      context.strokeStyle = colour(shade);
+    for (const [name, dashes] of [["d", []], ["g", [5, 3]]]) {
+      context.strokeStyle = color(name);
       context.lineWidth = 1.5;
       context.setLineDash(dashes);
       context.beginPath();

@@ -149,7 +149,7 @@ export function follow(path, handlers, onState = () => {}) {
 }
 
 export const count = (n) => (n === null || n === undefined ? "–" : Math.round(n).toString().replace(/\B(?=(\d{3})+$)/g, "\u202f"));
-export const short = (n) => (n >= 1e6 ? `${+(n / 1e6).toFixed(2)}M` : n >= 1e3 ? `${+(n / 1e3).toFixed(n < 1e4 ? 1 : 0)}k` : `${n}`);
+export const wholeSeed = (text) => Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.floor(Number(text) || 0)));
 export const ratio = (n) => (n === null || n === undefined ? "–" : n < 100 ? n.toFixed(2) : count(n));
 // An evaluation of older images than those whose score is shown.
 export const olderVerdict = (found) => `evaluated: ${ratio(found.fd_ratio)} at ${count(found.images_seen)} images${found.valid === false ? ", gates failed" : ""}`;
