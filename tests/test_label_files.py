@@ -27,6 +27,22 @@ def lines(rows):
     return "\n".join(rows) + "\n"
 
 
+def test_folders_of_stylegan_have_the_labels_of_their_list(tmp_path):
+    names = [f"{k // 2:05d}/img{k:08d}.png" for k in range(4)]
+    (write(tmp_path / "set", names) / "dataset.json").write_text(
+        json.dumps({"labels": [[name, k % 3] for k, name in enumerate(names)]})
+    )
+    found = load_data(str(tmp_path / "set" / "00000"))
+    assert found.labels is None
+    names = [f"00000/img{k:08d}.png" for k in range(4)]
+    (write(tmp_path / "one", names) / "dataset.json").write_text(
+        json.dumps({"labels": [[name, k % 3] for k, name in enumerate(names)]})
+    )
+    assert load_data(str(tmp_path / "one")).labels.tolist() == [0, 1, 2, 0]
+    (tmp_path / "one" / "dataset.json").write_text('{"labels": null}')
+    assert load_data(str(tmp_path / "one")).labels is None
+
+
 FORMS = {
     "metadata.csv": lines(["file_name,label", *map(",".join, zip(NAMES, LABELS, strict=True))]),
     "metadata.jsonl": lines(
@@ -36,7 +52,42 @@ FORMS = {
     "labels.csv": lines(map(";".join, zip(NAMES, LABELS, strict=True))),
     "labels.json": json.dumps(dict(zip(NAMES, LABELS, strict=True))),
     "labels.txt": lines(map(" ".join, zip(NAMES, LABELS, strict=True))),
+    "dataset.json": json.dumps({"labels": list(zip(NAMES, LABELS, strict=True))}),
 }
+ALSO = {
+    "labels.json": [
+        json.dumps(list(zip(NAMES, LABELS, strict=True))),
+        json.dumps({name: {"label": label} for name, label in zip(NAMES, LABELS, strict=True)}),
+        json.dumps({"cat": [NAMES[1], NAMES[3]], "dog": [NAMES[0]], "tom cat": [NAMES[2]]}),
+    ],
+    "labels.csv": [
+        lines(["picture,kind", *map(",".join, zip(NAMES, LABELS, strict=True))]),
+        lines(["id,label", *(f"{k} a,{label}" for k, label in enumerate([*LABELS, "dog", "cat"]))]),
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in ALSO.items() for text in texts])
+def test_other_forms_of_labels_are_read(tmp_path, name, text):
+    (write(tmp_path / "set") / name).write_text(text)
+    images = load_data(str(tmp_path / "set"))
+    assert images.labels.tolist() == [1, 0, 2, 0] and images.class_names == ("cat", "dog", "tom cat")
+
+
+def test_labels_of_training_pictures_that_test_pictures_are_called_as(tmp_path):
+    for part in ("train", "test"):
+        write(tmp_path / part, [f"{k}.png" for k in range(4)])
+    (tmp_path / "trainLabels.csv").write_text(lines(["id,label", *(f"{k},{LABELS[k]}" for k in range(4))]))
+    assert load_data(str(tmp_path)).labels.tolist() == [1, 0, 2, 0]
+    assert load_data(str(tmp_path), part="test").labels is None
+
+
+def test_a_list_of_classes_beside_the_labels_does_no_harm_nor_does_windows(tmp_path):
+    (write(tmp_path / "set") / "labels.json").write_text('["cat", "dog"]')
+    rows = lines(map(",".join, zip(NAMES, ["Bär", "cat", "cat", "Bär"], strict=True)))
+    (tmp_path / "set" / "labels.csv").write_bytes(rows.encode("cp1252"))
+    images = load_data(str(tmp_path / "set"))
+    assert images.labels.tolist() == [0, 1, 1, 0] and images.class_names == ("Bär", "cat")
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -110,6 +110,15 @@ def test_pictures_of_16_bits_are_said_as_those_of_a_folder_are(tmp_path):
         assert "pictures of 16 bits or of floats are scaled to 8 bits, each by its own range" in read(data).notices
 
 
+@pytest.mark.parametrize("key", ["Label", "digit", "class_name", "Category"])
+def test_keys_and_columns_of_labels_have_the_names_of_labels_in_files(key):
+    items = [{"image": image, key: label} for image, label in zip(PICTURES, LABELS.tolist(), strict=True)]
+    assert read(items).labels.tolist() == LABELS.tolist()
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"image": PICTURES, key: LABELS.tolist(), "width": [8] * len(PICTURES)})
+    assert read(frame).labels.tolist() == LABELS.tolist()
+
+
 WORDS = [("ape", "dog", "owl")[label] for label in LABELS]
 
 

@@ -8,9 +8,11 @@ import contextlib
 import functools
 import gzip
 import io
+import json
 import lzma
 import tarfile
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from PIL import Image
 
@@ -27,12 +30,14 @@ from gansmith.config import Config, load_config, parse_count, parse_labels
 from gansmith.data.idx import read_idx
 from gansmith.data.image_files import open_picture, read_npz
 from gansmith.data.images import ImageSpec
+from gansmith.data.label_files import read_label_files
+from gansmith.data.pictures import ENDINGS
 from gansmith.data.prepare import Preparation, decode, look_at
 from gansmith.data.sources import load_source, open_source
 from gansmith.errors import DataError, GansmithError
 from gansmith.exporters import export
 from gansmith.files import save_tensors
-from gansmith.importers import keras_worker
+from gansmith.importers import keras_worker, onnx_worker, pt2_worker
 from gansmith.importers.worker import first_line
 from gansmith.models import generator_metadata, load_generator
 from gansmith.networks import NETWORKS
@@ -211,6 +216,72 @@ def _keras(path: Path) -> None:
             raise DataError(f"{path} cannot be read ({first_line(error)})") from None
 
 
+@functools.cache
+def _graph() -> bytes:
+    """Return the description of a graph in a file of torch.export.save."""
+    G = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Unflatten(1, (1, 2, 2)))
+    batch = {0: torch.export.Dim("batch")}
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(torch.export.export(G.eval(), (torch.zeros(2, 2),), dynamic_shapes=(batch,)), file)
+    with zipfile.ZipFile(file) as archive:
+        return next(archive.read(name) for name in archive.namelist() if name.endswith("models/model.json"))
+
+
+def _refusing(check: Callable[[bytes], Any]) -> Callable[[Path], None]:
+    """Return a parser of a file's content that refuses it as a worker does, whatever is raised."""
+
+    def parse(path: Path) -> None:
+        try:
+            check(path.read_bytes())
+        except Exception as error:
+            raise DataError(f"{path} cannot be read ({first_line(error)})") from None
+
+    return parse
+
+
+def _check_onnx(data: bytes) -> None:
+    """Do what is done to a graph before ONNX Runtime gets it."""
+    proto = onnx.load_model_from_string(data)
+    onnx_worker.load_weights_beside(proto, Path("/nonexistent"))
+    onnx_worker.refuse_operators(proto)
+    onnx_worker.drop_shapes(proto)
+    onnx_worker.fix_open_inputs(proto, 10)
+
+
+def _onnx() -> list[bytes]:
+    from onnx import TensorProto, helper, numpy_helper
+
+    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 2])
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 2, 2])
+    weights = [
+        numpy_helper.from_array(np.ones((2, 4), "f4"), "w"),
+        numpy_helper.from_array(np.array([-1, 1, 2, 2]), "s"),
+    ]
+    nodes = [helper.make_node("MatMul", ["z", "w"], ["flat"]), helper.make_node("Reshape", ["flat", "s"], ["images"])]
+    return [helper.make_model(helper.make_graph(nodes, "G", [z], [images], weights)).SerializeToString()]
+
+
+def _labels(path: Path) -> None:
+    read_label_files({str(path): path.read_bytes()}, [f"{path.parent}/a/{k}.png" for k in range(3)], ENDINGS)
+
+
+def _label_tables() -> list[bytes]:
+    return [
+        b"file,label\na/0.png,cat\na/1.png,dog\na\\2.png,cat\n",
+        b"\xef\xbb\xbfid;class\n0;1\n1;2\n2;1\n",
+        "a/0.png\tcat\na/1.png\tdog\n".encode("utf-16"),
+    ]
+
+
+def _label_json() -> list[bytes]:
+    return [
+        b'{"labels": [["a/0.png", 1], ["a/1.png", 0], ["a/2.png", 1]]}',
+        b'{"labels": null}',
+    ]
+
+
 def _run_json(path: Path) -> None:
     RunDirectory(path.parent, TINY).facts()
 
@@ -252,6 +323,13 @@ PARSERS: dict[str, Parser] = {
     "toml": Parser("config.toml", lambda path: load_config(path, written_in=FORMAT), _toml, names_folder=True),
     "safetensors": Parser("a.safetensors", load_generator, lambda: [_generator(TINY, ImageSpec(4, 1, 0))]),
     "keras": Parser("generator.json", _keras, lambda: [_keras_pair()[0]]),
+    "pt2": Parser(
+        "model.json", _refusing(lambda data: pt2_worker._checked_graph(json.loads(data))), lambda: [_graph()]
+    ),
+    "onnx": Parser("a.onnx", _refusing(_check_onnx), _onnx),
+    "labels-csv": Parser("labels.csv", _labels, _label_tables),
+    "labels-json": Parser("dataset.json", _labels, _label_json),
+    "labels-of-names": Parser("labels.json", _labels, lambda: [b'{"a/0.png": "cat", "a/1": "dog"}', b'[{"a": 0}]']),
     "run": Parser("run.json", _run_json, lambda: [b'{"status": "running", "versions": {"torch": "2"}}']),
     "log": Parser("log.jsonl", _log, lambda: [b'{"images_seen": 3, "d_loss": null}\n{"images_se']),
     "text": Parser("text", _text, lambda: [b"200k", b"1.5M", b"0-9", b"3,11,7-8", b"2024"]),

@@ -1,8 +1,8 @@
 """Files beside pictures that give each its label, as Hugging Face's `metadata.csv` does.
 
-Read are `metadata.csv` and `.jsonl`, `labels.csv`, `.json` and `.txt`, in any folder, and where there are none of these
-other tables, such as Kaggle's `train.csv`. They name pictures by paths from the folder that they lie in, with their
-endings or without.
+Read are `metadata.csv` and `.jsonl`, `labels.csv`, `.json` and `.txt`, StyleGAN's `dataset.json`, in any folder, and
+where there are none of these other tables, such as Kaggle's `train.csv`. They name pictures by paths from the folder
+that they lie in, with their endings or without.
 """
 
 import csv
@@ -13,14 +13,14 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from gansmith.data.images import MAX_IMAGES
 from gansmith.errors import DataError, reason_of
 
-NAMES = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.json", "labels.txt")
-_LABEL_KEYS = ("label", "labels", "class", "class_name", "target", "y", "digit", "category", "species")
+NAMES = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.json", "labels.txt", "dataset.json")
+LABEL_KEYS = ("label", "labels", "fine_label", "class", "class_name", "target", "y", "digit", "category", "species")
 _LOOKS = 100  # rows by which the column of file names is known
 _FILE_KEYS = ("file_name", "filename", "file", "image", "path", "image_path", "img", "id", "image_id", "image_name")
 
@@ -50,8 +50,7 @@ def read_label_files(files: Mapping[str, bytes], pictures: Sequence[str], ending
     stems = {_stem(name, endings) for name in pictures}
     for path, content in files.items():
         try:
-            encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-            rows = _read(path.lower(), content.decode(encoding), endings, stems)
+            rows = _read(path.lower(), _decoded(content), endings, stems)
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError, csv.Error) as error:
             raise DataError(f"{path} cannot be read ({reason_of(error)})") from None
         folder = posixpath.dirname(path)
@@ -61,6 +60,16 @@ def read_label_files(files: Mapping[str, bytes], pictures: Sequence[str], ending
                 both = f"{found[name][:64]!r} and {label[:64]!r}"
                 raise DataError(f"{path} gives {file.strip()[:64]!r} the labels {both}")
     return found
+
+
+def _decoded(content: bytes) -> str:
+    """Return a file's text, of UTF-8, of UTF-16 with its mark, or as older programs of Windows write it."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252")
 
 
 def labels_by_name(names: Sequence[str], found: Mapping[str, str], endings: tuple[str, ...]) -> dict[str, str]:
@@ -88,13 +97,43 @@ def _read(path: str, text: str, endings: tuple[str, ...], stems: Collection[str]
     """Return pictures and their labels in one file; none where it has no column of labels."""
     if path.endswith(".txt"):
         return list(filter(None, (_split_line(line, endings, stems) for line in text.splitlines())))
-    stored = json.loads(text) if path.endswith(".json") else None
-    if isinstance(stored, dict):
-        return [(str(file), _as_text(label)) for file, label in stored.items()]
-    rows = list(_rows_of(path, text) if stored is None else stored)
+    if path.endswith(".json"):
+        stored = json.loads(text)
+        pairs = _pairs_of(stored, endings)
+        if pairs is not None:
+            return pairs
+        rows = stored if isinstance(stored, list) and all(isinstance(row, dict) for row in stored) else []
+    else:
+        rows = list(_rows_of(path, text, endings, stems))
     is_of_labels = posixpath.basename(path).startswith("labels")
     file, label = _choose_columns(rows, endings, stems, is_of_labels=is_of_labels) if rows else ("", "")
     return [(str(row[file]), _as_text(row.get(label))) for row in rows] if label else []
+
+
+def _pairs_of(stored: Any, endings: tuple[str, ...]) -> list[tuple[str, str]] | None:
+    """Return pictures and their labels where JSON pairs them, as StyleGAN's does; None for rows and all else.
+
+    >>> _pairs_of({"labels": [["a.png", 3]]}, (".png",)), _pairs_of({"cat": ["a.png", "b.png"]}, (".png",))
+    ([('a.png', '3')], [('a.png', 'cat'), ('b.png', 'cat')])
+    >>> _pairs_of({"a.png": {"label": "cat"}, "b.png": "dog"}, (".png",))
+    [('a.png', 'cat'), ('b.png', 'dog')]
+    """
+    if isinstance(stored, dict) and "labels" in stored and isinstance(stored["labels"], list | None):
+        stored = stored["labels"] or []
+    if isinstance(stored, list):
+        are_pairs = all(isinstance(row, list) and len(row) == 2 for row in stored)
+        return [(str(file), _as_text(label)) for file, label in stored] if are_pairs else None
+    if not isinstance(stored, dict):
+        return None
+    lists = [value for value in stored.values() if isinstance(value, list)]
+    if lists and len(lists) == len(stored) and all(str(name).lower().endswith(endings) for name in chain(*lists)):
+        return [(str(file), str(label)) for label, files in stored.items() for file in files]
+    return [(str(file), _as_text(_label_in(value))) for file, value in stored.items()]
+
+
+def _label_in(value: Any) -> Any:
+    """Return the label among what a file says of a picture; the value itself where it is no object."""
+    return next((value[key] for key in LABEL_KEYS if key in value), value) if isinstance(value, dict) else value
 
 
 def _as_text(label: Any) -> str:
@@ -119,7 +158,7 @@ def _split_line(line: str, endings: tuple[str, ...], stems: Collection[str]) -> 
     return (line[:end].strip(" ,;\t"), line[end:].strip(" ,;:\t")) if end else None
 
 
-def _rows_of(path: str, text: str) -> Iterator[dict[str, Any]]:
+def _rows_of(path: str, text: str, endings: tuple[str, ...], stems: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a table by column; columns of a table without a header line are called 0, 1, ..."""
     if path.endswith(".jsonl"):
         yield from (json.loads(line) for line in text.splitlines() if line.strip())
@@ -133,7 +172,10 @@ def _rows_of(path: str, text: str) -> Iterator[dict[str, Any]]:
         raise ValueError(f"it has more than {MAX_IMAGES:,} rows")
     if not cells:
         return
-    has_header = any(name.lower() in (*_FILE_KEYS, *_LABEL_KEYS) for name in cells[0])
+    is_said = any(name.lower() in (*_FILE_KEYS, *LABEL_KEYS) for name in cells[0])
+    has_header = is_said or not any(
+        cell.lower().endswith(endings) or _stem(cell, endings) in stems for cell in cells[0]
+    )
     names = cells[0] if has_header else [str(k) for k in range(len(cells[0]))]
     yield from (dict(zip(names, row, strict=False)) for row in cells[has_header:])
 
@@ -155,10 +197,12 @@ def _choose_columns(
         some = rows[:_LOOKS]
         known = [name for name in rows[0] if all(_stem(str(row.get(name)), endings) in stems for row in some)]
         files = [name for name in known if name.lower() in _FILE_KEYS] or known
+        called = [name for name in rows[0] if name.lower() in _FILE_KEYS]  # of a table of more pictures than are here
+        files = files or [name for name in called if any(_stem(str(row.get(name)), endings) in stems for row in rows)]
     if len(files) != 1:
         return "", ""
     others = [name for name, cell in rows[0].items() if name not in files and not isinstance(cell, dict)]
-    named = [name for name in others if name.lower() in _LABEL_KEYS]
+    named = [name for name in others if name.lower() in LABEL_KEYS]
     if named:
         return files[0], named[0]
     if len(others) != 1:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from gansmith.data.arrays import as_arrays
 from gansmith.data.images import MAX_IMAGES, Images
+from gansmith.data.label_files import LABEL_KEYS
 from gansmith.data.labels import Labels, as_labels
 from gansmith.data.layouts import as_bytes, range_of, scale_of, span_of
 from gansmith.data.official import called_official
@@ -43,7 +44,6 @@ from gansmith.errors import DataError, NotFoundError, reason_of
 from gansmith.flat_images import square
 
 _IMAGE_KEYS = ("image", "img", "images", "pixel_values", "x")
-_LABEL_KEYS = ("label", "labels", "fine_label", "class", "target", "y")
 _MIN_FLAT = 64  # numbers in a cell of a frame that are an image: fewer may be a box or an embedding
 _ALLOWED = (
     "give a data set's name, a path, gansmith.Images, an array, a list of PIL images, arrays or paths, a torch data "
@@ -248,7 +248,7 @@ def _listed_in_frame(frame: Any) -> list[Any] | None:
     images = [name for name, cell in first.items() if _looks_like_image(cell) or _is_row_of_pixels(cell)]
     if len(images) != 1:
         return None
-    labels = sorted((name for name in columns if name.lower() in _LABEL_KEYS), key=_label_rank)
+    labels = sorted((name for name in columns if name.lower() in LABEL_KEYS), key=_label_rank)
     labels = labels or [name for name in columns if name not in images][: len(columns) == 2]
     found = [_unwrapped(cell) for cell in columns[images[0]]]
     return list(zip(found, columns[labels[0]].tolist(), strict=True)) if labels else found
@@ -327,13 +327,16 @@ def _hugging_face_items(data: Any) -> _Items:
             f"data has the columns {', '.join(features)}, none of them of images; cast one to datasets.Image()"
         )
     named = [column for column in features if kinds[column] == "ClassLabel"]
-    labels = sorted(named or [column for column in features if column in _LABEL_KEYS], key=_label_rank)
+    labels = sorted(named or [column for column in features if column.lower() in LABEL_KEYS], key=_label_rank)
     column, label = images[0], labels[0] if labels else None
     notices = [
         f"of the columns of {what} {', '.join(found)}, {found[0]} was taken"
         for what, found in (("images", images), ("labels", labels))
         if len(found) > 1
     ]
+    if not labels and len(features) > len(images):
+        others = ", ".join(column for column in features if column not in images)
+        notices.append(f"its columns {others} were not used; labels are in a column called label")
     if hasattr(data, "with_format"):
         data = data.with_format(None).select_columns([column, *([label] if label else [])])
     if pictures:  # bytes are decoded here, upright and within limits
@@ -344,7 +347,7 @@ def _hugging_face_items(data: Any) -> _Items:
 
 
 def _label_rank(column: str) -> int:
-    return _LABEL_KEYS.index(column) if column in _LABEL_KEYS else len(_LABEL_KEYS)
+    return LABEL_KEYS.index(column.lower()) if column.lower() in LABEL_KEYS else len(LABEL_KEYS)
 
 
 def _hugging_face_row(data: Any, column: str, label: str | None, row: int) -> tuple[Any, Any]:
@@ -412,7 +415,7 @@ def _split_item(item: Any) -> tuple[Any, Any]:
     if isinstance(item, Mapping):
         keys = {str(key).lower(): key for key in item}
         image = next((keys[name] for name in _IMAGE_KEYS if name in keys), None)
-        label = next((keys[name] for name in _LABEL_KEYS if name in keys), None)
+        label = next((keys[name] for name in LABEL_KEYS if name in keys), None)
         if image is None:
             raise DataError(
                 f"an item of data has the keys {', '.join(map(str, item))}; name its image {_IMAGE_KEYS[0]!r}"

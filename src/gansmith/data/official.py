@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansmith.data.images import Images
-from gansmith.errors import DataError, NotFoundError
+from gansmith.errors import ConfigError, DataError, NotFoundError
 from gansmith.files import file_sha256
 
 OFFLINE = "GANSMITH_OFFLINE"  # any value: never touch the network
@@ -278,6 +278,10 @@ def places(name: str) -> list[Path]:
 def shared_places(name: str) -> list[Path]:
     """Return the folders of $GANSMITH_DATA that a named set may lie in."""
     shared = os.environ.get("GANSMITH_DATA")
+    if shared in OFFICIAL and not Path(shared).is_dir():
+        raise ConfigError(
+            f"GANSMITH_DATA is {shared!r}, and is the folder that holds data sets; a set is named by --data {shared}"
+        )
     folder = OFFICIAL[name].folder if name in OFFICIAL else ""
     names = (name, *_ALIASES.get(name, ()), *([folder] if folder else []))
     return [Path(shared) / each for each in names] if shared else []

@@ -152,12 +152,15 @@ def _with_labels_of_files(source: PictureSource, files: Sequence[str]) -> Pictur
         found = read_label_files({files[row]: contents[row] for row in sorted(contents)}, pictures, ENDINGS)
     except DataError as error:
         return _noting(source, f"{error}; images are used without labels")
-    found = labels_by_name(pictures, found, ENDINGS)
+    own, table = source.parts["train"].names, found
+    found = labels_by_name(pictures, table, ENDINGS)
+    if not all(name in found for name in own):  # test pictures may be called as these are
+        found = labels_by_name(own, table, ENDINGS)
     if not found:
         return _noting(source, f"{listing} was not used: no column of file names here and of labels was found in it")
-    missing = [name for name in source.parts["train"].names if name not in found]
+    missing = [name for name in own if name not in found]
     if missing:
-        what = f"{len(missing):,} of {len(source.parts['train'].names):,} pictures, such as {_readable(missing[0])}"
+        what = f"{len(missing):,} of {len(own):,} pictures, such as {_readable(missing[0])}"
         return _noting(source, f"{listing} names no label for {what}, so images are used without labels")
     named = {part: own.names for part, own in source.parts.items() if all(name in found for name in own.names)}
     values = [found[name] for names in named.values() for name in names]
@@ -536,7 +539,7 @@ def _arrange_classes(
         raise DataError(_too_many_loose(path, loose, len(names), classes))
     if are_portions(inner):
         words = f"the {len(classes):,} numbered folders hold a thousand pictures each and are no classes"
-        return Part(tuple(names)), {}, (f"{words}; labels in a dataset.json are not read",)
+        return Part(tuple(names)), {}, (words,)
     if are_folds(classes):
         return Part(tuple(names)), {}, (f"{first_of(classes)} are numbered parts of one set, which are joined",)
     if len(classes) == len(names) - loose >= MIN_IDS:
