@@ -737,9 +737,37 @@ def test_a_run_goes_on_with_its_own_data_alone_and_no_shorter_than_it_is(digit_d
                 gs.resume(run, data=data, images=512, progress="none")
         with pytest.raises(ConfigError, match="has seen 256 already; give more"):
             gs.resume(run, data=moved, images=100, progress="none")
+        with pytest.raises(NotFoundError, match=r"were at .*, which is not there; .*gansmith resume .* --data PATH"):
+            gs.resume(run, images=320, progress="none")
         assert gs.resume(run, data=moved, images=320, progress="none").images_seen == 320
+        named = gs.train("mlp-small", data_dir=moved, out="named", images=64, **SMALL)
+        elsewhere = moved.rename(tmp_path / "elsewhere")
+        assert gs.resume(named, data=elsewhere, images=128, progress="none").images_seen == 128
+        moved = elsewhere
     finally:
         moved.rename(digit_dir)
+
+
+def test_an_empty_file_of_choices_is_read_from_the_newest_checkpoint(digit_dir):
+    run = gs.train("mlp-small", data=digit_dir, out="own", images=256, **SMALL)
+    (run.directory / "config.toml").write_text("")
+    assert gs.open_run("own").config.replace(data_dir=run.config.data_dir) == run.config  # a checkpoint has no path
+
+
+def test_a_model_shows_itself_and_gives_the_inputs_of_its_images(digit_dir):
+    run = gs.train(
+        "mlp-small", data=digit_dir, out="own", images=64, conditioning="labels", clusters_per_class=1, **SMALL
+    )
+    model = gs.load(run)
+    z, y = model.inputs(4, seed=3, labels=[7, 1])
+    assert model.conditioning.label_of(y).tolist() == [7, 1, 7, 1]
+    with torch.no_grad():
+        images = gs.data.images.to_uint8(model.network(z, y))
+    assert np.abs(images[:, 0].numpy().astype(int) - model.sample(4, seed=3, labels=[7, 1]).images[..., 0]).max() <= 1
+    assert repr(model) == f"<Model: 28 x 28 x 1, 10 classes, latents of {run.config.latent_dim}>"
+    assert model._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(ConfigError, match=r"start_from is <Model: .*; it must be"):
+        gs.train("mlp-small", data=digit_dir, start_from=model, images=64, **SMALL)
 
 
 @pytest.mark.slow

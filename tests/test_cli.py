@@ -98,6 +98,19 @@ def test_a_run_whose_threads_were_halved_goes_on_by_the_command_that_began_it(ga
         torch.set_num_threads(before)
 
 
+def test_a_finished_run_that_is_asked_for_again_says_so(gansmith, digit_dir):
+    words = ("train", "mlp-small", *flags(data_dir=digit_dir, images=64), "--out", "run")
+    first, again = gansmith(*words), gansmith(*words)
+    assert first[0] == again[0] == 0 and "nothing is trained" not in first[1] + first[2]
+    assert "run is finished, so nothing is trained" in again[1] + again[2]
+
+
+def test_a_named_set_in_the_place_of_a_folder_of_sets_is_refused(gansmith, monkeypatch):
+    monkeypatch.setenv("GANSMITH_DATA", "fashion-mnist")
+    code, _, err = gansmith("train", "--images", "64")
+    assert code == 2 and err.count("\n") == 1 and "--data fashion-mnist" in err
+
+
 def test_a_reader_that_leaves_early_is_no_error():
     line = f"{shlex.quote(sys.executable)} -m gansmith list | head -n 1"
     shown = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)

@@ -20,6 +20,7 @@ from gansmith.config import (
     name_of,
     parse_count,
     parse_labels,
+    read_toml,
     resolve,
     unknown_field,
 )
@@ -178,6 +179,8 @@ def test_runs_of_equal_minutes_that_went_on_are_repeats():
         ("data_dir", Path("digits"), "digits"),
         ("device", torch.device("cpu"), "cpu"),
         ("classes", 3, "3"),
+        ("classes", 42, "42-42"),
+        ("classes", [42], "42-42"),
         ("classes", [3, "a, b"], '3,"a, b"'),
     ],
 )
@@ -308,3 +311,17 @@ def test_every_setting_says_when_to_choose_another_value():
     assert ADVICE.keys() == FIELDS.keys() - {"recipe"} and SOURCES.keys() <= FIELDS.keys()
     for sentence in ADVICE.values():
         assert 8 <= len(sentence) <= 110 and not sentence.endswith(".")
+
+
+def test_a_number_that_may_be_one_class_or_several_is_refused():
+    names = [f"class {k}" for k in range(50)]
+    with pytest.raises(ConfigError, match=r"42 may be the class 42 or the classes 4,2; write 42-42 or 4,2"):
+        parse_labels("42", names=names)
+    assert parse_labels("42-42", names=names) == [42] and parse_labels("4,2", names=names) == [4, 2]
+    assert parse_labels("2024", names=names) == [2, 0, 2, 4] and parse_labels("42", names=names[:10]) == [4, 2]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_of_choices_may_have_a_mark_of_their_encoding(encoding, tmp_path):
+    (tmp_path / "mine.toml").write_text("batch_size = 32\n", encoding=encoding)
+    assert read_toml(tmp_path / "mine.toml") == {"batch_size": 32}

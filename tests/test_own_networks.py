@@ -346,3 +346,77 @@ def test_a_loss_may_ask_for_as_many_logits_as_a_batch_has(train, monkeypatch):
 def test_a_classifier_needs_a_discriminator_in_halves(train):
     with pytest.raises(ConfigError, match="has no features to classify"):
         train("a", conditioning="labels", d_conditioning="classifier")
+
+
+class Odd(G):
+    """What is in no file, or cannot be made without memory."""
+
+    def __init__(self, spec, config):
+        super().__init__(spec, config)
+        self.register_buffer("phases", torch.rand(32), persistent=False)
+        self.shift = torch.rand(32)
+        self.rates = [rate.item() for rate in torch.linspace(0.5, 1, 2)]
+        self.to("cpu")
+
+    def hidden(self, z):
+        return torch.relu(self.first(z) * self.rates[1] + self.phases + self.shift)
+
+
+def test_a_network_with_numbers_that_are_in_no_file_is_read_again(train):
+    run = train("run", G=Odd)
+    trained, read = run.generator.network, gs.load(run.directory).network
+    z, y = torch.randn(4, run.config.latent_dim), torch.zeros(4, dtype=torch.int64)
+    assert torch.equal(trained(z, y), read(z, y)) and torch.equal(read.shift, trained.shift)
+
+
+class Normed(G):
+    def __init__(self, spec, config):
+        super().__init__(spec, config)
+        self.first, self.last = nn.utils.spectral_norm(self.first), nn.utils.weight_norm(self.last)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("ema", [0.0, 0.1])
+def test_norms_of_weights_by_hooks_are_copied_and_read(train, ema):
+    run = train("run", G=Normed, ema=ema, evaluate_every=64, sample_every=64)
+    assert run.status == "finished" and gs.load(run.directory).sample(4).images.std() > 0
+
+
+class SigmoidG(G):
+    def __init__(self, spec, config):
+        super().__init__(spec, config)
+        self.end = nn.Sigmoid()
+
+    def forward(self, z, y):
+        return self.end(self.last(self.hidden(z))).view(-1, self.spec.channels, self.spec.size, self.spec.size)
+
+
+class SigmoidD(D):
+    def __init__(self, spec, config):
+        super().__init__(spec, config)
+        self.end = nn.Sigmoid()
+
+    def forward(self, images, y):
+        return self.end(super().forward(images, y))
+
+
+def test_sigmoids_at_the_ends_are_refused(train, monkeypatch):
+    with pytest.raises(ConfigError, match="G ends in a sigmoid.*nn.Tanh"):
+        train("run", G=SigmoidG)
+    with pytest.raises(ConfigError, match="D ends in a sigmoid; losses take logits"):
+        train("run", D=SigmoidD)
+    own = gs.Objective(lambda real, fake: (fake - real).mean(), lambda real, fake: -fake.mean())
+    monkeypatch.setitem(gs.OBJECTIVES, "of probabilities", own)
+    assert train("run", D=SigmoidD, objective="of probabilities").status == "finished"
+
+
+def test_a_loss_may_draw_random_numbers(train, monkeypatch):
+    def g_loss(real, fake):
+        targets = 0.8 + 0.2 * torch.rand_like(fake)
+        return nn.functional.binary_cross_entropy_with_logits(fake, targets)
+
+    own = gs.Objective(lambda real, fake: nn.functional.softplus(fake - real).mean(), g_loss)
+    monkeypatch.setitem(gs.OBJECTIVES, "noisy", own)
+    state = torch.get_rng_state()
+    assert train("run", objective="noisy").status == "finished"
+    assert torch.equal(torch.get_rng_state(), state)

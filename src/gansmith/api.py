@@ -752,7 +752,7 @@ def write_walk(
         _refuse_length(len(chosen), steps)
         y = model.conditioning.draw(seed=0, count=len(chosen), labels=chosen)
         images = class_walk(model, seed=seeds[0], y=y.tolist(), steps=steps)
-    if path.suffix == ".png":
+    if path.suffix.lower() == ".png":
         write_bytes(path, to_png(enlarge(grid(images, columns=steps))))
     else:
         frames = [enlarge(grid(image[None]), at_least_px=224).convert("RGB") for image in images]
@@ -848,7 +848,7 @@ def handin(
         from gansmith.coursework.bundle import use_of_labels
 
     path = _writable(out)
-    if path.suffix != ".zip":
+    if path.suffix.lower() != ".zip":
         raise ConfigError(f"{path} does not end in .zip; give a name that does, such as submission.zip")
     opened = [open_run(one) for one in (run, *others)]
     for one in opened:

@@ -538,7 +538,7 @@ def _check(field: "dataclasses.Field[Any]", value: object) -> None:
     name, kind, rule = field.name, field.type, field.metadata
     right_type = isinstance(value, int | float) if kind is float else isinstance(value, kind)  # type: ignore[arg-type]
     if not right_type or (kind is not bool and isinstance(value, bool)):
-        raise ConfigError(f"{name} is {value!r}; it must be {_KINDS[kind]}, such as {_example(field)}")
+        raise ConfigError(f"{name} is {value!r:.60}; it must be {_KINDS[kind]}, such as {_example(field)}")
     if rule["choices"] and value not in rule["choices"]:
         raise ConfigError(_unknown(str(value), rule["choices"], name))
     if isinstance(value, int | float):
@@ -599,8 +599,10 @@ def _plain(name: str, raw: object) -> object:
         return os.fspath(raw)
     if name == "device" and kind.__module__ == "torch":
         return str(raw)
+    if name == "classes" and isinstance(raw, list | tuple | range) and len(raw) == 1:
+        raw = raw[0]
     if name == "classes" and isinstance(raw, int) and not isinstance(raw, bool):
-        return str(raw)
+        return f"{raw}-{raw}" if raw > 9 else str(raw)  # its digits would be several classes
     if name == "classes" and isinstance(raw, list | tuple | range) and not raw:
         raise ConfigError("classes is empty; name some, such as [3, 7], or omit it for all")
     if name == "classes" and isinstance(raw, list | tuple | range):
@@ -642,6 +644,9 @@ def parse_labels(text: str, *, what: str = "labels", names: Sequence[str] = ()) 
     label = class_number(text, names)
     if label is not None:
         return [label]
+    if re.fullmatch(r"[0-9]{2,6}", text) and 10 <= int(text) < len(names):
+        each = ",".join(text)
+        raise ConfigError(f"{text} may be the class {text} or the classes {each}; write {text}-{text} or {each}")
     words: list[str] = []
     try:
         words = next(csv.reader([text], skipinitialspace=True), [])
@@ -813,7 +818,7 @@ def name_of(path: str | Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:MAX_NAME] or "images"
 
 
-_MAX_TOML_BYTES = 2**14  # dotted keys cost the square of their length
+_MAX_TOML_BYTES = 2**15  # dotted keys cost the square of their length
 
 
 def read_toml(path: Path) -> dict[str, object]:
@@ -827,7 +832,7 @@ def read_toml(path: Path) -> dict[str, object]:
             text = file.read(_MAX_TOML_BYTES + 1)
         if len(text) > _MAX_TOML_BYTES:
             raise ConfigError(f"{path} is longer than {_MAX_TOML_BYTES:,} bytes; write field = value lines alone")
-        return tomllib.loads(text.decode())
+        return tomllib.loads(text.decode("utf-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedError(f"{path} is not valid TOML ({error}); write lines such as batch_size = 64") from None
 
@@ -844,6 +849,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
 def load_config(path: Path, *, written_in: int) -> Config:
     """Return the choices in a run's config.toml; ConfigError where another format of run directory wrote it."""
     values = read_toml(path)
+    if not values:
+        raise DamagedError(f"{path} is empty; restore it, or remove it to have it read from the newest checkpoint")
     found, origins = values.pop("format", None), values.pop("origins", {})
     if found != written_in:
         raise ConfigError(

@@ -60,7 +60,7 @@ def require_writable(folder: Path) -> None:
 def require_kind(out: Path, kinds: Collection[str]) -> None:
     """Raise GansmithError where a file's folder does not exist, or its name ends in none of `kinds`."""
     require_parent(out)
-    if out.suffix not in kinds:
+    if out.suffix.lower() not in kinds:
         raise ConfigError(f"{out} does not end in one of {', '.join(kinds)}; choose one of these")
 
 

@@ -1,8 +1,9 @@
 """Generator files: their metadata, loading them, checking them."""
 
+import contextlib
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,8 @@ from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError, DataError, NotFoundError, is_out_of_memory, reason_of
 from gansmith.files import read_metadata
 from gansmith.isolation import torch_defaults
-from gansmith.networks import NETWORKS
+from gansmith.networks import BUILT_IN_NETWORKS, NETWORKS
+from gansmith.randomness import rng, seeded
 from gansmith.runs import holds_run, open_run
 from gansmith.sampling import Model, draw_latents
 
@@ -228,6 +230,13 @@ def _infer(G: Any) -> tuple[Config, ImageSpec, Conditioning]:
     return config, ImageSpec(size, channels, G.num_classes), conditioning
 
 
+@contextlib.contextmanager
+def _without_memory() -> Iterator[None]:
+    """Build networks on the meta device, without initial weights."""
+    with torch.device("meta"), _SkipInitialisation():
+        yield
+
+
 class _SkipInitialisation(TorchFunctionMode):
     """Skips weight initialisation, since a file's weights replace it; on the meta device it would take seconds."""
 
@@ -244,7 +253,9 @@ def _build(config: Config, spec: ImageSpec, path: Path) -> nn.Module:
             f"{path} has the network {config.network!r}, which the program that trained it defined; define it again "
             f"first: gansmith.NETWORKS[{config.network!r}] = build_networks"
         )
-    with torch.device("meta"), _SkipInitialisation():
+    is_own = NETWORKS[config.network] is not BUILT_IN_NETWORKS.get(config.network)
+    # A program's own module may hold numbers that are in no file, so it is built as it was for training.
+    with seeded(rng(config.seed, "weights")) if is_own else _without_memory():
         G, _ = choose(NETWORKS, config.network, "network")(conditioned_spec(spec, config), config)
     expected = G.state_dict()
     with safetensors.safe_open(path, framework="pt") as file:
@@ -258,7 +269,7 @@ def _build(config: Config, spec: ImageSpec, path: Path) -> nn.Module:
             raise DataError(f"its weight {name} is {values.dtype}, not {expected[name].dtype}")
         if not values.isfinite().all():
             raise DataError(f"its weight {name} is not finite")
-    G.load_state_dict(tensors, assign=True)
+    G.load_state_dict(tensors, assign=not is_own)
     return cast(nn.Module, G)
 
 

@@ -25,6 +25,7 @@ from gansmith.data.prepare import Watch
 from gansmith.errors import (
     ConfigError,
     GansmithError,
+    NotFoundError,
     ProcessLost,
     RunError,
     TrainingFailed,
@@ -216,6 +217,11 @@ def plan_resume(
         if images is not None:
             config = config.replace(images=parse_value("images", images))
         config, moved = _with_device(config, device)
+    if in_memory is None and config.data_dir and not Path(config.data_dir).exists():
+        raise NotFoundError(
+            f"the images of {opened.directory} were at {config.data_dir}, which is not there; where they were moved, "
+            f"give their place: gansmith resume {quoted(str(opened.directory))} --data PATH"
+        )
     with _ONE_AT_A_TIME, training_machine(config):
         with processes.first_alone():
             config, loaded = load_training_data(config, in_memory, watch=watch)
@@ -248,7 +254,14 @@ def _refuse_ended_early(run: RunDirectory) -> None:
 def _planned(
     run: RunDirectory, data: TrainingData, images: Images | None, notices: list[str], deadline: float | None = None
 ) -> Plan:
-    return Plan(run, data, images, deadline, (*notices, *_beyond_schedule(run)))
+    return Plan(run, data, images, deadline, (*notices, *_beyond_schedule(run), *_nothing_left(run)))
+
+
+def _nothing_left(run: RunDirectory) -> list[str]:
+    """Return a notice where a run has been trained to its end already."""
+    if run.status != "finished" or run.images_seen < run.config.images:
+        return []
+    return [f"{run.directory} is finished, so nothing is trained; more images (--images) or another --out do"]
 
 
 def _beyond_schedule(run: RunDirectory) -> list[str]:
@@ -274,8 +287,7 @@ def _with_own_data(config: Config, data: str, run: RunDirectory) -> Config:
     own = (config.data, config.data_dir) if config.data_dir else (config.data,)
     if text in own or (config.data_dir and Path(text).resolve() == Path(config.data_dir).resolve()):
         return config
-    is_own = bool(config.data_dir) and config.data not in data_sets.DATASETS
-    if Path(text).expanduser().exists() and (is_own or name_of(text) == config.data):  # moved; compared later
+    if Path(text).expanduser().exists() and (config.data_dir or name_of(text) == config.data):  # moved; compared later
         return config.replace(data_dir=text)
     raise RunError(
         f"{run.directory} was trained on {config.data}, not on {data}; omit data, or begin a new run from its weights "

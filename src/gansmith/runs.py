@@ -298,7 +298,7 @@ def _continued(run: RunDirectory, config: Config) -> RunDirectory:
         listing = ", ".join(f"{name} {old[name]!r} -> {new[name]!r}" for name in changed)
         raise RunError(
             f"{run.directory} holds a run with other choices ({listing}); give the same ones (restore config.toml if "
-            "it was edited), or another --out"
+            "it was edited), or another --out; --start-from begins a run with other choices from its weights"
         )
     seen = 0 if latest is None else int(latest.name)
     if config.images < min(run.config.images, seen):

@@ -47,7 +47,8 @@ class Model:
     torch.Size([2, 1, 28, 28])
 
     Attributes:
-        network: the plain module, network(z, y) -> (N, C, H, W) in [-1, 1]; in evaluation mode, float32.
+        network: the plain module, network(z, y) -> (N, C, H, W) in [-1, 1]; in evaluation mode, float32. y are class
+            ids, see `inputs`.
         config: the choices it was trained with; of a file that does not say, only `latent_dim` and `conditioning`.
         spec: of the images it draws; `num_classes` counts labels, 0 where it was trained without.
         conditioning: its class ids and how often each is drawn; of a file in another format the labels, or none.
@@ -61,6 +62,30 @@ class Model:
     conditioning: Conditioning
     class_names: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        size, channels, classes = self.spec.size, self.spec.channels, self.spec.num_classes
+        labels = f"{classes} classes" if classes else "no labels"
+        return f"<Model: {size} x {size} x {channels}, {labels}, latents of {self.config.latent_dim}>"
+
+    def _repr_png_(self) -> bytes:
+        return to_png(enlarge(grid(self.sample()._nchw)))
+
+    def inputs(
+        self, count: int, *, seed: int = 0, labels: Sequence[int | str] | str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `network` takes for images 0 to count - 1 of a seed: latents and class ids.
+
+        Class ids are labels only where each label has one; `conditioning.label_of(y)` gives the labels.
+
+        >>> z, y = gs.load(run).inputs(4, seed=7)
+        >>> z.shape, y.shape
+        (torch.Size([4, 100]), torch.Size([4]))
+
+        Raises ConfigError for labels the generator does not know.
+        """
+        refuse_counts(count, seed, None)
+        return draw_inputs(self, seed=seed, count=count, labels=label_numbers(labels, self.class_names))
 
     def sample(
         self, count: int | None = None, *, seed: int = 0, labels: Sequence[int | str] | str | None = None

@@ -102,7 +102,7 @@ def handin(
     from gansmith.coursework import write_bundle
     from gansmith.runs import open_run
 
-    if out.suffix != ".zip":
+    if out.suffix.lower() != ".zip":
         raise ConfigError(f"{out} does not end in .zip; give a name that does")
     runs = [open_run(path) for path in (run, *others)]
     notes = write_bundle(runs, _checked(out), allow_labels=allow_labels, allow_test_images=allow_test_images, seed=seed)

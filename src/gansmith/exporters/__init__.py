@@ -68,7 +68,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
     """
     wants_all, exporters = "all" in formats, _chosen(formats)
     file = find_generator(source)
-    if file.suffix != ".safetensors":
+    if file.suffix.lower() != ".safetensors":
         raise GansmithError(f"{file} is of another library already; only a run or a .safetensors file is exported")
     out = out or exports_folder(source)
     _refuse_folder(out, file)

@@ -54,7 +54,7 @@ def write_film(frames: Sequence[Image.Image], path: Path, *, frame_ms: int = FRA
 
     Raises GansmithError for a kind of file not in `FORMATS`, and for MP4 without its extra.
     """
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise GansmithError(f"{path.name} does not end in one of {', '.join(FORMATS)}; choose one of these")
     durations = [frame_ms] * (len(frames) - 1) + [hold_ms]
     with replacing(path) as partial:

@@ -66,10 +66,10 @@ def write_blocks(title: str, blocks: Sequence[Mapping[str, Any]], pictures: dict
 
     Raises GansmithError for a kind of file not in `FORMATS`.
     """
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise GansmithError(f"{path} does not end in one of {', '.join(FORMATS)}; choose one of these")
     facts = {"title": title, "blocks": blocks}
-    data = to_pdf(facts, pictures) if path.suffix == ".pdf" else to_html(facts, pictures)
+    data = to_pdf(facts, pictures) if path.suffix.lower() == ".pdf" else to_html(facts, pictures)
     write_bytes(path, data)
 
 

@@ -16,6 +16,7 @@ from gansmith.training.conflicts import gradient_penalties
 from gansmith.training.inputs import TrainingData
 from gansmith.training.losses import BUILT_IN_OBJECTIVES, OBJECTIVES
 from gansmith.training.state import start_networks
+from gansmith.training.step import Networks
 from gansmith.training.techniques import build_techniques
 
 
@@ -56,7 +57,9 @@ def refuse_own_shapes(config: Config, data: TrainingData) -> None:
         images = networks.G(z, y)
         _refuse_shape(config, "G(z, y)", images, (2, data.spec.channels, data.spec.size, data.spec.size))
         images = images.float()
-        _refuse_shape(config, "D(images, y)", networks.D(images, y), (2,))
+        logits = networks.D(images, y)
+        _refuse_shape(config, "D(images, y)", logits, (2,))
+        _refuse_sigmoid(config, networks, images, logits, has_own_loss="objective" in own)
         _refuse_halves(config, networks.D, images, y, len(data.conditioning) // data.conditioning.ids_per_class)
         if gradient_penalties(config) and not _can_be_penalised(networks.D, images, y):
             raise ConfigError(
@@ -64,6 +67,17 @@ def refuse_own_shapes(config: Config, data: TrainingData) -> None:
                 f"penalties ({', '.join(gradient_penalties(config))}) have no effect; use operations that can be "
                 "differentiated twice, or set the penalties to 0"
             )
+
+
+def _refuse_sigmoid(config: Config, networks: Networks, images: Tensor, logits: Tensor, *, has_own_loss: bool) -> None:
+    """Raise ConfigError where G's images or D's logits are those of a sigmoid, from 0 to 1."""
+    ends = {name: [*network.modules()][-1] for name, network in (("G", networks.G), ("D", networks.D))}
+    if isinstance(ends["G"], nn.Sigmoid) and bool((images >= 0).all()):
+        raise ConfigError(
+            f"network {config.network!r}: G ends in a sigmoid; images are in [-1, 1], so end it in nn.Tanh"
+        )
+    if isinstance(ends["D"], nn.Sigmoid) and not has_own_loss and bool(((logits >= 0) & (logits <= 1)).all()):
+        raise ConfigError(f"network {config.network!r}: D ends in a sigmoid; losses take logits, so leave it out")
 
 
 def _refuse_halves(config: Config, D: Any, images: Tensor, y: Tensor, labels: int) -> None:
@@ -94,7 +108,7 @@ def _refuse_losses(name: str, count: int) -> None:
     numbers = rng("logits")
     real, other, fake = (torch.randn(count, generator=numbers).requires_grad_() for _ in range(3))
     for which in ("d_loss", "g_loss"):
-        with torch.enable_grad():
+        with torch.enable_grad(), seeded(rng("targets")):  # they may draw random numbers
             value = getattr(objective, which)(real, fake)
         if not isinstance(value, Tensor) or value.shape != () or not value.requires_grad:
             found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
@@ -106,7 +120,9 @@ def _refuse_losses(name: str, count: int) -> None:
             )
         if which == "g_loss" and not objective.g_sees_real:
             (at_real,) = torch.autograd.grad(value, real, allow_unused=True)
-            is_equal = torch.equal(value, objective.g_loss(other, fake)) or not bool(value.isfinite())
+            with seeded(rng("targets")):
+                at_other = objective.g_loss(other, fake)
+            is_equal = torch.equal(value, at_other) or not bool(value.isfinite())
             if not is_equal or (at_real is not None and at_real.any()):
                 raise ConfigError(
                     f"objective {name!r}: g_loss depends on the logits of real images; add g_sees_real=True to its "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gansmith import processes
 from gansmith.checkpoints import load_checkpoint, load_counters, mark_best, named_checkpoints
@@ -175,7 +175,7 @@ class State:
     def averaged(self) -> Model:
         """Return the generator as it is sampled now: averaged weights with statistics of their own."""
         if self._averaged is None or self._averaged[0] != self.images_seen:
-            G = copy.deepcopy(self.networks.G_ema if self.config.ema else self.networks.G)
+            G = copy_of(self.networks.G_ema if self.config.ema else self.networks.G)
             if not all(parameter.isfinite().all() for parameter in G.parameters()):
                 raise NonFiniteError("a weight of the generator")
             finalise_generator(G, self.config, self.data.conditioning, self.data.pixel_moments)
@@ -280,11 +280,17 @@ def start_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None)
     return Networks(
         G,
         D,
-        copy.deepcopy(G),
+        copy_of(G),
         build_optimizer(config.g_optimizer, G, config.g_lr, config),
         build_optimizer(config.d_optimizer, D, config.d_lr, config),
         empty_buffers(config, (spec.channels, spec.size, spec.size), device),
     )
+
+
+def copy_of(network: nn.Module) -> nn.Module:
+    """Return a copy of a network; what its hooks compute from weights, as spectral_norm's do, without its graph."""
+    kept = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(network, {id(value): value.detach().clone() for value in kept if not value.is_leaf})
 
 
 def weight_norms(networks: Networks) -> list[float]:
