@@ -75,6 +75,7 @@ def test_film_walk_and_plot_by_command(gansmith, run_training, tiny, digit_dir):
     made = run.directory
     for words, name in (
         (("film", made), made / "film.gif"),
+        (("film", made, "--out", made / "FILM.WEBP"), made / "FILM.WEBP"),
         (("plot", made), made / "loss.png"),
         (("plot", made, "classes"), made / "classes.png"),
         (("plot", made, "neighbours"), made / "neighbours.png"),

@@ -418,7 +418,12 @@ def test_labels_asked_of_an_unlabelled_model_are_refused(gansmith, digit_dir, tm
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(getattr(signal, "SIGHUP", None), 129, marks=pytest.mark.slow),  # of a terminal that is closed
+    ],
 )
 def test_a_signal_saves_and_leaves(digit_dir, tmp_path, number, code):
     words = flags(data_dir=digit_dir, images="1M", sample_every="1M", evaluate_every="1M", save_every="1M")

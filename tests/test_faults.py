@@ -1,5 +1,6 @@
 """What is said, and what is left, where the output, files or the directory of a run go missing."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 import gansmith as gs
-from gansmith import runs
+from gansmith import files, runs
 from gansmith.config import resolve
 from gansmith.errors import ConfigError, DataError, RunError, TrainingFailed
 from gansmith.training.loop import _save_failed
@@ -101,6 +102,34 @@ def test_a_run_that_was_removed_needs_no_room(tmp_path):
     shutil.rmtree(run.directory)
     gone = _save_failed(run, FileNotFoundError(2, "No such file or directory", str(run.log_path)))
     assert str(gone) == f"{run.directory} was removed while it trained, and nothing of it is left; train again"
+
+
+def test_a_folder_that_looks_empty_takes_a_run(tmp_path):
+    for name in (".DS_Store", "desktop.ini", "._a"):
+        (tmp_path / name).write_bytes(b"x")
+    runs.refuse_occupied(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".DS_Store").write_bytes(b"x")
+    assert not runs.holds_run(tmp_path)
+    (tmp_path / "letter.txt").write_bytes(b"x")
+    with pytest.raises(RunError, match="is not empty and holds no run"):
+        runs.refuse_occupied(tmp_path)
+
+
+def test_what_another_program_has_open_is_asked_for_again(tmp_path, monkeypatch):
+    refusals, replace = [PermissionError(13, "held")] * 2, os.replace
+
+    def held(old, new):
+        if refusals:
+            raise refusals.pop()
+        replace(old, new)
+
+    monkeypatch.setattr(files, "_TRIES", 3)
+    monkeypatch.setattr(files, "RETRY_S", 0.0)
+    monkeypatch.setattr(os, "replace", held)
+    (tmp_path / "a").write_bytes(b"x")
+    files.put(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"x" and not refusals
 
 
 @pytest.mark.parametrize(("name", "words"), [("-dash", "dashes after the first"), ("ü", r"letters \(a to z\)")])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor  # not imported: whoever only reads run directories starts without it
 
 PARTIAL = ".partial-"  # begins the names of unfinished files
-_TRIES, RETRY_S = (20 if os.name == "nt" else 1), 0.1  # to rename a file that another program may have open
+_TRIES, RETRY_S = (200 if os.name == "nt" else 1), 0.1  # to rename what a synchroniser or a scanner may have open
 _MAX_JSON_BYTES = 2**24  # of run.json and state.json, which are a few kilobytes
 _MAX_METADATA_CHARACTERS = 2**22  # stored beside a generator's tensors
 _OTHER_KINDS = (
@@ -121,6 +121,14 @@ def replacing(path: Path) -> Iterator[Path]:
         put(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_left_by_system(name: str) -> bool:
+    """Return whether a file is one that file managers and notebooks leave in folders that look empty."""
+    return name.startswith("._") or name in _OF_SYSTEMS
+
+
+_OF_SYSTEMS = (".DS_Store", ".localized", "Icon\r", "desktop.ini", "Thumbs.db", ".ipynb_checkpoints")
 
 
 def put(partial: Path, path: Path) -> None:

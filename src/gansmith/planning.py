@@ -398,19 +398,23 @@ def until_interrupted(plan: Plan) -> Iterator[Event]:
         raise KeyboardInterrupt
 
 
+# Ask a training to stop; the third comes where its terminal is closed.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
+
 def caught_anywhere(caught: list[int]) -> list[int]:
     """Return the signals to stop that any process of the run caught."""
     if processes.count() == 1:
         return caught
-    signals = (signal.SIGINT, signal.SIGTERM)
-    found = processes.any_of(*(number in caught for number in signals))
-    return [int(number) for number, is_caught in zip(signals, found, strict=True) if is_caught]
+    found = processes.any_of(*(number in caught for number in _SIGNALS))
+    return [int(number) for number, is_caught in zip(_SIGNALS, found, strict=True) if is_caught]
 
 
 def pass_on(caught: Sequence[int]) -> None:
-    """End this process, or do what else it does on SIGTERM, where that was caught."""
-    if signal.SIGTERM in caught:
-        signal.raise_signal(signal.SIGTERM)
+    """End this process, or do what else it does on a signal other than that of Ctrl-C, where one was caught."""
+    for number in caught:
+        if number != signal.SIGINT:
+            signal.raise_signal(number)
 
 
 @contextmanager
@@ -428,7 +432,9 @@ def catching_signals(caught: list[int]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    hangup = _SIGNALS[2:]  # nohup has it ignored, and a program may have a use for it
+    numbers = [number for number in _SIGNALS if number not in hangup or signal.getsignal(number) is signal.SIG_DFL]
+    previous = {number: signal.signal(number, note) for number in numbers}
     try:
         yield
     finally:

@@ -34,7 +34,17 @@ from gansmith.checkpoints import (
 )
 from gansmith.config import FIELDS, MAX_NAME, NAME, NAME_RULE, Config, load_config
 from gansmith.errors import ConfigError, DamagedError, NotFoundError, RunError
-from gansmith.files import PARTIAL, append_json, read_json, read_metadata, to_json, warn_once, write_json, write_text
+from gansmith.files import (
+    PARTIAL,
+    append_json,
+    is_left_by_system,
+    read_json,
+    read_metadata,
+    to_json,
+    warn_once,
+    write_json,
+    write_text,
+)
 
 _MAX_LOG_BYTES = 2**28
 # Of run.json, where readers rely on the type.
@@ -276,7 +286,7 @@ def refuse_occupied(directory: Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise RunError(f"{directory} is a file; give a directory for the run with --out")
     begun = {".lock", f"{PARTIAL}config.toml", "checkpoints", "samples"}  # all that a start killed at once leaves
-    if directory.is_dir() and not {path.name for path in directory.iterdir()} <= begun:
+    if directory.is_dir() and not all(p.name in begun or is_left_by_system(p.name) for p in directory.iterdir()):
         raise RunError(f"{directory} is not empty and holds no run; give an empty or a new directory with --out")
     existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
@@ -371,7 +381,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 def holds_run(directory: Path) -> bool:
     """Return whether a run was begun in a directory, also if its config.toml was deleted since."""
-    return (directory / "config.toml").is_file() or any((directory / "checkpoints").glob("*"))
+    return (directory / "config.toml").is_file() or bool(named_checkpoints(directory))
 
 
 def _refuse_strange_files(directory: Path) -> None:

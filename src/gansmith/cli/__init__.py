@@ -127,15 +127,22 @@ def main() -> None:
             raise
         complain(_beyond_memory(error))
         code = 2
-    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except OSError as error:
         if error.errno is None:
             raise
-        complain(_place_in_words(error))
-        code = 2
+        if _is_unread(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        else:
+            complain(_place_in_words(error))
+            code = 2
     sys.exit(code or 0)
+
+
+def _is_unread(error: OSError) -> bool:
+    """Return whether whoever read the output, such as `head`, has seen enough; Windows says so in its own way."""
+    is_of_pipe = os.name == "nt" and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or is_of_pipe
 
 
 def _is_left_to_first(words: list[str]) -> bool:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gansmith.data.official import cache_dir
 from gansmith.data.on_disk import open_array
-from gansmith.files import PARTIAL, flush, json_sha256, warn_once, write_json
+from gansmith.files import PARTIAL, flush, json_sha256, put, warn_once, write_json
 
 FORMAT = 3  # of entries; another one when preparation changes
 MEMORY_BYTES = 2**29  # of prepared images, beyond which they stay on disk
@@ -160,7 +160,7 @@ def _make(key: str, identity: Mapping[str, Any], make: Callable[[Path], Facts]) 
     try:
         facts = make(partial)
         flush(partial)
-        os.replace(partial, path)
+        put(partial, path)
         write_json(folder() / f"{key}.json", {"identity": dict(identity), "facts": facts})
     finally:
         partial.unlink(missing_ok=True)

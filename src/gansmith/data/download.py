@@ -5,7 +5,6 @@ import contextlib
 import gzip
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gansmith.errors import NotFoundError
-from gansmith.files import file_sha256
+from gansmith.files import file_sha256, put
 
 _TIMEOUT_S = 5.0
 _MAX_BYTES = 2**30  # the largest file, of EMNIST, has 562 million
@@ -49,7 +48,7 @@ def download(
                 part = Path(folder) / path.name
                 _fetch(url, part)
                 if _is_published(part, sha256=sha256, is_unpacked=is_unpacked, integrity=integrity):
-                    os.replace(part, path)
+                    put(part, path)
                     return
             reasons.append("its content is not the official file's, or it is cut off")
             logger.warning("%s: %s; trying the next mirror", url, reasons[-1])

@@ -5,7 +5,6 @@ returns the largest pixel difference. `export` runs some of them on a run or a g
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -22,7 +21,7 @@ from gansmith.exporters.onnx import to_onnx
 from gansmith.exporters.pt2 import to_pt2
 from gansmith.exporters.safetensors import to_safetensors
 from gansmith.exporters.web import to_web
-from gansmith.files import file_sha256, is_named_as_file, require_writable, write_json
+from gansmith.files import file_sha256, is_named_as_file, put, require_writable, write_json
 from gansmith.interrupts import uninterrupted
 from gansmith.models import find_generator, load_generator
 from gansmith.runs import holds_run, run_of
@@ -89,7 +88,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
         for path in sorted(Path(partial).glob("*/*")):
             if path.is_dir():  # an earlier page, whose folder cannot be replaced as a file is
                 shutil.rmtree(out / path.name, ignore_errors=True)
-            os.replace(path, out / path.name)
+            put(path, out / path.name)
     earlier = _earlier_formats(out / MANIFEST)  # kept, also of an export at the same time; each has its weights' hash
     write_json(out / MANIFEST, {"gansmith": __version__, "formats": {**earlier, **entries}})
     stale = {

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from gansmith.errors import ConfigError
-from gansmith.files import require_parent, write_bytes, write_text
+from gansmith.files import is_left_by_system, require_parent, write_bytes, write_text
 from gansmith.grading.grader import Ran
 from gansmith.grading.sandbox import MEANING
 from gansmith.grading.settings import Settings
@@ -92,7 +92,8 @@ def notes_of(row: Mapping[str, Any]) -> list[str]:
 def refuse_occupied(out: Path) -> None:
     """Raise GansmithError for a folder that holds anything but an earlier table."""
     require_parent(out)
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / TABLE).is_file())):
+    inside = [path for path in out.iterdir() if not is_left_by_system(path.name)] if out.is_dir() else []
+    if out.exists() and (not out.is_dir() or (inside and not (out / TABLE).is_file())):
         raise ConfigError(f"{out} holds other things than a table of grades; name a new folder with --out")
     if os.name == "nt" and (out / TABLE).is_file():
         try:

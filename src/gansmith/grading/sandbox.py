@@ -52,7 +52,7 @@ ETC = ("ld.so.cache", "alternatives", "localtime", "fonts", "passwd", "nsswitch.
 
 USERS = range(61_184, 65_184)  # for root; systemd has reserved these for users without an account
 
-_PROBE = "import sys, gansmith.grading.worker; open('prefix', 'w').write(sys.base_prefix)"
+_PROBE = "import sys, gansmith.grading.worker; open('prefix', 'w', encoding='utf-8').write(sys.base_prefix)"
 
 # For sh: makes every file system read-only but $1, hides the folders $2, leaves of those in $3 only those in $4 (a line
 # each), and runs what follows, as a child: the first process of a namespace does not end by the signal that limits its
@@ -234,7 +234,7 @@ def works(name: str) -> bool:
             done = subprocess.run(
                 command, cwd=work, env=environment, capture_output=True, timeout=30, stdin=subprocess.DEVNULL
             )
-            return done.returncode == 0 and (work / "prefix").read_text() == sys.base_prefix
+            return done.returncode == 0 and (work / "prefix").read_text("utf-8") == sys.base_prefix
         return False
 
 

@@ -58,7 +58,7 @@ def write_film(frames: Sequence[Image.Image], path: Path, *, frame_ms: int = FRA
         raise GansmithError(f"{path.name} does not end in one of {', '.join(FORMATS)}; choose one of these")
     durations = [frame_ms] * (len(frames) - 1) + [hold_ms]
     with replacing(path) as partial:
-        FORMATS[path.suffix](frames, durations, partial)
+        FORMATS[path.suffix.lower()](frames, durations, partial)
 
 
 def _write_gif(frames: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:

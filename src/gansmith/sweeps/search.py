@@ -28,7 +28,7 @@ from gansmith.benchmarks.trials import (
 )
 from gansmith.config import resolve
 from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
-from gansmith.files import PARTIAL, read_json, write_json
+from gansmith.files import PARTIAL, is_left_by_system, read_json, write_json
 from gansmith.models import load_generator
 from gansmith.runs import holds_run, is_locked, locked, open_run
 from gansmith.sampling import is_whole
@@ -248,7 +248,8 @@ def _begin(
         facts = read_facts(folder)
     except NotFoundError:
         begun = (".lock", "study.db", PARTIAL)  # how the names begin that a start killed at once leaves
-        if folder.is_file() or (folder.is_dir() and any(not p.name.startswith(begun) for p in folder.iterdir())):
+        inside = [p.name for p in folder.iterdir() if not is_left_by_system(p.name)] if folder.is_dir() else []
+        if folder.is_file() or not all(name.startswith(begun) for name in inside):
             raise RunError(f"{folder} holds other things and no sweep; give another --out") from None
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"format": FORMAT, "id": uuid.uuid4().hex, "study": study or folder.absolute().name}

@@ -185,7 +185,11 @@ def _save_failed(run: RunDirectory, error: OSError) -> TrainingFailed:
     if not run.directory.is_dir():
         return TrainingFailed(f"{run.directory} was removed while it trained, and nothing of it is left; train again")
     file = str(error.filename or run.directory).replace(PARTIAL, "")
-    remedy = f"remove the folder {file}" if error.errno == errno.EISDIR else "make room"
+    remedies = {
+        errno.EISDIR: f"remove the folder {file}",
+        errno.EACCES: "close the program that has it open, or train outside of a folder that is synchronised",
+    }
+    remedy = remedies.get(error.errno or 0, "make room")
     reason = (
         f"{file} could not be written ({error.strerror}), and {what_is_left(run)}; {remedy}, then continue with: "
         f"gansmith resume {quoted(run.directory)}"

@@ -35,6 +35,11 @@ FULL_BYTES = 2**20  # free; a disk with less is full
 _KEPT = 100  # of those that have ended
 _INTERRUPTED = 130  # exit code of what was stopped
 _START_S = 20.0  # from the start of a process until it holds its lock, at most
+# Of a process that Ctrl-C in the server's terminal leaves alone, and that stays when its window is closed.
+OWN_SESSION: dict[str, Any] = {
+    "start_new_session": True,
+    "creationflags": getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+}
 
 
 @dataclass
@@ -202,7 +207,7 @@ class Jobs:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,  # Ctrl-C in the server's terminal ends the server alone
+                **OWN_SESSION,
             )
 
 

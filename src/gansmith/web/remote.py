@@ -12,6 +12,7 @@ from typing import Any
 
 from gansmith import errors
 from gansmith.errors import GansmithError
+from gansmith.web.jobs import OWN_SESSION
 
 IDLE_S = 120.0  # after which the process ends
 LIMIT_S = 120.0  # for one request; the first reads a data set, perhaps
@@ -120,7 +121,7 @@ class Worker:
                 sys.executable, "-P", "-m", "gansmith.web.worker", str(self.root),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_MAX_LINE,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                start_new_session=True,
+                **OWN_SESSION,
             )  # fmt: skip
         return self.process
 

@@ -164,9 +164,8 @@ def as_json(found: Any, status: int = HTTPStatus.OK) -> Response:
 
 def _inside(request: Request, error: Exception) -> str:
     """Return an error's sentence without the places of the runs directory and of uploads."""
-    return re.sub(
-        r"\.studio/uploads/[0-9a-f]{16}/", "", str(error).replace(f"{request.app.state.studio.root}{os.sep}", "")
-    )
+    sentence = str(error).replace(f"{request.app.state.studio.root}{os.sep}", "")
+    return re.sub(r"\.studio[\\/]uploads[\\/][0-9a-f]{16}[\\/]", "", sentence)
 
 
 def _not_found(request: Request, error: Exception) -> Response:
@@ -219,7 +218,7 @@ def overview(studio: Studio) -> dict[str, Any]:
 def _shown(job: dict[str, Any]) -> dict[str, Any]:
     """Return a job with the first of its words alone, since others name places on this machine, as its message may."""
     kept = {name: value for name, value in job.items() if name not in ("words", "signature")}
-    message = re.sub(r"\S*/\.studio/uploads/[0-9a-f]{16}/", "", kept.get("message", ""))
+    message = re.sub(r"\S*[\\/]\.studio[\\/]uploads[\\/][0-9a-f]{16}[\\/]", "", kept.get("message", ""))
     return {**kept, "message": message, "command": job["words"][0]}
 
 

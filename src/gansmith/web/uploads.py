@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from gansmith.config import ARCHIVES, ARRAY_FILES
 from gansmith.errors import DataError, NotFoundError
-from gansmith.files import folder_name, read_json, write_json
+from gansmith.files import folder_name, put, read_json, write_json
 from gansmith.web.guard import MAX_UPLOAD_BYTES, TooLarge
 from gansmith.web.jobs import FOLDER
 from gansmith.web.records import DATA_SETS
@@ -109,7 +109,7 @@ async def receive(root: Path, upload_id: str, name: str, request: Request) -> di
                 if size > free:
                     raise DataError("the disk is nearly full; free some space, then send the pictures again")
                 file.write(chunk)
-        arriving.rename(path)
+        put(arriving, path)
     except BaseException:
         held.size -= size
         arriving.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import copy
 import io
 import json
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -195,7 +196,8 @@ def look(root: Path, request: Mapping[str, Any]) -> Answer:
 
 def _without_folder(facts: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return facts in whose sentences an upload is called by its name alone."""
-    return dict(json.loads(json.dumps(finite(facts)).replace(f"{path.parent}/", "")))
+    before = json.dumps(f"{path.parent}{os.sep}")[1:-1]  # as it stands in JSON
+    return dict(json.loads(json.dumps(finite(facts)).replace(before, "")))
 
 
 def load(root: Path, request: Mapping[str, Any]) -> Model:

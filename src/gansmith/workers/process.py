@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from gansmith.errors import GansmithError
 from gansmith.runs import holds_run, is_locked, open_run
 
 STANDARD_ERROR = 2  # this process's own
+_ABORTED = 3  # the exit code of a signal on Windows
 STOP_S = 60.0  # for a training to finish its step and save
 # Variables that torchrun sets: a training of its own is none of those that torchrun started.
 _OF_TORCHRUN = re.compile(r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*)")
@@ -111,6 +113,8 @@ class TrainingProcess:
         if self.process is None and not self.is_stopped and not is_locked(self.directory):
             self._start()
         code = self.process.poll() if self.process is not None else 128 + signal.SIGTERM if self.is_stopped else None
+        if code == _ABORTED and self.is_stopped and os.name == "nt":
+            code = 128 + signal.SIGTERM
         if code is not None:
             self._end_input()
         return {"code": code, "scores": self._scores(), "reason": self._reason(code) if code else ""}
@@ -191,9 +195,26 @@ def stop_with_input() -> None:
 
 
 def _wait_for_end_of_input() -> None:
-    while os.read(0, 4096):
-        pass
+    if os.name == "nt":
+        _look_for_end_of_input()
+    else:
+        while os.read(0, 4096):
+            pass
     signal.raise_signal(signal.SIGTERM)
+
+
+def _look_for_end_of_input() -> None:
+    """Return when Windows' standard input ends; while a read of it waits, libraries that look at it cannot load."""
+    import _winapi
+    import msvcrt
+
+    pipe = msvcrt.get_osfhandle(0)  # type: ignore[attr-defined]
+    with contextlib.suppress(OSError):  # of a pipe whose other end is closed
+        while True:
+            waiting, _ = _winapi.PeekNamedPipe(pipe, 0)  # type: ignore[attr-defined]
+            if waiting:
+                os.read(0, waiting)
+            time.sleep(0.3)
 
 
 def scores_of(directory: Path) -> list[tuple[float, float]]:
