@@ -215,7 +215,10 @@ def _realness(
     if source.discriminator is None:
         return None
     _, D = build_networks(model.config, model.spec)
-    D.load_state_dict(source.discriminator)
+    try:
+        D.load_state_dict(source.discriminator)
+    except RuntimeError:  # it is of another version, whose G is still read
+        return None
     D.eval()
     z, y = samples
     real = to_uint8(_draw(exported.network, z, y)), class_ids(exported, z, y)

@@ -69,6 +69,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """A projection discriminator: three convolutions and a hidden layer, without normalisation.
 
+    Each class id has an embedding, and all share a linear map from these to features, which the images of all ids teach.
+
     Source of the projection: Miyato and Koyama, arXiv:1802.05637, eq. 5.
     """
 
@@ -81,7 +83,9 @@ class Discriminator(nn.Module):
         )
         self.stddev = minibatch_stddev(config)
         self.head = nn.Linear(128 + stddev_features(config), 1)
-        self.embedding = nn.Embedding(max(spec.num_classes, 1), 128)
+        self.embedding = nn.Embedding(max(spec.num_classes, 1), 64)
+        self.shared = nn.Linear(64, 128, bias=False)
+        nn.init.eye_(self.shared.weight)
         self.rotation = nn.Linear(128, 4) if config.d_rotation_loss else None
         self.classifier = nn.Linear(128, spec.num_classes // config.ids_per_class) if config.classifies else None
 
@@ -93,7 +97,7 @@ class Discriminator(nn.Module):
         return features  # (N, 128)
 
     def score(self, features: Tensor, y: Tensor) -> Tensor:
-        projection = (self.embedding(y) * features).sum(1) / features.shape[1] ** 0.5
+        projection = (self.shared(self.embedding(y)) * features).sum(1) / features.shape[1] ** 0.5
         inputs = features if self.stddev is None else self.stddev(features)
         logits: Tensor = self.head(inputs).squeeze(1) + projection
         return logits  # (N,)

@@ -374,7 +374,10 @@ def _resume(run: RunDirectory, networks: Networks, data: TrainingData) -> dict[s
         from_tensors(networks, generator, state)
     except (LookupError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise RunError(f"{latest} does not fit the run's config ({reason}); remove that checkpoint") from None
+        raise RunError(
+            f"{latest} does not fit the run's config ({reason}); use the version of Gansmith that began the run, or "
+            "remove that checkpoint"
+        ) from None
     counters["rollbacks"] = max(counters["rollbacks"], rollbacks, key=len)  # run.json may have been deleted
     rewind(run, counters["images_seen"])
     noted = sum(row.get("kind") == "rollback" for row in run.log)
