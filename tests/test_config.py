@@ -181,6 +181,7 @@ def test_runs_of_equal_minutes_that_went_on_are_repeats():
         ("classes", 3, "3"),
         ("classes", 42, "42-42"),
         ("classes", [42], "42-42"),
+        ("classes", [np.int64(42)], "42-42"),
         ("classes", [3, "a, b"], '3,"a, b"'),
     ],
 )

@@ -285,6 +285,7 @@ def test_class_folders_named_as_the_real_classes_have_their_numbers(tmp_path, su
         (("digit_0", "digit_1", "digit_2"), "such as 'digit_0', were taken for labels"),
         (("0 - zero", "1 - one", "2 - two"), "were taken for labels"),
         (("take_0", "take_0b", "take_2"), "has no class 'take_0'"),
+        (("seed_1", "seed_2", "seed_3"), "has no class 'seed_1'"),
         (("a_0", "a_1", "a_7"), "has no class 'a_0'"),
         (("0_1", "1_1", "2_2"), "has no class"),
     ],

@@ -1015,6 +1015,16 @@ def test_weights_of_torch_under_any_name_get_the_way_to_onnx(name, is_zip, tmp_p
     assert "torch.onnx.export" in err
 
 
+def test_a_damaged_archive_is_said_to_be_one(tmp_path, gansmith):
+    np.savez(tmp_path / "x.npz", images=np.zeros((2, 4, 4), np.uint8))
+    content = bytearray((tmp_path / "x.npz").read_bytes())
+    start = content.index(b"PK\x01\x02")
+    content[start : start + 4] = b"xxxx"
+    (tmp_path / "x.npz").write_bytes(content)
+    code, _, err = gansmith("evaluate", tmp_path / "x.npz")
+    assert code == 2 and err.count("\n") == 1 and "x.npz" in err
+
+
 def test_a_state_dict_and_a_checkpoint_of_tensorflow_get_the_way_too(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "x.safetensors")
     assert_refused(tmp_path / "x.safetensors", "torch.onnx.export")

@@ -400,6 +400,22 @@ class SigmoidD(D):
         return self.end(super().forward(images, y))
 
 
+class GatedD(D):
+    """A sigmoid inside, that is registered last."""
+
+    def __init__(self, spec, config):
+        super().__init__(spec, config)
+        self.gate = nn.Sigmoid()
+
+    def forward(self, images, y):
+        logits = super().forward(images, y)
+        return logits * self.gate(logits)
+
+
+def test_sigmoids_inside_are_none_at_the_end(train):
+    assert train("run", D=GatedD).status == "finished"
+
+
 def test_sigmoids_at_the_ends_are_refused(train, monkeypatch):
     with pytest.raises(ConfigError, match="G ends in a sigmoid.*nn.Tanh"):
         train("run", G=SigmoidG)

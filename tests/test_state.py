@@ -157,7 +157,7 @@ def test_a_checkpoint_of_other_networks_does_not_fit(begin, tiny, tmp_path):
     chores.log(state)
     chores.save(state)
     config = state.config.replace(d_width=9)
-    with pytest.raises(RunError, match="does not fit the run's config .*; use the version .* or remove that checkpoint"):
+    with pytest.raises(RunError, match="does not fit the run's config .*; use the version .*, or remove"):
         start(RunDirectory(state.run.directory, config), state.data)
 
 

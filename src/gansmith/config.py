@@ -592,6 +592,8 @@ def parse_value(name: str, raw: object) -> Any:
 
 def _plain(name: str, raw: object) -> object:
     """Return what a notebook gives for a field as Python's own: NumPy's numbers, paths, a device, a list of classes."""
+    if name == "classes" and isinstance(raw, list | tuple | range) and len(raw) == 1:
+        raw = raw[0]
     kind = type(raw)
     if kind.__module__ == "numpy" and getattr(raw, "ndim", None) == 0:
         raw = raw.item()  # type: ignore[attr-defined]
@@ -599,8 +601,6 @@ def _plain(name: str, raw: object) -> object:
         return os.fspath(raw)
     if name == "device" and kind.__module__ == "torch":
         return str(raw)
-    if name == "classes" and isinstance(raw, list | tuple | range) and len(raw) == 1:
-        raw = raw[0]
     if name == "classes" and isinstance(raw, int) and not isinstance(raw, bool):
         return f"{raw}-{raw}" if raw > 9 else str(raw)  # its digits would be several classes
     if name == "classes" and isinstance(raw, list | tuple | range) and not raw:

@@ -340,17 +340,19 @@ def _class_numbers(real: Images) -> dict[str, int]:
 
 
 def _numbers_in(names: Sequence[str], num_classes: int) -> list[int]:
-    """Return the one number in each of these names; none unless each has one, no two the same, and all are labels."""
+    """Return the one number in each of these names; none unless these are all labels, each once."""
     found = [re.findall(r"\d{1,6}", name) for name in names]
     numbers = [int(each[0]) for each in found if len(each) == 1]
-    return numbers if len(set(numbers)) == len(names) and max(numbers) < num_classes else []
+    return numbers if len(names) == num_classes and sorted(numbers) == list(range(num_classes)) else []
 
 
 def _class_of(name: str, numbers: Mapping[str, int]) -> int | None:
     """Return the label of a class by its name: as it is, as a number, else by its letters and digits if one fits."""
     if name not in numbers and re.fullmatch(r"[0-9]{1,9}", name):
         name = str(int(name))
-    alike = {number for other, number in numbers.items() if _letters(other) == _letters(name)}
+    alike = {number for other, number in numbers.items() if other.casefold() == name.casefold()}
+    if not alike and re.search(r"[^\W\d_]", name):  # marks between digits mean something
+        alike = {number for other, number in numbers.items() if _letters(other) == _letters(name)}
     return numbers.get(name, alike.pop() if len(alike) == 1 else None)
 
 

@@ -5,7 +5,6 @@ times a step. Here each process writes its tensor to a place of its own, then a 
 """
 
 import contextlib
-import errno
 import mmap
 import os
 import platform
@@ -13,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +92,7 @@ class SharedMemory:
             now = time.monotonic()
             if now - looked_at > _LOOK_S:
                 looked_at = now
-                if now - started_at > self.timeout_s or not is_alive(int(self.pids[other])):
+                if now - started_at > self.timeout_s or not _is_alive(int(self.pids[other])):
                     raise PeerLost
 
 
@@ -132,12 +130,9 @@ def new_file(count: int) -> Iterator[str]:
         yield file.name
 
 
-def is_alive(pid: Any) -> bool:
-    """Return whether a process of this machine runs."""
-    if not isinstance(pid, int) or os.name != "posix":  # on Windows, asking ends it
-        return False
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except OSError as error:
-        return error.errno == errno.EPERM
+        return isinstance(error, PermissionError)  # of another user, whom the number went to
     return True

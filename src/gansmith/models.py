@@ -179,8 +179,11 @@ def _is_of_torch(path: Path) -> bool:
         return True
     if path.suffix.lower() in GENERATOR_SUFFIXES or not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/data.pkl") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False  # who reads it says what is damaged
 
 
 def _is_saved_model(path: Path) -> bool:

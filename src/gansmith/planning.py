@@ -217,7 +217,7 @@ def plan_resume(
         if images is not None:
             config = config.replace(images=parse_value("images", images))
         config, moved = _with_device(config, device)
-    if in_memory is None and config.data_dir and not Path(config.data_dir).exists():
+    if in_memory is None and config.data_dir and not Path(config.data_dir).expanduser().exists():
         raise NotFoundError(
             f"the images of {opened.directory} were at {config.data_dir}, which is not there; where they were moved, "
             f"give their place: gansmith resume {quoted(str(opened.directory))} --data PATH"

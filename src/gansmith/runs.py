@@ -106,10 +106,7 @@ class RunDirectory:
         if status != "running":
             return status
         is_held = _is_held(self.directory)
-        if is_held is None:  # there are no locks
-            from gansmith.exchange import is_alive  # which needs torch
-
-            is_held = is_alive(facts.get("pid"))
+        is_held = _lives(facts.get("pid")) if is_held is None else is_held  # there may be no locks
         return status if is_held else "killed"
 
     def facts(self) -> dict[str, Any]:
@@ -248,6 +245,17 @@ def _is_held(directory: Path) -> bool | None:
     except OSError:  # it may not be opened here, or there are no locks
         return None
     return False
+
+
+def _lives(pid: Any) -> bool:
+    """Return whether a process of this machine runs."""
+    if not isinstance(pid, int) or os.name != "posix":  # on Windows, asking ends it
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
 
 
 def create_run(directory: Path, config: Config) -> RunDirectory:

@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -141,8 +142,10 @@ def main() -> None:
 
 def _is_unread(error: OSError) -> bool:
     """Return whether whoever read the output, such as `head`, has seen enough; Windows says so in its own way."""
-    is_of_pipe = os.name == "nt" and error.errno == errno.EINVAL and error.filename is None
-    return isinstance(error, BrokenPipeError) or is_of_pipe
+    if os.name != "nt":
+        return isinstance(error, BrokenPipeError)
+    is_odd = error.errno in (errno.EINVAL, errno.EPIPE) and error.filename is None
+    return is_odd and stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
 
 
 def _is_left_to_first(words: list[str]) -> bool:

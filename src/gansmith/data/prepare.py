@@ -122,7 +122,7 @@ def look_into(data: bytes) -> Look:
     with quiet():
         picture, _, mode = _decode(data)
         pages = _count_pages(data)
-    brightest = int(np.max(picture.convert("L").getextrema()))
+    brightest = 255 if "A" in picture.getbands() else int(np.max(picture.convert("L").getextrema()))
     return replace(look_at(picture), mode=mode, pages=pages, brightest=brightest)
 
 

@@ -15,7 +15,7 @@ from gansmith.data import cache
 from gansmith.data.archives import copy_files
 from gansmith.data.pictures import is_of_numbers
 from gansmith.errors import DataError
-from gansmith.files import PARTIAL, json_sha256, put
+from gansmith.files import PARTIAL, json_sha256
 
 MAX_FILES = 1_000
 
@@ -47,7 +47,7 @@ def unpacked(path: Path, listed: Sequence[str]) -> Path | None:
         with TemporaryDirectory(prefix=PARTIAL, dir=cache.folder()) as place:
             copy_files(path, {name: Path(place) / "all" / os.path.relpath(name, common or ".") for name in names})
             try:
-                put(Path(place) / "all", folder)
+                os.rename(Path(place) / "all", folder)
             except OSError:
                 if not folder.is_dir():  # which another process made meanwhile
                     raise

@@ -69,7 +69,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """A projection discriminator: three convolutions and a hidden layer, without normalisation.
 
-    Each class id has an embedding, and all share a linear map from these to features, which the images of all ids teach.
+    Each class id has an embedding; all share a linear map from these to features, which the images of all ids teach.
 
     Source of the projection: Miyato and Koyama, arXiv:1802.05637, eq. 5.
     """

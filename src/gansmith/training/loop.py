@@ -6,10 +6,12 @@ run that was never interrupted.
 
 import contextlib
 import errno
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from gansmith import processes
@@ -187,7 +189,9 @@ def _save_failed(run: RunDirectory, error: OSError) -> TrainingFailed:
     file = str(error.filename or run.directory).replace(PARTIAL, "")
     remedies = {
         errno.EISDIR: f"remove the folder {file}",
-        errno.EACCES: "close the program that has it open, or train outside of a folder that is synchronised",
+        errno.EACCES: "close the program that has it open, or train outside of a folder that is synchronised"
+        if os.name == "nt"
+        else f"allow writing in {Path(file).parent}",
     }
     remedy = remedies.get(error.errno or 0, "make room")
     reason = (

@@ -16,7 +16,6 @@ from gansmith.training.conflicts import gradient_penalties
 from gansmith.training.inputs import TrainingData
 from gansmith.training.losses import BUILT_IN_OBJECTIVES, OBJECTIVES
 from gansmith.training.state import start_networks
-from gansmith.training.step import Networks
 from gansmith.training.techniques import build_techniques
 
 
@@ -57,9 +56,8 @@ def refuse_own_shapes(config: Config, data: TrainingData) -> None:
         images = networks.G(z, y)
         _refuse_shape(config, "G(z, y)", images, (2, data.spec.channels, data.spec.size, data.spec.size))
         images = images.float()
-        logits = networks.D(images, y)
-        _refuse_shape(config, "D(images, y)", logits, (2,))
-        _refuse_sigmoid(config, networks, images, logits, has_own_loss="objective" in own)
+        _refuse_shape(config, "D(images, y)", networks.D(images, y), (2,))
+        _refuse_sigmoid(config, networks.G, networks.D, z, y, has_own_loss="objective" in own)
         _refuse_halves(config, networks.D, images, y, len(data.conditioning) // data.conditioning.ids_per_class)
         if gradient_penalties(config) and not _can_be_penalised(networks.D, images, y):
             raise ConfigError(
@@ -69,14 +67,23 @@ def refuse_own_shapes(config: Config, data: TrainingData) -> None:
             )
 
 
-def _refuse_sigmoid(config: Config, networks: Networks, images: Tensor, logits: Tensor, *, has_own_loss: bool) -> None:
-    """Raise ConfigError where G's images or D's logits are those of a sigmoid, from 0 to 1."""
-    ends = {name: [*network.modules()][-1] for name, network in (("G", networks.G), ("D", networks.D))}
-    if isinstance(ends["G"], nn.Sigmoid) and bool((images >= 0).all()):
+def _refuse_sigmoid(config: Config, G: nn.Module, D: nn.Module, z: Tensor, y: Tensor, *, has_own_loss: bool) -> None:
+    """Raise ConfigError where what G or D returns is what a sigmoid gave, from 0 to 1."""
+    given: list[Tensor] = []
+    sigmoids = [module for network in (G, D) for module in network.modules() if isinstance(module, nn.Sigmoid)]
+    hooks = [module.register_forward_hook(lambda module, inputs, output: given.append(output)) for module in sigmoids]
+    images = G(z, y)
+    is_of_images = any(output.numel() == images.numel() and output.equal(images.view_as(output)) for output in given)
+    given.clear()
+    logits = D(images.float(), y)
+    is_of_logits = any(output.numel() == len(logits) and output.flatten().equal(logits) for output in given)
+    for hook in hooks:
+        hook.remove()
+    if is_of_images:
         raise ConfigError(
             f"network {config.network!r}: G ends in a sigmoid; images are in [-1, 1], so end it in nn.Tanh"
         )
-    if isinstance(ends["D"], nn.Sigmoid) and not has_own_loss and bool(((logits >= 0) & (logits <= 1)).all()):
+    if is_of_logits and not has_own_loss:
         raise ConfigError(f"network {config.network!r}: D ends in a sigmoid; losses take logits, so leave it out")
 
 

@@ -109,7 +109,7 @@ async def receive(root: Path, upload_id: str, name: str, request: Request) -> di
                 if size > free:
                     raise DataError("the disk is nearly full; free some space, then send the pictures again")
                 file.write(chunk)
-        put(arriving, path)
+        await asyncio.to_thread(put, arriving, path)
     except BaseException:
         held.size -= size
         arriving.unlink(missing_ok=True)
