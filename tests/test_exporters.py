@@ -122,7 +122,7 @@ def test_keras_finds_the_weights_of_parallel_branches(tmp_path):
 @pytest.mark.parametrize("network", KERAS_NETWORKS)
 def test_colour_images_of_another_size_are_exported(network, size, name, tmp_path):
     model = build_model(network, conditioning="none", spec=ImageSpec(size, 3, 0))
-    limit = TIGHT if size < 100 else 2 * TIGHT  # there float32 itself is 7e-6 from float64, on either side
+    limit = TIGHT if size < 100 else 4 * TIGHT  # there float32 itself is up to 1.3e-5 from float64, on either side
     assert EXPORTERS[name](model, tmp_path / "generator") <= limit
 
 
