@@ -63,9 +63,9 @@ for words in {commands!r}:
         if end.code:
             raise
 """
-NO_LOCK = {"fcntl", "flock", "flock on this file system"}
+NO_LOCK = {"fcntl", "flock", "flock on this file system", "permission to lock"}
 # As far as Linux can pass for it.
-WINDOWS = tuple(name for name in WITHOUT if not name.startswith("flock"))
+WINDOWS = tuple(name for name in WITHOUT if "import fcntl" not in WITHOUT[name])
 
 
 def gansmith(*commands, without=(), dies_at=None, cwd=None):
