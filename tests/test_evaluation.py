@@ -315,6 +315,8 @@ def test_figures_on_the_opposite_ground_and_grids_are_said(tmp_path, subset):
         "they are dark on light, and the real images light on dark"
         in read_samples(tmp_path / "dark.npz", real).notices[-1]
     )
+    row = evaluate(tmp_path / "dark.npz", quick=True, count=100)
+    assert sum("dark on light" in notice for notice in row["notices"]) == 1
     np.savez(tmp_path / "same.npz", images=pixels)
     assert read_samples(tmp_path / "same.npz", real).notices == ()
     for side, is_grid in ((8 * 30 + 2, True), (3 * 28, True), (64, False)):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gansmith.errors import ConfigError, DamagedError, NotFoundError
+from gansmith.files import encoding_of
 from gansmith.recipes import RECIPES
 
 MAX_NAME = 64
@@ -832,7 +833,7 @@ def read_toml(path: Path) -> dict[str, object]:
             text = file.read(_MAX_TOML_BYTES + 1)
         if len(text) > _MAX_TOML_BYTES:
             raise ConfigError(f"{path} is longer than {_MAX_TOML_BYTES:,} bytes; write field = value lines alone")
-        return tomllib.loads(text.decode("utf-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"))
+        return tomllib.loads(text.decode(encoding_of(text)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedError(f"{path} is not valid TOML ({error}); write lines such as batch_size = 64") from None
 

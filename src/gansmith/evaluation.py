@@ -94,7 +94,8 @@ def evaluate(
     real = load_real(data or "mnist", data_dir=data_dir, how=how, run=run if given is None else None)
     if samples is None:
         samples = read_samples(target, real.train, resize=resize).shuffled(most)
-    samples = in_form_of(real.train, samples, resize=resize)
+    else:
+        samples = in_form_of(real.train, samples, resize=resize)
     row: dict[str, Any] = {
         "target": str(target),
         "images_seen": _images_seen(checkpoint),
@@ -261,7 +262,7 @@ def in_form_of(real: Images, samples: Images, *, resize: str = "") -> Images:
     samples = _with_channels_of(real, _with_labels_of(real, samples))
     opposite = opposite_ground(real.pixels, samples.pixels)
     if opposite:
-        samples = replace(samples, notices=(*samples.notices, f"{opposite}; save 255 less each pixel to turn them"))
+        samples = replace(samples, notices=(*samples.notices, f"{opposite}; invert them: save 255 - images"))
     size, own = real.spec.size, samples.spec.size
     border = abs(own - size) // 2
     if own == size:

@@ -123,6 +123,11 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def encoding_of(head: bytes) -> str:
+    """Return the encoding of a text by its first bytes: UTF-16 where they are the mark of it, else UTF-8."""
+    return "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
 def is_left_by_system(name: str) -> bool:
     """Return whether a file is one that file managers and notebooks leave in folders that look empty."""
     return name.startswith("._") or name in _OF_SYSTEMS

@@ -86,14 +86,15 @@ class Inversion:
     def save(self, path: Path | str) -> Path:
         """Write a .png with each picture beside its reconstruction, a .npz with all arrays, or latents as a .npy."""
         path = Path(path)
-        if path.suffix.lower() == ".png":
+        kind = path.suffix.lower()
+        if kind == ".png":
             write_bytes(path, self._repr_png_())
-        elif path.suffix.lower() == ".npz":
+        elif kind == ".npz":
             names = ("latents", "labels", "images", "pictures", "errors", "sample_errors", "realness")
             arrays: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
             with replacing(path) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **arrays)
-        elif path.suffix.lower() == ".npy":
+        elif kind == ".npy":
             with replacing(path) as partial, partial.open("wb") as file:
                 np.save(file, self.latents)
         else:

@@ -20,7 +20,7 @@ from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError, DataError, NotFoundError, is_out_of_memory, reason_of
 from gansmith.files import read_metadata
 from gansmith.isolation import torch_defaults
-from gansmith.networks import BUILT_IN_NETWORKS, NETWORKS
+from gansmith.networks import NETWORKS, is_of_program
 from gansmith.randomness import rng, seeded
 from gansmith.runs import holds_run, open_run
 from gansmith.sampling import Model, draw_latents
@@ -256,7 +256,7 @@ def _build(config: Config, spec: ImageSpec, path: Path) -> nn.Module:
             f"{path} has the network {config.network!r}, which the program that trained it defined; define it again "
             f"first: gansmith.NETWORKS[{config.network!r}] = build_networks"
         )
-    is_own = NETWORKS[config.network] is not BUILT_IN_NETWORKS.get(config.network)
+    is_own = is_of_program(config.network)
     # A program's own module may hold numbers that are in no file, so it is built as it was for training.
     with seeded(rng(config.seed, "weights")) if is_own else _without_memory():
         G, _ = choose(NETWORKS, config.network, "network")(conditioned_spec(spec, config), config)

@@ -261,7 +261,7 @@ def _nothing_left(run: RunDirectory) -> list[str]:
     """Return a notice where a run has been trained to its end already."""
     if run.status != "finished" or run.images_seen < run.config.images:
         return []
-    return [f"{run.directory} is finished, so nothing is trained; more images (--images) or another --out do"]
+    return [f"{run.directory} is finished, so nothing is trained; give more images (--images) or another --out"]
 
 
 def _beyond_schedule(run: RunDirectory) -> list[str]:
@@ -432,8 +432,8 @@ def catching_signals(caught: list[int]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    hangup = _SIGNALS[2:]  # nohup has it ignored, and a program may have a use for it
-    numbers = [number for number in _SIGNALS if number not in hangup or signal.getsignal(number) is signal.SIG_DFL]
+    always = (signal.SIGINT, signal.SIGTERM)  # nohup has the other ignored, and a program may have a use for it
+    numbers = [number for number in _SIGNALS if number in always or signal.getsignal(number) is signal.SIG_DFL]
     previous = {number: signal.signal(number, note) for number in numbers}
     try:
         yield

@@ -69,7 +69,7 @@ class Model:
         return f"<Model: {size} x {size} x {channels}, {labels}, latents of {self.config.latent_dim}>"
 
     def _repr_png_(self) -> bytes:
-        return to_png(enlarge(grid(self.sample()._nchw)))
+        return self.sample()._repr_png_()
 
     def inputs(
         self, count: int, *, seed: int = 0, labels: Sequence[int | str] | str | None = None

@@ -124,7 +124,7 @@ def _load_named(name: str, folder: Path | None, part: str, how: Preparation, wat
         if isinstance(source, IdxSource):  # inside an archive, where the row did not look
             if getattr(row, "func", None) is not idx.load or part not in source.parts:
                 raise
-            return as_prepared(idx.load_idx(source, part, name=name), how, is_own=False)
+            return load_source(source, how, part=part, name=name)
     own = name if folder is None else _own_name(folder)
     images = load_source(source, how, part=part, name=own, watch=watch)
     if folder is None:

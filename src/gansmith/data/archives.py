@@ -29,6 +29,9 @@ from gansmith.data.image_files import BOUNDED
 from gansmith.data.images import MAX_IMAGES
 from gansmith.errors import DataError, reason_of
 
+PICKLES = re.compile(r"\.(pkl|pickle|pt|pth|joblib)(\.gz)?$", re.IGNORECASE)  # by their names
+IS_PICKLE = "is a pickle, which can run any code and is never read"
+LOAD_IT_YOURSELF = "where you trust it, load it yourself and save its images and labels with numpy.savez"
 MAX_MEMBER_BYTES = 2**27  # of one picture's file
 MAX_RATIO = 200  # of unpacked over packed size, beyond which an archive is a bomb
 MAX_NAME = 4_096  # letters of a name with its folders

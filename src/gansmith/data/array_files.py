@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gansmith.data.archives import IS_PICKLE, LOAD_IT_YOURSELF, PICKLES
 from gansmith.data.arrays import Arrays, Parts, as_arrays
 from gansmith.data.binary_sets import read_cifar, read_cifar_tar
 from gansmith.data.idx import is_idx
@@ -29,7 +30,7 @@ def kind_of(path: Path) -> str:
     """Return what a file is by its name, or by its first bytes where those say more; empty for none of ours."""
     name = path.name.lower()
     kind = next((kind for kind, endings in _ENDINGS.items() if name.endswith(endings)), "")
-    if kind not in ("", "npz", "npy", "cifar"):  # the first byte of CIFAR is a label
+    if kind not in ("", "npz", "npy"):
         return kind
     try:
         with path.open("rb") as file:
@@ -100,15 +101,12 @@ def _refuse_pickle(path: Path, kind: str) -> None:
     if not is_pickle and kind in ("", "cifar") and head == b"PK" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             is_pickle = any(re.search(r"(^|/)data\.pkl$", name) for name in archive.namelist())
-    if is_pickle or (not kind and _PICKLES.search(path.name)):
-        remedy = "where you trust it, load it yourself and save its images and labels with numpy.savez"
+    if is_pickle or (not kind and PICKLES.search(path.name)):
+        remedy = LOAD_IT_YOURSELF
         if re.search(r"data_batch|test_batch|batches\.meta|cifar", "/".join(path.resolve().parts[-2:]), re.I):
             known = OFFICIAL["cifar100" if "100" in path.resolve().parent.name else "cifar10"]
             remedy = f"use CIFAR's binary version, {known.mirrors[0]}{next(iter(known.sha256))}"
-        raise DataError(f"{path} is a pickle, which can run any code and is never read; {remedy}")
-
-
-_PICKLES = re.compile(r"\.(pkl|pickle|pt|pth|joblib)(\.gz)?$", re.IGNORECASE)
+        raise DataError(f"{path} {IS_PICKLE}; {remedy}")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 
 from gansmith.data.images import MAX_IMAGES
 from gansmith.errors import DataError, reason_of
+from gansmith.files import encoding_of
 
 NAMES = ("metadata.csv", "metadata.jsonl", "labels.csv", "labels.json", "labels.txt", "dataset.json")
 LABEL_KEYS = ("label", "labels", "fine_label", "class", "class_name", "target", "y", "digit", "category", "species")
@@ -64,11 +65,12 @@ def read_label_files(files: Mapping[str, bytes], pictures: Sequence[str], ending
 
 def _decoded(content: bytes) -> str:
     """Return a file's text, of UTF-8, of UTF-16 with its mark, or as older programs of Windows write it."""
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16")
+    encoding = encoding_of(content)
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError:
+        if encoding == "utf-16":
+            raise
         return content.decode("cp1252")
 
 

@@ -15,12 +15,12 @@ _MIN_SIDE = 8  # of one image in color, as against narrow grey ones
 _OVERSHOOT = 0.25  # beyond 0, 1 or -1, which interpolation and filters add to floats
 _NEARLY_WHITE = 0.75  # what floats reach that are in [0, 1] with a few below 0, and not in [-1, 1]
 _ROUNDING = 0.001
-_DIM = 128  # of 255: where images reach less, it is said
 _NEAR_HALF = 0.01  # of -0.5 and 0.5, where both ends lie as near: images less their middle grey, and not [-1, 1]
 # Largest numbers of scales other than 0 to 255: of 4 to 7 bits, counts of 16 as in UCI's digits, and per cent.
 _SCALES = (15, 16, 31, 63, 100, 127)
 _INVISIBLE = 16  # of 255: where images reach no more, those of 0 to 255 would show nothing
 _MIN_SCALED = 32  # images from which a scale is known
+_DIM = 128  # of 255: where images reach less, it is said
 
 
 @dataclass(frozen=True)

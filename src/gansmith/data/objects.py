@@ -336,7 +336,9 @@ def _hugging_face_items(data: Any) -> _Items:
     ]
     if not labels and len(features) > len(images):
         others = ", ".join(column for column in features if column not in images)
-        notices.append(f"its columns {others} were not used; labels are in a column called label")
+        notices.append(
+            f"none of its columns {others} is called as labels are, so images are used without; rename it to label"
+        )
     if hasattr(data, "with_format"):
         data = data.with_format(None).select_columns([column, *([label] if label else [])])
     if pictures:  # bytes are decoded here, upright and within limits

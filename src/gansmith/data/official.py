@@ -280,7 +280,8 @@ def shared_places(name: str) -> list[Path]:
     shared = os.environ.get("GANSMITH_DATA")
     if shared in OFFICIAL and not Path(shared).is_dir():
         raise ConfigError(
-            f"GANSMITH_DATA is {shared!r}, and is the folder that holds data sets; a set is named by --data {shared}"
+            f"GANSMITH_DATA is {shared!r}, which is no folder; it names the folder that holds data sets, and "
+            f"--data {shared} chooses a set"
         )
     folder = OFFICIAL[name].folder if name in OFFICIAL else ""
     names = (name, *_ALIASES.get(name, ()), *([folder] if folder else []))

@@ -20,7 +20,16 @@ import numpy as np
 
 from gansmith.config import ARCHIVES, ARRAY_FILES
 from gansmith.data import cache
-from gansmith.data.archives import MAX_MEMBER_BYTES, is_zip, list_archive, read_archive, starts_archive
+from gansmith.data.archives import (
+    IS_PICKLE,
+    LOAD_IT_YOURSELF,
+    MAX_MEMBER_BYTES,
+    PICKLES,
+    is_zip,
+    list_archive,
+    read_archive,
+    starts_archive,
+)
 from gansmith.data.folders import (
     OTHER_WORDS,
     TEST_WORDS,
@@ -65,7 +74,6 @@ _JUNK = re.compile(
 _OF_RUN = ("config.toml", "run.json")  # a folder that holds both is a run, with plots and grids of its own
 OWN_NAMES = ("preview.png", "grid.png", "inverted.png")  # that our commands write where nothing else is asked for
 _PICKLES = re.compile(r"(^|/)cifar-(100?)-(batches-py|python)")
-_PICKLE = re.compile(r"\.(pkl|pickle|pt|pth|joblib)(\.gz)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -218,11 +226,8 @@ def _why_none(path: Path, names: Sequence[str]) -> str:
         advice = "IDX files of one dimension are labels; put their images, such as train-images-idx3-ubyte, beside them"
     elif arrays:
         advice = f"give one of these files, such as {arrays[0]}, or the folder that holds them"
-    elif pickled := next(filter(_PICKLE.search, names), None):
-        advice = (
-            f"{_readable(pickled)} is a pickle, which can run any code and is never read; where you trust it, load it "
-            "yourself and save its images and labels with numpy.savez"
-        )
+    elif pickled := next(filter(PICKLES.search, names), None):
+        advice = f"{_readable(pickled)} {IS_PICKLE}; {LOAD_IT_YOURSELF}"
     return f"{path} holds no images ({found}); {advice}"
 
 

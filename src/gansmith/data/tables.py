@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from gansmith.data.numpy_files import are_classes, label_files_beside, unused_beside
 from gansmith.data.pictures import ENDINGS
 from gansmith.errors import DataError
+from gansmith.files import encoding_of
 from gansmith.flat_images import square
 
 ENDINGS_OF_TABLES = (".csv", ".csv.gz", ".tsv")
@@ -131,8 +132,8 @@ def _open_text(path: Path) -> IO[str]:
     with path.open("rb") as file:
         opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
     with opener(path, "rb") as file:
-        is_wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
-    opened: IO[str] = opener(path, "rt", encoding="utf-16" if is_wide else "utf-8-sig", newline="")
+        encoding = encoding_of(file.read(2))
+    opened: IO[str] = opener(path, "rt", encoding=encoding, newline="")
     return opened
 
 

@@ -56,6 +56,11 @@ NETWORKS: dict[str, Callable[[ImageSpec, Config], tuple[nn.Module, nn.Module]]] 
 BUILT_IN_NETWORKS = dict(NETWORKS)  # a program may add its own rows
 
 
+def is_of_program(network: str) -> bool:
+    """Return whether a row of the table is one that a program added or replaced."""
+    return NETWORKS.get(network) is not BUILT_IN_NETWORKS.get(network)
+
+
 def build_networks(config: Config, spec: ImageSpec, codes: Tensor | None = None) -> tuple[nn.Module, nn.Module]:
     """Return the generator and the discriminator with their initial weights, which depend on the seed alone.
 

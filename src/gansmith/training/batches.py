@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gansmith.config import Config
 from gansmith.data.images import to_float
-from gansmith.networks import BUILT_IN_NETWORKS, NETWORKS
+from gansmith.networks import is_of_program
 from gansmith.networks.progressive import fade_detail, grow, restart_idle
 from gansmith.processes import own_rows, sharing
 from gansmith.randomness import rng, seeded, to_device
@@ -46,7 +46,7 @@ class Batches:
         self.pixels, self.y = (data.shown.pixels, data.y) if resident is None else resident
         self.is_resident = resident is not None
         self.orders: dict[int, Tensor] = {}
-        is_own = NETWORKS.get(config.network) is not BUILT_IN_NETWORKS.get(config.network)  # and may draw
+        is_own = is_of_program(config.network)  # and may draw
         is_own |= OBJECTIVES.get(config.objective) is not BUILT_IN_OBJECTIVES.get(config.objective)
         # What a program's own network or loss does in Python would happen once, as the graph is captured.
         can_repeat = self.device.type == "cuda" and is_repeatable(config) and not is_own

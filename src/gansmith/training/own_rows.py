@@ -53,11 +53,17 @@ def refuse_own_shapes(config: Config, data: TrainingData) -> None:
     z, y = torch.zeros(2, config.latent_dim), torch.zeros(2, dtype=torch.int64)
     z, y = (to_device(values, networks.device) for values in (z, y))
     with seeded(rng("shapes")):  # they may draw random numbers
-        images = networks.G(z, y)
+        images, is_of_sigmoid = _run(networks.G, z, y)
         _refuse_shape(config, "G(z, y)", images, (2, data.spec.channels, data.spec.size, data.spec.size))
+        if is_of_sigmoid:
+            raise ConfigError(
+                f"network {config.network!r}: G ends in a sigmoid; images are in [-1, 1], so end it in nn.Tanh"
+            )
         images = images.float()
-        _refuse_shape(config, "D(images, y)", networks.D(images, y), (2,))
-        _refuse_sigmoid(config, networks.G, networks.D, z, y, has_own_loss="objective" in own)
+        logits, is_of_sigmoid = _run(networks.D, images, y)
+        _refuse_shape(config, "D(images, y)", logits, (2,))
+        if is_of_sigmoid and "objective" not in own:
+            raise ConfigError(f"network {config.network!r}: D ends in a sigmoid; losses take logits, so leave it out")
         _refuse_halves(config, networks.D, images, y, len(data.conditioning) // data.conditioning.ids_per_class)
         if gradient_penalties(config) and not _can_be_penalised(networks.D, images, y):
             raise ConfigError(
@@ -67,24 +73,17 @@ def refuse_own_shapes(config: Config, data: TrainingData) -> None:
             )
 
 
-def _refuse_sigmoid(config: Config, G: nn.Module, D: nn.Module, z: Tensor, y: Tensor, *, has_own_loss: bool) -> None:
-    """Raise ConfigError where what G or D returns is what a sigmoid gave, from 0 to 1."""
+def _run(network: nn.Module, *inputs: Tensor) -> tuple[Any, bool]:
+    """Return what a network returns, and whether that is what a sigmoid gave, from 0 to 1."""
     given: list[Tensor] = []
-    sigmoids = [module for network in (G, D) for module in network.modules() if isinstance(module, nn.Sigmoid)]
+    sigmoids = [module for module in network.modules() if isinstance(module, nn.Sigmoid)]
     hooks = [module.register_forward_hook(lambda module, inputs, output: given.append(output)) for module in sigmoids]
-    images = G(z, y)
-    is_of_images = any(output.numel() == images.numel() and output.equal(images.view_as(output)) for output in given)
-    given.clear()
-    logits = D(images.float(), y)
-    is_of_logits = any(output.numel() == len(logits) and output.flatten().equal(logits) for output in given)
-    for hook in hooks:
-        hook.remove()
-    if is_of_images:
-        raise ConfigError(
-            f"network {config.network!r}: G ends in a sigmoid; images are in [-1, 1], so end it in nn.Tanh"
-        )
-    if is_of_logits and not has_own_loss:
-        raise ConfigError(f"network {config.network!r}: D ends in a sigmoid; losses take logits, so leave it out")
+    try:
+        output = network(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return output, isinstance(output, Tensor) and any(one.flatten().equal(output.flatten()) for one in given)
 
 
 def _refuse_halves(config: Config, D: Any, images: Tensor, y: Tensor, labels: int) -> None:
