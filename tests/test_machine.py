@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -59,6 +60,22 @@ def test_only_glibc_is_tuned(monkeypatch, platform):
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: pytest.fail("another C library was opened"))
     machine._tune_malloc(machine._MALLOC_TRAINING)
+    machine._use_huge_pages()
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="this kernel has no huge pages")
+def test_the_heap_asks_for_huge_pages_and_has_room_in_them():
+    program = """
+from pathlib import Path
+from gansmith.config import Config
+from gansmith.training import machine
+with machine.training_machine(Config()):
+    parts = Path("/proc/self/smaps").read_text().split("[heap]")[1:]
+    advised = [part for part in parts if " hg" in part.split("VmFlags:")[1].splitlines()[0]]
+    print(sum(int(part.split("Size:")[1].split()[0]) // 1024 for part in advised))
+"""
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert 250 <= int(shown.stdout) <= 2000  # MiB
 
 
 def test_bfloat16_is_used_where_the_cpu_multiplies_it_fast(tiny, monkeypatch):
