@@ -75,7 +75,8 @@ class MinibatchStddev(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         group = math.gcd(self.group, len(features))
         groups = features.unflatten(0, (-1, group))  # (N / group, group, F) or (N / group, group, C, H, W)
-        deviation = (groups.var(dim=1, unbiased=False) + 1e-8).sqrt().flatten(1).mean(1)
+        variance = (groups - groups.mean(dim=1, keepdim=True)).square().mean(dim=1)  # a tenth of the time of `var`
+        deviation = (variance + 1e-8).sqrt().flatten(1).mean(1)
         shape = (-1, *[1] * (features.dim() - 1))
         appended = deviation.repeat_interleave(group).view(shape).expand_as(features[:, :1])
         return torch.cat([features, appended], dim=1)  # (N, F + 1) or (N, C + 1, H, W)
