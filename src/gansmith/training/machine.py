@@ -24,8 +24,8 @@ from gansmith.processes import count, count_here, shares_gpu
 # 13 million, and takes .85 of the time in float32; `mlp-keras` 17 million, and takes 1.08 of it.
 SMALL_PRODUCTS = 15e6
 # glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD as training sets them, and after it. The thresholds
-# begin at 128 KiB and follow what a program frees, up to these, until one is set; 128 KiB for good would slow all of its
-# large arrays.
+# begin at 128 KiB and follow what a program frees, up to these, until one is set; 128 KiB for good would slow all
+# large arrays of a program.
 _MALLOC_DEFAULTS = {-1: 2**26, -2: 2**17, -3: 2**25}
 _MALLOC_TRAINING = {-1: 2**31 - 1, -2: 2**28, -3: 2**25}
 _MADV_HUGEPAGE, _MADV_COLLAPSE, _HUGE_PAGE = 14, 25, 2**21  # of Linux on x86 and ARM
@@ -199,7 +199,7 @@ def _use_huge_pages() -> None:
     if sys.platform != "linux" or (madvise := getattr(ctypes.CDLL(None), "madvise", None)) is None:
         return
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)  # makes the heap grow by that and M_TOP_PAD, where it has less room
+    torch.empty(2**25 - 2**16, dtype=torch.uint8, device="cpu")  # where the heap is full, it grows by M_TOP_PAD too
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.endswith("[heap]"):
