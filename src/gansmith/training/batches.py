@@ -132,7 +132,7 @@ def _whole_step(
     if networks.growing:
         restart_idle(networks.g_optimizer)
         restart_idle(networks.d_optimizer)
-    if config.ema:
+    if config.ema and not batch.skip_g:
         update_ema(networks.G_ema, networks.G, decay)
     return numbers | adapt_penalty_factor(config, networks.buffers, numbers["d_loss"])
 
@@ -141,7 +141,7 @@ def _decay_of_average(config: Config, images_seen: int, progress: float) -> floa
     counted = float(images_seen + config.batch_size)
     if config.ema_growth == "cosine":
         counted = (config.planned_images or config.schedule_length) * ramp(progress, 0.0, 1.0, config.burn_in)
-    return ema_decay(counted, config.batch_size, config.ema)
+    return ema_decay(counted, config.batch_size * config.d_steps, config.ema)  # of all images since G's last step
 
 
 def _graph_key(networks: Networks, config: Config, batch: Batch, penalised: bool) -> Hashable:

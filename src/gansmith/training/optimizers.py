@@ -87,7 +87,7 @@ class Soap(Optimizer):
         if parameter not in self.embeddings or beta1 or parameter.device.type != "cpu":
             return slice(None)
         assert parameter.grad is not None
-        return parameter.grad.any(1).nonzero().squeeze(1)
+        return parameter.grad.abs().amax(1).nonzero().squeeze(1)  # a quarter of the time of `any`
 
     @torch.no_grad()
     def renew_bases(self) -> None:
