@@ -48,7 +48,7 @@ from gansmith.training.inputs import (
     sentences_on_changes,
 )
 from gansmith.training.losses import OBJECTIVES
-from gansmith.training.machine import find_device, training_machine
+from gansmith.training.machine import find_device, training_machine, training_settings
 from gansmith.training.own_rows import custom_choices, refuse_own_shapes
 from gansmith.training.schedule import decay, extended_factor
 from gansmith.training.trackers import parse_trackers, tracked
@@ -348,7 +348,7 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
     with closing(events) as followed:  # type: ignore[type-var]
         try:
             while True:
-                with _ONE_AT_A_TIME, own_environment(), training_machine(run.config):
+                with _ONE_AT_A_TIME, own_environment(), training_settings(run.config):
                     event = next(followed, None)
                 if event is None:
                     return
@@ -356,7 +356,7 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
         except GeneratorExit:
             stopped.append(0)
             if not sys.is_finalizing():
-                with _ONE_AT_A_TIME, training_machine(run.config):
+                with _ONE_AT_A_TIME, training_settings(run.config):
                     list(followed)
             raise
         except KeyboardInterrupt:  # in the middle of a step, which is not saved

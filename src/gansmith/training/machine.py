@@ -35,19 +35,31 @@ _MADV_HUGEPAGE, _MADV_COLLAPSE, _HUGE_PAGE = 14, 25, 2**21  # of Linux on x86 an
 def training_machine(config: Config) -> Iterator[None]:
     """Use the config's device and threads, keep freed memory and compute repeatably while the block runs.
 
-    Numbers are float32 and gradients are computed, whatever the caller has set. Random states, threads and torch's
-    defaults are those of the whole process, so that one training runs in it at a time.
+    Random states, threads and torch's defaults are those of the whole process, so that one training runs in it at a
+    time.
+    """
+    with training_settings(config):
+        _tune_malloc(_MALLOC_TRAINING)
+        _use_huge_pages()
+        try:
+            yield
+        finally:
+            _tune_malloc(_MALLOC_DEFAULTS)
+
+
+@contextlib.contextmanager
+def training_settings(config: Config) -> Iterator[None]:
+    """Change of that what other code of the process sees, and so must not meet between two events of a training.
+
+    Numbers are float32 and gradients are computed, whatever the caller has set.
     """
     before, device = torch.get_num_threads(), find_device(config.device)
     use_threads(config.threads)
-    _tune_malloc(_MALLOC_TRAINING)
-    _use_huge_pages()
     try:
         with torch_defaults(), torch.inference_mode(False), torch.enable_grad(), computing_on(device):
             yield
     finally:
         torch.set_num_threads(before)
-        _tune_malloc(_MALLOC_DEFAULTS)
 
 
 @contextlib.contextmanager
