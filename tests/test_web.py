@@ -347,7 +347,7 @@ HOSTILE = [
     ("a form on another site", "POST", "/api/v1/jobs", {"content_type": "text/plain"}, b"{}", 415),
     ("a form with a file", "POST", "/api/v1/jobs", {"content_type": "multipart/form-data; boundary=x"}, b"--x--", 415),
     ("a body that is too long", "POST", "/api/v1/jobs", {"content_length": str(2**30)}, b"{", 413),
-    ("a negative length", "POST", "/api/v1/jobs", {"content_length": "-5"}, b"{", 400),
+    ("a negative length", "POST", "/api/v1/jobs", {"content_length": "-5"}, b"", 400),  # unread bytes would reset it
     ("no JSON", "POST", "/api/v1/config", OWN, b"{", 400),
     ("deep JSON", "POST", "/api/v1/config", OWN, b"[" * 100_000, 400),
     ("a list", "POST", "/api/v1/config", OWN, b"[]", 422),
