@@ -28,15 +28,14 @@ SMALL_PRODUCTS = 15e6
 # large arrays of a program.
 _MALLOC_DEFAULTS = {-1: 2**26, -2: 2**17, -3: 2**25}
 _MALLOC_TRAINING = {-1: 2**31 - 1, -2: 2**28, -3: 2**25}
-_MADV_HUGEPAGE, _MADV_COLLAPSE, _HUGE_PAGE = 14, 25, 2**21  # of Linux on x86 and ARM
+_MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25  # of Linux on x86 and ARM
 
 
 @contextlib.contextmanager
 def training_machine(config: Config) -> Iterator[None]:
     """Use the config's device and threads, keep freed memory and compute repeatably while the block runs.
 
-    Random states, threads and torch's defaults are those of the whole process, so that one training runs in it at a
-    time.
+    Random states, threads and torch's defaults are those of the whole process: only one training runs in it at a time.
     """
     with training_settings(config):
         _tune_malloc(_MALLOC_TRAINING)
@@ -49,7 +48,7 @@ def training_machine(config: Config) -> Iterator[None]:
 
 @contextlib.contextmanager
 def training_settings(config: Config) -> Iterator[None]:
-    """Change of that what other code of the process sees, and so must not meet between two events of a training.
+    """Set the device, threads and torch's defaults of a training, which code between its events must not see.
 
     Numbers are float32 and gradients are computed, whatever the caller has set.
     """
@@ -206,7 +205,7 @@ def _tune_malloc(values: dict[int, int]) -> None:
 def _use_huge_pages() -> None:
     """Have Linux keep the heap, and room for it to grow, in pages of 2 MiB, where it has them for programs that ask.
 
-    A step walks through tens of megabytes in no order; finding these in pages of 4 KiB takes a tenth of its time.
+    A step walks through tens of megabytes in no order; finding these in pages of 4 KiB takes up to a tenth of its time.
     """
     if sys.platform != "linux" or (madvise := getattr(ctypes.CDLL(None), "madvise", None)) is None:
         return
@@ -216,9 +215,8 @@ def _use_huge_pages() -> None:
         for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.endswith("[heap]"):
                 start, end = (int(number, 16) for number in line.split()[0].split("-"))
-                start, end = -(-start // _HUGE_PAGE) * _HUGE_PAGE, end // _HUGE_PAGE * _HUGE_PAGE
                 for advice in (_MADV_HUGEPAGE, _MADV_COLLAPSE):  # for what is taken later, and what is in use
-                    madvise(start, max(0, end - start), advice)
+                    madvise(start, end - start, advice)
 
 
 def has_fast_bf16() -> bool:
