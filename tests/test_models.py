@@ -3,6 +3,8 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,10 @@ from gansmith.networks import build_networks
 from gansmith.sampling import sample
 
 
-def write_generator(folder: Path) -> Path:
+def write_generator(folder: Path, network: str = "mlp") -> Path:
     """Write an untrained generator of ten classes."""
     config = resolve(
-        arguments={"network": "mlp", "g_width": 8, "d_width": 8, "latent_dim": 4, "conditioning": "labels"}
+        arguments={"network": network, "g_width": 8, "d_width": 8, "latent_dim": 4, "conditioning": "labels"}
         | {"clusters_per_class": 2, "data_dir": "somewhere"}
     )
     spec = ImageSpec(8, 1, 10)
@@ -70,6 +72,14 @@ def test_a_file_has_all_that_sampling_needs(generator):
     assert generator_metadata(model.config, model.spec, model.conditioning) == read_metadata(generator)
     images, labels = sample(model, seed=0, count=3, labels=[7])
     assert images.shape == (3, 1, 8, 8) and labels.tolist() == [7, 7, 7]
+
+
+def test_the_default_network_is_built_without_torch_s_compiler(tmp_path):
+    """It would be imported for a matrix on the meta device, and take a second of every command."""
+    path = write_generator(tmp_path, network="compact")
+    code = f"import sys, gansmith; gansmith.load({str(path)!r}); print('sympy' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert loaded.stdout == "False\n"
 
 
 def test_the_metadata_of_a_run_is_that_of_its_model(tiny, run_training):

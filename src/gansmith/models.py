@@ -246,6 +246,8 @@ class _SkipInitialisation(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == nn.init.__name__:
             return (*args, *(kwargs or {}).values())[0]
+        if func is torch.eye and "out" in (kwargs or {}):  # as `nn.init.eye_` calls it
+            return kwargs["out"]
         return func(*args, **(kwargs or {}))
 
 

@@ -130,7 +130,7 @@ def _components(pixels: Tensor) -> tuple[Tensor, Tensor]:
     axes = axes[:, :count].contiguous()
     codes = torch.empty(len(pixels), count)  # at once: results kept between the chunks would fragment memory
     for rows, chunk in zip(torch.arange(len(pixels)).split(_CHUNK), pixels.split(_CHUNK), strict=True):
-        codes[rows] = (joined(_blocks(chunk)) - mean) @ axes
+        codes[rows] = joined(_blocks(chunk)).sub_(mean) @ axes
     deviation = codes.std(dim=0, correction=0)
     return codes, deviation.where(deviation > NEGLIGIBLE * deviation.max(), math.inf)
 
@@ -199,7 +199,8 @@ def _brightness(pixels: Tensor) -> Tensor:
 def _nearest(codes: Tensor, centres: Tensor) -> Tensor:
     """Return (N,) the nearest centre of each row of (N, d)."""
     halves, transposed = centres.square().sum(1) / 2, centres.T.contiguous()
-    return torch.cat([torch.addmm(halves, chunk, transposed, alpha=-1).argmin(1) for chunk in codes.split(_CHUNK)])
+    # `min` finds the same as `argmin` in half the time.
+    return torch.cat([torch.addmm(halves, chunk, transposed, alpha=-1).min(1).indices for chunk in codes.split(_CHUNK)])
 
 
 def _spread(block: Tensor) -> float:
@@ -211,13 +212,13 @@ def _blocks(pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Return flat pixels (N, C * H * W) in [0, 1], and `edge_histograms`, of images averaged down if they are large."""
     factor = max(1, pixels.shape[-1] // MAX_SIDE)
     blocks: tuple[Tensor, ...] = ()
-    for rows in torch.arange(len(pixels)).split(_AT_ONCE):
-        chunk = pixels[rows]
+    for start in range(0, len(pixels), _AT_ONCE):
+        chunk = pixels[start : start + _AT_ONCE]
         small = avg_pool2d(chunk.float(), factor) if factor > 1 else chunk
         parts = small.flatten(1).float() / 255, edge_histograms(small)
         blocks = blocks or tuple(part.new_empty(len(pixels), part.shape[1]) for part in parts)
         for block, part in zip(blocks, parts, strict=True):
-            block[rows] = part
+            block[start : start + _AT_ONCE] = part
     flat, edges = blocks
     return flat, edges
 
@@ -249,5 +250,5 @@ def edge_histograms(pixels: Tensor) -> Tensor:
         along = torch.add(cosine * math.cos(angle), sine, alpha=math.sin(angle))
         torch.clamp(along, min=0, out=maps[:, k])
         torch.clamp(along, max=0, out=maps[:, k + ORIENTATIONS // 2])
-    cells = avg_pool2d(pad(maps.square_().flatten(1, 2), [CELL // 2] * 4), 2 * CELL, stride=CELL)
+    cells = avg_pool2d(maps.square_().flatten(1, 2), 2 * CELL, stride=CELL, padding=CELL // 2)
     return torch.nn.functional.normalize(cells.flatten(1), dim=1)

@@ -36,7 +36,7 @@ from gansmith.training.schedule import extended_factor, progress_at
 from gansmith.training.state import State, norm_growth, start
 from gansmith.training.step import NonFiniteError
 
-LAST_PICTURES_S = 2.0  # the last grid, the plot and leaving
+LAST_PICTURES_S = 1.3  # the last grid, the plot and leaving
 ROLLBACK_FACTOR, MAX_ROLLBACKS = 0.5, 3  # of the learning rates each time, and how often
 
 
