@@ -92,6 +92,22 @@ def test_a_step_moves_the_average_by_its_half_life(tiny, growth):
         torch.testing.assert_close(new.data, share * old + (1 - share) * target.data)
 
 
+def test_the_average_of_several_d_steps_counts_their_images(tiny):
+    """It moves with the generator alone, by the images of all batches since the generator's step before."""
+    config, data = load_training_data(tiny("mlp-small", ema=0.5, d_steps=3))
+    networks = start_networks(config, data.spec)
+    techniques, batches, size = build_techniques(config, networks.D), Batches(config, data), config.batch_size
+    expected = [parameter.clone() for parameter in networks.G_ema.parameters()]
+    for turn in range(3, 9):
+        take_step(networks, techniques, batches, turn * size, 0.4)
+        if turn in (5, 8):
+            share = 0.5 ** (3 * size / (0.5 * (turn + 1) * size))
+            weights = [parameter.data for parameter in networks.G.parameters()]
+            expected = [share * kept + (1 - share) * new for kept, new in zip(expected, weights, strict=True)]
+        for wanted, average in zip(expected, networks.G_ema.parameters(), strict=True):
+            torch.testing.assert_close(average.data, wanted)
+
+
 def test_without_an_average_the_step_leaves_its_weights_alone(tiny):
     config, data = load_training_data(tiny("mlp-small", ema=0.0))
     networks = start_networks(config, data.spec)
