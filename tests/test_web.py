@@ -282,6 +282,28 @@ def test_readers_of_one_period_share_a_reading_and_its_failure_and_none_ends_it_
     assert all(isinstance(failure, FileNotFoundError) for failure in found[1::2])
 
 
+def test_a_run_and_all_runs_come_in_one_stream(tmp_path, digit_dir):
+    run = make_run(tmp_path, "run", digit_dir)
+    opened = Server(tmp_path)
+    try:
+        stream = opened.listen("/api/v1/runs/run/events?all=true")
+        last, first = next_news(stream)
+        assert first["grids"] == [seen for seen, _ in run.grids()]
+        stream.close()
+        stream = opened.listen("/api/v1/runs/run/events?all=true", last)
+        assert [card["id"] for card in next_news(stream, "overview")[1]["runs"]] == ["run"]
+        run.append(run.log_path, {"images_seen": 300, "d_loss": 1.25, "images_per_s": 9.0})
+        assert [row["d_loss"] for row in next_rows(stream)[1]["log"]] == [1.25]
+        (tmp_path / "run").rename(tmp_path / "other")
+        kinds = set()
+        while kinds != {"gone", "overview"}:  # the other goes on where the run is gone
+            line = stream.readline().decode()
+            kinds |= {line[7:].strip()} & {"gone"} if line.startswith("event: ") else set()
+            kinds |= {"overview"} if '"gone": ["run"]' in line else set()
+    finally:
+        assert "Traceback" not in opened.close()
+
+
 def test_all_runs_are_followed_and_deleted_ones_said(tmp_path, digit_dir):
     run = make_run(tmp_path, "run", digit_dir)
     opened = Server(tmp_path)
@@ -1056,14 +1078,49 @@ def test_a_training_that_could_not_start_says_why_and_can_be_dismissed(tmp_path)
     assert jobs.find(job["id"])["message"] == ""  # it was stopped, which is no failure
 
 
-def test_an_evaluation_waits_in_the_queue(server, root):
+def test_an_evaluation_waits_in_the_queue_and_leaves_a_held_one_held(server, root):
     server.json("POST", "/api/v1/jobs/hold", {"hold": True})
     job = server.json("POST", "/api/v1/runs/0001-default-mnist/evaluate", {"quick": True})
     assert job["command"] == "evaluate" and "words" not in job
     stored = json.loads((root / ".studio" / "jobs" / job["id"] / "job.json").read_text())
     assert stored["words"] == ["evaluate", str(root.resolve() / "0001-default-mnist"), "--quick"]
-    assert server.json("POST", f"/api/v1/jobs/{job['id']}/stop", {})["state"] == "removed"
+    assert server.json("GET", "/api/v1/runs")["is_held"]
+    server.json("POST", f"/api/v1/jobs/{job['id']}/stop", {})
+    wait_until(lambda: not [one for one in server.json("GET", "/api/v1/runs")["jobs"] if one["state"] != "ended"])
     server.json("POST", "/api/v1/jobs/hold", {"hold": False})
+
+
+def test_a_held_queue_starts_evaluations_alone(tmp_path):
+    jobs = Jobs(tmp_path)
+    jobs.add(["train", "--help"], run="a", title="a")
+    jobs.hold(True)
+    assert jobs._next() is None
+    second = jobs.add(["evaluate", "--help"], run="b", title="b")
+    assert jobs._next()["id"] == second["id"]
+    jobs.hold(False)
+    assert jobs._next()["run"] == "a"
+
+
+def test_a_failure_is_told_until_the_same_is_done_again(tmp_path):
+    studio = SimpleNamespace(root=tmp_path, jobs=Jobs(tmp_path))
+
+    def queue(command: str, run: str, code: int | None) -> None:
+        job = studio.jobs.add([command, run], run=run, title=f"{command} {run}")
+        if code is not None:
+            (studio.jobs.folder / job["id"] / "result.json").write_text(json.dumps({"code": code}))
+
+    def told() -> list[str]:
+        return [job["title"] for job in routes.overview(studio)["jobs"] if job["state"] == "ended"]
+
+    queue("evaluate", "a", 2)
+    queue("resume", "a", 2)
+    queue("evaluate", "b", 2)
+    assert told() == ["evaluate a", "resume a", "evaluate b"]
+    queue("evaluate", "a", 0)
+    assert told() == ["resume a", "evaluate b"]
+    queue("resume", "a", None)
+    queue("evaluate", "b", 1)
+    assert told() == ["evaluate b"]
 
 
 def test_a_run_is_shared_as_files(root):

@@ -5,6 +5,7 @@ docs are of real runs, in the folder that STUDIO_SCREENSHOT_RUNS names.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from gansmith import runs
 from gansmith.advice import ADVICE, SOURCES
 from gansmith.config import FIELDS, resolve
 from gansmith.web.jobs import Jobs
+from gansmith.web.learn import KEPT
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
@@ -460,6 +462,82 @@ def test_options_show_the_values_of_the_chosen_recipe(page, server):
     assert page.get_by_text(f"When: {ADVICE['r1_gamma']}.").is_visible()
     assert page.get_by_text(f"Source: {SOURCES['r1_gamma']}.").first.is_visible()
     keep(page, "options-1280-light")
+
+
+def test_a_step_of_a_lesson_asks_for_the_one_before_it(page, server):
+    page.goto(f"{server.address}learn?lesson=overfitting&step=3")
+    settle(page)
+    page.locator("section.lesson button.primary").first.click()
+    page.get_by_text("This step goes on with the pair of the step before it").wait_for()
+    page.wait_for_timeout(700)
+    assert not page.locator("p.seen").count() and page.get_by_role("button", name="Play").count()
+    page.get_by_role("button", name="Back").click()
+    assert not page.get_by_text("This step goes on").count()
+
+
+def test_a_pair_that_was_let_go_is_said(page, server):
+    page.goto(f"{server.address}learn")
+    settle(page)
+    page.get_by_role("button", name="Train D alone").click()
+    wait_until(lambda: int(re.sub(r"\\D", "", page.locator(".numbers dd").first.inner_text()) or 0) > 20)
+    page.get_by_role("button", name="Pause").click()
+    body = {
+        "choices": server.json("GET", "/api/v1/learn")["start"],
+        "restart": True,
+        "steps": 0,
+        "seed": 0,
+        "field_of": 0,
+    }
+    for k in range(KEPT):  # other pages
+        server.json("POST", "/api/v1/learn", {"pair": f"{k:016x}", **body})
+    page.get_by_role("button", name="Play").click()
+    page.get_by_text("This pair was not used for a while").wait_for()
+
+
+def test_a_pointer_on_the_curves_peeks_and_a_click_stays(page, server, root):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+    page.goto(f"{server.address}runs/{name}")
+    settle(page)
+    slider = page.get_by_role("slider", name="Training frame")
+    newest = slider.get_attribute("max")
+    plot = page.locator(".chart .nsewdrag").first
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    places = itertools.cycle(range(8, int(box["width"] / 2), 8))  # until the pointer is near a figure
+
+    def is_peeking() -> bool:
+        page.mouse.move(box["x"] + next(places), box["y"] + 20)
+        page.wait_for_timeout(100)
+        return slider.input_value() != newest
+
+    wait_until(is_peeking, seconds=20)
+    page.mouse.move(2, 2, steps=3)
+    wait_until(lambda: slider.input_value() == newest)
+    assert "frame=" not in address(page)
+    wait_until(is_peeking, seconds=20)
+    page.mouse.down()
+    page.mouse.up()
+    page.mouse.move(2, 2, steps=3)
+    wait_until(lambda: "frame=" in address(page) and slider.input_value() != newest)
+
+
+def test_a_filter_stays_in_the_address_where_no_run_matches(page, server):
+    page.goto(f"{server.address}?state=running")
+    page.get_by_text("No run matches.").wait_for()
+    assert "state=running" in address(page)
+    page.get_by_role("button", name="Show all").click()
+    page.locator("article.card").first.wait_for()
+    wait_until(lambda: "state=" not in address(page))
+
+
+def test_a_comparison_follows_its_runs(page, server, root, digit_dir):
+    run = make_run(runs_of(root), "0007-again", digit_dir)
+    page.goto(f"{server.address}compare?runs=0001-default-mnist,0007-again")
+    settle(page)
+    run.append(run.metrics_path, {**run.metrics[-1], "images_seen": 512, "validation_fd_ratio": 0.4321})
+    page.get_by_text("0.43", exact=True).wait_for(timeout=10_000)
+    page.goto(server.address)
+    shutil.rmtree(run.directory)
 
 
 def test_a_lesson_is_done_and_remembered(page, server):

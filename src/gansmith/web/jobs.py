@@ -183,19 +183,21 @@ class Jobs:
                 del self.processes[name]
                 if (self.folder / name).is_dir():
                     (self.folder / name / "reaped").touch()
-        if self.is_held or self._next() is None or is_busy():
+        if self._next() is None or is_busy():
             return
         with self._changing:  # the training may have been taken out, or another one stopped, meanwhile
-            job = None if self.is_held else self._next()
+            job = self._next()
             if job is not None:
                 self._start(self.folder / job["id"])
 
     def _next(self) -> dict[str, Any] | None:
-        """Return the first training that waits, where none runs."""
+        """Return the first training that waits, where none runs; an evaluation alone where the queue is held."""
         jobs = self.all()
         if any(job["state"] == "running" for job in jobs):
             return None
-        return next((job for job in jobs if job["state"] == "queued"), None)
+        is_held = self.is_held
+        waiting = (job for job in jobs if job["state"] == "queued")
+        return next((job for job in waiting if not is_held or job["words"][0] == "evaluate"), None)
 
     def _start(self, path: Path) -> None:
         (path / "started").touch()

@@ -8,7 +8,7 @@ from typing import Any
 from gansmith.lessons import toy
 from gansmith.lessons.toy import Toy
 
-KEPT = 8  # pairs in memory; a page whose pair is gone gets a new one
+KEPT = 128  # pairs in memory; a page whose pair is gone gets a new one
 
 _PAIRS: "OrderedDict[str, Toy]" = OrderedDict()
 

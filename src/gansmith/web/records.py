@@ -111,14 +111,20 @@ def _is_alive(directory: Path, tick: int) -> bool:
     return runs.is_locked(directory)
 
 
+_CARDS: dict[Path, tuple[Stamp, dict[str, Any]]] = {}  # of each run, its newest
+
+
 def card(root: Path, run_id: str) -> dict[str, Any]:
     """Return what a card shows of a run; one that cannot be read has an `error`."""
     path = run_path(root, run_id)
-    return _card(path, stamp_of(path))
+    stamp = stamp_of(path)
+    known = _CARDS.get(path)
+    if known is None or known[0] != stamp:
+        known = _CARDS[path] = (stamp, _card(path))
+    return known[1]
 
 
-@functools.lru_cache(maxsize=1024)
-def _card(path: Path, stamp: Stamp) -> dict[str, Any]:
+def _card(path: Path) -> dict[str, Any]:
     try:
         return _card_of(runs.open_run(path))
     except (GansmithError, OSError) as error:

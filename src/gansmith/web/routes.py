@@ -206,13 +206,19 @@ def overview(studio: Studio) -> dict[str, Any]:
             continue
     queue = studio.jobs.all()
     jobs = [job for job in queue if job["state"] != "ended"]
-    failed = [job for job in queue if job["state"] == "ended" and job["message"]][-5:]
+    ended = [(job, queue[k + 1 :]) for k, job in enumerate(queue) if job["state"] == "ended" and job["message"]]
+    failed = [job for job, later in ended if not any(_is_as(job, other) for other in later)][-5:]
     return {
         "runs": cards,
         "jobs": [_shown(job) for job in (*failed, *jobs)],
         "is_held": studio.jobs.is_held,
         "machine": {"cores": os.cpu_count(), "load": _load()},
     }
+
+
+def _is_as(job: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two jobs do the same with a run: both evaluate it, or both train it."""
+    return bool(job["run"] == other["run"]) and (job["words"][0] == "evaluate") == (other["words"][0] == "evaluate")
 
 
 def _shown(job: dict[str, Any]) -> dict[str, Any]:
@@ -258,7 +264,9 @@ async def run_events(call: Call) -> Any:
     run_id = call.path("run")
     records.run_path(call.studio.root, run_id)
     last = call.request.headers.get("last-event-id") or call.query.after
-    return _stream(call, streams.follow_run(call.studio.root, run_id, last, call.studio.of_runs))
+    news = streams.follow_run(call.studio.root, run_id, last, call.studio.of_runs)
+    others = [streams.follow_all(call.studio.snapshot, call.studio.of_all)] if call.query.all else []
+    return _stream(call, streams.merged(news, *others))
 
 
 async def all_events(call: Call) -> Any:
@@ -519,9 +527,7 @@ def evaluate(call: Call) -> Any:
     path = records.run_path(call.studio.root, call.path("run"))
     runs.open_run(path)
     words = ["evaluate", str(path), *(["--quick"] if call.body.quick else [])]
-    job = call.studio.jobs.add(words, run=path.name, title=f"evaluation of {path.name}")
-    call.studio.jobs.hold(False)
-    return _shown(job)
+    return _shown(call.studio.jobs.add(words, run=path.name, title=f"evaluation of {path.name}"))
 
 
 async def share(call: Call) -> Any:

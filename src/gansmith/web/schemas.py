@@ -25,6 +25,7 @@ class GridQuery(_Model):
 
 class EventsQuery(_Model):
     after: str = Field("", max_length=256, description="id of the last message that was read")
+    all: bool = Field(False, description="with what /events tells of all runs, in the same stream")
 
 
 class CheckpointQuery(_Model):

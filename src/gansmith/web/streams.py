@@ -206,6 +206,22 @@ async def follow_all(snapshot: Callable[[], dict[str, str]], readings: Readings)
         await readings.wait()
 
 
+async def merged(*sources: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Yield what each source yields as it comes, until the last of them ends."""
+    waiting = {asyncio.ensure_future(anext(source)): source for source in sources}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                source = waiting.pop(task)
+                with contextlib.suppress(StopAsyncIteration):
+                    yield task.result()
+                    waiting[asyncio.ensure_future(anext(source))] = source
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
 def as_message(event: str, data: str, message_id: str) -> str:
     """Return one server-sent event."""
     return f"event: {event}\n" + (f"id: {message_id}\n" if message_id else "") + f"data: {data}\n\n"

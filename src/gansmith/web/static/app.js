@@ -24,14 +24,21 @@ export function watch(listener) {
   if (state.isKnown) listener(state);
   return () => listeners.delete(listener);
 }
+// What the overview says of a run that changes with its scores and samples.
+export const sayingOf = (id) => {
+  const { status, fd_ratio, evaluated, grid } = state.runs.get(id) ?? {};
+  return JSON.stringify([status, fd_ratio, evaluated, grid]);
+};
 // Resolves once the first overview is here.
 export const known = () => new Promise((resolve) => {
   const listener = () => { listeners.delete(listener); resolve(); };
   state.isKnown ? resolve() : listeners.add(listener);
 });
 
-follow("/events", {
+const ofAll = {
   overview(news) {
+    if (isAnew) state.runs.clear();
+    isAnew = false;
     for (const run of news.runs ?? []) state.runs.set(run.id, run);
     for (const id of news.gone ?? []) state.runs.delete(id);
     for (const name of ["jobs", "machine", "is_held"]) if (name in news) state[name] = news[name];
@@ -39,13 +46,28 @@ follow("/events", {
     drawMachine();
     for (const listener of listeners) listener(state);
   },
-}, (isOpen) => {
-  if (isOpen) state.runs.clear();
+};
+let isAnew = false; // the first overview of a stream holds all runs
+function opens(isOpen) {
+  if (isOpen) isAnew = true;
   if (state.isLost !== !isOpen) {
     state.isLost = !isOpen;
     drawMachine();
   }
-});
+}
+let unfollow = follow("/events", ofAll, opens);
+
+// A run's news come in one stream with those of all runs: a browser opens six connections to a server for all its pages together.
+export function followRun(id, handlers) {
+  unfollow();
+  unfollow = follow(`/runs/${id}/events?all=true`, { ...ofAll, ...handlers }, opens);
+  const own = unfollow;
+  return () => {
+    if (unfollow !== own) return;
+    unfollow();
+    unfollow = follow("/events", ofAll, opens);
+  };
+}
 
 export function go(path) {
   writeAddress();

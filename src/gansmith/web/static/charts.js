@@ -65,7 +65,7 @@ function drawLegend(element, rows) {
 }
 
 // rows: [{title, log?, traces: [{name, x, y, color, dash, mode}]}], one chart below the other on one axis.
-export async function draw(element, rows, { cursor = null, marks = [], onHover, length, axis = "images seen" } = {}) {
+export async function draw(element, rows, { cursor = null, marks = [], onHover, onClick, length, axis = "images seen" } = {}) {
   const Plotly = await plotly();
   const [text, muted, line, surface] = ["text", "muted", "line", "surface"].map(color);
   const isAbove = drawLegend(element, rows);
@@ -94,6 +94,7 @@ export async function draw(element, rows, { cursor = null, marks = [], onHover, 
   if (onHover && !element.dataset.listens) {
     element.dataset.listens = "1";
     element.on("plotly_hover", (event) => onHover(event.points[0].x));
+    element.on("plotly_click", (event) => onClick(event.points[0].x));
   }
 }
 

@@ -1,5 +1,5 @@
 // Runs or checkpoints side by side, on the same latents and classes.
-import { state, watch } from "./app.js";
+import { sayingOf, state, watch } from "./app.js";
 import { draw as drawCharts, emptied, SERIES, smooth, tableOf } from "./charts.js";
 import { api, clear, count, debounced, explained, gatesFailed, h, isNewest, keepFocus, latest, olderVerdict, parameters, python, quote, ratio, remember, same, sourceOf, term, tilesOf, toast, wholeSeed } from "./lib.js";
 
@@ -15,6 +15,7 @@ export function render(main) {
   if (asked.length > MOST) toast(`${MOST} columns at most: ${asked.length - MOST} more are left out.`);
   const details = new Map();
   const logs = new Map();
+  const said = new Map(); // of each run, when its details were asked for
   const seed = h("input", { type: "number", min: 0, step: 1, value: wholeSeed(parameters().get("seed")), "aria-label": "Seed", style: { width: "112px" }, oninput: () => reseed(), onchange: () => { seed.value = wholeSeed(seed.value); } });
   const adder = h("select", { "aria-label": "Another run" });
   const adding = h("button", { type: "button", "aria-label": "Add the chosen run", onclick: () => { if (adder.value) add(adder.value); } }, "Add");
@@ -61,7 +62,8 @@ export function render(main) {
     rest.hidden = columns.length < 2;
     if (!columns.length) return clear(body, h("div", { class: "empty" }, h("h2", {}, "Nothing to compare yet"), h("p", {}, "Add two runs, or one run twice with two checkpoints: all draw the same latents and classes."), h("a", { class: "button", href: "/" }, "Choose runs")));
     await Promise.all(columns.map(async ({ run }) => {
-      if (details.has(run) && !details.get(run).error) return;
+      if (details.has(run) && !details.get(run).error && said.has(run)) return;
+      said.set(run, sayingOf(run));
       try {
         const [found, log] = [await api(`/runs/${run}`), await api(`/runs/${run}/log`)];
         details.set(run, found);
@@ -170,7 +172,17 @@ export function render(main) {
     drawCharts(chart, chartRows(0.8)).catch((error) => clear(chart, h("p", { class: "muted" }, error.message)));
   }
 
-  const unwatch = watch(fillAdder);
+  // A run that was trained or evaluated on is asked for again, so that its score is that of its images.
+  function renewRuns() {
+    const changed = [...said.keys()].filter((run) => state.runs.has(run) && sayingOf(run) !== said.get(run));
+    for (const run of changed) said.delete(run);
+    if (changed.length) draw();
+  }
+
+  const unwatch = watch(() => {
+    fillAdder();
+    renewRuns();
+  });
   draw();
   addEventListener("themechange", drawCurves);
   return () => { unwatch(); removeEventListener("themechange", drawCurves); emptied(chart); };

@@ -50,6 +50,7 @@ function makeView(table) {
   let isClosed = false;
   let isAsking = false;
   let hasActed = false;
+  let actedOn = ""; // the step that the pair of now has last gone through
   let acts = 0;
   let speed = 120;
   let owed = 0;
@@ -82,10 +83,11 @@ function makeView(table) {
 
   function mark(name) { return h("i", { class: `mark ${name}`, "aria-hidden": "true" }); }
   function setPlaying(wanted) {
+    const isBegun = wanted && !isPlaying;
     isPlaying = wanted;
     play.textContent = isPlaying ? "Pause" : "Play";
     play.setAttribute("aria-pressed", String(isPlaying));
-    if (isPlaying) { last = performance.now(); loop(); }
+    if (isBegun) { last = performance.now(); loop(); }
   }
 
   let last = 0;
@@ -113,8 +115,10 @@ function makeView(table) {
     try {
       const found = await api("/learn", { body: { pair, restart: wasRestart, choices, steps, seed, field_of: fieldOf } });
       if (isClosed) return;
-      if (wasRestart || (frame && found.steps < frame.steps)) history = [];
+      const isLost = !wasRestart && frame && found.steps < frame.steps;
+      if (wasRestart || isLost) history = [];
       frame = found;
+      if (isLost) return lose();
       problem.textContent = found.failure;
       if (found.failure) setPlaying(false);
       if (found.measured.d_loss !== null) history = [...history, { step: found.steps, d: found.measured.d_loss, g: found.measured.g_loss }].slice(-HISTORY);
@@ -132,9 +136,17 @@ function makeView(table) {
     }
   }
 
+  function lose() {
+    setPlaying(false);
+    [hasActed, actedOn] = [false, ""];
+    draw();
+    problem.textContent = "This pair was not used for a while, so the server let it go: here is a new one. Begin this lesson again at its first step.";
+  }
+
   function begin(wanted) {
     choices = { ...wanted };
     restart = true;
+    actedOn = "";
     owed = 0;
     problem.textContent = "";
     drawControls();
@@ -147,12 +159,18 @@ function makeView(table) {
   function openLesson(k, step = 0) {
     Object.assign(at, { lesson: k, step });
     hasActed = false;
+    problem.textContent = "";
     remember({ lesson: lesson().name, step: step ? step + 1 : "" });
     drawLesson();
   }
 
   function act() {
     const step = lesson().steps[at.step];
+    if (!step.restarts && ![key(), `${lesson().name}/${at.step - 1}`].includes(actedOn)) {
+      setPlaying(false);
+      problem.textContent = "This step goes on with the pair of the step before it: go back and do that one first.";
+      return;
+    }
     hasActed = true;
     acts += 1;
     if (step.restarts) begin({ ...table.start, ...step.choices });
@@ -161,6 +179,7 @@ function makeView(table) {
       if (table.restarts.some((name) => name in step.choices)) restart = true;
       drawControls();
     }
+    actedOn = key();
     problem.textContent = "";
     drawLesson();
     setPlaying(true);

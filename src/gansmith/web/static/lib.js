@@ -70,7 +70,7 @@ export async function download(path, { name, ...options }) {
   try {
     saveBlob(await (await answerOf(path, options)).blob(), name);
   } catch (error) {
-    toast(error.name === "AbortError" ? `${name} is cancelled.` : error.message);
+    error.name === "AbortError" ? toast(`${name} is cancelled.`) : alarm(error);
   }
 }
 
@@ -125,14 +125,14 @@ export function follow(path, handlers, onState = () => {}) {
   let last = "";
   let isOver = false;
   function open() {
-    source = new EventSource(API + path + (last ? `?after=${last}` : ""));
+    source = new EventSource(API + path + (last ? `${path.includes("?") ? "&" : "?"}after=${last}` : ""));
     for (const [name, handler] of Object.entries(handlers)) source.addEventListener(name, (event) => { last = event.lastEventId || last; handler(JSON.parse(event.data)); });
     source.onopen = () => onState(true);
     source.onerror = () => { onState(false); if (source?.readyState === EventSource.CLOSED) refused(); };
   }
   function refused() {
     const again = () => setTimeout(turn, 3000);
-    api(handlers.gone ? path.replace("/events", "") : "/jobs").then(again, (error) => (handlers.gone && error.kind === "NotFoundError" ? handlers.gone({ message: error.message }) : again()));
+    api(handlers.gone ? path.replace(/\/events.*/, "") : "/jobs").then(again, (error) => (handlers.gone && error.kind === "NotFoundError" ? handlers.gone({ message: error.message }) : again()));
   }
   function turn() {
     source?.close();

@@ -1,7 +1,7 @@
 // A run: its samples through training, its curves, what went wrong, its choices.
-import { state, watch } from "./app.js";
+import { followRun, sayingOf, state, watch } from "./app.js";
 import { color, draw as drawCharts, emptied, moveCursor, SERIES, smooth, tableOf } from "./charts.js";
-import { alarm, api, clear, code, count, debounced, download, duration, explained, follow, gatesFailed, h, isNewest, MEANINGS, olderVerdict, parameters, python, quote, ratio, remember, renew, same, say, term, toast, url } from "./lib.js";
+import { alarm, api, clear, code, count, debounced, download, duration, explained, gatesFailed, h, isNewest, MEANINGS, olderVerdict, parameters, python, quote, ratio, remember, renew, same, say, term, toast, url } from "./lib.js";
 import { badge } from "./runs.js";
 
 const MOST_POINTS = 3000; // of a line
@@ -21,7 +21,7 @@ export async function render(main, id) {
   const verdict = h("section", { class: "panel stack", "aria-label": "Verdict" });
   const actions = h("div", { class: "row" });
   const failures = h("section", { class: "stack" });
-  const chart = h("div", { class: "chart" });
+  const chart = h("div", { class: "chart", onpointerleave: () => film.endPeek() });
   const curves = h("section", { class: "panel", "aria-label": "Curves" });
   const [share, choices, commands, kept] = Array.from({ length: 4 }, () => h("div"));
   const below = h("div", { class: "below stack" }, share, choices, commands, kept);
@@ -38,13 +38,15 @@ export async function render(main, id) {
     h("details", { class: "small muted" }, h("summary", {}, "What these mean"), h("ul", { style: { paddingLeft: "16px" } }, EXPLAINED.map(([name, key]) => h("li", {}, h("strong", {}, name), ": ", MEANINGS[key])))));
 
   async function overlay(other) {
-    overlays.set(other, { log: [], metrics: [] }); // until they are here
+    const said = sayingOf(other);
+    overlays.set(other, { log: [], metrics: [], ...overlays.get(other), said }); // until they are here
     drawOverlays();
     const found = await api(`/runs/${other}/log`).catch((error) => alarm(error));
     if (!overlays.has(other) || !main.isConnected) return; // removed meanwhile, or another page was opened
-    found ? overlays.set(other, found) : overlays.delete(other);
+    found ? overlays.set(other, { ...found, said }) : overlays.delete(other);
     drawOverlays();
   }
+  const renewOverlays = () => { for (const [other, { said }] of overlays) if (state.runs.has(other) && sayingOf(other) !== said) overlay(other); };
 
   function drawOthers() {
     const wanted = [...state.runs.keys()].filter((other) => other !== id && !overlays.has(other));
@@ -81,7 +83,7 @@ export async function render(main, id) {
     const rows = chartRows(+strength.value);
     if (!rows.length) return clear(emptied(chart), h("p", { class: "muted" }, hasEnded() ? "The run ended before its first figures." : "The first figures come after a few steps."));
     if (chart.firstChild?.nodeName === "P") clear(chart);
-    await drawCharts(chart, rows, { cursor: film.at(), marks: marks(), onHover: (x) => film.showNear(x), length: Math.max(live.state.images ?? 0, live.state.images_seen ?? 0, ...[...overlays.values()].map(({ log }) => log.at(-1)?.images_seen ?? 0)) }).catch((error) => clear(chart, h("p", { class: "muted" }, error.message)));
+    await drawCharts(chart, rows, { cursor: film.at(), marks: marks(), onHover: film.peek, onClick: film.showNear, length: Math.max(live.state.images ?? 0, live.state.images_seen ?? 0, ...[...overlays.values()].map(({ log }) => log.at(-1)?.images_seen ?? 0)) }).catch((error) => clear(chart, h("p", { class: "muted" }, error.message)));
     figures.draw();
   });
   const moveCharts = debounced((x) => moveCursor(chart, x, marks().length));
@@ -126,7 +128,7 @@ export async function render(main, id) {
     renew(kept, [details.files, details.notices, details.facts], () => files(id, details, kept.querySelector("details")?.open));
   }
 
-  const stop = follow(`/runs/${id}/events`, {
+  const stop = followRun(id, {
     news(news) {
       live.gone = "";
       if (news.reset) Object.assign(live, { log: [], scores: [], failures: [], grids: [], checkpoints: [], version: live.version + 1 });
@@ -163,6 +165,7 @@ export async function render(main, id) {
   const unwatch = watch(() => {
     drawHead();
     drawOthers();
+    renewOverlays();
     if (live.state.status === "killed") drawFailures(); // its job may say later why it ended
   });
   drawHead();
@@ -196,6 +199,7 @@ function makeFilm(id, live, onMove) {
   let timer = 0;
   let asked = Number(parameters().get("frame") || NaN); // until it was shown
   const image = h("img", { class: "pixels", alt: "" });
+  let before = null; // the place, while the curves are pointed at
   const stage = h("div", { class: "ground stage" }, h("p", { class: "muted" }, "The first samples come after a moment."));
   const slider = h("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Training frame", oninput: () => { pause(); show(+slider.value); } });
   const marks = h("div", { class: "marks", "aria-hidden": "true" });
@@ -245,6 +249,11 @@ function makeFilm(id, live, onMove) {
     for (const next of [at + 1, at + 2]) if (frames[next] !== undefined) new Image().src = sourceAt(frames[next]);
   }
 
+  function nearest(seen) {
+    const distance = (frame) => Math.abs(frame - seen);
+    return live.grids.reduce((found, frame, k) => (distance(frame) < distance(live.grids[found]) ? k : found), 0);
+  }
+
   function start() {
     play.textContent = "❚❚";
     play.setAttribute("aria-label", "Pause");
@@ -283,7 +292,7 @@ function makeFilm(id, live, onMove) {
     clear(marks, frames.map((frame) => h("i", { style: { left: `${share(frame)}%` } })),
       live.failures.map((row) => h("i", { class: "failure", style: { left: `${share(row.images_seen)}%` }, title: row.failure })),
       live.best !== null && live.best !== undefined && h("b", { style: { left: `${share(live.best)}%` } }, "★"));
-    if (isNew && place === -1 && !timer) {
+    if (isNew && place === -1 && !timer && before === null) {
       const wanted = frames.indexOf(asked);
       show(wanted >= 0 ? wanted : frames.length - 1, wanted < 0);
     }
@@ -293,10 +302,19 @@ function makeFilm(id, live, onMove) {
     element, update,
     at: () => live.grids[+slider.value] ?? null,
     showNear(seen) {
-      const frames = live.grids;
-      let nearest = 0;
-      frames.forEach((frame, k) => { if (Math.abs(frame - seen) < Math.abs(frames[nearest] - seen)) nearest = k; });
-      if (frames.length && nearest !== +slider.value) { pause(); show(nearest); }
+      before = null;
+      pause();
+      show(nearest(seen));
+    },
+    // While the curves are pointed at, the frame of that place; then what was shown before, and the newest where that was followed.
+    peek(seen) {
+      if (timer || !live.grids.length) return;
+      before ??= place;
+      show(nearest(seen), true);
+    },
+    endPeek() {
+      if (before !== null) show(before < 0 ? live.grids.length - 1 : before, true);
+      before = null;
     },
     close() { pause(); observer.disconnect(); document.removeEventListener("keydown", keys); },
   };

@@ -26,6 +26,7 @@ export function render(main) {
   function fill(name, values, first) {
     const select = selects[name];
     const now = select.value || parameters().get(name) || "";
+    if (first && now && !values.includes(now)) values.push(now); // it stays chosen where its last run is gone
     const wanted = [...(first ? [["", first]] : []), ...values.map((value) => [value, name === "sort" ? `sort: ${value}` : value])];
     if ([...select.options].map((option) => option.value).join() !== wanted.map(([value]) => value).join()) {
       clear(select, wanted.map(([value, text]) => h("option", { value, selected: value === now }, text)));
