@@ -26,10 +26,14 @@ import pandas
 import pytest
 import torch
 from conftest import assert_same_run
+from PIL import Image
 from process_state import assert_unchanged, state_of_this_process
 
 import gansmith as gs
 from gansmith import planning
+from gansmith.benchmarks.trials import refuse_unseen
+from gansmith.cli.boards import _choices
+from gansmith.config import resolve
 from gansmith.errors import ConfigError, DataError, NotFoundError, RunError
 from gansmith.runs import locked
 
@@ -923,7 +927,43 @@ def test_a_run_that_early_stopping_ended_says_how_to_go_on():
     assert run.images_seen < 6_400
     with pytest.raises(ConfigError, match="early stopping has ended run.* --early-stopping 0"):
         gs.resume("run", images=12_800, progress="none")
+    assert any("--early-stopping 0 trains it longer" in notice for notice in planning.plan_resume("run").notices)
     assert gs.train("mlp-small", images=6_400, out="run", **{**choices, "early_stopping": 0}).images_seen == 6_400
+
+
+def test_a_run_that_had_stalled_at_its_very_end_is_not_extended_in_vain():
+    gs.train("mlp-small", images=640, out="run", **{**SMALL, "evaluate_every": 320, "g_lr": 1e-9, "early_stopping": 1})
+    with pytest.raises(ConfigError, match="early stopping has ended run"):
+        gs.resume("run", images=1_280, progress="none")
+
+
+def test_a_folder_here_that_a_file_names_is_found_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("faces").mkdir()
+    for k in range(64):
+        Image.fromarray(np.random.default_rng(k).integers(0, 255, (16, 16), np.uint8)).save(f"faces/{k}.png")
+    Path("recipe.toml").write_text('recipe = "mlp-small"\ndata = "faces"\n')
+    planned = planning.plan_training(images=64, out="run", file=Path("recipe.toml"))
+    assert (planned.run.config.data, planned.run.config.data_dir) == ("faces", "./faces")
+    assert planning.plan_resume("run", images=128).run.config.images == 128
+    refuse_unseen(resolve(file="recipe.toml"))
+    assert _choices("faces", None) == {"data": "./faces"}
+    text = (planned.run.directory / "config.toml").read_text()
+    older = text.replace('data_dir = "./faces"', 'data_dir = ""')  # as it was written once
+    assert older != text
+    (planned.run.directory / "config.toml").write_text(older)
+    with pytest.raises(ConfigError, match="of another program"):
+        planning.plan_resume("run")
+    assert planning.plan_resume("run", data="faces").run.config.data_dir == "./faces"
+
+
+def test_intervals_that_were_measured_stay_with_the_run():
+    begun = resolve("default").replace(images=6_400, evaluate_every=777, sample_every=333)
+    assert "sample_every" not in begun.origins
+    again = planning._as_begun(resolve("default"), begun, has_length=False)
+    assert (again.evaluate_every, again.sample_every, again.images) == (777, 333, 6_400)
+    asked = planning._as_begun(resolve("default", arguments={"sample_every": 64}), begun, has_length=False)
+    assert (asked.evaluate_every, asked.sample_every) == (777, 64)
 
 
 def test_data_in_a_folder_given_beside_its_name_is_not_looked_for_here(tmp_path):

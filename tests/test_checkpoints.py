@@ -101,8 +101,10 @@ def test_unfinished_checkpoints_are_ignored_and_removed(run):
     (run.directory / ".partial-run.json").write_text("{")
     assert run.latest() is None and named_checkpoints(run.directory) == []
     assert save(run, 64) == run.latest()
+    (run.directory / ".partial-film.gif").write_bytes(b"GIF8")  # of another command, which goes on writing
     remove_unfinished(run.directory)
-    assert not list(run.directory.rglob(".partial-*")) and run.latest() is not None
+    assert [path.name for path in run.directory.rglob(".partial-*")] == [".partial-film.gif"]
+    assert run.latest() is not None
 
 
 def test_without_room_nothing_is_begun(run, monkeypatch):

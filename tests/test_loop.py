@@ -14,7 +14,7 @@ from gansmith.events import FailureDetected, LengthChanged, RolledBack
 from gansmith.models import load_generator
 from gansmith.pictures.plots import classes_by_styles
 from gansmith.recipes import RECIPES
-from gansmith.runs import create_run, open_run
+from gansmith.runs import create_run, open_run, write_config
 from gansmith.sampling import draw_inputs, generate, sample
 from gansmith.training import chores, loop
 from gansmith.training.batches import Batches
@@ -298,6 +298,20 @@ def test_a_run_killed_after_its_length_was_corrected_keeps_that_length(tiny, run
         copy = shutil.copytree(parts.directory, parts.directory.with_name(f"copy-{length.images}"))
         again = run_training(length.replace(images=160, planned_images=length.planned_images), copy.name)
         assert_same_run(whole, again)
+
+
+def test_a_run_killed_after_its_corrected_length_was_extended_keeps_its_schedule(tiny, run_training):
+    config = tiny("mlp-small", lr_decay_from=0.25, save_every=96)
+    parts = run_training(config, "parts", seconds=1e-6, stop_after=9)
+    shutil.rmtree(parts.latest())  # the newest left is of before the middle
+    corrected = open_run(parts.directory).config
+    assert (corrected.images, corrected.planned_images) == (160, 256)
+    extended = create_run(parts.directory, corrected.replace(images=320, schedule_images=corrected.schedule_length))
+    assert (extended.config.images, extended.config.schedule_length) == (320, 160)
+    write_config(parts.directory, extended.config)  # and is killed before it saves
+    for again in (extended.config, corrected.replace(images=320)):
+        found = create_run(parts.directory, again).config
+        assert (found.images, found.schedule_length, found.planned_images) == (320, 160, 256)
 
 
 # Training failures.

@@ -38,6 +38,9 @@ FORMAT = 3  # of the run directory; raised when an older reader could no longer 
 NAME = re.compile(r"\d{9,19}")  # images seen
 _TENSOR_FILES = ("generator.safetensors", "state.safetensors")
 _BEST = "best.json"
+_WRITTEN = (  # by training into a run directory
+    *("config.toml", "run.json", "log.jsonl", "metrics.jsonl"), _BEST, *("real.png", "grid.png", "loss.png"),
+)  # fmt: skip
 _SPARE_BYTES = 2**20  # left free by a save, for the log lines that follow it
 
 
@@ -179,8 +182,8 @@ def damage(path: Path) -> str:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove unfinished writes in the run directory."""
-    for path in (*directory.glob(f"{PARTIAL}*"), *directory.glob(f"*/{PARTIAL}*")):
+    """Remove what training left unfinished in the run directory; other commands may be writing there now."""
+    for path in (*(directory / f"{PARTIAL}{name}" for name in _WRITTEN), *directory.glob(f"*/{PARTIAL}*")):
         with contextlib.suppress(FileNotFoundError):
             is_folder = path.is_dir() and not path.is_symlink()
             shutil.rmtree(path, ignore_errors=True) if is_folder else path.unlink()

@@ -18,6 +18,7 @@ import torch
 
 from gansmith import data as data_sets
 from gansmith import processes, runs
+from gansmith.checkpoints import load_counters
 from gansmith.config import FIELDS, Config, name_of, parse_value, unknown_field
 from gansmith.data.images import Images
 from gansmith.data.objects import as_images
@@ -213,7 +214,7 @@ def plan_resume(
         if isinstance(data, str | Path):
             config = _with_own_data(config, str(data), opened)
         in_memory = _in_memory(data, config) if data is not None else getattr(run, "images", None)
-        refuse_undefined(opened, has_images=in_memory is not None)
+        refuse_undefined(RunDirectory(opened.directory, config), has_images=in_memory is not None)
         if images is not None:
             config = config.replace(images=parse_value("images", images))
         config, moved = _with_device(config, device)
@@ -243,12 +244,21 @@ def plan_resume(
 
 def _refuse_ended_early(run: RunDirectory) -> None:
     """Raise ConfigError for a run that early stopping has ended, and would end again at once."""
-    config = run.config
-    if config.early_stopping and run.facts().get("status") == "finished" and run.images_seen < config.images:
+    if _is_ended_early(run):
+        again = f"gansmith train {run.config.recipe} --out {quoted(str(run.directory))} --early-stopping 0"
         raise ConfigError(
-            f"early stopping has ended {run.directory}, and would again; go on with `gansmith train {config.recipe} "
-            f"--out {quoted(str(run.directory))} --early-stopping 0`, with the other choices as they were"
+            f"early stopping has ended {run.directory}, and would again; go on with `{again}`, with the other choices "
+            "as they were"
         )
+
+
+def _is_ended_early(run: RunDirectory) -> bool:
+    """Return whether a finished run's newest checkpoint has as many scores without progress as end it."""
+    latest, limit = run.latest(), run.config.early_stopping
+    if latest is None or not limit or run.status != "finished":
+        return False
+    best = load_counters(latest).get("best")
+    return bool(best and best["scores_since"] >= limit)
 
 
 def _planned(
@@ -259,6 +269,8 @@ def _planned(
 
 def _nothing_left(run: RunDirectory) -> list[str]:
     """Return a notice where a run has been trained to its end already."""
+    if run.status == "finished" and run.images_seen < run.config.images and _is_ended_early(run):
+        return [f"early stopping has ended {run.directory}, so nothing is trained; --early-stopping 0 trains it longer"]
     if run.status != "finished" or run.images_seen < run.config.images:
         return []
     return [f"{run.directory} is finished, so nothing is trained; give more images (--images) or another --out"]
@@ -506,6 +518,7 @@ def _as_begun(config: Config, begun: Config, *, has_length: bool) -> Config:
         config = config.replace(device=begun.device)
     tables = (ADAM, LONG_IN_COLOR, LONG_MIRRORED) if config.recipe == begun.recipe else ()
     fitted = [name for table in tables for name in table.get(begun.recipe, {})]
+    fitted += [name for name in ("evaluate_every", "sample_every") if name not in begun.origins]  # by `_with_minutes`
     free = [name for name in fitted if config.is_open(name) and begun.origins.get(name, "recipe") == "recipe"]
     config = config.replace(**{name: getattr(begun, name) for name in free})
     if not has_length:

@@ -309,7 +309,7 @@ def _continued(run: RunDirectory, config: Config) -> RunDirectory:
     latest = run.latest()
     begun = run.config if latest is None else _config_of(latest).replace(start_from=run.config.start_from)
     if begun.images == run.config.planned_images:  # --minutes corrected the length after that checkpoint
-        begun = begun.replace(images=run.config.images, planned_images=run.config.planned_images)
+        begun = begun.replace(images=run.config.schedule_length, planned_images=run.config.planned_images)
     old, new = begun.as_dict(), config.as_dict()
     changed = [name for name in old if old[name] != new[name] and not FIELDS[name].metadata["may_change"]]
     if changed:

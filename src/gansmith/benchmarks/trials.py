@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gansmith.config import FIELDS, Config, resolve
-from gansmith.data import load_data
+from gansmith.data import as_path, load_data
 from gansmith.data.images import split
 from gansmith.data.prepare import Preparation
 from gansmith.errors import ConfigError, GansmithError, RunError, reason_of
@@ -41,6 +41,8 @@ def with_environment(choices: Mapping[str, object]) -> dict[str, object]:
 def refuse_unseen(config: Config) -> None:
     """Raise ConfigError for rows that this program defined where the processes that train cannot run it."""
     own = custom_choices(config)
+    if as_path(config.data) != config.data:  # a folder here
+        own.pop("data", None)
     if own and own_program() is None:
         what, name = next(iter(own.items()))
         raise ConfigError(

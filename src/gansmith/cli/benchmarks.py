@@ -243,12 +243,12 @@ def _refuse_other(directory: Path, config: "Config", given: Mapping[str, Any]) -
     if config.images > given["images"]:
         raise ConfigError(f"{directory} is longer than {given['images']:,} images; give another --out")
     wanted = resolve(config.recipe, arguments=given)
-    for name in ("data", "data_dir"):
-        if getattr(config, name) != getattr(wanted, name):
-            raise ConfigError(
-                f"{directory} is a run on {config.data_dir or config.data}, and not on "
-                f"{wanted.data_dir or wanted.data}; give another --out"
-            )
+    places = [Path(one.data_dir).expanduser().resolve() if one.data_dir else one.data for one in (config, wanted)]
+    if places[0] != places[1]:
+        raise ConfigError(
+            f"{directory} is a run on {config.data_dir or config.data}, and not on "
+            f"{wanted.data_dir or wanted.data}; give another --out"
+        )
 
 
 def _train(

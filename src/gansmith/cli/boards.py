@@ -151,4 +151,6 @@ def _length(minutes: float | None, images: str | None, usual_minutes: float) -> 
 
 
 def _choices(data: str, data_dir: Path | None) -> dict[str, object]:
-    return {"data": data, **({"data_dir": str(data_dir)} if data_dir else {})}
+    from gansmith.data import as_path
+
+    return {"data": data, "data_dir": str(data_dir)} if data_dir else {"data": as_path(data)}

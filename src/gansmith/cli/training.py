@@ -101,9 +101,10 @@ def train(
 
     choices = {name: value for name, value in vars(overrides).items() if value is not None}
     if print_config:
-        from gansmith.planning import refuse_lengths
+        from gansmith.planning import as_arguments, refuse_lengths
 
         refuse_lengths(minutes=minutes, images=choices.get("images"), epochs=epochs)
+        choices = as_arguments(None, None, choices)
         resolved = resolve(recipe, file=config, environ=os.environ, arguments=choices)
         if resolved.start_from:
             from gansmith.training.transfer import resolve_with_source

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gansmith.conditioning import Conditioning, choose_kind, condition
 from gansmith.config import Config, parse_labels
-from gansmith.data import load_data
+from gansmith.data import as_path, load_data
 from gansmith.data.images import CHUNK, LARGE_BYTES, Images, ImageSpec, split, to_float
 from gansmith.data.on_disk import OnDisk
 from gansmith.data.prepare import Preparation, Watch
@@ -114,6 +114,9 @@ def load_training_data(
 
     Raises ConfigError, DataError or NotFoundError for choices or data that cannot be trained on.
     """
+    place = as_path(config.data)  # a folder here that a file names without the "./" of an argument
+    if images is None and not config.data_dir and place != config.data:
+        config = config.replace(data_dir=place)
     asked = config
     find_device(config.device)  # refuses one that is not here
     whole, train_split, train, validation = choose_images(config, images, watch=watch)
