@@ -2,11 +2,13 @@
 
 import gzip
 import pickle
+import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.io import savemat
 
@@ -361,6 +363,13 @@ def test_the_binary_form_of_stl_is_read(tmp_path):
     found = load_source(open_source(tmp_path), Preparation())
     np.testing.assert_array_equal(found.pixels.permute(0, 2, 3, 1).numpy(), pixels)
     assert found.labels.tolist() == [0, 2, 1] and found.class_names == ("airplane", "bird", "car")
+    (tmp_path / "unlabeled_X.bin").write_bytes(b"of no use")
+    with tarfile.open(tmp_path / "stl.tar.gz", "w:gz") as archive:
+        for file in sorted(tmp_path.iterdir()):
+            if file.suffix != ".gz":
+                archive.add(file, f"stl10_binary/{file.name}")
+    packed = load_source(open_source(tmp_path / "stl.tar.gz"), Preparation())
+    assert torch.equal(packed.pixels, found.pixels) and packed.class_names == found.class_names
     assert read_file(tmp_path / "test_X.bin")["train"].labels is None
 
 
@@ -523,6 +532,24 @@ def test_names_of_classes_in_an_archive_of_arrays_are_used_where_they_fit(tmp_pa
     np.savez(tmp_path / "b.npz", images=GREY, labels=LABELS, mean=np.ones(3), **{key: names[:2]})
     images = load_data(str(tmp_path / "b.npz"))
     assert images.class_names == () and f"arrays that are not used: mean, {key}" in images.notices
+
+
+def test_names_of_each_image_are_not_those_of_classes(tmp_path):
+    names = np.array([f"{k}.png" for k in range(len(GREY))])
+    np.savez(tmp_path / "a.npz", images=GREY, labels=LABELS, names=names)
+    images = load_data(str(tmp_path / "a.npz"))
+    assert images.class_names == () and "arrays that are not used: names" in images.notices
+
+
+def test_of_several_files_that_may_be_meant_the_one_called_train_is_read(tmp_path):
+    for name in ("train", "Dig-MNIST", "test"):
+        np.savez(tmp_path / f"{name}.npz", images=GREY[: 4 if name == "train" else 3])
+    images = load_data(str(tmp_path))
+    assert len(images) == 4 and "train.npz was read, and not Dig-MNIST.npz" in images.notices
+    assert len(load_data(str(tmp_path), part="test")) == 3
+    (tmp_path / "train.npz").rename(tmp_path / "more.npz")
+    with pytest.raises(DataError, match=r"several files that may be meant \(Dig-MNIST.npz, more.npz\)"):
+        load_data(str(tmp_path))
 
 
 def test_both_parts_number_names_alike(tmp_path):

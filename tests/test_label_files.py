@@ -196,3 +196,12 @@ def test_a_line_of_excels_and_an_empty_file_are_passed_over(tmp_path):
     (tmp_path / "labels.csv").write_text("")
     images = load_data(str(tmp_path))
     assert images.labels is None and any("no column of file names here" in notice for notice in images.notices)
+
+
+def test_which_part_a_picture_is_of_is_no_label(tmp_path):
+    """CelebA has a table of parts beside tables of attributes and boxes."""
+    rows = [f"{name},{k % 2}" for k, name in enumerate(NAMES)]
+    (write(tmp_path) / "list_eval_partition.csv").write_text(lines(["image_id,partition", *rows]))
+    (tmp_path / "list_bbox.csv").write_text(lines(["image_id,x_1,y_1", *(f"{name},1,2" for name in NAMES)]))
+    images = load_data(str(tmp_path))
+    assert images.labels is None and "was not used: no column of file names here and of labels" in images.notices[0]

@@ -1,5 +1,6 @@
 """Parquet files: Hugging Face's layout and others, shards and splits, what is refused, and bounded memory."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -37,6 +38,18 @@ def write(path, columns, *, metadata=None, group=7):
 
 def as_structs(pictures):
     return pa.array([{"bytes": data, "path": None} for data in pictures])
+
+
+@contextlib.contextmanager
+def measured_memory():
+    """Give a function that returns the most bytes that pyarrow held meanwhile."""
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(pool)
+    try:
+        yield pool.max_memory
+    finally:
+        pa.set_memory_pool(before)
 
 
 def read(path, part="train", **how):
@@ -212,3 +225,46 @@ def test_damage_and_several_sets_are_refused_in_one_line(tmp_path):
         write(tmp_path / "sets" / name / "train.parquet", {"image": PICTURES})
     with pytest.raises(DataError, match="several sets of parquet files"):
         read(tmp_path / "sets")
+
+
+def test_other_splits_beside_the_training_part_are_left_out(tmp_path):
+    for name, label in (("train-0", 1), ("extra-0", -1), ("unsupervised-0", -1)):
+        write(tmp_path / f"{name}.parquet", {"image": as_structs(PICTURES), "label": [label] * 30})
+    images = read(tmp_path)
+    assert len(images) == 30 and images.labels.tolist() == [1] * 30
+    assert "left out beside the training part: extra-0.parquet, unsupervised-0.parquet" in images.notices
+    assert len(read(tmp_path / "extra-0.parquet")) == 30
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pa.array([["a", "b"]], pa.list_(pa.string())),
+        pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
+        pa.array([[{"box": 1}]], pa.list_(pa.struct({"box": pa.int64()}))),
+    ],
+    ids=lambda other: str(other.type),
+)
+def test_lists_of_other_things_are_no_pictures(tmp_path, other):
+    with pytest.raises(DataError, match="has the columns url .*; one of pictures, called image, is needed"):
+        read(write(tmp_path / "a.parquet", {"url": ["x"], "captions": other}))
+
+
+def test_a_long_text_or_picture_in_many_rows_takes_no_memory(tmp_path):
+    """A dictionary holds it once in the file, whatever the number of its rows."""
+    rows = 200_000
+    large = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * 2**20]))
+    small = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([PICTURES[0]]))
+    path = tmp_path / "a.parquet"
+    written = {"store_schema": False, "use_dictionary": True, "dictionary_pagesize_limit": 2**24}
+    pq.write_table(pa.table({"image": small, "label": large}), path, **written)
+    assert path.stat().st_size < 2**21
+    with measured_memory() as taken, pytest.raises(DataError, match="a text of 1,048,576 bytes in its column label"):
+        read(path)
+    assert taken() < 2**28
+    noise = RNG.integers(0, 256, 2**23, dtype=np.uint8).tobytes()
+    large = pa.DictionaryArray.from_arrays(pa.array(np.zeros(256, np.int32)), pa.array([noise], pa.binary()))
+    pq.write_table(pa.table({"image": large}), path, **written)
+    with measured_memory() as taken, pytest.raises((DataError, NotFoundError)):
+        read(path)
+    assert taken() < 2**27

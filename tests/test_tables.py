@@ -306,10 +306,10 @@ def test_a_table_of_picture_names_is_no_table_of_pixels(tmp_path):
 
 
 def test_labels_are_read_from_a_table_of_their_own(tmp_path):
-    write(tmp_path / "csvTrainImages 20x64.csv", PIXELS)
+    write(tmp_path / "csvTrainImages 20k x 64.csv", PIXELS)
     words = ["dog" if label % 2 else "ape" for label in LABELS]
     for name, rows, names in (
-        ("csvTrainLabel 20x1.csv", LABELS[:, None], ()),
+        ("csvTrainLabel 20k x 1.csv", LABELS[:, None], ()),
         ("csvTrainLabel 20x1.csv", np.stack([np.arange(20), LABELS], axis=1), ("", "label")),
         ("csvTrainLabels.csv", np.stack([np.arange(20), LABELS], axis=1), ()),
         ("labels.csv", np.eye(10, dtype=int)[LABELS], [f"is_{k}" for k in range(10)]),
@@ -317,6 +317,9 @@ def test_labels_are_read_from_a_table_of_their_own(tmp_path):
         file = write(tmp_path / name, rows, names=names)
         images = load_data(str(tmp_path))
         assert images.labels.tolist() == LABELS.tolist() and f"its labels are read from {name}" in images.notices
+        # Both sets of this name, of Arabic letters and digits, were written by MATLAB.
+        np.testing.assert_array_equal(images.pixels[:, 0].mT.reshape(20, -1), PIXELS)
+        assert any("column by column" in notice for notice in images.notices)
         file.unlink()
     write(tmp_path / "csvTrainLabel 20x1.csv", [[word] for word in words], names=["sort"])
     assert load_data(str(tmp_path)).class_names == ("ape", "dog")
@@ -342,6 +345,10 @@ def test_the_only_column_of_text_holds_labels_where_it_repeats_itself(tmp_path, 
     )
     assert is_whole(found, 1 - LABELS % 2) and found.class_names == ("ape", "dog")
     assert found.notices == (f"its column {name} is taken for labels",)
+    many = np.concatenate([PIXELS] * 5).astype(str)
+    almost = np.array([f"row {max(1, k)}.png" for k in range(100)])[:, None]  # a name that is there twice
+    found = read(write(tmp_path / "c.csv", np.concatenate([almost, many], axis=1), names=[name, *NAMES]))
+    assert found.labels is None and found.notices == (f"its column {name} is not used",)
     each = np.array([f"row {k}" for k in range(20)])[:, None]
     found = read(write(tmp_path / "b.csv", np.concatenate([each, PIXELS.astype(str)], axis=1), names=[name, *NAMES]))
     assert is_whole(found, None) and found.notices == (f"its column {name} is not used",)

@@ -10,6 +10,7 @@ from gansmith.data.archives import list_archive, read_archive
 from gansmith.data.arrays import MAX_BYTES, Arrays, Parts, as_arrays, joined, read_limited
 from gansmith.errors import DataError
 
+STL_NAMES = "class_names.txt"
 CIFAR_NAMES = ("batches.meta.txt", "fine_label_names.txt")  # files of class names, a line each
 
 
@@ -28,7 +29,7 @@ _STL_BYTES = 3 * 96 * 96
 def _as_stl(data: bytes, path: Path) -> Arrays:
     """Return images in STL-10's binary form, channels of columns, with the labels from 1 in train_y.bin beside them."""
     pixels = np.frombuffer(data, np.uint8).reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)
-    other, words = path.with_name(path.name[:-5] + "y.bin"), path.with_name("class_names.txt")
+    other, words = path.with_name(path.name[:-5] + "y.bin"), path.with_name(STL_NAMES)
     labels = np.frombuffer(read_limited(other), np.uint8).astype(np.int64) - 1 if other.is_file() else None
     arrays = as_arrays(pixels, labels, str(path))
     names = tuple(read_limited(words).decode("ascii", "replace").split()) if words.is_file() else ()

@@ -12,7 +12,8 @@ TRAIN_WORDS = {f"{word}{what}" for word in ("train", "training") for what in _WH
 TEST_WORDS = {f"{word}{what}" for word in ("test", "testing", "val", "validation") for what in _WHATS}
 TEST_WORDS |= {"tst", "valid", "dev", "eval", "evaluation", "holdout"}
 SAMPLE_WORDS = {"sample", "samples", "trainsample", "trainingsample", "testsample"}  # of a set, beside all of it
-OTHER_WORDS = {"unlabeled", "unlabelled", "extra", "query", "gallery", "pred"}  # of splits beside a training one
+# Of splits beside a training one.
+OTHER_WORDS = {"unlabeled", "unlabelled", "unsupervised", "extra", "query", "gallery", "pred"}
 IMAGE_WORDS = {"image", "images", "img", "imgs"}
 MASK_WORDS = {"mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations"}
 # Of folders of images, and of what lies beside them under the same names.

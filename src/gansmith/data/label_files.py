@@ -17,6 +17,7 @@ from itertools import chain, islice
 from typing import Any
 
 from gansmith.data.images import MAX_IMAGES
+from gansmith.data.labels import PART_COLUMNS
 from gansmith.errors import DataError, reason_of
 from gansmith.files import encoding_of
 
@@ -204,6 +205,7 @@ def _choose_columns(
     if len(files) != 1:
         return "", ""
     others = [name for name, cell in rows[0].items() if name not in files and not isinstance(cell, dict)]
+    others = [name for name in others if name.lower() not in PART_COLUMNS]
     named = [name for name in others if name.lower() in LABEL_KEYS]
     if named:
         return files[0], named[0]

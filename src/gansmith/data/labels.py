@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from gansmith.errors import DataError
 
 MAX_CLASSES = 10_000  # larger numbers are identifiers rather than labels
+PART_COLUMNS = ("usage", "split", "set", "fold", "subset", "partition")  # that say which part of a set a row is of
 MIN_IDS = 50  # images; labels that are different for each of so many are identifiers too
 MIN_USED = 0.1  # of the classes; where fewer have images, it is said
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gansmith.data.arrays import MAX_BYTES, Arrays, Parts, as_arrays
 from gansmith.data.folders import split_of
 from gansmith.data.image_files import BOUNDED, read_array, read_header
-from gansmith.data.labels import MAX_CLASSES, Labels, as_labels
+from gansmith.data.labels import MAX_CLASSES, MIN_IDS, Labels, as_labels
 from gansmith.errors import DataError
 from gansmith.flat_images import square
 
@@ -87,10 +87,11 @@ def _read_names(archive: zipfile.ZipFile, name: str | None, path: Path) -> tuple
 
 
 def _fit(class_names: Sequence[str], arrays: Arrays) -> bool:
-    """Return whether names may be those of these images' labels, which are numbers."""
+    """Return whether names may be those of these images' labels, which are numbers, and not one for each image."""
     if arrays.labels is None or arrays.class_names:
         return False
-    return int(arrays.labels.max(initial=-1)) < len(class_names)
+    count = int(arrays.labels.max(initial=-1)) + 1
+    return count <= len(class_names) and not count < len(class_names) == len(arrays.pixels)
 
 
 def _unused_in_words(unused: Sequence[str], arrays: Arrays) -> tuple[str, ...]:
@@ -168,9 +169,13 @@ def _choose_labels(
 
 
 def are_classes(labels: NDArray[Any]) -> bool:
-    """Return whether numbers or names may be those of classes: some are alike, as identifiers are not."""
+    """Return whether numbers or names may be those of classes: some are alike, as identifiers are not.
+
+    Of many, each is there twice in the mean: of names of files a few may be alike.
+    """
     is_small = labels.dtype.kind == "U" or (labels.min(initial=0) >= 0 and labels.max(initial=0) < MAX_CLASSES)
-    return bool(is_small) and len(np.unique(labels)) < max(2, labels.size)
+    count = len(np.unique(labels))
+    return bool(is_small) and (2 * count <= labels.size if labels.size >= MIN_IDS else count < max(2, labels.size))
 
 
 def _shape_of_labels(archive: zipfile.ZipFile, name: str, path: Path) -> tuple[int, ...] | None:
@@ -323,10 +328,10 @@ _PAIRS = (
 def _stem(path: Path) -> str:
     """Return a file's name in lower case, without its endings and the shape of what it holds.
 
-    >>> _stem(Path("csvTrainLabel 13440x1.csv"))
-    'csvtrainlabel'
+    >>> [_stem(Path(name)) for name in ("csvTrainLabel 13440x1.csv", "csvTrainImages 60k x 784.csv")]
+    ['csvtrainlabel', 'csvtrainimages']
     """
-    return re.sub(r"[ _-]*\d+x\d+$", "", path.name.lower().removesuffix(".gz").rpartition(".")[0])
+    return re.sub(r"[ _-]*\d+k?\s*x\s*\d+k?$", "", path.name.lower().removesuffix(".gz").rpartition(".")[0])
 
 
 def _label_names(path: Path) -> list[str]:

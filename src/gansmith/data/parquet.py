@@ -34,6 +34,8 @@ _BATCH = 64  # rows held at once
 _MIN_PIXELS = 64  # columns of numbers that may be pixels
 _LOOKS = 256  # rows by which the range of numbers and their order are decided
 _MAX_GROUP_BYTES = 2**31  # of one column of one row group, unpacked
+_MAX_VALUES = 2**28  # of one column of one row group; repeated ones take no bytes in the file
+_MAX_LABEL_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,7 @@ def open_table(path: Path) -> Table:
                 f"{path} holds the paths of pictures alone in its column {image}; give the folder that they lie in, or "
                 "write the bytes of the pictures into it"
             )
-        labels: list[Any] = []
-        if label:
-            for batch in file.iter_batches(batch_size=4096, columns=[_names(schema)[label]]):
-                labels += batch.column(0).to_pylist()
-        labels = _as_numbers(labels)
+        labels = _as_numbers(_read_labels(path, schema.field(_names(schema)[label])) if label else [])
         kept = tuple(map(_as_whole, labels)) if len(labels) == rows and set(map(type, labels)) != {type(None)} else ()
         column = _names(schema)[label] if kept else ""
         numbers = _form_of(file, image, path).numbers
@@ -83,6 +81,27 @@ def open_table(path: Path) -> Table:
             said = (*said, f"of the lists of pictures in its column {image}, the first is taken")
         notices = (*_unused_columns(schema, image, label), *said)
         return Table(path, rows, image, column, kept, _class_names(schema, column), notices)
+
+
+def _read_labels(path: Path, field: Any) -> list[Any]:
+    """Return the values of a column; text by way of a dictionary, since one long text may stand in millions of rows."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    labels: list[Any] = []
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    is_text = any(is_kind(field.type) for is_kind in kinds)
+    with _opened(path, dictionaries=[field.name] if is_text else []) as file:
+        for batch in file.iter_batches(batch_size=4096, columns=[field.name]):
+            values = batch.column(0)
+            if isinstance(values, pa.DictionaryArray) and len(values.dictionary):
+                longest = pc.max(pc.binary_length(values.dictionary)).as_py() or 0
+                if longest > _MAX_LABEL_BYTES:
+                    raise DataError(
+                        f"{path} holds a text of {longest:,} bytes in its column {field.name}; give class names"
+                    )
+            labels += values.to_pylist()
+    return labels
 
 
 def _holds_paths_alone(file: Any, image: str) -> bool:
@@ -184,18 +203,16 @@ def _number_format(kind: Any) -> "np.dtype[Any] | None":
 
     if not _is_list(kind):
         return None
-    while pa.types.is_nested(kind) and not pa.types.is_struct(kind):
-        kind = kind.value_type
+    kind = _innermost(kind)
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     return np.dtype(kind.to_pandas_dtype()) if is_number else None
 
 
 def _span_of_column(values: Any) -> tuple[float, float]:
     """Return the smallest and the largest number in lists of any depth; inf and -inf of none."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    while pa.types.is_nested(values.type):
+    while _is_list(values.type):
         values = values.flatten()
     found = pc.min_max(values).as_py()
     return (math.inf, -math.inf) if found["min"] is None else (float(found["min"]), float(found["max"]))
@@ -204,7 +221,26 @@ def _span_of_column(values: Any) -> tuple[float, float]:
 def _is_list(kind: Any) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_nested(kind)) and not pa.types.is_struct(kind)
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _innermost(kind: Any) -> Any:
+    """Return the type of what lists of any depth hold."""
+    while _is_list(kind):
+        kind = kind.value_type
+    return kind
+
+
+def _may_hold_images(kind: Any) -> bool:
+    """Return whether lists hold numbers, or pictures as bytes."""
+    import pyarrow as pa
+
+    inner = _innermost(kind)
+    if pa.types.is_struct(inner):
+        return bool(inner.get_field_index("bytes") >= 0)
+    is_bytes = pa.types.is_binary(inner) or pa.types.is_large_binary(inner)
+    return bool(is_bytes or _number_format(kind) is not None)
 
 
 def _as_array(value: Any, kind: "np.dtype[Any] | None") -> NDArray[Any] | None:
@@ -217,7 +253,11 @@ def _as_array(value: Any, kind: "np.dtype[Any] | None") -> NDArray[Any] | None:
 
 def _read_group(file: Any, group: int, column: str, chosen: set[int], form: _Form) -> Iterator[tuple[int, bytes]]:
     row = 0
-    for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group], columns=[column]):
+    chunks = [file.metadata.row_group(group).column(k) for k in range(file.metadata.row_group(group).num_columns)]
+    own = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == column]
+    # Of a dictionary, one large picture may stand in many rows: then one row is held at once.
+    size = 1 if form.kind is None and any(chunk.has_dictionary_page for chunk in own) else _BATCH
+    for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=[column]):
         values = batch.column(0)
         for k in range(len(values)):
             if row in chosen:
@@ -247,7 +287,8 @@ def _as_picture_bytes(value: Any, form: _Form) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, *, dictionaries: Sequence[str] = ()) -> Iterator[Any]:
+    """Open a file whose row groups fit into memory, with columns of text that are read as dictionaries."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -256,12 +297,15 @@ def _opened(path: Path) -> Iterator[Any]:
             f"{path} is parquet, which is read with pyarrow; run: pip install 'gansmith[parquet]'"
         ) from None
     try:
-        with pq.ParquetFile(
-            path, memory_map=False, thrift_string_size_limit=2**24, thrift_container_size_limit=2**22
-        ) as file:
-            for group in range(file.metadata.num_row_groups):
-                if file.metadata.row_group(group).total_byte_size > _MAX_GROUP_BYTES:
-                    raise DataError(f"{path} has row groups of over {_MAX_GROUP_BYTES:,} bytes; write smaller ones")
+        limits = {"thrift_string_size_limit": 2**24, "thrift_container_size_limit": 2**22}
+        with pq.ParquetFile(path, memory_map=False, read_dictionary=list(dictionaries), **limits) as file:
+            for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
+                values = max((group.column(k).num_values for k in range(group.num_columns)), default=0)
+                if group.total_byte_size > _MAX_GROUP_BYTES or values > _MAX_VALUES:
+                    raise DataError(
+                        f"{path} has row groups of over {_MAX_GROUP_BYTES:,} bytes or {_MAX_VALUES:,} values; write "
+                        "smaller ones"
+                    )
             yield file
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
         if isinstance(error, DataError):
@@ -283,7 +327,7 @@ def _image_column(schema: Any, path: Path) -> str:
     if structs:
         return next((names[name] for name in _IMAGES if names.get(name) in structs), structs[0])
     encoded = [name for name, kind in types.items() if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
-    lists = [name for name, kind in types.items() if _is_list(kind)]
+    lists = [name for name, kind in types.items() if _is_list(kind) and _may_hold_images(kind)]
     for found in (encoded, lists):
         named = [names[name] for name in _IMAGES if names.get(name) in found]
         if named or len(found) == 1:

@@ -29,7 +29,7 @@ from gansmith.data.arrays import (
     opaque,
 )
 from gansmith.data.binary_sets import read_cifar_tar
-from gansmith.data.folders import split_of
+from gansmith.data.folders import OTHER_WORDS, split_of, words_of
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images, find_known, labels_sha256, with_known
 from gansmith.data.labels import MAX_CLASSES, gaps_in_words
@@ -196,6 +196,11 @@ def find_tables(path: Path, files: Sequence[Path]) -> PictureSource:
         path: of the one file, or the folder that holds them.
     """
     root = path if path.is_dir() else path.parent
+    left_out: tuple[str, ...] = ()
+    if any(split_of(file.name) == "train" for file in files):
+        others = [file for file in files if words_of(file.name) & OTHER_WORDS and not split_of(file.name)]
+        files = [file for file in files if file not in others]
+        left_out = (f"left out beside the training part: {first_of([file.name for file in others])}",) if others else ()
     by_part: dict[str, list[Path]] = {"train": [], "test": []}
     for file in files:
         by_part[split_of(str(file.relative_to(root))) or "train"].append(file)
@@ -214,7 +219,7 @@ def find_tables(path: Path, files: Sequence[Path]) -> PictureSource:
     if sum(table.rows for table in every) > MAX_IMAGES:
         raise DataError(f"{path} holds more than {MAX_IMAGES:,} rows; take fewer")
     numbers, class_names, notices = _label_numbers([table for own in labelled.values() for table in own])
-    notices = (*dict.fromkeys(notice for table in every for notice in table.notices), *notices)
+    notices = (*left_out, *dict.fromkeys(notice for table in every for notice in table.notices), *notices)
     if numbers and len(labelled) < len(tables):
         notices = (*notices, "the test images are without labels")
     parts = {}
@@ -283,6 +288,11 @@ def _files_in(folder: Path) -> FileSource | PictureSource | None:
     train = tuple(file for file in images if file not in test)
     if not train:
         train, test = test, ()
+    notices: tuple[str, ...] = ()
+    called = [file for file in train if split_of(file.name) == "train"]
+    if not pictures and len(called) == 1 < len(train) and kind_of(called[0]) in ("npz", "table", "npy", "mat"):
+        others = [file.name for file in train if file not in called]
+        train, notices = tuple(called), (f"{called[0].name} was read, and not {first_of(others)}",)
     kinds = {kind_of(file) for file in train}
     if kinds == {"parquet"}:
         return find_tables(folder, [*train, *test])
@@ -292,7 +302,7 @@ def _files_in(folder: Path) -> FileSource | PictureSource | None:
         listing = ", ".join(file.name for file in train[:6])
         raise DataError(f"{folder} holds several files that may be meant ({listing}); name one of them")
     parts = {"train": train, **({"test": test} if test else {})}
-    notices = ("the pictures beside these files were left out",) if pictures else ()
+    notices = (*notices, *(("the pictures beside these files were left out",) if pictures else ()))
     return FileSource(folder, f"{_FILE_WORDS[kinds.pop()]} in a folder", parts, notices)
 
 
@@ -345,6 +355,10 @@ def load_source(
     return _load_files(source, how, part, name) if found is None else found
 
 
+# The tables of AHCD and AHDD, Arabic letters and digits.
+_BY_COLUMNS = re.compile(r"csv(train|test)images?(?![a-z])", re.IGNORECASE)
+
+
 def _load_files(source: FileSource, how: Preparation, part: str, name: str) -> Images:
     """Return the images in files of numbers, called what their content says, else what they are asked for as."""
     arrays = read_arrays(source, part)
@@ -362,6 +376,9 @@ def _load_files(source: FileSource, how: Preparation, part: str, name: str) -> I
         notices = (f"these are the images of {called}, so the set is called {called}, not {name}", *notices)
     images = arrays_as_images(arrays, how, name=called)
     images = as_published(images, called) if of_file else images
+    if kind_of(file) == "table" and _BY_COLUMNS.match(file.name):
+        words = f"{file.name} holds each image column by column, as MATLAB does, so images are transposed"
+        images = replace(images, pixels=images.pixels.mT.contiguous(), notices=(*images.notices, words))
     names = arrays.class_names or class_names(called)
     if not images.class_names and images.labels is not None and len(names) >= images.num_classes:
         images = replace(images, class_names=names)

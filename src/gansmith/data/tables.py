@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gansmith.data.labels import PART_COLUMNS
 from gansmith.data.numpy_files import are_classes, label_files_beside, unused_beside
 from gansmith.data.pictures import ENDINGS
 from gansmith.errors import DataError
@@ -28,7 +29,6 @@ MAX_TEXT = 2**31  # characters of a table
 _MAX_LINE, _ROWS = 2**22, 1024
 _LABEL_COLUMNS = ("label", "labels", "class", "target", "y", "digit", "letter", "emotion", "category")
 _INDEX_COLUMNS = ("", "id", "idx", "imageid", "image_id", "index", "row", "unnamed: 0")
-_PART_COLUMNS = ("usage", "split", "set", "fold", "subset", "partition")  # of text that is no label
 _MOSTLY = 0.75  # of the rows
 _MIN_COUNTED = 16  # columns from which 0, 1, 2, ... or 1, 2, 3, ... are no pixels but names, as pandas gives them
 _MIN_SIDE = 5  # of images, in pixels: fewer numbers in a row describe something, such as a box
@@ -294,7 +294,7 @@ def choose_columns(names: Sequence[str], start: Sequence[Any], source: str) -> C
     notices: tuple[str, ...] = ()
     if not odd and not packed and (by_number := _by_number(pixels, names)) != pixels:
         pixels, notices = by_number, ("its columns of pixels were put in the order of their numbers",)
-    text = [k for k in others if k not in numbers and lower[k] not in _PART_COLUMNS]
+    text = [k for k in others if k not in numbers and lower[k] not in PART_COLUMNS]
     is_text = not named and len(text) == 1 and bool(packed or _makes_images(len(pixels)))
     named = text if is_text else named
     unused = [names[k] for k in (*named[1:], *sorted({*others} - {*pixels} - {*named}))]

@@ -13,11 +13,13 @@ from tempfile import TemporaryDirectory
 
 from gansmith.data import cache
 from gansmith.data.archives import copy_files
+from gansmith.data.binary_sets import CIFAR_NAMES, STL_NAMES
 from gansmith.data.pictures import is_of_numbers
 from gansmith.errors import DataError
 from gansmith.files import PARTIAL, json_sha256
 
 MAX_FILES = 1_000
+_WITHOUT_LABELS = "unlabeled_X.bin"  # of STL-10: gigabytes that nothing reads
 
 
 def unpacked(path: Path, listed: Sequence[str]) -> Path | None:
@@ -30,9 +32,10 @@ def unpacked(path: Path, listed: Sequence[str]) -> Path | None:
 
     Raises DataError for damage, and where there is no room for them.
     """
-    names = [name for name in listed if is_of_numbers(name)]
+    names = [name for name in listed if is_of_numbers(name) and not name.endswith(_WITHOUT_LABELS)]
     if not names:
         return None
+    names += [name for name in listed if name.endswith((STL_NAMES, *CIFAR_NAMES))]
     if len(names) > MAX_FILES:
         raise DataError(f"{path} holds {len(names):,} tables or arrays; pack those of one data set")
     folder = cache.folder() / f"unpacked-{json_sha256({'content': cache.content_of(path), 'names': names})[:32]}"
