@@ -13,7 +13,7 @@ from PIL import Image
 from gansmith.benchmarks import boards, trials
 from gansmith.benchmarks.ablation import COMPLETE, compare, neutral_fields, run_ablation
 from gansmith.benchmarks.ablation import to_markdown as ablation_to_markdown
-from gansmith.errors import ConfigError, RunError
+from gansmith.errors import ConfigError, GansmithError, RunError
 from gansmith.recipes import RECIPES
 from gansmith.workers import LocalPool
 
@@ -154,9 +154,31 @@ def test_a_board_is_trained_scored_drawn_and_not_trained_again(gansmith, digit_d
     assert code == 2 and "another place" in err
 
 
+def begin_run(folder):
+    (folder / "runs" / "begun").mkdir(parents=True)
+    (folder / "runs" / "begun" / "config.toml").touch()
+
+
+def test_a_table_keeps_its_settings_from_its_first_run_on(tmp_path):
+    """Else a run that was begun with another length would be compared with those of this one."""
+    path, given = tmp_path / "new" / "board.json", {"what": "a board", "data_sha256": "a"}
+    trials.open_table(path, {"minutes": 1}, **given)
+    assert trials.open_table(path, {"minutes": 10}, **given)["settings"] == {"minutes": 10}  # nothing was trained
+    begin_run(path.parent)
+    with pytest.raises(RunError, match="holds a board with {'minutes': 10}, not {'minutes': 1}; give another place"):
+        trials.open_table(path, {"minutes": 1}, **given)
+
+
+def test_a_run_on_other_images_is_not_scored(tiny, run_training):
+    run = run_training(tiny("mlp-small"), "run")
+    with pytest.raises(GansmithError, match="run was trained on other images of this name than are here"):
+        trials.score_trial(run.directory, "another")
+
+
 def test_a_board_does_not_go_on_with_other_images_of_the_same_name(tmp_path):
     board = {"settings": {"images": 128}, "data_sha256": "all of them", "trials": []}
     (tmp_path / "board.json").write_text(json.dumps(board))
+    begin_run(tmp_path)
     given = (tmp_path / "board.json", {"images": 128})
     assert trials.open_table(*given, what="a board", data_sha256="all of them") == board
     with pytest.raises(RunError, match="holds a board on images .* another place"):
@@ -167,6 +189,7 @@ def test_an_ablation_does_not_either(digit_dir, tmp_path):
     settings = {"recipe": "mlp-keras", "images": 128, "data": "mnist", "data_dir": str(digit_dir)}
     held = {"settings": settings, "data_sha256": "all of them", "trials": []}
     (tmp_path / "ablation.json").write_text(json.dumps(held))
+    begin_run(tmp_path)
     with pytest.raises(RunError, match="holds an ablation on images .* another place"):
         run_ablation(
             tmp_path,
@@ -176,7 +199,7 @@ def test_an_ablation_does_not_either(digit_dir, tmp_path):
             length={"images": 128},
             choices={"data": "mnist", "data_dir": str(digit_dir)},
         )
-    assert not (tmp_path / "runs").exists()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["begun"]
 
 
 @pytest.mark.slow

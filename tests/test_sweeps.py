@@ -237,6 +237,20 @@ def test_no_trial_is_lost_however_far_its_beginning_came(tmp_path):
     assert 1 < begun <= survived
 
 
+def test_a_trial_that_was_one_too_many_takes_no_point_of_a_grid(tmp_path):
+    settings = {**SETTINGS, "space": {"g_width": {"choices": [4, 8, 16]}}, "sampler": "grid"}
+    study, widths = new_study(tmp_path, settings), []
+    for number in range(4):
+        trial = studies.next_trial(study, settings, owner="me")
+        if number == 1:
+            trial.set_user_attr("reason", studies.SURPLUS)
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        widths.append(trial.params["g_width"])
+        study.tell(trial, 1.0)
+    assert widths == [4, 8, 16]
+
+
 @pytest.mark.slow
 def test_a_trial_beyond_the_last_is_not_counted(tmp_path, digit_dir, monkeypatch):
     """As where another machine begins the last trial between this one's look at the study and its own trial."""
@@ -463,8 +477,9 @@ def test_a_trial_that_is_terminated_stops_the_sweep_with_a_sentence(tmp_path, di
             return {"code": -signal.SIGTERM, "scores": [], "reason": ""}
 
     said = []
-    with pytest.raises(search.Interrupted):
+    with pytest.raises(search.Interrupted, match="143") as stopped:
         search.run_sweep(tmp_path / "sweep", planned(digit_dir, sampler="random"), pool=Killing(), report=said.append)
+    assert stopped.value.reason == "trial 0 was sent SIGTERM"  # so that its caller does not end by it
     assert said[-1] == "a trial was ended by SIGTERM; stopped; the same command continues the sweep"
 
 

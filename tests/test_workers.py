@@ -298,6 +298,7 @@ def test_runs_come_back_from_nodes_that_share_no_folder(cluster, tmp_path, digit
     pool.marks.add(tmp_path / "there/runs" / f".mark-{pool.token}")  # as if written already, so no node sees it
     search.run_sweep(tmp_path / "there", settings, pool=pool)
     assert table(tmp_path / "there") == table(tmp_path / "here")
+    assert not list((Path(tempfile.gettempdir()) / f"gansmith-{pool.token}").glob("*"))  # nothing is left on the node
     for run in (tmp_path / "there/runs").iterdir():
         assert open_run(run).latest() is not None
 

@@ -1050,7 +1050,8 @@ def _run_sweep(
     try:
         run_sweep(folder, settings, pool=pool, report=report or (lambda _: None), **how)
     except Interrupted as stopped:
-        pass_on([stopped.code - 128])
+        if not stopped.reason:  # else a trial alone was sent the signal
+            pass_on([stopped.code - 128])
         raise KeyboardInterrupt from None
 
 

@@ -96,7 +96,8 @@ def run_ablation(
                 flags = {**length, **choices, **fields, "seed": seed}
                 tasks[name, seed] = trial_task(title, directory, recipe, flags, pool)
     for (name, seed), trained in train_trials(tasks, pool, report):
-        result = score_trial(tasks[name, seed].directory) if trained else {"validation_fd_ratio": None}
+        directory = tasks[name, seed].directory
+        result = score_trial(directory, held["data_sha256"]) if trained else {"validation_fd_ratio": None}
         trials.append({"without": name, "fields": variants[name], "seed": seed, **result})
         ablation = {**held, "rows": compare(trials)}
         write_json(path, ablation)

@@ -61,7 +61,7 @@ def run_board(
                 tasks[recipe, seed] = trial_task(f"{recipe}, seed {seed}", directory, recipe, flags, pool)
     for (recipe, seed), trained in train_trials(tasks, pool, report):
         directory = tasks[recipe, seed].directory
-        result = score_trial(directory) if trained else {"validation_fd_ratio": None}
+        result = score_trial(directory, board["data_sha256"]) if trained else {"validation_fd_ratio": None}
         board["trials"].append(
             {"recipe": recipe, "seed": seed, "run": directory.relative_to(folder).as_posix(), **result}
         )

@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gansmith.config import FIELDS, Config, resolve
+from gansmith.config import FIELDS, Config, is_path, resolve
 from gansmith.data import as_path, load_data
 from gansmith.data.images import split
 from gansmith.data.prepare import Preparation
 from gansmith.errors import ConfigError, GansmithError, RunError, reason_of
-from gansmith.files import read_json
+from gansmith.files import read_json, write_json
 from gansmith.metrics.validation import ValidationScorer
 from gansmith.models import load_generator
 from gansmith.runs import RunDirectory, holds_run, open_run
@@ -28,6 +28,10 @@ from gansmith.workers.process import Task, own_program
 SAMPLES = 10_000
 FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143  # exit codes of `train`
 Key = TypeVar("Key")
+OTHER_IMAGES = (
+    "{} was trained on other images of this name than are here, as where the machine that trained it lacks the set; "
+    "give every machine the same images (--data-dir), and remove that run"
+)
 
 
 def with_environment(choices: Mapping[str, object]) -> dict[str, object]:
@@ -68,9 +72,15 @@ def hash_of_images(choices: Mapping[str, object]) -> str:
 def open_table(path: Path, settings: Mapping[str, object], *, what: str, data_sha256: str) -> dict[str, Any]:
     """Return the trials of a file, or none yet; RunError where it was begun with other settings or other images.
 
-    Images of one name may differ, as the embedded digits do from all of MNIST.
+    A new one is written at once, so that runs it has begun belong to its settings. Images of one name may differ, as
+    the embedded digits do from all of MNIST.
     """
-    held = read_table(path) if path.is_file() else {"settings": dict(settings), "trials": []}
+    held: dict[str, Any] = {"settings": dict(settings), "trials": []}
+    is_new = True
+    if path.is_file():
+        found = read_table(path)
+        is_new = not (found["trials"] or any((path.parent / "runs").glob("*/config.toml")))
+        held = held if is_new else found
     if held["settings"] != dict(settings):
         raise RunError(
             f"{path.parent} holds {what} with {held['settings']}, not {dict(settings)}; give another place with --out"
@@ -81,7 +91,11 @@ def open_table(path: Path, settings: Mapping[str, object], *, what: str, data_sh
             f"{path.parent} holds {what} on images with SHA-256 {begun}, and those found now have {data_sha256}; "
             "restore the old ones, or give another place with --out"
         )
-    return {"settings": held["settings"], "data_sha256": data_sha256, "trials": held["trials"]}
+    table = {"settings": held["settings"], "data_sha256": data_sha256, "trials": held["trials"]}
+    if is_new:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {**table, "rows": []})
+    return table
 
 
 def trial_task(
@@ -93,10 +107,18 @@ def trial_task(
     the folder of its run. Threads are those of the pool, but for a run that has begun with others.
     """
     threads = {"threads": pool.threads} if pool.threads and not holds_run(directory) else {}
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in (threads | dict(choices)).items()]
+    choices = dict(choices) if isinstance(pool, LocalPool) else _with_whole_paths(choices)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in (threads | choices).items()]
     is_alone = isinstance(pool, LocalPool) and pool.size == 1
     log = log or (None if is_alone else directory.parent.parent / "logs" / f"{directory.name}.txt")
     return Task(name, directory, ("train", recipe, "--progress", "plain", *flags), log)
+
+
+def _with_whole_paths(choices: Mapping[str, object]) -> dict[str, object]:
+    """Return these fields with paths from the root, as other machines see them."""
+    paths = {name: str(value) for name in ("data", "data_dir", "start_from") if (value := choices.get(name))}
+    relative = {name: value for name, value in paths.items() if name != "data" or is_path(value)}
+    return {**choices, **{name: str(Path(value).expanduser().absolute()) for name, value in relative.items()}}
 
 
 def train_trials(
@@ -147,14 +169,19 @@ def has_failed(directory: Path) -> bool:
     return bool(rows) and rows[-1].get("kind") == "failure"
 
 
-def score_trial(directory: Path) -> dict[str, Any]:
+def score_trial(directory: Path, data_sha256: str) -> dict[str, Any]:
     """Return the validation FD ratio of a finished run's generator, and how the run got there.
+
+    Args:
+        data_sha256: of the images that all trials are trained on; GansmithError where a node of a cluster had others.
 
     Returns:
         what `ValidationScorer.score` says of SAMPLES samples (fewer for small sets);
         images, images_per_s: how long and how fast it trained; curve: [images seen, validation FD ratio] on the way.
     """
     run = open_run(directory)
+    if not run.is_trained_on(data_sha256):
+        raise GansmithError(OTHER_IMAGES.format(directory))
     scorer = _scorer(run.config.data, run.config.data_dir, preparation(run.config))
     samples, _ = sample(load_generator(directory), seed=0, count=scorer.count)
     return {

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gansmith.benchmarks.trials import (
     FAILED,
     INTERRUPTED,
+    OTHER_IMAGES,
     REFUSED,
     TERMINATED,
     images_per_s,
@@ -37,7 +38,7 @@ from gansmith.sweeps.space import TABLES, Space, to_words
 from gansmith.training.chores import scores_in
 from gansmith.training.inputs import choose_images
 from gansmith.workers import Ended, Interrupted, Pool, run_tasks
-from gansmith.workers.process import Task, scores_of
+from gansmith.workers.process import LOST, Task, scores_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -375,8 +376,9 @@ class Search:
             self._tell(trial, "PRUNED", share=share, validation_fd_ratio=ratio)
             self.report(f"{task.name}: pruned after {share:.0%} at validation FD ratio {ratio:.2f}")
         elif ended.code in (INTERRUPTED, TERMINATED, 128 - INTERRUPTED, 128 - TERMINATED):
-            raise Interrupted(ended.code if ended.code > 0 else 128 - ended.code)
-        elif ended.code == FAILED and _has_no_room(directory):
+            code = ended.code if ended.code > 0 else 128 - ended.code
+            raise Interrupted(code, f"{task.name} was sent {signal.Signals(code - 128).name}")
+        elif ended.code == LOST or (ended.code == FAILED and _has_no_room(directory)):
             raise GansmithError(f"{task.name} was stopped: {ended.reason}")
         else:
             self._tell(trial, "FAIL", reason=ended.reason, log=str(task.log))
@@ -387,6 +389,8 @@ class Search:
         """Record the figures of a run that reached its length."""
         self.in_a_row = []
         run = open_run(directory)
+        if not run.is_trained_on(self.settings["data_sha256"]):
+            raise GansmithError(OTHER_IMAGES.format(directory))
         scores = run.validation_scores()
         ratio = scores[-1]["validation_fd_ratio"] if scores else None
         network, images = load_generator(directory).network, min(run.images_seen, run.config.images)

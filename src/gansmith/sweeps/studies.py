@@ -276,7 +276,10 @@ def _begun(study: "Study", owner: str) -> list["FrozenTrial"]:
 
 def _with_choices(study: "Study", settings: Mapping[str, Any], frozen: "FrozenTrial") -> "Trial":
     """Return a trial with its choices, of which it is given those that it lacks."""
-    study.sampler = sampler_of(settings, frozen.number)
+    number = frozen.number
+    if settings["sampler"] == "grid":  # numbers of trials that were one too many are no points
+        number = sum(trial.number < number for trial in trials_of(study))
+    study.sampler = sampler_of(settings, number)
     trial: Trial = import_optuna().trial.Trial(study, frozen._trial_id)
     _draw(trial, settings["space"])
     return trial

@@ -33,6 +33,7 @@ _CHILD = (
     "from gansmith.workers.process import define_own_rows, stop_with_input; stop_with_input(); define_own_rows(); "
     "from gansmith.cli import main; main()"
 )
+LOST = 75  # exit code of a training that its cluster has lost, as EX_TEMPFAIL
 PROGRAM = "GANSMITH_PROGRAM"  # environment variable: the file that stands for the command
 
 

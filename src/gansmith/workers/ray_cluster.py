@@ -7,6 +7,8 @@ node, and returned when the training has ended. A training whose node is lost is
 
 import contextlib
 import logging
+import os
+import shutil
 import socket
 import tempfile
 import uuid
@@ -16,11 +18,10 @@ from typing import Any
 
 from gansmith.errors import ConfigError, reason_of
 from gansmith.runs import holds_run
-from gansmith.workers.process import STOP_S, Task, TrainingProcess, unpack
+from gansmith.workers.process import LOST, PROGRAM, STOP_S, Task, TrainingProcess, own_program, unpack
 
 MAX_LOSSES = 3  # of the nodes a task ran on, before it is given up
-CONNECT_S = 5.0
-LOST = 1  # exit code of a task that was given up
+CONNECT_S = REMOVE_S = 5.0
 
 
 class NodeTraining(TrainingProcess):
@@ -28,11 +29,14 @@ class NodeTraining(TrainingProcess):
 
     Args:
         mark: file with `token` inside that a node sees which shares the driver's folders.
+        program: the driver's own program, whose rows the training needs; empty for none.
     """
 
     def __init__(
-        self, directory: str, words: Sequence[str], log: str | None, threads: int, mark: str, token: str
+        self, directory: str, words: Sequence[str], log: str | None, threads: int, mark: str, token: str, program: str
     ) -> None:
+        if program:
+            os.environ[PROGRAM] = program
         path = Path(mark)
         self.is_shared = path.is_file() and path.read_text(encoding="utf-8") == token
         if not self.is_shared:
@@ -43,6 +47,13 @@ class NodeTraining(TrainingProcess):
     def shares_folders(self) -> bool:
         """Return whether the driver's run directory is this one."""
         return self.is_shared
+
+    def remove(self) -> None:
+        """Remove a run directory of the node, and its log, once the driver has them."""
+        if not self.is_shared:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            if self.log:
+                Path(self.log).unlink(missing_ok=True)
 
 
 class RayPool:
@@ -93,8 +104,9 @@ class RayPool:
             num_cpus=self.threads, num_gpus=self.gpus, max_restarts=0, max_task_retries=0
         )
         directory, log = str(task.directory.absolute()), str(task.log.absolute()) if task.log else None
+        program = str(own_program() or "")
         actor = actor_class.remote(
-            directory, task.words, log, self.threads, str(running["mark"].absolute()), self.token
+            directory, task.words, log, self.threads, str(running["mark"].absolute()), self.token, program
         )
         running |= {"actor": actor, "step": "place", "pending": actor.shares_folders.remote()}
 
@@ -125,6 +137,7 @@ class RayPool:
             running["state"] = answer
         elif running["step"] == "fetch":
             unpack(answer, directory)
+            self._remove(actor)
             running["state"] = running["last"]
         if running["state"]["code"] is not None:
             self.ray.kill(actor)
@@ -136,7 +149,7 @@ class RayPool:
         self.losses += 1
         running["losses"] += 1
         if running["losses"] >= MAX_LOSSES:
-            reason = f"its node was lost {MAX_LOSSES} times ({str(error).splitlines()[0]})"
+            reason = f"Ray has lost it {MAX_LOSSES} times ({str(error).splitlines()[0]})"
             running["state"] = {"code": LOST, "scores": [], "reason": reason}
         else:
             self._place(running)
@@ -166,6 +179,12 @@ class RayPool:
             if not one["is_shared"]:
                 with contextlib.suppress(self.ray.exceptions.RayError, OSError):
                     unpack(self.ray.get(one["actor"].pack.remote(), timeout=STOP_S), one["task"].directory)
+                    self._remove(one["actor"])
+
+    def _remove(self, actor: Any) -> None:
+        """Have a node remove a run directory that is here now; one that does not answer soon keeps it."""
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.ray.wait([actor.remove.remote()], timeout=REMOVE_S)
 
 
 def _room_on(node: Mapping[str, float], threads: int, gpus: float) -> int:
