@@ -4,7 +4,9 @@ Skipped where no browser is installed. STUDIO_SCREENSHOTS names a folder that ke
 docs are of real runs, in the folder that STUDIO_SCREENSHOT_RUNS names.
 """
 
+import base64
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -519,6 +521,40 @@ def test_a_pointer_on_the_curves_peeks_and_a_click_stays(page, server, root):
     page.mouse.up()
     page.mouse.move(2, 2, steps=3)
     wait_until(lambda: "frame=" in address(page) and slider.input_value() != newest)
+
+
+DROP = """files => {
+  const transfer = new DataTransfer();
+  for (const [name, text] of files) {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    transfer.items.add(new File([bytes], name, { type: "image/png" }));
+  }
+  document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_images_dropped_on_the_runs_begin_a_new_one(page, server):
+    files = []
+    for k in range(64):
+        buffer = io.BytesIO()
+        Image.fromarray(np.random.default_rng(k).integers(0, 255, (16, 16), np.uint8)).save(buffer, "PNG")
+        files.append((f"{k}.png", base64.b64encode(buffer.getvalue()).decode()))
+    page.goto(server.address)
+    settle(page)
+    page.evaluate(DROP, files)
+    wait_until(lambda: "/new" in address(page))
+    page.get_by_role("img", name="Some of the images as they would be trained on").wait_for(timeout=30_000)
+
+
+def test_a_run_shows_its_log(page, server):
+    name = server.json("GET", "/api/v1/runs")["runs"][0]["id"]
+    page.goto(f"{server.address}runs/{name}")
+    settle(page)
+    page.locator("summary", has_text="Log").click()
+    log = page.get_by_role("region", name="Log")
+    newest = server.json("GET", f"/api/v1/runs/{name}/log")["log"][-1]["images_seen"]
+    wait_until(lambda: log.locator("tbody tr td").first.inner_text() == str(newest))
+    assert "d loss" in log.locator("thead").inner_text().lower()
 
 
 def test_a_filter_stays_in_the_address_where_no_run_matches(page, server):

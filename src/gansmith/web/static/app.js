@@ -1,5 +1,5 @@
 // The frame: pages by address, the machine's state in the header, keys.
-import { clear, count, duration, follow, h, oops, renew, say, store, stored, url, writeAddress } from "./lib.js";
+import { clear, count, dropped, duration, follow, h, oops, renew, say, store, stored, url, writeAddress } from "./lib.js";
 import "./notes.js";
 
 const PAGES = [
@@ -17,7 +17,7 @@ let leave = () => {};
 let opened = 0;
 
 // What the server says of all runs, for every page.
-export const state = { runs: new Map(), jobs: [], machine: null, is_held: false, isKnown: false, isLost: false };
+export const state = { runs: new Map(), jobs: [], machine: null, is_held: false, isKnown: false, isLost: false, dropped: null };
 const listeners = new Set();
 export function watch(listener) {
   listeners.add(listener);
@@ -132,10 +132,12 @@ function drawMachine() {
     waiting > 0 && h("span", { class: "badge" }, `${waiting} waiting${state.is_held ? ", on hold" : ""}`),
     running && h("a", { class: "running", href: `/runs/${running.id}`, "aria-label": `Training ${running.id}` },
       h("img", { alt: "", hidden: true }), h("span", { class: "num" })),
-    h("span", { class: "load num" }),
+    h("span", { class: "load num" }, h("span"), h("span")),
   ]);
   const isMeasured = state.machine !== null && state.machine.load !== null;
-  machine.querySelector(".load").textContent = isMeasured ? `${count(state.machine.cores)} cores ${Math.round(100 * state.machine.load)}\u202f%` : "";
+  const [cores, load] = machine.querySelector(".load").children;
+  cores.textContent = isMeasured ? `${count(state.machine.cores)} cores ` : "";
+  load.textContent = isMeasured ? `${Math.round(100 * state.machine.load)}\u202f%` : "";
   if (running) drawRunning(running);
 }
 
@@ -190,5 +192,10 @@ document.addEventListener("click", (event) => {
   go(link.getAttribute("href"));
 });
 for (const name of ["dragover", "drop"]) document.addEventListener(name, (event) => event.preventDefault()); // a file beside its zone would be opened
+document.addEventListener("drop", async ({ dataTransfer }) => { // on the runs, images for a new one
+  if (location.pathname !== "/" || !dataTransfer.files.length) return;
+  state.dropped = await dropped(dataTransfer);
+  go("/new#data");
+});
 addEventListener("popstate", open);
 open();

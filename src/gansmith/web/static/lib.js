@@ -343,3 +343,23 @@ export const python = (value) => (typeof value === "boolean" ? (value ? "True" :
 export function quote(word) {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${String(word).replaceAll("'", `'"'"'`)}'`;
 }
+
+// Files of a drop, folders followed.
+export async function dropped(transfer) {
+  const found = [];
+  const read = (entry) => new Promise((resolve) => {
+    if (entry.isFile) entry.file((file) => { file.relative = entry.fullPath.replace(/^\//, ""); found.push(file); resolve(); }, resolve);
+    else {
+      const reader = entry.createReader();
+      const more = () => reader.readEntries(async (entries) => {
+        if (!entries.length) return resolve();
+        for (const inner of entries) await read(inner);
+        more();
+      }, resolve);
+      more();
+    }
+  });
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  for (const entry of entries) await read(entry);
+  return found.length ? found : [...transfer.files];
+}

@@ -1,6 +1,6 @@
 // A new run: data, recipe, length, options, on one page; the command that does the same stays in view.
 import { go, known, state } from "./app.js";
-import { alarm, api, clear, code, count, debounced, duration, h, keepFocus, latest, parameters, ratio, remember, same, toast, url } from "./lib.js";
+import { alarm, api, clear, code, count, debounced, dropped, duration, h, keepFocus, latest, parameters, ratio, remember, same, toast, url } from "./lib.js";
 
 const ABOUT = {
   default: "Gansmith's own recipe: the best result in minutes on a few cores. Start here.",
@@ -89,6 +89,10 @@ export async function render(main) {
     wanted.dropped.length > 0 && h("p", { class: "notice" }, `Not taken over, since a form cannot set it: ${wanted.dropped.join(", ")}.`),
     data.element, recipe.element, length.element, options.element, lines, problem, foot));
   settle();
+  if (state.dropped) { // on another page
+    data.send(state.dropped);
+    state.dropped = null;
+  }
   if (location.hash === "#data") document.getElementById("data")?.scrollIntoView();
   return data.close;
 }
@@ -220,6 +224,7 @@ function dataStep(wanted, sets, settle) {
   if (wanted.lost && !wanted.data) clear(result, h("p", { class: "notice" }, `The other run read “${wanted.lost}” from its own place, which this form cannot name: choose the data again.`));
   if (wanted.data.startsWith("upload:")) again(wanted.data.slice(7));
   return {
+    send,
     element: step("1", "Data", h("div", { class: "choices" }, buttons.map(([, button]) => button)), drop, result),
     close: () => sending(),
     renew() { if (wanted.data.startsWith("upload:") && result.shown !== prepared()) again(wanted.data.slice(7)); },
@@ -235,26 +240,6 @@ function readable(chosen, { pictures, packed }) {
   const files = chosen.filter(isShown);
   const having = (endings) => files.filter((file) => endings.some((ending) => file.name.toLowerCase().endsWith(ending)));
   return [having(pictures), having(packed), files].find((some) => some.length) ?? chosen;
-}
-
-// Files of a drop, folders followed.
-async function dropped(transfer) {
-  const found = [];
-  const read = (entry) => new Promise((resolve) => {
-    if (entry.isFile) entry.file((file) => { file.relative = entry.fullPath.replace(/^\//, ""); found.push(file); resolve(); }, resolve);
-    else {
-      const reader = entry.createReader();
-      const more = () => reader.readEntries(async (entries) => {
-        if (!entries.length) return resolve();
-        for (const inner of entries) await read(inner);
-        more();
-      }, resolve);
-      more();
-    }
-  });
-  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  for (const entry of entries) await read(entry);
-  return found.length ? found : [...transfer.files];
 }
 
 function recipeStep(wanted, recipes, settle) {

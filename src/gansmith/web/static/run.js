@@ -1,10 +1,12 @@
 // A run: its samples through training, its curves, what went wrong, its choices.
 import { followRun, sayingOf, state, watch } from "./app.js";
 import { color, draw as drawCharts, emptied, moveCursor, SERIES, smooth, tableOf } from "./charts.js";
-import { alarm, api, clear, code, count, debounced, download, duration, explained, gatesFailed, h, isNewest, MEANINGS, olderVerdict, parameters, python, quote, ratio, remember, renew, same, say, term, toast, url } from "./lib.js";
+import { alarm, api, clear, code, count, debounced, download, duration, explained, figure, gatesFailed, h, isNewest, MEANINGS, olderVerdict, parameters, python, quote, ratio, remember, renew, same, say, term, toast, url } from "./lib.js";
 import { badge } from "./runs.js";
 
 const MOST_POINTS = 3000; // of a line
+const LOG_ROWS = 200; // the newest; log.jsonl has all
+const LOG_COLUMNS = ["images_seen", "d_loss", "g_loss", "d_real", "d_fake", "g_grad_norm", "d_grad_norm", "images_per_s", "elapsed_s"];
 const FEWEST = 1000; // images of which an FD ratio says how good samples are
 const EXPLAINED = [["D loss", "d_loss"], ["G loss", "g_loss"], ["validation FD ratio", "validation_fd_ratio"], ["D(real)", "d_real"], ["D(fake)", "d_fake"], ["gradient norm of D", "d_grad_norm"], ["gradient norm of G", "g_grad_norm"], ["images/s", "images_per_s"]];
 
@@ -24,7 +26,9 @@ export async function render(main, id) {
   const chart = h("div", { class: "chart", onpointerleave: () => film.endPeek() });
   const curves = h("section", { class: "panel", "aria-label": "Curves" });
   const [share, choices, commands, kept] = Array.from({ length: 4 }, () => h("div"));
-  const below = h("div", { class: "below stack" }, share, choices, commands, kept);
+  const rows = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Log", style: { maxHeight: "320px" } });
+  const log = h("details", { class: "panel", ontoggle: () => drawLog() }, h("summary", {}, "Log"), rows);
+  const below = h("div", { class: "below stack" }, share, choices, commands, log, kept);
   main.append(head, h("div", { class: "run" }, h("div", { class: "film stack loose" }, film.element, failures), h("div", { class: "side stack" }, actions, progress, verdict, curves), below));
 
   const strength = h("input", { type: "range", min: 0, max: 0.98, step: 0.02, value: parameters().get("smooth") ?? 0.6, "aria-label": "Smoothing", oninput: () => { remember({ smooth: strength.value }); redraw(); } });
@@ -120,6 +124,14 @@ export async function render(main, id) {
       live.failures.map((row) => h("div", { class: "notice fail" }, h("div", { class: "spread" }, h("h2", {}, row.kind === "rollback" ? "Went back" : row.failure), h("button", { class: "quiet", onclick: () => film.showNear(row.images_seen) }, `at ${count(row.images_seen)} images`)), h("p", {}, row.failure && row.message.startsWith(`${row.failure}: `) ? row.message.slice(row.failure.length + 2) : row.message)))]);
   }
 
+  function drawLog() {
+    if (!log.open) return;
+    const told = [...live.log, ...live.failures].sort((a, b) => b.images_seen - a.images_seen).slice(0, LOG_ROWS);
+    const columns = LOG_COLUMNS.filter((key) => told.some((row) => row[key] !== undefined));
+    renew(rows, [told.length, told[0], live.version], () => [h("table", {}, h("thead", {}, h("tr", {}, columns.map((key) => h("th", { class: "num", scope: "col" }, key.replaceAll("_", " "))))),
+      h("tbody", {}, told.map((row) => (row.kind ? h("tr", { class: "fail" }, h("td", { class: "num" }, count(row.images_seen)), h("td", { colspan: columns.length - 1 }, row.message)) : h("tr", {}, columns.map((key) => h("td", { class: "num" }, figure(row[key]))))))))]);
+  }
+
   function drawBelow() {
     const isEmpty = !details.checkpoints.length && !live.checkpoints.length;
     renew(share, [isEmpty, details.status], () => sharing(id, details, isEmpty));
@@ -148,6 +160,7 @@ export async function render(main, id) {
       drawHead();
       drawVerdict();
       if (news.log || news.reset || news.state) drawFailures();
+      drawLog();
       redraw();
     },
     unreadable(news) {

@@ -162,5 +162,5 @@ function first() {
   });
   return h("div", { class: "empty" }, h("h2", { class: "huge" }, "Nothing trained here yet"),
     h("p", {}, "Two networks learn together: one draws images, the other tells them from real ones. Three minutes on this machine are enough for digits."),
-    button, h("a", { class: "button", href: "/new#data" }, "Use my own images"));
+    button, h("a", { class: "button", href: "/new#data" }, "Use my own images"), h("p", { class: "small muted" }, "or drop a folder, a .zip or a .npz on this page"));
 }
