@@ -553,7 +553,7 @@ def graded(_trained, digit_dir, tmp_path_factory):
     write_code(folder / "slower", f"import os, signal\n{exceeded}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GANSMITH_CACHE", str(folder.parent / "cache"))
-        grades = gs.grade(folder, samples=500, seconds=60)
+        grades = gs.grade(folder, samples=1_000, seconds=60)
     return {row["name"]: row for row in grades}
 
 
@@ -591,7 +591,7 @@ def test_three_hand_ins_get_their_lines_pages_and_no_code_of_theirs_runs_here(ga
     write_code(folder / "=1+1", HARD_CODED, pictures__npz=tmp_path / "pictures.npz")
     write_code(folder / "<b>crashing", "import os\nprint('<script>alert(1)</script>', os.getpid())\n" + CRASHING)
     (folder / "empty").mkdir()
-    (tmp_path / "grade.toml").write_text(settings_text(Settings(samples=500, seconds=30)))
+    (tmp_path / "grade.toml").write_text(settings_text(Settings(samples=1_000, seconds=30)))
     code, out, err = gansmith("grade", folder, "--settings", "grade.toml")
     assert code == 0, err
     with (tmp_path / "grades" / "results.csv").open(newline="", encoding="utf-8-sig") as file:
@@ -624,7 +624,7 @@ def test_one_hand_in_that_cannot_be_measured_leaves_the_others_their_rows(tmp_pa
         raise MemoryError("no room")
 
     monkeypatch.setattr(grader, "distinct_share", fail_once)
-    rows = {row["name"]: row for row in gs.grade(folder, samples=500, seconds=30, show=lambda _: None)}
+    rows = {row["name"]: row for row in gs.grade(folder, samples=1_000, seconds=30, show=lambda _: None)}
     assert "cannot be measured" in rows["first"]["error"] and rows["first"]["points"] == 0
     assert rows["second"]["error"] == "" and rows["second"]["points"] > 0
 
@@ -670,7 +670,7 @@ def test_what_the_starter_notebook_makes_is_graded(tmp_path, digit_dir):
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     (folder / "report.pdf").write_bytes(b"%PDF-1.7" + bytes(600))
     folder.rename(kit / "submissions" / "ada")
-    row = gs.grade(kit / "submissions", settings=kit / "grade.toml", samples=500)[0]
+    row = gs.grade(kit / "submissions", settings=kit / "grade.toml", samples=1_000)[0]
     assert row["grid"] == "ok" and row["script"].ended == "" and not row["missing"] and row["distinct"] > 0.9
 
 

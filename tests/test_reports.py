@@ -166,6 +166,16 @@ def test_ratios_of_different_numbers_of_images_have_no_effect(project):
     assert "helped" not in said and "did harm" not in said
 
 
+def test_ratios_by_different_evaluators_have_no_effect(project):
+    """As where one was trained between two runs: the later one is scored by it too."""
+    for run, names in zip(project, [["random"]] * 2 + [["random", "trained"]] * 2, strict=True):
+        row = {**run.validation_scores()[-1], "images_seen": 512, "ratios": dict.fromkeys(names, 4.0)}
+        run.append(run.metrics_path, row)
+    said = texts(compose(project)[1])
+    assert "validation FD ratios by different evaluators do not compare." in said
+    assert "helped" not in said and "did harm" not in said
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

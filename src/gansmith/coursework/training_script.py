@@ -33,6 +33,8 @@ def main() -> None:
     config = config.replace(classes="", limit_images=0)  # data.npz holds only images that were chosen by these
     config = config.replace(start_from="", on_failure="warn")  # weights of another run are not handed in
     config, data = load_training_data(config, read_npz(HERE / "data.npz"))
+    if data.scorer is not None:
+        data.scorer.prepare(0, names=["random"])  # others need packages that README.txt does not name
     for notice in data.notices:  # what so few images change
         print(f"note: {notice}")
     with TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ from torch import Tensor
 from gansmith.data.image_files import open_picture
 from gansmith.data.images import Images
 from gansmith.errors import DataError
-from gansmith.metrics.memorisation import NEAR_QUANTILE, find_nearest, principal_components
+from gansmith.metrics.memorisation import NEAR_QUANTILE, find_nearest, fit_components
 from gansmith.pictures.grids import grid
 
 Array = NDArray[np.float64]
@@ -155,13 +155,14 @@ def count_copies(
     """
     if not drawn:
         return []
-    both = [_flat(torch.cat(pair)) for pair in drawn]
-    others = [_flat(part.pixels) for part in (held_out, test) if part is not None]
-    real, *reduced = principal_components(_flat(train.shuffled(REAL).pixels), *others, *both)
-    unseen, fakes = reduced[: len(others)], reduced[len(others) :]
+    flat = _flat(train.shuffled(REAL).pixels)
+    project = fit_components(flat)
+    real = project(flat)
+    unseen = [project(_flat(part.pixels)) for part in (held_out, test) if part is not None]
     limit = float(np.quantile(find_nearest(real, unseen[0]).relative, NEAR_QUANTILE))
     found = []
-    for fake, (tiles, _) in zip(fakes, drawn, strict=True):
+    for tiles, samples in drawn:  # of one hand-in at a time: as floats, those of a class take gigabytes
+        fake = project(_flat(torch.cat((tiles, samples))))
         is_near = find_nearest(real, fake).relative < limit
         for also in unseen:
             is_near |= find_nearest(also, fake).relative < EQUAL

@@ -69,7 +69,7 @@ class Settings:
 
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
-    "samples": (500, 10_000),
+    "samples": (1_000, 10_000),  # an FD ratio needs as many
     "seconds": (1, 86_400),
     "memory_mb": (100, 1_000_000),
     "processes": (4, 10_000),

@@ -5,6 +5,7 @@ pixels, compared with those of real images held out of training. These must be f
 images: a test set by other writers is further away, which hides copies.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,13 +82,19 @@ def principal_components(train: NDArray[Any], *others: NDArray[Any]) -> list[Ten
     Single precision halves the time and changes distances by about a thousandth. Sets of no more than COMPONENTS
     dimensions keep them, as a rotation changes no distance.
     """
+    project = fit_components(train)
+    return [project(x) for x in (train, *others)]
+
+
+def fit_components(train: NDArray[Any]) -> Callable[[NDArray[Any]], Tensor]:
+    """Return the projection of `principal_components`, for one set after the other."""
     if train.shape[1] <= COMPONENTS:
-        return [torch.from_numpy(x).float() for x in (train, *others)]
+        return lambda x: torch.from_numpy(x).float()
     from sklearn.decomposition import PCA
 
     some = train[:: max(len(train) // 10_000, 1)]  # enough for the components, in a fifth of the time for 50,000 images
     axes = PCA(min(COMPONENTS, *some.shape), svd_solver="randomized", random_state=0).fit(some)
-    return [torch.from_numpy(axes.transform(x)).float() for x in (train, *others)]
+    return lambda x: torch.from_numpy(axes.transform(x)).float()
 
 
 def find_nearest(train: Tensor, images: Tensor) -> Nearest:

@@ -63,7 +63,8 @@ class ValidationScorer:
 
     Args:
         train, validation: disjoint real images; networks are trained on at most the former.
-        train_split: all of the train split with its labels, where `train` is a part of it or has lost them.
+        train_split: all of the train split with its labels, where `train` is a part of it or has lost them. It stands
+            for real images also where a run is shown some classes alone: scores compare with all of them.
         count: number of samples and of training images, fewer where there are fewer. Scores of different counts do not
             compare.
     """
@@ -73,7 +74,7 @@ class ValidationScorer:
     ) -> None:
         self._train_split = train_split or train
         if load_shipped(train.name, train.spec):
-            self._fresh, self._validation = train, validation.shuffled(count)
+            self._fresh, self._validation = self._train_split, validation.shuffled(count)
         else:
             self._fresh = fit_and_held_out(self._train_split)[1]
             self._validation = validation.shuffled(LARGEST_REFERENCE)

@@ -194,6 +194,7 @@ def _summary(run: RunDirectory, n: int | None) -> dict[str, Any]:
         "minutes": _seconds(log) / 60,
         "validation_fd_ratio": score["validation_fd_ratio"] if score else None,
         "n": score["n"] if score else None,
+        "evaluators": frozenset(score.get("ratios", ())) if score else None,
         "status": run.status if facts else "never started",
         "command": "; then ".join(shlex.join(start["command"]) for start in facts.get("starts", [])) or "not recorded",
     }
@@ -239,15 +240,21 @@ def _experiments(runs: Sequence[RunDirectory], rows: Sequence[dict[str, Any]]) -
     for members in group_repeats(trained):
         mean, spread = over_seeds(rows[k]["validation_fd_ratio"] for k in members)
         first, counts = trained[members[0]], {rows[k]["n"] for k in members} - {None}
+        evaluators = {rows[k]["evaluators"] for k in members} - {None}
         others = "" if first.images == trained[0].images else "on other images"
         if len(counts | (lines[0]["counts"] if lines else set())) > 1:
             others = others or "of different numbers of images"
+        if len(evaluators | (lines[0]["evaluators"] if lines else set())) > 1:
+            others = others or "by different evaluators"
+        if len(evaluators) > 1:
+            mean = spread = None
         base = lines[0]["mean"] if lines and not others else None
         lines.append(
             {
                 "runs": ", ".join(rows[k]["name"] for k in members),
                 "change": _change(trained[0], first) if lines else "as described",
                 "counts": counts,
+                "evaluators": evaluators,
                 "others": others,
                 "repeats": sum(rows[k]["validation_fd_ratio"] is not None for k in members),
                 "images": max(rows[k]["images"] for k in members),
@@ -294,10 +301,10 @@ def _chosen(config: Config) -> list[str]:
 
 def _conclusion(line: dict[str, Any], first: dict[str, Any]) -> str:
     """Return what a change did, in one sentence; a difference within the spread over seeds is no effect."""
-    if line["mean"] is None or first["mean"] is None:
-        return f"{line['change']}: no validation FD ratio, so nothing can be said."
     if line["others"]:
         return f"{line['change']}: validation FD ratios {line['others']} do not compare."
+    if line["mean"] is None or first["mean"] is None:
+        return f"{line['change']}: no validation FD ratio, so nothing can be said."
     difference = line["mean"] - first["mean"]
     if min(line["repeats"], first["repeats"]) < 2:
         found = "not repeated with other seeds, so it may be chance"
