@@ -1,5 +1,7 @@
 """Directions of latent space are principal components, and a walk joins its two samples."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_sampling import build_model
@@ -12,6 +14,7 @@ from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
 from gansmith.latent_space import find_directions, truncated
 from gansmith.sampling import Model, draw_inputs, generate
+from gansmith.signature import as_exported
 
 
 class Linear(nn.Module):
@@ -87,3 +90,18 @@ def test_truncation_moves_latents_or_styles_to_the_mean():
     assert len(generate(styled, kept, labels).unique(dim=0)) == 3
     with pytest.raises(ConfigError, match="truncation is 1.5"):
         truncated(model, z, 1.5)
+
+
+@pytest.mark.parametrize("recipe", ["default", "stylegan-lite"])
+def test_truncation_reaches_what_an_export_wraps(recipe):
+    model = build_model(recipe)
+    model = replace(model, config=model.config.replace(latent_distribution="sphere"))
+    wrapped = as_exported(model)
+    z, _ = draw_inputs(model, seed=0, count=3)
+    if wrapped.conditioning.in_latents:
+        z = torch.cat([z, torch.zeros(3, 1)], dim=1)
+    labels = torch.full((3,), 4)
+    narrowed, kept = truncated(wrapped, z, 0.0)
+    assert len(generate(wrapped, z, labels).unique(dim=0)) == 3
+    assert len(generate(narrowed, kept, labels).unique(dim=0)) == 1
+    assert len(generate(wrapped, z, labels).unique(dim=0)) == 3  # which stays as it was

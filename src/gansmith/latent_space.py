@@ -120,7 +120,7 @@ class _Reached(Exception):
 
 
 def _first_activations(G: nn.Module, z: Tensor, y: Tensor) -> Tensor:
-    """Return (N, F) what the first linear or convolutional layer that G calls puts out."""
+    """Return (N, F) what the first linear or convolutional layer G calls puts out; with `planes` that of red."""
     outputs: list[Tensor] = []
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -152,11 +152,15 @@ def truncated(model: Model, latents: Tensor, strength: float) -> tuple[Model, Te
     """
     if not isinstance(strength, int | float) or not 0 <= strength <= 1:
         raise ConfigError(f"truncation is {strength!r:.60}; it must be between 0 and 1, such as 0.7")
-    if not hasattr(model.network, "truncate"):
+    network: Any = copy.deepcopy(model.network)
+    inner = getattr(network, "network", network)  # as `signature.as_exported` wraps it
+    if hasattr(inner, "truncate"):
+        truncate(replace(model, network=inner), strength)
+    elif inner is not network and network.radius is not None:  # it projects latents, whatever their length
+        network.radius *= strength
+    else:
         scaled = latents * strength
         if model.conditioning.in_latents:  # the last number chooses the cluster
             scaled[:, -1] = latents[:, -1]
         return model, scaled
-    model = replace(model, network=copy.deepcopy(model.network))
-    truncate(model, strength)
-    return model, latents
+    return replace(model, network=network), latents

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from gansmith.cli.output import command_name, say
-from gansmith.config import FIELDS, Config, resolve
+from gansmith.config import FIELDS, Config
 from gansmith.files import quoted
 from gansmith.verdicts import caution_about
 
@@ -102,14 +102,11 @@ def train(
     choices = {name: value for name, value in vars(overrides).items() if value is not None}
     if print_config:
         from gansmith.planning import as_arguments, refuse_lengths
+        from gansmith.training.transfer import resolve_with_source
 
         refuse_lengths(minutes=minutes, images=choices.get("images"), epochs=epochs)
-        choices = as_arguments(None, None, choices)
-        resolved = resolve(recipe, file=config, environ=os.environ, arguments=choices)
-        if resolved.start_from:
-            from gansmith.training.transfer import resolve_with_source
-
-            resolved, _ = resolve_with_source(recipe, file=config, environ=os.environ, arguments=choices)
+        arguments = as_arguments(None, None, choices)
+        resolved, _ = resolve_with_source(recipe, file=config, environ=os.environ, arguments=arguments)
         _print_config(resolved, "--minutes" if minutes is not None else "--epochs" if epochs is not None else "")
         return 0
     global _STARTED_AT

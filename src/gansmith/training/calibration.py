@@ -141,7 +141,7 @@ def output_layer(G: nn.Module, channels: int = 1) -> OutputLayer:
     squashed = any(isinstance(leaf, nn.Tanh) for leaf in leaves[last:])
     if not (squashed and isinstance(layer, OutputLayer) and layer.bias is not None and len(layer.bias) % channels == 0):
         raise ConfigError(
-            "calibrate_output rescales the layer before a final tanh, and this network's generator does not end in "
-            "one; set it to false or choose another network"
+            "calibrate_output rescales a layer before a final tanh that has outputs and biases of its own for each "
+            "channel, and this network's generator does not end in one; set it to false or choose another network"
         )
     return layer

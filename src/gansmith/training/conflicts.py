@@ -35,6 +35,13 @@ def _has_burn_in(config: Config) -> bool:
     return bool(is_penalty_eased or config.lr_start_factor != 1 or config.beta2_start or config.ema_growth == "cosine")
 
 
+def _has_smoothed_target(config: Config) -> bool:
+    """Return whether the targets that G's loss reads are smoothed: those of real images, or of fake where exchanged."""
+    is_zero_sum = config.objective in OBJECTIVES and OBJECTIVES[config.objective].is_zero_sum
+    is_of_fake = (config.label_flipping > 0.5) != is_zero_sum
+    return bool(config.fake_label_smoothing if is_of_fake else config.label_smoothing)
+
+
 def _is_balanced(config: Config) -> bool:
     return config.objective in OBJECTIVES and OBJECTIVES[config.objective].is_balanced
 
@@ -47,8 +54,12 @@ NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "style_mixing": (lambda c: c.network == "stylegan-lite", "--network stylegan-lite"),
     "began_gamma": (_is_balanced, "--objective boundary-equilibrium"),
     "random_labels": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.3"),
-    "g_targets": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.1"),
-    "penalty_start_factor": (gradient_penalties, _A_PENALTY),
+    "g_targets": (_has_smoothed_target, "--label-smoothing 0.1 (--fake-label-smoothing where targets are exchanged)"),
+    "penalty_start_factor": (
+        lambda c: gradient_penalties(c) and (c.burn_in or c.d_loss_target),
+        f"{_A_PENALTY} and a --burn-in above 0",
+    ),
+    "lr_start_factor": (lambda c: c.burn_in, "a --burn-in above 0, such as 0.2"),
     "burn_in": (_has_burn_in, "something that changes over it, such as --lr-start-factor 4"),
     "penalty_every": (gradient_penalties, _A_PENALTY),
     "d_loss_target": (gradient_penalties, _A_PENALTY),
@@ -56,7 +67,8 @@ NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "instance_noise_until": (lambda c: c.instance_noise, "--instance-noise"),
     "replay_size": (lambda c: c.replay, "--replay"),
     "beta1": (_has_adam, "adam, adamw or soap"),
-    "beta2_start": (_has_adam, "adam, adamw or soap"),
+    "beta2": (lambda c: {c.g_optimizer, c.d_optimizer} != {"sgd"}, "another optimizer than sgd"),
+    "beta2_start": (lambda c: _has_adam(c) and c.burn_in, "adam, adamw or soap, and a --burn-in above 0"),
     "weight_decay": (lambda c: "adamw" in (c.g_optimizer, c.d_optimizer), "adamw"),
     "momentum": (lambda c: "sgd" in (c.g_optimizer, c.d_optimizer), "sgd"),
     "lr_decay": (lambda c: c.lr_decay_from < 1.0, "a fraction of the schedule to start at, such as --lr-decay-from 0"),
@@ -66,11 +78,14 @@ NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
 }
 
 
+# Fields that one kind of conditioning reads; with another they are said to change nothing, but not refused.
+CONDITIONED = {"clusters": "clusters", "clusters_per_class": "labels"}
+
+
 def used_techniques(config: Config) -> dict[str, Any]:
     """Return the techniques in use, each with its value, but for those of a recipe that have no effect here."""
     idle = {name for name, (has_effect, _) in NEEDS.items() if not has_effect(config)}
-    if config.conditioning not in ("auto", "labels"):
-        idle.add("clusters_per_class")
+    idle |= {name for name, kind in CONDITIONED.items() if config.conditioning not in ("auto", kind)}
     return {name: value for name, value in config.techniques().items() if name not in idle}
 
 
@@ -150,11 +165,12 @@ def _unbounded_loss(config: Config, objective: Objective, D: nn.Module) -> str |
 
 
 def _bound_without_floor(config: Config, objective: Objective, D: nn.Module) -> str | None:
-    for name in ("d_loss_bound", "g_loss_bound", "d_loss_target"):
-        if getattr(config, name) and not objective.is_positive:
+    of_d, of_g = ("D's", objective.d_is_positive), ("G's", objective.g_is_positive)
+    for name, (whose, is_positive) in {"d_loss_bound": of_d, "d_loss_target": of_d, "g_loss_bound": of_g}.items():
+        if getattr(config, name) and not is_positive:
             return (
-                f"{name} is {getattr(config, name):g}, but losses of the {config.objective} objective have no lower "
-                "bound to measure from; set it to 0 or choose another objective"
+                f"{name} is {getattr(config, name):g}, but {whose} loss of the {config.objective} objective has no "
+                "lower bound to measure from; set it to 0 or choose another objective"
             )
     return None
 
@@ -162,6 +178,11 @@ def _bound_without_floor(config: Config, objective: Objective, D: nn.Module) -> 
 def _target_beyond_guessing(config: Config, objective: Objective, D: nn.Module) -> str | None:
     reason = "" if config.is_from_recipe("d_loss_target") else vain_target(config)
     return f"d_loss_target is {config.d_loss_target:g}, and {reason}; choose less, or 0" if reason else None
+
+
+def has_no_floor(config: Config) -> bool:
+    """Return whether D's loss can fall below zero, so that no target means anything."""
+    return config.objective in OBJECTIVES and not OBJECTIVES[config.objective].d_is_positive
 
 
 def vain_target(config: Config) -> str:

@@ -44,7 +44,7 @@ class Objective:
         toward: for losses on each logit by itself, the (N,) costs of a logit whose target is real and of one whose
             target is fake; None for losses without targets. Smoothed targets mix the two.
         g_sees_real: whether the generator's loss depends on the real logits.
-        is_positive: whether neither loss is ever below zero, so that a bound on it means something.
+        d_is_positive, g_is_positive: whether that loss is never below zero, so that a bound on it means something.
         is_zero_sum: whether the generator's loss is the discriminator's on its images, negated.
         needs_lipschitz: whether D's loss is unbounded unless D is (nearly) Lipschitz.
         classifies: whether D is an auxiliary classifier too.
@@ -56,7 +56,8 @@ class Objective:
     g_loss: Loss
     toward: tuple[PerLogit, PerLogit] | None = None
     g_sees_real: bool = False
-    is_positive: bool = True
+    d_is_positive: bool = True
+    g_is_positive: bool = True
     is_zero_sum: bool = False
     needs_lipschitz: bool = False
     classifies: bool = False
@@ -134,13 +135,15 @@ OBJECTIVES: dict[str, Objective] = {
         non_saturating_d,
         minimax_g,
         _CROSS_ENTROPY,
-        is_positive=False,
+        g_is_positive=False,
         is_zero_sum=True,
         splits_at_zero=True,
     ),
     "least-squares": Objective(least_squares_d, least_squares_g, _SQUARES),
-    "wasserstein": Objective(wasserstein_d, wasserstein_g, is_positive=False, needs_lipschitz=True),
-    "hinge": Objective(hinge_d, wasserstein_g, is_positive=False, splits_at_zero=True),
+    "wasserstein": Objective(
+        wasserstein_d, wasserstein_g, d_is_positive=False, g_is_positive=False, needs_lipschitz=True
+    ),
+    "hinge": Objective(hinge_d, wasserstein_g, g_is_positive=False, splits_at_zero=True),
     "relativistic": Objective(relativistic_d, relativistic_g, g_sees_real=True),
     "relativistic-average": Objective(relativistic_average_d, relativistic_average_g, g_sees_real=True),
     # ACGAN: the non-saturating pair, and D is an auxiliary classifier. Source: Odena et al., arXiv:1610.09585.
@@ -148,7 +151,9 @@ OBJECTIVES: dict[str, Objective] = {
         non_saturating_d, non_saturating_g, _CROSS_ENTROPY, classifies=True, splits_at_zero=True
     ),
     # BEGAN: D's logit is a negated reconstruction error, and a balance weighs generated images. arXiv:1703.10717.
-    "boundary-equilibrium": Objective(wasserstein_d, wasserstein_g, is_positive=False, is_balanced=True),
+    "boundary-equilibrium": Objective(
+        wasserstein_d, wasserstein_g, d_is_positive=False, g_is_positive=False, is_balanced=True
+    ),
 }
 BUILT_IN_OBJECTIVES = dict(OBJECTIVES)  # a program may add its own rows
 
