@@ -533,7 +533,7 @@ DROP = """files => {
 }"""
 
 
-def test_images_dropped_on_the_runs_begin_a_new_one(page, server):
+def test_images_dropped_on_the_runs_begin_a_new_one(page, server, root):
     files = []
     for k in range(64):
         buffer = io.BytesIO()
@@ -544,6 +544,7 @@ def test_images_dropped_on_the_runs_begin_a_new_one(page, server):
     page.evaluate(DROP, files)
     wait_until(lambda: "/new" in address(page))
     page.get_by_role("img", name="Some of the images as they would be trained on").wait_for(timeout=30_000)
+    shutil.rmtree(runs_of(root) / ".studio" / "uploads")
 
 
 def test_a_run_shows_its_log(page, server):
