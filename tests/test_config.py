@@ -326,3 +326,20 @@ def test_a_number_that_may_be_one_class_or_several_is_refused():
 def test_files_of_choices_may_have_a_mark_of_their_encoding(encoding, tmp_path):
     (tmp_path / "mine.toml").write_text("batch_size = 32\n", encoding=encoding)
     assert read_toml(tmp_path / "mine.toml") == {"batch_size": 32}
+
+
+def test_data_asked_for_beat_the_folder_of_other_data(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('data = "cats"\ndata_dir = "./cats"\n')
+    assert resolve(file=file).data_dir == "./cats"
+    assert resolve(file=file, arguments={"data": "cats"}).data_dir == "./cats"
+    named = resolve(file=file, arguments={"data": "cifar10"})
+    assert (named.data, named.data_dir) == ("cifar10", "") and "data_dir" not in named.origins
+    placed = resolve(file=file, arguments={"data": "./dogs"})
+    assert (placed.data, placed.data_dir) == ("dogs", "./dogs")
+    assert resolve(environ={"GANSMITH_DATA_DIR": "sets"}, arguments={"data": "mnist"}).data_dir == "sets"
+
+
+def test_a_name_that_no_file_can_hold_is_refused():
+    with pytest.raises(ConfigError, match="data_dir is .*, which is no UTF-8 text; rename"):
+        resolve(arguments={"data_dir": "caf\udce9"})

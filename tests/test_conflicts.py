@@ -1,5 +1,7 @@
 """Choices that exclude or need each other are refused with the reason and the remedy."""
 
+import re
+
 import pytest
 from torch import nn
 
@@ -8,7 +10,7 @@ from gansmith.data.images import ImageSpec
 from gansmith.errors import ConfigError
 from gansmith.networks import NETWORKS
 from gansmith.recipes import RECIPES
-from gansmith.training.conflicts import CONFLICTS, NEEDS, used_techniques
+from gansmith.training.conflicts import CONFLICTS, HINTS, NEEDS, hints, used_techniques
 from gansmith.training.losses import OBJECTIVES
 from gansmith.training.state import start_networks
 from gansmith.training.techniques import build_techniques
@@ -82,12 +84,6 @@ REFUSED = [
     ({"d_loss_target": 1.0}, "mlp-small", "no effect without a gradient penalty"),
     ({"objective": "wasserstein", "d_loss_target": 1.0, "r1_gamma": 1.0}, "mlp-small", "no lower bound"),
     ({"objective": "hinge", "d_loss_target": 2.5, "r1_gamma": 1.0}, "mlp-small", "D's loss is 2 where it guesses"),
-    ({"beta2": 0.9, "g_optimizer": "sgd", "d_optimizer": "sgd"}, "mlp-small", "no effect without another optimizer"),
-    ({"lr_start_factor": 4.0, "burn_in": 0.0}, "mlp-small", "no effect without a --burn-in above 0"),
-    ({"beta2_start": 0.9, "burn_in": 0.0}, "mlp-small", "no effect without adam, adamw or soap, and a --burn-in"),
-    ({"penalty_start_factor": 9.0, "r1_gamma": 1.0, "burn_in": 0.0}, "mlp-small", "and a --burn-in above 0"),
-    ({"g_targets": "smoothed", "fake_label_smoothing": 0.3}, "mlp-small", "no effect without --label-smoothing"),
-    ({"g_targets": "smoothed", "label_smoothing": 0.3, "objective": "minimax"}, "mlp-small", "no effect without"),
     ({"early_stopping": 3, "use_all_training_images": True}, "mlp-small", "leaves no validation images"),
     ({"augment": "adaptive", "objective": "relativistic"}, "mlp-small", "above zero.*--augment diffaugment"),
     ({"augment": "adaptive", "label_flipping": 0.6}, "mlp-small", "labels flipped most of the time"),
@@ -133,6 +129,31 @@ def test_every_row_of_both_tables_is_tested():
             continue
         unmet -= {conflict for conflict in CONFLICTS if conflict(config, OBJECTIVES[config.objective], D)}
     assert [conflict.__name__ for conflict in unmet] == ["_uneven_shares"]  # needs several processes: see below
+
+
+HINTED = [
+    ({"clusters": 10, "conditioning": "labels"}, "without --conditioning clusters"),
+    ({"clusters_per_class": 20}, "without --conditioning labels"),
+    ({"beta2": 0.9, "g_optimizer": "sgd", "d_optimizer": "sgd"}, "without another optimizer than sgd"),
+    ({"lr_start_factor": 4.0, "burn_in": 0.0}, "without a --burn-in above 0"),
+    ({"beta2_start": 0.9, "burn_in": 0.0}, "without a --burn-in above 0"),
+    ({"penalty_start_factor": 9.0, "r1_gamma": 1.0, "burn_in": 0.0}, "without a --burn-in above 0"),
+    ({"g_targets": "smoothed", "fake_label_smoothing": 0.3}, "without smoothing of the targets that G's loss reads"),
+    ({"g_targets": "smoothed", "label_smoothing": 0.3, "objective": "minimax"}, "without smoothing of the targets"),
+]
+
+
+@pytest.mark.parametrize(("choices", "words"), HINTED, ids=str)
+def test_choices_that_change_nothing_are_said_where_they_were_asked_for(choices, words):
+    config = config_of("mlp-small", **{"conditioning": "none", **choices})
+    (said,) = hints(config)
+    assert re.fullmatch(f".*which changes nothing.*{words}.*", said)
+    assert next(iter(choices)) not in used_techniques(config)
+    assert not hints(config.replace(origins=dict.fromkeys(config.origins, "start-from")))
+
+
+def test_every_hint_is_tested():
+    assert {next(iter(choices)) for choices, _ in HINTED} == set(HINTS)
 
 
 @pytest.mark.parametrize(

@@ -119,3 +119,9 @@ def test_rows_have_their_names_at_the_left_and_keep_their_pixels(mode):
     names = np.asarray(shown.convert("L"))[:, :margin]
     assert all((names[40 * row : 40 * row + 40] < 128).any() for row in range(3))
     assert (names[38:42] == 255).all()  # no name reaches into another row
+
+
+def test_endings_in_capitals_are_formats_too(tiny, run_training, tmp_path):
+    run = run_training(tiny("mlp-small"), "run")
+    plot_curves(run, tmp_path / "loss.PNG")
+    assert (tmp_path / "loss.PNG").read_bytes().startswith(b"\x89PNG")

@@ -207,3 +207,10 @@ def test_wrong_choices_are_refused(wrong):
 def test_a_preparation_says_itself():
     assert Preparation(8, "pad", "grey", "white").in_words() == "prepared as 8x8 grey, padded with white"
     assert Preparation(8, color="rgb").in_words() == "prepared as 8x8 rgb, cropped to squares"
+
+
+def test_a_picture_too_narrow_to_be_padded_is_left_out():
+    with pytest.raises(DataError, match="too narrow to be padded to 32 pixels"):
+        prepare(Image.new("L", (3000, 20), 9), Preparation(size=32, resize="pad", color="grey", background="black"))
+    kept = prepare(Image.new("L", (3000, 50), 9), Preparation(size=32, resize="pad", color="grey", background="black"))
+    assert (kept == 9).any()

@@ -574,6 +574,7 @@ def test_a_comparison_follows_its_runs(page, server, root, digit_dir):
     run.append(run.metrics_path, {**run.metrics[-1], "images_seen": 512, "validation_fd_ratio": 0.4321})
     page.get_by_text("0.43", exact=True).wait_for(timeout=10_000)
     page.goto(server.address)
+    settle(page)
     shutil.rmtree(run.directory)
 
 

@@ -540,6 +540,8 @@ def _check(field: "dataclasses.Field[Any]", value: object) -> None:
     right_type = isinstance(value, int | float) if kind is float else isinstance(value, kind)  # type: ignore[arg-type]
     if not right_type or (kind is not bool and isinstance(value, bool)):
         raise ConfigError(f"{name} is {value!r:.60}; it must be {_KINDS[kind]}, such as {_example(field)}")
+    if isinstance(value, str) and value != value.encode(errors="ignore").decode():
+        raise ConfigError(f"{name} is {value!r:.60}, which is no UTF-8 text; rename the file or folder")
     if rule["choices"] and value not in rule["choices"]:
         raise ConfigError(_unknown(str(value), rule["choices"], name))
     if isinstance(value, int | float):
@@ -785,6 +787,9 @@ def resolve(
     chosen: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for source, values in layers:
+        is_other = "data" in values and "data_dir" not in values and values["data"] != chosen.get("data")
+        if is_other and "data_dir" in origins and origins["data_dir"] == origins.get("data"):  # the folder of that data
+            del chosen["data_dir"], origins["data_dir"]
         for key, raw in values.items():
             try:
                 chosen[key] = parse_value(key, raw)

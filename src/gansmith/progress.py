@@ -199,7 +199,8 @@ def _show_in_bar(progress: Any, live: Any, event: Event) -> None:
         rate = event.values["images_per_s"]
         progress.update(task, completed=event.images_seen, rate=rate, losses=_losses(event))
     elif isinstance(event, Sampled) and live.console.color_system in ("256", "truecolor"):
-        live.update(Group(progress, draw_in_text(event.path, event.tile_px)))
+        tiles = min(5, live.console.width // max(1, event.tile_px // 2))
+        live.update(Group(progress, draw_in_text(event.path, event.tile_px, tiles=tiles)) if tiles else progress)
 
 
 class _Notebook:

@@ -226,9 +226,11 @@ def read_latents(path: Path, *widths: int) -> Tensor:
     if latents.ndim != 2 or latents.shape[1] not in widths or not len(latents):
         wanted = " or ".join(f"(count, {width})" for width in widths)
         raise DataError(f"{path} has shape {latents.shape}; this generator needs {wanted}")
-    if latents.dtype.kind not in "fiu" or not np.isfinite(latents).all():
-        raise DataError(f"{path} holds {latents.dtype} values, not all finite numbers; save finite floats")
-    return torch.from_numpy(latents.astype(np.float32))
+    with np.errstate(over="ignore"):
+        single = latents.astype(np.float32) if latents.dtype.kind in "fiu" else None
+    if single is None or not np.isfinite(single).all():
+        raise DataError(f"{path} holds {latents.dtype} values, not all finite as float32; save finite floats")
+    return torch.from_numpy(single)
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from gansmith.cli.output import Json, Whole, complain, print_table
 from gansmith.cli.placement import ONE_AT_A_TIME, Placed
 from gansmith.cli.training import Overrides, Progress, train
-from gansmith.config import parse_value, resolve
+from gansmith.config import is_path, parse_value, resolve
 from gansmith.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -243,7 +243,9 @@ def _refuse_other(directory: Path, config: "Config", given: Mapping[str, Any]) -
     if config.images > given["images"]:
         raise ConfigError(f"{directory} is longer than {given['images']:,} images; give another --out")
     wanted = resolve(config.recipe, arguments=given)
-    places = [Path(one.data_dir).expanduser().resolve() if one.data_dir else one.data for one in (config, wanted)]
+    places: list[Any] = [Path(one.data_dir).expanduser().resolve() if one.data_dir else "" for one in (config, wanted)]
+    if not is_path(str(given.get("data", ""))):  # else the images may have given themselves another name
+        places = [(place, one.data) for place, one in zip(places, (config, wanted), strict=True)]
     if places[0] != places[1]:
         raise ConfigError(
             f"{directory} is a run on {config.data_dir or config.data}, and not on "

@@ -184,10 +184,11 @@ def _prepare_all(
     """
     names, broken, unreadable, done = source.parts[part].names, dict[int, str](), dict[int, str](), 0
     workers = os.cpu_count() or 1
+    most = max(1, min(BATCH_IMAGES, BATCH_BYTES // (how.channels * how.size**2)))
     with quiet(), ThreadPoolExecutor(workers) as pool:
         batches = (
             pool.submit(_prepare_batch, how, frozenset(seen), batch)
-            for batch in _batches(source.path, names, unreadable)
+            for batch in _batches(source.path, names, unreadable, most)
         )
         waiting = deque(islice(batches, 2 * workers))
         while waiting:
@@ -202,8 +203,10 @@ def _prepare_all(
     return broken | unreadable
 
 
-def _batches(path: Path, names: Sequence[str], unreadable: dict[int, str]) -> Iterator[list[tuple[int, bytes | str]]]:
-    """Yield pictures a few at a time: their rows with the files' contents, or their paths where they are files."""
+def _batches(
+    path: Path, names: Sequence[str], unreadable: dict[int, str], most: int
+) -> Iterator[list[tuple[int, bytes | str]]]:
+    """Yield pictures, `most` at a time: their rows with the files' contents, or their paths where they are files."""
     files: Iterator[tuple[int, bytes | str]] = read_files(path, names, unreadable)
     if path.is_dir() and not holds_rows(names):
         files = ((row, f"{path}/{name}") for row, name in enumerate(names))
@@ -211,7 +214,7 @@ def _batches(path: Path, names: Sequence[str], unreadable: dict[int, str]) -> It
     for row, file in files:
         batch.append((row, file))
         size += len(file) if isinstance(file, bytes) else 0
-        if len(batch) == BATCH_IMAGES or size > BATCH_BYTES:
+        if len(batch) == most or size > BATCH_BYTES:
             yield batch
             batch, size = [], 0
     if batch:

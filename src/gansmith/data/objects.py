@@ -34,6 +34,7 @@ from gansmith.data.prepare import (
     lost_in_words,
     lost_properties,
     prepare,
+    quiet,
     settle,
     unforeseen,
     upright,
@@ -374,7 +375,7 @@ def _from_items(items: _Items, how: Preparation) -> Images:
     names: list[str] = []
     broken, seen = dict[int, str](), unforeseen(asked, how, looks)
     read = partial(_prepared, how, spans, frozenset(seen))
-    with ThreadPoolExecutor() as pool:
+    with quiet(), ThreadPoolExecutor() as pool:
         rows = _fetched(items, names, labels)
         while batch := list(islice(rows, 512)):
             for row, image, lost in pool.map(read, batch):
@@ -494,9 +495,9 @@ def _prepared(
     row, image = item
     try:
         picture = _as_picture(image, spans)
-    except _Unreadable as error:
+        return row, prepare(picture, how), lost_properties(picture, watched)
+    except (_Unreadable, DataError) as error:
         return row, str(error), ()
-    return row, prepare(picture, how), lost_properties(picture, watched)
 
 
 def _as_picture(image: Any, spans: Spans) -> Image.Image:

@@ -34,6 +34,7 @@ _BATCH = 64  # rows held at once
 _MIN_PIXELS = 64  # columns of numbers that may be pixels
 _LOOKS = 256  # rows by which the range of numbers and their order are decided
 _MAX_GROUP_BYTES = 2**31  # of one column of one row group, unpacked
+_MAX_BATCH_BYTES = 2**26  # of pictures at once
 _MAX_VALUES = 2**28  # of one column of one row group; repeated ones take no bytes in the file
 _MAX_LABEL_BYTES = 4096
 
@@ -254,9 +255,10 @@ def _as_array(value: Any, kind: "np.dtype[Any] | None") -> NDArray[Any] | None:
 def _read_group(file: Any, group: int, column: str, chosen: set[int], form: _Form) -> Iterator[tuple[int, bytes]]:
     row = 0
     chunks = [file.metadata.row_group(group).column(k) for k in range(file.metadata.row_group(group).num_columns)]
-    own = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == column]
-    # Of a dictionary, one large picture may stand in many rows: then one row is held at once.
-    size = 1 if form.kind is None and any(chunk.has_dictionary_page for chunk in own) else _BATCH
+    own = [chunk for chunk in chunks if f"{chunk.path_in_schema}.".startswith(f"{column}.")]
+    # Of a dictionary, one large picture may stand in many rows; none is larger than what all of them take in the file.
+    largest = max([1, *(chunk.total_uncompressed_size for chunk in own)])
+    size = min(_BATCH, max(1, _MAX_BATCH_BYTES // largest)) if form.kind is None else _BATCH
     for batch in file.iter_batches(batch_size=size, row_groups=[group], columns=[column]):
         values = batch.column(0)
         for k in range(len(values)):

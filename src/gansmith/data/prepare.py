@@ -384,6 +384,8 @@ def prepare(picture: Image.Image, how: Preparation, extent: "tuple[float, float]
     side = how.size
     if picture.size != (side, side):
         if how.resize == "pad":
+            if 2 * side * min(picture.size) <= max(picture.size):
+                raise DataError(f"it is too narrow to be padded to {side} pixels")
             color = ground if mode == "L" else (ground, ground, ground)
             picture = ImageOps.pad(picture, (side, side), Image.Resampling.LANCZOS, color=color)
         else:

@@ -38,7 +38,7 @@ Point = tuple[float, float]
 def plot_curves(run: RunDirectory, target: Path | None = None) -> None:
     """Write `draw_curves`' picture as loss.png in the run's directory, or to a .png, .svg or .pdf."""
     target = target or run.directory / "loss.png"
-    write_bytes(target, draw_curves(run, target.suffix))
+    write_bytes(target, draw_curves(run, target.suffix.lower()))
 
 
 def draw_curves(run: RunDirectory, kind: str = ".png") -> bytes:

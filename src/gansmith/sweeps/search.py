@@ -378,7 +378,10 @@ class Search:
         elif ended.code in (INTERRUPTED, TERMINATED, 128 - INTERRUPTED, 128 - TERMINATED):
             code = ended.code if ended.code > 0 else 128 - ended.code
             raise Interrupted(code, f"{task.name} was sent {signal.Signals(code - 128).name}")
-        elif ended.code == LOST or (ended.code == FAILED and _has_no_room(directory)):
+        elif ended.code == LOST and not trial.user_attrs.get(_LOST_BEFORE):  # the second time it fails
+            trial.set_user_attr(_LOST_BEFORE, True)
+            raise GansmithError(f"{task.name} was stopped: {ended.reason}; the same command continues it")
+        elif ended.code == FAILED and _has_no_room(directory):
             raise GansmithError(f"{task.name} was stopped: {ended.reason}")
         else:
             self._tell(trial, "FAIL", reason=ended.reason, log=str(task.log))
@@ -430,6 +433,9 @@ class Search:
             raise GansmithError(
                 f"the first {self.refused} trials were all refused, the last one because: {ended.reason}"
             )
+
+
+_LOST_BEFORE = "lost"
 
 
 def _has_no_room(directory: Path) -> bool:

@@ -54,12 +54,8 @@ NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "style_mixing": (lambda c: c.network == "stylegan-lite", "--network stylegan-lite"),
     "began_gamma": (_is_balanced, "--objective boundary-equilibrium"),
     "random_labels": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.3"),
-    "g_targets": (_has_smoothed_target, "--label-smoothing 0.1 (--fake-label-smoothing where targets are exchanged)"),
-    "penalty_start_factor": (
-        lambda c: gradient_penalties(c) and (c.burn_in or c.d_loss_target),
-        f"{_A_PENALTY} and a --burn-in above 0",
-    ),
-    "lr_start_factor": (lambda c: c.burn_in, "a --burn-in above 0, such as 0.2"),
+    "g_targets": (lambda c: c.label_smoothing or c.fake_label_smoothing, "--label-smoothing 0.1"),
+    "penalty_start_factor": (gradient_penalties, _A_PENALTY),
     "burn_in": (_has_burn_in, "something that changes over it, such as --lr-start-factor 4"),
     "penalty_every": (gradient_penalties, _A_PENALTY),
     "d_loss_target": (gradient_penalties, _A_PENALTY),
@@ -67,8 +63,7 @@ NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
     "instance_noise_until": (lambda c: c.instance_noise, "--instance-noise"),
     "replay_size": (lambda c: c.replay, "--replay"),
     "beta1": (_has_adam, "adam, adamw or soap"),
-    "beta2": (lambda c: {c.g_optimizer, c.d_optimizer} != {"sgd"}, "another optimizer than sgd"),
-    "beta2_start": (lambda c: _has_adam(c) and c.burn_in, "adam, adamw or soap, and a --burn-in above 0"),
+    "beta2_start": (_has_adam, "adam, adamw or soap"),
     "weight_decay": (lambda c: "adamw" in (c.g_optimizer, c.d_optimizer), "adamw"),
     "momentum": (lambda c: "sgd" in (c.g_optimizer, c.d_optimizer), "sgd"),
     "lr_decay": (lambda c: c.lr_decay_from < 1.0, "a fraction of the schedule to start at, such as --lr-decay-from 0"),
@@ -78,14 +73,32 @@ NEEDS: dict[str, tuple[Callable[[Config], object], str]] = {
 }
 
 
-# Fields that one kind of conditioning reads; with another they are said to change nothing, but not refused.
-CONDITIONED = {"clusters": "clusters", "clusters_per_class": "labels"}
+# The same, but said and not refused: they may come with choices that are shared by many runs.
+HINTS: dict[str, tuple[Callable[[Config], object], str]] = {
+    "clusters": (lambda c: c.conditioning in ("auto", "clusters"), "--conditioning clusters"),
+    "clusters_per_class": (lambda c: c.conditioning in ("auto", "labels"), "--conditioning labels"),
+    "beta2": (lambda c: {c.g_optimizer, c.d_optimizer} != {"sgd"}, "another optimizer than sgd"),
+    "beta2_start": (lambda c: c.burn_in, "a --burn-in above 0"),
+    "lr_start_factor": (lambda c: c.burn_in, "a --burn-in above 0"),
+    "penalty_start_factor": (lambda c: c.burn_in or c.d_loss_target, "a --burn-in above 0"),
+    "g_targets": (_has_smoothed_target, "smoothing of the targets that G's loss reads"),
+}
+
+
+def hints(config: Config) -> list[str]:
+    """Return a sentence for each choice that was asked for and changes nothing."""
+    return [
+        f"{name} is {getattr(config, name)}, which changes nothing without {need}"
+        for name, (has_effect, need) in HINTS.items()
+        if getattr(config, name) != FIELDS[name].default
+        and config.origins.get(name, "recipe") not in ("recipe", "start-from")
+        and not has_effect(config)
+    ]
 
 
 def used_techniques(config: Config) -> dict[str, Any]:
     """Return the techniques in use, each with its value, but for those of a recipe that have no effect here."""
-    idle = {name for name, (has_effect, _) in NEEDS.items() if not has_effect(config)}
-    idle |= {name for name, kind in CONDITIONED.items() if config.conditioning not in ("auto", kind)}
+    idle = {name for name, (has_effect, _) in (*NEEDS.items(), *HINTS.items()) if not has_effect(config)}
     return {name: value for name, value in config.techniques().items() if name not in idle}
 
 

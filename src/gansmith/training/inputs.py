@@ -20,7 +20,7 @@ from gansmith.networks import build_networks
 from gansmith.recipes import ADAM, IN_COLOR, LONG_IN_COLOR, LONG_MIRRORED, MIRRORED, WITHOUT_LABELS_IN_COLOR
 from gansmith.training.augment import mirror_accuracy
 from gansmith.training.calibration import output_layer
-from gansmith.training.conflicts import CONDITIONED, NEEDS, has_no_floor, vain_target
+from gansmith.training.conflicts import NEEDS, has_no_floor, hints, vain_target
 from gansmith.training.machine import find_device
 from gansmith.training.techniques import build_techniques
 
@@ -307,13 +307,7 @@ def _changes(asked: Config, config: Config, shown: Images) -> tuple[str, ...]:
         "g_optimizer": why_adam,
         "d_optimizer": why_adam,
     }
-    kind = "not conditioned" if config.conditioning == "none" else f"conditioned on {config.conditioning}"
-    idle = [
-        f"{name} is {getattr(asked, name)}, which changes nothing: the run is {kind}; --conditioning {needed} uses it"
-        for name, needed in CONDITIONED.items()
-        if needed != config.conditioning and asked.origins.get(name, "recipe") != "recipe"
-    ]
-    return (*sentences_on_changes(asked, config, reasons), *idle)
+    return (*sentences_on_changes(asked, config, reasons), *hints(config))
 
 
 def sentences_on_changes(asked: Config, config: Config, reasons: Mapping[str, str]) -> tuple[str, ...]:

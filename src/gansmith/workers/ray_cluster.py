@@ -48,12 +48,15 @@ class NodeTraining(TrainingProcess):
         """Return whether the driver's run directory is this one."""
         return self.is_shared
 
-    def remove(self) -> None:
-        """Remove a run directory of the node, and its log, once the driver has them."""
-        if not self.is_shared:
-            shutil.rmtree(self.directory, ignore_errors=True)
-            if self.log:
-                Path(self.log).unlink(missing_ok=True)
+    def remove(self) -> bytes:
+        """Remove a run directory of the node, once the driver has it, and its log; return that."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        log = Path(self.log) if self.log else None
+        if log is None or not log.is_file():
+            return b""
+        data = log.read_bytes()
+        log.unlink()
+        return data
 
 
 class RayPool:
@@ -137,7 +140,7 @@ class RayPool:
             running["state"] = answer
         elif running["step"] == "fetch":
             unpack(answer, directory)
-            self._remove(actor)
+            self._remove(running)
             running["state"] = running["last"]
         if running["state"]["code"] is not None:
             self.ray.kill(actor)
@@ -179,12 +182,17 @@ class RayPool:
             if not one["is_shared"]:
                 with contextlib.suppress(self.ray.exceptions.RayError, OSError):
                     unpack(self.ray.get(one["actor"].pack.remote(), timeout=STOP_S), one["task"].directory)
-                    self._remove(one["actor"])
+                    self._remove(one)
 
-    def _remove(self, actor: Any) -> None:
-        """Have a node remove a run directory that is here now; one that does not answer soon keeps it."""
-        with contextlib.suppress(self.ray.exceptions.RayError):
-            self.ray.wait([actor.remove.remote()], timeout=REMOVE_S)
+    def _remove(self, running: dict[str, Any]) -> None:
+        """Have a node remove a run directory that is here now, and take its log; a silent one keeps both."""
+        with contextlib.suppress(self.ray.exceptions.RayError, OSError):
+            data = self.ray.get(running["actor"].remove.remote(), timeout=REMOVE_S)
+            log = running["task"].log
+            if log is not None and data:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                with log.open("ab") as file:
+                    file.write(data)
 
 
 def _room_on(node: Mapping[str, float], threads: int, gpus: float) -> int:

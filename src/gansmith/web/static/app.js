@@ -26,8 +26,8 @@ export function watch(listener) {
 }
 // What the overview says of a run that changes with its scores and samples.
 export const sayingOf = (id) => {
-  const { status, fd_ratio, evaluated, grid } = state.runs.get(id) ?? {};
-  return JSON.stringify([status, fd_ratio, evaluated, grid]);
+  const card = state.runs.get(id); // null before the first overview
+  return card ? JSON.stringify([card.status, card.fd_ratio, card.evaluated, card.grid]) : null;
 };
 // Resolves once the first overview is here.
 export const known = () => new Promise((resolve) => {

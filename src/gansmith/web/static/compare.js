@@ -174,6 +174,7 @@ export function render(main) {
 
   // A run that was trained or evaluated on is asked for again, so that its score is that of its images.
   function renewRuns() {
+    for (const [run, text] of said) if (text === null) said.set(run, sayingOf(run));
     const changed = [...said.keys()].filter((run) => state.runs.has(run) && sayingOf(run) !== said.get(run));
     for (const run of changed) said.delete(run);
     if (changed.length) draw();

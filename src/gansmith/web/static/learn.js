@@ -146,7 +146,7 @@ function makeView(table) {
   function begin(wanted) {
     choices = { ...wanted };
     restart = true;
-    actedOn = "";
+    [hasActed, actedOn] = [false, ""];
     owed = 0;
     problem.textContent = "";
     drawControls();
@@ -171,7 +171,6 @@ function makeView(table) {
       problem.textContent = "This step goes on with the pair of the step before it: go back and do that one first.";
       return;
     }
-    hasActed = true;
     acts += 1;
     if (step.restarts) begin({ ...table.start, ...step.choices });
     else {
@@ -179,7 +178,7 @@ function makeView(table) {
       if (table.restarts.some((name) => name in step.choices)) restart = true;
       drawControls();
     }
-    actedOn = key();
+    [hasActed, actedOn] = [true, key()];
     problem.textContent = "";
     drawLesson();
     setPlaying(true);
@@ -238,7 +237,7 @@ function makeView(table) {
       const values = name === "objective" ? table.objectives : VALUES[name];
       const all = values.includes(choices[name]) ? values : [...values, choices[name]].sort((a, b) => a - b);
       const shown = (value) => (name === "points" && value === 0 ? "new ones in every step" : value === 0 ? (name.endsWith("lr") ? "0 (stands still)" : "off") : String(value));
-      const pick = h("select", { title: table.meanings[name] ?? "", onchange: () => { choices = { ...choices, [name]: typeof table.start[name] === "number" ? Number(pick.value) : pick.value }; fieldChoice.hidden = choices.conditioning !== "labels"; if (table.restarts.includes(name)) restart = true; if (!isPlaying) ask(0); } }, all.map((value) => h("option", { value, selected: value === choices[name] }, shown(value))));
+      const pick = h("select", { title: table.meanings[name] ?? "", onchange: () => { choices = { ...choices, [name]: typeof table.start[name] === "number" ? Number(pick.value) : pick.value }; fieldChoice.hidden = choices.conditioning !== "labels"; if (table.restarts.includes(name)) { restart = true; [hasActed, actedOn] = [false, ""]; } if (!isPlaying) ask(0); } }, all.map((value) => h("option", { value, selected: value === choices[name] }, shown(value))));
       return h("label", { class: "field" }, LABELS[name] ?? name, pick);
     }));
   }

@@ -50,7 +50,12 @@ export async function render(main, id) {
     found ? overlays.set(other, { ...found, said }) : overlays.delete(other);
     drawOverlays();
   }
-  const renewOverlays = () => { for (const [other, { said }] of overlays) if (state.runs.has(other) && sayingOf(other) !== said) overlay(other); };
+  function renewOverlays() {
+    for (const [other, found] of overlays) {
+      found.said ??= sayingOf(other);
+      if (state.runs.has(other) && sayingOf(other) !== found.said) overlay(other);
+    }
+  }
 
   function drawOthers() {
     const wanted = [...state.runs.keys()].filter((other) => other !== id && !overlays.has(other));
@@ -255,6 +260,7 @@ function makeFilm(id, live, onMove) {
     clear(caption, `${count(frames[at])} images seen`, live.best === frames[at] && h("span", { class: "good" }, "  ★ best"));
     slider.setAttribute("aria-valuetext", `${frames[at]} images seen`);
     if (!isQuiet) {
+      before = null; // what is chosen stays
       asked = NaN;
       remember({ frame: place === -1 ? "" : frames[at] });
       onMove(frames[at]);
@@ -268,6 +274,7 @@ function makeFilm(id, live, onMove) {
   }
 
   function start() {
+    before = null;
     play.textContent = "❚❚";
     play.setAttribute("aria-label", "Pause");
     if (+slider.value >= live.grids.length - 1) show(0);
