@@ -824,7 +824,7 @@ def test_a_training_that_is_refused_leaves_nothing(server, root):
     jobs.hold(True)
     try:
         for k in range(MAX_WAITING):
-            jobs.add(["evaluate"], run=f"waiting-{k}", title="")
+            jobs.add(["train"], run=f"waiting-{k}", title="")
         status, _, data = server.ask("POST", "/api/v1/jobs", b'{"minutes": 1}')
         assert status == 400 and "50 trainings are waiting" in json.loads(data)["error"]["message"]
         assert not list(root.glob("0002*")) and jobs.is_held
