@@ -39,7 +39,7 @@ NAME = re.compile(r"\d{9,19}")  # images seen
 _TENSOR_FILES = ("generator.safetensors", "state.safetensors")
 _BEST = "best.json"
 _WRITTEN = (  # by training into a run directory
-    *("config.toml", "run.json", "log.jsonl", "metrics.jsonl"), _BEST, *("real.png", "grid.png", "loss.png"),
+    "config.toml", "run.json", "log.jsonl", "metrics.jsonl", _BEST, "real.png", "grid.png", "loss.png",
 )  # fmt: skip
 _SPARE_BYTES = 2**20  # left free by a save, for the log lines that follow it
 

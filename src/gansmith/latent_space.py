@@ -152,15 +152,16 @@ def truncated(model: Model, latents: Tensor, strength: float) -> tuple[Model, Te
     """
     if not isinstance(strength, int | float) or not 0 <= strength <= 1:
         raise ConfigError(f"truncation is {strength!r:.60}; it must be between 0 and 1, such as 0.7")
-    network: Any = copy.deepcopy(model.network)
-    inner = getattr(network, "network", network)  # as `signature.as_exported` wraps it
-    if hasattr(inner, "truncate"):
-        truncate(replace(model, network=inner), strength)
-    elif inner is not network and network.radius is not None:  # it projects latents, whatever their length
-        network.radius *= strength
-    else:
+    inner = getattr(model.network, "network", model.network)  # as `signature.as_exported` wraps it
+    has_styles = hasattr(inner, "truncate")
+    if not has_styles and (inner is model.network or model.network.radius is None):
         scaled = latents * strength
         if model.conditioning.in_latents:  # the last number chooses the cluster
             scaled[:, -1] = latents[:, -1]
         return model, scaled
+    network: Any = copy.deepcopy(model.network)
+    if has_styles:
+        truncate(replace(model, network=getattr(network, "network", network)), strength)
+    else:  # it projects latents, whatever their length
+        network.radius *= strength
     return replace(model, network=network), latents

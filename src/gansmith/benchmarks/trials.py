@@ -28,10 +28,6 @@ from gansmith.workers.process import Task, own_program
 SAMPLES = 10_000
 FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143  # exit codes of `train`
 Key = TypeVar("Key")
-OTHER_IMAGES = (
-    "{} was trained on other images of this name than are here, as where the machine that trained it lacks the set; "
-    "give every machine the same images (--data-dir), and remove that run"
-)
 
 
 def with_environment(choices: Mapping[str, object]) -> dict[str, object]:
@@ -107,14 +103,14 @@ def trial_task(
     the folder of its run. Threads are those of the pool, but for a run that has begun with others.
     """
     threads = {"threads": pool.threads} if pool.threads and not holds_run(directory) else {}
-    choices = dict(choices) if isinstance(pool, LocalPool) else _with_whole_paths(choices)
+    choices = dict(choices) if isinstance(pool, LocalPool) else with_whole_paths(choices)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in (threads | choices).items()]
     is_alone = isinstance(pool, LocalPool) and pool.size == 1
     log = log or (None if is_alone else directory.parent.parent / "logs" / f"{directory.name}.txt")
     return Task(name, directory, ("train", recipe, "--progress", "plain", *flags), log)
 
 
-def _with_whole_paths(choices: Mapping[str, object]) -> dict[str, object]:
+def with_whole_paths(choices: Mapping[str, object]) -> dict[str, object]:
     """Return these fields with paths from the root, as other machines see them."""
     paths = {name: str(value) for name in ("data", "data_dir", "start_from") if (value := choices.get(name))}
     relative = {name: value for name, value in paths.items() if name != "data" or is_path(value)}
@@ -169,19 +165,27 @@ def has_failed(directory: Path) -> bool:
     return bool(rows) and rows[-1].get("kind") == "failure"
 
 
+def refuse_other_images(run: RunDirectory, data_sha256: str) -> None:
+    """Raise GansmithError for a trial on other images of the same name, as where a node of a cluster lacks the set."""
+    if not run.is_trained_on(data_sha256):
+        raise GansmithError(
+            f"{run.directory} was trained on other images of this name than are here, as where the machine that "
+            "trained it lacks the set; give every machine the same images (--data-dir), and remove that run"
+        )
+
+
 def score_trial(directory: Path, data_sha256: str) -> dict[str, Any]:
     """Return the validation FD ratio of a finished run's generator, and how the run got there.
 
     Args:
-        data_sha256: of the images that all trials are trained on; GansmithError where a node of a cluster had others.
+        data_sha256: of the images that all trials are trained on; see `refuse_other_images`.
 
     Returns:
         what `ValidationScorer.score` says of SAMPLES samples (fewer for small sets);
         images, images_per_s: how long and how fast it trained; curve: [images seen, validation FD ratio] on the way.
     """
     run = open_run(directory)
-    if not run.is_trained_on(data_sha256):
-        raise GansmithError(OTHER_IMAGES.format(directory))
+    refuse_other_images(run, data_sha256)
     scorer = _scorer(run.config.data, run.config.data_dir, preparation(run.config))
     samples, _ = sample(load_generator(directory), seed=0, count=scorer.count)
     return {

@@ -243,10 +243,12 @@ def _refuse_other(directory: Path, config: "Config", given: Mapping[str, Any]) -
     if config.images > given["images"]:
         raise ConfigError(f"{directory} is longer than {given['images']:,} images; give another --out")
     wanted = resolve(config.recipe, arguments=given)
-    places: list[Any] = [Path(one.data_dir).expanduser().resolve() if one.data_dir else "" for one in (config, wanted)]
-    if not is_path(str(given.get("data", ""))):  # else the images may have given themselves another name
-        places = [(place, one.data) for place, one in zip(places, (config, wanted), strict=True)]
-    if places[0] != places[1]:
+    has_name = not is_path(str(given.get("data", "")))  # else the images may have given themselves another one
+    held, asked = (
+        (Path(one.data_dir).expanduser().resolve() if one.data_dir else None, one.data if has_name else "")
+        for one in (config, wanted)
+    )
+    if held != asked:
         raise ConfigError(
             f"{directory} is a run on {config.data_dir or config.data}, and not on "
             f"{wanted.data_dir or wanted.data}; give another --out"

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from gansmith.benchmarks.trials import (
     FAILED,
     INTERRUPTED,
-    OTHER_IMAGES,
     REFUSED,
     TERMINATED,
     images_per_s,
     is_finished,
+    refuse_other_images,
     refuse_unseen,
     trial_task,
+    with_whole_paths,
 )
 from gansmith.config import resolve
 from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
@@ -90,9 +91,7 @@ def plan_sweep(
     both = [name for name in space if name in given]
     if both:
         raise ConfigError(f"{both[0]} is both searched and given ({config.origins[both[0]]}); omit one of the two")
-    for name in ("data_dir", "start_from"):
-        if given.get(name):
-            given[name] = str(Path(given[name]).expanduser().absolute())
+    given = with_whole_paths(given)
     if config.use_all_training_images:
         raise ConfigError("use_all_training_images leaves no validation images to compare trials with; omit it")
     own_length = given.pop("images", None)  # of a file or of the environment
@@ -392,8 +391,7 @@ class Search:
         """Record the figures of a run that reached its length."""
         self.in_a_row = []
         run = open_run(directory)
-        if not run.is_trained_on(self.settings["data_sha256"]):
-            raise GansmithError(OTHER_IMAGES.format(directory))
+        refuse_other_images(run, self.settings["data_sha256"])
         scores = run.validation_scores()
         ratio = scores[-1]["validation_fd_ratio"] if scores else None
         network, images = load_generator(directory).network, min(run.images_seen, run.config.images)

@@ -193,13 +193,10 @@ def _target_beyond_guessing(config: Config, objective: Objective, D: nn.Module) 
     return f"d_loss_target is {config.d_loss_target:g}, and {reason}; choose less, or 0" if reason else None
 
 
-def has_no_floor(config: Config) -> bool:
-    """Return whether D's loss can fall below zero, so that no target means anything."""
-    return config.objective in OBJECTIVES and not OBJECTIVES[config.objective].d_is_positive
-
-
 def vain_target(config: Config) -> str:
     """Return why D's loss cannot be held at its target, and penalties would grow without end; "" where it can be."""
+    if config.d_loss_target and not getattr(OBJECTIVES.get(config.objective), "d_is_positive", True):
+        return f"D's loss of the {config.objective} objective has no lower bound"
     guessing = guessing_loss(config) if config.d_loss_target else 0.0
     is_vain = config.d_loss_target >= guessing > 0
     return f"under the {config.objective} objective D's loss is {guessing:.3g} where it guesses" if is_vain else ""

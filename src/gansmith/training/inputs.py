@@ -20,7 +20,7 @@ from gansmith.networks import build_networks
 from gansmith.recipes import ADAM, IN_COLOR, LONG_IN_COLOR, LONG_MIRRORED, MIRRORED, WITHOUT_LABELS_IN_COLOR
 from gansmith.training.augment import mirror_accuracy
 from gansmith.training.calibration import output_layer
-from gansmith.training.conflicts import NEEDS, has_no_floor, hints, vain_target
+from gansmith.training.conflicts import NEEDS, hints, vain_target
 from gansmith.training.machine import find_device
 from gansmith.training.techniques import build_techniques
 
@@ -127,7 +127,7 @@ def load_training_data(
     if reason := train.why_untrainable():
         raise DataError(reason)
     config = choose_kind(config, train)
-    if config.is_from_recipe("d_loss_target") and (has_no_floor(config) or vain_target(config)):
+    if config.is_from_recipe("d_loss_target") and vain_target(config):
         config = config.replace(d_loss_target=0.0)
     config = fit_to_images(config, train if config.conditioning == "labels" else train.without_labels())
     if config.early_stopping and (validation is None or len(validation) < 2) and not config.use_all_training_images:
@@ -297,9 +297,7 @@ def _changes(asked: Config, config: Config, shown: Images) -> tuple[str, ...]:
         "clusters_per_class": f"each cluster needs at least 24 images, and the rarest class has {rarest:,}",
         "minibatch_stddev": f"groups must divide the batch of {config.batch_size}",
         "d_steps": "the images are in color",
-        "d_loss_target": vain_target(asked)
-        or (f"D's loss of the {asked.objective} objective has no lower bound" if has_no_floor(asked) else "")
-        or "the images are in color",
+        "d_loss_target": vain_target(asked) or "the images are in color",
         "g_class_loss": "the images are in color",
         "mirror": "the images are in color and look the same in a mirror, and no labels are used",
         "d_rotation_loss": "the images are in color, and no labels are used",
