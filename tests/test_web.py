@@ -1249,6 +1249,23 @@ def test_a_log_that_grows_is_sent_as_it_was(tmp_path):
     assert sum(len(message.get("body", b"")) for message in sent) == 1000 and not sent[-1].get("more_body")
 
 
+def test_a_file_that_is_deleted_while_it_is_asked_for_is_not_there(tmp_path):
+    """Between its stat and its opening, where a traceback stood in the server's terminal."""
+    path = tmp_path / "grid.png"
+    path.write_bytes(b"x" * 1000)
+    answer = routes._Snapshot(path, stat_result=path.stat())
+    path.unlink()
+    sent = []
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "asgi": {"spec_version": "2.4"}, "method": "GET", "headers": []}
+    asyncio.run(answer(scope, None, send))
+    assert [message["status"] for message in sent if "status" in message] == [404]
+    assert b"there is no grid.png in this run" in sent[-1]["body"]
+
+
 def test_viewers_are_counted_from_their_answers_on():
     studio = SimpleNamespace(viewers=0)
     answer = routes._Watched(studio, iter(()))

@@ -319,31 +319,48 @@ def run_file(call: Call) -> Any:
 
 
 class _Snapshot(FileResponse):
-    """A file as long as it was when its size was read, whatever a training adds meanwhile."""
+    """A file as long as it was when its size was read, whatever a training adds meanwhile; or that it is gone."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await super().__call__(scope, receive, _AsAnnounced(send))
+        announced = _AsAnnounced(send)
+        try:
+            await super().__call__(scope, receive, announced)
+        except FileNotFoundError:
+            if announced.has_begun:
+                raise
+            gone = problem(HTTPStatus.NOT_FOUND, "NotFoundError", _no_such(Path(self.path)))
+            await gone(scope, receive, send)
 
 
 @dataclass
 class _AsAnnounced:
-    """Passes on an answer, and no more bytes of it than its head says."""
+    """Passes on an answer, its head with the first bytes, and no more bytes of it than the head says."""
 
     send: Send
+    head: Message | None = None
     left: int = 0
+    has_begun: bool = False
     is_over: bool = False
 
     async def __call__(self, message: Message) -> None:
         if self.is_over:
             return
         if message["type"] == "http.response.start":
-            self.left = int(Headers(raw=message["headers"]).get("content-length", "0"))
-        elif message["type"] == "http.response.body":
+            self.head, self.left = message, int(Headers(raw=message["headers"]).get("content-length", "0"))
+            return
+        if self.head is not None:
+            self.head, head, self.has_begun = None, self.head, True
+            await self.send(head)
+        if message["type"] == "http.response.body":
             body = message.get("body", b"")[: self.left]
             self.left -= len(body)
             self.is_over = not (self.left and message.get("more_body"))
             message = {**message, "body": body, "more_body": not self.is_over}
         await self.send(message)
+
+
+def _no_such(path: Path) -> str:
+    return f"there is no {path.name} in this run"
 
 
 _FILES = StaticFiles(check_dir=False)  # which compares versions
@@ -353,7 +370,7 @@ def _file(request: Request, path: Path, kind: str) -> Response:
     """Return a file of a run that is no link out of it; nothing where the browser has this version."""
     run = path.parent.parent if path.parent.name == "samples" else path.parent
     if not path.is_file() or path.resolve() != run.resolve() / path.relative_to(run):
-        raise NotFoundError(f"there is no {path.name} in this run")
+        raise NotFoundError(_no_such(path))
     found = _Snapshot(path, media_type=kind, headers={"cache-control": "no-cache"}, stat_result=path.stat())
     is_known = _FILES.is_not_modified(found.headers, request.headers)
     return NotModifiedResponse(found.headers) if is_known else found
