@@ -1,5 +1,7 @@
 """Gradient penalties of discriminators whose gradients are known."""
 
+import math
+
 import pytest
 import torch
 
@@ -59,11 +61,13 @@ def test_penalties_take_points_between_the_pair_and_around_the_data():
     share = seen[0][:, 0, 0, 0]
     torch.testing.assert_close(seen[0][:, 0, 0, 1], 3 * share)
     assert (share.min() >= 0, share.max() < 1, share.mean().item()) == (True, True, pytest.approx(0.5, abs=0.02))
+    assert share.std().item() == pytest.approx(1 / math.sqrt(12), rel=0.05)  # a share of its own for each image
     real = torch.randn(4000, 1, 1, 2, generator=torch.Generator().manual_seed(0))
     dragan_penalty(D, real, fake, torch.Generator().manual_seed(0))
     moved = seen[1] - real
     assert (moved >= 0).all() and moved.max().item() < 0.5 * real.std().item()
     assert moved.mean().item() == pytest.approx(0.125 * real.std().item(), rel=0.05)
+    assert moved.std().item() == pytest.approx(0.5 * math.sqrt(1 / 9 - 1 / 16) * real.std().item(), rel=0.05)
 
 
 def test_a_flat_discriminator_gives_a_finite_gradient():

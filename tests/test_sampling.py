@@ -18,7 +18,9 @@ from gansmith.networks.layers import Dropout
 from gansmith.pictures.grids import grid
 from gansmith.sampling import (
     Model,
+    arcs,
     class_walk,
+    draw_inputs,
     draw_latents,
     folder_names,
     generate,
@@ -146,6 +148,19 @@ def test_a_latent_walk_passes_each_seed_and_closes():
     assert walk.shape == (8, 1, 28, 28)
     for k, seed in ((0, 3), (4, 5)):
         assert torch.equal(walk[k], sample(model, seed=seed, count=1, labels=[2])[0][0])
+    (a, y), (b, _) = (draw_inputs(model, seed=seed, count=1, labels=[2]) for seed in (3, 5))
+    n = -1 if model.conditioning.in_latents else None
+    for k, start, end, share in ((1, a, b, 0.25), (7, b, a, 0.75)):
+        z = slerp(start[0, :n], end[0, :n], share)[None]
+        z = z if n is None else torch.cat([z, a[:, -1:]], 1)
+        torch.testing.assert_close(walk[k].float(), generate(model, z, y)[0].float(), rtol=0, atol=1)
+
+
+def test_arcs_of_uniform_latents_stay_in_the_cube_and_pass_their_stops():
+    stops = [torch.tensor([1.0, -0.9, 0.3]), torch.tensor([-1.0, 0.2, 0.8]), torch.tensor([0.1, 0.99, -1.0])]
+    path = arcs(stops, 5, "uniform")
+    assert path.shape == (10, 3) and torch.equal(path[::5], torch.stack(stops[:2]))
+    assert path.abs().max() <= 1 and (path[1:5] != path[:1]).all()
 
 
 def test_a_class_walk_passes_each_class_and_leaves_the_generator_alone():

@@ -1,6 +1,7 @@
 """One step of G and of D, against the same step written out by hand."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from gansmith.config import resolve
 from gansmith.data.images import ImageSpec
 from gansmith.networks.layers import MinibatchStddev
-from gansmith.training.penalties import Penalties, penalties_at
+from gansmith.training.penalties import Penalties, dragan_penalty, gradient_penalty, penalties_at
 from gansmith.training.state import start_networks
 from gansmith.training.step import (
     Batch,
@@ -169,14 +170,24 @@ def test_the_generator_may_learn_from_fresh_images():
     torch.testing.assert_close(weights(networks.G), weights(twin.G))
 
 
-@pytest.mark.parametrize(("bound", "skips"), [(100.0, True), (1e-6, False)])
-def test_a_network_skips_its_step_while_its_loss_is_below_its_bound(bound, skips):
-    networks, techniques, batch = setting(g_loss_bound=bound, d_loss_bound=bound)
+@pytest.mark.parametrize(("g_bound", "d_bound"), [(100.0, 1e-6), (1e-6, 100.0), (100.0, 100.0), (1e-6, 1e-6)])
+def test_a_network_skips_its_step_while_its_loss_is_below_its_bound(g_bound, d_bound):
+    networks, techniques, batch = setting(g_loss_bound=g_bound, d_loss_bound=d_bound)
     before = weights(networks.G), weights(networks.D)
     numbers = train_step(networks, batch, techniques, NO_PENALTY)
     assert numbers["g_loss"] > 0 and numbers["d_loss"] > 0
-    assert torch.equal(weights(networks.G), before[0]) == skips
-    assert torch.equal(weights(networks.D), before[1]) == skips
+    assert torch.equal(weights(networks.G), before[0]) == (g_bound > 1)
+    assert torch.equal(weights(networks.D), before[1]) == (d_bound > 1)
+
+
+def test_replayed_images_keep_the_class_ids_that_they_were_made_for():
+    networks, techniques, batch = setting(minibatch_stddev=0)
+    techniques = replace(techniques, replay=lambda buffers, fake, batch: (fake, batch.fake_y.flip(0)))
+    fake = networks.G(batch.z, batch.fake_y).detach()
+    expected = networks.D(fake, batch.fake_y.flip(0)).sigmoid().mean().item()
+    assert expected != pytest.approx(networks.D(fake, batch.fake_y).sigmoid().mean().item(), rel=1e-6)
+    numbers = discriminator_step(networks, batch, techniques, NO_PENALTY, fake)
+    assert numbers["d_fake"] == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["gradient_penalty", "dragan"])
@@ -189,11 +200,18 @@ def test_penalties_elsewhere_enter_the_discriminators_loss_with_their_weight(nam
         networks, techniques, batch = setting(**choices, minibatch_stddev=0)
         before = weights(networks.D)
         penalties = penalties_at(resolve("default", arguments={**choices, "batch_size": 6}), 0, 0.0, {})
-        fake = networks.G(batch.z, batch.fake_y)
+        fake = networks.G(batch.z, batch.fake_y).detach()
+        same = torch.Generator()
+        same.set_state(batch.rng.get_state())
+        penalty = {"gradient_penalty": gradient_penalty, "dragan": dragan_penalty}[name]
+        values = penalty(lambda images, D=networks.D, y=batch.real_y: D(images, y), batch.real, fake, same)
+        own = torch.autograd.grad(values.mean(), list(networks.D.parameters()), materialize_grads=True)
         discriminator_step(networks, batch, techniques, penalties, fake)
         moves.append(weights(networks.D) - before)
-    torch.testing.assert_close(moves[2] - moves[0], 3 * (moves[1] - moves[0]), rtol=1e-6, atol=1e-9)
-    assert (moves[1] - moves[0]).abs().max() > 1e-3
+    move = -torch.cat([gradient.flatten() for gradient in own])
+    assert move.abs().max() > 1e-3
+    for weight, moved in zip((1.0, 3.0), moves[1:], strict=True):
+        torch.testing.assert_close(moved - moves[0], weight * move, rtol=1e-6, atol=1e-9)
 
 
 def test_ema_moves_the_average_by_its_share():

@@ -221,6 +221,9 @@ def _realness(
     except RuntimeError:  # it is of another version, whose G is still read
         return None
     D.eval()
+    for layer in D.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.train()  # D keeps no statistics: those of the batch, as in training
     z, y = samples
     real = to_uint8(_draw(exported.network, z, y)), class_ids(exported, z, y)
     groups = [layer.group for layer in D.modules() if isinstance(layer, MinibatchStddev)]

@@ -299,6 +299,7 @@ def _changes(asked: Config, config: Config, shown: Images) -> tuple[str, ...]:
         "d_steps": "the images are in color",
         "d_loss_target": vain_target(asked) or "the images are in color",
         "g_class_loss": "the images are in color",
+        "lr_decay_from": "the images are in color",
         "mirror": "the images are in color and look the same in a mirror, and no labels are used",
         "d_rotation_loss": "the images are in color, and no labels are used",
         "g_rotation_loss": "the images are in color, and no labels are used",
