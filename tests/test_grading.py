@@ -660,6 +660,31 @@ def test_the_kit_fits_its_settings(gansmith, tmp_path, digit_dir):
     assert code == 2 and "not empty" in err
 
 
+def test_a_kit_counts_the_classes_that_have_images(tmp_path):
+    """Folders named 1 to 3 keep their numbers as labels, and no 0 is asked for."""
+    for label in (1, 2, 3):
+        (tmp_path / "letters" / str(label)).mkdir(parents=True)
+        for k in range(12):
+            Image.new("L", (28, 28), 20 * k + label).save(tmp_path / "letters" / str(label) / f"{k}.png")
+    kit = gs.course(tmp_path / "class", data=str(tmp_path / "letters"))
+    assert "3 classes" in (kit / "for-students" / "assignment.md").read_text()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_half_a_kit_is_not_left_behind(is_new, tmp_path, digit_dir, monkeypatch):
+    if not is_new:
+        (tmp_path / "class").mkdir()
+
+    def interrupted(*values, **arrays):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("gansmith.coursework.kit.np.savez_compressed", interrupted)
+        gs.course(tmp_path / "class", data=str(digit_dir))
+    assert (tmp_path / "class").exists() != is_new
+    assert (gs.course(tmp_path / "class", data=str(digit_dir)) / "for-students" / "data.npz").is_file()
+
+
 @pytest.mark.slow
 def test_what_the_starter_notebook_makes_is_graded(tmp_path, digit_dir):
     kit = gs.course(tmp_path / "class", data=str(digit_dir))

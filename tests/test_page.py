@@ -1,6 +1,7 @@
 """The exported page: its files, what it says, and in a browser the same images as everywhere else."""
 
 import contextlib
+import errno
 import functools
 import http.server
 import io
@@ -55,6 +56,19 @@ def test_the_runtime_is_unpacked_once_and_damage_is_noticed(runtime, monkeypatch
         assert not archive.exists()
 
 
+def test_a_full_disk_costs_no_download(runtime, monkeypatch):
+    """The archive stays, to be unpacked when there is space."""
+    archive = runtime / web.ARCHIVE.rsplit("/", 1)[1]
+
+    def is_full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(web.shutil, "copyfileobj", is_full)
+    with pytest.raises(GansmithError, match="cannot be written .No space left on device.; free space"):
+        web.find_runtime()
+    assert archive.is_file()
+
+
 def _archive_of_others():
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as archive:
@@ -69,7 +83,11 @@ def _archive_of_others():
 def test_a_folder_with_a_page_is_exported(runtime, gansmith, digit_dir):
     gansmith("train", "--data-dir", digit_dir, "--out", "run", *flags(images=64, clusters_per_class=1))
     (Path("shared") / "web").mkdir(parents=True)
-    (Path("shared") / "web" / "old.js").write_text("of an earlier page")
+    (Path("shared") / "web" / "mine.js").write_text("of another program")
+    code, _, error = gansmith("export", "run", "--format", "web", "--out", "shared")
+    assert code == 2 and "holds a web that no export wrote" in error and Path("shared/web/mine.js").is_file()
+    entry = {"files": {"web/old.js": "0" * 64}, "largest_difference": 0.0, "weights_sha256": "0" * 64}
+    (Path("shared") / "manifest.json").write_text(json.dumps({"gansmith": "0", "formats": {"web": entry}}))
     code, out, error = gansmith("export", "run", "--format", "web", "--out", "shared")
     assert code == 0 and "web/index.html and what it needs" in out, error
     assert "-m http.server --directory shared/web" in out

@@ -5,7 +5,10 @@ grade.toml alone.
 """
 
 import re
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import resources
 from importlib.util import find_spec
@@ -45,10 +48,8 @@ def write_kit(folder: Path, settings: Settings) -> list[Path]:
             f"{settings.data} has images of {images.spec.size} px, and the starter's network needs a multiple of 4; "
             "resize them, for instance to 28"
         )
-    classes = images.num_classes
+    classes = 0 if images.labels is None else len(images.labels.unique())
     chosen = images.shuffled(MAX_IMAGES) if len(images) > MAX_IMAGES else images
-    for place in (folder / STUDENTS, folder / HAND_INS):
-        place.mkdir(parents=True)
     facts = {
         "settings": settings, "count": f"{len(chosen):,}", "size": images.spec.size, "channels": images.spec.channels,
         "classes": classes, "checks": describe_checks(settings, classes), "students": STUDENTS, "hand_ins": HAND_INS,
@@ -62,11 +63,29 @@ def write_kit(folder: Path, settings: Settings) -> list[Path]:
         "README.md": _render("teacher", facts),
         "grade.toml": settings_text(settings),
     }
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    with (folder / STUDENTS / "data.npz").open("wb") as file:
-        np.savez_compressed(file, images=chosen.pixels.permute(0, 2, 3, 1).contiguous().numpy())
+    with _removed_if_stopped(folder):
+        for place in (folder / STUDENTS, folder / HAND_INS):
+            place.mkdir(parents=True)
+        for name, text in texts.items():
+            write_text(folder / name, text)
+        with (folder / STUDENTS / "data.npz").open("wb") as file:
+            np.savez_compressed(file, images=chosen.pixels.permute(0, 2, 3, 1).contiguous().numpy())
     return [*(folder / name for name in texts), folder / STUDENTS / "data.npz"]
+
+
+@contextmanager
+def _removed_if_stopped(folder: Path) -> Iterator[None]:
+    """Empty a folder again, which was empty or new, where the block does not end: half a kit looks like a whole one."""
+    is_new = not folder.exists()
+    try:
+        yield
+    except BaseException:
+        for path in folder.glob("*"):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def describe_checks(settings: Settings, classes: int) -> dict[str, str]:

@@ -47,8 +47,7 @@ READERS = {
 
 TOLERANCE = 1e-4  # in [-1, 1], where a grey level is 8e-3; float32 rounding alone reaches 1e-5
 MANIFEST = "manifest.json"
-# Written beside the files of each format; of a folder without a manifest, another program's.
-_OWN_FILES = ("model-card.md", "grid.png", *(f"generator.{name}" for name in ("safetensors", "onnx", "keras", "pt2")))
+BESIDE = ("model-card.md", "grid.png")  # written with the files of any format
 
 
 def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dict[str, dict[str, Any] | str]:
@@ -85,6 +84,7 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
         card = Path(partial, "card")
         card.mkdir()
         write_card(card, model, file, entries)
+        _refuse_foreign(out, [path.name for path in sorted(Path(partial).glob("*/*"))])
         for path in sorted(Path(partial).glob("*/*")):
             if path.is_dir():  # an earlier page, whose folder cannot be replaced as a file is
                 shutil.rmtree(out / path.name, ignore_errors=True)
@@ -170,13 +170,20 @@ def _refuse_folder(out: Path, file: Path) -> None:
         raise GansmithError(f"{out} {'is' if out.exists() else 'is named as'} a file; give a folder with --out")
     if holds_run(out) or any(run_of(place / file.name) for place in (out, *out.absolute().parents)):
         raise GansmithError(f"{out} belongs to a run; give a folder of its own with --out")
-    _earlier_formats(out / MANIFEST)
-    foreign = [] if (out / MANIFEST).is_file() else [name for name in _OWN_FILES if (out / name).exists()]
-    if foreign:
-        raise GansmithError(f"{out} holds a {foreign[0]} that no export wrote; give another folder with --out")
+    _refuse_foreign(out, BESIDE)
     if not out.absolute().parent.is_dir():
         raise NotFoundError(f"there is no folder {str(out.absolute().parent)!r} to make {out.name} in; make it first")
     require_writable(out)
+
+
+def _refuse_foreign(out: Path, names: Sequence[str]) -> None:
+    """Raise GansmithError where one of these is in the folder and the manifest does not say that an export wrote it."""
+    earlier = _earlier_formats(out / MANIFEST)
+    own = {Path(name).parts[0] for entry in earlier.values() for name in entry.get("files", {})}
+    own |= set(BESIDE) if earlier else set()
+    for name in names:
+        if (out / name).is_symlink() or (name not in own and (out / name).exists()):
+            raise GansmithError(f"{out} holds a {name} that no export wrote; give another folder with --out")
 
 
 def _earlier_formats(path: Path) -> dict[str, Any]:

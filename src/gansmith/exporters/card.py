@@ -7,6 +7,7 @@ from typing import Any
 import tomli_w
 
 from gansmith.exporters.graph import facts
+from gansmith.files import without_folders
 from gansmith.runs import RunDirectory, run_of
 from gansmith.sampling import Model, sample, write_samples
 from gansmith.signature import as_exported
@@ -101,11 +102,16 @@ def _data(model: Model, run: RunDirectory | None) -> list[str]:
     lines = [f"- Data set: `{model.config.data}`"]
     if all(name in data for name in ("source", "sha256", "train", "validation")):
         lines += [
-            f"- Source: {data['source']}",
+            f"- Source: {_without_folders(data['source'])}",
             f"- SHA-256 of the training split: `{data['sha256']}`",
             f"- Trained on {data['train']:,} images; {data['validation']:,} held out.",
         ]
     return lines
+
+
+def _without_folders(source: str) -> str:
+    """Return the source without the folders of this machine, which are nobody's business."""
+    return Path(source).name if Path(source).is_absolute() else " ".join(without_folders(source.split(" ")))
 
 
 def _scores(run: RunDirectory | None, file: Path) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tarfile
+import zlib
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
@@ -147,7 +148,9 @@ def find_runtime() -> Path:
         with tarfile.open(archive) as stored:
             for name, (member, digest) in RUNTIME.items():
                 _unpack(stored, member, folder / name, digest)
-    except (tarfile.TarError, KeyError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, KeyError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, tarfile.TarError):
+            raise GansmithError(f"{folder} cannot be written ({error.strerror}); free space in it") from None
         archive.unlink(missing_ok=True)
         raise GansmithError(f"{archive} is damaged and was removed ({error}); export again") from None
     archive.unlink()

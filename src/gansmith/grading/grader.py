@@ -365,7 +365,8 @@ def _figures(
     row["seconds"] = round(sum(outcome.seconds for outcome in ran.outcomes), 1)
     row["draw"], row["script"], row["not_run"] = ran.draw, ran.script, ran.not_run
     row |= dict.fromkeys(("classes", "recognised", "fd_ratio", "distinct", "pictures", "absent", "tiles"))
-    row["num_classes"] = real.train.num_classes
+    known = [] if real.train.labels is None else real.train.labels.unique().tolist()
+    row["num_classes"] = len(known)
     row["seed"], row["grid"] = _seed(ran, settings)
     row["drew"] = ran.shown is not None
     if ran.shown is not None and ran.handed_in is not None and likeness(ran.shown, ran.handed_in) < SAME_GRID:
@@ -377,10 +378,10 @@ def _figures(
     if first.num_classes > 1 and knows_classes(first):
         probabilities = first.observe(grid)[1]
         row["tiles"] = probabilities.argmax(1).tolist()
-        absent = sorted(set(range(first.num_classes)) - set(row["tiles"]))
+        absent = sorted(set(known) - set(row["tiles"]))
         names = real.train.class_names
         row["absent"] = [names[label] if label < len(names) else str(label) for label in absent]
-        row["classes"] = first.num_classes - len(absent)
+        row["classes"] = len(known) - len(absent)
         row["recognised"] = int((probabilities.max(1) >= CONFIDENT).sum())
     row["distinct"] = distinct_share(samples)
     row["pictures"] = len(samples.flatten(1).unique(dim=0))

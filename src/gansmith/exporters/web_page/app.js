@@ -4,11 +4,16 @@ import * as ort from "./ort.js";
 
 const TILES = 24;
 const DIRECTIONS = 10;
-const facts = await (await fetch("model.json")).json();
-ort.env.wasm.numThreads = 1;
-ort.env.wasm.wasmPaths = { wasm: new URL("ort-wasm-simd-threaded.wasm", import.meta.url).href };
-const session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] });
+const [facts, session] = await load().catch((error) => { report(error); throw error; });
 let queue = Promise.resolve();
+
+async function load() {
+  const answer = await fetch("model.json");
+  if (!answer.ok) throw new Error(`model.json: ${answer.status} ${answer.statusText}`);
+  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.wasmPaths = { wasm: new URL("ort-wasm-simd-threaded.wasm", import.meta.url).href };
+  return [await answer.json(), await ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] })];
+}
 
 /** Return Uint8 pixels (N, size, size, channels) for latents, a Float32Array of N rows, and N labels. */
 export function draw(latents, labels) {
@@ -143,14 +148,20 @@ async function refresh() {
   document.body.dataset.drawn = String(mine);
 }
 
+/** Return the class of a character, in the other case where there is none in its own. */
+function classOf(character) {
+  const { characters } = facts;
+  return characters[character] ?? characters[character.toLowerCase()] ?? characters[character.toUpperCase()];
+}
+
 /** Draw the text in the chosen sample's style, or each character in its own. */
 async function write(mine) {
   if ($("write-section").hidden) return;
-  const known = [...state.text].map((character) => [character, facts.characters[character]]);
+  const known = [...state.text].map((character) => [character, classOf(character)]);
   const found = known.filter(([, label]) => label !== undefined);
   const missing = known.filter(([character, label]) => label === undefined && character.trim());
   $("missing").textContent = missing.length ? `There is no class for ${missing.map(([c]) => c).join(" ")}` : "";
-  $("written").hidden = !found.length;
+  $("written").hidden = $("save-text").disabled = !found.length;
   if (!found.length) return;
   const rows = found.flatMap((_, k) => [...moved(latentsOf(state.seed, state.place + ($("one-hand").checked ? 0 : k)))]);
   const pixels = await draw(rows, found.map(([, label]) => label));
@@ -274,8 +285,9 @@ function show() {
 }
 
 function report(error) {
-  $("status").hidden = false;
-  $("status").textContent = `The generator could not be run (${error.message}); reload the page, or use a newer browser.`;
+  const status = document.getElementById("status"); // $ is not there yet where loading fails
+  status.hidden = false;
+  status.textContent = `The generator could not be run (${error.message}); reload the page, or use a newer browser.`;
 }
 
 build();

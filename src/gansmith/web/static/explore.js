@@ -306,7 +306,7 @@ function makeView(id, found) {
 
   // A word, each letter or digit a class: all in one hand (one latent), or each in its own.
   function writer() {
-    const word = h("input", { type: "text", maxLength: 24, placeholder: "2026", value: parameters().get("word") ?? "", "aria-label": "Write", oninput: () => write() });
+    const word = h("input", { type: "text", maxLength: 24, autocapitalize: "none", placeholder: "2026", value: parameters().get("word") ?? "", "aria-label": "Write", oninput: () => write() });
     const hands = h("select", { "aria-label": "Hands", onchange: () => write() }, h("option", { value: "one" }, "in one hand"), h("option", { value: "many", selected: parameters().get("hands") === "many" }, "in several hands"));
     const paper = h("div", { class: "tiles", style: { gridTemplateColumns: "none", gridAutoFlow: "column" } });
     const names = new Map(model.labels.map(({ label, name }) => [name, label]));
@@ -317,9 +317,10 @@ function makeView(id, found) {
     if (![...names.keys()].some((name) => name.length === 1)) return null;
     const keeping = h("span");
     const lined = h("div");
+    const classOf = (letter) => names.get(letter) ?? names.get(letter.toLowerCase()) ?? names.get(letter.toUpperCase()); // phones begin with a capital
     const write = debounced(async () => {
       const letters = [...word.value].filter((letter) => letter !== " ");
-      const missing = letters.find((letter) => !names.has(letter));
+      const missing = letters.find((letter) => classOf(letter) === undefined);
       const signal = writing();
       clear(keeping);
       clear(lined);
@@ -327,7 +328,7 @@ function makeView(id, found) {
       if (!letters.length) return clear(paper);
       if (missing) return clear(paper, h("span", { class: "fail small", style: { padding: "8px", background: "var(--surface)" } }, `There is no class “${missing}”.`));
       try {
-        const answer = await api(`/runs/${id}/explore`, { body: body({ columns: letters.length, tiles: letters.map((letter, k) => ({ seed: chosen.seed, index: hands.value === "one" ? 0 : k, label: names.get(letter) })) }), signal });
+        const answer = await api(`/runs/${id}/explore`, { body: body({ columns: letters.length, tiles: letters.map((letter, k) => ({ seed: chosen.seed, index: hands.value === "one" ? 0 : k, label: classOf(letter) })) }), signal });
         const pictures = await tilesOf(answer);
         if (signal.aborted) return;
         const side = Math.max(1, Math.min(3, Math.floor((right.clientWidth - 40) / letters.length / model.size))) * model.size;
