@@ -8,6 +8,7 @@ import inspect
 import itertools
 import json
 import math
+import os
 import random
 import re
 import shutil
@@ -35,6 +36,7 @@ from gansmith.benchmarks.trials import refuse_unseen
 from gansmith.cli.boards import _choices
 from gansmith.config import resolve
 from gansmith.errors import ConfigError, DataError, NotFoundError, RunError
+from gansmith.isolation import torch_defaults
 from gansmith.runs import locked
 
 SMALL: dict[str, Any] = {"g_width": 16, "d_width": 16, "threads": 1, "progress": "none"}
@@ -298,6 +300,68 @@ def test_a_request_to_end_is_passed_on_once_all_is_saved(monkeypatch):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (seen, run.status) == ([384], "stopped")
+
+
+def test_an_interrupt_of_the_last_pictures_returns_the_run(monkeypatch):
+    plain = gs.api.sample_model
+
+    def interrupted(*values, **choices):
+        signal.raise_signal(signal.SIGINT)
+        return plain(*values, **choices)
+
+    monkeypatch.setattr(gs.api, "sample_model", interrupted)
+    run = gs.train("mlp-small", out="run", **LENGTH, **SMALL)
+    assert (
+        run.status == "finished" and (run.directory / "grid.png").is_file() and (run.directory / "loss.png").is_file()
+    )
+
+
+def test_what_is_set_during_a_training_in_another_thread_stays(monkeypatch):
+    """In a step, which is nearly all of the time."""
+    plain = gs.OBJECTIVES["non-saturating"]
+
+    def d_loss(real, fake):
+        os.environ["SET_BY_THE_USER"] = "x"
+        return plain.d_loss(real, fake)
+
+    gs.OBJECTIVES["mine"] = gs.Objective(d_loss, plain.g_loss)
+    monkeypatch.setenv("SET_BY_THE_USER", "")
+    gs.train("mlp-small", objective="mine", out="run", **LENGTH, **SMALL)
+    assert os.environ["SET_BY_THE_USER"] == "x"
+
+
+def test_calls_that_overlap_in_threads_leave_the_default_dtype():
+    torch.set_default_dtype(torch.float64)
+    try:
+        first, second = torch_defaults(), torch_defaults()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert torch.get_default_dtype() == torch.float32  # the second still computes
+        second.__exit__(None, None, None)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda run, labels: gs.sample(run, labels=labels),
+        lambda run, labels: gs.load(run).sample(labels=labels),
+        lambda run, labels: gs.load(run).inputs(4, labels=labels),
+        lambda run, labels: gs.invert(run, np.zeros((28, 28), np.uint8), labels=labels),
+        lambda run, labels: gs.directions(run, label=labels[0] if labels else "none"),
+        lambda run, labels: gs.walk(run, seeds=[0, 1], label=labels[0] if labels else "none"),
+    ],
+    ids=["sample", "Model.sample", "inputs", "invert", "directions", "walk"],
+)
+def test_no_call_takes_minus_one_or_nothing_for_any_label(call, run_training, tiny):
+    run = run_training(tiny("cgan-keras"))
+    with pytest.raises(gs.GansmithError, match="there is no label -1; this generator knows 0 to 9"):
+        call(run, [-1])
+    with pytest.raises(gs.GansmithError, match="none"):
+        call(run, [])
 
 
 def test_interrupted_events_end_in_a_keyboard_interrupt_once_all_is_saved():

@@ -97,8 +97,9 @@ def test_steps_are_measured_as_the_run_takes_them(tiny, monkeypatch):
     assert len({beta2 for *_, beta2 in seen}) > 1
 
 
-def test_measuring_trains_no_network_of_the_run(tiny):
-    config, data = load_training_data(tiny("mlp-small"))
+@pytest.mark.parametrize("choices", [{}, {"g_dropout": 0.2}, {"network": "stylegan-lite", "style_mixing": 0.9}])
+def test_measuring_trains_no_network_of_the_run(choices, tiny):
+    config, data = load_training_data(tiny("mlp-small", **choices))
     pixels = data.train.pixels.clone()
     state = torch.random.get_rng_state()
     config_for_time(config, data, 1.0)

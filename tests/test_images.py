@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+import gansmith as gs
 from gansmith.conditioning import spread_evenly
 from gansmith.data import load_data
 from gansmith.data.images import Images, split, to_float, to_uint8
-from gansmith.errors import DataError
+from gansmith.errors import ConfigError, DataError
 
 
 def test_every_byte_survives_the_round_trip():
@@ -75,6 +76,9 @@ def test_labels_may_be_names_or_whole_numbers_of_any_type():
             np.zeros((5, 28, 28, 4), np.uint8),
             "have a channel of opacity; give .* of them, or all to gansmith.load_data",
         ),
+        (np.zeros((5, 24, 32, 4), np.uint8), r"channel of opacity; give \[..., :3\] of them"),
+        (np.zeros((5, 4, 32, 32), np.uint8), r"channel of opacity; give \[:, :3\] of them"),
+        (np.zeros((5, 2, 32, 32), np.uint8), "have neither one channel nor three"),
     ],
     ids=str,
 )
@@ -89,3 +93,9 @@ def test_what_is_no_array_of_images_is_refused_in_words(pixels, words):
 def test_labels_that_are_no_class_ids_are_refused(labels):
     with pytest.raises(DataError, match="label"):
         Images(PIXELS, labels)
+
+
+@pytest.mark.parametrize("size", [(32, 32), 32.5, True])
+def test_a_size_that_is_no_whole_number_is_refused_in_words(size):
+    with pytest.raises(ConfigError, match="size is .*whole number"):
+        gs.load_data(np.zeros((40, 28, 28), np.uint8), size=size)

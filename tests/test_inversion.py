@@ -13,7 +13,7 @@ from gansmith import inversion
 from gansmith.conditioning import Conditioning
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec, to_float
-from gansmith.errors import ConfigError
+from gansmith.errors import ConfigError, GansmithError
 from gansmith.sampling import Model, draw_inputs, generate
 from gansmith.signature import as_exported
 from gansmith.training.step import has_batch_norm
@@ -68,6 +68,10 @@ def test_no_result_is_worse_than_the_nearest_sample(monkeypatch):
     monkeypatch.setattr(inversion, "STEPS", 1)
     noise = np.random.default_rng(0).integers(0, 256, (9, 8, 8), dtype=np.uint8)
     found = gs.invert(curved(), noise)
+    with pytest.raises(GansmithError, match="there is no folder .*make it first"):
+        found.save("no/such/pair.png")
+    with pytest.raises(GansmithError, match="does not end in one of .png, .npz, .npy"):
+        found.save("pair.gif")
     assert (found.errors <= found.sample_errors + 0.5).all()
 
 

@@ -313,7 +313,10 @@ class Noisy(nn.Module):
 
 def test_a_generator_that_draws_noise_draws_image_k_again(train):
     run = train("a", G=Noisy)
+    state = torch.get_rng_state()
     model = gs.load(run.directory)
+    first, again = (gs.invert(model, run.sample(2).images, seed=4).latents for _ in range(2))
+    assert np.array_equal(first, again) and torch.equal(state, torch.get_rng_state())
     images, fewer = model.sample(70, seed=3).images, model.sample(5, seed=3).images
     assert np.array_equal(images[:5], fewer) and np.array_equal(images, model.sample(70, seed=3).images)
     z = torch.zeros(2, model.config.latent_dim)

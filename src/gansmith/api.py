@@ -52,12 +52,12 @@ from gansmith.runs import RunDirectory
 from gansmith.sampling import (
     Model,
     Samples,
+    chosen_labels,
     class_walk,
     device_of,
     draw_inputs,
     flatten_maps,
     generate,
-    label_numbers,
     latent_walk,
     numpy_latents,
     read_latents,
@@ -400,7 +400,7 @@ def load_data(
         split: "all" the official training images, or one of "train", "validation" (held out of these) and "test".
         size, resize, color, background, strict: preparation, as the fields of `Config`.
     """
-    how = Preparation(parse_value("size", size), resize, color, background, strict)
+    how = Preparation(Config(size=parse_value("size", size)).size, resize, color, background, strict)
     if isinstance(data, str | Path):
         return data_sets.load_split(str(data), split, data_dir=data_dir, how=how)
     return data_sets.split_of(as_images(data, how), split)
@@ -442,9 +442,7 @@ def sample(
     if truncation != 1:
         model = replace(model, network=copy.deepcopy(model.network))
         truncate(model, truncation)
-    chosen = label_numbers(labels, model.class_names)
-    if labels is not None and chosen is None and model.conditioning.has_labels:
-        raise ConfigError(f"there is no label -1; this generator knows {model.conditioning.listing}")
+    chosen = chosen_labels(model, labels)
     if numpy_seed is not None and (seed or latents is not None):
         other = "seed" if latents is None else "latents"
         raise ConfigError(f"{other} and numpy_seed each say which latents to use; give one of them")
@@ -495,7 +493,7 @@ def invert(
     model = source if isinstance(source, Model) else load(source)
     file = None if isinstance(source, Model) else models.find_generator(to_run_path(source))
     checkpoint = file.parent if file is not None and file.with_name("state.safetensors").is_file() else None
-    chosen = label_numbers(labels, model.class_names)
+    chosen = chosen_labels(model, labels)
     return inversion.invert(model, pictures, labels=chosen, seed=seed, checkpoint=checkpoint)
 
 
@@ -518,7 +516,7 @@ def directions(
     """
     refuse_counts(1, seed, None)
     model = source if isinstance(source, Model) else load(source)
-    chosen = None if label is None else label_numbers([label], model.class_names)
+    chosen = None if label is None else chosen_labels(model, [label])
     return find_directions(model, count, seed=seed, label=None if chosen is None else chosen[0])
 
 
@@ -743,9 +741,9 @@ def write_walk(
     _refuse_length(len(seeds) if classes is None else 1, steps)
     model = load(source)
     if classes is None:
-        images = latent_walk(model, seeds=seeds, steps=steps, label=_one_label(label, model.class_names))
+        images = latent_walk(model, seeds=seeds, steps=steps, label=_one_label(model, label))
     else:
-        chosen = label_numbers(classes, model.class_names) or []
+        chosen = chosen_labels(model, classes) or []
         if len(chosen) < 2 or label is not None:
             also = "" if label is None else " without label, as the walk stays in none"
             raise ConfigError(f"classes are {classes!r}; give two or more, such as 3,7{also}")
@@ -769,11 +767,12 @@ def _refuse_length(stops: int, steps: int) -> None:
         )
 
 
-def _one_label(label: int | str | None, class_names: Sequence[str]) -> int | None:
+def _one_label(model: Model, label: int | str | None) -> int | None:
     """Return the label that a number or a name stands for; the text 10 is not 1 and 0 here."""
-    if isinstance(label, str) and label.isdecimal() and len(label) < 19 and class_number(label, class_names) is None:
-        label = int(label)
-    found = label_numbers(label, class_names)
+    is_number = isinstance(label, str) and label.isdecimal() and len(label) < 19
+    if is_number and class_number(str(label), model.class_names) is None:
+        label = int(str(label))
+    found = chosen_labels(model, label)
     if found is not None and len(found) != 1:
         raise ConfigError(f"label is {label!r}, {len(found)} classes; give one, or walk through them with classes")
     return found[0] if found else None
@@ -1169,9 +1168,10 @@ def run_training(plan: Plan, *, progress: str = "auto", command: Sequence[str] =
     caught = caught_anywhere(caught)
     # Where it was interrupted, the pictures of an earlier end are replaced all the same.
     if processes.is_first() and run.latest() and (not caught or (run.directory / "grid.png").exists()):
-        images, _ = sample_model(run.generator, seed=0, count=25)
-        write_bytes(run.directory / "grid.png", to_png(enlarge(grid(images))))
-        plots.plot_curves(run)
+        with catching_signals(caught):
+            images, _ = sample_model(run.generator, seed=0, count=25)
+            write_bytes(run.directory / "grid.png", to_png(enlarge(grid(images))))
+            plots.plot_curves(run)
     return run, caught
 
 

@@ -72,7 +72,7 @@ class Conditioning:
         """
         if labels is None:
             return spread_evenly(self.frequencies, seed=seed, count=count)
-        self._refuse_unknown(labels)
+        self.refuse_unknown(labels)
         wanted = _in_turn(labels, count)
         y = wanted * self.ids_per_class
         for label in set(labels):
@@ -106,7 +106,8 @@ class Conditioning:
             return labels * self.ids_per_class + chosen
         return torch.multinomial(self.frequencies, count, replacement=True, generator=rng("frames"))
 
-    def _refuse_unknown(self, labels: Sequence[int]) -> None:
+    def refuse_unknown(self, labels: Sequence[int]) -> None:
+        """Raise ConfigError for labels of which no image was trained on, or for none at all."""
         if not self.has_labels:
             raise ConfigError(
                 "this generator takes no labels besides its latents, so none can be chosen; omit the labels, or give "

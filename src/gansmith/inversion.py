@@ -19,11 +19,12 @@ from gansmith.config import Config
 from gansmith.data.images import to_float, to_uint8
 from gansmith.data.matching import fit_pictures
 from gansmith.errors import ConfigError
-from gansmith.files import replacing, write_bytes
+from gansmith.files import replacing, require_kind, to_path, write_bytes
 from gansmith.isolation import torch_defaults
 from gansmith.networks import build_networks
 from gansmith.networks.layers import MinibatchStddev
 from gansmith.pictures.grids import enlarge, grid, to_png
+from gansmith.randomness import rng, seeded
 from gansmith.sampling import CHUNK, Model, draw_inputs, generate, on_cpu
 from gansmith.signature import ExportedGenerator, as_exported
 from gansmith.training.optimizers import Adam
@@ -85,7 +86,8 @@ class Inversion:
 
     def save(self, path: Path | str) -> Path:
         """Write a .png with each picture beside its reconstruction, a .npz with all arrays, or latents as a .npy."""
-        path = Path(path)
+        path = to_path(path)
+        require_kind(path, (".png", ".npz", ".npy"))
         kind = path.suffix.lower()
         if kind == ".png":
             write_bytes(path, self._repr_png_())
@@ -94,11 +96,9 @@ class Inversion:
             arrays: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
             with replacing(path) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **arrays)
-        elif kind == ".npy":
+        else:
             with replacing(path) as partial, partial.open("wb") as file:
                 np.save(file, self.latents)
-        else:
-            raise ConfigError(f"{path} must end in .png, .npz or .npy")
         return path
 
     @torch_defaults()
@@ -128,15 +128,23 @@ def invert(
     if not any(parameter.is_floating_point() for parameter in exported.network.parameters()):
         raise ConfigError("this file can draw images but gives no gradients; give the run, or a generator.safetensors")
     count = min(SAMPLES, max(COMPARED, MAX_NUMBERS // (model.spec.channels * model.spec.size**2)))
-    z, y = draw_inputs(exported, seed=seed, count=count, labels=labels)
-    samples = _draw(exported.network, z, y)
-    targets, notices = fit_pictures(pictures, to_uint8(samples[:COMPARED]), resize=model.config.resize)
-    wanted = to_float(targets)
-    nearest = torch.cdist(wanted.flatten(1), samples.flatten(1)).topk(STARTS, largest=False)
-    parts = zip(nearest.indices.split(CHUNK // STARTS), wanted.split(CHUNK // STARTS), strict=True)
-    found = [descend(exported.network, z[starts], y[starts], part, exported.config) for starts, part in parts]
-    latents, chosen = (torch.cat(columns) for columns in zip(*found, strict=True))
-    images = generate(exported, latents, chosen)
+    with seeded(rng(seed, "inversion")):  # a generator may draw noise of its own
+        z, y = draw_inputs(exported, seed=seed, count=count, labels=labels)
+        samples = _draw(exported.network, z, y)
+        targets, notices = fit_pictures(pictures, to_uint8(samples[:COMPARED]), resize=model.config.resize)
+        wanted = to_float(targets)
+        nearest = torch.cdist(wanted.flatten(1), samples.flatten(1)).topk(STARTS, largest=False)
+        parts = zip(nearest.indices.split(CHUNK // STARTS), wanted.split(CHUNK // STARTS), strict=True)
+        found = [descend(exported.network, z[starts], y[starts], part, exported.config) for starts, part in parts]
+        latents, chosen = (torch.cat(columns) for columns in zip(*found, strict=True))
+        images = generate(exported, latents, chosen)
+        realness = (
+            None
+            if checkpoint is None
+            else _realness(
+                model, checkpoint, exported, (z[:COMPARED], y[:COMPARED]), (targets, images), (latents, chosen)
+            )
+        )
     return Inversion(
         latents=latents.numpy(),
         labels=exported.conditioning.label_of(chosen).long().numpy(),
@@ -144,9 +152,7 @@ def invert(
         pictures=_as_rows(targets),
         errors=_rms(images, targets),
         sample_errors=_rms(to_uint8(samples[nearest.indices[:, 0]]), targets),
-        realness=None
-        if checkpoint is None
-        else _realness(model, checkpoint, exported, (z[:COMPARED], y[:COMPARED]), (targets, images), (latents, chosen)),
+        realness=realness,
         class_names=model.class_names,
         notices=notices,
     )

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import random
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -38,12 +39,30 @@ def no_watching_thread() -> Iterator[None]:
         tqdm.monitor_interval = before
 
 
+_FLOAT32 = threading.Lock()
+_before: list[torch.dtype] = []  # one of each block, in any thread, that is in `_in_float32`
+
+
+@contextlib.contextmanager
+def _in_float32() -> Iterator[None]:
+    """Let new tensors be float32 until the last of the blocks of all threads ends, for which torch has one setting."""
+    with _FLOAT32:
+        _before.append(torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        with _FLOAT32:
+            first = _before[0]
+            _before.pop()
+            if not _before:
+                torch.set_default_dtype(first)
+
+
 @contextlib.contextmanager
 def torch_defaults() -> Iterator[None]:
     """Let new tensors be float32 and on the CPU, and compute without autocast, whatever the caller has set."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
+    with _in_float32():
         with contextlib.ExitStack() as stack:
             for kind in ("cpu", "cuda", "mps"):
                 if torch.is_autocast_enabled(kind):
@@ -51,8 +70,6 @@ def torch_defaults() -> Iterator[None]:
             if torch.get_default_device().type != "cpu":  # it slows down every call
                 stack.enter_context(torch.device("cpu"))
             yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @contextlib.contextmanager

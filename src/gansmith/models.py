@@ -282,7 +282,8 @@ def _build(config: Config, spec: ImageSpec, path: Path) -> nn.Module:
 def _check_images(model: Model) -> None:
     """Raise DataError if the model does not generate finite images of its spec, for its first and its last class id."""
     z, y = draw_latents(model.config, seed=0, count=2), torch.tensor([0, len(model.conditioning) - 1])
-    images = model.network(z, y)
+    with seeded(rng("check")):  # it may draw noise of its own
+        images = model.network(z, y)
     size = model.spec.size
     if images.shape != (2, model.spec.channels, size, size):
         raise DataError(f"its images have shape {tuple(images.shape[1:])}, not {(model.spec.channels, size, size)}")

@@ -35,7 +35,7 @@ from gansmith.errors import (
 )
 from gansmith.events import Event, Started
 from gansmith.files import quoted, to_path
-from gansmith.isolation import own_environment, torch_defaults
+from gansmith.isolation import torch_defaults
 from gansmith.networks import NETWORKS
 from gansmith.recipes import ADAM, LONG_IN_COLOR, LONG_MIRRORED, RECIPES
 from gansmith.runs import RunDirectory
@@ -360,7 +360,7 @@ def plan_events(plan: Plan, *, stopped: list[int] | None = None, command: Sequen
     with closing(events) as followed:  # type: ignore[type-var]
         try:
             while True:
-                with _ONE_AT_A_TIME, own_environment(), training_settings(run.config):
+                with _ONE_AT_A_TIME, training_settings(run.config):
                     event = next(followed, None)
                 if event is None:
                     return

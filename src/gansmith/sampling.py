@@ -85,7 +85,7 @@ class Model:
         Raises ConfigError for labels the generator does not know.
         """
         refuse_counts(count, seed, None)
-        return draw_inputs(self, seed=seed, count=count, labels=label_numbers(labels, self.class_names))
+        return draw_inputs(self, seed=seed, count=count, labels=chosen_labels(self, labels))
 
     def sample(
         self, count: int | None = None, *, seed: int = 0, labels: Sequence[int | str] | str | None = None
@@ -99,7 +99,7 @@ class Model:
 
         Raises ConfigError for labels the generator does not know.
         """
-        chosen = label_numbers(labels, self.class_names)
+        chosen = chosen_labels(self, labels)
         if count is None:
             count = 25 if chosen is None else len(chosen)
         refuse_counts(count, seed, None)
@@ -429,6 +429,17 @@ def refuse_counts(count: int, seed: int, numpy_seed: int | None) -> None:
         raise ConfigError(f"count is {count}; it must be between 1 and {MAX_IMAGES}, such as 25")
     if seed < 0 or (numpy_seed is not None and not 0 <= numpy_seed < 2**32):
         raise ConfigError("a seed must be a whole number from 0 (to 4294967295 for NumPy's), such as 504")
+
+
+def chosen_labels(model: Model, labels: Sequence[int | str] | str | int | None) -> list[int] | None:
+    """Return the labels that are asked of a generator as numbers; None where none are, or -1 alone of one without any.
+
+    Raises ConfigError for an empty list, for -1 of a generator with labels, and as `label_numbers` does.
+    """
+    found = label_numbers(labels, model.class_names)
+    if found == [] or (found is None and labels is not None and model.conditioning.has_labels):
+        model.conditioning.refuse_unknown([-1] if found is None else [])
+    return found
 
 
 def label_numbers(labels: Sequence[int | str] | str | int | None, class_names: Sequence[str]) -> list[int] | None:

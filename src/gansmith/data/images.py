@@ -177,15 +177,18 @@ def _as_nchw(pixels: Any) -> Tensor:
     shape = tuple(array.shape)
     if array.dtype != torch.uint8 or array.dim() not in (3, 4):
         raise DataError(f"images are {array.dtype} of shape {shape}; {wanted}")
-    if array.dim() == 4 and shape[3] == 4 and shape[1] == shape[2]:
+    if array.dim() == 4 and (shape[1] == 4 or (shape[3] == 4 and shape[1] not in (1, 3))):
+        part = "[:, :3]" if shape[1] == 4 else "[..., :3]"
         raise DataError(
-            f"images of shape {shape} have a channel of opacity; give [..., :3] of them, or all to gansmith.load_data, "
+            f"images of shape {shape} have a channel of opacity; give {part} of them, or all to gansmith.load_data, "
             "which lays them over a background"
         )
     if array.dim() == 3:
         array = array[:, None]
     elif shape[1] not in (1, 3) and shape[3] in (1, 3):
         array = array.permute(0, 3, 1, 2)
+    if array.shape[1] not in (1, 3):
+        raise DataError(f"images of shape {shape} have neither one channel nor three; {wanted}")
     return array.contiguous()
 
 

@@ -9,6 +9,7 @@ from gansmith import processes
 from gansmith.conditioning import GOLDEN
 from gansmith.config import Config
 from gansmith.errors import TrainingFailed, reason_of
+from gansmith.randomness import rng, seeded
 from gansmith.recipes import ADAM
 from gansmith.training.batches import Batches, take_step
 from gansmith.training.calibration import finalise_generator
@@ -160,7 +161,7 @@ def _seconds_of_chores(config: Config, networks: Networks, data: TrainingData) -
     device = networks.device
     latents, y = torch.zeros(128, config.latent_dim, device=device), torch.zeros(128, dtype=torch.int64, device=device)
     started_at = time.perf_counter()
-    with torch.no_grad():
+    with torch.no_grad(), seeded(rng("chores")):  # dropout and style mixing draw
         networks.G_ema(latents, y)
     wait_for(device)
     per_sample_s = (time.perf_counter() - started_at) / len(y)

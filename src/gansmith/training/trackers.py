@@ -22,6 +22,7 @@ import numpy as np
 from gansmith.config import choose
 from gansmith.data.image_files import open_picture
 from gansmith.events import Event, RolledBack
+from gansmith.isolation import own_environment
 from gansmith.runs import RunDirectory
 
 logger = logging.getLogger("gansmith")
@@ -182,6 +183,7 @@ def tracked(run: RunDirectory, events: Iterable[Event]) -> Iterator[Event]:
         _close(run, trackers or {})
 
 
+@own_environment()
 def _close(run: RunDirectory, trackers: Mapping[str, Tracker]) -> None:
     status = run.facts().get("status", "stopped")
     for name, tracker in trackers.items():
@@ -191,6 +193,7 @@ def _close(run: RunDirectory, trackers: Mapping[str, Tracker]) -> None:
             _warn(name, error)
 
 
+@own_environment()
 def _open(run: RunDirectory) -> dict[str, Tracker]:
     opened: dict[str, Tracker] = {}
     for name in parse_trackers(run.config.trackers):
@@ -211,6 +214,7 @@ def _history(run: RunDirectory) -> Iterator[dict[str, Any]]:
         yield {"kind": "sample", "images_seen": images_seen, "path": str(path)}
 
 
+@own_environment()
 def _send(trackers: dict[str, Tracker], event: Mapping[str, Any]) -> None:
     """Pass an event on; drop the trackers that fail."""
     for name, tracker in list(trackers.items()):

@@ -349,7 +349,7 @@ class _AsAnnounced:
             self.head, self.left = message, int(Headers(raw=message["headers"]).get("content-length", "0"))
             return
         if self.head is not None:
-            self.head, head, self.has_begun = None, self.head, True
+            head, self.head, self.has_begun = self.head, None, True
             await self.send(head)
         if message["type"] == "http.response.body":
             body = message.get("body", b"")[: self.left]

@@ -78,7 +78,7 @@ def describe(root: Path, request: Mapping[str, Any]) -> Answer:
 def sample(root: Path, request: Mapping[str, Any]) -> Answer:
     """Return samples 0 to count - 1 of a seed as `gansmith sample` draws them."""
     model = truncated(load(root, request), request)
-    labels = sampling.label_numbers(request.get("labels"), model.class_names)
+    labels = sampling.chosen_labels(model, request.get("labels"))
     count = request["count"] or (25 if labels is None else len(labels))
     refuse_size(model, count)
     z, y = sampling.draw_inputs(model, seed=request["seed"], count=count, labels=labels)
