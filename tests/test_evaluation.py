@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_sampling import build_model
 
 import gansmith as gs
 from gansmith import api, evaluation
 from gansmith.data import load_data
 from gansmith.data.images import Images
 from gansmith.errors import ConfigError, DataError, NotFoundError
-from gansmith.evaluation import compare, evaluate, in_form_of, load_real, read_samples
+from gansmith.evaluation import _with_shares_of, compare, evaluate, in_form_of, load_real, read_samples
 from gansmith.files import write_json
 from gansmith.metrics import gates
 from gansmith.sampling import folder_names
@@ -60,7 +61,8 @@ def test_runs_of_other_lengths_or_images_are_no_repeats(run_training, tiny):
     facts = second.facts()
     facts["data"]["sha256"] = "0" * 64
     write_json(second.directory / "run.json", facts)
-    assert found(first.directory, second.directory) == (["0/run", "1/run"], "")
+    names, notice = found(first.directory, second.directory)
+    assert names == ["0/run", "1/run"] and notice.startswith("FD ratios to different real images")
 
 
 def test_a_run_is_evaluated_and_the_verdict_saved(gansmith, tiny, run_training):
@@ -139,6 +141,11 @@ def test_seeds_share_a_row_and_verdicts_are_reused(gansmith, tiny, run_training,
         lengths = [len(run.metrics) for run in runs]
         gansmith("compare", *(run.directory for run in runs), "--quick", "--json")
         assert [len(run.metrics) for run in runs] == [length + added for length in lengths]
+    rows = [json.loads(line) for line in runs[0].metrics_path.read_text().splitlines()]
+    rows[-1]["evaluators"]["pretrained"] = "measured where this one was installed"
+    runs[0].metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    both = compare([run.directory for run in runs], quick=True)
+    assert len(both) == 2 and both.notice.endswith("--again measures all by the evaluators that are here now")
 
 
 @pytest.mark.parametrize(
@@ -409,6 +416,43 @@ def test_half_the_contrast_is_no_other_scale(tmp_path, subset):
     np.testing.assert_array_equal(read_samples(tmp_path / "dark.npz", subset).pixels[:, 0].numpy(), dark)
     np.savez(tmp_path / "zeros-and-ones.npz", images=(dark > 60).astype("uint8"))
     assert read_samples(tmp_path / "zeros-and-ones.npz", subset).pixels.max() == 255
+
+
+def test_whole_numbers_up_to_sixteen_are_a_scale_in_samples_too(tmp_path, subset):
+    """As in the 8 x 8 digits of scikit-learn, whether they are stored as floats or not."""
+    sixteenths = subset.pixels[:600, 0].numpy() // 16 * 16 // 15
+    for kind in (np.uint8, np.int64, np.float32):
+        np.savez(tmp_path / "x.npz", images=sixteenths.astype(kind))
+        found = read_samples(tmp_path / "x.npz", subset)
+        assert found.pixels.max() == 255 and found.notices, kind
+
+
+def test_files_of_other_programs_draw_labels_as_often_as_real_images_have_them(subset):
+    counted = replace(subset, frequencies=())  # not those of the set that it is a part of
+    few = counted.take(torch.cat([torch.nonzero(subset.labels == k).flatten()[: 10 * (k + 1)] for k in range(10)]))
+    model = build_model()
+    own = _with_shares_of(few, model)
+    assert own is model  # which has frequencies of its own
+    foreign = replace(model, notices=("its input y is taken for labels",))
+    told = _with_shares_of(few, foreign)
+    np.testing.assert_allclose(told.conditioning.frequencies, np.arange(1, 11) / 55)
+    assert "as often as the real images" in told.notices[-1]
+    assert _with_shares_of(few.without_labels(), foreign) is foreign
+    assert _with_shares_of(few.take(torch.nonzero(few.labels < 5).flatten()), foreign) is foreign  # of five classes
+
+
+def test_comparisons_pass_on_what_files_of_other_programs_need(tmp_path, monkeypatch):
+    seen = {}
+
+    def note(target, **choices):
+        seen[target.name] = choices["num_classes"], choices["resize"]
+        return {"fd_ratio": 1.0, "fd_ratios": {}, "valid": True, "gates": {}, "metrics": {}, "data": "x", "n": 1}
+
+    monkeypatch.setattr(evaluation, "evaluate", note)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "x.onnx").write_bytes(b"")
+    gs.compare(tmp_path / "x.onnx", tmp_path / "images", num_classes=3, resize="pad")
+    assert seen == {"x.onnx": (3, "pad"), "images": (None, "pad")}
 
 
 @pytest.mark.slow

@@ -942,6 +942,10 @@ RANGES = {
         bounded([*SCALED, helper.make_node("Identity", ["v"], ["y"])], [ONE, BYTE]),
         "in 0 to 255, because values of 64 images drawn go up to 25",
     ),
+    "tanh of images in [0, 1]": (
+        bounded([helper.make_node("Relu", ["z"], ["t"]), helper.make_node("Tanh", ["t"], ["y"])]),
+        "in [0, 1], because its last layer is a tanh, but values of 64 images drawn go down to 0 only",
+    ),
     "bytes": (bounded(BYTES, [ONE, BYTE], TensorProto.UINT8), "in 0 to 255, because its output is bytes"),
 }
 
@@ -955,8 +959,16 @@ def test_the_range_of_images_is_that_of_the_last_layer_or_of_images_drawn(tmp_pa
     assert words in notice
     size = 2.0 if name == "linear" else 50.0
     found = generator.generate(np.float32([[size, -size, 0, 0]]), np.zeros(1, np.int64)).ravel()
-    middle = -1 if name == "relu" else 0
+    middle = -1 if name in ("relu", "tanh of images in [0, 1]") else 0
     np.testing.assert_allclose(found, [1, -1, middle, middle], atol=0.004)
+
+
+def test_standardised_images_are_refused(tmp_path):
+    """A linear last layer after training on (pixels - 0.13) / 0.31, in which white is 2.8: no level of 255."""
+    nodes = [helper.make_node("Sigmoid", ["z"], ["s"]), helper.make_node("Mul", ["s", "three"], ["y"])]
+    nodes, weights, kind = bounded(nodes, [constant("three", np.float32(3))])
+    with pytest.raises(DataError, match="neither .* nor 0 to 255; undo a standardisation inside the generator"):
+        read_graph(onnx_file(tmp_path / "x.onnx", nodes, weights, outputs=[("images", kind)]))
 
 
 def test_of_several_outputs_the_largest_that_holds_images_counts(tmp_path):

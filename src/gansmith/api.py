@@ -571,6 +571,8 @@ def compare(
     quick: bool = False,
     seed: int = 0,
     again: bool = False,
+    num_classes: int | None = None,
+    resize: str = "",
 ) -> Comparison:
     """Evaluate several targets side by side, best first; runs that differ in their seed alone share a row.
 
@@ -578,7 +580,7 @@ def compare(
     1
 
     Args:
-        data, data_dir, count, quick, seed: as of `evaluate`.
+        data, data_dir, count, quick, seed, resize: as of `evaluate`; so is num_classes, for generators.
         again: evaluate also runs whose metrics.jsonl holds a verdict already.
     """
     if not targets:
@@ -595,6 +597,8 @@ def compare(
         count=count,
         quick=quick,
         seed=seed,
+        num_classes=num_classes,
+        resize=resize,
     )
 
 

@@ -21,6 +21,7 @@ from gansmith.data.folders import split_of
 from gansmith.data.idx import IdxSource, load_idx
 from gansmith.data.image_files import truncation_notice
 from gansmith.data.images import Images, split
+from gansmith.data.layouts import INVISIBLE
 from gansmith.data.matching import opposite_ground
 from gansmith.data.pictures import PictureSource, holds_rows, look_around
 from gansmith.data.prepare import Preparation
@@ -39,6 +40,7 @@ from gansmith.training.inputs import preparation, unseen_copies
 from gansmith.training.machine import computing_on, find_device
 from gansmith.verdicts import Comparison, Verdict
 
+ON_LABELS = "its labels are drawn as often as the real images have them"
 ON_LATENTS = (
     "its latents are drawn from the standard normal distribution; where it was trained on others, evaluate images that "
     "were drawn from those"
@@ -80,22 +82,22 @@ def evaluate(
     layers = load_inception(None if fid_weights is None else Path(fid_weights)) if fid or fid_weights else None
     checkpoint = _checkpoint(target) if is_generator(target) else None
     run = None if checkpoint is None else run_of(checkpoint)
-    model, samples, notices, most = None, None, list[str](), count or (QUICK if quick else FULL)
+    model, notices, most = None, list[str](), count or (QUICK if quick else FULL)
     if checkpoint is not None:
         model = load_generator(checkpoint, num_classes=num_classes)
         if run is not None and data is None:  # another data set is in another folder
             data_dir = data_dir or run.config.data_dir or None
         notices += unseen_copies(model.config)
         data = data or model.config.data
-        samples = _draw(model, seed=seed, count=most, device=place)
     elif num_classes is not None:
         raise ConfigError(f"num_classes is of a generator, and {target} holds images; omit it")
     how = Preparation() if model is None else preparation(model.config)
     real = load_real(data or "mnist", data_dir=data_dir, how=how, run=run if given is None else None)
-    if samples is None:
-        samples = read_samples(target, real.train, resize=resize).shuffled(most)
+    if model is None:
+        samples = read_samples(target, real.train, resize=resize, most=most)
     else:
-        samples = in_form_of(real.train, samples, resize=resize)
+        drawn = _draw(_with_shares_of(real.train, model), seed=seed, count=most, device=place)
+        samples = in_form_of(real.train, drawn, resize=resize)
     row: dict[str, Any] = {
         "target": str(target),
         "images_seen": _images_seen(checkpoint),
@@ -136,6 +138,18 @@ def _measure(
 def _on_count(asked: int | None, used: int, drawn: int) -> list[str]:
     """Return a notice where FD ratio and gates use fewer samples than were asked for."""
     return [f"FD ratio and gates are of {used:,} of {drawn:,} samples"] if asked and used < drawn else []
+
+
+def _with_shares_of(real: Images, model: Model) -> Model:
+    """Return a generator that draws labels as often as it should.
+
+    Files of other programs do not say how often; where the real images have as many classes, these do.
+    """
+    known = model.conditioning
+    if not (model.notices and known.has_labels and len(known) == real.num_classes):
+        return model
+    shared = replace(known, frequencies=real.class_frequencies)
+    return replace(model, conditioning=shared, notices=(*model.notices, ON_LABELS))
 
 
 def _draw(model: Model, *, seed: int, count: int, device: torch.device) -> Images:
@@ -196,12 +210,13 @@ def load_real(
     return Real(train, validation, test, references, images.sha256)
 
 
-def read_samples(path: Path, real: Images, *, resize: str = "") -> Images:
+def read_samples(path: Path, real: Images, *, resize: str = "", most: int | None = None) -> Images:
     """Return the images in a file or folder, in the form of the real ones, with a notice of what was done.
 
     Args:
         resize: how others become squares of the real size: crop, pad or stretch; empty: a black border of the
             difference is cut off or added where all images have one, and else they are cropped and resized.
+        most: of more images, so many are taken at random; None for all.
     """
     if not path.exists():
         raise NotFoundError(f"there is no file or folder {str(path)!r}; give a .npz, an archive or a folder of images")
@@ -222,15 +237,15 @@ def read_samples(path: Path, real: Images, *, resize: str = "") -> Images:
         samples = _from_arrays(read_arrays(source, "train"), how, path.stem)
     if path.suffix.lower() == ".npz":
         samples = replace(samples, notices=(*samples.notices, *truncation_notice(path)))
-    return in_form_of(real, samples, resize=resize)
+    return in_form_of(real, samples if most is None else samples.shuffled(most), resize=resize)
 
 
 def _from_arrays(arrays: Arrays, how: Preparation, name: str) -> Images:
     """Return arrays as they are where they are square, else prepared, with a notice.
 
-    Whole numbers of a set that reach 127 only, say, are its contrast, not another scale.
+    Whole numbers of a set that reach 127 only, say, are its contrast, not another scale; up to 16, they are one.
     """
-    if 1 < arrays.numbers.white < 255 and arrays.kind == "i":
+    if INVISIBLE < arrays.numbers.white < 255 and arrays.kind == "i":
         notices = tuple(words for words in arrays.notices if words != arrays.numbers.notice)
         pixels = np.rint(arrays.pixels * (arrays.numbers.white / 255)).astype(np.uint8)
         arrays = replace(arrays, pixels=pixels, notices=notices)
@@ -391,13 +406,19 @@ def compare(
     for target in {path.resolve(): path for path in targets}.values():  # one given twice is measured once
         images = (in_memory or {}).get(target)
         row = None if again else _known_verdict(target, images, **choices)
-        row = row or evaluate(target, **choices | ({} if images is None else {"data": images}))
+        own = choices | ({} if images is None else {"data": images})
+        row = row or evaluate(target, **own | ({} if is_generator(target) else {"num_classes": None}))
         rows.append({**row, "target": str(target)})
         run = run_of(_checkpoint(target)) if is_generator(target) else None
-        trained.append(None if run is None else Trained.of(run, row["images_seen"], row.get("hashes")))
+        trained.append(None if run is None else Trained.of(run, row["images_seen"], _measured_with(row)))
     names = short_names([Path(row["target"]) for row in rows])
     found = [_summary([rows[k] for k in group], [names[k] for k in group]) for group in group_repeats(trained)]
     return Comparison(sorted(found, key=lambda group: (group["fd_ratio"] is None, group["fd_ratio"])))
+
+
+def _measured_with(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what identifies the images and the evaluators of a verdict."""
+    return {**row.get("hashes", {}), **row.get("evaluators", {})}
 
 
 @dataclass(frozen=True)
@@ -406,7 +427,7 @@ class Trained:
 
     Attributes:
         images_seen: by the generator that is compared.
-        images: what identifies the images it was trained on, and those it was compared with.
+        images: what identifies the images it was trained on, those it was compared with, and the evaluators.
     """
 
     config: Config
@@ -415,7 +436,7 @@ class Trained:
 
     @classmethod
     def of(cls, run: RunDirectory, images_seen: int, compared: Mapping[str, Any] | None = None) -> "Trained":
-        """Return what a run was when it had seen so many images; `compared` are the hashes of its verdict."""
+        """Return what a run was when it had seen so many images; `compared` identifies what its verdict is by."""
         others = {name: sha256 for name, sha256 in (compared or {}).items() if name != "samples"}
         return cls(run.config, images_seen, (run.facts().get("data", {}).get("sha256"), *sorted(others.items())))
 

@@ -120,11 +120,12 @@ class Comparison(list[dict[str, Any]]):
             (row["data"], row["n"], *_real_images(row), *sorted(row.get("evaluators", {}).items()))
             for row in (group["verdicts"][0] for group in self)
         ]
+        if len(set(measured)) < 2:
+            return ""
+        by_others = len({row[4:] for row in measured}) > 1
         return (
             "FD ratios to different real images, of different numbers of samples, or by different evaluators cannot be "
-            "compared"
-            if len(set(measured)) > 1
-            else ""
+            "compared" + ("; --again measures all by the evaluators that are here now" if by_others else "")
         )
 
     def __repr__(self) -> str:

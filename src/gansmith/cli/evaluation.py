@@ -78,6 +78,8 @@ def compare(
     quick: Flag = False,
     seed: Whole = 0,
     again: Flag = False,
+    num_classes: Whole | None = None,
+    resize: Literal["crop", "pad", "stretch"] | None = None,
     json: Json = False,
 ) -> int:
     """Evaluate several runs or files side by side; runs that differ in their seed alone share a row.
@@ -99,6 +101,10 @@ def compare(
         Seed that samples of a generator are drawn with.
     again
         Evaluate runs again whose metrics.jsonl holds a verdict already.
+    num_classes
+        Number of classes of generator files that take labels and do not say how many.
+    resize
+        How images of another size are brought to the real ones', as of `evaluate`.
     json
         Print one JSON object instead of a table.
     """
@@ -106,7 +112,10 @@ def compare(
     from gansmith import api
     from gansmith.files import to_json
 
-    groups = api.compare(*targets, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed, again=again)
+    groups = api.compare(
+        *targets, data=data, data_dir=data_dir, count=count, quick=quick, seed=seed, again=again,
+        num_classes=num_classes, resize=resize or "",
+    )  # fmt: skip
     if json:
         print(to_json({"groups": groups, "notice": groups.notice}))
         return 0

@@ -18,7 +18,7 @@ _ROUNDING = 0.001
 _NEAR_HALF = 0.01  # of -0.5 and 0.5, where both ends lie as near: images less their middle grey, and not [-1, 1]
 # Largest numbers of scales other than 0 to 255: of 4 to 7 bits, counts of 16 as in UCI's digits, and per cent.
 _SCALES = (15, 16, 31, 63, 100, 127)
-_INVISIBLE = 16  # of 255: where images reach no more, those of 0 to 255 would show nothing
+INVISIBLE = 16  # of 255: where images reach no more, those of 0 to 255 would show nothing
 _MIN_SCALED = 32  # images from which a scale is known
 _DIM = 128  # of 255: where images reach less, it is said
 
@@ -59,7 +59,7 @@ def scale_of(images: NDArray[Any]) -> float:
     values = np.unique(flat)
     is_dense = 2 * len(values) > high and bool((values == np.rint(values)).all())
     is_reached = 2 * int((flat.max(axis=1) == high).sum()) >= len(flat)
-    return high if is_dense and (is_reached or high <= _INVISIBLE) else 255.0
+    return high if is_dense and (is_reached or high <= INVISIBLE) else 255.0
 
 
 def range_of(
@@ -98,7 +98,7 @@ def range_of(
             f"{source} holds numbers from {low:g} to {high:g}; images are 0 to 255, or floats in [0, 1] or [-1, 1]: "
             f"{'undo a standardisation, or ' if kind == 'f' and low < 0 else ''}clip or scale them"
         )
-    if kind == "f" and high < _INVISIBLE and (images != np.rint(images)).any():
+    if kind == "f" and high < INVISIBLE and (images != np.rint(images)).any():
         raise DataError(
             f"{source} holds floats from {low:g} to {high:g}, neither up to 1 nor up to 255; scale them to [0, 1]"
         )

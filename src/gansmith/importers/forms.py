@@ -21,8 +21,8 @@ DRAWN = 64  # images, of standard normal latents, by which the range and the lay
 _LABEL_NAMES = re.compile(r"label|class|cond|one.?hot|categor|digit|target|^[yc]$", re.IGNORECASE)
 _LATENT_NAMES = re.compile(r"noise|latent|^z", re.IGNORECASE)
 # Of drawn values: so far below zero there are images in [-1, 1], so far above it those in 0 to 255. A linear last layer
-# may pass the ends of its range a little.
-_NEGATIVE, _BYTES = -0.1, 2.0
+# may pass the ends of its range a little; positive values between are standardised ones.
+_NEGATIVE, _PASSED, _BYTES = -0.1, 2.0, 16.0
 
 
 @dataclass(frozen=True)
@@ -155,15 +155,23 @@ def form_of(output: Array, last_layer: str = "") -> tuple[ImageForm, list[str]]:
 
 
 def _range_of(output: Array, last_layer: str) -> tuple[tuple[float, float], str]:
-    """Return the values of black and white, and how that was decided."""
+    """Return the values of black and white, and how that was decided. Raises DataError for those of another scale."""
     if output.dtype == np.uint8:
         return (0.0, 255.0), "its output is bytes"
-    if last_layer:
-        return (0.0 if last_layer == "sigmoid" else -1.0, 1.0), f"its last layer is a {last_layer}"
     low, high = np.percentile(output.astype(np.float64), (1, 99))
     drawn = f"values of {len(output)} images drawn"
-    if high > _BYTES and low > -high / 2:
+    if last_layer == "tanh" and low > _NEGATIVE and high > 0.5:  # trained on images in [0, 1]
+        return (0.0, 1.0), f"its last layer is a tanh, but {drawn} go down to {output.min():.2g} only"
+    if last_layer:
+        return (0.0 if last_layer == "sigmoid" else -1.0, 1.0), f"its last layer is a {last_layer}"
+    is_positive = high > _PASSED and low > -high / 2
+    if is_positive and high > _BYTES:
         return (0.0, 255.0), f"{drawn} go up to {output.max():.4g}"
+    if is_positive:
+        raise DataError(
+            f"{drawn} go from {output.min():.3g} to {output.max():.3g}, which is neither [-1, 1] nor [0, 1] nor 0 to "
+            "255; undo a standardisation inside the generator, or end it in tanh or sigmoid"
+        )
     if low < _NEGATIVE:
         return (-1.0, 1.0), f"{drawn} go down to {output.min():.2g}"
     return (0.0, 1.0), f"{drawn} go from {output.min():.2g} to {output.max():.2g}"

@@ -9,7 +9,7 @@ generator is trained on them only under `use_all_training_images`. Samples that 
 are first removed from the real images, so that nothing is compared with itself.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gansmith.data.images import Images
+from gansmith.data.images import CHUNK, Images
 from gansmith.errors import DataError
 from gansmith.metrics import METRICS, gates
 from gansmith.metrics.distances import frechet_of_moments, kid_against_splits, moments
@@ -282,11 +282,11 @@ def _other_metrics(
 
 def _half_of_a_whole_split(samples: Images, real: Real, notices: list[str]) -> Images:
     """Return half of the samples where they contain a whole real split, so that the other half can stand for it."""
-    contents = {image.tobytes() for image in samples.pixels.numpy()}
+    contents = set(_contents(samples))
     for part in (real.validation, real.test):
         if part is None or len(samples) < 2 * COUNTS[0]:
             continue
-        left = sum(image.tobytes() not in contents for image in part.pixels.numpy())
+        left = sum(content not in contents for content in _contents(part))
         if left < min(COUNTS[0], len(part) // 2):
             notices.append(f"the samples hold all of {part.source}: half of them is evaluated against the rest")
             return samples.shuffled(len(samples) // 2)
@@ -300,7 +300,7 @@ def _real_images(samples: Images, real: Real, notices: list[str]) -> _Compared:
     writers than the training images, the rest of the test images takes the place of the validation images, and these
     that of the test images.
     """
-    contents = {image.tobytes() for image in samples.pixels.numpy()}
+    contents = set(_contents(samples))
     validation, test = (part and _without(part, contents, notices) for part in (real.validation, real.test))
     assert validation is not None
     if test is not None and len(test) < min(COUNTS[0], len(validation)):
@@ -323,9 +323,16 @@ def _real_images(samples: Images, real: Real, notices: list[str]) -> _Compared:
     return _Compared(validation, validation, test, references)
 
 
+def _contents(images: Images) -> Iterator[bytes]:
+    """Yield the pixels of each image; of those on disk, a part is in memory at a time."""
+    for rows in torch.arange(len(images)).split(CHUNK):
+        for image in images.pixels.index_select(0, rows).numpy():
+            yield image.tobytes()
+
+
 def _without(images: Images, contents: set[bytes], notices: list[str]) -> Images:
     """Return the images whose pixels are not among these, or all where too few would remain."""
-    kept = [row for row, image in enumerate(images.pixels.numpy()) if image.tobytes() not in contents]
+    kept = [row for row, content in enumerate(_contents(images)) if content not in contents]
     if len(kept) == len(images):
         return images
     if len(kept) < min(COUNTS[0], len(images) // 2):
