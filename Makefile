@@ -1,21 +1,23 @@
 # Every target sets up what it needs in .venv; a second run installs nothing.
 # PYTHON=python3.13 make test takes another Python. Windows needs GNU make and a POSIX shell, as Git for Windows brings.
-PYTHON ?= python3.11
 VENV := .venv
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
+CANDIDATES := python py
 else
 BIN := $(VENV)/bin
+CANDIDATES := python3.11 python3 python
 endif
-READY := $(VENV)/ready
+PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell command -v $(name) >/dev/null && echo $(name))))
+READY := $(VENV)/ready-$(notdir $(PYTHON))
 # Where it is set, each of the tests' many processes would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check slow browser pages bench docs docs-serve dist clean
 
-# torch goes first, pinned: an open range may bring a build of several gigabytes.
+# torch goes first, pinned: an open range may bring a build of several gigabytes. Another Python begins anew.
 $(READY): pyproject.toml constraints.txt
-	$(shell command -v $(PYTHON) || command -v python3 || command -v python) -m venv $(VENV)
+	"$(PYTHON)" -m venv $(if $(wildcard $(READY)),,--clear) $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $(READY)

@@ -25,8 +25,9 @@ VERSIONS = {
 }
 BY_HAND = """
 Left for a person:
-  1. Put the date of the day behind the version in CHANGELOG.md, and commit.
-  2. git tag -s v{version} && git push --tags
+  1. Put the date of the day behind the version in CHANGELOG.md, and commit; then build again what holds it:
+     python -m build && python -m twine check --strict {files}
+  2. git tag -s v{version} && git push origin HEAD v{version}
   3. python -m twine upload {files}
   4. Copy the changelog's section into the release notes.
   5. Raise the version in pyproject.toml, CITATION.cff, conda/meta.yaml, docs/cluster/kubernetes.yaml and

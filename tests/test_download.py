@@ -170,6 +170,26 @@ def test_a_certificate_of_nobody_is_a_reason(faulty, tmp_path):
         download([f"https://{faulty[1]}a.gz"], tmp_path / "a.gz", sha256="0" * 64)
 
 
+def test_certificates_that_are_not_where_a_variable_says_leave_the_other_mirrors(server, tmp_path, monkeypatch):
+    root, url = server
+    (root / "a.gz").write_bytes(gzip.compress(b"whole"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
+    digest = hashlib.sha256(b"whole").hexdigest()
+    with pytest.raises(NotFoundError, match=r"the connection could not be made \(.*gone\.pem"):
+        download(["https://127.0.0.1:9/a.gz"], tmp_path / "a.gz", sha256=digest)
+    download(["https://127.0.0.1:9/a.gz", url + "a.gz"], tmp_path / "a.gz", sha256=digest)
+    assert (tmp_path / "a.gz").is_file()
+
+
+def test_a_home_folder_is_known_in_the_variables_too(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("GANSMITH_CACHE", "~/kept")
+    monkeypatch.setenv("GANSMITH_DATA", "~/sets")
+    assert cache_dir("mnist") == tmp_path / "kept" / "mnist"
+    assert official.shared_places("mnist")[0] == tmp_path / "sets" / "mnist"
+
+
 def test_files_are_also_verified_as_they_are_served(server, tmp_path):
     root, url = server
     (root / "a.mat").write_bytes(b"as it is")
@@ -222,6 +242,7 @@ def test_official_sets_are_fetched_once_and_read_from_the_cache(gansmith, monkey
     assert gansmith("data", "fetch", "mnist") == (0, expected, "")
     for path in root.iterdir():
         path.unlink()
+    assert gansmith("data", "fetch", "mnist") == (0, expected, "")  # what is there already is not fetched again
     assert load_data("mnist").sha256 == images.sha256
     assert len(load_data("mnist", part="test")) == 2
 

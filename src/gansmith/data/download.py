@@ -56,6 +56,9 @@ def download(
             reasons.append(_reason(error))
             logger.info("%s: %s", url, reasons[-1])
         except OSError as error:
+            if error.errno is None:  # of requests, such as for certificates that are not where a variable says
+                reasons.append(f"the connection could not be made ({error})")
+                continue
             raise NotFoundError(f"{path} cannot be written: {error.strerror or error}") from None
     raise NotFoundError("; ".join(f"{url}: {reason}" for url, reason in zip(urls, reasons, strict=True)))
 
@@ -98,12 +101,12 @@ class _LimitedWriter:
 def _is_published(path: Path, *, sha256: str, is_unpacked: bool, integrity: str) -> bool:
     """Return whether a file's hash is the one that is known."""
     if not integrity:
-        return (_content_sha256(path) if is_unpacked else file_sha256(path)) == sha256
+        return (content_sha256(path) if is_unpacked else file_sha256(path)) == sha256
     with path.open("rb") as file:
         return f"sha512-{base64.b64encode(hashlib.file_digest(file, 'sha512').digest()).decode()}" == integrity
 
 
-def _content_sha256(path: Path) -> str:
+def content_sha256(path: Path) -> str:
     """Return the SHA-256 of what a gzip file holds; empty where it is damaged or holds more than the limit."""
     digest, size = hashlib.sha256(), 0
     try:

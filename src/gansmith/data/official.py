@@ -285,13 +285,13 @@ def shared_places(name: str) -> list[Path]:
         )
     folder = OFFICIAL[name].folder if name in OFFICIAL else ""
     names = (name, *_ALIASES.get(name, ()), *([folder] if folder else []))
-    return [Path(shared) / each for each in names] if shared else []
+    return [Path(shared).expanduser() / each for each in names] if shared else []
 
 
 def cache_dir(name: str) -> Path:
     """Return the folder where a downloaded set is kept: in $GANSMITH_CACHE, else in the user's cache folder."""
     base = os.environ.get("GANSMITH_CACHE")
-    return (Path(base) if base else _user_cache()) / name
+    return (Path(base).expanduser() if base else _user_cache()) / name
 
 
 def _user_cache() -> Path:
@@ -317,14 +317,15 @@ def fetch(name: str, part: str) -> Path:
     """
     if name not in OFFICIAL:
         raise DataError(f"{name} cannot be downloaded; allowed: {', '.join(OFFICIAL)}; give --data-dir for others")
-    from gansmith.data.download import download  # few runs need it, and none of a hand-in's
+    from gansmith.data.download import content_sha256, download  # few runs need it, and none of a hand-in's
 
     known = OFFICIAL[name]
     folder = cache_dir(known.folder or name)
     wanted = [file for file in known.sha256 if part_of(file) in ("", part)]
     # Images last: a set is looked for by them, so a half that arrived is not taken for one without labels.
     for file in sorted(wanted, key=lambda file: "images" in file):
-        if not known.is_unpacked and (folder / file).is_file() and file_digest(folder / file) == known.sha256[file]:
+        digest = content_sha256 if known.is_unpacked else file_digest
+        if (folder / file).is_file() and digest(folder / file) == known.sha256[file]:
             continue
         if not can_fetch(name):
             raise NotFoundError(f"{name} is not downloaded while {OFFLINE} is set; unset it, or give --data-dir")
