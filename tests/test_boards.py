@@ -4,6 +4,7 @@ import json
 import math
 import re
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,10 @@ def test_a_board_is_trained_scored_drawn_and_not_trained_again(gansmith, digit_d
     assert gansmith(*given)[0] == 0 and (tmp_path / "board/curves.png").is_file()
     code, _, err = gansmith("bench", "recipes", "mlp-small", "--images", "256", "--out", "board")
     assert code == 2 and "another place" in err
+    shutil.rmtree("board/runs")  # to save space; the board is extended all the same
+    code, _, err = gansmith(*("2" if word == "1" else word for word in given))
+    assert code == 0 and "seed 1" in err, err
+    assert len(json.loads((tmp_path / "board/board.json").read_text())["trials"]) == 2
 
 
 def begin_run(folder):

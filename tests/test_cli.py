@@ -117,6 +117,19 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert (shown.stdout, shown.stderr) == ("recipes:\n", "")
 
 
+def test_a_reader_that_leaves_before_a_table_is_no_error():
+    """Of which rich would end the program with the code of a failed training."""
+    code = "import sys, time; from gansmith.cli import output; sys.stdin.readline(); output.print_table(['a'], [['b']])"
+    ours, theirs = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=theirs, stderr=subprocess.PIPE
+    )
+    os.close(theirs)
+    os.close(ours)
+    _, said = process.communicate(b"\n", timeout=60)
+    assert b"BrokenPipeError" in said  # which `main` knows as nobody reading on
+
+
 def test_training_ends_with_everything_promised(gansmith, digit_dir, tmp_path):
     run_dir = tmp_path / "run"
     code, _, err = gansmith("train", *flags(data_dir=digit_dir), "--out", run_dir)

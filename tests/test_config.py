@@ -242,7 +242,7 @@ def test_values_that_other_names_lead_to_are_legal():
         ("num-classes", "labels are counted; --classes 3,7"),
         ("iterations", "here it is images (steps times batch_size)"),
         ("real_label", "here it is label_smoothing (0.1 for a target of 0.9)"),
-        ("ema_decay", "here it is ema (a half-life as a share of the run"),
+        ("ema_decay", "here it is ema (a half-life as a share of the images seen"),
         ("hours", "here it is minutes (60 an hour)"),
         ("log_interval", "here it is log_every (steps times batch_size)"),
         ("latnet_dim", "did you mean 'latent_dim'"),

@@ -113,6 +113,13 @@ def test_the_command_prints_lines_or_json_and_writes_a_preview(gansmith, folder,
     code, out, err = gansmith("data", "inspect", folder)
     assert code == 2 and "train    45 images" in out and err.startswith(f"gansmith: {folder}: 5 of 45 pictures cannot")
     assert err.endswith("; training refuses over one in ten: repair or remove them\n") and len(err.splitlines()) == 1
+    np.savez(
+        tmp_path / "odd.npz",
+        images=np.arange(256, dtype=np.uint8).reshape(4, 8, 8),
+        labels=np.array(["\x1b[2Jcat", "dog"] * 2),
+    )
+    code, out, _ = gansmith("data", "inspect", tmp_path / "odd.npz", "--out", "q.png")
+    assert code == 0 and "\x1b" not in out and "[2Jcat (2)" in out
     code, out, err = gansmith("data", "inspect", tmp_path / "nothing")
     assert code == 2 and out == "" and "no file or folder" in err
 

@@ -128,6 +128,7 @@ def test_on_the_command_line(gansmith, digit_dir, monkeypatch):
     for words, why in [
         (("run", "missing.png"), "there is no picture 'missing.png'"),
         (("run", "one.png", "--out", "z.txt"), "does not end in one of"),
+        (("run", "pair.png", "one.png", "--out", "one.png"), "one.png is one of the pictures; give another file"),
         (("run", "one.png", "--labels", "12,3"), "there is no label 12"),
         (("run", "one.png", "--seed", "-1"), "a seed must be"),
     ]:

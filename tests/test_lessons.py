@@ -99,6 +99,23 @@ def test_a_frame_shows_the_pair():
     assert (cost[1] < cost[0]).double().mean() > 0.95
 
 
+def test_arrows_of_a_relativistic_loss_compare_with_real_points_under_their_own_labels():
+    pair = toy.start({"objective": "relativistic", "conditioning": "labels"})
+    toy.advance(pair, 3)
+    seen = []
+    score = pair.networks.D.forward
+
+    def noting(points, y):
+        seen.append((points.detach(), y))
+        return score(points, y)
+
+    pair.networks.D.forward = noting
+    toy._gradients(pair, torch.zeros(40, 2), torch.zeros(40, dtype=torch.int64))
+    points, y = seen[0]
+    nearest = torch.cdist(points.flatten(1), toy.centres()).argmin(1)
+    assert torch.equal(nearest, y)
+
+
 def test_choices_change_while_it_trains_or_start_it_again():
     pair = toy.start()
     toy.advance(pair, 5)

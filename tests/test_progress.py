@@ -1,5 +1,6 @@
 """What shows while a run trains."""
 
+import io
 import os
 import pty
 import subprocess
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from conftest import TINY
 from PIL import Image
+from rich.console import Console
 
+from gansmith import progress
 from gansmith.progress import draw_in_text
 
 GANSMITH = str(Path(sys.executable).with_name("gansmith"))
@@ -25,6 +28,21 @@ def test_a_small_sample_is_painted_two_pixels_to_a_character(tmp_path):
     assert [len(line) for line in lines] == [20, 20]
     styles = {str(span.style) for span in text.spans}
     assert styles == {"#ffffff on #ffffff", "#000000 on #000000"}
+
+
+@pytest.mark.parametrize(
+    ("choices", "encoding", "shown"),
+    [
+        ({}, "utf-8", True),
+        ({"no_color": True}, "utf-8", False),
+        ({}, "latin-1", False),
+        ({"color_system": None}, "utf-8", False),
+    ],
+)
+def test_pictures_are_shown_where_a_terminal_has_colors_and_half_blocks(choices, encoding, shown):
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    choices = {"color_system": "truecolor", **choices}
+    assert progress._shows_pictures(Console(file=file, force_terminal=True, **choices)) == shown
 
 
 @pytest.mark.slow

@@ -132,6 +132,17 @@ def test_a_grid_has_all_its_points_and_needs_single_values():
         studies.grid_size(parse_search(["g-lr"]))
     with pytest.raises(ConfigError, match="more than 10,000"):
         studies.grid_size(parse_search(["g-width=1..4096,d-width=1..4096"]))
+    with pytest.raises(ConfigError, match="the grid has 2,000,000,000 points of schedule_images alone"):
+        studies.grid_size(parse_search(["schedule-images=1..2000000000"]))
+
+
+def test_small_steps_take_no_memory():
+    tiny = parse_search(["r1-gamma=0..99.00000005:1e-7"])["r1_gamma"]
+    assert (tiny["low"], tiny["high"]) == (0, 99.0)
+    assert parse_search(["r1-gamma=0..1:0.3"])["r1_gamma"]["high"] == 0.9
+    for step in ("1e-10", "1e-40"):
+        with pytest.raises(ConfigError, match="the step of r1_gamma is .*, too small for its range"):
+            parse_search([f"r1-gamma=0..1:{step}"])
 
 
 def test_scores_are_compared_after_the_same_eighths():

@@ -69,7 +69,7 @@ ADVICE = {
     "fresh_fakes": "to repeat a recipe",
     "d_loss_bound": "to repeat a recipe; penalties do it better",
     "g_loss_bound": "to repeat a recipe",
-    "g_optimizer": "to repeat a paper: rmsprop is WGAN's",
+    "g_optimizer": "to repeat a paper: rmsprop is WGAN's, with beta2 0.99",
     "d_optimizer": "to repeat a paper; sgd slows a D that wins, soap helps one that limits G",
     "g_lr": "down where losses jump or diverge, up where little moves; the first thing to search",
     "d_lr": "down where D wins and there is no penalty; the second thing to search",

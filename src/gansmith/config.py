@@ -936,7 +936,7 @@ _OTHER_NAMES = {
     "augment": "aug augmentation augmentations",
     "augment diffaugment": "diffaug diffaugment diff_augment",
     "augment adaptive": "ada",
-    "ema (a half-life as a share of the run, such as 0.05)": "ema_decay ema_beta ema_kimg ema_rate",
+    "ema (a half-life as a share of the images seen, such as 0.05)": "ema_decay ema_beta ema_kimg ema_rate",
     "ema": "use_ema",
     "minibatch_stddev": "mbstd mbstd_group mbstd_group_size minibatch_std",
     "precision bfloat16": "amp bf16 fp16 half mixed_precision",

@@ -194,13 +194,19 @@ def _show_in_bar(progress: Any, live: Any, event: Event) -> None:
     if _length(event):
         progress.update(task, total=_length(event))
     if sentence(event):
-        live.console.print(sentence(event), markup=False, highlight=False)
+        live.console.print(printable(sentence(event)), markup=False, highlight=False)
     elif isinstance(event, Logged):
         rate = event.values["images_per_s"]
         progress.update(task, completed=event.images_seen, rate=rate, losses=_losses(event))
-    elif isinstance(event, Sampled) and live.console.color_system in ("256", "truecolor"):
+    elif isinstance(event, Sampled) and _shows_pictures(live.console):
         tiles = min(5, live.console.width // max(1, event.tile_px // 2))
         live.update(Group(progress, draw_in_text(event.path, event.tile_px, tiles=tiles)) if tiles else progress)
+
+
+def _shows_pictures(console: Any) -> bool:
+    """Return whether half blocks in two shades make a picture in this terminal."""
+    is_plain = console.no_color or console.options.ascii_only
+    return console.color_system in ("256", "truecolor") and not is_plain
 
 
 class _Notebook:

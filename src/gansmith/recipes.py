@@ -111,7 +111,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         batch_size=32, label_smoothing=0.3, fake_label_smoothing=0.3, random_labels=True, label_flipping=1.0,
         g_targets="smoothed",
     ),
-    # The remaining rows are methods of papers. Their widths are chosen for two CPU cores; raise them first on more.
+    # The remaining rows are methods of papers. Their widths are chosen for two CPU cores; raise them first on more. G's
+    # step takes the images of D's last step; the papers draw new ones (fresh_fakes), which costs time.
     # WGAN-GP, arXiv:1704.00028 and its code for MNIST: 200,000 steps of G, batch 50. Source's too: widths, Adam.
     "wgan-gp": dict(
         network="wgan-gp", g_width=64, d_width=64, latent_dim=128, images=50_000_000, batch_size=50,
@@ -130,15 +131,16 @@ RECIPES: dict[str, dict[str, Any]] = {
         d_dropout=0.5,
     ),
     # Progressive growing, arXiv:1710.10196: five phases of 600,000 images, without its drift penalty. Chosen here:
-    # widths, batch_size, and learning rates (source: 1e-3 with the equalised learning rate, which is not used here).
+    # widths, latent_dim (source: 512), batch_size, ema (a decay of 0.999), and learning rates (1e-3 with the equalised
+    # learning rate, which is not used here).
     "progressive": dict(
         network="progressive", g_width=32, d_width=32, latent_dim=128, images=3_000_000, batch_size=32,
         objective="wasserstein", gradient_penalty=10.0, minibatch_stddev=4, g_lr=2e-4, d_lr=2e-4, beta1=0.0,
         beta2=0.99, ema=0.05,
     ),
     # StyleGAN2, arXiv:1912.04958, with its style mixing, residual D and groups of 4; of arXiv:2006.06676, Adam's betas
-    # and no path length penalty. Chosen here: widths, r1_gamma, batch_size, and learning rates (source: 2.5e-3 with the
-    # equalised learning rate, which is not used here).
+    # and no path length penalty. Chosen here: widths, latent_dim (source: 512), r1_gamma, batch_size, and learning
+    # rates (2e-3, in the second 2.5e-3, with the equalised learning rate, which is not used here).
     "stylegan-lite": dict(
         network="stylegan-lite", g_width=32, d_width=32, latent_dim=64, images=3_000_000, batch_size=32,
         r1_gamma=0.1, penalty_every=16, style_mixing=0.9, minibatch_stddev=4, g_lr=3e-4, d_lr=3e-4, beta1=0.0,

@@ -251,7 +251,7 @@ def generate(model: Model, latents: Tensor, y: Tensor) -> Tensor:
     """Return uint8 (N, C, H, W) images for latents (N, latent_dim) and class ids (N,).
 
     Dropout in the generator stays on, as a second source of randomness; an image's mask is a function of its latent.
-    Source: arXiv:1611.07004, section 3.2.1. So is what a network of a program's own draws, one image at a time.
+    Source: arXiv:1611.07004, sections 3.1 and 3.3. So is what a network of a program's own draws, one image at a time.
     """
     drawn, device = [], device_of(model.network)
     network = partial(_one_by_one, model.network) if draws_noise(model) else model.network

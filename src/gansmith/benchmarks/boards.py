@@ -158,7 +158,7 @@ def draw_strips(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     from gansmith.pictures.grids import grid, to_png
 
-    drawn = [row for row in rows if row["run"]]
+    drawn = [row for row in rows if row["run"] and (folder / row["run"]).is_dir()]  # some may have been removed
     if not drawn:
         return
     (folder / "strips").mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """The objectives of "Are GANs Created Equal?" on one generator with one budget, ordered by their FD ratio.
 
-The networks are InfoGAN's, as there, but for the autoencoder of BEGAN; the figure is this package's FD ratio, so orders
-compare with the paper's and values do not.
+G is InfoGAN's, as there, D a university course's, with max pooling, and BEGAN's an autoencoder; the figure is this
+package's FD ratio, so orders compare with the paper's and values do not.
 
 Source: Lucic et al., arXiv:1711.10337, table 1.
 """
@@ -20,7 +20,7 @@ OBJECTIVES_COMPARED: dict[str, dict[str, Any]] = {
     "non-saturating": dict(objective="non-saturating"),
     "least-squares":  dict(objective="least-squares"),
     "wasserstein":    dict(objective="wasserstein", clip_weights=0.01, d_steps=5, g_optimizer="rmsprop",
-                           d_optimizer="rmsprop", g_lr=5e-5, d_lr=5e-5),
+                           d_optimizer="rmsprop", g_lr=5e-5, d_lr=5e-5, beta2=0.99),
     "wasserstein-gp": dict(objective="wasserstein", gradient_penalty=10.0, d_steps=5, beta1=0.0, beta2=0.9,
                            g_lr=1e-4, d_lr=1e-4),
     "dragan":         dict(objective="non-saturating", dragan=10.0),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gansmith.cli.output import Json, Whole
+from gansmith.errors import printable
 from gansmith.files import require_parent, require_place
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def _print_facts(facts: dict[str, Any]) -> None:
     print(f"{facts['path']}: {facts['layout']}, called {facts['name']}")
     for part, count in facts["images"].items():
         print(f"{part:<8} {count:,} images")
-    print(f"classes  {', '.join(f'{name} ({count:,})' for name, count in facts['classes'].items()) or 'none'}")
+    classes = ", ".join(f"{printable(name)} ({count:,})" for name, count in facts["classes"].items())
+    print(f"classes  {classes or 'none'}")
     for what in ("sizes", "modes"):
         if what in facts:
             print(f"{what:<8} {', '.join(f'{name} ({count:,})' for name, count in facts[what].items())}")

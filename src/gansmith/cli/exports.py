@@ -57,7 +57,8 @@ def export(
 
     out = out or exports_folder(source)
     rows = []
-    for name, entry in export_generator(source, format, out).items():
+    written = export_generator(source, format, out)
+    for name, entry in written.items():
         if isinstance(entry, str):
             rows.append([name, f"not written: {entry}", "", "", ""])
             continue
@@ -67,7 +68,7 @@ def export(
         rows.append([name, listing, f"{size / 1e6:.1f} MB", READERS[name], difference])
     print_table(["format", "files", "size", "read by", "largest difference"], rows)
     print(f"-> {out}")
-    if "web" in format:
+    if "web" in format and not isinstance(written["web"], str):
         program = quoted(Path(sys.executable).name)
         print(f"open it with: {program} -m http.server --directory {quoted(out / 'web')}")
     return 0

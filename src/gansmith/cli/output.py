@@ -76,4 +76,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, width: 
     table = Table(*header, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(escape("" if cell is None else printable(str(cell))) for cell in row))
-    console(width).print(table)
+    shown = console(width)
+    with shown.capture() as text:
+        shown.print(table)
+    print(text.get(), end="")  # rich would leave with code 1 where nobody reads on

@@ -5,6 +5,7 @@ from typing import Literal
 
 from gansmith.cli.output import Whole
 from gansmith.config import parse_labels
+from gansmith.errors import ConfigError, printable
 from gansmith.files import require_kind, require_place
 
 
@@ -101,12 +102,14 @@ def invert(
 
     require_kind(out, (".png", ".npz", ".npy"))
     paths = [str(path) for path in (picture, *more)]
+    if out.resolve() in [path.resolve() for path in (picture, *more)]:
+        raise ConfigError(f"{out} is one of the pictures; give another file with --out")
     found = api.invert(source, paths, labels=labels, seed=seed)
     found.save(out)
     for notice in found.notices:
         print(f"note: {notice}")
     for k, path in enumerate(paths):
-        label = "" if found.labels[k] < 0 else f"class {found.class_name(k)}, "
+        label = "" if found.labels[k] < 0 else f"class {printable(found.class_name(k))}, "
         opinion = "" if found.realness is None else f", more real to D than {found.realness[k, 0]:.0%} of samples"
         print(
             f"{path}: {label}error {found.errors[k]:.1f} of 255 grey levels (nearest random sample "

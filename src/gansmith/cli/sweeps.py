@@ -162,6 +162,8 @@ def _show(folder: Path, storage: str | None, placement: Placement, *, out: Path 
     found = Sweep(folder, storage)
     if best:
         path = out or Path("recipe.toml")
+        if out is None and path.exists():
+            raise ConfigError(f"{path} is there already; give the file to write with --out")
         require_parent(path)
         found.write_recipe(path)
         if json:

@@ -301,8 +301,9 @@ def _output(toy: Toy, points: Tensor, y: Tensor) -> Tensor:
 def _gradients(toy: Toy, points: Tensor, y: Tensor) -> Tensor:
     """Return (N, 2), the gradient that each generated point receives from G's loss on it alone."""
     points = points[:, :, None, None].requires_grad_()
-    real = draw_points(len(points), rng(toy.config.seed, "toy", "real"))[0]
-    real_logits = toy.networks.D(real, y).detach()
+    real, ids = draw_points(len(points), rng(toy.config.seed, "toy", "real"))
+    ids = ids if toy.config.conditioning == "labels" else torch.zeros_like(ids)
+    real_logits = toy.networks.D(real, ids).detach()
     loss = toy.techniques.g_loss(real_logits, toy.networks.D(points, y), rng(0)) * len(points)
     (gradient,) = torch.autograd.grad(loss, points)
     return gradient.flatten(1)

@@ -1,6 +1,6 @@
 """An autoencoder as the discriminator: the worse it reconstructs an image, the lower its logit.
 
-Source: BEGAN, arXiv:1703.10717, section 3.4, here with one convolution in the encoder and one in the decoder.
+Source: BEGAN, arXiv:1703.10717, section 3.5, here with one convolution in the encoder and one in the decoder.
 """
 
 import torch

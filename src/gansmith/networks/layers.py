@@ -284,7 +284,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def he_normal(layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """Return the layer with He's normal initialisation and zero biases. Source: arXiv:1502.01852, eq. 14."""
+    """Return the layer with He's normal initialisation and zero biases. Source: arXiv:1502.01852, eq. 15."""
     nn.init.kaiming_normal_(layer.weight, a=SLOPE)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -139,16 +139,22 @@ def _text(value: Any) -> str:
 
 def write_sweep_report(folder: Path, out: Path, *, storage: str | None = None) -> None:
     """Write a report of a sweep as .html or .pdf: importance, history, slices, curves, best trials, failures."""
-    settings = read_facts(folder)["settings"]
+    facts = read_facts(folder)
     with opened_study(folder, storage=storage) as study:
         rows, shares = read_rows(study, folder), importances(study)
-    write_blocks(f"sweep {folder.name}", *compose(rows, shares, settings, folder), out)
+    blocks = compose(rows, shares, facts["settings"], folder, storage=facts["storage"])
+    write_blocks(f"sweep {folder.name}", *blocks, out)
 
 
 def compose(
-    rows: Sequence[Row], shares: Mapping[str, float], settings: Mapping[str, Any], folder: Path
+    rows: Sequence[Row],
+    shares: Mapping[str, float],
+    settings: Mapping[str, Any],
+    folder: Path,
+    *,
+    storage: str | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Return the blocks and pictures of a sweep's report."""
+    """Return the blocks and pictures of a sweep's report; `storage` is where its trials are, if not in its folder."""
     pictures: dict[str, bytes] = {}
     blocks: list[dict[str, Any]] = [
         _heading("What was searched"),
@@ -161,7 +167,8 @@ def compose(
     best = best_first(rows, settings)
     if best:
         blocks += _best(best[0], pictures)
-        command = f"gansmith sweep {quoted(folder)} --best --out recipe.toml"
+        place = f" --storage {quoted(storage)}" if storage else ""
+        command = f"gansmith sweep {quoted(folder)}{place} --best --out recipe.toml"
         blocks.append(
             {"kind": "text", "text": f"The best trial's choices as a file for `gansmith train --config`: {command}"}
         )

@@ -20,6 +20,8 @@ Dimension = dict[str, Any]
 Space = dict[str, Dimension]
 
 SCALES = ("linear", "log")
+MAX_GRID = 10_000  # points
+MOST_STEPS = 10**9  # of a range
 # Names that stand for rows of these tables.
 TABLES: dict[str, Mapping[str, Any]] = {"recipe": RECIPES, "network": NETWORKS, "objective": OBJECTIVES}
 _FORM = "write a range 1e-4..1e-2:log, or choices 32,64,128"
@@ -175,7 +177,10 @@ def _range_of(name: str, table: Mapping[str, Any]) -> Dimension:
             raise ConfigError(
                 f"the step of {name} is {step!r}; it must be between 0 and {high - low:g}, and the scale linear"
             )
-        dimension |= {"step": step, "high": _steps(low, high, step)[-1]}
+        count = _count(low, high, step)
+        if count > MOST_STEPS:
+            raise ConfigError(f"the step of {name} is {step!r}, too small for its range; give a larger one")
+        dimension |= {"step": step, "high": kind(_exact(low) + (count - 1) * _exact(step))}
     return dimension
 
 
@@ -184,10 +189,11 @@ def _exact(number: float) -> Decimal:
     return Decimal(str(number))
 
 
-def _steps(low: float, high: float, step: float) -> list[Any]:
-    """Return low, low + step and so on up to high, of the type that these have."""
-    count = int((_exact(high) - _exact(low)) // _exact(step)) + 1
-    return [type(low)(_exact(low) + k * _exact(step)) for k in range(count)]
+def _count(low: float, high: float, step: float) -> int:
+    """Return how many numbers low, low + step and so on up to high are; of more than a billion, about how many."""
+    span = _exact(high) - _exact(low)
+    is_exact = span / _exact(step) <= MOST_STEPS
+    return int(span // _exact(step) if is_exact else span / _exact(step)) + 1
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -212,7 +218,12 @@ def grid_values(name: str, dimension: Dimension) -> list[Any]:
             f"{name} is a range of real numbers, and a grid needs single values; list them, as {flag}=1e-4,1e-3, or "
             f"give a step, as {flag}={low:g}..{high:g}:{(high - low) / 4:g}"
         )
-    return _steps(low, high, step or 1)
+    step = step or 1
+    if (count := _count(low, high, step)) > MAX_GRID:
+        raise ConfigError(
+            f"the grid has {count:,} points of {name} alone, more than {MAX_GRID:,}; take larger steps, or list values"
+        )
+    return [type(low)(_exact(low) + k * _exact(step)) for k in range(count)]
 
 
 def to_words(space: Space) -> str:

@@ -18,7 +18,7 @@ from gansmith.config import FIELDS
 from gansmith.errors import ConfigError, GansmithError, NotFoundError, RunError
 from gansmith.interrupts import uninterrupted
 from gansmith.randomness import rng
-from gansmith.sweeps.space import Space, grid_values, to_words
+from gansmith.sweeps.space import MAX_GRID, Space, grid_values, to_words
 
 if TYPE_CHECKING:
     import optuna
@@ -34,7 +34,6 @@ PARTS = 8  # of a trial's length, at which trials are compared by the pruner
 STARTUP = 4  # trials that are never pruned, as there is too little to compare with
 # User attributes of studies and of trials.
 SETTINGS, OWNER, PRUNED = "gansmith", "sweep", "pruned"
-MAX_GRID = 10_000
 PATIENCE_S, RETRY_S = 60.0, 2.0  # for which a database that fails is asked again, and how often
 SURPLUS = "another machine had begun the last trial"  # the reason of a trial that is not trained
 

@@ -48,7 +48,7 @@ def adapt(probability: Tensor, mean_sign: Tensor, images: int) -> Tensor:
         mean_sign: mean over real images of the sign of D's logit: 1 when all of them look real to it, 0 when it cannot
             tell.
 
-    Source: Karras et al., arXiv:2006.06676, eq. 1 (r_t) and section 3.1, where it changes every fourth step.
+    Source: Karras et al., arXiv:2006.06676, eq. 1 (r_t) and section 3, where it changes every fourth step.
     """
     step = images / ADAPTATION_IMAGES
     return torch.where(mean_sign > TARGET_SIGN, probability + step, probability - step).clamp(0.0, 1.0)

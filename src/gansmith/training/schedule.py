@@ -57,7 +57,7 @@ def adapted_factor(factor: float, d_loss: float, target: float, images: int) -> 
 
     A loss that is off by 0.1 for 4,000 images doubles or halves the factor: fast compared with a run of a minute,
     slow compared with the noise of one batch. Adapting a regulariser to D's confidence comes from adaptive
-    augmentation, arXiv:2006.06676, section 3.1.
+    augmentation, arXiv:2006.06676, section 3.
     """
     return min(1000.0, max(1.0, factor * math.exp2(min(60.0, (target - d_loss) * images / 400.0))))
 

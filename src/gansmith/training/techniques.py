@@ -156,7 +156,7 @@ def adapt_balance(gamma: float, buffers: Buffers, real_logits: Tensor, fake_logi
     """Raise k, the weight of generated images, while their error is below `gamma` of real images'; lower it above.
 
     Returns k and the measure of convergence, L(x) + |gamma L(x) - L(G(z))|. Source: BEGAN, arXiv:1703.10717, sections
-    3.3 to 3.5, with its rate of 0.001.
+    3.3 and 3.4, with its rate of 0.001.
     """
     balance = buffers["balance"]
     means = average([real_logits.mean(), fake_logits.mean()])

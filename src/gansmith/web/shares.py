@@ -45,7 +45,7 @@ def _write(what: str, run: Path, path: Path) -> None:
 
 
 SHARES: dict[str, Share] = {
-    "web-page.zip": Share("the generator as a web page that needs no server", partial(_export, "web")),
+    "web-page.zip": Share("the generator as a web page for any static host", partial(_export, "web")),
     "report.pdf": Share("what was tried, pictures, scores, commands", partial(_write, "report"), "application/pdf"),
     "film.gif": Share("the sample grids of training, one after the other", partial(_write, "film"), "image/gif"),
     "keras.zip": Share("generator.json, generator.h5 and .keras", partial(_export, "keras")),
