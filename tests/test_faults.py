@@ -99,6 +99,10 @@ def test_a_run_that_was_removed_needs_no_room(tmp_path):
     assert isinstance(full, TrainingFailed) and "make room, then continue" in str(full)
     folder = _save_failed(run, IsADirectoryError(21, "Is a directory", str(run.directory / ".partial-best.json")))
     assert f"remove the folder {run.directory / 'best.json'}" in str(folder)
+    lost = _save_failed(run, FileNotFoundError(2, "No such file or directory", str(run.samples_dir / "1.png")))
+    assert "keep others from removing what it writes, then continue" in str(lost)
+    locked = _save_failed(run, OSError(30, "Read-only file system", str(run.log_path)))
+    assert "see that its drive is there and can be written, then continue" in str(locked)
     shutil.rmtree(run.directory)
     gone = _save_failed(run, FileNotFoundError(2, "No such file or directory", str(run.log_path)))
     assert str(gone) == f"{run.directory} was removed while it trained, and nothing of it is left; train again"

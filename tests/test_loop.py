@@ -1,15 +1,16 @@
 """The loop: the same run every time, interrupted or not; lengths, failures, rollbacks."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import assert_same_run, log_without_times, train_all, write_set
 
-from gansmith.checkpoints import load_checkpoint
+from gansmith.checkpoints import load_checkpoint, load_counters
 from gansmith.config import resolve
-from gansmith.errors import TrainingFailed
+from gansmith.errors import DataError, TrainingFailed
 from gansmith.events import FailureDetected, LengthChanged, RolledBack
 from gansmith.models import load_generator
 from gansmith.pictures.plots import classes_by_styles
@@ -22,6 +23,7 @@ from gansmith.training.diagnosis import Failure, to_failure
 from gansmith.training.inputs import load_training_data
 from gansmith.training.loop import LAST_PICTURES_S, MAX_ROLLBACKS, ROLLBACK_FACTOR, train_events
 from gansmith.training.optimizers import set_learning_rates
+from gansmith.training.state import start
 from gansmith.training.step import NonFiniteError
 
 # Seconds each, and their steps are made of what the others have.
@@ -423,6 +425,75 @@ def test_each_rollback_halves_the_learning_rates_again(tiny, tmp_path, monkeypat
     assert rates == [pytest.approx(config.d_lr * ROLLBACK_FACTOR**k) for k in range(MAX_ROLLBACKS + 1)]
     assert len(run.facts()["rollbacks"]) == MAX_ROLLBACKS == 3
     assert run.latest() is not None
+
+
+def test_a_rollback_that_goes_back_further_keeps_the_row_of_the_one_before(tiny, tmp_path):
+    """At 160 images nothing of the log may speak of 192, and the next resume adds nothing."""
+    config, data = load_training_data(tiny("mlp-small", on_failure="rollback", save_every=32))
+    run = create_run(tmp_path / "run", config)
+    train_all(run, data)
+    steps = [
+        {"from": start, "to": to, "failure": "diverged", "message": f"from {start}"}
+        for start, to in ((208, 192), (196, 160))
+    ]
+    run.record(rollbacks=steps)
+    for _ in range(2):
+        state = start(run, data)
+        assert state.images_seen == 160 and state.rollbacks == steps
+        rows = [row for row in run.log if row.get("kind") == "rollback"]
+        assert [(row["from"], row["images_seen"]) for row in rows] == [(208, 160), (196, 160)]
+        assert max(row["images_seen"] for row in run.log) == 160
+
+
+def test_where_the_best_checkpoint_is_gone_the_next_score_is_the_best(tiny, tmp_path):
+    config, data = load_training_data(tiny("mlp-small", save_every=32, evaluate_every=64))
+    run = create_run(tmp_path / "run", config)
+    train_all(run, data)
+    for path in run.checkpoints():
+        if int(path.name) > 160:
+            shutil.rmtree(path)
+    shutil.rmtree(run.checkpoint(load_counters(run.latest())["best"]["images_seen"]))
+    state = start(run, data)
+    assert state.best is None and run.best() is None and not (run.directory / "best.json").exists()
+
+
+def test_a_safety_checkpoint_that_a_kill_left_is_removed(tiny, tmp_path, monkeypatch):
+    config, data = load_training_data(tiny("mlp-small", save_every=128))
+    run = create_run(tmp_path / "run", config)
+    monkeypatch.setattr(chores, "SAFETY_S", 0.0)
+    for event in train_events(run, data):
+        if event.kind == "checkpoint" and Path(event.path).name == "000000112":
+            shutil.copytree(event.path, tmp_path / "left")
+    shutil.copytree(tmp_path / "left", run.directory / "checkpoints" / "000000112")
+    start(run, data)
+    assert [path.name for path in run.checkpoints()] == ["000000128", "000000256"]
+
+
+def test_data_that_cannot_be_read_any_more_are_the_reason_of_a_failed_run(tiny, tmp_path, monkeypatch):
+    config, data = load_training_data(tiny("mlp-small"))
+
+    def unplugged(*words):
+        raise DataError("big.npy has become shorter while it was read; restore it")
+
+    run = create_run(tmp_path / "run", config)
+    monkeypatch.setattr(loop, "take_step", unplugged)
+    with pytest.raises(DataError):
+        train_all(run, data)
+    facts = run.facts()
+    assert facts["status"] == "failed" and "restore it" in facts["reason"]
+
+
+def test_a_stopped_run_that_is_to_be_no_longer_is_scored_and_drawn(tiny, tmp_path):
+    config, data = load_training_data(tiny("mlp-small", evaluate_every=10_000, sample_every=10_000))
+    run = create_run(tmp_path / "run", config)
+    for _ in train_events(run, data, stop=lambda: bool(run.log) and run.log[-1]["images_seen"] >= 96):
+        pass
+    assert run.facts()["status"] == "stopped" and run.validation_scores() == []
+    run = create_run(run.directory, config.replace(images=run.images_seen))
+    kinds = [event.kind for event in train_events(run, data)]
+    assert kinds == ["score", "sample", "checkpoint"] and run.facts()["status"] == "finished"
+    assert run.best() == run.latest() and [row["images_seen"] for row in run.validation_scores()] == [run.images_seen]
+    assert list(train_events(run, data)) == []
 
 
 @pytest.mark.slow

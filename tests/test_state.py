@@ -200,7 +200,7 @@ def test_norms_are_of_weights_without_biases_and_scales(begin):
 @pytest.mark.parametrize(("images", "seconds"), [(299_999, 0.0), (300_000, math.inf)])
 def test_an_evaluator_is_trained_for_long_runs_alone(images, seconds, begin, monkeypatch):
     asked = []
-    monkeypatch.setattr(ValidationScorer, "prepare", lambda self, seconds, names=(): asked.append(seconds))
+    monkeypatch.setattr(ValidationScorer, "prepare", lambda self, seconds, **choices: asked.append(seconds))
     monkeypatch.setattr(ValidationScorer, "move_to", lambda self, device: None)
     begin(images=images)
     assert asked == [seconds]

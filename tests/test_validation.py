@@ -63,3 +63,7 @@ def test_a_run_keeps_its_evaluators_and_training_images_of_the_score_are_new_to_
     later = ValidationScorer(own_set.train, own_set.validation)
     later.prepare(0)  # what is stored costs nothing
     assert list(later.networks) == ["trained", "random"]
+    for planned, found in ((["random"], ["random"]), (["not here"], ["trained", "random"])):
+        resumed = ValidationScorer(own_set.train, own_set.validation)
+        resumed.prepare(1e9, planned=planned)  # by what it began with, as far as that is here
+        assert list(resumed.networks) == found

@@ -122,6 +122,11 @@ def mark_best(directory: Path, checkpoint: Path) -> None:
     write_json(directory / _BEST, {"checkpoint": checkpoint.name, "images_seen": int(checkpoint.name)})
 
 
+def unmark_best(directory: Path) -> None:
+    """Remove best.json, of a checkpoint that is gone."""
+    (directory / _BEST).unlink(missing_ok=True)
+
+
 def best_checkpoint(directory: Path) -> Path | None:
     """Return the checkpoint that best.json names; None where there is none or it is damaged."""
     try:

@@ -48,7 +48,15 @@ from gansmith.files import (
 
 _MAX_LOG_BYTES = 2**28
 # Of run.json, where readers rely on the type.
-_FACTS = {"status": str, "working_directory": str, "starts": list, "rollbacks": list, "data": dict, "start_from": dict}
+_FACTS = {
+    "status": str,
+    "working_directory": str,
+    "starts": list,
+    "rollbacks": list,
+    "evaluators": list,
+    "data": dict,
+    "start_from": dict,
+}
 _NUMBERS = ("d_loss", "g_loss", "images_per_s", "elapsed_s", "validation_fd_ratio", "fd_ratio", "fd", "fd_real", "n")
 _LARGEST = 1e18  # of a number in a row that a reader can trust
 _UNWRITABLE = (

@@ -94,18 +94,19 @@ class ValidationScorer:
         """How many times as long a score takes as with evaluators that ship, roughly."""
         return 3 if "pretrained" in self.networks else 1
 
-    def prepare(self, seconds: float, *, names: Collection[str] = ()) -> None:
+    def prepare(self, seconds: float, *, names: Collection[str] = (), planned: Collection[str] = ()) -> None:
         """Choose the evaluators of a run, once: process 0 does, and the others take the same.
 
         Args:
             seconds: that the run takes; one that is still to be trained is left out where these are too few for it.
             names: of those that have scored the run before, if it continues: the same ones score it again.
+            planned: of those chosen when it began, if it continues without a score yet; those that are here score it.
 
         Raises ConfigError where a process lacks one of them.
         """
         if "networks" in self.__dict__:
             return
-        chosen = agreed(partial(self._choose, seconds, names))
+        chosen = agreed(partial(self._choose, seconds, names, planned))
         if not is_first():
             self.__dict__["networks"] = find_evaluators(self._train_split, names=chosen)
         if any(any_of(list(self.networks) != chosen)):
@@ -114,7 +115,7 @@ class ValidationScorer:
                 "install the same packages on all machines"
             )
 
-    def _choose(self, seconds: float, names: Collection[str]) -> list[str]:
+    def _choose(self, seconds: float, names: Collection[str], planned: Collection[str]) -> list[str]:
         """Find the evaluators of a run, trained first where need be, and return their names."""
         if names:
             found = find_evaluators(self._train_split, names=names)
@@ -124,7 +125,8 @@ class ValidationScorer:
                     "set evaluate_every beyond the run's end"
                 )
         else:
-            found = find_evaluators(self._train_split, seconds=seconds)
+            found = find_evaluators(self._train_split, names=planned) if planned else {}
+            found = found or find_evaluators(self._train_split, seconds=seconds)
         self.__dict__["networks"] = found
         return list(self.networks)
 

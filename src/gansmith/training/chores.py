@@ -63,7 +63,7 @@ def scheduled_chores(state: State) -> list[tuple[int, Chore]]:
 def run_chores(
     state: State, chores: Sequence[tuple[int, Chore]], *, stopping: bool, overdue: bool | None = None
 ) -> Iterator[Event]:
-    """Yield the events of all chores that are due; all of them at the end, none right after a resume.
+    """Yield the events of all chores that are due; all of them at the end, right after a resume what that lacks alone.
 
     Args:
         stopping: the run stops now, and saves.
@@ -74,6 +74,8 @@ def run_chores(
             yield event
         return
     if state.just_resumed:
+        if state.is_finished:
+            yield from _finish(state)
         return
     if state.images_seen < state.checked_until:  # steps taken again, whose chores are done
         is_scored = any(row["images_seen"] > state.images_seen for row in state.scores[-1:])
@@ -89,6 +91,17 @@ def run_chores(
     overdue = is_overdue(state) if overdue is None else overdue
     if state.saved_images < state.images_seen and (is_stopping or overdue):
         yield save(state, for_safety=not is_stopping)
+
+
+def _finish(state: State) -> Iterator[Event]:
+    """Yield the events of what a run lacks that was stopped, and is to be no longer: a score, a grid."""
+    path = state.run.samples_dir / f"{state.images_seen:09d}.png"
+    is_drawn = processes.agreed(path.is_file)
+    scored = None if state.scorer is None else score(state)
+    drawn = None if is_drawn else draw_grid(state)
+    yield from [event for event in (scored, drawn) if event]
+    if scored and state.is_best:
+        yield save(state)
 
 
 def is_overdue(state: State) -> bool:
@@ -333,6 +346,7 @@ def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:
         working_directory=os.getcwd(),
         starts=list(starts),
         rollbacks=list(state.rollbacks),
+        evaluators=[] if state.scorer is None else list(state.scorer.networks),
         custom=custom_choices(run.config),
         **here,
         data={

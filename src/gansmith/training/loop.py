@@ -72,7 +72,7 @@ def train_events(
                 try:
                     finished = yield from _loop(run, data, stop, starts, deadline)
                 except _Failed as failed:
-                    step = None
+                    run, step = open_run(run.directory), None  # whose length may have been corrected
                     if run.config.on_failure == "rollback":
                         step = processes.agreed(partial(plan_rollback, run, failed.failure))
                     if step is None:
@@ -83,7 +83,11 @@ def train_events(
                     yield RolledBack(failed.failure.images_seen, step["to"], step["failure"], step["message"])
                     run = open_run(run.directory)
             run.record(status="finished" if finished else "stopped")
-        except GansmithError:  # one for a missing file is an OSError too
+        except (GansmithError, TrainingFailed) as error:  # one for a missing file is an OSError too
+            facts = run.facts()
+            if (facts.get("status"), facts.get("pid")) == ("running", os.getpid()):  # it had begun
+                with contextlib.suppress(OSError):
+                    run.record(status="failed", reason=str(error))
             raise
         except OSError as error:
             raise _save_failed(run, error) from error
@@ -193,7 +197,9 @@ def _save_failed(run: RunDirectory, error: OSError) -> TrainingFailed:
         if os.name == "nt"
         else f"allow writing in {Path(file).parent}",
     }
-    remedy = remedies.get(error.errno or 0, "make room")
+    remedies |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room")
+    remedies |= {errno.ENOENT: "keep others from removing what it writes"}
+    remedy = remedies.get(error.errno or 0, "see that its drive is there and can be written")
     reason = (
         f"{file} could not be written ({error.strerror}), and {what_is_left(run)}; {remedy}, then continue with: "
         f"gansmith resume {quoted(run.directory)}"

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from gansmith import processes
-from gansmith.checkpoints import load_checkpoint, load_counters, mark_best, named_checkpoints
+from gansmith.checkpoints import (
+    load_checkpoint,
+    load_counters,
+    mark_best,
+    named_checkpoints,
+    remove,
+    unmark_best,
+)
 from gansmith.config import Config
 from gansmith.data.images import ImageSpec
 from gansmith.errors import RunError
@@ -242,7 +249,8 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         seconds = math.inf if config.images >= EVALUATOR_PAYS else 0.0
         # One process alone may leave the training of an evaluator; the loop stops before its first step then.
         with given_up_when_interrupted(may=processes.count() == 1) as interrupted:
-            scorer.prepare(seconds, names=list(scores[-1]["ratios"]) if scores else ())
+            names = list(scores[-1]["ratios"]) if scores else ()
+            scorer.prepare(seconds, names=names, planned=run.facts().get("evaluators", ()))
             scorer.move_to(networks.device)
         scorer = None if interrupted else scorer
     images_seen: int = counters.get("images_seen", 0)
@@ -382,17 +390,36 @@ def _resume(run: RunDirectory, networks: Networks, data: TrainingData) -> dict[s
     rewind(run, counters["images_seen"])
     noted = sum(row.get("kind") == "rollback" for row in run.log)
     for step in counters["rollbacks"][noted:]:
-        run.append(run.log_path, {"kind": "rollback", "images_seen": step["to"], **step})
+        images_seen = min(step["to"], counters["images_seen"])  # a later one may have gone back further
+        run.append(run.log_path, {"kind": "rollback", "images_seen": images_seen, **step})
     missing = counters["log_lines"] - len(run.log)
     if missing > 0:
         logger.warning(
             "%s lacks %d of %d lines; the run goes on without them", run.log_path, missing, counters["log_lines"]
         )
-    if counters["best"] is not None:
-        best = run.checkpoint(counters["best"]["images_seen"])
-        if run.best() != best and best in run.checkpoints():  # killed before best.json was written
-            mark_best(run.directory, best)
+    _mend_best(run, counters)
+    _remove_safety_saves(run, latest, counters)
     return counters
+
+
+def _mend_best(run: RunDirectory, counters: dict[str, Any]) -> None:
+    """Bring best.json in line with the counters, and these with the checkpoints that are there."""
+    if counters["best"] is None:
+        return
+    best = run.checkpoint(counters["best"]["images_seen"])
+    if best not in run.checkpoints():  # pruned in a course that was given up: the next score is the best there is
+        counters["best"] = None
+        unmark_best(run.directory)
+    elif run.best() != best:  # killed before best.json was written
+        mark_best(run.directory, best)
+
+
+def _remove_safety_saves(run: RunDirectory, latest: Path, counters: dict[str, Any]) -> None:
+    """Remove safety checkpoints that the newest one has made superfluous: the run may have been killed in between."""
+    for path in named_checkpoints(run.directory) if not counters.get("for_safety") else []:
+        with contextlib.suppress(OSError, LookupError, ValueError):
+            if path != latest and load_counters(path).get("for_safety"):
+                remove(path)
 
 
 def _refuse_other_data(run: RunDirectory, data: TrainingData, counters: dict[str, Any]) -> None:
