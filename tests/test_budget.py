@@ -91,6 +91,10 @@ def test_steps_are_measured_as_the_run_takes_them(tiny, monkeypatch):
     monkeypatch.setattr(budget, "renew_bases", lambda networks, turn: turns.append(turn))
     budget.images_per_s(config, data, 0.01)
     assert turns == list(range(len(seen))) and len(seen) > 1
+    for at_most_s in (0.0, 600.0):
+        turns.clear()
+        assert budget.images_per_s(config, data, 0.01, at_most_s=at_most_s) > 0
+        assert (len(turns) == 1) == (at_most_s == 0)
     for progress, rate, beta2 in seen:
         assert rate == pytest.approx(config.d_lr * ramp(progress, config.lr_start_factor, 1.0, config.burn_in))
         assert beta2 == pytest.approx(ramp(progress, config.beta2_start, config.beta2, config.burn_in))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -193,7 +194,8 @@ def test_an_accelerator_trains_with_adam_unless_asked(gpus):
 def test_auto_takes_the_device_that_is_faster_for_the_recipe_and_keeps_it(gpus, monkeypatch, rates):
     measured = []
 
-    def measure(config, data, seconds):
+    def measure(config, data, seconds, at_most_s):
+        assert (at_most_s < math.inf) == (config.device == "cpu")  # which may be too slow for whole cycles
         measured.append((config.device, config.g_optimizer))
         return rates[config.device]
 
@@ -215,7 +217,7 @@ def test_auto_takes_the_device_that_is_faster_for_the_recipe_and_keeps_it(gpus, 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error: busy\nmore"), torch.OutOfMemoryError("CUDA error: busy")])
 def test_an_accelerator_that_fails_is_not_taken(gpus, monkeypatch, error):
-    def measure(config, data, seconds):
+    def measure(config, data, seconds, at_most_s):
         if config.device == "cuda":
             raise error
         return 2e3

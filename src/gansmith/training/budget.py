@@ -92,7 +92,9 @@ def choose_device(config: Config, data: TrainingData, *, is_new: bool) -> tuple[
     for name in (found.type, "cpu"):
         placed = config.replace(device=name)
         try:
-            rates[name] = images_per_s(fit_to_device(placed) if is_new else placed, data, PROBE_S)
+            fitted = fit_to_device(placed) if is_new else placed
+            # A processor may be so slow that whole cycles would take much of the run.
+            rates[name] = images_per_s(fitted, data, PROBE_S, at_most_s=10 * PROBE_S if name == "cpu" else math.inf)
         except (RuntimeError, TypeError) as error:  # TypeError: MPS has no float64
             # Of several processes, the others wait for this one.
             if name == "cpu" or isinstance(error, TrainingFailed) or processes.count() > 1:
@@ -110,15 +112,19 @@ def fit_to_device(config: Config) -> Config:
     return config if is_cpu else config.replace_open(ADAM.get(config.recipe, {}))
 
 
-def images_per_s(config: Config, data: TrainingData, seconds: float) -> float:
-    """Return how many images a second throw-away networks are trained on, measured for so long."""
+def images_per_s(config: Config, data: TrainingData, seconds: float, *, at_most_s: float = math.inf) -> float:
+    """Return how many images a second throw-away networks are trained on, measured for so long.
+
+    Args:
+        at_most_s: after which a measurement ends that has not had whole cycles of steps.
+    """
     probe = config.replace(images=10**12, schedule_images=0)
     networks = start_networks(probe, data.spec, data.conditioning.codes)
-    return 1 / _seconds_per_image(probe, networks, data, seconds)[0]
+    return 1 / _seconds_per_image(probe, networks, data, seconds, at_most_s)[0]
 
 
 def _seconds_per_image(
-    config: Config, networks: Networks, data: TrainingData, measured_s: float
+    config: Config, networks: Networks, data: TrainingData, measured_s: float, at_most_s: float = math.inf
 ) -> tuple[float, float]:
     """Return the seconds of a step per image, measured for so long, and the share of its threads' time a step got."""
     device, techniques = networks.device, build_techniques(config, networks.D)
@@ -141,6 +147,11 @@ def _seconds_per_image(
                 seconds: float = processes.agreed(lambda: time.perf_counter() - started_at)
                 return seconds / (images_seen + config.batch_size), 1.0
             images_seen += config.batch_size
+            if at_most_s < math.inf:
+                wait_for(device)
+                seconds = processes.agreed(lambda: time.perf_counter() - started_at)
+                if seconds > at_most_s:
+                    return seconds / images_seen, 1.0
         wait_for(device)
         # The first cycles are slow: memory is fetched, kernels are chosen, steps are captured.
         if images_seen <= warm_up * cycle * config.batch_size:
