@@ -9,15 +9,17 @@ BIN := $(VENV)/bin
 CANDIDATES := python3.11 python3 python
 endif
 PYTHON ?= $(firstword $(foreach name,$(CANDIDATES),$(shell command -v $(name) >/dev/null && echo $(name))))
-READY := $(VENV)/ready-$(notdir $(PYTHON))
+# Named by the version, so that another one begins anew.
+VERSION := $(shell "$(PYTHON)" -c "import sys; print('%d.%d.%d' % sys.version_info[:3])")
+READY := $(VENV)/ready-$(VERSION)
 # Where it is set, each of the tests' many processes would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check slow browser pages bench docs docs-serve dist clean
 
-# torch goes first, pinned: an open range may bring a build of several gigabytes. Another Python begins anew.
+# torch goes first, pinned: an open range may bring a build of several gigabytes.
 $(READY): pyproject.toml constraints.txt
-	"$(PYTHON)" -m venv $(if $(wildcard $(READY)),,--clear) $(VENV)
+	"$(PYTHON)" -m venv $(if $(filter-out $(READY) $(VENV)/ready-docs,$(wildcard $(VENV)/ready-*)),--clear) $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $(READY)

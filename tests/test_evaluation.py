@@ -145,7 +145,8 @@ def test_seeds_share_a_row_and_verdicts_are_reused(gansmith, tiny, run_training,
     rows[-1]["evaluators"]["pretrained"] = "measured where this one was installed"
     runs[0].metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     both = compare([run.directory for run in runs], quick=True)
-    assert len(both) == 2 and both.notice.endswith("--again measures all by the evaluators that are here now")
+    assert len(both) == 2
+    assert both.notice.endswith("measure them again (--again) by the evaluators that are here now")
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,11 @@ def test_labels_that_are_no_class_ids_are_refused(labels):
         Images(PIXELS, labels)
 
 
+@pytest.mark.parametrize("shape", [(4, 4, 1), (4, 4, 3), (4, 8, 3), (1, 4, 4), (3, 4, 4)])
+def test_images_of_four_pixels_have_no_channel_of_opacity(shape):
+    assert Images(np.zeros((5, *shape), np.uint8)).spec.channels in (1, 3)
+
+
 @pytest.mark.parametrize("size", [(32, 32), 32.5, True])
 def test_a_size_that_is_no_whole_number_is_refused_in_words(size):
     with pytest.raises(ConfigError, match="size is .*whole number"):

@@ -120,6 +120,11 @@ def test_the_command_prints_lines_or_json_and_writes_a_preview(gansmith, folder,
     )
     code, out, _ = gansmith("data", "inspect", tmp_path / "odd.npz", "--out", "q.png")
     assert code == 0 and "\x1b" not in out and "[2Jcat (2)" in out
+    (tmp_path / "strips").mkdir()
+    for k in range(4):
+        Image.fromarray(np.full((4, 2000), 60 * k, np.uint8)).save(tmp_path / "strips" / f"{k}.png")
+    code, _, err = gansmith("data", "inspect", tmp_path / "strips", "--size", "32", "--resize", "pad")
+    assert code == 2 and "none of the pictures looked at can be prepared, since it is too narrow" in err
     code, out, err = gansmith("data", "inspect", tmp_path / "nothing")
     assert code == 2 and out == "" and "no file or folder" in err
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from gansmith.data import load_data
 from gansmith.data.label_files import labels_by_name, read_label_files
-from gansmith.errors import DataError
+from gansmith.errors import DataError, NotFoundError
 
 LABELS = ("dog", "cat", "tom cat", "cat")
 NAMES = tuple(f"{k} a.png" for k in range(4))
@@ -205,3 +205,50 @@ def test_which_part_a_picture_is_of_is_no_label(tmp_path):
     (tmp_path / "list_bbox.csv").write_text(lines(["image_id,x_1,y_1", *(f"{name},1,2" for name in NAMES)]))
     images = load_data(str(tmp_path))
     assert images.labels is None and "was not used: no column of file names here and of labels" in images.notices[0]
+
+
+def test_a_place_is_no_label_and_the_likeliest_column_holds_labels(tmp_path):
+    """A table of boxes, whose column y is a number of pixels."""
+    write(tmp_path)
+    rows = [f"{name},{10 + k},{20 + k},5,5,{'ab'[k % 2]}" for k, name in enumerate(NAMES)]
+    (tmp_path / "boxes.csv").write_text("\n".join(["filename,x,y,width,height,label", *rows]))
+    assert load_data(str(tmp_path)).class_names == ("a", "b")
+
+
+def test_marks_inside_of_sentences_end_no_line(tmp_path):
+    write(tmp_path)
+    rows = [{"file_name": name, "label": "ab"[k % 2], "text": "one\u2028two"} for k, name in enumerate(NAMES)]
+    (tmp_path / "metadata.jsonl").write_text("\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
+    assert load_data(str(tmp_path)).class_names == ("a", "b")
+
+
+def test_labels_beside_an_archive_are_said_to_be_unread(tmp_path):
+    """As Kaggle gives them."""
+    write(tmp_path / "pictures")
+    shutil.make_archive(str(tmp_path / "set" / "train"), "zip", tmp_path / "pictures")
+    table = "\n".join(["id,breed", *(f"{name.rpartition('.')[0]},{'ab'[k % 2]}" for k, name in enumerate(NAMES))])
+    for name in ("labels.csv", "train.csv"):
+        (tmp_path / "set" / name).write_text(table)
+        found = load_data(str(tmp_path / "set"))
+        assert found.labels is None and len(found) == len(NAMES)
+        if name == "labels.csv":
+            assert any("labels.csv beside train.zip were not read; unpack it here" in words for words in found.notices)
+        (tmp_path / "set" / name).unlink()
+
+
+def test_archives_inside_of_an_archive_are_named_whatever_lies_beside_them(tmp_path):
+    write(tmp_path / "pictures")
+    shutil.make_archive(str(tmp_path / "both" / "train"), "zip", tmp_path / "pictures")
+    (tmp_path / "both" / "submission.csv").write_text("id,label\n1,0\n2,0\n")
+    shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path / "both")
+    with pytest.raises(NotFoundError, match="1 archives inside all.zip were left out; unpack it to use them"):
+        load_data(str(tmp_path / "all.zip"))
+
+
+def test_a_table_of_features_beside_more_pictures_is_no_set(tmp_path):
+    write(tmp_path / "images")
+    count = len(NAMES) - 1
+    names = ["id", "species", *(f"{kind}{k}" for kind in ("margin", "shape", "texture") for k in range(64))]
+    rows = [",".join([str(k), "ab"[k % 2], *["0.5"] * 192]) for k in range(count)]
+    (tmp_path / "train.csv").write_text("\n".join([",".join(names), *rows]))
+    assert len(load_data(str(tmp_path))) == len(NAMES)

@@ -17,7 +17,7 @@ import torch
 from conftest import assert_same_run
 from PIL import Image
 
-from gansmith.data import cache, load_data, loading, on_disk, pictures
+from gansmith.data import cache, load_data, loading, on_disk, pictures, sources
 from gansmith.data.images import split
 from gansmith.data.loading import load_pictures
 from gansmith.data.objects import as_images
@@ -374,6 +374,8 @@ def test_a_large_array_stays_on_disk_as_it_is(tmp_path, large, monkeypatch):
     with pytest.raises(DataError, match="holds 0 and 1 alone.*save them as 0 and 255"):
         load_data(str(tmp_path / "big.npy"))
     np.save(tmp_path / "big.npy", pixels / 255)
+    assert len(load_data(str(tmp_path / "big.npy"))) == 50  # floats are read as those of an .npz are
+    monkeypatch.setattr(sources, "MAX_BYTES", 1000)
     with pytest.raises(DataError, match="too large to be read into memory; save it as uint8"):
         load_data(str(tmp_path / "big.npy"))
 

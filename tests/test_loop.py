@@ -496,6 +496,21 @@ def test_a_stopped_run_that_is_to_be_no_longer_is_scored_and_drawn(tiny, tmp_pat
     assert list(train_events(run, data)) == []
 
 
+def test_a_safety_checkpoint_at_which_a_run_ends_is_kept(tiny, tmp_path, monkeypatch):
+    config, data = load_training_data(tiny("mlp-small", evaluate_every=10_000, save_every=10_000))
+    run = create_run(tmp_path / "run", config)
+    monkeypatch.setattr(chores, "SAFETY_S", 0.0)
+    events = train_events(run, data)
+    while not any(path.name == "000000048" for path in run.checkpoints()):
+        next(events)
+    killed = tmp_path / "killed"
+    shutil.copytree(run.directory, killed)  # as SIGKILL leaves it
+    events.close()
+    run = create_run(killed, config.replace(images=48))
+    assert load_counters(run.latest())["for_safety"] and list(train_events(run, data))
+    assert run.latest().name == "000000048" and run.best() == run.latest()
+
+
 @pytest.mark.slow
 def test_a_rollback_survives_kills(tiny, tmp_path, monkeypatch):
     config, data = load_training_data(tiny("mlp-small", on_failure="rollback", save_every=32))

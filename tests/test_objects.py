@@ -1,5 +1,7 @@
 """Images from a program's own objects: the same pixels from each kind, and clear refusals of what is none."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 import gansmith as gs
+from gansmith.data import objects
 from gansmith.data.images import ImageSpec
 from gansmith.data.objects import as_images
 from gansmith.data.prepare import Preparation
@@ -306,3 +309,33 @@ def test_a_run_on_a_path_goes_on_from_its_directory_alone(tmp_path, gansmith, gi
     code, _, err = gansmith("train", "mlp-small", "--data", given, "--strict", "--out", "other")
     assert code == 2 and "a/0.png" in err and not (tmp_path / "other").exists()
     assert gs.train("mlp-small", data=given, out="other", **TINY).config.strict is False
+
+
+def test_decoded_pictures_are_held_by_a_budget_of_memory(monkeypatch):
+    """A set whose loader decodes them: 1,000 photographs at once would be tens of gigabytes."""
+    monkeypatch.setattr(objects, "_BATCH_BYTES", 4 * 32 * 32 * 5)
+    alive, most = set(), 0
+
+    class Photographs(Dataset):
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, row):
+            nonlocal most
+            picture = Image.new("RGB", (32, 32), (6 * row, 0, 0))
+            alive.add(id(picture))
+            weakref.finalize(picture, alive.discard, id(picture))
+            most = max(most, len(alive))
+            return picture, row % 2
+
+    images = as_images(Photographs(), Preparation())
+    assert len(images) == 40 and images.pixels[:, 0, 0, 0].tolist() == [6 * row for row in range(40)]
+    assert most < 20
+
+
+def test_a_kind_of_tiff_that_is_not_read_is_not_called_another_format(tmp_path):
+    (tmp_path / "odd.tif").write_bytes(b"II*\0" + bytes(40))
+    good = tmp_path / "good.png"
+    Image.new("L", (16, 16), 3).save(good)
+    images = as_images([str(good)] * 12 + [str(tmp_path / "odd.tif")], Preparation())
+    assert any("it is damaged, or a TIFF of bits or bands that are not read" in words for words in images.notices)

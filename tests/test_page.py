@@ -64,7 +64,7 @@ def test_a_full_disk_costs_no_download(runtime, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(web.shutil, "copyfileobj", is_full)
-    with pytest.raises(GansmithError, match="cannot be written .No space left on device.; free space"):
+    with pytest.raises(GansmithError, match="cannot be unpacked .No space left on device.; make room"):
         web.find_runtime()
     assert archive.is_file()
 

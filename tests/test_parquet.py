@@ -268,3 +268,11 @@ def test_a_long_text_or_picture_in_many_rows_takes_no_memory(tmp_path):
     with measured_memory() as taken, pytest.raises((DataError, NotFoundError)):
         read(path)
     assert taken() < 2**28
+
+
+def test_shards_of_digits_and_of_letters_have_one_list_of_classes(tmp_path):
+    for k, labels in enumerate((["0", "1"] * 4, ["A", "B"] * 4)):
+        pictures = [{"bytes": png(np.full((8, 8), 20 * j + k, np.uint8)), "path": None} for j in range(8)]
+        write(tmp_path / f"train-0000{k}-of-00002.parquet", {"image": pictures, "label": labels})
+    found = load_source(open_source(tmp_path), Preparation())
+    assert found.class_names == ("0", "1", "A", "B") and found.labels.tolist() == [0, 1] * 4 + [2, 3] * 4

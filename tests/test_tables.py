@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import zipfile
 
 import numpy as np
 import pytest
@@ -357,3 +358,10 @@ def test_the_only_column_of_text_holds_labels_where_it_repeats_itself(tmp_path, 
         write(tmp_path / "c.csv", np.concatenate([usage, PIXELS.astype(str)], axis=1), names=["Usage", *NAMES])
     )
     assert is_whole(found, None) and found.notices == ("columns that are not used: Usage",)
+
+
+def test_a_zip_that_is_called_a_table_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "train.csv", "w") as file:
+        file.writestr("x.csv", "0,1")
+    with pytest.raises(DataError, match="is a zip; call it train.csv.zip"):
+        load_data(str(tmp_path / "train.csv"))

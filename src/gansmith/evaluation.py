@@ -237,6 +237,7 @@ def read_samples(path: Path, real: Images, *, resize: str = "", most: int | None
         samples = _from_arrays(read_arrays(source, "train"), how, path.stem)
     if path.suffix.lower() == ".npz":
         samples = replace(samples, notices=(*samples.notices, *truncation_notice(path)))
+    samples = _with_labels_of(real, samples)  # by the names of all of them
     return in_form_of(real, samples if most is None else samples.shuffled(most), resize=resize)
 
 
@@ -405,11 +406,12 @@ def compare(
     rows, trained = [], []
     for target in {path.resolve(): path for path in targets}.values():  # one given twice is measured once
         images = (in_memory or {}).get(target)
-        row = None if again else _known_verdict(target, images, **choices)
-        own = choices | ({} if images is None else {"data": images})
-        row = row or evaluate(target, **own | ({} if is_generator(target) else {"num_classes": None}))
-        rows.append({**row, "target": str(target)})
         run = run_of(_checkpoint(target)) if is_generator(target) else None
+        is_file = is_generator(target) and run is None
+        own = choices if is_file else {**choices, "num_classes": None}
+        row = None if again else _known_verdict(target, images, **own)
+        row = row or evaluate(target, **own | ({} if images is None else {"data": images}))
+        rows.append({**row, "target": str(target)})
         trained.append(None if run is None else Trained.of(run, row["images_seen"], _measured_with(row)))
     names = short_names([Path(row["target"]) for row in rows])
     found = [_summary([rows[k] for k in group], [names[k] for k in group]) for group in group_repeats(trained)]

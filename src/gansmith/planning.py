@@ -231,9 +231,9 @@ def plan_resume(
         if epochs is not None:
             config = _with_epochs(config, epochs, loaded, notices)
         if minutes is not None:
-            ends_at, scores = started_at + 60 * minutes, opened.validation_scores()
-            if loaded.scorer is not None and scores:  # the same evaluators score it again, however long it goes on
-                loaded.scorer.prepare(ends_at - time.perf_counter(), names=list(scores[-1]["ratios"]))
+            ends_at = started_at + 60 * minutes
+            if loaded.scorer is not None:  # the same evaluators score it again, however long it goes on
+                loaded.scorer.prepare(ends_at - time.perf_counter(), **opened.evaluators())
             left_s = ends_at - time.perf_counter()
             probe = config.replace(planned_images=0, threads=config.threads or torch.get_num_threads())
             fitting = budget.config_for_time(probe, loaded, left_s).images

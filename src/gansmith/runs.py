@@ -153,6 +153,11 @@ class RunDirectory:
         """Return the rows of training's validation FD ratio; they compare with nothing else."""
         return [row for row in self.metrics if row.get("validation_fd_ratio") is not None]
 
+    def evaluators(self) -> dict[str, list[str]]:
+        """Return the names of those that scored the run, and of those chosen when it began."""
+        scores = self.validation_scores()
+        return {"names": list(scores[-1]["ratios"]) if scores else [], "planned": self.facts().get("evaluators", [])}
+
     def checkpoints(self) -> list[Path]:
         """Return complete and undamaged checkpoints, oldest first; others are skipped with a warning."""
         return [path for path in named_checkpoints(self.directory) if is_whole(path)]

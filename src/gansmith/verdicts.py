@@ -122,10 +122,10 @@ class Comparison(list[dict[str, Any]]):
         ]
         if len(set(measured)) < 2:
             return ""
-        by_others = len({row[4:] for row in measured}) > 1
+        is_curable = len({row[:4] for row in measured}) == 1  # by other evaluators alone
         return (
             "FD ratios to different real images, of different numbers of samples, or by different evaluators cannot be "
-            "compared" + ("; --again measures all by the evaluators that are here now" if by_others else "")
+            "compared" + ("; measure them again (--again) by the evaluators that are here now" if is_curable else "")
         )
 
     def __repr__(self) -> str:

@@ -166,12 +166,12 @@ def _train(plan: "Plan", progress: str) -> int:
     from gansmith.api import run_training
 
     run, caught = run_training(plan, progress=progress, command=["gansmith", *sys.argv[1:]])
-    if caught:
+    if caught and run.status != "finished":
         saved = f"stopped and saved; continue with: gansmith resume {quoted(run.directory)}"
         say(progress, saved if run.latest() else "stopped before the first checkpoint; the same command begins again")
         return 128 + caught[0]
     _summarise(run, progress)
-    return 0
+    return 128 + caught[0] if caught else 0  # which came while the last pictures were drawn
 
 
 def _summarise(run: "Run", progress: str) -> None:

@@ -86,18 +86,26 @@ def write_bundle(
     images = generate(model, z, labels)
     classifier = load_feature_network(config.data, model.spec)
     has_classifier = not classifier.name.startswith("random")
-    missing = missing_classes(images, classifier) if has_classifier else None
+    classes = _classes_of(data, classifier) if has_classifier else []
+    missing = missing_classes(images, classifier, classes) if has_classifier else None
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with uninterrupted():
             difference = to_keras(model, folder / "generator")
-        _write_evaluation(folder, model, labels, images, classifier if has_classifier else None, seed=seed)
+        known = classifier if has_classifier else None
+        _write_evaluation(folder, model, labels, images, known, classes, seed=seed)
         _write_training(folder, config, data)
         _write_pictures(folder, runs)
         (folder / "README.txt").write_text(_readme(run, config, model, missing, seed), encoding="utf-8")
         _write_manifest(folder, run, difference)
         _zip(folder, out)
     return [*notes, *_on_first_weights(run), *_notes(config, missing)]
+
+
+def _classes_of(data: TrainingData, classifier: FeatureNetwork) -> list[int]:
+    """Return the classes that have images, of which a grid should show each: labels may have gaps."""
+    whole = data.train_split or data.train
+    return list(range(classifier.num_classes)) if whole.labels is None else whole.labels.unique().tolist()
 
 
 def _labels_in_turn(model: Model) -> Tensor:
@@ -159,7 +167,14 @@ def _refuse_test_images(run: RunDirectory, data: TrainingData) -> list[str]:
 
 
 def _write_evaluation(
-    folder: Path, model: Model, labels: Tensor, images: Tensor, classifier: FeatureNetwork | None, *, seed: int
+    folder: Path,
+    model: Model,
+    labels: Tensor,
+    images: Tensor,
+    classifier: FeatureNetwork | None,
+    classes: Sequence[int],
+    *,
+    seed: int,
 ) -> None:
     """Write evaluation.py and what it reads, and grid.png with these images, uint8 (25, C, H, W).
 
@@ -171,7 +186,7 @@ def _write_evaluation(
         "z_dim": model.config.latent_dim,
         "latent_distribution": model.config.latent_distribution,
         "labels": labels.tolist() if model.conditioning.has_labels else None,
-        "num_classes": classifier.num_classes if classifier else 0,
+        "classes": list(classes),
     }
     write_json(folder / "evaluation.json", settings)
     again = evaluation.generate(evaluation.inputs(settings), folder)

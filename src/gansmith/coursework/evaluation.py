@@ -37,7 +37,7 @@ def main() -> None:
         print("recognised in the grid, row by row:")
         for row in found.reshape(5, 5):
             print("  " + " ".join(str(label) for label in row))
-        missing = sorted(set(range(settings["num_classes"])) - set(found.tolist()))
+        missing = sorted(set(settings["classes"]) - set(found.tolist()))
         print(f"missing: {', '.join(map(str, missing))}" if missing else "every class occurs")
 
 

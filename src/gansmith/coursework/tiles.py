@@ -2,7 +2,7 @@
 
 import copy
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -93,8 +93,8 @@ def _sorted_by_look(data: TrainingData, count: int) -> Tensor:
     return torch.from_numpy(leaves_list(linkage(means.numpy(), "ward", optimal_ordering=True))).long()
 
 
-def missing_classes(images: Tensor, classifier: FeatureNetwork) -> list[int]:
-    """Return the classes that the classifier assigns to none of these images, uint8 (N, C, H, W)."""
+def missing_classes(images: Tensor, classifier: FeatureNetwork, classes: Collection[int]) -> list[int]:
+    """Return those of these classes that the classifier assigns to none of these images, uint8 (N, C, H, W)."""
     with torch.no_grad():
         found = set(classifier(to_float(images)).argmax(1).tolist())
-    return sorted(set(range(classifier.num_classes)) - found)
+    return sorted(set(classes) - found)

@@ -177,8 +177,8 @@ def _as_nchw(pixels: Any) -> Tensor:
     shape = tuple(array.shape)
     if array.dtype != torch.uint8 or array.dim() not in (3, 4):
         raise DataError(f"images are {array.dtype} of shape {shape}; {wanted}")
-    if array.dim() == 4 and (shape[1] == 4 or (shape[3] == 4 and shape[1] not in (1, 3))):
-        part = "[:, :3]" if shape[1] == 4 else "[..., :3]"
+    if array.dim() == 4 and 4 in (shape[1], shape[3]) and not {1, 3} & {shape[1], shape[3]}:
+        part = "[..., :3]" if shape[3] == 4 else "[:, :3]"
         raise DataError(
             f"images of shape {shape} have a channel of opacity; give {part} of them, or all to gansmith.load_data, "
             "which lays them over a background"

@@ -92,7 +92,11 @@ def _prepared(source: PictureSource, names: Sequence[str], how: Preparation) -> 
     """Return pictures that can be read as uint8 (N, C, size, size); never from the cache, which holds whole parts."""
     with quiet():
         found = {row: read_prepared(data, how) for row, data in read_files(source.path, names)}
-    return torch.from_numpy(np.stack([image for _, image in sorted(found.items()) if not isinstance(image, str)]))
+    images = [image for _, image in sorted(found.items()) if not isinstance(image, str)]
+    if not images:
+        reason = next(image for image in found.values() if isinstance(image, str))
+        raise DataError(f"none of the pictures looked at can be prepared, since {reason}")
+    return torch.from_numpy(np.stack(images))
 
 
 def _broken(part: Part, broken: dict[int, str]) -> str:

@@ -99,7 +99,7 @@ def _stem(path: str, endings: tuple[str, ...]) -> str:
 def _read(path: str, text: str, endings: tuple[str, ...], stems: Collection[str]) -> list[tuple[str, str]]:
     """Return pictures and their labels in one file; none where it has no column of labels."""
     if path.endswith(".txt"):
-        return list(filter(None, (_split_line(line, endings, stems) for line in text.splitlines())))
+        return list(filter(None, (_split_line(line, endings, stems) for line in _lines(text))))
     if path.endswith(".json"):
         stored = json.loads(text)
         pairs = _pairs_of(stored, endings)
@@ -111,6 +111,11 @@ def _read(path: str, text: str, endings: tuple[str, ...], stems: Collection[str]
     is_of_labels = posixpath.basename(path).startswith("labels")
     file, label = _choose_columns(rows, endings, stems, is_of_labels=is_of_labels) if rows else ("", "")
     return [(str(row[file]), _as_text(row.get(label))) for row in rows] if label else []
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a text, which marks inside of sentences, such as U+2028, do not end."""
+    return re.split(r"\r\n|\n|\r", text)
 
 
 def _pairs_of(stored: Any, endings: tuple[str, ...]) -> list[tuple[str, str]] | None:
@@ -164,7 +169,7 @@ def _split_line(line: str, endings: tuple[str, ...], stems: Collection[str]) -> 
 def _rows_of(path: str, text: str, endings: tuple[str, ...], stems: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a table by column; columns of a table without a header line are called 0, 1, ..."""
     if path.endswith(".jsonl"):
-        yield from (json.loads(line) for line in text.splitlines() if line.strip())
+        yield from (json.loads(line) for line in _lines(text) if line.strip())
         return
     if text.startswith("sep="):  # Excel's
         text = text.partition("\n")[2]
@@ -206,9 +211,10 @@ def _choose_columns(
         return "", ""
     others = [name for name, cell in rows[0].items() if name not in files and not isinstance(cell, dict)]
     others = [name for name in others if name.lower() not in PART_COLUMNS]
-    named = [name for name in others if name.lower() in LABEL_KEYS]
-    if named:
-        return files[0], named[0]
+    lower = {name.lower() for name in others}
+    named = [name for name in others if name.lower() in LABEL_KEYS and not (name.lower() == "y" and "x" in lower)]
+    if named:  # a place (x, y) is no label
+        return files[0], min(named, key=lambda name: LABEL_KEYS.index(name.lower()))
     if len(others) != 1:
         return files[0], ""
     if isinstance(rows[0][others[0]], list):

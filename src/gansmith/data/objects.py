@@ -5,11 +5,10 @@ whole set, as in files.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ from gansmith.errors import DataError, NotFoundError, reason_of
 from gansmith.flat_images import square
 
 _IMAGE_KEYS = ("image", "img", "images", "pixel_values", "x")
+_BATCH_BYTES = 2**26  # of decoded pictures at once
 _MIN_FLAT = 64  # numbers in a cell of a frame that are an image: fewer may be a box or an embedding
 _ALLOWED = (
     "give a data set's name, a path, gansmith.Images, an array, a list of PIL images, arrays or paths, a torch data "
@@ -361,10 +361,12 @@ def _hugging_face_row(data: Any, column: str, label: str | None, row: int) -> tu
 def _from_items(items: _Items, how: Preparation) -> Images:
     if not 0 < items.count <= MAX_IMAGES:
         raise DataError(f"{items.source} holds {items.count:,} images; give between 1 and {MAX_IMAGES:,}")
-    some = [_fetch(items, row)[0] for row in rows_to_look_at(items.count)]
-    spans = _spans(some)
-    found, words = [_look(image, spans) for image in some], _in_words(some, spans)
-    del some  # large pictures
+    # Arrays are scaled as all of them are; of pictures, which may be large, one is held at a time.
+    fetched = (_fetch(items, row)[0] for row in rows_to_look_at(items.count))
+    some = [image if _is_array(image) else _look(image, {}) for image in fetched]
+    spans = _spans(arrays := [each for each in some if _is_array(each)])
+    found, words = [_look(each, spans) if _is_array(each) else each for each in some], _in_words(arrays, spans)
+    del some, arrays
     looks = [look for look in found if not isinstance(look, str)]
     if not looks:
         raise DataError(f"no image of {items.source} can be read: {found[0]}; give others")
@@ -376,8 +378,7 @@ def _from_items(items: _Items, how: Preparation) -> Images:
     broken, seen = dict[int, str](), unforeseen(asked, how, looks)
     read = partial(_prepared, how, spans, frozenset(seen))
     with quiet(), ThreadPoolExecutor() as pool:
-        rows = _fetched(items, names, labels)
-        while batch := list(islice(rows, 512)):
+        for batch in _batches(_fetched(items, names, labels)):
             for row, image, lost in pool.map(read, batch):
                 seen.update(lost)
                 if isinstance(image, str):
@@ -403,6 +404,21 @@ def _fetched(items: _Items, names: list[str], labels: list[Any]) -> Iterator[tup
         names.append(str(image) if isinstance(image, str | os.PathLike) else f"image {row}")
         labels.append(label)
         yield row, image
+
+
+def _batches(rows: Iterable[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
+    """Yield rows and their images, so many at a time as a budget of memory holds, decoded, and 512 at most."""
+    batch, size = list[tuple[int, Any]](), 0
+    for row, image in rows:
+        batch.append((row, image))
+        if isinstance(image, Image.Image):
+            size += 4 * image.width * image.height
+        size += getattr(image, "nbytes", 0)
+        if len(batch) == 512 or size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _fetch(items: _Items, row: int) -> tuple[Any, Any]:

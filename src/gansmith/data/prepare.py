@@ -22,6 +22,10 @@ from gansmith.data.archives import MAX_MEMBER_BYTES
 from gansmith.errors import ConfigError, DataError, reason_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_MARKS = {
+    b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"RIFF": "WEBP", b"BM": "BMP", b"GIF8": "GIF", b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}  # fmt: skip
 RESIZES, COLORS = ("crop", "pad", "stretch"), ("auto", "grey", "rgb")
 MIN_SIZE, MAX_SIZE, MAX_AUTO_SIZE, SIZE_STEP = 8, 128, 64, 4  # that are chosen where none is asked for
 NEARLY_BLACK = 16  # of 255: where no picture reaches more, its numbers were another scale, as 0 to 1
@@ -190,7 +194,9 @@ def _decode(data: bytes, smallest: int = 0) -> "tuple[Image.Image, tuple[float, 
         if len(data) > MAX_MEMBER_BYTES:
             raise DataError(f"its file is larger than {MAX_MEMBER_BYTES:,} bytes") from None
         if isinstance(error, UnidentifiedImageError):
-            raise DataError(f"it is none of {', '.join(FORMATS)}") from None
+            kind = next((kind for mark, kind in _MARKS.items() if data.startswith(mark)), None)
+            known = f"it is damaged, or a {kind} of bits or bands that are not read; save it as PNG of 8 bits"
+            raise DataError(known if kind else f"it is none of {', '.join(FORMATS)}") from None
         raise DataError(reason_of(error)) from None
 
 

@@ -18,6 +18,7 @@ from gansmith.data import cache
 from gansmith.data.array_files import kind_of, read_file
 from gansmith.data.arrays import (
     LOOKS,
+    MAX_BYTES,
     Arrays,
     Parts,
     as_arrays,
@@ -32,6 +33,7 @@ from gansmith.data.binary_sets import read_cifar_tar
 from gansmith.data.folders import OTHER_WORDS, split_of, words_of
 from gansmith.data.idx import IdxSource, find_idx, load_idx
 from gansmith.data.images import MAX_IMAGES, Images, find_known, labels_sha256, with_known
+from gansmith.data.label_files import is_label_file
 from gansmith.data.labels import MAX_CLASSES, gaps_in_words
 from gansmith.data.layouts import Range
 from gansmith.data.loading import load_pictures
@@ -113,7 +115,11 @@ def open_source(path: Path, *, name: str = "") -> Source:
             raise
         source = open_source(chosen[0], name=name)
         others = [file.name for file in archives if file not in chosen]
-        words = (f"{chosen[0].name} was read, and not {first_of(others, 6)}",) if others else ()
+        words = [f"{chosen[0].name} was read, and not {first_of(others, 6)}"] if others else []
+        if isinstance(source, PictureSource) and not source.parts["train"].labels:
+            lists = [file.name for file in sorted(path.iterdir()) if is_label_file(file.name)]
+            hint = f"{first_of(lists, 6)} beside {chosen[0].name} were not read; unpack it here to use them as labels"
+            words += [hint] if lists else []
         return replace(source, notices=(*source.notices, *words))
 
 
@@ -133,7 +139,8 @@ def _open_archive(path: Path, name: str) -> Source:
     """Return the pictures in an archive, CIFAR's binary files, or the tables, arrays or IDX files in it."""
     try:
         pictures = find_pictures(path)
-    except NotFoundError:
+    except NotFoundError as error:
+        reason = error
         names, _ = list_names(path)
         if any(re.search(r"(^|/)(data_batch_\d+|train)\.bin$", name) for name in names):
             return FileSource(path, _FILE_WORDS["cifar-tar"], {"train": (path,)})
@@ -147,6 +154,8 @@ def _open_archive(path: Path, name: str) -> Source:
         return pictures if found is None else _as_in_archive(found, path)
     try:
         source = open_source(folder, name=name)
+    except NotFoundError:  # of the tables and arrays, which are all that was unpacked
+        raise reason from None
     except GansmithError as error:
         raise type(error)(str(error).replace(str(folder), str(path))) from None
     if isinstance(source, PictureSource):  # rows of parquet files, read from where they are
@@ -246,6 +255,11 @@ def _label_numbers(tables: Sequence[Table]) -> tuple[dict[Any, int], tuple[str, 
     column = tables[0].label
     if any(None in table.labels for table in tables):
         return {}, (), (f"the column {column} has gaps, so images are used without labels",)
+    if {type(label) for table in tables for label in table.labels} == {int, str}:  # some hold digits alone
+        texts = sorted({str(label) for table in tables for label in table.labels})
+        if len(texts) <= MAX_CLASSES:
+            places = {text: number for number, text in enumerate(texts)}
+            return {label: places[str(label)] for table in tables for label in table.labels}, tuple(texts), ()
     try:
         found = sorted({label for table in tables for label in table.labels})
     except TypeError:  # lists, or of several kinds
@@ -281,6 +295,8 @@ def _files_in(folder: Path) -> FileSource | PictureSource | None:
     images = [file for file in known if not MAY_BE_LABELS.search(file.name.lower())]
     if not images:
         return None
+    if any(is_archive(file) for file in folder.iterdir()) and not any(map(_holds_images, images)):
+        return None  # lists of the pictures in those
     pictures = count_pictures(folder)
     if pictures and not all(_is_set(file, pictures) for file in images):
         return None
@@ -321,7 +337,15 @@ def _is_set(file: Path, pictures: int) -> bool:
         count = _count_images(file)
     except DataError:
         return False
-    return count > 0 and (bool(_SET_NAMES.search(file.name.lower())) or pictures <= MAX_BROKEN_SHARE * count)
+    is_called = count > pictures and bool(_SET_NAMES.search(file.name.lower()))
+    return is_called or (count > 0 and pictures <= MAX_BROKEN_SHARE * count)
+
+
+def _holds_images(file: Path) -> bool:
+    try:
+        return _count_images(file) > 0
+    except DataError:
+        return False
 
 
 def _count_images(file: Path) -> int:
@@ -445,6 +469,8 @@ def _open_large(files: Sequence[Path]) -> OnDisk | None:
     if len(files) != 1 or kind_of(files[0]) != "npy" or files[0].stat().st_size <= cache.MEMORY_BYTES:
         return None
     pixels = open_array(files[0])
+    if pixels is None and files[0].stat().st_size <= MAX_BYTES:
+        return None
     if pixels is None:
         raise DataError(f"{files[0]} is too large to be read into memory; save it as uint8 (N, size, size, channels)")
     return pixels

@@ -130,7 +130,10 @@ def _read_labels(path: Path, count: int) -> NDArray[Any] | None:
 def _open_text(path: Path) -> IO[str]:
     """Open a table, packed or not, in UTF-8, or in UTF-16 where it begins with the mark of that."""
     with path.open("rb") as file:
-        opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
+        head = file.read(4)
+    if head == b"PK\x03\x04":
+        raise DataError(f"{path} is a zip; call it {path.name}.zip")
+    opener: Any = gzip.open if head[:2] == b"\x1f\x8b" else open
     with opener(path, "rb") as file:
         encoding = encoding_of(file.read(2))
     opened: IO[str] = opener(path, "rt", encoding=encoding, newline="")

@@ -149,8 +149,9 @@ def find_runtime() -> Path:
             for name, (member, digest) in RUNTIME.items():
                 _unpack(stored, member, folder / name, digest)
     except (tarfile.TarError, zlib.error, KeyError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, tarfile.TarError):
-            raise GansmithError(f"{folder} cannot be written ({error.strerror}); free space in it") from None
+        if isinstance(error, OSError) and error.errno is not None:
+            remedy = f"make room in {folder}, or make it writable"
+            raise GansmithError(f"{archive} cannot be unpacked ({error.strerror}); {remedy}") from None
         archive.unlink(missing_ok=True)
         raise GansmithError(f"{archive} is damaged and was removed ({error}); export again") from None
     archive.unlink()

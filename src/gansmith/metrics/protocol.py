@@ -325,9 +325,8 @@ def _real_images(samples: Images, real: Real, notices: list[str]) -> _Compared:
 
 def _contents(images: Images) -> Iterator[bytes]:
     """Yield the pixels of each image; of those on disk, a part is in memory at a time."""
-    for rows in torch.arange(len(images)).split(CHUNK):
-        for image in images.pixels.index_select(0, rows).numpy():
-            yield image.tobytes()
+    for part in images.pixels.split(CHUNK):
+        yield from (image.tobytes() for image in part.numpy())
 
 
 def _without(images: Images, contents: set[bytes], notices: list[str]) -> Images:

@@ -222,7 +222,7 @@ def save(state: State, *, for_safety: bool = False) -> Event:
     path = run.checkpoint(state.images_seen)
     if processes.is_first():
         _write_checkpoint(state, tensors, for_safety=for_safety)
-        if state.safety_save is not None:
+        if state.safety_save not in (None, path):
             remove(state.safety_save)
         if config.keep_last and not for_safety and state.new_failure is None:  # a rollback may need what is oldest
             best = None if state.best is None else int(state.best["images_seen"])
@@ -346,7 +346,7 @@ def record_start(state: State, starts: Sequence[dict[str, Any]]) -> None:
         working_directory=os.getcwd(),
         starts=list(starts),
         rollbacks=list(state.rollbacks),
-        evaluators=[] if state.scorer is None else list(state.scorer.networks),
+        evaluators=before.get("evaluators", []) if state.scorer is None else list(state.scorer.networks),
         custom=custom_choices(run.config),
         **here,
         data={

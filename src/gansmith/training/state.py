@@ -249,8 +249,7 @@ def start(run: RunDirectory, data: TrainingData) -> State:
         seconds = math.inf if config.images >= EVALUATOR_PAYS else 0.0
         # One process alone may leave the training of an evaluator; the loop stops before its first step then.
         with given_up_when_interrupted(may=processes.count() == 1) as interrupted:
-            names = list(scores[-1]["ratios"]) if scores else ()
-            scorer.prepare(seconds, names=names, planned=run.facts().get("evaluators", ()))
+            scorer.prepare(seconds, **run.evaluators())
             scorer.move_to(networks.device)
         scorer = None if interrupted else scorer
     images_seen: int = counters.get("images_seen", 0)
