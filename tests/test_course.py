@@ -277,7 +277,10 @@ def test_missing_classes_are_those_of_no_image(digits):
     classifier = load_feature_network("mnist", ImageSpec(28, 1, 10))
     pixels, labels = torch.from_numpy(digits[0])[:, None], digits[1]
     assert missing_classes(pixels, classifier, range(10)) == [] and missing_classes(pixels, classifier, [3, 11]) == [11]
-    assert missing_classes(pixels[labels != 7], classifier, range(10)) in ([7], [])  # a lone odd digit may pass for a seven
+    assert missing_classes(pixels[labels != 7], classifier, range(10)) in (
+        [7],
+        [],
+    )  # a lone odd digit may pass for a seven
     assert 3 in missing_classes(pixels[labels == 0], classifier, range(10))
 
 

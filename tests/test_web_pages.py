@@ -327,6 +327,7 @@ def test_curves_of_other_runs_are_added_shown_whole_and_removed(page, server, ro
     page.goto(f"{server.address}runs/{names[0]}")
     settle(page)
     page.get_by_role("combobox", name="Lay another run").select_option("0007-longer")
+    page.wait_for_timeout(2500)  # in which news of all runs arrive
     page.get_by_role("button", name="Add the chosen run").click()
     page.get_by_role("button", name="Remove 0007-longer from the curves").wait_for()
     page.wait_for_timeout(500)
@@ -545,6 +546,38 @@ def test_images_dropped_on_the_runs_begin_a_new_one(page, server, root):
     wait_until(lambda: "/new" in address(page))
     page.get_by_role("img", name="Some of the images as they would be trained on").wait_for(timeout=30_000)
     shutil.rmtree(runs_of(root) / ".studio" / "uploads")
+
+
+def test_nothing_starts_while_images_are_sent(page, server, root, tmp_path):
+    (tmp_path / "own").mkdir()
+    for k in range(3):
+        Image.new("L", (16, 16), 40 * k).save(tmp_path / "own" / f"{k}.png")
+    held = []
+    page.route("**/api/v1/uploads/*/files*", lambda route: held.append(route))  # which are on their way
+    page.goto(f"{server.address}new")
+    settle(page)
+    start = page.get_by_role("button", name="Start", exact=True)
+    wait_until(start.is_enabled)
+    page.locator("input[webkitdirectory]").set_input_files(tmp_path / "own")
+    page.get_by_text("Your images are still being sent.").wait_for()
+    page.wait_for_timeout(1000)
+    assert start.is_disabled() and held
+    page.get_by_role("button", name="Cancel").click()
+    wait_until(start.is_enabled)
+    assert page.evaluate("document.activeElement.textContent") == "Choose files"
+    shutil.rmtree(runs_of(root) / ".studio" / "uploads")
+
+
+def test_where_a_checkpoint_is_gone_another_can_be_chosen(browser, server):
+    opened = browser.new_page()
+    opened.goto(f"{server.address}explore/0001-default-mnist?checkpoint=999")
+    opened.get_by_role("button", name="Try again").wait_for()
+    choice = opened.get_by_role("combobox", name="Checkpoint")
+    assert choice.locator("option:checked").inner_text() == "999 images (gone)"
+    choice.select_option("")
+    opened.locator("main canvas").first.wait_for(timeout=30_000)
+    assert "checkpoint" not in address(opened)
+    opened.close()
 
 
 def test_a_run_shows_its_log(page, server):

@@ -1,6 +1,7 @@
 """The API under /api/v1: a table of endpoints, what each takes, and how it is answered."""
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -170,8 +171,11 @@ def _inside(request: Request, error: Exception) -> str:
 
 def _not_found(request: Request, error: Exception) -> Response:
     """Say of a run that waits in the queue, or has not written anything yet, that it will come."""
-    run_id = request.path_params.get("run")
-    jobs = [job for job in request.app.state.studio.jobs.all() if run_id and job["run"] == run_id]
+    run_id, studio = request.path_params.get("run"), request.app.state.studio
+    is_there = False
+    with contextlib.suppress(GansmithError):
+        is_there = bool(run_id and records.run_path(studio.root, run_id))  # and lacks what was asked for
+    jobs = [job for job in studio.jobs.all() if run_id and job["run"] == run_id and not is_there]
     job = next((job for job in jobs if job["state"] != "ended"), None)
     if job is None:
         ended = next((job["message"] for job in reversed(jobs) if job.get("message")), None)

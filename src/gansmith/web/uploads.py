@@ -63,8 +63,8 @@ def create(root: Path, name: str) -> dict[str, Any]:
     kept = sorted(
         (path for path in folder.iterdir() if _ID.fullmatch(path.name)), key=lambda path: path.stat().st_mtime
     )
-    used = {path for path in kept if (path / USED).exists()}
-    for path in [path for path in kept if path not in used][: max(0, len(kept) - MAX_UPLOADS + 1)]:
+    unused = [path for path in kept if not (path / USED).exists()]
+    for path in unused[: max(0, len(unused) - MAX_UPLOADS + 1)]:
         shutil.rmtree(path, ignore_errors=True)
         _HELD.pop(path, None)
     upload_id = secrets.token_hex(8)

@@ -67,6 +67,7 @@ function drawLegend(element, rows) {
 // rows: [{title, log?, traces: [{name, x, y, color, dash, mode}]}], one chart below the other on one axis.
 export async function draw(element, rows, { cursor = null, marks = [], onHover, onClick, length, axis = "images seen" } = {}) {
   const Plotly = await plotly();
+  if (!element.isConnected) return; // its page was left meanwhile
   const [text, muted, line, surface] = ["text", "muted", "line", "surface"].map(color);
   const isAbove = drawLegend(element, rows);
   const gap = 0.045;

@@ -53,9 +53,11 @@ export function render(main) {
   function fillAdder() {
     const runs = [...state.runs.values()].filter((run) => run.images_seen > 0 && !run.error);
     const wanted = runs.map((run) => run.id).join();
-    if (adder.dataset.ids === wanted && adder.value === "") return;
+    if (adder.dataset.ids === wanted) return;
+    const chosen = adder.value;
     adder.dataset.ids = wanted;
     clear(adder, h("option", { value: "" }, "another run"), runs.map((run) => h("option", { value: run.id }, run.id)));
+    adder.value = runs.some((run) => run.id === chosen) ? chosen : "";
   }
 
   const draw = debounced(async () => {
@@ -73,6 +75,7 @@ export function render(main) {
         logs.set(run, { log: [], metrics: [] });
       }
     }));
+    if (!main.isConnected) return;
     keepFocus(body, () => clear(body, columns.map(column)));
     if (columns.length >= 2) {
       drawDifferences();

@@ -239,14 +239,22 @@ function makeView(id, found) {
 
   const save = (what, request, name) => download(`/runs/${id}/${what}`, { body: body(request), name });
 
+  let hasFailed = false;
+  function again() {
+    remember({ checkpoint: chosen.checkpoint });
+    parameters(); // writes the address
+    go(location.pathname + location.search);
+  }
+
   function drawHead() {
     const checkpoint = h("select", { "aria-label": "Checkpoint", onchange: () => {
       chosen.checkpoint = checkpoint.value;
-      if (!model) return; // what is drawn first is of this one
+      if (!model) return hasFailed && again(); // what is drawn first is of this one
       draw();
       drawPins();
       moving.renew();
     } }, h("option", { value: "" }, "newest checkpoint"),
+      chosen.checkpoint && !found.checkpoints.map(String).includes(chosen.checkpoint) && h("option", { value: chosen.checkpoint, selected: true }, `${chosen.checkpoint} images (gone)`),
       found.checkpoints.map((seen) => h("option", { value: seen, selected: String(seen) === chosen.checkpoint }, `${count(seen)} images${seen === found.best ? " ★" : ""}`)));
     clear(head, h("div", { class: "grow" }, h("h1", {}, "Explore"), h("p", { class: "muted" }, h("a", { href: `/runs/${id}` }, id), ` · ${found.recipe} on ${found.data}`)), checkpoint, h("a", { class: "button", href: `/compare?runs=${id}` }, "Compare"));
   }
@@ -353,7 +361,8 @@ function makeView(id, found) {
       try {
         model = await api(`/runs/${id}/generator${chosen.checkpoint ? `?checkpoint=${chosen.checkpoint}` : ""}`);
       } catch (error) {
-        clear(left, oops(error, () => go(location.pathname + location.search)));
+        hasFailed = true;
+        clear(left, oops(error, again));
         return;
       }
       if (!both.isConnected) return;

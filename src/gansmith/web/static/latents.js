@@ -81,7 +81,7 @@ export function sliders({ id, model, body, exact, source, pins }) {
 export function drawing({ id, model, body, source, onFound }) {
   const paper = h("canvas", { width: SIDE, height: SIDE, tabindex: "0", role: "img", "aria-label": "A canvas to draw on with the mouse, a finger or a pen", style: { width: `${SIDE}px`, aspectRatio: "1", maxWidth: "100%", touchAction: "none", cursor: "crosshair", background: "#fff", border: "1px solid var(--line)" } });
   const brush = h("select", { "aria-label": "Brush" }, [["thin", 14], ["medium", 22], ["thick", 32]].map(([name, width]) => h("option", { value: width, selected: width === 22 }, name)));
-  const file = h("input", { type: "file", accept: "image/*", "aria-label": "A picture from a file", onchange: () => { if (file.files[0]) upload(file.files[0]); } });
+  const file = h("input", { type: "file", accept: "image/*", "aria-label": "A picture from a file", onclick: () => { file.value = ""; }, onchange: () => { if (file.files[0]) upload(file.files[0]); } });
   const result = h("div", { class: "row", role: "status", style: { alignItems: "start" } });
   const context = paper.getContext("2d");
   let last = null;

@@ -37,6 +37,7 @@ export async function render(main) {
     data.renew();
     problem.textContent = "";
     if (!wanted.data) return refuse("Choose the data first.");
+    if (wanted.sending && !wanted.sending.aborted) return refuse("Your images are still being sent.");
     if (wanted.refused) return refuse("Training would refuse these images.");
     if (wanted.amount !== "" && !(wanted.amount > 0)) return refuse("The length must be above 0.");
     if (wanted.amount !== "" && wanted.length === "images" && !Number.isInteger(+wanted.amount)) return refuse("A length in images is a whole number.");
@@ -51,6 +52,7 @@ export async function render(main) {
       if (signal.aborted) return;
       problem.textContent = error.message;
       refuse("There is no command for this yet.");
+      if (!["ConfigError", "DataError", "NotFoundError"].includes(error.kind)) line.append(" ", h("button", { type: "button", onclick: () => settle() }, "Try again"));
     }
   });
 
@@ -69,7 +71,7 @@ export async function render(main) {
     start.disabled = true;
     try {
       const job = await api("/jobs", { body: request() });
-      const isBusy = state.jobs.some((one) => one.state !== "ended") || [...state.runs.values()].some((one) => one.status === "running");
+      const isBusy = state.jobs.some((one) => one.id !== job.id && one.state !== "ended") || [...state.runs.values()].some((one) => one.id !== job.run && one.status === "running");
       toast(`${job.run} ${isBusy ? "waits for its turn" : "starts"}`);
       if (main.isConnected) go("/");
     } catch (error) {
@@ -158,7 +160,10 @@ function dataStep(wanted, sets, settle) {
     if (!chosen.length) return;
     const progress = h("progress", { max: 1, "aria-label": "Upload" }); // of a single file it is not known
     const signal = sending();
-    clear(result, h("div", { class: "panel row" }, h("span", {}, "Sending"), progress, h("button", { type: "button", onclick: () => { sending(); clear(result); } }, "Cancel")));
+    wanted.sending = signal;
+    settle();
+    const cancel = () => { sending(); clear(result); drop.querySelector("button").focus(); settle(); };
+    clear(result, h("div", { class: "panel row" }, h("span", {}, "Sending"), progress, h("button", { type: "button", onclick: cancel }, "Cancel")));
     try {
       const wantedFiles = chosen.filter(isShown);
       const first = pathOf(wantedFiles[0] ?? chosen[0]);
@@ -177,6 +182,11 @@ function dataStep(wanted, sets, settle) {
       if (!signal.aborted) show(upload, facts, chosen.length - sent.length);
     } catch (error) {
       if (!signal.aborted) clear(result, h("p", { class: "notice fail" }, error.message));
+    } finally {
+      if (wanted.sending === signal) {
+        wanted.sending = null;
+        settle();
+      }
     }
   }
 

@@ -58,9 +58,10 @@ export async function render(main, id) {
   }
 
   function drawOthers() {
+    const chosen = others.value;
     const wanted = [...state.runs.keys()].filter((other) => other !== id && !overlays.has(other));
     renew(others, wanted, () => [h("option", { value: "" }, "add a run"), wanted.map((other) => h("option", { value: other }, other))]);
-    others.value = "";
+    others.value = wanted.includes(chosen) ? chosen : ""; // the overview comes every second
   }
 
   function drawOverlays() {
@@ -139,7 +140,7 @@ export async function render(main, id) {
 
   function drawBelow() {
     const isEmpty = !details.checkpoints.length && !live.checkpoints.length;
-    renew(share, [isEmpty, details.status], () => sharing(id, details, isEmpty));
+    renew(share, [isEmpty, isEmpty && details.status], () => sharing(id, details, isEmpty));
     renew(choices, details.config, () => configTable(details));
     renew(commands, details.commands, () => lines(details));
     renew(kept, [details.files, details.notices, details.facts], () => files(id, details, kept.querySelector("details")?.open));
@@ -363,9 +364,10 @@ function buttons(id, now) {
   const act = (path, body, done) => async ({ target }) => {
     if (target.ariaBusy) return;
     target.ariaBusy = "true"; // a button that is disabled loses the focus
+    const said = typeof done === "function" ? done() : done; // as the queue is now
     try {
       await api(path, { body });
-      toast(done);
+      toast(said);
     } catch (error) {
       alarm(error);
     }
@@ -386,7 +388,7 @@ function buttons(id, now) {
   const minutes = h("select", { "aria-label": "Minutes more" }, [1, 3, 10, 30].map((many) => h("option", { value: many, selected: many === 3 }, `${many} min`)));
   return [
     failed && h("div", { class: "notice fail row", style: { flex: "1 1 100%" } }, h("span", { class: "grow" }, `${failed.command === "evaluate" ? "The evaluation" : "Going on"} failed: ${failed.message}`), h("button", { onclick: act(`/jobs/${failed.id}/stop`, {}, "It is taken off the list.") }, "Dismiss")),
-    (!isDone || now.status === "killed") && h("button", { class: "primary", onclick: act(`/runs/${id}/resume`, {}, state.jobs.some((one) => one.state !== "ended") ? "It waits for its turn." : "It goes on where it was.") }, "Resume"),
+    (!isDone || now.status === "killed") && h("button", { class: "primary", onclick: act(`/runs/${id}/resume`, {}, () => (state.jobs.some((one) => one.state !== "ended") ? "It waits for its turn." : "It goes on where it was.")) }, "Resume"),
     h("span", { class: "row" }, h("button", { onclick: (event) => act(`/runs/${id}/resume`, { minutes: +minutes.value }, "It goes on.")(event) }, "Extend by"), minutes), again,
     h("button", { title: "FD ratio and gates on 2,000 samples", onclick: act(`/runs/${id}/evaluate`, { quick: true }, "It is being evaluated.") }, "Evaluate"),
   ];

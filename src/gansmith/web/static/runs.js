@@ -74,6 +74,7 @@ export function render(main) {
     search.value = "";
     for (const select of Object.values(selects)) select.selectedIndex = 0;
     draw();
+    search.focus(); // the button is gone
   }
 
   function card(run, old) {
