@@ -275,7 +275,7 @@ def test_a_run_is_resumed_where_its_images_were_moved_and_says_where_others_lie(
     run = gs.train("mlp-small", data=folder, out=tmp_path / "run", **choices)
     assert not any("other images" in words for words in gs.evaluate(run, quick=True)["notices"])
     folder.rename(tmp_path / "animals")
-    with pytest.raises(GansmithError, match="there is no file or folder"):
+    with pytest.raises(GansmithError, match="which is not there; where they were moved, give their place"):
         gs.resume(run, images=128, progress="none")
     assert gs.resume(run, images=128, data=tmp_path / "animals", progress="none").images_seen == 128
     code, _, _ = gansmith(
