@@ -58,7 +58,10 @@ TRICKS: dict[str, tuple[dict[str, object], str]] = {
         {"spectral_norm": True},
         "the largest singular value of each of D's weights is held at 1",
     ),
-    "gradients clipped at norm 1": ({"clip_grad_norm": 1.0}, "gradients of larger norm are scaled to norm 1 before Adam gets them"),
+    "gradients clipped at norm 1": (
+        {"clip_grad_norm": 1.0},
+        "gradients of larger norm are scaled to norm 1 before Adam gets them",
+    ),
     "one-sided label smoothing 0.1": ({"label_smoothing": 0.1}, "D's target for real images is 0.9"),
     "two-sided label smoothing 0.1": (
         {"label_smoothing": 0.1, "fake_label_smoothing": 0.1},
