@@ -237,8 +237,7 @@ def read_samples(path: Path, real: Images, *, resize: str = "", most: int | None
         samples = _from_arrays(read_arrays(source, "train"), how, path.stem)
     if path.suffix.lower() == ".npz":
         samples = replace(samples, notices=(*samples.notices, *truncation_notice(path)))
-    samples = _with_labels_of(real, samples)  # by the names of all of them
-    return in_form_of(real, samples if most is None else samples.shuffled(most), resize=resize)
+    return in_form_of(real, samples, resize=resize, most=most)
 
 
 def _from_arrays(arrays: Arrays, how: Preparation, name: str) -> Images:
@@ -269,13 +268,14 @@ def _common_side(source: PictureSource) -> int:
     return sides.pop() if len(sides) == 1 and 4 <= min(sides) <= 1024 else 0
 
 
-def in_form_of(real: Images, samples: Images, *, resize: str = "") -> Images:
+def in_form_of(real: Images, samples: Images, *, resize: str = "", most: int | None = None) -> Images:
     """Return samples in the size, channels and class numbers of the real images, with a notice of what was done.
 
     Args:
-        resize: as of `read_samples`.
+        resize, most: as of `read_samples`.
     """
-    samples = _with_channels_of(real, _with_labels_of(real, samples))
+    samples = _with_labels_of(real, samples)  # by the names of all of them
+    samples = _with_channels_of(real, samples if most is None else samples.shuffled(most))
     opposite = opposite_ground(real.pixels, samples.pixels)
     if opposite:
         samples = replace(samples, notices=(*samples.notices, f"{opposite}; invert them: save 255 - images"))

@@ -84,16 +84,15 @@ def write_bundle(
     model = as_exported(reorder_clusters(model, data, seed=seed))
     z, labels = numpy_latents(model.config, seed=seed, count=TILES), _labels_in_turn(model)
     images = generate(model, z, labels)
-    classifier = load_feature_network(config.data, model.spec)
-    has_classifier = not classifier.name.startswith("random")
-    classes = _classes_of(data, classifier) if has_classifier else []
-    missing = missing_classes(images, classifier, classes) if has_classifier else None
+    network = load_feature_network(config.data, model.spec)
+    classifier = None if network.name.startswith("random") else network
+    classes = _classes_of(data, classifier) if classifier else []
+    missing = missing_classes(images, classifier, classes) if classifier else None
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with uninterrupted():
             difference = to_keras(model, folder / "generator")
-        known = classifier if has_classifier else None
-        _write_evaluation(folder, model, labels, images, known, classes, seed=seed)
+        _write_evaluation(folder, model, labels, images, classifier, classes, seed=seed)
         _write_training(folder, config, data)
         _write_pictures(folder, runs)
         (folder / "README.txt").write_text(_readme(run, config, model, missing, seed), encoding="utf-8")

@@ -295,7 +295,7 @@ def _files_in(folder: Path) -> FileSource | PictureSource | None:
     images = [file for file in known if not MAY_BE_LABELS.search(file.name.lower())]
     if not images:
         return None
-    if any(is_archive(file) for file in folder.iterdir()) and not any(map(_holds_images, images)):
+    if any(is_archive(file) for file in folder.iterdir()) and not any(map(_count_images, images)):
         return None  # lists of the pictures in those
     pictures = count_pictures(folder)
     if pictures and not all(_is_set(file, pictures) for file in images):
@@ -333,28 +333,21 @@ _SET_NAMES = re.compile(r"train|test|t10k|images|samples|data|set|mnist|cifar|sv
 
 def _is_set(file: Path, pictures: int) -> bool:
     """Return whether a file of numbers holds images and is a set by its name, or by their number beside pictures."""
-    try:
-        count = _count_images(file)
-    except DataError:
-        return False
+    count = _count_images(file)
     is_called = count > pictures and bool(_SET_NAMES.search(file.name.lower()))
     return is_called or (count > 0 and pictures <= MAX_BROKEN_SHARE * count)
 
 
-def _holds_images(file: Path) -> bool:
-    try:
-        return _count_images(file) > 0
-    except DataError:
-        return False
-
-
 def _count_images(file: Path) -> int:
-    """Return how many training images a file of numbers holds. Raises DataError for one that holds none."""
+    """Return how many training images a file of numbers holds; 0 for one that holds none."""
     kind = kind_of(file)
-    if kind == "parquet":
-        return open_table(file).rows
-    stored = open_array(file) if kind == "npy" else None
-    return len(read_file(file)["train"].pixels) if stored is None else len(stored)
+    try:
+        if kind == "parquet":
+            return open_table(file).rows
+        stored = open_array(file) if kind == "npy" else None
+        return len(read_file(file)["train"].pixels) if stored is None else len(stored)
+    except DataError:
+        return 0
 
 
 def load_source(

@@ -84,8 +84,9 @@ def export(source: Path, formats: Sequence[str], out: Path | None = None) -> dic
         card = Path(partial, "card")
         card.mkdir()
         write_card(card, model, file, entries)
-        _refuse_foreign(out, [path.name for path in sorted(Path(partial).glob("*/*"))])
-        for path in sorted(Path(partial).glob("*/*")):
+        made = sorted(Path(partial).glob("*/*"))
+        _refuse_foreign(out, [path.name for path in made])
+        for path in made:
             if path.is_dir():  # an earlier page, whose folder cannot be replaced as a file is
                 shutil.rmtree(out / path.name, ignore_errors=True)
             put(path, out / path.name)

@@ -284,7 +284,7 @@ def _field(toy: Toy, field_of: int) -> Tensor:
     else:  # only differences of logits mean something
         fresh, ids = draw_points(SHOWN, rng(toy.config.seed, "toy", "real"))
         points, shown_ids = _shown_points(toy)[0], _latents(toy)[1]
-        real = toy.networks.D(fresh, ids if toy.config.conditioning == "labels" else torch.zeros_like(ids)).mean()
+        real = toy.networks.D(fresh, _ids(toy, ids)).mean()
         fake = toy.networks.D(points[:, :, None, None], shown_ids).mean()
         opinion = torch.tanh((2 * logits - real - fake) / ((real - fake).abs() + 0.1))
     return opinion.view(FIELD, FIELD)
@@ -293,17 +293,20 @@ def _field(toy: Toy, field_of: int) -> Tensor:
 @torch.no_grad()
 def _output(toy: Toy, points: Tensor, y: Tensor) -> Tensor:
     """Return (N,) what D says of points: the probability of real where the objective has one, else its logit."""
-    y = y if toy.config.conditioning == "labels" else torch.zeros_like(y)
-    logits: Tensor = toy.networks.D(points, y)
+    logits: Tensor = toy.networks.D(points, _ids(toy, y))
     return logits.sigmoid() if OBJECTIVES[toy.config.objective].splits_at_zero else logits
+
+
+def _ids(toy: Toy, modes: Tensor) -> Tensor:
+    """Return the class ids of points of these modes (N,): the modes, or zeros where the pair knows none."""
+    return modes if toy.config.conditioning == "labels" else torch.zeros_like(modes)
 
 
 def _gradients(toy: Toy, points: Tensor, y: Tensor) -> Tensor:
     """Return (N, 2), the gradient that each generated point receives from G's loss on it alone."""
     points = points[:, :, None, None].requires_grad_()
     real, ids = draw_points(len(points), rng(toy.config.seed, "toy", "real"))
-    ids = ids if toy.config.conditioning == "labels" else torch.zeros_like(ids)
-    real_logits = toy.networks.D(real, ids).detach()
+    real_logits = toy.networks.D(real, _ids(toy, ids)).detach()
     loss = toy.techniques.g_loss(real_logits, toy.networks.D(points, y), rng(0)) * len(points)
     (gradient,) = torch.autograd.grad(loss, points)
     return gradient.flatten(1)
@@ -311,7 +314,7 @@ def _gradients(toy: Toy, points: Tensor, y: Tensor) -> Tensor:
 
 def _d_gradients(toy: Toy, points: Tensor, y: Tensor) -> Tensor:
     """Return (N, 2), D's gradient at points."""
-    y = y if toy.config.conditioning == "labels" else torch.zeros_like(y)
+    y = _ids(toy, y)
     points = points.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(toy.networks.D(points, y).sum(), points)
     return gradient.flatten(1)
